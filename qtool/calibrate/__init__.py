@@ -1,0 +1,1 @@
+"""What activations do on real samples: the statistics that ranges are made of."""

@@ -1,0 +1,29 @@
+"""From what the user named to a source: the one place to add a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+from qtool.data.memory import InMemory, Spooled
+from qtool.data.npz import NpzDirectory
+from qtool.data.samples import Source
+from qtool.errors import DataError
+
+Data = str | Path | Iterable[Mapping[str, Any]]
+
+
+def open_source(data: Data) -> Source:
+    """A directory of .npz files by its path, or any iterable of dicts (input name -> array).
+
+    Raises:
+        DataError: missing, empty, or of no known kind.
+    """
+    if isinstance(data, str | Path):
+        return NpzDirectory(Path(data))
+    if isinstance(data, Sized) and iter(data) is not data:
+        if not len(data):
+            raise DataError("the list of samples is empty")
+        return InMemory(data, len(data))
+    return Spooled(data)

@@ -1,0 +1,73 @@
+"""What a source of samples is, and how one is split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.generic]]
+
+# Of a source that serves both ends, every fourth sample is held out for the verdict, at least 4;
+# too few samples are used for both, and the report says so.
+HELD_OUT_EVERY = 4
+HELD_OUT_LEAST = 4
+SPLIT_LEAST = 8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One set of model inputs and where it came from."""
+
+    name: str
+    inputs: Arrays
+
+
+class Source(Protocol):
+    """A re-iterable stream of samples in a fixed order."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
+        """The samples in order; with positions, only those, without loading the others."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples of a source, by position, in the source's order."""
+
+    source: Source
+    positions: frozenset[int]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
+        chosen = sorted(self.positions)
+        return self.source.read({p for i, p in enumerate(chosen) if positions is None or i in positions})
+
+
+def hold_out(source: Source) -> tuple[Source, Source, bool]:
+    """Split a source into calibration samples and held-out ones.
+
+    Returns:
+        the two parts, and whether they differ (False: too few to split, both are the whole source).
+    """
+    total = len(source)
+    if total < SPLIT_LEAST:
+        return source, source, False
+    count = max(HELD_OUT_LEAST, total // HELD_OUT_EVERY)
+    held = frozenset((i * total) // count + (total // count) - 1 for i in range(count))
+    rest = frozenset(range(total)) - held
+    return (
+        Part(source, rest, source.name),
+        Part(source, held, f"{source.name} ({len(held)} of {total} held out)"),
+        True,
+    )

@@ -1,0 +1,75 @@
+"""The error tree: every error that a user can meet, with its exit code.
+
+    QtoolError              message, hint, exit_code
+      UsageError      2     options or configuration that can't be
+      ModelError      3     the model is missing, corrupt, invalid or unsupported
+      DataError       4     the samples are missing, empty, or of the wrong name, shape or type
+      EnvironmentFailure 5  a missing extra, disk, memory, a folder that can't be written
+      RuntimeFailure  6     onnxruntime failed while it ran a model
+
+A failed gate is a result (exit code 1), not an error. Anything else that reaches the
+command line's root is a bug of ours and ends in 70.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+EXIT_OK = 0
+EXIT_GATE = 1
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+class QtoolError(Exception):
+    """An error with a cause the user can mend.
+
+    Args:
+        message: one line: what is wrong, and where.
+        hint: one line: what to do next; empty when there is nothing better to say.
+    """
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(QtoolError):
+    exit_code = 2
+
+
+class ModelError(QtoolError):
+    exit_code = 3
+
+
+class DataError(QtoolError):
+    exit_code = 4
+
+
+class EnvironmentFailure(QtoolError):
+    exit_code = 5
+
+
+class RuntimeFailure(QtoolError):
+    exit_code = 6
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint with the closest of the known words, or '' when none is close."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {prefix}{close[0]!r}?" if close else ""
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """Foreign text fit for a terminal: one line, no control characters, capped.
+
+    Node names and library messages come from other people's files; an escape sequence in
+    one must not reach a terminal or a CI log.
+    """
+    line = " ".join(text.split())
+    clean = "".join(c if c.isprintable() else "?" for c in line)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,94 @@
+"""The small surgery that prepare and rewrite share. Only clones of the user's model come here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+class Namer:
+    """Hands out value and node names that the model does not use yet."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str] = set()
+        for graph in model.graphs():
+            self._taken.update(v.name or "" for v in (*graph.inputs, *graph.initializers.values()))
+        for node in model.graph.all_nodes():
+            self._taken.add(node.name or "")
+            self._taken.update(v.name or "" for v in node.outputs)
+
+    def __call__(self, wish: str) -> str:
+        """The wish itself where it is free, else with a number behind it."""
+        name, number = wish, 0
+        while name in self._taken:
+            number += 1
+            name = f"{wish}_{number}"
+        self._taken.add(name)
+        return name
+
+
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Register an array as an initializer of a graph; rank 0 stays rank 0.
+
+    `np.ascontiguousarray` would make rank 1 of a scalar, and the runtime fuses nothing around a
+    scale of shape [1].
+    """
+    data = np.array(array, order="C", copy=True)
+    tensor = ir.tensor(data, name=name)
+    value = ir.Value(
+        name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def new_node(
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    *,
+    name: str,
+    outputs: Sequence[str],
+    domain: str = "",
+    attributes: Mapping[str, ir.Attr] | None = None,
+) -> ir.Node:
+    """A node with named outputs, not yet in any graph."""
+    node = ir.Node(domain, op_type, inputs, (attributes or {}).values(), num_outputs=len(outputs), name=name)
+    for value, output in zip(node.outputs, outputs, strict=True):
+        value.name = output
+    return node
+
+
+def insert_after_value(value: ir.Value, nodes: Iterable[ir.Node], graph: ir.Graph) -> None:
+    """Put nodes right behind what makes a value: its producer, or the start of its graph."""
+    producer = value.producer()
+    if producer is not None and producer.graph is not None:
+        producer.graph.insert_after(producer, list(nodes))
+    elif len(graph):
+        graph.insert_before(graph[0], list(nodes))
+    else:
+        graph.extend(list(nodes))
+
+
+def take_output_name(old: ir.Value, new: ir.Value, namer: Namer) -> None:
+    """Make `new` the graph output in place of `old`, under the name that users know."""
+    graph = old.graph
+    if graph is None or not old.is_graph_output():
+        return
+    name = old.name or ""
+    old.name = namer(f"{name}_raw")
+    new.name = name
+    new.shape, new.type = old.shape, old.type
+    for index, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[index] = new
+
+
+def owner(value: ir.Value) -> ir.Graph:
+    """The graph that a value lives in."""
+    graph = value.graph
+    if not isinstance(graph, ir.Graph):
+        raise TypeError(f"{value.name!r} is in no graph")
+    return graph

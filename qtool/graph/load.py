@@ -1,0 +1,175 @@
+"""Open an ONNX file: check it, parse it, refuse plainly what can't be represented."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from qtool.errors import ModelError, printable
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model and where it came from.
+
+    Args:
+        model: the model; large tensors may still lie in their external files.
+        path: the file, or None for a model handed over in memory.
+        sha256: of the file and its external data, in the order in which the model names them.
+        size: bytes on disk, external data included.
+    """
+
+    model: ir.Model
+    path: Path | None
+    sha256: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path else "model"
+
+
+def load(path: Path) -> Source:
+    """Read, check and parse a model file.
+
+    Raises:
+        ModelError: missing, not a regular file, corrupt, invalid, or holding what can't be kept
+            (sparse initializers, training info, map types).
+    """
+    size = _regular_file(path)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        _refuse_invalid(path, size, str(error))
+    except Exception as error:  # protobuf's DecodeError, RuntimeError from the C++ side
+        raise ModelError(
+            f"{path}: not a readable ONNX model ({size:,} bytes): {printable(str(error), 160)}",
+            "a truncated download, or a git-lfs pointer?",
+        ) from error
+    proto = onnx.load(str(path), load_external_data=False)
+    files = [path, *(path.parent / name for name in sorted(_external_files(proto)))]
+    model = from_proto(proto, str(path))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return Source(model, path, _digest(files), sum(f.stat().st_size for f in files))
+
+
+def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
+    """Parse a model in memory.
+
+    Raises:
+        ModelError: it holds what the representation would lose.
+    """
+    if len(proto.training_info):
+        raise ModelError(f"{name}: holds training info, which can't be kept", "export it for inference")
+    for graph in _graphs(proto.graph):
+        if len(graph.sparse_initializer):
+            raise ModelError(
+                f"{name}: holds sparse initializers, which can't be kept", "store them as dense tensors"
+            )
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.HasField("map_type") or value.type.sequence_type.elem_type.HasField("map_type"):
+                raise ModelError(
+                    f"{name}: '{printable(value.name)}' is a map, a type that can't be kept",
+                    "export the classifier without ZipMap (skl2onnx: options={'zipmap': False})",
+                )
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:
+        raise ModelError(f"{name}: can't be represented: {printable(str(error))}") from error
+
+
+def from_model(proto: onnx.ModelProto) -> Source:
+    """Take a model that a Python caller holds in memory; it is not changed.
+
+    Raises:
+        ModelError: the checker refuses it.
+    """
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:
+        raise ModelError(f"model: invalid: {printable(str(error))}") from error
+    raw = proto.SerializeToString(deterministic=True)
+    return Source(from_proto(proto), None, hashlib.sha256(raw).hexdigest(), len(raw))
+
+
+def model_size(path: Path) -> int:
+    """Bytes on disk of a model file and the external data that it names."""
+    proto = onnx.load(str(path), load_external_data=False)
+    return path.stat().st_size + sum((path.parent / f).stat().st_size for f in _external_files(proto))
+
+
+def _regular_file(path: Path) -> int:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        raise ModelError(f"model '{path}' does not exist", _similar_file(path)) from None
+    except OSError as error:
+        raise ModelError(f"model '{path}' can't be read: {error.strerror}") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelError(f"model '{path}' is not a regular file")
+    if not os.access(path, os.R_OK):
+        raise ModelError(f"model '{path}' can't be read: permission denied")
+    if info.st_size == 0:
+        raise ModelError(f"model '{path}' is empty")
+    return info.st_size
+
+
+def _similar_file(path: Path) -> str:
+    from qtool.errors import did_you_mean
+
+    folder = path.parent
+    names = [f.name for f in folder.glob("*.onnx")] if folder.is_dir() else []
+    return did_you_mean(path.name, names)
+
+
+def _refuse_invalid(path: Path, size: int, message: str) -> None:
+    if "parse" in message.lower():
+        raise ModelError(
+            f"{path}: not a readable ONNX model ({size:,} bytes; it does not parse)",
+            "a truncated download, or a git-lfs pointer?",
+        )
+    raise ModelError(f"{path}: invalid: {printable(message)}")
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from _graphs(inner)
+
+
+def _external_files(proto: onnx.ModelProto) -> set[str]:
+    tensors = [t for g in _graphs(proto.graph) for t in g.initializer]
+    tensors += [
+        a.t
+        for g in _graphs(proto.graph)
+        for n in g.node
+        for a in n.attribute
+        if a.type == onnx.AttributeProto.TENSOR
+    ]
+    return {
+        entry.value
+        for t in tensors
+        if t.data_location == onnx.TensorProto.EXTERNAL
+        for entry in t.external_data
+        if entry.key == "location"
+    }
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

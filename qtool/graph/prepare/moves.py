@@ -1,0 +1,63 @@
+"""Constants that are only moved about (reshaped, transposed, sliced, ...) are computed once, here."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from qtool.graph.edit import add_initializer
+from qtool.graph.view import constant, opset_of
+from qtool.tables.ops import EXACT_ON_CONSTANTS
+
+# What a fold may add to the file: an Expand of a scalar to gigabytes stays an Expand.
+_GROWTH_BYTES = 4096
+
+
+def fold_moves(model: ir.Model) -> str:
+    """Replace a moving op whose inputs are all constants by its result; a weight shows as one then.
+
+    Only ops whose result is the inputs' own values (tables/ops.py), so the result is exact to the bit.
+    """
+    folded = 0
+    for node in list(model.graph.all_nodes()):
+        if node.domain not in ("", "ai.onnx") or node.op_type not in EXACT_ON_CONSTANTS:
+            continue
+        if len(node.outputs) != 1 or node.outputs[0].is_graph_output() or node.graph is None:
+            continue
+        arrays = [constant(v) for v in node.inputs if v is not None]
+        if not arrays or any(a is None for a in arrays):
+            continue
+        result = _evaluate(node, opset_of(model))
+        room = _GROWTH_BYTES + sum(a.nbytes for a in arrays if a is not None)
+        if result is None or result.nbytes > room or not isinstance(node.graph, ir.Graph):
+            continue
+        old = node.outputs[0]
+        name = old.name or ""
+        old.name = f"{name}_moved"
+        node.outputs[0].replace_all_uses_with(add_initializer(node.graph, name, result))
+        node.graph.remove(node, safe=True)
+        folded += 1
+    return f"{folded} constant moves computed" if folded else ""
+
+
+def _evaluate(node: ir.Node, opset: int) -> np.ndarray | None:
+    shape = node.outputs[0].shape
+    if node.op_type in ("Expand", "Tile") and (shape is None or not shape.is_static()):
+        return None  # its size is not known before it is built
+    if shape is not None and shape.is_static() and np.prod([int(d) for d in shape.numpy()], dtype=float) > 1e9:
+        return None
+    proto = ir.to_proto(node)
+    feeds = {v.name or "": constant(v) for v in node.inputs if v is not None}
+    graph = onnx.helper.make_graph(
+        [proto],
+        "fold",
+        [onnx.helper.make_value_info(k, onnx.TypeProto()) for k in feeds],
+        [onnx.helper.make_value_info(proto.output[0], onnx.TypeProto())],
+    )
+    try:
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+        return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+    except Exception:  # the reference lacks this form of the op; the runtime will fold it at load
+        return None

@@ -1,0 +1,38 @@
+"""Nodes that do nothing at inference: Identity, Dropout, a Cast to the type that is already there."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from qtool.graph.view import constant
+
+
+def drop_noops(model: ir.Model) -> str:
+    """Let consumers read past a no-op. One that makes a graph output stays: outputs keep their names."""
+    dropped = 0
+    for node in list(model.graph.all_nodes()):
+        if not _does_nothing(node) or any(v.is_graph_output() for v in node.outputs):
+            continue
+        source = node.inputs[0]
+        if source is None or any(extra.uses() for extra in node.outputs[1:]):
+            continue
+        node.outputs[0].replace_all_uses_with(source)
+        if node.graph is not None:
+            node.graph.remove(node, safe=True)
+        dropped += 1
+    return f"{dropped} nodes that do nothing removed" if dropped else ""
+
+
+def _does_nothing(node: ir.Node) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "Identity":
+        return True
+    if node.op_type == "Dropout":
+        training = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return len(node.inputs) < 3 or node.inputs[2] is None or (training is not None and not training.any())
+    if node.op_type == "Cast":
+        source = node.inputs[0]
+        to = node.attributes.get("to")
+        return source is not None and source.dtype is not None and to is not None and to.as_int() == source.dtype
+    return False

@@ -1,0 +1,47 @@
+"""The opset: kept where it suffices, else the lowest that per-channel quantization needs."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from qtool.errors import ModelError, printable
+from qtool.graph.view import opset_of
+
+# QuantizeLinear and DequantizeLinear take an axis since 13.
+QDQ_OPSET = 13
+
+
+def upgrade_opset(model: ir.Model) -> str:
+    """Raise the opset to 13 through onnx's version converter, which knows what each op became.
+
+    A model that the converter can't take stays at its opset: weights can still be stored as int8
+    there, and the draft gives the reason for the rest.
+    """
+    version = opset_of(model)
+    if version >= QDQ_OPSET:
+        _raise_ir_version(model, version)
+        return ""
+    try:
+        proto = onnx.version_converter.convert_version(
+            ir.to_proto(ir.external_data.load_to_model(model.clone())), QDQ_OPSET
+        )
+        converted = ir.from_proto(proto)
+    except Exception as error:  # the converter raises RuntimeError, or protobuf's own
+        return f"opset {version} kept: the version converter failed ({printable(str(error), 120)})"
+    if [v.name for v in converted.graph.outputs] != [v.name for v in model.graph.outputs]:
+        raise ModelError(f"opset {version}: the version converter changed the model's outputs")
+    _replace(model, converted)
+    _raise_ir_version(model, QDQ_OPSET)
+    return f"opset {version} -> {QDQ_OPSET}"
+
+
+def _replace(model: ir.Model, other: ir.Model) -> None:
+    model.graph = other.graph
+    model.ir_version = max(model.ir_version, other.ir_version)
+
+
+def _raise_ir_version(model: ir.Model, version: int) -> None:
+    """The lowest IR version that an opset may be used with; newer ones buy nothing."""
+    least = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", version)], ignore_unknown=True)
+    model.ir_version = max(model.ir_version, least)

@@ -1,0 +1,96 @@
+"""Questions about a graph, answered from an index made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+Use = tuple[ir.Node, int]
+
+
+class View:
+    """An index over a model whose nodes and values all have unique names (prepare sees to that).
+
+    It shows the model as it was when the index was made.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.nodes: list[ir.Node] = list(model.graph.all_nodes())
+        self.main_nodes: list[ir.Node] = list(model.graph)
+        self.node_by_name: dict[str, ir.Node] = {n.name or "": n for n in self.nodes}
+        self.values: dict[str, ir.Value] = {}
+        for graph in model.graphs():
+            for value in (*graph.inputs, *graph.initializers.values()):
+                self.values[value.name or ""] = value
+        for node in self.nodes:
+            for value in node.outputs:
+                self.values[value.name or ""] = value
+
+    def in_subgraph(self, node: ir.Node) -> bool:
+        """Whether the node lies in an If, Loop or Scan."""
+        return node.graph is not self.model.graph
+
+
+def op_key(node: ir.Node) -> str:
+    """`Conv` for the standard domain, `domain::Op` for any other."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """The numpy array of an initializer, None for anything computed or fed.
+
+    An initializer that is also a graph input can be overridden by whoever runs the model; prepare
+    takes those out of the inputs.
+    """
+    if value is None or not value.is_initializer() or value.is_graph_input() or value.const_value is None:
+        return None
+    return np.asarray(value.const_value.numpy())
+
+
+def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """Like `constant`, but None unless it is float32."""
+    if value is None or not value.is_initializer() or value.dtype != ir.DataType.FLOAT:
+        return None
+    array = constant(value)
+    return None if array is None else np.asarray(array, np.float32)
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The number of axes, None when unknown."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def attribute_int(node: ir.Node, name: str, default: int) -> int:
+    """An int attribute, or its default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.as_int()
+
+
+def attribute_float(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute, or its default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.as_float()
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value once, when nothing else does and it is no graph output."""
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    return uses[0].node
+
+
+def opset_of(model: ir.Model) -> int:
+    """The version of the standard operator set."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+
+
+def graphs_with_nodes(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph and every nested one, as `ir.Graph` (function bodies are inlined by prepare)."""
+    for graph in model.graphs():
+        if isinstance(graph, ir.Graph):
+            yield graph

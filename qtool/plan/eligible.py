@@ -1,0 +1,97 @@
+"""Whether a node can be quantized at all, whatever it is worth: '' or the reason why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.prepare.opset import QDQ_OPSET
+from qtool.graph.view import View, attribute_int, constant, float_constant, opset_of
+from qtool.tables.ops import OPS, OpRule, Role
+from qtool.tables.targets import Target
+
+CONTROL_FLOW = ("If", "Loop", "Scan")
+
+
+def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
+    """The activation inputs of a node that are there, with their indices."""
+    indices = range(len(node.inputs)) if rule.data is None else rule.data
+    return [(i, v) for i in indices if i < len(node.inputs) and (v := node.inputs[i]) is not None]
+
+
+def rule_of(node: ir.Node) -> OpRule | None:
+    """The op table's row for a node of the standard domain."""
+    return OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def why_not(view: View, node: ir.Node, rule: OpRule, target: Target) -> str:
+    """Why a node with a rule can't be quantized on a target, '' when it can."""
+    if opset_of(view.model) < QDQ_OPSET:
+        return f"opset {opset_of(view.model)} has no per-channel quantization and could not be raised"
+    if rule.role is Role.RECURRENT:
+        return _recurrent(node)
+    if view.in_subgraph(node):
+        return "inside an If, Loop or Scan, where activations can't be observed"
+    inputs = data_inputs(node, rule)
+    if not inputs:
+        return "it has no activation input"
+    for _, value in inputs:
+        if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
+            return f"it computes in {value.dtype.name.lower()}"
+        if value.dtype is None:
+            return "the type of its input is not known"
+    if rule.role is Role.WEIGHTED:
+        return _weighted(node, rule, target)
+    if any(constant(value) is not None for _, value in inputs):
+        return "an operand is a constant"
+    return ""
+
+
+def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
+    value = node.inputs[rule.weight[0]]
+    if node.op_type == "MatMul" and constant(value) is None:
+        return "" if constant(node.inputs[0]) is None else "its weight is the left operand"
+    weight = float_constant(value)
+    if weight is None:
+        return "its weight is not a constant" if constant(value) is None else "its weight is not float32"
+    if weight.size == 0:
+        return "its weight is empty"
+    if not np.isfinite(weight).all():
+        return f"its weight '{value.name if value else ''}' holds NaN or infinity"
+    if weight.size < target.min_weight:
+        return f"its weight of {weight.size} values is too small to pay for quantizing its input"
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return f"its weight has {weight.ndim} axes"
+    if node.op_type == "Gemm" and attribute_int(node, "transA", 0):
+        return "its input is transposed (transA)"
+    if rule.bias is not None and len(node.inputs) > rule.bias and node.inputs[rule.bias] is not None:
+        bias = float_constant(node.inputs[rule.bias])
+        if bias is None or not np.isfinite(bias).all():
+            return "its bias is not a finite constant"
+        channels = weight.shape[_channel_axis(node, rule)]
+        if node.op_type == "Gemm" and bias.size != channels:
+            return "its bias is not one value a channel"
+    return ""
+
+
+def _recurrent(node: ir.Node) -> str:
+    for index in (1, 2):
+        weight = float_constant(node.inputs[index])
+        if weight is None or not weight.size or not np.isfinite(weight).all():
+            return "its weights are not finite constants"
+    if attribute_int(node, "layout", 0):
+        return "its layout is batch-first, which the fused form lacks"
+    return ""
+
+
+def _channel_axis(node: ir.Node, rule: OpRule) -> int:
+    if node.op_type == "Gemm":
+        return 0 if attribute_int(node, "transB", 0) else 1
+    return rule.channel_axis
+
+
+def channel_axis(node: ir.Node, rule: OpRule, ndim: int) -> int:
+    """The weight axis that runs over output channels, from the front."""
+    if node.op_type == "Gather":
+        return attribute_int(node, "axis", 0) % ndim
+    return _channel_axis(node, rule) % ndim

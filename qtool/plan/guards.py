@@ -1,0 +1,39 @@
+"""Where the runtime would quantize on its own, and must be kept from it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from qtool.graph.view import float_constant, sole_consumer
+from qtool.plan.place import Placed
+from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
+
+# Between a weighted op and a Q, the runtime looks through these.
+_LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
+
+
+def needs_guard(value: ir.Value, placed: Placed) -> bool:
+    """Whether a Q on a value that is made in float would set the runtime's own quantization off.
+
+    Two of its optimizers do it (seen in 1.31): WeightBiasQuantization quantizes, per tensor and
+    without being asked, a float Conv, Gemm or MatMul that stands between a DQ and a Q; and
+    QDQPropagation pulls the Q up through a float MaxPool, which then runs in int8, many times slower.
+    Each needs every value on the way to have one reader only.
+    """
+    if not placed.target.silent_rewrites:
+        return False
+    while True:
+        producer = value.producer()
+        if producer is None or producer.name in placed.int8 or sole_consumer(value) is None:
+            return False
+        if producer.op_type in ("MaxPool", "GlobalMaxPool"):
+            return True
+        rule = OPS.get(producer.op_type)
+        if rule is not None and rule.role is Role.WEIGHTED:
+            return float_constant(producer.inputs[1]) is not None
+        if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
+            return False
+        source = producer.inputs[0]
+        if source is None:
+            return False
+        value = source

@@ -1,0 +1,134 @@
+"""Which nodes run in int8: the target's placements, to a fixpoint.
+
+Nodes that are worth it ALWAYS are in; nodes worth it only INSIDE an int8 region stay in as long as
+all their inputs arrive in int8 and somebody goes on in int8. Starting with all of them in and taking
+out what fails is the greatest such set, and it is unique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from qtool.graph.view import View, constant, sole_consumer
+from qtool.plan.eligible import CONTROL_FLOW, data_inputs, rule_of, why_not
+from qtool.plan.model import Skip, Wishes
+from qtool.plan.variants import variant
+from qtool.tables.ops import OpRule, Role
+from qtool.tables.targets import Placement, Target, Worth
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A node that can be quantized."""
+
+    node: ir.Node
+    rule: OpRule
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The nodes that run in int8, by name, and the reasons of the others."""
+
+    int8: dict[str, Candidate]
+    skips: tuple[Skip, ...]
+    target: Target
+
+    def quantizes_output(self, node: ir.Node | None) -> bool:
+        """Whether a node is in int8 and hands on int8, rather than floats."""
+        if node is None or node.name not in self.int8:
+            return False
+        rule = self.int8[node.name].rule
+        return self.target.linear_output or node.op_type not in ("MatMul", "Gemm") and rule.role is not Role.RECURRENT
+
+    def in_int8(self, value: ir.Value) -> bool:
+        """Whether a value is made in int8 (and so only exists in int8)."""
+        return self.quantizes_output(value.producer())
+
+    def epilogue_of(self, node: ir.Node) -> ir.Node | None:
+        """The clamp that folds into an int8 node's own Q: it alone reads the node's result."""
+        if not self.quantizes_output(node) or len(node.outputs) != 1:
+            return None
+        reader = sole_consumer(node.outputs[0])
+        if reader is None or reader.name not in self.int8:
+            return None
+        clamps = self.int8[reader.name].rule.role is Role.EPILOGUE and reader.inputs[0] is node.outputs[0]
+        own_scale = self.int8[node.name or ""].rule.role in (Role.WEIGHTED, Role.ARITHMETIC)
+        return reader if clamps and own_scale else None
+
+
+def place(view: View, target: Target, wishes: Wishes) -> Placed:
+    """Label every node of the model: in int8, or skipped with its reason."""
+    candidates: dict[str, Candidate] = {}
+    reasons: dict[str, str] = {}
+    for node in view.nodes:
+        name, rule = node.name or "", rule_of(node)
+        if rule is None:
+            continue
+        placement = target.placement(node.op_type, variant(node))
+        if name in wishes.force:
+            placement = Placement(Worth.ALWAYS)
+        reason = wishes.keep_float.get(name) or why_not(view, node, rule, target)
+        if not reason and placement.worth is Worth.NEVER:
+            reason = placement.reason
+        if not reason and rule.role is Role.RECURRENT and not target.fused_recurrent:
+            reason = "no standard quantized form"
+        if reason:
+            reasons[name] = reason
+        else:
+            candidates[name] = Candidate(node, rule, placement)
+    placed = _fixpoint(Placed(candidates, (), target), reasons)
+    skips = [
+        Skip(node.name or "", node.op_type, reasons.get(node.name or "", "no quantized form"))
+        for node in view.nodes
+        if node.name not in placed.int8 and _computes_floats(node)
+    ]
+    return replace(placed, skips=tuple(skips))
+
+
+def _fixpoint(placed: Placed, reasons: dict[str, str]) -> Placed:
+    int8 = dict(placed.int8)
+    current = replace(placed, int8=int8)
+    pending = list(int8)
+    while pending:
+        dropped = [name for name in pending if name in int8 and not _holds(current, int8[name])]
+        around: dict[str, None] = {}
+        for name in dropped:
+            candidate = int8.pop(name)
+            reasons[name] = candidate.placement.reason
+            around |= dict.fromkeys(_neighbours(candidate.node))
+        pending = [name for name in around if name in int8]
+    return current
+
+
+def _holds(placed: Placed, candidate: Candidate) -> bool:
+    """Whether a node's claim to int8 stands, given the other labels."""
+    if candidate.placement.worth is Worth.ALWAYS:
+        return True
+    arrives = all(placed.in_int8(value) for _, value in data_inputs(candidate.node, candidate.rule))
+    return arrives and any(_read_in_int8(placed, out) for out in candidate.node.outputs)
+
+
+def _read_in_int8(placed: Placed, value: ir.Value) -> bool:
+    for use in value.uses():
+        reader = placed.int8.get(use.node.name or "")
+        if reader and any(index == use.idx for index, _ in data_inputs(use.node, reader.rule)):
+            return True
+    return False
+
+
+def _neighbours(node: ir.Node) -> list[str]:
+    near = [v.producer() for v in node.inputs if v is not None]
+    near += [use.node for out in node.outputs for use in out.uses()]
+    return [n.name or "" for n in near if n is not None]
+
+
+def _computes_floats(node: ir.Node) -> bool:
+    """Whether a node is one whose precision a reader of the report would ask about."""
+    if node.op_type in CONTROL_FLOW or node.op_type in ("Constant", "ConstantOfShape", "Range", "Cast"):
+        return False
+    if all(constant(v) is not None for v in node.inputs if v is not None):
+        return False
+    return any(v.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE) for v in node.outputs)

@@ -1,0 +1,45 @@
+"""The forms of an op that a target tells apart: a function an op type, named in targets.py as op/variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from qtool.graph.view import attribute_int, float_constant
+
+# Below this many products an output value, a first convolution is all overhead: 3 channels 3x3 (27)
+# runs at 0.5x in int8, 3 channels 7x7 (147) pays.
+_STEM_PRODUCTS = 48
+
+
+def variant(node: ir.Node) -> str:
+    """The variant of a node, '' for the plain op."""
+    return _VARIANTS[node.op_type](node) if node.op_type in _VARIANTS else ""
+
+
+def _conv(node: ir.Node) -> str:
+    weight = float_constant(node.inputs[1])
+    if weight is None:
+        return ""
+    group = attribute_int(node, "group", 1)
+    if group > 1:
+        return "depthwise" if weight.shape[1] == 1 else "grouped"
+    products = weight[0].size
+    return "stem" if weight.shape[1] <= 4 and products < _STEM_PRODUCTS else ""
+
+
+def _matmul(node: ir.Node) -> str:
+    return "" if float_constant(node.inputs[1]) is not None else "activations"
+
+
+def _mul(node: ir.Node) -> str:
+    """x * Sigmoid(x)."""
+    for data, gate in (node.inputs, tuple(reversed(node.inputs))):
+        producer = gate.producer() if gate is not None else None
+        if producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is data:
+            return "silu"
+    return ""
+
+
+_VARIANTS: dict[str, Callable[[ir.Node], str]] = {"Conv": _conv, "MatMul": _matmul, "Mul": _mul}

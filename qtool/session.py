@@ -1,0 +1,82 @@
+"""The one place that opens onnxruntime."""
+
+from __future__ import annotations
+
+import os
+
+# 1.29 and later write an event log under HOME and upload it unless this is set before the import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from qtool.errors import ModelError, RuntimeFailure, printable
+
+Array = NDArray[np.generic]
+Sample = Mapping[str, Any]
+
+ort.set_default_logger_severity(3)
+
+_NUMPY_OF = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(uint16)": "uint16",
+    "tensor(int32)": "int32",
+    "tensor(uint32)": "uint32",
+    "tensor(int64)": "int64",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "str",
+}
+
+
+class Session:
+    """A model that can be run.
+
+    Args:
+        model: a path, or the bytes of a model without external data.
+        threads: intra-op threads; 0 leaves the choice to the runtime.
+        name: what to call it in errors.
+        optimize: the runtime's graph optimizations, as a user would have them.
+
+    Raises:
+        ModelError: the runtime refuses the model.
+    """
+
+    def __init__(self, model: Path | bytes, *, threads: int = 0, name: str = "", optimize: bool = True) -> None:
+        self.name = name or (str(model) if isinstance(model, Path) else "model")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        source = str(model) if isinstance(model, Path) else model
+        try:
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen unrelated types here
+            raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
+        self.inputs = {i.name: i for i in self._session.get_inputs()}
+        self.outputs = [o.name for o in self._session.get_outputs()]
+        # The runtime says `tensor(float)` for what numpy calls float32, and None for what numpy lacks.
+        self.input_dtypes = {k: _NUMPY_OF.get(i.type) for k, i in self.inputs.items()}
+        self.output_types = {o.name: o.type for o in self._session.get_outputs()}
+
+    def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]:
+        """The named outputs (all of them when None) for one sample.
+
+        Raises:
+            RuntimeFailure: the runtime failed on it.
+        """
+        try:
+            return list(self._session.run(None if outputs is None else list(outputs), dict(sample)))
+        except Exception as error:
+            raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error

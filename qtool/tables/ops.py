@@ -1,0 +1,110 @@
+"""What each op permits: a row an op. What is worth doing is the target's business (targets.py)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+INF = math.inf
+Bounds = tuple[float, float]
+ANY: Bounds = (-INF, INF)
+
+
+class Role(Enum):
+    """How an op takes part in quantization."""
+
+    WEIGHTED = "multiplies an activation by a constant weight"
+    ARITHMETIC = "computes new values: its output has a scale of its own"
+    PASS = "moves or picks values: output and inputs share one scale"
+    EPILOGUE = "clamps: folds into the Q that follows it"
+    RECURRENT = "has weights and a state: quantized whole or not at all"
+    TABLE = "looks rows up in a constant table"
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """What one op type permits.
+
+    Args:
+        data: indices of the activation inputs; None means all of them (variadic ops).
+        weight: indices of the inputs that may be constant weights.
+        bias: index of the bias input.
+        channel_axis: axis of the weight that runs over output channels; negative from the end.
+        bounds: what the output can't exceed, whatever the input.
+        storage_min_elements: smaller constants stay as they are even in the file: position tables and
+            the like are cheap, and every output depends on them.
+    """
+
+    op_type: str
+    role: Role
+    data: tuple[int, ...] | None = (0,)
+    weight: tuple[int, ...] = ()
+    bias: int | None = None
+    channel_axis: int = 0
+    bounds: Bounds = ANY
+    storage_min_elements: int = 0
+
+
+def _rows() -> tuple[OpRule, ...]:
+    weighted, arithmetic, passes = Role.WEIGHTED, Role.ARITHMETIC, Role.PASS
+    return (
+        OpRule("Conv", weighted, weight=(1,), bias=2, channel_axis=0),
+        OpRule("ConvTranspose", weighted, weight=(1,), bias=2, channel_axis=1),
+        OpRule("MatMul", weighted, weight=(1,), channel_axis=-1),
+        OpRule("Gemm", weighted, weight=(1,), bias=2, channel_axis=-1),
+        OpRule("LSTM", Role.RECURRENT, weight=(1, 2)),
+        OpRule("GRU", Role.RECURRENT, weight=(1, 2)),
+        OpRule("RNN", Role.RECURRENT, weight=(1, 2)),
+        OpRule("Gather", passes, weight=(0,), storage_min_elements=8192),
+        OpRule("Add", arithmetic, data=None),
+        OpRule("Sub", arithmetic, data=None),
+        OpRule("Mul", arithmetic, data=None),
+        OpRule("Div", arithmetic, data=None),
+        OpRule("Sigmoid", arithmetic, bounds=(0, 1)),
+        OpRule("HardSigmoid", arithmetic, bounds=(0, 1)),
+        OpRule("Tanh", arithmetic, bounds=(-1, 1)),
+        OpRule("Softmax", arithmetic, bounds=(0, 1)),
+        OpRule("LeakyRelu", arithmetic),
+        OpRule("PRelu", arithmetic),
+        OpRule("Elu", arithmetic, bounds=(-INF, INF)),
+        OpRule("Gelu", arithmetic),
+        OpRule("HardSwish", arithmetic),
+        OpRule("AveragePool", arithmetic),
+        OpRule("GlobalAveragePool", arithmetic),
+        OpRule("ReduceMean", arithmetic),
+        OpRule("ReduceSum", arithmetic),
+        OpRule("InstanceNormalization", arithmetic),
+        OpRule("LayerNormalization", arithmetic),
+        OpRule("BatchNormalization", arithmetic),
+        OpRule("Pad", arithmetic),
+        OpRule("Resize", arithmetic),
+        OpRule("Relu", Role.EPILOGUE, bounds=(0, INF)),
+        OpRule("Clip", Role.EPILOGUE),
+        OpRule("MaxPool", passes),
+        OpRule("GlobalMaxPool", passes),
+        OpRule("Concat", passes, data=None),
+        OpRule("Transpose", passes),
+        OpRule("Reshape", passes),
+        OpRule("Flatten", passes),
+        OpRule("Squeeze", passes),
+        OpRule("Unsqueeze", passes),
+        OpRule("Slice", passes),
+        OpRule("Split", passes),
+        OpRule("Expand", passes),
+        OpRule("Tile", passes),
+        OpRule("DepthToSpace", passes),
+        OpRule("SpaceToDepth", passes),
+    )
+
+
+OPS: dict[str, OpRule] = {row.op_type: row for row in _rows()}
+
+# Ops whose outputs are their inputs' values, moved: numpy and the runtime agree to the bit, so a
+# constant one may be computed once (graph/prepare/fold_moves.py).
+EXACT_ON_CONSTANTS = frozenset(
+    "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather".split()
+)
+
+# The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).
+Q_MOVES_UP_THROUGH = frozenset("MaxPool Reshape Transpose Squeeze Unsqueeze Slice".split())

@@ -16,6 +16,7 @@ class Range:
     Args:
         lo, hi: the least and the greatest finite value.
         count: elements seen.
+        nonzero: of them, those that are not 0.
         abs_sum: sum of |x| over finite elements, float64.
         infinite: elements that were +-inf or beyond 1e30 (masks are written so).
     """
@@ -23,6 +24,7 @@ class Range:
     lo: float
     hi: float
     count: int
+    nonzero: int
     abs_sum: float
     infinite: int = 0
 
@@ -32,14 +34,15 @@ class Range:
             min(self.lo, other.lo),
             max(self.hi, other.hi),
             self.count + other.count,
+            self.nonzero + other.nonzero,
             self.abs_sum + other.abs_sum,
             self.infinite + other.infinite,
         )
 
     @property
     def mean_magnitude(self) -> float:
-        """The mean of |x|; 0 for a tensor of zeros."""
-        return self.abs_sum / self.count if self.count else 0.0
+        """The mean of |x| over the elements that are not 0 (0 is exact in any range); 0 if all are."""
+        return self.abs_sum / self.nonzero if self.nonzero else 0.0
 
 
 Ranges = dict[str, Range]
@@ -54,12 +57,13 @@ def observe(x: NDArray[np.floating]) -> Range | None:
         return None
     lo, hi = float(x.min()), float(x.max())
     if lo >= -HUGE and hi <= HUGE:
-        return Range(lo, hi, x.size, float(np.abs(x).sum(dtype=np.float64)))
+        return Range(lo, hi, x.size, int(np.count_nonzero(x)), float(np.abs(x).sum(dtype=np.float64)))
     finite = x[np.abs(x) <= HUGE]
     return Range(
         float(finite.min(initial=0.0)),
         float(finite.max(initial=0.0)),
         x.size,
+        int(np.count_nonzero(finite)),
         float(np.abs(finite).sum(dtype=np.float64)),
         x.size - finite.size,
     )

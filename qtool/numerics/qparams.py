@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qtool.tables.qtypes import (
     Granularity,
+    PerBlock,
     PerChannel,
     PerRowOfLast,
     PerTensor,
@@ -66,7 +67,7 @@ def activation_qparams(lo: float, hi: float, spec: TensorSpec) -> QParams:
 
 
 def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
-    """The largest |w| under each scale. w: any shape -> [] / [C] / [D, R]."""
+    """The largest |w| under each scale. w: any shape -> [] / [C] / [D, R] / [.., K/size, ..]."""
     size = np.abs(w).astype(np.float64)
     match granularity:
         case PerTensor():
@@ -76,6 +77,13 @@ def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
             return np.asarray(size.max(axis=others, initial=0.0))
         case PerRowOfLast():
             return np.asarray(size.max(axis=-1, initial=0.0))
+        case PerBlock(axis, block):
+            return np.asarray(size.reshape(blocked_shape(w.shape, axis, block)).max(axis=axis + 1, initial=0.0))
+
+
+def blocked_shape(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """The shape with one axis split into blocks: [.., K, ..] -> [.., K/size, size, ..]."""
+    return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
 
 
 def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | None = None) -> QParams:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.numerics.qparams import F32, QParams
-from qtool.tables.qtypes import Granularity, PerChannel, PerRowOfLast, PerTensor, QType
+from qtool.numerics.qparams import F32, QParams, blocked_shape
+from qtool.tables.qtypes import Granularity, PerBlock, PerChannel, PerRowOfLast, PerTensor, QType
 
 
 def spread(scale: NDArray[np.generic], granularity: Granularity, ndim: int) -> NDArray[np.generic]:
-    """Reshape scales (or zero points) so that they broadcast over the tensor they belong to."""
+    """Reshape scales (or zero points) so that they broadcast over the tensor they belong to.
+
+    For blocks that is the tensor in its blocked shape (see `unfold`).
+    """
     match granularity:
         case PerTensor():
             return scale
@@ -20,6 +25,15 @@ def spread(scale: NDArray[np.generic], granularity: Granularity, ndim: int) -> N
             return scale.reshape(shape)
         case PerRowOfLast():
             return scale[..., None]
+        case PerBlock(axis, _):
+            return np.expand_dims(scale, axis + 1)
+
+
+def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
+    """The tensor in the shape that its scales broadcast over: blocks get an axis of their own."""
+    if isinstance(granularity, PerBlock):
+        return x.reshape(blocked_shape(x.shape, granularity.axis, granularity.size))
+    return x
 
 
 def quantize(
@@ -29,19 +43,21 @@ def quantize(
 
     x: any shape, float -> same shape, qtype.dtype. NaN is not allowed.
     """
+    values = unfold(np.asarray(x, np.float32), granularity)
     scale = spread(params.scale, granularity, x.ndim)
     zero = spread(params.zero_point, granularity, x.ndim)
-    q = np.rint(np.asarray(x, np.float32) / scale) + zero
-    return np.clip(q, qtype.qmin, qtype.qmax).astype(qtype.dtype)
+    q = np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax)
+    return q.astype(qtype.dtype).reshape(x.shape)
 
 
 def dequantize(
     q: NDArray[np.integer], params: QParams, granularity: Granularity = PerTensor()
 ) -> NDArray[np.float32]:
-    """(q - zero_point) * scale, as ONNX DequantizeLinear-13 defines it."""
+    """(q - zero_point) * scale, as ONNX DequantizeLinear-13 defines it. Same shape, float32."""
+    values = unfold(q.astype(np.int64), granularity)
     scale = spread(params.scale, granularity, q.ndim)
     zero = spread(params.zero_point, granularity, q.ndim)
-    return np.asarray((q.astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
+    return np.asarray((values - zero).astype(np.float32) * scale, np.float32).reshape(q.shape)
 
 
 def quantize_bias(bias: NDArray[np.floating], input_scale: F32, weight_scale: F32) -> tuple[NDArray[np.int32], F32]:

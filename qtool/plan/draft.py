@@ -15,8 +15,18 @@ from qtool.plan.guards import needs_guard
 from qtool.plan.model import Form, Kind, Plan, Site, Skip, Use, Wishes
 from qtool.plan.place import Candidate, Placed, place
 from qtool.tables.modes import Mode
-from qtool.tables.ops import ANY, OPS, Bounds, OpRule, Role
-from qtool.tables.qtypes import INT8, INT32, Granularity, PerChannel, PerRowOfLast, PerTensor, TensorSpec
+from qtool.tables.ops import ANY, Bounds, OpRule, Role
+from qtool.tables.qtypes import (
+    FLOAT32,
+    INT8,
+    INT32,
+    Granularity,
+    PerBlock,
+    PerChannel,
+    PerRowOfLast,
+    PerTensor,
+    TensorSpec,
+)
 from qtool.tables.targets import Target
 
 
@@ -125,45 +135,51 @@ def _granularity(node: ir.Node, rule: OpRule, ndim: int) -> Granularity:
 
 
 def _biases(candidate: Candidate, target: Target) -> list[Site]:
-    node = candidate.node
-    source = node.inputs[0].name if node.inputs[0] is not None else None
-    weight = node.inputs[1].name if node.inputs[1] is not None else None
-    found = _bias_use(node, candidate.rule, target)
-    if found is None or source is None or weight is None or float_constant(node.inputs[1]) is None:
+    """The bias of a weighted node: its own input, or for a MatMul the constant Add behind it.
+
+    A float vector added to an int8 MatMul whose output stays float would become a Gemm with a float
+    bias, which the runtime can't run in int8 (0.1-0.4x). As [1, 1, N] it stays an Add, and exact; a
+    MatMul of two axes becomes a Gemm in any case, and its bias int32 (measured: docs/targets.md).
+    """
+    node, rule = candidate.node, candidate.rule
+    source, weight = node.inputs[0], node.inputs[1]
+    if source is None or weight is None or float_constant(weight) is None:
+        return []
+    scale_from = (source.name or "", weight.name or "")
+    int32 = TensorSpec(INT32, PerChannel(0), symmetric=True)
+    if rule.bias is not None:
+        bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
+        if bias is None:
+            return []
+        return [Site(bias.name or "", Kind.BIAS, ((node.name or "", rule.bias),), int32, scale_from=scale_from)]
+    found = None if target.linear_output else _added_bias(node)
+    if found is None:
         return []
     value, use = found
-    spec = TensorSpec(INT32, PerChannel(0), symmetric=True)
-    return [Site(value, Kind.BIAS, (use,), spec, scale_from=(source, weight))]
+    if (rank(source) or 2) > 2:
+        return [Site(value, Kind.LIFTED, (use,), TensorSpec(FLOAT32, PerTensor(), symmetric=True))]
+    return [Site(value, Kind.BIAS, (use,), int32, scale_from=scale_from)]
 
 
-def _bias_use(node: ir.Node, rule: OpRule, target: Target) -> tuple[str, Use] | None:
-    """The constant bias of a node: its own input, or for a MatMul the Add behind it.
-
-    A float vector added to an int8 MatMul whose output stays float is turned into a Gemm that the
-    runtime can't run in int8 (0.1-0.4x); an int32 one is fused.
-    """
-    if rule.bias is not None:
-        value = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
-        return (value.name or "", (node.name or "", rule.bias)) if value is not None else None
-    if node.op_type != "MatMul" or target.linear_output:
-        return None
-    add = sole_consumer(node.outputs[0])
-    weight = float_constant(node.inputs[1])
+def _added_bias(matmul: ir.Node) -> tuple[str, Use] | None:
+    """The constant vector that the one reader of a MatMul adds to it, and who reads it where."""
+    add = sole_consumer(matmul.outputs[0])
+    weight = float_constant(matmul.inputs[1])
     if add is None or add.op_type != "Add" or weight is None:
         return None
-    index = 1 if add.inputs[0] is node.outputs[0] else 0
+    index = 1 if add.inputs[0] is matmul.outputs[0] else 0
     value = add.inputs[index]
     bias = float_constant(value)
     if value is None or bias is None or bias.shape[-1:] != weight.shape[-1:] or bias.size != weight.shape[-1]:
         return None
-    keeps_rank = bias.ndim == 1 or bias.ndim <= (rank(node.inputs[0]) or 0)
+    keeps_rank = bias.ndim == 1 or bias.ndim <= (rank(matmul.inputs[0]) or 0)
     return (value.name or "", (add.name or "", index)) if keeps_rank and np.isfinite(bias).all() else None
 
 
 def _stored(view: View, mode: Mode, taken: set[Use]) -> list[Site]:
-    """Float weights kept as int8 in the file alone, where their own error is small."""
+    """Float weights kept as int8 in the file alone, as coarsely as their own error allows."""
     sites: dict[tuple[str, Granularity], list[Use]] = {}
-    verdicts: dict[tuple[str, Granularity], bool] = {}
+    chosen: dict[tuple[str, Granularity], Granularity | None] = {}
     for node in view.nodes:
         rule = rule_of(node)
         if rule is None:
@@ -172,26 +188,35 @@ def _stored(view: View, mode: Mode, taken: set[Use]) -> list[Site]:
             value = node.inputs[index] if index < len(node.inputs) else None
             array = float_constant(value)
             use = (node.name or "", index)
-            if value is None or array is None or use in taken:
+            if value is None or array is None or use in taken or not np.isfinite(array).all():
                 continue
             if array.size < max(mode.storage_min_elements, rule.storage_min_elements):
                 continue
-            granularity = _granularity(node, rule, array.ndim)
-            key = (value.name or "", granularity)
-            if key not in verdicts:
-                verdicts[key] = stores_well(array, granularity, mode.storage_floor_db)
-            if verdicts[key]:
-                sites.setdefault(key, []).append(use)
+            coarse = _granularity(node, rule, array.ndim)
+            key = (value.name or "", coarse)
+            if key not in chosen:
+                chosen[key] = storage_granularity(array, coarse, mode.storage_floor_db)
+            granularity = chosen[key]
+            if granularity is not None:
+                sites.setdefault((value.name or "", granularity), []).append(use)
     return [
         Site(name, Kind.STORED, tuple(uses), TensorSpec(INT8, granularity, symmetric=True))
         for (name, granularity), uses in sites.items()
     ]
 
 
-def stores_well(w: np.ndarray, granularity: Granularity, floor_db: float) -> bool:
-    """Whether int8 holds a weight to the wanted SQNR."""
-    if not np.isfinite(w).all():
-        return False
-    spec = TensorSpec(INT8, granularity, symmetric=True)
-    params = weight_qparams(w, spec)
-    return weight_sqnr(w, dequantize(quantize(w, params, INT8, granularity), params, granularity)) >= floor_db
+def storage_granularity(w: np.ndarray, coarse: Granularity, floor_db: float) -> Granularity | None:
+    """The coarsest granularity at which int8 holds a weight to the wanted SQNR; None if none does.
+
+    Blocks run along the longest axis that is not the channels'.
+    """
+    options = [coarse]
+    if isinstance(coarse, PerChannel) and w.ndim >= 2:
+        others = [i for i in range(w.ndim) if i != coarse.axis]
+        axis = max(others, key=lambda i: w.shape[i])
+        options += [PerBlock(axis, size) for size in (128, 64, 32) if w.shape[axis] % size == 0]
+    for option in options:
+        params = weight_qparams(w, TensorSpec(INT8, option, symmetric=True))
+        if weight_sqnr(w, dequantize(quantize(w, params, INT8, option), params, option)) >= floor_db:
+            return option
+    return None

@@ -58,7 +58,7 @@ def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
         return "its weight is empty"
     if not np.isfinite(weight).all():
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
-    if weight.size < target.min_weight:
+    if node.op_type in ("MatMul", "Gemm") and weight.size < target.min_weight:
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its weight has {weight.ndim} axes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import float_constant, sole_consumer
+from qtool.graph.view import constant, float_constant, sole_consumer
 from qtool.plan.place import Placed
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 
@@ -20,7 +20,7 @@ def needs_guard(value: ir.Value, placed: Placed) -> bool:
     QDQPropagation pulls the Q up through a float MaxPool, which then runs in int8, many times slower.
     Each needs every value on the way to have one reader only.
     """
-    if not placed.target.silent_rewrites:
+    if not placed.target.onnxruntime:
         return False
     while True:
         producer = value.producer()
@@ -30,10 +30,11 @@ def needs_guard(value: ir.Value, placed: Placed) -> bool:
             return True
         rule = OPS.get(producer.op_type)
         if rule is not None and rule.role is Role.WEIGHTED:
-            return float_constant(producer.inputs[1]) is not None
+            source = producer.inputs[0]
+            return float_constant(producer.inputs[1]) is not None and source is not None and placed.in_int8(source)
         if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
             return False
-        source = producer.inputs[0]
-        if source is None:
+        computed = [v for v in producer.inputs if v is not None and constant(v) is None]
+        if len(computed) != 1:
             return False
-        value = source
+        value = computed[0]

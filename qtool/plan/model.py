@@ -20,6 +20,7 @@ class Kind(Enum):
     WEIGHT = "weight"  # int8 initializer -> DequantizeLinear
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
     STORED = "stored"  # int8 initializer -> Cast -> Mul: folded at load, float at run time
+    LIFTED = "lifted"  # a float bias vector, given leading axes of 1
     FUSED = "fused"  # int8 initializer that a fused recurrent node reads itself
 
 
@@ -91,7 +92,7 @@ class Plan:
     @property
     def resolved(self) -> bool:
         """Whether every site has its scale."""
-        return all(s.qparams is not None for s in self.sites)
+        return all(s.qparams is not None or s.kind is Kind.LIFTED for s in self.sites)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,13 @@ class Placed:
         """Whether a value is made in int8 (and so only exists in int8)."""
         return self.quantizes_output(value.producer())
 
+    def arrives_in_int8(self, value: ir.Value) -> bool:
+        """Whether a value can be read in int8 at no cost: it is made so, or quantized for another reader anyway."""
+        if self.in_int8(value):
+            return True
+        readers = (self.int8.get(use.node.name or "") for use in value.uses())
+        return any(r is not None and r.placement.worth is Worth.ALWAYS for r in readers)
+
     def epilogue_of(self, node: ir.Node) -> ir.Node | None:
         """The clamp that folds into an int8 node's own Q: it alone reads the node's result."""
         if not self.quantizes_output(node) or len(node.outputs) != 1:
@@ -73,8 +80,6 @@ def place(view: View, target: Target, wishes: Wishes) -> Placed:
         reason = wishes.keep_float.get(name) or why_not(view, node, rule, target)
         if not reason and placement.worth is Worth.NEVER:
             reason = placement.reason
-        if not reason and rule.role is Role.RECURRENT and not target.fused_recurrent:
-            reason = "no standard quantized form"
         if reason:
             reasons[name] = reason
         else:
@@ -107,7 +112,10 @@ def _holds(placed: Placed, candidate: Candidate) -> bool:
     """Whether a node's claim to int8 stands, given the other labels."""
     if candidate.placement.worth is Worth.ALWAYS:
         return True
-    arrives = all(placed.in_int8(value) for _, value in data_inputs(candidate.node, candidate.rule))
+    here = [placed.arrives_in_int8(value) for _, value in data_inputs(candidate.node, candidate.rule)]
+    # An Add whose other operand has to be quantized for it still saves a DQ and a Q; a pass-through
+    # with one float input would have to share that input's scale.
+    arrives = any(here) if candidate.rule.role is Role.ARITHMETIC else all(here)
     return arrives and any(_read_in_int8(placed, out) for out in candidate.node.outputs)
 
 

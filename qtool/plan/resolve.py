@@ -27,7 +27,9 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
     }
     by_value = {value: params for (value, _), params in weights.items()}
 
-    def params(site: Site) -> QParams:
+    def params(site: Site) -> QParams | None:
+        if site.kind is Kind.LIFTED:
+            return None
         if site.kind is Kind.ACTIVATION:
             return activations[site.value]
         if site.kind is Kind.BIAS:

@@ -30,8 +30,10 @@ INT8 = QType("int8", "int8", 8, -127, 127)
 # saturates in, so a CPU without VNNI sums them exactly.
 INT8_REDUCED = QType("int8-reduced", "int8", 7, -64, 64)
 INT32 = QType("int32", "int32", 32, -(2**31) + 1, 2**31 - 1)
+# What stays float, where a site needs a spec all the same.
+FLOAT32 = QType("float32", "float32", 32, 0, 0)
 
-QTYPES = {t.name: t for t in (UINT8, INT8, INT8_REDUCED, INT32)}
+QTYPES = {t.name: t for t in (UINT8, INT8, INT8_REDUCED, INT32, FLOAT32)}
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,18 @@ class PerRowOfLast:
     """
 
 
-Granularity = PerTensor | PerChannel | PerRowOfLast
+@dataclass(frozen=True)
+class PerBlock:
+    """One scale for each run of `size` along an axis: w [.., K at axis, ..] -> scale [.., K/size, ..].
+
+    size divides K. Every other axis keeps its indices: w [K, N], axis 0 -> scale [K/size, N].
+    """
+
+    axis: int
+    size: int
+
+
+Granularity = PerTensor | PerChannel | PerRowOfLast | PerBlock
 
 
 @dataclass(frozen=True)

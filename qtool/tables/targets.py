@@ -46,9 +46,8 @@ class Target:
         activation, weight: the pair of types its kernels take.
         max_opset, max_ir: the newest that it loads.
         linear_output: whether a MatMul or Gemm quantizes its output too, or hands on floats.
-        fused_recurrent: whether com.microsoft's DynamicQuantizeLSTM exists there.
-        silent_rewrites: whether the runtime moves or invents quantization by itself, so that a
-            float layer between quantized ones needs a guard (rewrite/qdq.py).
+        onnxruntime: whether the runtime is onnxruntime: com.microsoft's fused ops exist there, and its
+            optimizers have habits to be met (plan/guards.py, graph/prepare/norms.py).
         min_weight: elements below which a weighted op is not worth its Q and DQ.
         placements: op or op/variant -> Placement; `otherwise` for the rest.
     """
@@ -61,8 +60,7 @@ class Target:
     max_opset: int = 26
     max_ir: int = 13
     linear_output: bool = False
-    fused_recurrent: bool = False
-    silent_rewrites: bool = False
+    onnxruntime: bool = False
     min_weight: int = 0
     placements: Mapping[str, Placement] = field(default_factory=dict)
 
@@ -83,6 +81,7 @@ _CPU_PLACEMENTS: dict[str, Placement] = {
     "MatMul/activations": _never("a product of two activations gains nothing in int8 (1.0-1.2x)"),
     "Gemm": ALWAYS,
     "ConvTranspose": _never("there is no int8 ConvTranspose kernel"),
+    "LSTM": ALWAYS,
     "GRU": _never("there is no int8 GRU kernel"),
     "RNN": _never("there is no int8 RNN kernel"),
     "Add": INSIDE,
@@ -116,8 +115,7 @@ _CPU = Target(
     "cpu",
     "onnxruntime on a CPU with VNNI or AMX (x86 since 2019)",
     otherwise=_NO_KERNEL,
-    fused_recurrent=True,
-    silent_rewrites=True,
+    onnxruntime=True,
     min_weight=512,
     placements=_CPU_PLACEMENTS,
 )
@@ -131,8 +129,7 @@ TARGETS: dict[str, Target] = {
             "onnxruntime on a CPU without VNNI: 7-bit weights, since u8 x s8 sums saturate there",
             otherwise=_NO_KERNEL,
             weight=INT8_REDUCED,
-            fused_recurrent=True,
-            silent_rewrites=True,
+            onnxruntime=True,
             min_weight=512,
             placements=_CPU_PLACEMENTS,
         ),

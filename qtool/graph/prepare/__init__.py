@@ -16,13 +16,17 @@ from qtool.graph.prepare.affine import fold_affine
 from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.functions import inline_functions
+from qtool.graph.prepare.gelu import fuse_gelu
 from qtool.graph.prepare.gemm import normalize_gemm
 from qtool.graph.prepare.inputs import drop_initializer_inputs
 from qtool.graph.prepare.moves import fold_moves
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
+from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import upgrade_opset
+from qtool.graph.prepare.pools import globalize_pools
 from qtool.graph.prepare.shapes import infer_shapes
+from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.unused import drop_unused
 
 Pass = Callable[[ir.Model], str]
@@ -37,9 +41,18 @@ PASSES: tuple[Pass, ...] = (
     drop_noops,
     infer_shapes,
     fold_moves,
+    merge_slices,
     fold_batchnorm,
     fold_affine,
     normalize_gemm,
+    globalize_pools,
+    drop_unused,
+)
+
+# What only onnxruntime can read, or only its optimizers make necessary.
+ONNXRUNTIME_PASSES: tuple[Pass, ...] = (
+    fuse_gelu,
+    unfuse_norms,
     drop_unused,
 )
 
@@ -52,8 +65,14 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(model: ir.Model) -> Prepared:
-    """Prepare a clone of the model; the model itself is not changed."""
+def prepare(model: ir.Model, *, onnxruntime: bool = False) -> Prepared:
+    """Prepare a clone of the model; the model itself is not changed.
+
+    Args:
+        model: a checked model.
+        onnxruntime: also make it fast for onnxruntime in particular (Target.onnxruntime).
+    """
     clone = model.clone()
-    notes = [note for step in PASSES if (note := step(clone))]
+    passes = PASSES + (ONNXRUNTIME_PASSES if onnxruntime else ())
+    notes = [note for step in passes if (note := step(clone))]
     return Prepared(clone, tuple(notes))

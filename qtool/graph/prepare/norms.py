@@ -1,0 +1,26 @@
+"""A residual Add before a LayerNormalization becomes a Sum, which the runtime does not fuse."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from qtool.graph.view import constant
+
+
+def unfuse_norms(model: ir.Model) -> str:
+    """Add(x, y) -> LayerNormalization becomes Sum(x, y) -> LayerNormalization: the same numbers.
+
+    onnxruntime fuses the Add into SkipLayerNormalization, whose CPU kernel (1.31.1) takes 6-7 times as
+    long as the two unfused kernels together (docs/targets.md has the table and the command).
+    The decomposed norm, (Sub, ReduceMean, ...), is fused to the same op and met the same way.
+    """
+    count = 0
+    for node in model.graph.all_nodes():
+        if node.op_type != "Add" or node.domain not in ("", "ai.onnx"):
+            continue
+        readers = {use.node.op_type for use in node.outputs[0].uses()}
+        normalized = "LayerNormalization" in readers or {"ReduceMean", "Sub"} <= readers
+        if normalized and all(v is not None and constant(v) is None for v in node.inputs):
+            node.op_type = "Sum"
+            count += 1
+    return f"{count} Adds before LayerNormalization kept from a slow fusion" if count else ""

@@ -1,0 +1,43 @@
+"""An AveragePool or MaxPool whose window is the whole map is a global one."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from qtool.graph.view import attribute_int
+
+_GLOBAL = {"AveragePool": "GlobalAveragePool", "MaxPool": "GlobalMaxPool"}
+
+
+def globalize_pools(model: ir.Model) -> str:
+    """Name pools over the whole map what they are: runtimes have far better kernels for those.
+
+    Only where the spatial shape is known and nothing is padded, dilated or strided within it.
+    """
+    count = 0
+    for node in model.graph.all_nodes():
+        if node.op_type not in _GLOBAL or node.domain not in ("", "ai.onnx") or not _is_global(node):
+            continue
+        node.op_type = _GLOBAL[node.op_type]
+        node.attributes.clear()
+        count += 1
+    return f"{count} pools over the whole map made global" if count else ""
+
+
+def _is_global(node: ir.Node) -> bool:
+    source = node.inputs[0]
+    kernel = node.attributes.get("kernel_shape")
+    if source is None or source.shape is None or kernel is None or any(v.uses() for v in node.outputs[1:]):
+        return False
+    spatial = list(source.shape)[2:]
+    if not all(isinstance(d, int) for d in spatial) or spatial != list(kernel.as_ints()):
+        return False
+    pads, dilations = node.attributes.get("pads"), node.attributes.get("dilations")
+    auto = node.attributes.get("auto_pad")
+    return (
+        (pads is None or not any(pads.as_ints()))
+        and (dilations is None or all(d == 1 for d in dilations.as_ints()))
+        and (auto is None or auto.as_string() in ("NOTSET", "VALID"))
+        and not attribute_int(node, "ceil_mode", 0)
+        and len([v for v in node.outputs if v.name]) == 1
+    )

@@ -1,0 +1,1 @@
+"""Acting: edit a clone of the prepared graph as a resolved plan says. Nothing here decides."""

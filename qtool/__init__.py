@@ -1,2 +1,79 @@
-"""Quantize ONNX models after training, and prove that the result still works."""
+"""Quantize ONNX models after training, and prove that the result still works.
+
+    import qtool
+    result = qtool.quantize("model.onnx", "int8.onnx", qtool.Options(calib="calib/"))
+    report = qtool.compare("model.onnx", "int8.onnx", "held_out/", fail_if=["sqnr<20"])
+
+Names are imported when they are first used, so that `import qtool` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from qtool.errors import (
+        DataError,
+        EnvironmentFailure,
+        ModelError,
+        QtoolError,
+        RuntimeFailure,
+        UsageError,
+    )
+    from qtool.options import Options, Result
+    from qtool.pipeline import compare_models as compare
+    from qtool.pipeline import dry_run, quantize
+    from qtool.plan.model import Plan
+    from qtool.report.model import Report
+
+# public name -> (module, name there)
+_PUBLIC = {
+    "Options": ("qtool.options", "Options"),
+    "Plan": ("qtool.plan.model", "Plan"),
+    "Report": ("qtool.report.model", "Report"),
+    "Result": ("qtool.options", "Result"),
+    "compare": ("qtool.pipeline", "compare_models"),
+    "dry_run": ("qtool.pipeline", "dry_run"),
+    "quantize": ("qtool.pipeline", "quantize"),
+    **{
+        name: ("qtool.errors", name)
+        for name in (
+            "DataError",
+            "EnvironmentFailure",
+            "ModelError",
+            "QtoolError",
+            "RuntimeFailure",
+            "UsageError",
+        )
+    },
+}
+
+__all__ = [
+    "DataError",
+    "EnvironmentFailure",
+    "ModelError",
+    "Options",
+    "Plan",
+    "QtoolError",
+    "Report",
+    "Result",
+    "RuntimeFailure",
+    "UsageError",
+    "compare",
+    "dry_run",
+    "quantize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'qtool' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

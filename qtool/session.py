@@ -52,7 +52,9 @@ class Session:
         ModelError: the runtime refuses the model.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int = 0, name: str = "", optimize: bool = True) -> None:
+    def __init__(
+        self, model: Path | bytes, *, threads: int = 0, name: str = "", optimize: bool = True
+    ) -> None:
         self.name = name or (str(model) if isinstance(model, Path) else "model")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

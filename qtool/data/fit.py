@@ -41,7 +41,9 @@ def fit(sample: Sample, inputs: dict[str, Input], dtypes: dict[str, str | None],
             )
     if extra := sorted(set(sample.inputs) - set(inputs)):
         raise DataError(f"{where}: the model has no input '{extra[0]}' (it has: {', '.join(inputs)})")
-    return {name: _fit_one(sample.inputs[name], name, spec, dtypes[name], where) for name, spec in inputs.items()}
+    return {
+        name: _fit_one(sample.inputs[name], name, spec, dtypes[name], where) for name, spec in inputs.items()
+    }
 
 
 def _fit_one(array: np.ndarray, name: str, spec: Input, dtype: str | None, where: str) -> np.ndarray:
@@ -55,7 +57,8 @@ def _fit_one(array: np.ndarray, name: str, spec: Input, dtype: str | None, where
     if not fits:
         wants = "(" + ", ".join(str(d) if d not in (None, 0) else "?" for d in shape) + ")"
         raise DataError(
-            f"{where}: input '{name}' has shape {array.shape}; the model wants {wants}", _shape_hint(array, shape)
+            f"{where}: input '{name}' has shape {array.shape}; the model wants {wants}",
+            _shape_hint(array, shape),
         )
     if dtype == "str":
         return array.astype(object)

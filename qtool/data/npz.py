@@ -21,16 +21,21 @@ class NpzDirectory:
 
     def __init__(self, folder: Path) -> None:
         if not folder.exists():
-            siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+            siblings = (
+                [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+            )
             raise DataError(f"data directory '{folder}' does not exist", did_you_mean(folder.name, siblings))
         if not folder.is_dir():
-            raise DataError(f"'{folder}' is not a directory", "name a directory of .npz files, one sample a file")
+            raise DataError(
+                f"'{folder}' is not a directory", "name a directory of .npz files, one sample a file"
+            )
         self.folder = folder
         self.files = sorted(folder.glob("*.npz"), key=_natural)
         if not self.files:
             held = sorted({p.suffix or p.name for p in folder.iterdir()})[:6]
             raise DataError(
-                f"'{folder}' holds no .npz file" + (f" (it has: {', '.join(held)})" if held else " (it is empty)"),
+                f"'{folder}' holds no .npz file"
+                + (f" (it has: {', '.join(held)})" if held else " (it is empty)"),
                 "save one sample a file: np.savez(path, **{input_name: array})",
             )
 

@@ -24,16 +24,23 @@ class Source:
         path: the file, or None for a model handed over in memory.
         sha256: of the file and its external data, in the order in which the model names them.
         size: bytes on disk, external data included.
+        raw: the serialized model, when there is no file.
     """
 
     model: ir.Model
     path: Path | None
     sha256: str
     size: int
+    raw: bytes = b""
 
     @property
     def name(self) -> str:
         return str(self.path) if self.path else "model"
+
+    @property
+    def loadable(self) -> Path | bytes:
+        """What a session opens."""
+        return self.path or self.raw
 
 
 def load(path: Path) -> Source:
@@ -96,7 +103,7 @@ def from_model(proto: onnx.ModelProto) -> Source:
     except Exception as error:
         raise ModelError(f"model: invalid: {printable(str(error))}") from error
     raw = proto.SerializeToString(deterministic=True)
-    return Source(from_proto(proto), None, hashlib.sha256(raw).hexdigest(), len(raw))
+    return Source(from_proto(proto), None, hashlib.sha256(raw).hexdigest(), len(raw), raw)
 
 
 def model_size(path: Path) -> int:

@@ -22,7 +22,10 @@ _SIDE_TENSOR_BYTES = 1024
 def tensor_bytes(model: ir.Model) -> int:
     """Bytes of all initializers, nested graphs included."""
     return sum(
-        v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value is not None
+        v.const_value.nbytes
+        for g in model.graphs()
+        for v in g.initializers.values()
+        if v.const_value is not None
     )
 
 
@@ -187,6 +190,9 @@ def model_for_session(model: ir.Model) -> Iterator[bytes | Path]:
     if tensor_bytes(model) <= SIDE_FILE_BYTES:
         yield to_bytes(model)
         return
-    with tempfile.TemporaryDirectory(prefix="qtool-model-") as folder, staged(Path(folder) / "m.onnx") as staging:
+    with (
+        tempfile.TemporaryDirectory(prefix="qtool-model-") as folder,
+        staged(Path(folder) / "m.onnx") as staging,
+    ):
         staging.write(model)
         yield staging.path

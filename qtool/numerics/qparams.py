@@ -78,7 +78,9 @@ def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
         case PerRowOfLast():
             return np.asarray(size.max(axis=-1, initial=0.0))
         case PerBlock(axis, block):
-            return np.asarray(size.reshape(blocked_shape(w.shape, axis, block)).max(axis=axis + 1, initial=0.0))
+            return np.asarray(
+                size.reshape(blocked_shape(w.shape, axis, block)).max(axis=axis + 1, initial=0.0)
+            )
 
 
 def blocked_shape(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:

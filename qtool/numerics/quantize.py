@@ -60,7 +60,9 @@ def dequantize(
     return np.asarray((values - zero).astype(np.float32) * scale, np.float32).reshape(q.shape)
 
 
-def quantize_bias(bias: NDArray[np.floating], input_scale: F32, weight_scale: F32) -> tuple[NDArray[np.int32], F32]:
+def quantize_bias(
+    bias: NDArray[np.floating], input_scale: F32, weight_scale: F32
+) -> tuple[NDArray[np.int32], F32]:
     """Bias [C] as int32 at exactly input_scale * weight_scale, in float32.
 
     The runtime fuses a convolution only when the bias's scale is that very product, and QGemm takes

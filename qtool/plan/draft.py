@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.view import View, constant, float_constant, rank, sole_consumer
+from qtool.graph.view import View, float_constant, rank, sole_consumer
 from qtool.numerics.metrics import weight_sqnr
 from qtool.numerics.qparams import weight_qparams
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.plan.eligible import channel_axis, data_inputs, rule_of
 from qtool.plan.groups import Groups
 from qtool.plan.guards import needs_guard
-from qtool.plan.model import Form, Kind, Plan, Site, Skip, Use, Wishes
+from qtool.plan.model import Form, Kind, Plan, Site, Use, Wishes
 from qtool.plan.place import Candidate, Placed, place
 from qtool.tables.modes import Mode
 from qtool.tables.ops import ANY, Bounds, OpRule, Role
@@ -151,7 +151,9 @@ def _biases(candidate: Candidate, target: Target) -> list[Site]:
         bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
         if bias is None:
             return []
-        return [Site(bias.name or "", Kind.BIAS, ((node.name or "", rule.bias),), int32, scale_from=scale_from)]
+        return [
+            Site(bias.name or "", Kind.BIAS, ((node.name or "", rule.bias),), int32, scale_from=scale_from)
+        ]
     found = None if target.linear_output else _added_bias(node)
     if found is None:
         return []

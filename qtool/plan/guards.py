@@ -31,7 +31,11 @@ def needs_guard(value: ir.Value, placed: Placed) -> bool:
         rule = OPS.get(producer.op_type)
         if rule is not None and rule.role is Role.WEIGHTED:
             source = producer.inputs[0]
-            return float_constant(producer.inputs[1]) is not None and source is not None and placed.in_int8(source)
+            return (
+                float_constant(producer.inputs[1]) is not None
+                and source is not None
+                and placed.in_int8(source)
+            )
         if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
             return False
         computed = [v for v in producer.inputs if v is not None and constant(v) is None]

@@ -41,7 +41,9 @@ class Placed:
         if node is None or node.name not in self.int8:
             return False
         rule = self.int8[node.name].rule
-        return self.target.linear_output or node.op_type not in ("MatMul", "Gemm") and rule.role is not Role.RECURRENT
+        return self.target.linear_output or (
+            node.op_type not in ("MatMul", "Gemm") and rule.role is not Role.RECURRENT
+        )
 
     def in_int8(self, value: ir.Value) -> bool:
         """Whether a value is made in int8 (and so only exists in int8)."""

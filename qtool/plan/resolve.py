@@ -21,7 +21,9 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
     """
     activations = _activations(plan, ranges)
     weights = {
-        (s.value, s.spec.granularity): weight_qparams(_array(view, s), s.spec, _floor(plan, s, activations, view))
+        (s.value, s.spec.granularity): weight_qparams(
+            _array(view, s), s.spec, _floor(plan, s, activations, view)
+        )
         for s in plan.sites
         if s.kind in (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
     }
@@ -34,7 +36,9 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
             return activations[site.value]
         if site.kind is Kind.BIAS:
             source, weight = site.scale_from or ("", "")
-            _, scale = quantize_bias(_array(view, site).reshape(-1), activations[source].scale, by_value[weight].scale)
+            _, scale = quantize_bias(
+                _array(view, site).reshape(-1), activations[source].scale, by_value[weight].scale
+            )
             return QParams(scale, np.zeros(scale.shape, np.int64))
         return weights[site.value, site.spec.granularity]
 
@@ -50,9 +54,7 @@ def _activations(plan: Plan, ranges: Ranges) -> dict[str, QParams]:
         lo, hi = site.bounds
         seen = replace(seen, lo=max(seen.lo, lo), hi=min(seen.hi, hi))
         shared[site.group] = shared[site.group].merge(seen) if site.group in shared else seen
-    return {
-        s.value: activation_qparams(shared[s.group].lo, shared[s.group].hi, s.spec) for s in sites
-    }
+    return {s.value: activation_qparams(shared[s.group].lo, shared[s.group].hi, s.spec) for s in sites}
 
 
 def _floor(plan: Plan, site: Site, activations: dict[str, QParams], view: View) -> np.ndarray | None:

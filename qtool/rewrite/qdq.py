@@ -110,7 +110,10 @@ def _write_activation(writer: _Writer, site: Site) -> None:
             floor = np.asarray(_GUARD_FLOOR, np.float32)
             writer.guard_floor = add_initializer(graph, namer("guard_floor"), floor)
         guard = new_node(
-            "Max", [value, writer.guard_floor], name=namer(f"{name}_guard"), outputs=[namer(f"{name}_guarded")]
+            "Max",
+            [value, writer.guard_floor],
+            name=namer(f"{name}_guard"),
+            outputs=[namer(f"{name}_guarded")],
         )
         nodes.append(guard)
         source = guard.outputs[0]
@@ -139,7 +142,9 @@ def _integers(writer: _Writer, site: Site, value: ir.Value, array: NDArray[np.fl
     """The weight's integers; one initializer however many sites share the weight and the granularity."""
     key = (site.value, site.spec)
     if key not in writer.integers:
-        q = unfold(quantize(array, _params(site), site.spec.qtype, site.spec.granularity), site.spec.granularity)
+        q = unfold(
+            quantize(array, _params(site), site.spec.qtype, site.spec.granularity), site.spec.granularity
+        )
         writer.integers[key] = add_initializer(owner(value), writer.namer(f"{site.value}_quantized"), q)
     return writer.integers[key]
 
@@ -202,7 +207,9 @@ def _write_stored(writer: _Writer, site: Site) -> None:
     factor = spread(_params(site).scale, site.spec.granularity, array.ndim)
     scale = add_initializer(graph, namer(f"{name}_storage_scale"), factor)
     to_float = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}
-    cast = new_node("Cast", [q], name=namer(f"{name}_Cast"), outputs=[namer(f"{name}_cast")], attributes=to_float)
+    cast = new_node(
+        "Cast", [q], name=namer(f"{name}_Cast"), outputs=[namer(f"{name}_cast")], attributes=to_float
+    )
     mul = new_node(
         "Mul", [cast.outputs[0], scale], name=namer(f"{name}_Mul"), outputs=[namer(f"{name}_restored")]
     )

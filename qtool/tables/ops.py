@@ -103,8 +103,21 @@ OPS: dict[str, OpRule] = {row.op_type: row for row in _rows()}
 # Ops whose outputs are their inputs' values, moved: numpy and the runtime agree to the bit, so a
 # constant one may be computed once (graph/prepare/fold_moves.py).
 EXACT_ON_CONSTANTS = frozenset(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather".split()
+    [
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Slice",
+        "Concat",
+        "Identity",
+        "Expand",
+        "Tile",
+        "Split",
+        "Gather",
+    ]
 )
 
 # The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).
-Q_MOVES_UP_THROUGH = frozenset("MaxPool Reshape Transpose Squeeze Unsqueeze Slice".split())
+Q_MOVES_UP_THROUGH = frozenset(["MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"])

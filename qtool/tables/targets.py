@@ -44,7 +44,6 @@ class Target:
 
     Args:
         activation, weight: the pair of types its kernels take.
-        max_opset, max_ir: the newest that it loads.
         linear_output: whether a MatMul or Gemm quantizes its output too, or hands on floats.
         onnxruntime: whether the runtime is onnxruntime: com.microsoft's fused ops exist there, and its
             optimizers have habits to be met (plan/guards.py, graph/prepare/norms.py).
@@ -57,8 +56,6 @@ class Target:
     otherwise: Placement
     activation: QType = UINT8
     weight: QType = INT8
-    max_opset: int = 26
-    max_ir: int = 13
     linear_output: bool = False
     onnxruntime: bool = False
     min_weight: int = 0

@@ -19,7 +19,11 @@ def fold_batchnorm(model: ir.Model) -> str:
     namer = Namer(model)
     folded = 0
     for node in list(model.graph.all_nodes()):
-        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        if (
+            node.op_type != "BatchNormalization"
+            or node.domain not in ("", "ai.onnx")
+            or node.inputs[0] is None
+        ):
             continue
         producer = node.inputs[0].producer()
         if producer is None or sole_consumer(node.inputs[0]) is not node:
@@ -31,8 +35,6 @@ def fold_batchnorm(model: ir.Model) -> str:
             continue
         gamma, beta, mean, var = (np.asarray(s, np.float64) for s in stats)
         scale = gamma / np.sqrt(var + attribute_float(node, "epsilon", 1e-5))
-        if np.isfinite(scale).all() and rescale_channels(
-            producer, scale, beta - mean * scale, node, namer
-        ):
+        if np.isfinite(scale).all() and rescale_channels(producer, scale, beta - mean * scale, node, namer):
             folded += 1
     return f"{folded} BatchNormalizations folded" if folded else ""

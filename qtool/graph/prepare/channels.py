@@ -46,7 +46,9 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
         or (bias is not None and bias.size not in (1, channels))
     ):
         return False
-    old_bias = np.zeros(channels) if bias is None else np.broadcast_to(bias.reshape(-1), (channels,)).astype(float)
+    old_bias = (
+        np.zeros(channels) if bias is None else np.broadcast_to(bias.reshape(-1), (channels,)).astype(float)
+    )
     new_weight = weight.astype(np.float64) * _over_weight(node, weight, scale)
     new_bias = old_bias * scale + shift
     with np.errstate(over="ignore"):

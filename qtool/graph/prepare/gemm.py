@@ -17,7 +17,11 @@ def normalize_gemm(model: ir.Model) -> str:
     namer = Namer(model)
     count = 0
     for node in list(model.graph.all_nodes()):
-        if node.op_type != "Gemm" or node.domain not in ("", "ai.onnx") or not isinstance(node.graph, ir.Graph):
+        if (
+            node.op_type != "Gemm"
+            or node.domain not in ("", "ai.onnx")
+            or not isinstance(node.graph, ir.Graph)
+        ):
             continue
         factors = {1: attribute_float(node, "alpha", 1.0), 2: attribute_float(node, "beta", 1.0)}
         todo = {i: f for i, f in factors.items() if f != 1.0 and i < len(node.inputs) and node.inputs[i]}

@@ -46,7 +46,11 @@ def _evaluate(node: ir.Node, opset: int) -> np.ndarray | None:
     shape = node.outputs[0].shape
     if node.op_type in ("Expand", "Tile") and (shape is None or not shape.is_static()):
         return None  # its size is not known before it is built
-    if shape is not None and shape.is_static() and np.prod([int(d) for d in shape.numpy()], dtype=float) > 1e9:
+    if (
+        shape is not None
+        and shape.is_static()
+        and np.prod([int(d) for d in shape.numpy()], dtype=float) > 1e9
+    ):
         return None
     proto = ir.to_proto(node)
     feeds = {v.name or "": constant(v) for v in node.inputs if v is not None}

@@ -34,5 +34,7 @@ def _does_nothing(node: ir.Node) -> bool:
     if node.op_type == "Cast":
         source = node.inputs[0]
         to = node.attributes.get("to")
-        return source is not None and source.dtype is not None and to is not None and to.as_int() == source.dtype
+        return (
+            source is not None and source.dtype is not None and to is not None and to.as_int() == source.dtype
+        )
     return False

@@ -1,0 +1,5 @@
+"""`python -m qtool`."""
+
+from qtool.cli.main import main
+
+main()

@@ -1,0 +1,112 @@
+"""What the commands share: verbosity, progress, and how a result leaves the program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from qtool.errors import EXIT_GATE, EXIT_OK, printable
+
+if TYPE_CHECKING:
+    from qtool.options import Progress
+    from qtool.report.model import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STAGES = {"calibrate": "calibrating", "compare": "comparing", "validate": "validating"}
+
+
+def output_options(command: F) -> F:
+    """--json, -q, -v, --threads."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Every node left in float, with its reason."),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            help="No table and no progress; errors, warnings and failed gates only.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables."
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default="the runtime's choice; timing uses one",
+            help="Threads of the runtime.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def gate_option(command: F) -> F:
+    """--fail-if, repeatable."""
+    option = click.option(
+        "--fail-if",
+        multiple=True,
+        metavar="EXPR",
+        help="Exit 1 when EXPR holds, or can't be judged: [OUTPUT:]METRIC<NUMBER, or >. Metrics: sqnr, "
+        "sqnr_worst, cosine, rel_l2, max_error, mean_error, top1, unequal, nonfinite, accuracy, "
+        "accuracy_drop (with --labels), speedup, size (quantized / FP32). Repeatable.",
+    )
+    return option(command)
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool) -> Iterator[Progress]:
+    """A progress bar on stderr where that is a terminal, else nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(STAGES.get(stage, stage), total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def deliver(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Print a report (stdout), its warnings and failed gates (stderr), and give the exit code."""
+    try:
+        _print(report, as_json, quiet, verbose)
+    except BrokenPipeError:  # `| head`: the verdict below still counts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for warning in report.warnings:
+        click.echo(f"warning: {printable(warning)}", err=True)
+    samples = report.comparison.samples if report.comparison else 0
+    for gate in report.failed:
+        click.echo(f"gate failed: {printable(gate.why)} ({samples} samples)", err=True)
+    return EXIT_GATE if report.failed else EXIT_OK
+
+
+def _print(report: Report, as_json: bool, quiet: bool, verbose: bool) -> None:
+    if as_json:
+        from qtool.report.json import to_json
+
+        click.echo(to_json(report))
+    elif not quiet:
+        from rich.console import Console
+
+        from qtool.report.terminal import render
+
+        console = Console(soft_wrap=False, highlight=False)
+        if not console.is_terminal:
+            console = Console(width=160, highlight=False)
+        render(report, console, verbose)
+    sys.stdout.flush()

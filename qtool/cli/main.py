@@ -1,0 +1,91 @@
+"""The program `qtool`: its commands, and what every way out of it looks like."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from typing import NoReturn
+
+import click
+
+from qtool import __version__
+from qtool.cli.compare import compare
+from qtool.cli.quantize import quantize
+from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="qtool")
+def cli() -> None:
+    """Quantize ONNX models after training, and prove that the result still works.
+
+    \b
+    qtool quantize model.onnx -o int8.onnx --calib samples/
+    qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
+
+    \b
+    Exit codes: 0 done, every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data;
+    5 the environment; 6 the runtime failed; 70 a bug in qtool; 130 interrupted.
+    """
+
+
+cli.add_command(quantize)
+cli.add_command(compare)
+
+
+def main() -> NoReturn:
+    """Run the command line, and exit with the documented code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = cli.main(standalone_mode=False, prog_name="qtool")
+        return code if isinstance(code, int) else EXIT_OK
+    except QtoolError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except click.exceptions.Abort:
+        return _fail("interrupted", "", EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", "", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "qtool"
+        return _fail(error.format_message(), f"{command} --help", error.exit_code)
+    except MemoryError:
+        return _fail("out of memory", "fewer threads, or a machine with more", EnvironmentFailure.exit_code)
+    except BrokenPipeError:
+        _drop_stdout()
+        return EXIT_OK
+    except Exception as error:
+        return _bug(error)
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    click.echo(f"error: {printable(message, 600)}", err=True)
+    if hint:
+        click.echo(f"  hint: {printable(hint, 300)}", err=True)
+    return code
+
+
+def _bug(error: Exception) -> int:
+    """Our own fault: one line here, the trace in a file for the report."""
+    with tempfile.NamedTemporaryFile("w", prefix="qtool-bug-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return _fail(
+        f"a bug in qtool: {type(error).__name__}: {error}", f"please report it, with {file.name}", EXIT_BUG
+    )
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM takes the same way out as Ctrl-C: every `finally` runs, nothing is left behind."""
+    raise KeyboardInterrupt
+
+
+def _drop_stdout() -> None:
+    """Whoever read our output is gone; keep the interpreter from complaining when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

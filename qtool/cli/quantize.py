@@ -1,0 +1,145 @@
+"""`qtool quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qtool.cli.common import deliver, gate_option, output_options, progress_bar
+from qtool.errors import EXIT_GATE, UsageError
+from qtool.tables.modes import MODES
+from qtool.tables.targets import TARGETS
+
+
+def _described(table: dict[str, Any]) -> str:
+    return "; ".join(f"{name}: {row.summary}" for name, row in table.items())
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
+@click.option(
+    "--mode",
+    type=click.Choice(list(MODES)),
+    default="static",
+    show_default=True,
+    help=_described(MODES) + ".",
+)
+@click.option(
+    "--calib",
+    metavar="SRC",
+    help="Samples that set the ranges: a directory of .npz, one sample a file, keys are input names.",
+)
+@click.option(
+    "--data",
+    metavar="SRC",
+    help="Samples to judge the result on. Default: every fourth calibration sample, which then sets no range.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="JSON, sample file name -> class: true accuracy of both models.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(list(TARGETS)),
+    default="cpu",
+    show_default=True,
+    help=_described(TARGETS) + ".",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Keep in float: a node name, a glob, or op:Type. Repeatable.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Quantize even where the target would rather not. Repeatable.",
+)
+@gate_option
+@click.option("--require-quantized", is_flag=True, help="Exit 1 when no node ends in int8.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be quantized and what not, and why. Needs no samples, writes nothing.",
+)
+@click.option(
+    "--save-plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the plan: every scale and every decision, as JSON.",
+)
+@click.option(
+    "--plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Replay a saved plan, byte for byte, without calibration.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@output_options
+def quantize(model: Path, output: Path | None, **given: Any) -> int:
+    """Quantize MODEL to int8, write it to OUTPUT, and judge the file that was written.
+
+    The output appears complete, and only when every gate holds. Where int8 turns out slower than FP32,
+    the FP32 model is written with its weights stored as int8, and the report says so.
+
+    \b
+    qtool quantize model.onnx -o int8.onnx --calib samples/
+    qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --fail-if 'sqnr<20'
+    qtool quantize model.onnx --dry-run -v
+    qtool quantize model.onnx -o int8.onnx --calib samples/ --exclude '*/head/*' --exclude op:Gemm
+
+    \b
+    Known limits: samples come from .npz directories; nodes inside If, Loop and Scan get int8 weights
+    but no int8 activations.
+    """
+    from qtool.options import Options
+    from qtool.pipeline import dry_run
+    from qtool.pipeline import quantize as run
+
+    show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
+    names = (
+        "mode", "target", "calib", "data", "labels", "exclude", "include", "fail_if",
+        "require_quantized", "threads", "force",
+    )  # fmt: skip
+    options = Options(**{name: given[name] for name in names}, plan=_read_plan(given["plan"]))
+    if given["dry_run"]:
+        if given["save_plan"]:
+            raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")
+        return deliver(dry_run(model, options).report, **show)
+    if output is None:
+        raise UsageError("no output", "add -o OUTPUT, or --dry-run")
+    with progress_bar(given["quiet"]) as progress:
+        result = run(model, output, options, progress)
+    if given["save_plan"]:
+        _save_plan(given["save_plan"], result.plan)
+    code = deliver(result.report, **show)
+    if given["require_quantized"] and not result.report.quantized_nodes:
+        click.echo("gate failed: --require-quantized: no node is quantized", err=True)
+        return EXIT_GATE
+    return code
+
+
+def _read_plan(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from qtool.plan.serial import from_json
+
+    try:
+        return from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"plan '{path}' can't be read: {error}") from error
+
+
+def _save_plan(path: Path, plan: Any) -> None:
+    from qtool.graph.save import staged
+    from qtool.plan.serial import to_json
+
+    with staged(path) as staging:
+        staging.write_text(to_json(plan))
+        staging.commit()

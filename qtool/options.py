@@ -1,0 +1,73 @@
+"""What a caller of the pipeline chooses, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from qtool.calibrate.ranges import Ranges
+from qtool.data.open import Data
+from qtool.plan.model import Plan
+from qtool.report.model import Report
+
+ModelLike = str | Path | onnx.ModelProto
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, and how much of how much of it is done."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to quantize.
+
+    Args:
+        mode, target: names of rows in tables/modes.py and tables/targets.py.
+        calib: samples that set the ranges: a directory of .npz, or an iterable of dicts.
+        data: samples to judge on; None: every fourth calibration sample, which then sets no range.
+        labels: a JSON file of sample name -> class, for true accuracy.
+        exclude, include: node names, globs or op:Type that stay in float, or are quantized regardless.
+        plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
+        fail_if: gates, such as 'sqnr<20'.
+        require_quantized: fail when no node ends in int8.
+        threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
+        force: replace an existing output.
+    """
+
+    mode: str = "static"
+    target: str = "cpu"
+    calib: Data | None = None
+    data: Data | None = None
+    labels: str | Path | None = None
+    exclude: Sequence[str] = ()
+    include: Sequence[str] = ()
+    plan: Plan | None = None
+    fail_if: Sequence[str] = ()
+    require_quantized: bool = False
+    threads: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What quantize returns.
+
+    Args:
+        report: what was done and how well it went.
+        plan: what would do it again; its sites have scales unless it was a dry run.
+        ranges: the calibration behind it.
+    """
+
+    report: Report
+    plan: Plan
+    ranges: Ranges = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate held; only then is the output in place."""
+        return not self.report.failed

@@ -1,0 +1,158 @@
+"""A plan as JSON: readable, diffable, exact to the bit.
+
+    {"schema": "qtool.plan/1", "mode", "target", "model_sha256",
+     "forms": {node: form},
+     "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
+                "group", "bounds", "guard", "scale_from", "scale", "zero_point"}],
+     "skips": [{"node", "op", "reason"}]}
+
+Scales are float32; a decimal of enough digits restores each to the bit. Long arrays are base64 of
+little-endian float32 or int32, so that a plan for an embedding stays small.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qtool.errors import UsageError
+from qtool.numerics.qparams import QParams
+from qtool.plan.model import Form, Kind, Plan, Site, Skip
+from qtool.tables.qtypes import (
+    QTYPES,
+    Granularity,
+    PerBlock,
+    PerChannel,
+    PerRowOfLast,
+    PerTensor,
+    TensorSpec,
+)
+
+SCHEMA = "qtool.plan/1"
+_LONGEST_LIST = 16
+
+_GRANULARITIES: dict[str, Callable[..., Granularity]] = {
+    "per_tensor": PerTensor,
+    "per_channel": PerChannel,
+    "per_row_of_last": PerRowOfLast,
+    "per_block": PerBlock,
+}
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as indented JSON with a final newline; the same plan gives the same text."""
+    document = {
+        "schema": SCHEMA,
+        "mode": plan.mode,
+        "target": plan.target,
+        "model_sha256": plan.model_sha256,
+        "forms": {name: form.value for name, form in plan.forms.items()},
+        "sites": [_site(s) for s in plan.sites],
+        "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def digest(plan: Plan) -> str:
+    """A sha256 of the plan, for the model's metadata."""
+    return hashlib.sha256(to_json(plan).encode()).hexdigest()
+
+
+def from_json(text: str, name: str) -> Plan:
+    """Read a plan back.
+
+    Raises:
+        UsageError: not JSON, not a plan, or of another schema.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{name}: not JSON: {error}") from error
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != SCHEMA:
+        raise UsageError(
+            f"{name}: not a plan of this version (schema {found!r}, wanted {SCHEMA!r})",
+            "make it with --save-plan",
+        )
+    try:
+        return Plan(
+            mode=document["mode"],
+            target=document["target"],
+            model_sha256=document["model_sha256"],
+            forms={k: Form(v) for k, v in document["forms"].items()},
+            sites=tuple(_read_site(s) for s in document["sites"]),
+            skips=tuple(Skip(**s) for s in document["skips"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
+
+
+def _site(site: Site) -> dict[str, Any]:
+    params = site.qparams
+    return {
+        "value": site.value,
+        "kind": site.kind.value,
+        "uses": None if site.uses is None else [list(u) for u in site.uses],
+        "qtype": site.spec.qtype.name,
+        "granularity": _granularity(site.spec.granularity),
+        "symmetric": site.spec.symmetric,
+        "group": site.group,
+        "bounds": [str(b) for b in site.bounds],
+        "guard": site.guard,
+        "scale_from": None if site.scale_from is None else list(site.scale_from),
+        "scale": None if params is None else _array(params.scale, "<f4"),
+        "zero_point": None if params is None else _array(params.zero_point, "<i4"),
+    }
+
+
+def _read_site(d: dict[str, Any]) -> Site:
+    params = None
+    if d["scale"] is not None:
+        scale = np.asarray(_read_array(d["scale"], "<f4"), np.float32)
+        params = QParams(scale, np.asarray(_read_array(d["zero_point"], "<i4"), np.int64))
+    lo, hi = d["bounds"]
+    return Site(
+        value=d["value"],
+        kind=Kind(d["kind"]),
+        uses=None if d["uses"] is None else tuple((str(n), int(i)) for n, i in d["uses"]),
+        spec=TensorSpec(QTYPES[d["qtype"]], _read_granularity(d["granularity"]), bool(d["symmetric"])),
+        group=d["group"],
+        bounds=(float(lo), float(hi)),
+        guard=bool(d["guard"]),
+        scale_from=None if d["scale_from"] is None else (d["scale_from"][0], d["scale_from"][1]),
+        qparams=params,
+    )
+
+
+def _granularity(granularity: Granularity) -> list[Any]:
+    match granularity:
+        case PerTensor():
+            return ["per_tensor"]
+        case PerChannel(axis):
+            return ["per_channel", axis]
+        case PerRowOfLast():
+            return ["per_row_of_last"]
+        case PerBlock(axis, size):
+            return ["per_block", axis, size]
+
+
+def _read_granularity(words: list[Any]) -> Granularity:
+    return _GRANULARITIES[words[0]](*words[1:])
+
+
+def _array(array: np.ndarray, dtype: str) -> Any:
+    if array.size <= _LONGEST_LIST:
+        return array.tolist()
+    raw = np.asarray(array, dtype).tobytes()
+    return {"shape": list(array.shape), "base64": base64.b64encode(raw).decode()}
+
+
+def _read_array(value: Any, dtype: str) -> np.ndarray:
+    if isinstance(value, dict):
+        return np.frombuffer(base64.b64decode(value["base64"]), dtype).reshape(value["shape"])
+    return np.asarray(value, dtype)

@@ -1,0 +1,1 @@
+"""One Report, several renderers: each file renders it in one form."""

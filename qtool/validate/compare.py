@@ -1,0 +1,204 @@
+"""Run two models over the same samples and measure how far apart their outputs are, in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtool.data.fit import fit
+from qtool.data.samples import Source
+from qtool.errors import DataError, ModelError, printable
+from qtool.numerics import metrics
+from qtool.numerics.metrics import Sums
+from qtool.session import Session
+from qtool.validate.labels import Labels, label_of, predict
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class OutputMetrics:
+    """One output over all samples. dB for SQNR; errors in the output's own unit; nan: can't be judged.
+
+    Args:
+        name: of the FP32 output.
+        exact: the output holds no floats; only `unequal` and `count` mean something.
+        sqnr: 10 log10(sum a^2 / sum d^2), pooled over all samples.
+        sqnr_worst, worst_sample: the same of the worst sample, and which it was.
+        top1: share of rows (last axis) with the same largest entry; nan where there are no rows.
+        nonfinite: elements that are finite in FP32 and not in the quantized model.
+        unequal: elements that differ, where only equality can be asked.
+    """
+
+    name: str
+    exact: bool
+    count: int
+    sqnr: float
+    sqnr_worst: float
+    worst_sample: str
+    cosine: float
+    relative_l2: float
+    max_error: float
+    mean_error: float
+    top1: float
+    rows: int
+    nonfinite: int
+    unequal: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """True accuracy against labels, as shares; `labels` counts the labels judged."""
+
+    fp32: float
+    quantized: float
+    labels: int
+
+    @property
+    def drop(self) -> float:
+        return self.fp32 - self.quantized
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models over the samples of a source."""
+
+    data: str
+    samples: int
+    outputs: tuple[OutputMetrics, ...]
+    accuracy: Accuracy | None = None
+
+    def worst(self, measure: str, pick: Callable[..., float]) -> float:
+        """The worst of a measure over the outputs that have it; nan if any is nan or none is there.
+
+        top1 is nan where an output has no rows, and left out there.
+        """
+        judged = [o for o in self.outputs if not o.exact and o.count]
+        if measure == "top1":
+            judged = [o for o in judged if o.rows]
+        values = [float(getattr(o, measure)) for o in judged]
+        if not values or any(math.isnan(v) for v in values):
+            return math.nan
+        return pick(values)
+
+    @property
+    def sqnr(self) -> float:
+        """SQNR of the worst output in dB."""
+        return self.worst("sqnr", min)
+
+
+def match_outputs(reference: list[str], other: list[str]) -> dict[str, str]:
+    """FP32 output -> quantized output: by name, then by position when only the names differ.
+
+    Raises:
+        ModelError: there is no such match.
+    """
+    if set(reference) <= set(other):
+        return {name: name for name in reference}
+    if len(reference) == len(other) and not set(reference) & set(other):
+        return dict(zip(reference, other, strict=True))
+    missing = next(name for name in reference if name not in other)
+    raise ModelError(
+        f"the quantized model has no output '{printable(missing)}' (it has: {printable(', '.join(other))})"
+    )
+
+
+def compare(
+    fp32: Session,
+    quantized: Session,
+    source: Source,
+    labels: Labels | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Comparison:
+    """Compare all outputs over all samples; memory does not grow with their number.
+
+    Raises:
+        DataError: no samples, samples that do not fit, labels for none of them.
+        ModelError: outputs that can't be matched, or differ in shape.
+        RuntimeFailure: a model fails on a sample.
+    """
+    total = len(source)
+    if not total:
+        raise DataError(f"{source.name}: no samples to compare on")
+    pairs = match_outputs(fp32.outputs, quantized.outputs)
+    names = list(pairs)
+    pooled = {name: Sums() for name in names}
+    worst: dict[str, tuple[float, str]] = dict.fromkeys(names, (math.inf, ""))
+    exact = dict.fromkeys(names, False)
+    hits, judged = np.zeros(2, np.int64), 0
+    for done, sample in enumerate(source.read(), start=1):
+        inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
+        expected = fp32.run(inputs, names)
+        got = quantized.run(
+            fit(sample, quantized.inputs, quantized.input_dtypes, source.name), [pairs[n] for n in names]
+        )
+        for name, a, b in zip(names, expected, got, strict=True):
+            sums, kind_exact = _sums(name, sample.name, a, b)
+            exact[name] |= kind_exact
+            pooled[name] += sums
+            db = metrics.sqnr(sums)
+            if (
+                sums.count
+                and not kind_exact
+                and (math.isnan(db) or db < worst[name][0] or not worst[name][1])
+            ):
+                worst[name] = (db if not math.isnan(worst[name][0]) else math.nan, sample.name)
+        label = label_of(labels, sample.name) if labels else None
+        if label is not None:
+            predicted = [predict(outputs, label) for outputs in (expected, got)]
+            if predicted[0] is None or predicted[1] is None:
+                raise DataError(
+                    f"{source.name}/{sample.name}: no output predicts {label.size} class(es)",
+                    "labels are compared with integer outputs, or with the largest entry of the last axis",
+                )
+            hits += [int(np.count_nonzero(p == label)) for p in predicted]
+            judged += label.size
+        progress(done, total)
+    if labels is not None and not judged:
+        raise DataError(
+            f"{source.name}: no sample has a label", "labels are keyed by the samples' file names"
+        )
+    accuracy = Accuracy(hits[0] / judged, hits[1] / judged, judged) if judged else None
+    outputs = tuple(_output(name, pooled[name], worst[name], exact[name]) for name in names)
+    return Comparison(source.name, total, outputs, accuracy)
+
+
+def _output(name: str, s: Sums, worst: tuple[float, str], exact: bool) -> OutputMetrics:
+    return OutputMetrics(
+        name=name,
+        exact=exact,
+        count=s.count,
+        sqnr=metrics.sqnr(s),
+        sqnr_worst=worst[0],
+        worst_sample=worst[1],
+        cosine=metrics.cosine(s),
+        relative_l2=metrics.relative_l2(s),
+        max_error=metrics.max_error(s),
+        mean_error=metrics.mean_error(s),
+        top1=metrics.top1_agreement(s),
+        rows=s.rows,
+        nonfinite=s.nonfinite,
+        unequal=s.unequal,
+    )
+
+
+def _sums(name: str, sample: str, a: Any, b: Any) -> tuple[Sums, bool]:
+    """The sums of one output of one sample, and whether it holds no floats."""
+    if isinstance(a, list) or isinstance(b, list):  # a sequence of tensors
+        if not isinstance(a, list) or not isinstance(b, list) or len(a) != len(b):
+            raise ModelError(f"output '{printable(name)}' is a sequence of another length on sample {sample}")
+        total, exact = Sums(), False
+        for x, y in zip(a, b, strict=True):
+            sums, one_exact = _sums(name, sample, x, y)
+            total, exact = total + sums, exact or one_exact
+        return total, exact
+    x, y = np.asarray(a), np.asarray(b)
+    if x.shape != y.shape:
+        raise ModelError(
+            f"output '{printable(name)}' has shape {x.shape} in FP32 and {y.shape} quantized on sample {sample}"
+        )
+    return metrics.compare_arrays(x, y), x.dtype.kind != "f"

@@ -1,6 +1,6 @@
 """The whole flow.
 
-    load -> check -> prepare -> draft -> calibrate -> resolve -> rewrite -> save -> reload -> validate -> report
+    load -> check -> prepare -> draft -> calibrate -> resolve -> rewrite -> save -> validate -> report
 
 `quantize` is that line as a function; what each stage does is in the package of its name.
 """
@@ -68,8 +68,8 @@ def quantize(
     plan, ranges = _replayed(job, options.plan) if options.plan else _settle(job, calib, progress)
     with staged(Path(output)) as staging:
         _write(job, staging, plan, ranges)
-        timed = None if held_out is None else _race_staged(job, staging, held_out)
-        if timed is not None and (reason := _too_slow(job, plan, timed)):
+        timed = _race_staged(job, staging, held_out)
+        if reason := _too_slow(job, plan, timed):
             plan = _give_up(job, plan, ranges, reason)
             _write(job, staging, plan, ranges)
             timed = _race_staged(job, staging, held_out)
@@ -245,7 +245,10 @@ def _recipe(job: _Job, plan: Plan, ranges: Ranges) -> dict[str, str]:
     }
 
 
-def _race_staged(job: _Job, staging: Staging, samples: Samples) -> Race:
+def _race_staged(job: _Job, staging: Staging, samples: Samples | None) -> Race | None:
+    """Time the staged model against its two FP32 forms; None without samples."""
+    if samples is None:
+        return None
     with model_for_session(job.prepared.model) as prepared:
         models = {"original": job.source.loadable, "prepared": prepared, "quantized": staging.path}
         return _race(models, samples, job.options.threads)
@@ -262,10 +265,10 @@ def _race(models: Mapping[str, Path | bytes], samples: Samples, threads: int) ->
     return race(sessions, fed, threads=threads or 1)
 
 
-def _too_slow(job: _Job, plan: Plan, timed: Race) -> str:
+def _too_slow(job: _Job, plan: Plan, timed: Race | None) -> str:
     """Why int8 is given up, '' when it is not: asked for, replayed, or meant for another runtime."""
     settled = job.options.plan is not None or not job.target.onnxruntime
-    if settled or not plan.forms.keys() - job.wish.force:
+    if timed is None or settled or not plan.forms.keys() - job.wish.force:
         return ""
     speedup = timed.speedup("quantized", "prepared").median
     return f"int8 was measured at {speedup:.2f}x of FP32" if speedup < 1 else ""

@@ -35,7 +35,7 @@ def _described(table: dict[str, Any]) -> str:
 @click.option(
     "--data",
     metavar="SRC",
-    help="Samples to judge the result on. Default: every fourth calibration sample, which then sets no range.",
+    help="Samples to judge on. Default: every fourth calibration sample, which then sets no range.",
 )
 @click.option(
     "--labels",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ def open_source(data: Data) -> Source:
     Raises:
         DataError: missing, empty, or of no known kind.
     """
-    if isinstance(data, str | Path):
+    if isinstance(data, str):
         return NpzDirectory(Path(data))
-    if isinstance(data, Sized) and iter(data) is not data:
-        if not len(data):
-            raise DataError("the list of samples is empty")
-        return InMemory(data, len(data))
-    return Spooled(data)
+    if isinstance(data, Path):
+        return NpzDirectory(data)
+    if not isinstance(data, Collection):
+        return Spooled(data)
+    if not len(data):
+        raise DataError("the list of samples is empty")
+    return InMemory(data, len(data))

@@ -31,7 +31,10 @@ def tensor_bytes(model: ir.Model) -> int:
 
 def to_bytes(model: ir.Model) -> bytes:
     """Serialize a model whose tensors fit in one protobuf; external ones are read in."""
-    return ir.to_proto(ir.external_data.load_to_model(model.clone())).SerializeToString(deterministic=True)
+    data: bytes = ir.to_proto(ir.external_data.load_to_model(model.clone())).SerializeToString(
+        deterministic=True
+    )
+    return data
 
 
 class Staging:
@@ -163,7 +166,7 @@ def check_target(target: Path, inputs: list[Path], force: bool) -> None:
     if not target.exists():
         return
     for source in inputs:
-        if source.exists() and os.path.samefile(source, target):
+        if source.exists() and source.samefile(target):
             raise UsageError(f"output '{target}' is the input '{source}'", "write to another file")
     if not target.is_file():
         raise UsageError(f"output '{target}' exists and is not a regular file")

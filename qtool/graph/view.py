@@ -78,10 +78,8 @@ def attribute_float(node: ir.Node, name: str, default: float) -> float:
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads the value once, when nothing else does and it is no graph output."""
-    uses = value.uses()
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    return uses[0].node
+    readers = [use.node for use in value.uses()]
+    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
 def opset_of(model: ir.Model) -> int:

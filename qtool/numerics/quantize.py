@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.numerics.qparams import F32, QParams, blocked_shape
-from qtool.tables.qtypes import Granularity, PerBlock, PerChannel, PerRowOfLast, PerTensor, QType
+from qtool.tables.qtypes import (
+    PER_TENSOR,
+    Granularity,
+    PerBlock,
+    PerChannel,
+    PerRowOfLast,
+    PerTensor,
+    QType,
+)
 
 
 def spread(scale: NDArray[np.generic], granularity: Granularity, ndim: int) -> NDArray[np.generic]:
@@ -37,7 +45,7 @@ def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
 
 
 def quantize(
-    x: NDArray[np.floating], params: QParams, qtype: QType, granularity: Granularity = PerTensor()
+    x: NDArray[np.floating], params: QParams, qtype: QType, granularity: Granularity = PER_TENSOR
 ) -> NDArray[np.integer]:
     """saturate(round_half_even(x / scale) + zero_point), as ONNX QuantizeLinear-13 defines it.
 
@@ -47,11 +55,11 @@ def quantize(
     scale = spread(params.scale, granularity, x.ndim)
     zero = spread(params.zero_point, granularity, x.ndim)
     q = np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax)
-    return q.astype(qtype.dtype).reshape(x.shape)
+    return np.asarray(q, np.dtype(qtype.dtype)).reshape(x.shape)
 
 
 def dequantize(
-    q: NDArray[np.integer], params: QParams, granularity: Granularity = PerTensor()
+    q: NDArray[np.integer], params: QParams, granularity: Granularity = PER_TENSOR
 ) -> NDArray[np.float32]:
     """(q - zero_point) * scale, as ONNX DequantizeLinear-13 defines it. Same shape, float32."""
     values = unfold(q.astype(np.int64), granularity)

@@ -50,7 +50,7 @@ class Placed:
         return self.quantizes_output(value.producer())
 
     def arrives_in_int8(self, value: ir.Value) -> bool:
-        """Whether a value can be read in int8 at no cost: it is made so, or quantized for another reader anyway."""
+        """Whether a value can be read in int8 for free: made so, or quantized for another reader."""
         if self.in_int8(value):
             return True
         readers = (self.int8.get(use.node.name or "") for use in value.uses())

@@ -229,7 +229,7 @@ def _write_stored(writer: _Writer, site: Site) -> None:
 
 
 def _write_lifted(writer: _Writer, site: Site) -> None:
-    """A bias [N] as [1, .., 1, N]: a vector the runtime would turn into a Gemm's bias, and lose int8 by it."""
+    """A bias [N] as [1, .., 1, N]: of a vector the runtime would make a float Gemm's bias."""
     value = writer.view.values[site.value]
     graph = owner(value)
     array = _float_array(value)

@@ -55,9 +55,9 @@ def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer) -> None:
         raise KeyError(f"LSTM '{node.name}' is in no graph")
     graph_of_node.insert_before(node, fused)
     for old, new in zip(node.outputs, fused.outputs, strict=True):
-        name = old.name
+        known_as = old.name
         new.type, new.shape = old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = namer(f"{name}_float") if name else old.name
-        new.name = name
+        old.name = namer(f"{known_as}_float") if known_as else known_as
+        new.name = known_as
     graph_of_node.remove(node, safe=True)

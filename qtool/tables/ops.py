@@ -67,7 +67,7 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("Softmax", arithmetic, bounds=(0, 1)),
         OpRule("LeakyRelu", arithmetic),
         OpRule("PRelu", arithmetic),
-        OpRule("Elu", arithmetic, bounds=(-INF, INF)),
+        OpRule("Elu", arithmetic),
         OpRule("Gelu", arithmetic),
         OpRule("HardSwish", arithmetic),
         OpRule("AveragePool", arithmetic),
@@ -101,22 +101,9 @@ def _rows() -> tuple[OpRule, ...]:
 OPS: dict[str, OpRule] = {row.op_type: row for row in _rows()}
 
 # Ops whose outputs are their inputs' values, moved: numpy and the runtime agree to the bit, so a
-# constant one may be computed once (graph/prepare/fold_moves.py).
+# constant one may be computed once (graph/prepare/moves.py).
 EXACT_ON_CONSTANTS = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Slice",
-        "Concat",
-        "Identity",
-        "Expand",
-        "Tile",
-        "Split",
-        "Gather",
-    ]
+    "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather".split(" ")
 )
 
 # The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).

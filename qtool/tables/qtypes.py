@@ -67,6 +67,8 @@ class PerBlock:
     size: int
 
 
+PER_TENSOR = PerTensor()
+
 Granularity = PerTensor | PerChannel | PerRowOfLast | PerBlock
 
 

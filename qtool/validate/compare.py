@@ -199,6 +199,6 @@ def _sums(name: str, sample: str, a: Any, b: Any) -> tuple[Sums, bool]:
     x, y = np.asarray(a), np.asarray(b)
     if x.shape != y.shape:
         raise ModelError(
-            f"output '{printable(name)}' has shape {x.shape} in FP32 and {y.shape} quantized on sample {sample}"
+            f"output '{printable(name)}' has shape {x.shape} in FP32, {y.shape} quantized, on sample {sample}"
         )
     return metrics.compare_arrays(x, y), x.dtype.kind != "f"

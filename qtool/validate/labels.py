@@ -58,9 +58,9 @@ def predict(outputs: list[Any], label: NDArray[np.int64]) -> NDArray[np.int64] |
     for output in outputs:
         array = np.asarray(output)
         if array.dtype.kind in "iu" and array.size == label.size:
-            return array.reshape(-1).astype(np.int64)
+            return np.asarray(array.reshape(-1), np.int64)
         if array.dtype.kind == "f" and array.ndim >= 1 and array.size and array.shape[-1] > 1:
             rows = array.reshape(-1, array.shape[-1])
             if len(rows) == label.size:
-                return rows.argmax(-1).astype(np.int64)
+                return np.asarray(rows.argmax(-1), np.int64)
     return None

@@ -15,10 +15,10 @@ F64 = NDArray[np.float64]
 def output_channels(node: ir.Node, weight: NDArray[np.float32]) -> int:
     """The number of output channels of a Conv, ConvTranspose or Gemm."""
     if node.op_type == "ConvTranspose":
-        return weight.shape[1] * attribute_int(node, "group", 1)
+        return int(weight.shape[1]) * attribute_int(node, "group", 1)
     if node.op_type == "Gemm":
-        return weight.shape[0 if attribute_int(node, "transB", 0) else 1]
-    return weight.shape[0]
+        return int(weight.shape[0 if attribute_int(node, "transB", 0) else 1])
+    return int(weight.shape[0])
 
 
 def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, namer: Namer) -> bool:

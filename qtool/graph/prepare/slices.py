@@ -40,7 +40,7 @@ def merge_slices(model: ir.Model) -> str:
 
 
 def _parameters(node: ir.Node) -> list[NDArray[np.int64]] | None:
-    """starts, ends, axes, steps as int64 [n]; None where they are not constants or axes count from the end."""
+    """starts, ends, axes, steps as int64 [n]; None where not constant, or axes count from the end."""
     if len(node.inputs) < 3:
         return None
     starts, ends = constant(node.inputs[1]), constant(node.inputs[2])

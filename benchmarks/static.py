@@ -1,0 +1,185 @@
+"""Static int8, side by side with onnxruntime.quantization, on folders of models with samples.
+
+    python benchmarks/static.py ../shared/models            # every model in the folder
+    python benchmarks/static.py sample_models/cnn --rival   # one, with the rival's two best settings
+
+A model's folder holds model.onnx, calib/*.npz and eval/*.npz (and labels.json). Each model is quantized
+by the installed program with default options, calibrating on calib/; the file is then measured on eval/,
+which quantization never saw. Speed is against the original FP32 file, interleaved in one process, one
+thread (`prep` is against the prepared FP32 form). With --scorer, the independent scorer's figures are
+printed instead of our own. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--rival", action="store_true", help="also quantize with onnxruntime.quantization")
+    parser.add_argument(
+        "--scorer", type=Path, help="a script that prints one JSON line for FP32 QUANT EVAL_DIR"
+    )
+    parser.add_argument("--keep", type=Path, help="keep the quantized models in this folder")
+    args = parser.parse_args()
+    folders = [f for folder in args.folders for f in expand(folder)]
+    print("| model | tool | SQNR dB | speed | prep | smaller | top-1 agreement | accuracy | took s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for folder in folders:
+        with tempfile.TemporaryDirectory() as scratch:
+            out = args.keep or Path(scratch)
+            out.mkdir(parents=True, exist_ok=True)
+            tools = {"qtool": by_qtool}
+            if args.rival:
+                tools |= {"ort static": by_rival_static, "ort dynamic": by_rival_dynamic}
+            for tool, quantize in tools.items():
+                target = out / f"{folder.name}.{tool.replace(' ', '-')}.onnx"
+                print(line(folder, tool, quantize, target, args.scorer), flush=True)
+
+
+def expand(folder: Path) -> list[Path]:
+    """The folder itself when it is a model's, else those in it that are."""
+    if (folder / "model.onnx").exists():
+        return [folder]
+    return sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
+
+
+def line(folder: Path, tool: str, quantize: Any, target: Path, scorer: Path | None) -> str:
+    start = time.perf_counter()
+    try:
+        prep = quantize(folder, target)
+    except Exception as error:  # a rival that fails is a row, not the end of the table
+        return f"| {folder.name} | {tool} | failed: {str(error).splitlines()[0][:80]} | | | | | | |"
+    took = time.perf_counter() - start
+    figures = score(scorer, folder, target) if scorer else compare(folder, target)
+    cells = [
+        f"{figures['sqnr']:.1f}",
+        f"{figures['speedup']:.2f}x",
+        f"{prep:.2f}x" if prep else "",
+        f"{figures['smaller']:.2f}x",
+        "" if figures["agree"] is None or math.isnan(figures["agree"]) else f"{figures['agree']:.4f}",
+        figures["accuracy"],
+        f"{took:.1f}",
+    ]
+    return f"| {folder.name} | {tool} | {' | '.join(cells)} |"
+
+
+def by_qtool(folder: Path, target: Path) -> float:
+    """Quantize with default options; the speed against the prepared FP32 form, as the program saw it."""
+    command = [program(), "quantize", folder / "model.onnx", "-o", target, "--calib", folder / "calib"]
+    done = subprocess.run([*command, "--force", "--json"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
+    race = json.loads(done.stdout)["race"]
+    return float(race["speedup"]["prepared"]["median"])
+
+
+def compare(folder: Path, target: Path) -> dict[str, Any]:
+    command = [program(), "compare", folder / "model.onnx", target, "--data", folder / "eval"]
+    labels = ["--labels", folder / "labels.json"] if labels_usable(folder) else []
+    done = subprocess.run(
+        [*command, *labels, "--speed", "--json"], capture_output=True, text=True, check=True
+    )
+    report = json.loads(done.stdout)
+    comparison = report["comparison"]
+    accuracy = comparison["accuracy"]
+    rows = [o["top1"] for o in comparison["outputs"] if o["rows"]]
+    return {
+        "sqnr": float(comparison["sqnr"]),
+        "speedup": report["speedup"],
+        "smaller": 1 / report["size_ratio"],
+        "agree": min(map(float, rows)) if rows else None,
+        "accuracy": f"{accuracy['fp32']:.3f} -> {accuracy['quantized']:.3f}" if accuracy else "",
+    }
+
+
+def score(scorer: Path, folder: Path, target: Path) -> dict[str, Any]:
+    labels = ["--labels", folder / "labels.json"] if (folder / "labels.json").exists() else []
+    command = [sys.executable, scorer, folder / "model.onnx", target, folder / "eval", *labels]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    known = found["acc_fp32"] is not None
+    return {
+        "sqnr": found["sqnr_db_worst"],
+        "speedup": found["speedup"],
+        "smaller": found["size_ratio"],
+        "agree": found["argmax_agree"],
+        "accuracy": f"{found['acc_fp32']:.3f} -> {found['acc_quant']:.3f}" if known else "",
+    }
+
+
+def labels_usable(folder: Path) -> bool:
+    """Whether the labels are class numbers (a licence plate's are not)."""
+    path = folder / "labels.json"
+    if not path.exists():
+        return False
+    values = [v for k, v in json.loads(path.read_text()).items() if not k.startswith("_")]
+    return all(
+        isinstance(v, int) or (isinstance(v, list) and all(isinstance(x, int) for x in v)) for v in values
+    )
+
+
+def program() -> str:
+    return str(Path(sys.executable).parent / "qtool")
+
+
+def by_rival_static(folder: Path, target: Path) -> float:
+    """onnxruntime.quantization, the setting its own documentation recommends for speed on x64."""
+    import numpy as np
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.files = iter(sorted((folder / "calib").glob("*.npz")))
+
+        def get_next(self) -> dict[str, Any] | None:
+            file = next(self.files, None)
+            return None if file is None else dict(np.load(file))
+
+    ready = target.with_suffix(".pre.onnx")
+    quant_pre_process(str(folder / "model.onnx"), str(ready))
+    quantize_static(
+        str(ready),
+        str(target),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    ready.unlink()
+    return 0.0
+
+
+def by_rival_dynamic(folder: Path, target: Path) -> float:
+    """onnxruntime.quantization's dynamic mode: MatMul, Gemm and LSTM, signed weights, per channel."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    ready = target.with_suffix(".pre.onnx")
+    quant_pre_process(str(folder / "model.onnx"), str(ready))
+    ops = ["MatMul", "Gemm", "LSTM"]
+    quantize_dynamic(
+        str(ready), str(target), op_types_to_quantize=ops, per_channel=True, weight_type=QuantType.QInt8
+    )
+    ready.unlink()
+    return 0.0
+
+
+if __name__ == "__main__":
+    main()

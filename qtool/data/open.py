@@ -24,8 +24,9 @@ def open_source(data: Data) -> Source:
         return NpzDirectory(Path(data))
     if isinstance(data, Path):
         return NpzDirectory(data)
+    samples: Iterable[Mapping[str, Any]] = data
     if not isinstance(data, Collection):
-        return Spooled(data)
+        return Spooled(samples)
     if not len(data):
         raise DataError("the list of samples is empty")
-    return InMemory(data, len(data))
+    return InMemory(samples, len(data))

@@ -55,7 +55,7 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
         arrays = new_weight.astype(np.float32), new_bias.astype(np.float32)
     if not all(np.isfinite(a).all() for a in arrays):
         return False  # what was finite in two steps overflows in one
-    base = absorbed.outputs[0].name or node.name or ""
+    base = node.name or absorbed.name or node.op_type
     node.resize_inputs(3)
     for index, (array, suffix) in enumerate(zip(arrays, ("weight", "bias"), strict=True), start=1):
         node.replace_input_with(index, add_initializer(graph, namer(f"{base}_{suffix}"), array))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
@@ -39,7 +41,15 @@ def draft(view: View, mode: Mode, target: Target, wishes: Wishes, model_sha256: 
     forms = {
         name: Form.DYNAMIC if c.rule.role is Role.RECURRENT else Form.INT8 for name, c in placed.int8.items()
     }
-    return Plan(mode.name, target.name, model_sha256, forms, (*activations, *weights, *stored), placed.skips)
+    # The Add behind a MatMul is part of it: fused where its bias is int32, in float where it is not.
+    adds = {name: s.kind for s in weights if s.kind in (Kind.BIAS, Kind.LIFTED) for name, _ in s.uses or ()}
+    forms |= {name: Form.INT8 for name, kind in adds.items() if kind is Kind.BIAS}
+    skips = tuple(
+        replace(s, reason="it adds the bias of an int8 product, in float") if s.node in adds else s
+        for s in placed.skips
+        if s.node not in forms
+    )
+    return Plan(mode.name, target.name, model_sha256, forms, (*activations, *weights, *stored), skips)
 
 
 def _activations(view: View, placed: Placed) -> list[Site]:

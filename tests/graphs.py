@@ -27,7 +27,7 @@ def node(
 def model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Shape],
-    outputs: Sequence[str],
+    outputs: Sequence[str] | Mapping[str, Shape],
     constants: Mapping[str, np.ndarray] | None = None,
     *,
     opset: int = 17,
@@ -35,15 +35,20 @@ def model(
     input_type: int = TensorProto.FLOAT,
     output_type: int = TensorProto.FLOAT,
 ) -> onnx.ModelProto:
-    """A checked model; float32 in and out unless told."""
+    """A checked model; float32 in and out unless told. Outputs named without a shape get the inferred one."""
+    shapes = outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
     graph = helper.make_graph(
         list(nodes),
         "tiny",
         [helper.make_tensor_value_info(k, input_type, list(v)) for k, v in inputs.items()],
-        [helper.make_tensor_value_info(k, output_type, None) for k in outputs],
+        [helper.make_tensor_value_info(k, output_type, v) for k, v in shapes.items()],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    if not isinstance(outputs, Mapping):
+        inferred = onnx.shape_inference.infer_shapes(made).graph.output
+        for output, known in zip(made.graph.output, inferred, strict=True):
+            output.type.tensor_type.shape.CopyFrom(known.type.tensor_type.shape)
     onnx.checker.check_model(made)
     return made
 

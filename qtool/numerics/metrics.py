@@ -93,7 +93,7 @@ def sqnr_db(signal: float, noise: float) -> float:
         return -math.inf
     if math.isinf(noise):
         return math.nan
-    return 10 * math.log10(signal / noise)
+    return 10 * (math.log10(signal) - math.log10(noise))  # their ratio may overflow
 
 
 def sqnr(s: Sums) -> float:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from qtool.calibrate.ranges import Ranges
+import math
+
+import onnx_ir as ir
+
+from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View
-from qtool.plan.model import Kind, Plan
+from qtool.plan.eligible import rule_of
+from qtool.plan.model import Kind, Plan, Site
 from qtool.tables.modes import Mode
+from qtool.tables.ops import Role
 
 
 def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode) -> dict[str, str]:
@@ -18,24 +24,46 @@ def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode) -> dict[str,
     for site in plan.sites:
         if site.kind is not Kind.ACTIVATION:
             continue
-        seen = ranges.get(site.value)
-        if seen is None:
-            reason = f"never executed in calibration ('{site.value}' was always empty)"
-        elif seen.infinite:
-            reason = f"its activation '{site.value}' holds infinities or masks"
-        else:
-            step = (max(seen.hi, 0.0) - min(seen.lo, 0.0)) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
-            if site.uses is None or seen.mean_magnitude >= mode.least_mean_steps * step:
-                continue
-            reason = (
-                f"outliers: '{site.value}' spans {seen.lo:.3g}..{seen.hi:.3g} "
-                f"with a mean magnitude of {seen.mean_magnitude:.2g}"
-            )
-        users = [name for name, _ in site.uses] if site.uses is not None else []
-        producer = view.values[site.value].producer()
-        if site.uses is None and producer is not None:
-            users.append(producer.name or "")
-            users += [u.node.name or "" for u in view.values[site.value].uses()]
-        for name in users:
+        reason = _reason(site, ranges.get(site.value), view, mode)
+        for name in _nodes(site, view) if reason else ():
             reasons.setdefault(name, reason)
     return reasons
+
+
+def _reason(site: Site, seen: Range | None, view: View, mode: Mode) -> str:
+    if seen is None:
+        return f"never executed in calibration ('{site.value}' was always empty)"
+    if seen.masked:
+        return f"its activation '{site.value}' holds infinities or masks"
+    step = (max(seen.hi, 0.0) - min(seen.lo, 0.0)) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
+    if seen.typical < mode.least_typical_steps * step and _suffers(site, view):
+        return f"outliers: '{site.value}' spans {seen.lo:.3g}..{seen.hi:.3g}, typically {seen.typical:.2g}"
+    return ""
+
+
+def _suffers(site: Site, view: View) -> bool:
+    """Whether drowned values matter: to a MatMul, Gemm or arithmetic that makes or reads them.
+
+    What is bounded (a Softmax) is mostly small by nature, and a convolution's sparse ReLU outputs carry
+    what they say in their large values.
+    """
+    if all(map(math.isfinite, site.bounds)):
+        return False
+    producer = view.values[site.value].producer()
+    touched = [view.node_by_name[name] for name, _ in site.uses] if site.uses is not None else [producer]
+    return any(n is not None and (n.op_type in ("MatMul", "Gemm") or _is_arithmetic(n)) for n in touched)
+
+
+def _is_arithmetic(node: ir.Node) -> bool:
+    rule = rule_of(node)
+    return rule is not None and rule.role is Role.ARITHMETIC
+
+
+def _nodes(site: Site, view: View) -> list[str]:
+    """The int8 nodes that make or read a site's value."""
+    if site.uses is not None:
+        return [name for name, _ in site.uses]
+    value = view.values[site.value]
+    producer = value.producer()
+    makers = [] if producer is None else [producer]
+    return [n.name or "" for n in (*makers, *(use.node for use in value.uses()))]

@@ -34,7 +34,9 @@ def _matmul(node: ir.Node) -> str:
 
 
 def _mul(node: ir.Node) -> str:
-    """x * Sigmoid(x)."""
+    """x * x, or x * Sigmoid(x)."""
+    if node.inputs[0] is node.inputs[1]:
+        return "square"
     for data, gate in (node.inputs, tuple(reversed(node.inputs))):
         producer = gate.producer() if gate is not None else None
         if producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is data:

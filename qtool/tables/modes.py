@@ -14,8 +14,8 @@ class Mode:
         floor_db: SQNR below which the report warns (shared default of every gate on this mode).
         storage_floor_db: a float weight is stored as int8 only if its own SQNR stays above this.
         storage_min_elements: smaller weights are not worth two nodes.
-        least_mean_steps: an activation whose mean magnitude is below this many quantization steps is
-            all outliers, and its readers stay in float.
+        least_typical_steps: an activation whose typical magnitude is below this many quantization steps
+            is all outliers to the grid, and who suffers from that stays in float (plan/unfit.py).
     """
 
     name: str
@@ -24,7 +24,7 @@ class Mode:
     floor_db: float
     storage_floor_db: float
     storage_min_elements: int
-    least_mean_steps: float
+    least_typical_steps: float
 
 
 MODES: dict[str, Mode] = {
@@ -37,7 +37,7 @@ MODES: dict[str, Mode] = {
             floor_db=20.0,
             storage_floor_db=35.0,
             storage_min_elements=1024,
-            least_mean_steps=1.75,
+            least_typical_steps=0.88,
         ),
     )
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
 
 
@@ -136,6 +137,12 @@ TARGETS: dict[str, Target] = {
             otherwise=ALWAYS,
             linear_output=True,
             placements={
+                **{row.op_type: INSIDE for row in OPS.values() if row.role is Role.PASS},
+                "Mul/square": _never("a square needs twice the bits of what is squared"),
+                "Sub": _never("a difference of near equals keeps none of their 8 bits"),
+                "ReduceSum": _never("a sum's range is far wider than its terms'"),
+                "ReduceMean": _never("the norms that are built on it need more than 8 bits"),
+                "Div": _never("a quotient's range is set by the smallest divisor"),
                 "GRU": _never("no standard quantized form: its weights are stored as int8"),
                 "RNN": _never("no standard quantized form: its weights are stored as int8"),
                 "LSTM": _never("no standard quantized form: its weights are stored as int8"),

@@ -1,0 +1,74 @@
+"""Parts of a source, and how one is split in two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtool.data.memory import InMemory
+from qtool.data.samples import HELD_OUT_EVERY, HELD_OUT_LEAST, SPLIT_LEAST, Part, Source, hold_out
+
+LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+
+
+def numbered(count: int) -> Source:
+    return InMemory([{"x": np.array(i)} for i in range(count)], count)
+
+
+def numbers(source: Source, positions: set[int] | None = None) -> list[int]:
+    return [int(s.inputs["x"]) for s in source.read(positions)]
+
+
+@LAW
+@given(total=st.integers(SPLIT_LEAST, 500))
+def test_a_split_is_disjoint_complete_and_of_the_size_it_should_be(total: int) -> None:
+    rest, held, split = hold_out(numbered(total))
+    assert split
+    assert sorted(numbers(rest) + numbers(held)) == list(range(total))
+    assert len(numbers(rest)) == len(rest)
+    assert len(numbers(held)) == len(held) == max(HELD_OUT_LEAST, total // HELD_OUT_EVERY)
+    assert numbers(rest) == sorted(numbers(rest))
+    assert numbers(held) == sorted(numbers(held))
+
+
+@LAW
+@given(total=st.integers(SPLIT_LEAST, 500))
+def test_held_out_samples_are_spread_over_the_source(total: int) -> None:
+    _, held, _ = hold_out(numbered(total))
+    chosen = numbers(held)
+    gaps = np.diff([-1, *chosen, total])
+    assert gaps.max() <= 2 * -(-total // len(chosen))
+
+
+@pytest.mark.parametrize("total", [16, 32, 100])
+def test_every_fourth_sample_is_held_out(total: int) -> None:
+    assert numbers(hold_out(numbered(total))[1]) == list(range(3, total, 4))
+
+
+@pytest.mark.parametrize("total", [1, 2, 7])
+def test_too_few_samples_are_not_split(total: int) -> None:
+    source = numbered(total)
+    assert hold_out(source) == (source, source, False)
+
+
+def test_the_parts_say_where_they_come_from() -> None:
+    source = numbered(20)
+    rest, held, _ = hold_out(source)
+    assert rest.name == source.name
+    assert "5 of 20" in held.name
+
+
+def test_a_part_reads_by_its_own_positions() -> None:
+    part = Part(numbered(10), frozenset({8, 1, 5}), "part")
+    assert numbers(part) == [1, 5, 8]
+    assert numbers(part, {0, 2}) == [1, 8]
+    assert numbers(part, set()) == []
+    assert numbers(part, {7}) == []
+
+
+def test_a_part_of_a_part_is_a_part() -> None:
+    part = Part(Part(numbered(10), frozenset({2, 4, 6, 8}), "even"), frozenset({1, 3}), "some")
+    assert numbers(part) == [4, 8]
+    assert len(part) == 2

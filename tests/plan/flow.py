@@ -1,0 +1,108 @@
+"""The flow up to a resolved plan, stage by stage and without timing, for tests of plan and rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from qtool.calibrate.ranges import Ranges
+from qtool.calibrate.runner import calibrate
+from qtool.data.memory import InMemory
+from qtool.graph.load import from_model
+from qtool.graph.prepare import prepare
+from qtool.graph.view import View
+from qtool.plan.draft import draft
+from qtool.plan.model import Kind, Plan, Site, Wishes
+from qtool.plan.resolve import resolve
+from qtool.plan.unfit import unfit_nodes
+from qtool.plan.wishes import wishes
+from qtool.tables.modes import MODES
+from qtool.tables.targets import TARGETS, Target
+
+Sample = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A prepared model with everything that a draft needs."""
+
+    model: ir.Model
+    view: View
+    target: Target
+    wish: Wishes
+
+    def draft(self) -> Plan:
+        return draft(self.view, MODES["static"], self.target, self.wish)
+
+
+def ready(
+    proto: onnx.ModelProto,
+    target: str | Target = "cpu",
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Ready:
+    """Load and prepare a model for a target."""
+    row = TARGETS[target] if isinstance(target, str) else target
+    source = from_model(proto)
+    prepared = prepare(source.model, onnxruntime=row.onnxruntime).model
+    view = View(prepared)
+    return Ready(prepared, view, row, wishes(view, source.model, exclude, include))
+
+
+def drafted(
+    proto: onnx.ModelProto,
+    target: str | Target = "cpu",
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Plan:
+    """The plan without scales."""
+    return ready(proto, target, exclude=exclude, include=include).draft()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A resolved plan, and what it was made of."""
+
+    ready: Ready
+    plan: Plan
+    ranges: Ranges
+
+
+def settled(
+    proto: onnx.ModelProto,
+    samples: Sequence[Sample],
+    target: str | Target = "cpu",
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Settled:
+    """Draft, calibrate, draft again without what is unfit, resolve: as the pipeline does it."""
+    job = ready(proto, target, exclude=exclude, include=include)
+    source = InMemory(list(samples), len(samples))
+    for _ in range(len(job.view.nodes) + 1):
+        plan = job.draft()
+        ranges = calibrate(job.model, plan.observed, source, threads=1) if plan.observed else {}
+        unfit = unfit_nodes(plan, ranges, job.view, MODES["static"])
+        if not unfit:
+            return Settled(job, resolve(plan, ranges, job.view), ranges)
+        job = replace(job, wish=replace(job.wish, keep_float={**unfit, **job.wish.keep_float}))
+    raise AssertionError("putting unfit nodes back to float never ends")
+
+
+def sites(plan: Plan, kind: Kind) -> dict[str, Site]:
+    """The sites of a kind by value; a value with two sites of the kind is an error of the test."""
+    found = [s for s in plan.sites if s.kind is kind]
+    by_value = {s.value: s for s in found}
+    assert len(by_value) == len(found), [s.value for s in found]
+    return by_value
+
+
+def reasons(plan: Plan) -> dict[str, str]:
+    """Node -> why it stays in float."""
+    return {s.node: s.reason for s in plan.skips}

@@ -1,0 +1,170 @@
+"""A plan as JSON: it comes back as it was, and damage is the user's to mend, not ours to crash on."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtool.errors import UsageError
+from qtool.graph.save import to_bytes
+from qtool.plan.model import Plan, Site
+from qtool.plan.serial import digest, from_json, to_json
+from qtool.rewrite.qdq import rewrite
+from qtool.tables.targets import TARGETS
+from tests.plan.flow import settled
+from tests.rewrite.zoo import CASES
+
+# One case of each kind of site and granularity.
+SERIALIZED = (
+    "conv-bn-relu6",
+    "pass-through",
+    "transformer",
+    "lstm-bidirectional",
+    "tied-embedding",
+    "if-weights",
+)
+
+
+def as_data(site: Site) -> tuple[Any, ...]:
+    """A site with its arrays as bytes, so that == means to the bit."""
+    arrays = () if site.qparams is None else (site.qparams.scale, site.qparams.zero_point)
+    plain = {k: v for k, v in vars(site).items() if k != "qparams"}
+    return plain, tuple((a.dtype, a.shape, a.tobytes()) for a in arrays)
+
+
+def same(a: Plan, b: Plan) -> bool:
+    sites = [as_data(s) for s in a.sites] == [as_data(s) for s in b.sites]
+    rest = [{k: v for k, v in vars(p).items() if k != "sites"} for p in (a, b)]
+    return sites and rest[0] == rest[1] and list(a.forms) == list(b.forms)
+
+
+@pytest.mark.parametrize("case", SERIALIZED)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_plan_comes_back_as_it_was_and_writes_the_same_bytes(case: str, target: str) -> None:
+    row = CASES[case]
+    done = settled(row.build(), row.samples(), target)
+    text = to_json(done.plan)
+    back = from_json(text, "plan.json")
+    assert same(done.plan, back)
+    assert to_json(back) == text
+    assert digest(back) == digest(done.plan)
+    assert to_bytes(rewrite(done.ready.model, back)) == to_bytes(rewrite(done.ready.model, done.plan))
+
+
+def test_a_draft_without_scales_comes_back_too() -> None:
+    row = CASES["residual"]
+    plan = settled(row.build(), row.samples()).ready.draft()
+    assert same(plan, from_json(to_json(plan), "plan.json"))
+    assert not from_json(to_json(plan), "plan.json").resolved
+
+
+def test_the_digest_tells_plans_apart() -> None:
+    row = CASES["residual"]
+    plan = settled(row.build(), row.samples()).plan
+    other = settled(row.build(), row.samples(), exclude=["Conv_y"]).plan
+    assert digest(plan) != digest(other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "3",
+        '"plan"',
+        "{}",
+        '{"schema": "qtool.plan/999"}',
+        '{"schema": "qtool.plan/1"}',
+        "\x00",
+    ],
+)
+def test_what_is_no_plan_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"plan\.json"):
+        from_json(text, "plan.json")
+
+
+def _document() -> dict[str, Any]:
+    row = CASES["conv-bn-relu6"]
+    document: dict[str, Any] = json.loads(to_json(settled(row.build(), row.samples()).plan))
+    return document
+
+
+DOCUMENT = _document()
+SITE_KEYS = sorted(DOCUMENT["sites"][0])
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 300),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3),
+    st.dictionaries(
+        st.sampled_from(["shape", "base64", "x"]), st.one_of(st.text(max_size=5), st.integers()), max_size=3
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_a_damaged_plan_is_read_or_refused_as_usage(data: st.DataObject) -> None:
+    """Any field of any site replaced by anything: never another error."""
+    document = copy.deepcopy(DOCUMENT)
+    place = data.draw(st.sampled_from(["top", "site", "skip"]))
+    if place == "top":
+        document[data.draw(st.sampled_from(sorted(document)))] = data.draw(JUNK)
+    else:
+        chosen = data.draw(st.sampled_from(document[f"{place}s"]))
+        key = data.draw(st.sampled_from(sorted(chosen)))
+        if data.draw(st.booleans()):
+            chosen[key] = data.draw(JUNK)
+        else:
+            del chosen[key]
+    try:
+        from_json(json.dumps(document), "plan.json")
+    except UsageError as error:
+        assert "plan.json" in error.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("granularity", []),
+        ("scale_from", ["x"]),
+        ("granularity", ["per_channel"]),
+        ("qtype", "int7"),
+        ("bounds", ["a", "b"]),
+        ("kind", "other"),
+        ("uses", [["n"]]),
+    ],
+    ids=lambda v: str(v),
+)
+def test_a_field_that_means_nothing_is_a_usage_error(key: str, value: object) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["sites"][0][key] = value
+    with pytest.raises(UsageError, match="damaged"):
+        from_json(json.dumps(document), "plan.json")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), [], [0.1, 0.2, 0.3]])
+def test_a_scale_that_can_t_be_is_refused(scale: object) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    site = next(s for s in document["sites"] if s["kind"] == "activation")
+    site["scale"] = scale
+    with pytest.raises(UsageError):
+        from_json(json.dumps(document), "plan.json")
+
+
+def test_plans_can_be_compared() -> None:
+    """Frozen data with arrays inside: == must not raise."""
+    row = CASES["residual"]
+    plan = settled(row.build(), row.samples()).plan
+    assert plan == from_json(to_json(plan), "plan.json")
+    assert np.all([s.qparams is not None for s in plan.sites])

@@ -1,0 +1,125 @@
+"""What calibration shows to be unfit goes back to float, with its reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from qtool.tables.targets import TARGETS
+from tests.graphs import node, rng, samples, weights
+from tests.plan.build import model
+from tests.plan.flow import reasons, settled
+from tests.rewrite.zoo import CASES
+
+
+def test_outliers_that_drown_the_rest_keep_a_linear_in_float() -> None:
+    proto = model(
+        [node("MatMul", ["x", "w"], ["y"], name="n")], {"x": [4, 64]}, ["y"], {"w": weights(64, 64)}
+    )
+    wild = samples(4, x=(4, 64))
+    for sample in wild:
+        sample["x"][:, 0] = 4000
+    for target in TARGETS:
+        plan = settled(proto, wild, target).plan
+        assert "n" not in plan.forms
+        assert "outliers" in reasons(plan)["n"]
+        assert "n" in settled(proto, samples(4, x=(4, 64)), target).plan.forms
+
+
+@pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min)], ids=["-inf", "-FLT_MAX"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_mask_reaches_stays_in_float(target: str, mask: float) -> None:
+    """A scale that reached -inf would have one step for every honest score."""
+    hidden = np.triu(np.full((6, 6), mask, np.float32), 1)
+    nodes = [
+        node("MatMul", ["x", "w"], ["q"], name="q"),
+        node("MatMul", ["q", "k"], ["scores"], name="scores"),
+        node("Where", ["allowed", "scores", "mask"], ["masked"], name="where"),
+        node("Softmax", ["masked"], ["p"], name="softmax"),
+        node("MatMul", ["p", "v"], ["y"], name="mix"),
+    ]
+    proto = model(
+        nodes,
+        {"x": [1, 6, 32], "k": [1, 32, 6]},
+        ["y"],
+        {"w": weights(32, 32), "v": weights(6, 200), "mask": hidden, "allowed": hidden == 0},
+    )
+    plan = settled(proto, samples(4, x=(1, 6, 32), k=(1, 32, 6)), target).plan
+    assert "softmax" not in plan.forms
+    assert reasons(plan)["softmax"]
+    assert {"q", "mix"} <= plan.forms.keys()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_never_ran_in_calibration_stays_in_float(target: str) -> None:
+    row = CASES["embedding"]
+    empty = [{"ids": s["ids"][:, :0]} for s in row.samples()]
+    plan = settled(row.build(), empty, target).plan
+    assert not plan.forms
+    assert "never executed" in reasons(plan)["MatMul_y"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_some_empty_samples_do_no_harm(target: str) -> None:
+    """A KV cache starts with a past of length zero."""
+    row = CASES["embedding"]
+    mixed = [{"ids": s["ids"][:, :0]} if i % 2 else s for i, s in enumerate(row.samples())]
+    assert "MatMul_y" in settled(row.build(), mixed, target).plan.forms
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_branch_that_never_runs_still_stores_its_weights(target: str) -> None:
+    row = CASES["if-weights"]
+    positive = [{"x": np.abs(s["x"])} for s in row.samples()]
+    plan = settled(row.build(), positive, target).plan
+    names = reasons(plan)
+    assert "If" in names["no_mm"] or "never" in names["no_mm"]
+    assert "no_w" in {s.value for s in plan.sites}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_constant_activation_does_no_harm(target: str) -> None:
+    """All zeros: any scale holds it, and no division by zero follows."""
+    row = CASES["residual"]
+    zeros = [{"x": np.zeros_like(s["x"])} for s in row.samples()]
+    plan = settled(row.build(), zeros, target).plan
+    assert all(np.isfinite(s.qparams.scale).all() for s in plan.sites if s.qparams is not None)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sparse_activations_are_no_outliers(target: str) -> None:
+    """Zeros are exact in any range, so a ReLU's zeros don't count as drowned."""
+    proto = model([node("Gemm", ["x", "w"], ["y"], name="n")], {"x": [4, 64]}, ["y"], {"w": weights(64, 64)})
+    random = rng(4)
+    sparse = [{"x": s["x"] * (random.random((4, 64)) < 0.02)} for s in samples(4, x=(4, 64))]
+    assert "n" in settled(proto, sparse, target).plan.forms
+
+
+def test_a_loop_s_body_is_walked() -> None:
+    """Loop: weights in the body are stored, its nodes have their reason."""
+    body = helper.make_graph(
+        [
+            node("MatMul", ["state", "wl"], ["next"], name="inner"),
+            node("Identity", ["go"], ["go_on"], name="keep"),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [4, 32]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [4, 32]),
+        ],
+    )
+    proto = model(
+        [node("Loop", ["three", "", "x"], ["y"], body=body)],
+        {"x": [4, 32]},
+        ["y"],
+        {"wl": weights(32, 32), "three": np.array(3)},
+    )
+    plan = settled(proto, samples(3, x=(4, 32)), "cpu").plan
+    assert "Loop" in reasons(plan)["inner"]
+    assert {s.value for s in plan.sites} == {"wl"}

@@ -1,0 +1,167 @@
+"""Weights and biases: wherever they live, once each, at scales that fit together."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from qtool.plan.draft import storage_granularity
+from qtool.plan.model import Kind
+from qtool.tables.modes import MODES
+from qtool.tables.qtypes import PerBlock, PerChannel
+from qtool.tables.targets import TARGETS
+from tests.graphs import node, rng, samples, weights
+from tests.plan.build import model
+from tests.plan.flow import drafted, settled, sites
+from tests.rewrite.zoo import CASES
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_weight_in_a_constant_node_is_a_weight(target: str) -> None:
+    tensor = numpy_helper.from_array(weights(32, 32), "value")
+    nodes = [helper.make_node("Constant", [], ["w"], value=tensor), node("MatMul", ["x", "w"], ["y"])]
+    plan = drafted(model(nodes, {"x": [4, 32]}, ["y"]), target)
+    assert set(sites(plan, Kind.WEIGHT)) == {"w"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_weight_behind_a_constant_transpose_is_a_weight(target: str) -> None:
+    nodes = [node("Transpose", ["v"], ["w"], perm=[1, 0]), node("MatMul", ["x", "w"], ["y"])]
+    plan = drafted(model(nodes, {"x": [4, 32]}, ["y"], {"v": weights(48, 32)}), target)
+    assert "MatMul_y" in plan.forms
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_inside_if_are_stored_as_int8(target: str) -> None:
+    plan = drafted(CASES["if-weights"].build(), target)
+    stored = sites(plan, Kind.STORED)
+    assert set(stored) == {"yes_w", "no_w"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_shared_weights_are_one_site(target: str) -> None:
+    plan = drafted(CASES["shared-weights"].build(), target)
+    (site,) = (s for s in plan.sites if s.kind is Kind.WEIGHT)
+    assert site.uses == (("Conv_c0", 1), ("Conv_c1", 1))
+
+
+CHANNEL_AXES = {
+    "Conv": ([node("Conv", ["x", "w"], ["y"])], {"x": [1, 24, 8, 8]}, weights(32, 24, 1, 1), 0),
+    "ConvTranspose": ([node("ConvTranspose", ["x", "w"], ["y"])], {"x": [1, 24, 8, 8]}, weights(24, 32, 2, 2), 1),
+    "MatMul": ([node("MatMul", ["x", "w"], ["y"])], {"x": [4, 24]}, weights(24, 32), 1),
+    "Gemm": ([node("Gemm", ["x", "w"], ["y"])], {"x": [4, 24]}, weights(24, 32), 1),
+    "Gemm-transB": ([node("Gemm", ["x", "w"], ["y"], transB=1)], {"x": [4, 24]}, weights(32, 24), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHANNEL_AXES)
+def test_weights_have_one_scale_for_each_output_channel(case: str) -> None:
+    nodes, inputs, w, axis = CHANNEL_AXES[case]
+    shape = next(iter(inputs.values()))
+    proto = model(nodes, inputs, ["y"], {"w": w})
+    plan = settled(proto, samples(3, x=shape), "generic").plan
+    site = sites(plan, Kind.WEIGHT)["w"]
+    assert site.spec.granularity == PerChannel(axis)
+    assert site.qparams is not None
+    assert site.qparams.scale.shape == (32,)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_bias_lies_at_exactly_the_product_of_its_scales(case: str, target: str) -> None:
+    """The runtime multiplies the two float32 scales itself; a scale one bit off is another number."""
+    row = CASES[case]
+    done = settled(row.build(), row.samples(), target)
+    plan, nodes = done.plan, done.ready.view.node_by_name
+    activations = sites(plan, Kind.ACTIVATION)
+    weighted = {(u, s.value): s for s in plan.sites if s.kind is Kind.WEIGHT for u in s.uses or ()}
+    for bias in (s for s in plan.sites if s.kind is Kind.BIAS):
+        assert bias.scale_from is not None
+        assert bias.qparams is not None
+        assert bias.uses is not None
+        user = nodes[bias.uses[0][0]]
+        if user.op_type == "Add":
+            user = next(v.producer() for v in user.inputs if v is not None and v.producer() is not None)
+        source, weight = activations[bias.scale_from[0]], weighted[(user.name, 1), bias.scale_from[1]]
+        assert source.qparams is not None
+        assert weight.qparams is not None
+        wanted = np.float32(source.qparams.scale) * weight.qparams.scale.astype(np.float32)
+        assert wanted.dtype == np.float32
+        np.testing.assert_array_equal(bias.qparams.scale, wanted)
+
+
+def test_the_bias_of_a_dead_channel_survives() -> None:
+    """gamma 0 leaves weight 0 and a live bias; at scale 0 the bias would saturate or vanish."""
+    row = CASES["dead-channels"]
+    done = settled(row.build(), row.samples())
+    for bias in (s for s in done.plan.sites if s.kind is Kind.BIAS):
+        value = done.ready.view.values[bias.value].const_value
+        assert value is not None
+        assert bias.qparams is not None
+        array = value.numpy().astype(np.float64).reshape(-1)
+        integers = np.rint(array / bias.qparams.scale)
+        assert np.abs(integers).max() < 2**31 - 1
+        np.testing.assert_allclose(integers * bias.qparams.scale, array, atol=1e-5 * np.abs(array).max())
+
+
+def tied(bias: bool, w: np.ndarray) -> onnx.ModelProto:
+    """A table read by a Gather (stored) and by a Gemm (int8)."""
+    nodes = [
+        node("Gather", ["table", "ids"], ["e"]),
+        node("ReduceMean", ["e"], ["m"], axes=[1], keepdims=0),
+        node("Gemm", ["m", "table", *(["b"] if bias else [])], ["y"], transB=1),
+    ]
+    constants = {"table": w} | ({"b": weights(len(w))} if bias else {})
+    return model(nodes, {"ids": ["N", "T"]}, ["y"], constants, input_type=TensorProto.INT64)
+
+
+TABLES = {
+    "per channel": weights(300, 32),
+    "in blocks": rng(1).standard_t(2, (300, 64)).astype(np.float32),
+    "not at all": rng(1).standard_t(0.7, (300, 64)).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+def test_a_weight_that_is_also_stored_keeps_the_scales_of_its_own_type(
+    target: str, table: str, bias: bool
+) -> None:
+    """Tied embeddings: the Gemm's int8 and the Gather's stored int8 are two quantizations of one array."""
+    w = TABLES[table]
+    random = rng(2)
+    ids = [{"ids": random.integers(0, len(w), (2, 5))} for _ in range(4)]
+    plan = settled(tied(bias, w), ids, target).plan
+    site = sites(plan, Kind.WEIGHT)["table"]
+    assert site.qparams is not None
+    reach = site.qparams.scale.astype(np.float64) * site.spec.qtype.qmax
+    np.testing.assert_array_less(np.abs(w).max(1) * (1 - 1e-6), reach)
+
+
+@pytest.mark.parametrize(
+    ("w", "wanted"),
+    [
+        (weights(64, 64), PerChannel(1)),
+        (rng(3).standard_t(2, (4096, 8)).astype(np.float32), PerBlock),
+        (rng(3).standard_t(0.5, (64, 64)).astype(np.float32), None),
+    ],
+    ids=["gaussian", "heavy tails", "hopeless"],
+)
+def test_storage_is_as_coarse_as_its_own_error_allows(w: np.ndarray, wanted: object) -> None:
+    found = storage_granularity(w, PerChannel(1), MODES["static"].storage_floor_db)
+    assert found == wanted or (isinstance(wanted, type) and isinstance(found, wanted))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "-inf"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_weight_that_is_not_finite_stays_as_it_is(target: str, bad: float) -> None:
+    w = weights(64, 64)
+    w[3, 3] = bad
+    plan = drafted(
+        model([node("MatMul", ["x", "w"], ["y"], name="n")], {"x": [4, 64]}, ["y"], {"w": w}), target
+    )
+    assert not plan.sites
+    assert "NaN or infinity" in plan.skips[0].reason

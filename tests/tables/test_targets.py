@@ -1,0 +1,89 @@
+"""The table of targets names only what exists, and gives a reason for every refusal."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from qtool.plan.variants import variant
+from qtool.tables.ops import OPS
+from qtool.tables.qtypes import INT8_REDUCED, QTYPES
+from qtool.tables.targets import TARGETS, Placement, Target, Worth
+from tests.graphs import model, node, weights
+
+PLACEMENTS = [
+    pytest.param(target, key, id=f"{target.name}-{key}")
+    for target in TARGETS.values()
+    for key in target.placements
+]
+EXAMPLES = {
+    "Conv/stem": ([node("Conv", ["x", "w"], ["y"])], {"x": (1, 3, 8, 8)}, {"w": weights(8, 3, 3, 3)}),
+    "Conv/depthwise": (
+        [node("Conv", ["x", "w"], ["y"], group=4)],
+        {"x": (1, 4, 8, 8)},
+        {"w": weights(4, 1, 3, 3)},
+    ),
+    "Conv/grouped": (
+        [node("Conv", ["x", "w"], ["y"], group=2)],
+        {"x": (1, 8, 8, 8)},
+        {"w": weights(4, 4, 3, 3)},
+    ),
+    "MatMul/activations": ([node("MatMul", ["x", "z"], ["y"])], {"x": (2, 3), "z": (3, 2)}, {}),
+    "Mul/square": ([node("Mul", ["x", "x"], ["y"])], {"x": (2, 3)}, {}),
+    "Mul/silu": (
+        [node("Sigmoid", ["x"], ["s"]), node("Mul", ["x", "s"], ["y"])],
+        {"x": (2, 3)},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_is_found_under_its_own_name_and_says_what_it_is(name: str) -> None:
+    assert TARGETS[name].name == name
+    assert TARGETS[name].summary
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_the_types_of_a_target_are_in_the_table(target: Target) -> None:
+    for qtype in (target.activation, target.weight):
+        assert QTYPES[qtype.name] is qtype
+    assert target.min_weight >= 0
+
+
+@pytest.mark.parametrize(("target", "key"), PLACEMENTS)
+def test_a_placement_names_an_op_of_the_table(target: Target, key: str) -> None:
+    assert key.split("/")[0] in OPS
+    assert key.count("/") <= 1
+
+
+@pytest.mark.parametrize("key", sorted({p.values[1] for p in PLACEMENTS if "/" in p.values[1]}))
+def test_a_variant_is_one_that_nodes_have(key: str) -> None:
+    nodes, inputs, constants = EXAMPLES[key]
+    graph = ir.from_proto(model(nodes, inputs, ["y"], constants)).graph
+    assert f"{graph[-1].op_type}/{variant(graph[-1])}" == key
+
+
+@pytest.mark.parametrize(("target", "key"), PLACEMENTS)
+def test_a_row_is_what_the_target_answers(target: Target, key: str) -> None:
+    op, _, form = key.partition("/")
+    assert target.placement(op, form) is target.placements[key]
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_an_unknown_variant_falls_back_to_its_op_and_an_unknown_op_to_otherwise(target: Target) -> None:
+    assert target.placement("NoSuchOp") is target.otherwise
+    for op in target.placements:
+        if "/" not in op:
+            assert target.placement(op, "no-such-variant") is target.placements[op]
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_whatever_is_not_always_worth_it_has_a_reason(target: Target) -> None:
+    rows: list[Placement] = [target.otherwise, *target.placements.values()]
+    assert all(row.reason for row in rows if row.worth is not Worth.ALWAYS)
+    assert all(not row.reason for row in rows if row.worth is Worth.ALWAYS)
+
+
+def test_the_target_without_vnni_takes_weights_whose_sums_do_not_saturate() -> None:
+    assert TARGETS["cpu-avx2"].weight is INT8_REDUCED

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
 # A stride brings large activations down to about this many elements for the typical magnitude.
 _SAMPLED = 16_384
 
@@ -44,9 +43,10 @@ class Range:
 
     @property
     def typical(self) -> float:
-        """The geometric mean of |x| over elements that are not 0 (which is exact in any range); 0 if all are.
+        """The geometric mean of |x| over elements that are not 0; 0 if all are.
 
-        Unlike the mean it is not carried away by a few outliers, nor by a mask that half of the elements wear.
+        Zero is exact in any range. Unlike the mean, it is not carried away by a few outliers, nor by a
+        mask that half of the elements wear.
         """
         return float(2.0 ** (self.log_sum / self.log_count)) if self.log_count else 0.0
 
@@ -61,6 +61,8 @@ def observe(x: NDArray[np.floating]) -> Range | None:
     """The statistics of one array; None when it is empty. lo is nan when it holds NaN."""
     if not x.size:
         return None
+    if x.dtype == np.float16:
+        x = x.astype(np.float32)  # which can hold HUGE
     lo, hi = float(x.min()), float(x.max())
     masked = 0
     if lo < -HUGE or hi > HUGE:

@@ -61,17 +61,29 @@ def _fit_one(array: np.ndarray, name: str, spec: Input, dtype: str | None, where
             _shape_hint(array, shape),
         )
     if dtype == "str":
+        if array.dtype.kind not in "OU":
+            raise DataError(f"{where}: input '{name}' is {array.dtype}; the model wants strings")
         return array.astype(object)
     if array.dtype != dtype:
-        if not np.can_cast(array.dtype, dtype, casting="same_kind"):
-            raise DataError(f"{where}: input '{name}' is {array.dtype}; the model wants {dtype}")
-        cast = array.astype(dtype)
-        if array.dtype.kind in "iu" and not np.array_equal(cast, array):
-            raise DataError(f"{where}: input '{name}' is {array.dtype} and does not fit the model's {dtype}")
-        array = cast
+        array = _cast(array, name, dtype, where)
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise DataError(f"{where}: input '{name}' holds NaN")
     return array
+
+
+def _cast(array: np.ndarray, name: str, dtype: str, where: str) -> np.ndarray:
+    """The array in the model's type: integers must fit exactly, floats may be rounded but not lost."""
+    if not np.can_cast(array.dtype, dtype, casting="same_kind"):
+        raise DataError(f"{where}: input '{name}' is {array.dtype}; the model wants {dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+        if array.dtype.kind in "iu":
+            lost = (cast.astype(array.dtype) != array) | ((cast < 0) != (array < 0))
+        else:
+            lost = np.isinf(cast) & ~np.isinf(array)
+    if np.any(lost):
+        raise DataError(f"{where}: input '{name}' is {array.dtype} and does not fit the model's {dtype}")
+    return cast
 
 
 def _shape_hint(array: np.ndarray, shape: list[int | str | None]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qtool.data.npz import NpzDirectory
-from qtool.data.samples import Sample
-from qtool.errors import DataError
+from qtool.data.samples import Arrays, Sample
+from qtool.errors import DataError, printable
 
 
 class InMemory:
@@ -34,30 +35,41 @@ class InMemory:
 class Spooled:
     """Samples of a generator, which can be read only once: kept in a temporary folder, not in memory.
 
-    The folder goes when this object does.
+    The folder goes when this object does, or when reading the generator fails.
     """
 
     def __init__(self, samples: Iterable[Mapping[str, Any]]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="qtool-samples-")
-        folder = Path(self._folder.name)
-        count = 0
-        for count, sample in enumerate(samples, start=1):
-            np.savez(folder / f"{count - 1}.npz", allow_pickle=False, **as_arrays(sample, str(count - 1)))
-        if not count:
-            raise DataError("the iterable of samples is empty")
-        self._files = NpzDirectory(folder)
+        self._folder = Path(tempfile.mkdtemp(prefix="qtool-samples-"))
+        self._discard = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._names: list[list[str]] = []
         self.name = "samples"
+        try:
+            for index, sample in enumerate(samples):
+                arrays = as_arrays(sample, str(index))
+                # By position: an input may be called `file`, or anything else that savez takes itself.
+                np.savez(self._folder / f"{index}.npz", *arrays.values())
+                self._names.append(list(arrays))
+        except BaseException:
+            self._discard()
+            raise
+        if not self._names:
+            self._discard()
+            raise DataError("the iterable of samples is empty")
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._names)
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
-        for sample in self._files.read(positions):
-            yield Sample(sample.name.removesuffix(".npz"), sample.inputs)
+        for index, names in enumerate(self._names):
+            if positions is not None and index not in positions:
+                continue
+            with np.load(self._folder / f"{index}.npz", allow_pickle=False) as archive:
+                arrays = {name: archive[f"arr_{i}"] for i, name in enumerate(names)}
+            yield Sample(str(index), arrays)
 
 
-def as_arrays(sample: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
-    """The sample's values as arrays.
+def as_arrays(sample: Mapping[str, Any], name: str) -> Arrays:
+    """The sample's values as arrays; strings as numpy's fixed-width ones.
 
     Raises:
         DataError: it is no mapping of names to arrays.
@@ -66,4 +78,17 @@ def as_arrays(sample: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
         raise DataError(
             f"sample {name} is a {type(sample).__name__}", "each sample is a dict: input name -> array"
         )
-    return {str(k): np.asarray(v) for k, v in sample.items()}
+    arrays: Arrays = {}
+    for key, value in sample.items():
+        try:
+            array = np.asarray(value)
+            if array.dtype == object and all(isinstance(v, str) for v in array.reshape(-1)):
+                array = array.astype(str)
+        except ValueError as error:
+            raise DataError(
+                f"sample {name}: '{printable(str(key))}' is no array: {printable(str(error))}"
+            ) from error
+        if array.dtype == object:
+            raise DataError(f"sample {name}: '{printable(str(key))}' holds Python objects, not numbers")
+        arrays[str(key)] = array
+    return arrays

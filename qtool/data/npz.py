@@ -54,10 +54,17 @@ class NpzDirectory:
     @staticmethod
     def _load(file: Path) -> Arrays:
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
+            # Our own stream: numpy leaves its file open when a member can't be read.
+            with file.open("rb") as stream:
+                archive = np.load(stream, allow_pickle=False)
+                if isinstance(archive, np.ndarray):
                     raise DataError(f"{file}: a single array, not an .npz archive of named arrays")
-                return {key: archive[key] for key in archive.files}
+                with archive:
+                    arrays = {key: archive[key] for key in archive.files}
+            for key, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise DataError(f"{file}: '{printable(key)}' is not an array")
+            return arrays
         except DataError:
             raise
         except Exception as error:  # zipfile, zlib, numpy and the OS each raise their own

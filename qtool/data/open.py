@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ def open_source(data: Data) -> Source:
         return NpzDirectory(Path(data))
     if isinstance(data, Path):
         return NpzDirectory(data)
+    if not isinstance(data, Iterable):
+        raise DataError(
+            f"samples of no known kind: {type(data).__name__}", "a directory of .npz, or an iterable of dicts"
+        )
     samples: Iterable[Mapping[str, Any]] = data
-    if not isinstance(data, Collection):
+    if not isinstance(data, Sized):
         return Spooled(samples)
     if not len(data):
         raise DataError("the list of samples is empty")

@@ -52,16 +52,18 @@ def load(path: Path) -> Source:
     """
     size = _regular_file(path)
     try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        _refuse_invalid(path, size, str(error))
-    except Exception as error:  # protobuf's DecodeError, RuntimeError from the C++ side
+        # By its content, whatever the file is called.
+        proto = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except Exception as error:  # protobuf raises its own DecodeError, and others
         raise ModelError(
-            f"{path}: not a readable ONNX model ({size:,} bytes): {printable(str(error), 160)}",
+            f"{path}: not a readable ONNX model ({size:,} bytes; it does not parse)",
             "a truncated download, or a git-lfs pointer?",
         ) from error
-    proto = onnx.load(str(path), load_external_data=False)
-    files = [path, *(path.parent / name for name in sorted(_external_files(proto)))]
+    files = [path, *_external_files(proto, path)]
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # ValidationError, or RuntimeError from the C++ side
+        raise ModelError(f"{path}: invalid: {printable(str(error))}") from error
     model = from_proto(proto, str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
     return Source(model, path, _digest(files), sum(f.stat().st_size for f in files))
@@ -108,8 +110,8 @@ def from_model(proto: onnx.ModelProto) -> Source:
 
 def model_size(path: Path) -> int:
     """Bytes on disk of a model file and the external data that it names."""
-    proto = onnx.load(str(path), load_external_data=False)
-    return path.stat().st_size + sum((path.parent / f).stat().st_size for f in _external_files(proto))
+    proto = onnx.load(str(path), format="protobuf", load_external_data=False)
+    return path.stat().st_size + sum(f.stat().st_size for f in _external_files(proto, path))
 
 
 def _regular_file(path: Path) -> int:
@@ -117,8 +119,8 @@ def _regular_file(path: Path) -> int:
         info = path.stat()
     except FileNotFoundError:
         raise ModelError(f"model '{path}' does not exist", _similar_file(path)) from None
-    except OSError as error:
-        raise ModelError(f"model '{path}' can't be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ModelError(f"model '{printable(str(path))}' can't be read: {printable(str(error))}") from error
     if not stat.S_ISREG(info.st_mode):
         raise ModelError(f"model '{path}' is not a regular file")
     if not os.access(path, os.R_OK):
@@ -136,15 +138,6 @@ def _similar_file(path: Path) -> str:
     return did_you_mean(path.name, names)
 
 
-def _refuse_invalid(path: Path, size: int, message: str) -> None:
-    if "parse" in message.lower():
-        raise ModelError(
-            f"{path}: not a readable ONNX model ({size:,} bytes; it does not parse)",
-            "a truncated download, or a git-lfs pointer?",
-        )
-    raise ModelError(f"{path}: invalid: {printable(message)}")
-
-
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
     for node in graph.node:
@@ -155,7 +148,12 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graphs(inner)
 
 
-def _external_files(proto: onnx.ModelProto) -> set[str]:
+def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
+    """The external data files of a model, sorted.
+
+    Raises:
+        ModelError: one that is missing, too short, or anywhere but a regular file below the model's folder.
+    """
     tensors = [t for g in _graphs(proto.graph) for t in g.initializer]
     tensors += [
         a.t
@@ -164,13 +162,27 @@ def _external_files(proto: onnx.ModelProto) -> set[str]:
         for a in n.attribute
         if a.type == onnx.AttributeProto.TENSOR
     ]
-    return {
-        entry.value
-        for t in tensors
-        if t.data_location == onnx.TensorProto.EXTERNAL
-        for entry in t.external_data
-        if entry.key == "location"
-    }
+    files: dict[Path, None] = {}
+    for tensor in tensors:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {e.key: e.value for e in tensor.external_data}
+        files[_external_file(path, tensor.name, entries)] = None
+    return sorted(files)
+
+
+def _external_file(path: Path, tensor: str, entries: dict[str, str]) -> Path:
+    where = f"{path}: external data of '{printable(tensor, 80)}'"
+    location = Path(entries.get("location", ""))
+    if location.is_absolute() or ".." in location.parts or not location.parts:
+        raise ModelError(f"{where} lies outside the model's folder", "copy the real file beside the model")
+    file = path.parent / location
+    if file.is_symlink() or not file.is_file():
+        raise ModelError(f"{where}: '{printable(str(location))}' is missing, or no regular file there")
+    offset, length = (entries.get(key, "0") for key in ("offset", "length"))
+    if not (offset.isdigit() and length.isdigit()) or int(offset) + int(length) > file.stat().st_size:
+        raise ModelError(f"{where}: '{printable(str(location))}' is too short", "a truncated download?")
+    return file
 
 
 def _digest(files: list[Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,7 @@ class Staging:
         os.close(handle)
         self.path = Path(name)
         self._side: Path | None = None
+        self._own_side = True
         self._committed = False
 
     def write(self, model: ir.Model) -> None:
@@ -66,6 +68,16 @@ class Staging:
         Raises:
             ModelError: the checker refuses what was written: our bug, caught before anyone sees it.
         """
+        self.write_unchecked(model)
+        try:
+            onnx.checker.check_model(str(self.path), full_check=True)
+        except Exception as error:
+            raise ModelError(
+                f"the rewritten model is invalid: {printable(str(error))}", "a bug in qtool: please report it"
+            ) from error
+
+    def write_unchecked(self, model: ir.Model) -> None:
+        """The same for a model that only a session of ours will read."""
         self._drop_side()
         if tensor_bytes(model) > SIDE_FILE_BYTES:
             model = self._write_side(model)
@@ -76,12 +88,6 @@ class Staging:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        try:
-            onnx.checker.check_model(str(self.path), full_check=True)
-        except Exception as error:
-            raise ModelError(
-                f"the rewritten model is invalid: {printable(str(error))}", "a bug in qtool: please report it"
-            ) from error
 
     def write_text(self, text: str) -> None:
         """Write a text file under the temporary name, flushed to disk."""
@@ -95,7 +101,8 @@ class Staging:
         mask = os.umask(0)
         os.umask(mask)
         self.path.chmod(0o666 & ~mask)
-        old_sides = set(self.target.parent.glob(f"{glob_escape(self.target.name)}.*.data"))
+        ours = re.compile(re.escape(self.target.name) + r"\.[0-9a-f]{16}\.data")
+        old_sides = {f for f in self.target.parent.iterdir() if ours.fullmatch(f.name)}
         self.path.replace(self.target)
         self._committed = True
         _sync_folder(self.target.parent)
@@ -122,6 +129,8 @@ class Staging:
             while block := stream.read(1 << 20):
                 digest.update(block)
         final = folder / f"{self.target.name}.{digest.hexdigest()[:16]}.data"
+        # The side file of the model that is in place may be this very one: it is not ours to discard.
+        self._own_side = not final.exists()
         self._side = self._side.replace(final)
         for graph in clone.graphs():
             for value in graph.initializers.values():
@@ -139,9 +148,9 @@ class Staging:
         return clone
 
     def _drop_side(self) -> None:
-        if self._side is not None:
+        if self._side is not None and self._own_side:
             self._side.unlink(missing_ok=True)
-            self._side = None
+        self._side = None
 
 
 @contextlib.contextmanager
@@ -184,11 +193,6 @@ def check_target(target: Path, inputs: list[Path], force: bool) -> None:
         raise UsageError(f"output '{target}' exists", "add --force to replace it")
 
 
-def glob_escape(name: str) -> str:
-    """A file name with glob's special characters made literal."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -207,5 +211,5 @@ def model_for_session(model: ir.Model) -> Iterator[bytes | Path]:
         tempfile.TemporaryDirectory(prefix="qtool-model-") as folder,
         staged(Path(folder) / "m.onnx") as staging,
     ):
-        staging.write(model)
+        staging.write_unchecked(model)
         yield staging.path

@@ -82,6 +82,16 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
+def is_read(value: ir.Value) -> bool:
+    """Whether anybody reads a value: a node, or whoever runs the graph."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def is_vector(array: NDArray[np.generic], length: int) -> bool:
+    """Whether an array is one value for each index of the last axis: [length], or [1, .., length]."""
+    return array.size == length and array.shape[-1:] == (length,)
+
+
 def opset_of(model: ir.Model) -> int:
     """The version of the standard operator set."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))

@@ -8,7 +8,7 @@ a non-finite value in b where a is finite makes every measure nan, so that no ga
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sums:
-    """What one or more pairs of tensors add up to; `+` pools."""
+    """What one or more pairs of tensors add up to; `+` pools.
+
+    count is of all elements, measured of those that the sums are over.
+    """
 
     count: int = 0
+    measured: int = 0
     aa: float = 0.0
     bb: float = 0.0
     ab: float = 0.0
@@ -27,12 +31,13 @@ class Sums:
     d_max: float = 0.0
     nonfinite: int = 0
     unequal: int = 0
-    rows: int = field(default=0)
-    rows_agree: int = field(default=0)
+    rows: int = 0
+    rows_agree: int = 0
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
             self.count + other.count,
+            self.measured + other.measured,
             self.aa + other.aa,
             self.bb + other.bb,
             self.ab + other.ab,
@@ -70,6 +75,7 @@ def compare_arrays(a: NDArray[np.generic], b: NDArray[np.generic]) -> Sums:
         d = fx - fy
         return Sums(
             count=a.size,
+            measured=fx.size,
             aa=float(fx @ fx),
             bb=float(fy @ fy),
             ab=float(fx @ fy),
@@ -96,14 +102,19 @@ def sqnr_db(signal: float, noise: float) -> float:
     return 10 * (math.log10(signal) - math.log10(noise))  # their ratio may overflow
 
 
+def judgeable(s: Sums) -> bool:
+    """Whether measures mean anything: something was compared, and b is finite where a is and only there."""
+    return bool(s.count) and not s.nonfinite and not s.unequal
+
+
 def sqnr(s: Sums) -> float:
-    """SQNR of pooled sums in dB; nan where b alone is not finite, or nothing was compared."""
-    return math.nan if s.nonfinite or s.unequal or not s.count else sqnr_db(s.aa, s.dd)
+    """SQNR of pooled sums in dB."""
+    return sqnr_db(s.aa, s.dd) if judgeable(s) else math.nan
 
 
 def cosine(s: Sums) -> float:
     """a.b / (|a| |b|); 1 for two zero tensors, nan when only one is zero."""
-    if s.nonfinite or not s.count:
+    if not judgeable(s):
         return math.nan
     if s.aa == 0 and s.bb == 0:
         return 1.0
@@ -114,26 +125,26 @@ def cosine(s: Sums) -> float:
 
 def relative_l2(s: Sums) -> float:
     """|a - b| / |a|."""
-    if s.nonfinite or not s.count:
+    if not judgeable(s):
         return math.nan
     if s.aa == 0:
         return 0.0 if s.dd == 0 else math.inf
-    return math.sqrt(s.dd / s.aa)
+    return math.sqrt(s.dd) / math.sqrt(s.aa)
 
 
 def max_error(s: Sums) -> float:
     """The largest |a - b|."""
-    return math.nan if s.nonfinite or not s.count else s.d_max
+    return s.d_max if judgeable(s) else math.nan
 
 
 def mean_error(s: Sums) -> float:
-    """The mean |a - b|."""
-    return math.nan if s.nonfinite or not s.count else s.d_abs / s.count
+    """The mean |a - b| over the elements where a is finite; 0 where there are none."""
+    return s.d_abs / max(s.measured, 1) if judgeable(s) else math.nan
 
 
 def top1_agreement(s: Sums) -> float:
     """The share of rows (last axis) whose largest entry is the same; nan where there are none."""
-    return s.rows_agree / s.rows if s.rows else math.nan
+    return s.rows_agree / s.rows if s.rows and not s.nonfinite else math.nan
 
 
 def weight_sqnr(w: NDArray[np.floating], restored: NDArray[np.floating]) -> float:

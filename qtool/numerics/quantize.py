@@ -54,7 +54,8 @@ def quantize(
     values = unfold(np.asarray(x, np.float32), granularity)
     scale = spread(params.scale, granularity, x.ndim)
     zero = spread(params.zero_point, granularity, x.ndim)
-    q = np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax)
+    with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
+        q = np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax)
     return np.asarray(q, np.dtype(qtype.dtype)).reshape(x.shape)
 
 

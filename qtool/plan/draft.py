@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.view import View, float_constant, rank, sole_consumer
+from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
 from qtool.numerics.metrics import weight_sqnr
 from qtool.numerics.qparams import weight_qparams
 from qtool.numerics.quantize import dequantize, quantize
@@ -182,7 +182,7 @@ def _added_bias(matmul: ir.Node) -> tuple[str, Use] | None:
     index = 1 if add.inputs[0] is matmul.outputs[0] else 0
     value = add.inputs[index]
     bias = float_constant(value)
-    if value is None or bias is None or bias.shape[-1:] != weight.shape[-1:] or bias.size != weight.shape[-1]:
+    if value is None or bias is None or not is_vector(bias, weight.shape[-1]):
         return None
     keeps_rank = bias.ndim == 1 or bias.ndim <= (rank(matmul.inputs[0]) or 0)
     return (value.name or "", (add.name or "", index)) if keeps_rank and np.isfinite(bias).all() else None

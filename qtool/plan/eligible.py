@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.prepare.opset import QDQ_OPSET
-from qtool.graph.view import View, attribute_int, constant, float_constant, opset_of
+from qtool.graph.view import View, attribute_int, constant, float_constant, is_vector, opset_of
 from qtool.tables.ops import OPS, OpRule, Role
 from qtool.tables.targets import Target
 
@@ -69,7 +69,7 @@ def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
         if bias is None or not np.isfinite(bias).all():
             return "its bias is not a finite constant"
         channels = weight.shape[_channel_axis(node, rule)]
-        if node.op_type == "Gemm" and bias.size != channels:
+        if node.op_type == "Gemm" and not is_vector(bias, channels):
             return "its bias is not one value a channel"
     return ""
 

@@ -103,7 +103,9 @@ def test_the_bias_of_a_dead_channel_survives() -> None:
         array = value.numpy().astype(np.float64).reshape(-1)
         integers = np.rint(array / bias.qparams.scale)
         assert np.abs(integers).max() < 2**31 - 1
-        np.testing.assert_allclose(integers * bias.qparams.scale, array, atol=1e-5 * np.abs(array).max())
+        error = np.abs(integers * bias.qparams.scale - array)
+        assert (error <= bias.qparams.scale * (0.5 + 1e-6)).all()
+        assert error.max() <= 1e-3 * np.abs(array).max()
 
 
 def tied(bias: bool, w: np.ndarray) -> onnx.ModelProto:
@@ -120,7 +122,6 @@ def tied(bias: bool, w: np.ndarray) -> onnx.ModelProto:
 TABLES = {
     "per channel": weights(300, 32),
     "in blocks": rng(1).standard_t(2, (300, 64)).astype(np.float32),
-    "not at all": rng(1).standard_t(0.7, (300, 64)).astype(np.float32),
 }
 
 
@@ -146,7 +147,7 @@ def test_a_weight_that_is_also_stored_keeps_the_scales_of_its_own_type(
     [
         (weights(64, 64), PerChannel(1)),
         (rng(3).standard_t(2, (4096, 8)).astype(np.float32), PerBlock),
-        (rng(3).standard_t(0.5, (64, 64)).astype(np.float32), None),
+        (np.concatenate([np.full((1, 8), 127), rng(3).uniform(-2, 2, (996, 8))]).astype(np.float32), None),
     ],
     ids=["gaussian", "heavy tails", "hopeless"],
 )

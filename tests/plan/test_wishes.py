@@ -9,7 +9,7 @@ from qtool.errors import UsageError
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import drafted, reasons, settled
+from tests.plan.flow import drafted, ready, reasons, settled
 from tests.rewrite.zoo import CASES
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
@@ -113,7 +113,9 @@ def test_include_overrides_what_calibration_finds_only_in_speed_not_in_sense() -
 @pytest.mark.parametrize("name", ["node_conv2d_1", "node_", "Conv_1"])
 def test_a_name_that_the_user_can_read_in_the_model_means_that_node(name: str) -> None:
     """torch's dynamo exporter calls every node `node_...`; unnamed ones must not take a name away."""
-    plan = drafted(three("", "", name), exclude=[name])
-    float_nodes = {s.node: s for s in plan.skips}
-    assert list(float_nodes) == [name]
-    assert len(plan.forms) == 2
+    job = ready(three("", "", name), exclude=[name])
+    (skip,) = job.draft().skips
+    weight = job.view.node_by_name[skip.node].inputs[1]
+    assert weight is not None
+    assert weight.name == "w2", "another node was excluded"
+    assert skip.node == name

@@ -24,7 +24,7 @@ def fold_affine(model: ir.Model) -> str:
             producer = data.producer() if data is not None else None
             if data is None or producer is None or producer.op_type not in _CONVOLUTIONS:
                 continue
-            if sole_consumer(data) is not node:
+            if sole_consumer(data) is not node or producer.graph is not node.graph:
                 continue
             vector = _per_channel(float_constant(other), producer)
             if vector is None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer
 from qtool.graph.prepare.channels import rescale_channels
-from qtool.graph.view import attribute_float, attribute_int, float_constant, sole_consumer
+from qtool.graph.view import attribute_float, attribute_int, float_constant, is_read, sole_consumer
 
 
 def fold_batchnorm(model: ir.Model) -> str:
@@ -28,13 +28,16 @@ def fold_batchnorm(model: ir.Model) -> str:
         producer = node.inputs[0].producer()
         if producer is None or sole_consumer(node.inputs[0]) is not node:
             continue
-        if attribute_int(node, "training_mode", 0) or any(v.uses() for v in node.outputs[1:]):
+        if producer.graph is not node.graph:
+            continue
+        if attribute_int(node, "training_mode", 0) or any(is_read(v) for v in node.outputs[1:]):
             continue
         stats = [float_constant(v) for v in node.inputs[1:5]]
         if any(s is None for s in stats):
             continue
         gamma, beta, mean, var = (np.asarray(s, np.float64) for s in stats)
-        scale = gamma / np.sqrt(var + attribute_float(node, "epsilon", 1e-5))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = gamma / np.sqrt(var + attribute_float(node, "epsilon", 1e-5))
         if np.isfinite(scale).all() and rescale_channels(producer, scale, beta - mean * scale, node, namer):
             folded += 1
     return f"{folded} BatchNormalizations folded" if folded else ""

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, add_initializer
-from qtool.graph.view import attribute_float, attribute_int, float_constant
+from qtool.graph.view import attribute_float, attribute_int, float_constant, is_vector
 
 F64 = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
     if node.op_type == "Gemm" and (
         attribute_float(node, "alpha", 1.0) != 1.0
         or attribute_float(node, "beta", 1.0) != 1.0
-        or (bias is not None and bias.size not in (1, channels))
+        or (bias is not None and bias.size != 1 and not is_vector(bias, channels))
     ):
         return False
     old_bias = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import constant
+from qtool.graph.view import constant, is_read
 
 
 def drop_noops(model: ir.Model) -> str:
@@ -14,7 +14,7 @@ def drop_noops(model: ir.Model) -> str:
         if not _does_nothing(node) or any(v.is_graph_output() for v in node.outputs):
             continue
         source = node.inputs[0]
-        if source is None or any(extra.uses() for extra in node.outputs[1:]):
+        if source is None or any(is_read(extra) for extra in node.outputs[1:]):
             continue
         node.outputs[0].replace_all_uses_with(source)
         if node.graph is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import attribute_int
+from qtool.graph.view import attribute_int, is_read
 
 _GLOBAL = {"AveragePool": "GlobalAveragePool", "MaxPool": "GlobalMaxPool"}
 
@@ -27,7 +27,7 @@ def globalize_pools(model: ir.Model) -> str:
 def _is_global(node: ir.Node) -> bool:
     source = node.inputs[0]
     kernel = node.attributes.get("kernel_shape")
-    if source is None or source.shape is None or kernel is None or any(v.uses() for v in node.outputs[1:]):
+    if source is None or source.shape is None or kernel is None or any(is_read(v) for v in node.outputs[1:]):
         return False
     spatial = list(source.shape)[2:]
     if not all(isinstance(d, int) for d in spatial) or spatial != list(kernel.as_ints()):

@@ -1,0 +1,147 @@
+"""stdout is the result and nothing else; everything else goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Workplace
+from tests.cli.program import QTOOL, run
+from tests.graphs import ROOT
+
+COLORS = re.compile(r"\x1b\[[0-9;]*\b(?:3[0-8]|9[0-7]|4[0-8])\b[0-9;]*m")
+
+
+def compare(place: Workplace, *more: object) -> subprocess.CompletedProcess[str]:
+    return run("compare", place.model, place.quantized, "--data", place.calib, *more)
+
+
+def test_json_is_one_document_on_stdout(place: Workplace, tmp_path: Path) -> None:
+    document = json.loads(compare(place, "--json", "--fail-if", "sqnr<1").stdout)
+    assert document["schema"] == "qtool.report/1"
+    out = tmp_path / "q.onnx"
+    done = run("quantize", place.model, "-o", out, "--calib", place.calib, "--json", "--target", "generic")
+    document = json.loads(done.stdout)
+    assert document["quantized"]["bytes"] == out.stat().st_size
+    assert document["coverage"]
+
+
+def test_json_is_whole_when_a_gate_fails_too(place: Workplace) -> None:
+    done = compare(place, "--json", "--fail-if", "sqnr<200")
+    assert json.loads(done.stdout)["failed"] == ["sqnr<200"]
+    assert done.returncode == 1
+
+
+def test_the_table_is_on_stdout_and_the_rest_is_not(place: Workplace) -> None:
+    done = compare(place, "--fail-if", "sqnr<200")
+    assert "SQNR" in done.stdout
+    assert "gate failed" in done.stderr
+    assert "gate failed" not in done.stdout
+
+
+def test_quiet_says_nothing_but_what_failed(place: Workplace) -> None:
+    done = compare(place, "-q")
+    assert (done.stdout, done.stderr) == ("", "")
+    failed = compare(place, "-q", "--fail-if", "sqnr<200")
+    assert failed.stdout == ""
+    assert "gate failed" in failed.stderr
+
+
+@pytest.mark.parametrize(("gate", "code"), [("sqnr<1", 0), ("sqnr<200", 1)], ids=["held", "failed"])
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+def test_a_reader_that_leaves_early_does_not_change_the_verdict(
+    place: Workplace, gate: str, code: int, form: list[str]
+) -> None:
+    command = [
+        QTOOL,
+        "compare",
+        place.model,
+        place.quantized,
+        "--data",
+        place.calib,
+        "--fail-if",
+        gate,
+        *form,
+    ]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def on_a_terminal(*arguments: object, **env: str) -> str:
+    """What a terminal would show: stdout and stderr are one."""
+    ours, theirs = pty.openpty()
+    base = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CI")}
+    process = subprocess.Popen(
+        [QTOOL, *map(str, arguments)],
+        stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env={**base, "TERM": "xterm-256color", **env},
+    )  # fmt: skip
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            block = os.read(ours, 4096)
+        except OSError:  # Linux's way to say that the other end is closed
+            break
+        if not block:
+            break
+        text += block
+    os.close(ours)
+    assert process.wait() == 0
+    return text.decode()
+
+
+def test_no_color_means_no_color(place: Workplace) -> None:
+    shown = on_a_terminal("compare", place.model, place.quantized, "--data", place.calib, NO_COLOR="1")
+    assert "SQNR" in shown
+    assert not COLORS.search(shown)
+
+
+def test_a_pipe_gets_no_escapes_at_all(place: Workplace) -> None:
+    done = compare(place, "-v")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["quantize", "--help"], ["compare", "--help"], ["--version"]], ids=" ".join
+)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "qtool", *words],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {
+        line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line
+    }
+    assert "click" in imported
+    assert not imported & {"numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "google"}
+
+
+def test_help_names_every_exit_code_and_command() -> None:
+    text = run("--help").stdout
+    assert all(re.search(rf"\b{code} ", text) for code in (0, 1, 2, 3, 4, 5, 6, 70, 130))
+    assert "quantize" in text
+    assert "compare" in text
+
+
+def test_names_beyond_ascii_survive_an_ascii_terminal(place: Workplace, tmp_path: Path) -> None:
+    """A log collector with LC_ALL=C must not turn a result into a crash."""
+    from tests.rewrite.zoo import CASES
+
+    model = tmp_path / "größe.onnx"
+    model.write_bytes(CASES["odd-names"].build().SerializeToString())
+    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for form in ([], ["-v"], ["--json"]):
+        done = run("quantize", model, "--dry-run", *form, env=env)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,155 @@
+"""One report, two renderings: JSON that any parser takes, and a terminal that no name can hurt."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from qtool.plan.model import Form, Kind, Skip
+from qtool.report.coverage import coverage
+from qtool.report.json import to_json
+from qtool.report.model import CoverageRow, ModelFile, Report
+from qtool.report.terminal import render
+from qtool.tables.targets import TARGETS
+from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
+from qtool.validate.gates import Verdict, judge, parse
+from qtool.validate.latency import Race
+from tests.plan.flow import settled
+from tests.rewrite.zoo import CASES
+
+OUTPUT = OutputMetrics(
+    name="logits", exact=False, count=100, sqnr=math.inf, sqnr_worst=-math.inf, worst_sample="7.npz", cosine=math.nan,
+    relative_l2=0.0, max_error=0.0, mean_error=0.0, top1=math.nan, rows=0, nonfinite=0, unequal=0,
+)  # fmt: skip
+ROWS = (
+    CoverageRow("Conv", 5, 3, 0, 1, 1, {"a first convolution": 1, "excluded by 'x'": 1}),
+    CoverageRow("LSTM", 1, 0, 1, 0, 0),
+    CoverageRow("Sin", 2, 0, 0, 0, 2, {"no quantized form": 2}),
+    CoverageRow("Softmax", 1, 0, 0, 0, 1, {"slow": 1}),
+)
+COMPARISON = Comparison(
+    "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
+)
+FULL = Report(
+    "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
+    ROWS, (Skip("sin", "Sin", "no quantized form"),), COMPARISON,
+    Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)}),
+    tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
+)  # fmt: skip
+BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
+
+
+def shown(report: Report, *, verbose: bool = False, width: int = 160, color: bool = False) -> str:
+    stream = io.StringIO()
+    render(report, Console(file=stream, width=width, force_terminal=color), verbose)
+    return stream.getvalue()
+
+
+def refuse(token: str) -> Any:
+    raise AssertionError(f"{token} is no JSON")
+
+
+@pytest.mark.parametrize("report", [FULL, BARE], ids=["full", "bare"])
+def test_json_is_strict_json(report: Report) -> None:
+    document = json.loads(to_json(report), parse_constant=refuse)
+    assert document["schema"] == "qtool.report/1"
+    assert document["command"] == report.command
+
+
+def test_what_json_numbers_can_t_be_is_written_as_strings() -> None:
+    output = json.loads(to_json(FULL))["comparison"]["outputs"][0]
+    assert (output["sqnr"], output["sqnr_worst"], output["cosine"]) == ("inf", "-inf", "nan")
+
+
+def test_json_holds_the_verdict() -> None:
+    document = json.loads(to_json(FULL))
+    assert document["failed"] == ["accuracy<0.9"]
+    assert document["speedup"] == 2.0
+    assert document["size_ratio"] == 0.3
+    assert document["comparison"]["accuracy"] == {"fp32": 1.0, "quantized": 0.5, "labels": 4, "drop": 0.5}
+    assert document["race"]["speedup"]["prepared"]["median"] == 1.5
+    assert [row["op"] for row in document["coverage"]] == [row.op for row in ROWS]
+    assert document["skips"] == [{"node": "sin", "op": "Sin", "reason": "no quantized form"}]
+
+
+def test_the_terminal_shows_every_op_row() -> None:
+    text = shown(FULL, verbose=True)
+    for row in ROWS:
+        (line,) = (x for x in text.splitlines() if x.split()[:1] == [row.op])
+        counts = [str(n) for n in (row.int8, row.dynamic, row.stored, row.floats) if n]
+        assert line.split()[1 : 1 + len(counts)] == counts
+        assert all(reason in text for reason in row.reasons)
+
+
+def test_the_short_table_still_counts_every_node() -> None:
+    """Ops without a quantized form are one line; their nodes are not lost."""
+    text = shown(FULL)
+    (others,) = (x for x in text.splitlines() if x.startswith("others"))
+    assert others.split()[1] == "2"
+
+
+def test_verbose_names_every_node_left_in_float() -> None:
+    assert "sin (Sin): no quantized form" in shown(FULL, verbose=True)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 300])
+@pytest.mark.parametrize("report", [FULL, BARE], ids=["full", "bare"])
+def test_any_width_renders(report: Report, width: int) -> None:
+    shown(report, verbose=True, width=width)
+
+
+ODD = [
+    "[bold]",
+    "[/]",
+    "[/red]",
+    "conv[0]",
+    "[",
+    "\\",
+    "a\\[b]",
+    "\x1b[31mred",
+    "\x07\x00\r\n",
+    "\u202eabc",
+    "größe 層",
+    ":smile:",
+    "x" * 500,
+    "",
+]
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+@pytest.mark.parametrize("verbose", [False, True], ids=["short", "verbose"])
+def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, verbose: bool) -> None:
+    """Names of nodes, values, ops, outputs and samples come from other people's files."""
+    reason = f"outliers: '{name}' spans"
+    report = replace(
+        FULL,
+        fp32=ModelFile(name, 10),
+        coverage=(CoverageRow(name, 1, 0, 0, 0, 1, {reason: 1}), CoverageRow(name, 1, 1, 0, 0, 0)),
+        skips=(Skip(name, name, reason),),
+        comparison=Comparison(name, 1, (replace(OUTPUT, name=name, worst_sample=name),)),
+    )
+    text = shown(report, verbose=verbose)
+    assert not set(text) & {"\x1b", "\x07", "\x00", "\r", "\u202e"}
+    if name in ("[bold]", "conv[0]", "[/red]", ":smile:"):
+        assert name in text
+    assert json.loads(to_json(report))["fp32"]["path"] == name
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_coverage_counts_every_node_of_the_plan_once(case: str, target: str) -> None:
+    row = CASES[case]
+    done = settled(row.build(), row.samples(), target)
+    rows = coverage(done.ready.view, done.plan)
+    stored = {u[0] for s in done.plan.sites if s.kind is Kind.STORED for u in s.uses or ()}
+    named = done.plan.forms.keys() | {s.node for s in done.plan.skips} | stored
+    assert sum(r.total for r in rows) == len(named)
+    assert all(r.total == r.int8 + r.dynamic + r.stored + r.floats for r in rows)
+    assert sum(r.int8 for r in rows) == sum(f is Form.INT8 for f in done.plan.forms.values())
+    assert all(sum(r.reasons.values()) >= r.floats for r in rows)

@@ -1,0 +1,140 @@
+"""Who may import whom (docs/architecture.md): read from the source, at module level and inside functions."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.graphs import ROOT
+
+PACKAGE = ROOT / "qtool"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Earlier in the flow -> later. A room may import itself and what stands before it in its row.
+FOUNDATION = {"tables", "numerics", "errors"}
+MAY_IMPORT = {
+    "errors": set(),
+    "tables": {"numerics"},
+    "numerics": {"tables"},
+    "graph": FOUNDATION,
+    "data": FOUNDATION,
+    "session": FOUNDATION,
+    "calibrate": FOUNDATION | {"graph", "data", "session"},
+    "plan": FOUNDATION | {"graph", "data", "calibrate"},
+    "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
+    "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
+}
+LAST = {"pipeline", "cli", "report", "options", "__init__", "__main__"}
+
+
+def room(path: Path) -> str:
+    """The package or module right under qtool/ that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of all modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    return found
+
+
+def rooms_imported(path: Path) -> set[str]:
+    names = (n.split(".") for n in imports(path) if n == "qtool" or n.startswith("qtool."))
+    return {parts[1] if len(parts) > 1 else "__init__" for parts in names}
+
+
+def importers(library: str) -> set[str]:
+    """The files that import a library, by their path in qtool/."""
+    return {
+        str(f.relative_to(PACKAGE))
+        for f in FILES
+        if any(n == library or n.startswith(f"{library}.") for n in imports(f))
+    }
+
+
+def test_every_room_is_known() -> None:
+    assert {room(f) for f in FILES} <= MAY_IMPORT.keys() | LAST
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_a_room_imports_only_what_comes_before_it(name: str) -> None:
+    broken = {
+        f"{f.relative_to(PACKAGE)} imports {other}"
+        for f in FILES
+        if room(f) == name
+        # `from qtool import x` names the package too, which is the same as importing x.
+        for other in rooms_imported(f) - MAY_IMPORT[name] - {name, "__init__"}
+        if (PACKAGE / other).exists() or (PACKAGE / f"{other}.py").exists()
+    }
+    assert not broken
+
+
+def test_plan_never_sees_what_acts_and_judges() -> None:
+    """Whatever must be tried out is handed to it as a callable."""
+    seen = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
+    assert not seen & {"rewrite", "validate", "session", "pipeline", "report", "cli"}
+
+
+def test_only_pipeline_and_the_shells_see_the_pipeline() -> None:
+    seeing = {room(f) for f in FILES if "pipeline" in rooms_imported(f)}
+    assert seeing <= {"cli", "report", "__init__"}
+
+
+def test_click_is_in_cli_only() -> None:
+    assert all(f.startswith("cli/") for f in importers("click"))
+
+
+def test_rich_is_in_cli_and_the_terminal_renderer_only() -> None:
+    assert all(f.startswith("cli/") or f == "report/terminal.py" for f in importers("rich"))
+
+
+def test_onnxruntime_is_opened_in_one_place() -> None:
+    assert importers("onnxruntime") == {"session.py"}
+
+
+def test_the_numerics_know_numpy_and_the_standard_library_only() -> None:
+    import sys
+
+    for path in (f for f in FILES if room(f) in ("numerics", "tables", "errors")):
+        tops = {n.split(".")[0] for n in imports(path)}
+        assert tops <= sys.stdlib_module_names | {"numpy", "qtool"}, path
+
+
+def test_the_rival_is_never_used() -> None:
+    """onnxruntime.quantization is what benchmarks compare with, not something to stand on."""
+    assert not importers("onnxruntime.quantization")
+    assert not any("onnxruntime.quantization" in f.read_text(encoding="utf-8") for f in FILES)
+
+
+@pytest.mark.parametrize(
+    "library", ["torch", "requests", "urllib", "http", "socket", "pickle", "random", "onnxscript"]
+)
+def test_nothing_reaches_for_the_network_pickles_or_chance(library: str) -> None:
+    assert not importers(library)
+
+
+def test_graph_loading_and_saving_is_in_one_room() -> None:
+    """onnx.load, onnx.save and ir.load outside graph/ would bypass its checks and its atomic writes."""
+    broken = set()
+    for path in (f for f in FILES if room(f) != "graph"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                called = f"{node.value.id}.{node.attr}"
+                if called in (
+                    "onnx.load",
+                    "onnx.save",
+                    "ir.load",
+                    "ir.save",
+                    "onnx.load_model",
+                    "onnx.save_model",
+                ):
+                    broken.add(f"{path.relative_to(PACKAGE)}: {called}")
+    assert not broken

@@ -1,0 +1,191 @@
+"""The streamed comparison against plain numpy over everything at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.data.memory import InMemory
+from qtool.errors import DataError, ModelError
+from qtool.session import Session
+from qtool.validate.compare import Comparison, OutputMetrics, compare, match_outputs
+from tests.graphs import node, samples, weights
+from tests.plan.build import model
+from tests.rewrite.flow import run
+
+Sample = dict[str, np.ndarray]
+
+
+def session(proto: onnx.ModelProto) -> Session:
+    return Session(proto.SerializeToString(), threads=1)
+
+
+def judged(a: onnx.ModelProto, b: onnx.ModelProto, given: Sequence[Sample]) -> Comparison:
+    return compare(session(a), session(b), InMemory(list(given), len(given)))
+
+
+def linear(noise: float = 0.0, outputs: tuple[str, str] = ("y", "z")) -> onnx.ModelProto:
+    """Two outputs of different shapes and sizes; noise on the weights."""
+    w = weights(8, 5) + noise * weights(8, 5, seed=9)
+    nodes = [node("MatMul", ["x", "w"], [outputs[0]]), node("Exp", [outputs[0]], [outputs[1]])]
+    return model(nodes, {"x": ["N", 8]}, list(outputs), {"w": w.astype(np.float32)})
+
+
+# Batches of different sizes: pooling must weigh elements, not samples.
+GIVEN = [s for i, n in enumerate((1, 7, 3)) for s in samples(1, seed=i, x=(n, 8))]
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["y", "z"])
+def test_streamed_metrics_are_those_of_all_samples_at_once(index: int) -> None:
+    name = ("y", "z")[index]
+    found = judged(linear(), linear(0.1), GIVEN).outputs[index]
+    pairs = [
+        (a[name].astype(np.float64), b[name].astype(np.float64))
+        for a, b in zip(run(linear(), GIVEN), run(linear(0.1), GIVEN), strict=True)
+    ]
+    a, b = (np.concatenate([p[i].ravel() for p in pairs]) for i in (0, 1))
+    d = a - b
+    by_sample = [10 * np.log10((x**2).sum() / ((x - y) ** 2).sum()) for x, y in pairs]
+    wanted = {
+        "count": a.size,
+        "sqnr": 10 * np.log10((a**2).sum() / (d**2).sum()),
+        "sqnr_worst": min(by_sample),
+        "cosine": a @ b / np.sqrt(a @ a) / np.sqrt(b @ b),
+        "relative_l2": np.linalg.norm(d) / np.linalg.norm(a),
+        "max_error": np.abs(d).max(),
+        "mean_error": np.abs(d).mean(),
+        "top1": np.mean(np.concatenate([x.argmax(-1) == y.argmax(-1) for x, y in pairs])),
+        "rows": 11,
+        "nonfinite": 0,
+        "unequal": 0,
+    }
+    assert {k: getattr(found, k) for k in wanted} == pytest.approx(wanted, rel=1e-9)
+    assert found.worst_sample == str(int(np.argmin(by_sample)))
+    assert not found.exact
+
+
+def test_the_model_is_as_good_as_its_worst_output() -> None:
+    found = judged(linear(), linear(0.1), GIVEN)
+    assert found.sqnr == min(o.sqnr for o in found.outputs)
+    assert found.worst("max_error", max) == max(o.max_error for o in found.outputs)
+    assert found.samples == len(GIVEN)
+
+
+def test_identical_models_are_exact() -> None:
+    found = judged(linear(), linear(), GIVEN)
+    assert found.sqnr == math.inf
+    assert {o.top1 for o in found.outputs} == {1.0}
+
+
+MATCHES = {
+    "the same": (["a", "b"], ["a", "b"], {"a": "a", "b": "b"}),
+    "another order": (["a", "b"], ["b", "a"], {"a": "a", "b": "b"}),
+    "more than asked": (["a"], ["c", "a"], {"a": "a"}),
+    "other names": (["a", "b"], ["c", "d"], {"a": "c", "b": "d"}),
+}
+
+
+@pytest.mark.parametrize(("reference", "other", "wanted"), MATCHES.values(), ids=MATCHES)
+def test_outputs_match_by_name_then_by_position(
+    reference: list[str], other: list[str], wanted: dict[str, str]
+) -> None:
+    assert match_outputs(reference, other) == wanted
+
+
+@pytest.mark.parametrize(
+    ("reference", "other"),
+    [(["a", "b"], ["a"]), (["a", "b"], ["a", "c"]), (["a"], ["b", "c"]), (["a"], [])],
+)
+def test_outputs_that_do_not_match_are_an_error(reference: list[str], other: list[str]) -> None:
+    with pytest.raises(ModelError, match="has no output"):
+        match_outputs(reference, other)
+
+
+def test_renamed_outputs_are_compared_in_their_order() -> None:
+    found = judged(linear(), linear(outputs=("p", "q")), GIVEN)
+    assert [o.name for o in found.outputs] == ["y", "z"]
+    assert found.sqnr == math.inf
+
+
+def test_no_samples_is_an_error() -> None:
+    with pytest.raises(DataError, match="no samples"):
+        judged(linear(), linear(), [])
+
+
+def test_outputs_of_another_shape_are_an_error() -> None:
+    a = model([node("Reshape", ["x", "s"], ["y"])], {"x": [2, 3]}, ["y"], {"s": np.array([3, 2])})
+    b = model([node("Reshape", ["x", "s"], ["y"])], {"x": [2, 3]}, ["y"], {"s": np.array([6])})
+    with pytest.raises(ModelError, match=r"shape \(3, 2\)"):
+        judged(a, b, samples(2, x=(2, 3)))
+
+
+def constant_behind(op: str, constant: np.ndarray) -> onnx.ModelProto:
+    """x with something done to it; `y` and an int64 output `label`."""
+    nodes = [node(op, ["x", "c"], ["y"]), node("ArgMax", ["y"], ["label"], axis=-1)]
+    return model(nodes, {"x": [2, 4]}, ["y", "label"], {"c": constant})
+
+
+def test_integer_outputs_are_compared_for_equality() -> None:
+    given = [{"x": np.array([[1, 2, 3, 4], [4, 3, 2, 1]], np.float32)}] * 3
+    first = np.array([10, 0, 0, 0], np.float32)
+    found = judged(constant_behind("Add", 0 * first), constant_behind("Add", first), given).outputs[1]
+    assert found.exact
+    assert (found.count, found.unequal) == (6, 3)
+
+
+def output_of(comparison: Comparison, name: str) -> OutputMetrics:
+    return next(o for o in comparison.outputs if o.name == name)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "measure", ["sqnr", "sqnr_worst", "cosine", "relative_l2", "max_error", "mean_error", "top1"]
+)
+def test_what_is_finite_in_fp32_only_makes_every_measure_nan(bad: float, measure: str) -> None:
+    """A number computed from the rest would let a broken model through its gate."""
+    given = samples(3, x=(2, 4))
+    a = constant_behind("Add", np.array([0, 0, 0, 0], np.float32))
+    b = constant_behind("Add", np.array([0, 0, bad, 0], np.float32))
+    found = output_of(judged(a, b, given), "y")
+    assert found.nonfinite == 6
+    assert math.isnan(getattr(found, measure))
+
+
+def test_masks_of_infinity_that_agree_are_no_error() -> None:
+    mask = np.array([0, -np.inf, 0, -np.inf], np.float32)
+    found = output_of(judged(*[constant_behind("Add", mask)] * 2, samples(3, x=(2, 4))), "y")
+    assert found.sqnr == math.inf
+    assert found.nonfinite == 0
+
+
+@pytest.mark.parametrize("measure", ["sqnr", "cosine", "relative_l2", "max_error", "mean_error"])
+def test_a_mask_that_only_fp32_has_passes_as_nothing(measure: str) -> None:
+    mask = np.array([0, -np.inf, 0, 0], np.float32)
+    found = output_of(
+        judged(
+            constant_behind("Add", mask),
+            constant_behind("Add", 0 * np.isinf(mask).astype(np.float32)),
+            samples(3, x=(2, 4)),
+        ),
+        "y",
+    )
+    assert math.isnan(getattr(found, measure))
+
+
+def test_zeros_against_noise_are_minus_infinity() -> None:
+    zero, noise = np.zeros(4, np.float32), np.full(4, 0.1, np.float32)
+    given = [{"x": np.zeros((2, 4), np.float32)}]
+    found = output_of(judged(constant_behind("Add", zero), constant_behind("Add", noise), given), "y")
+    assert found.sqnr == -math.inf
+
+
+def test_samples_without_elements_count_for_nothing() -> None:
+    empty = {"x": np.zeros((0, 8), np.float32)}
+    found = judged(linear(), linear(0.1), [empty, *GIVEN, empty])
+    plain = judged(linear(), linear(0.1), GIVEN)
+    assert [o.sqnr for o in found.outputs] == [o.sqnr for o in plain.outputs]
+    assert [o.sqnr_worst for o in found.outputs] == [o.sqnr_worst for o in plain.outputs]

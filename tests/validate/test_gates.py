@@ -1,0 +1,191 @@
+"""The gate engine: what parses, what fails, and that nothing passes unseen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qtool.errors import UsageError
+from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
+from qtool.validate.gates import METRICS, Verdict, judge, parse
+
+GOOD = OutputMetrics(
+    name="logits", exact=False, count=100, sqnr=30.0, sqnr_worst=25.0, worst_sample="7", cosine=0.99,
+    relative_l2=0.03, max_error=0.5, mean_error=0.1, top1=0.98, rows=10, nonfinite=0, unequal=0,
+)  # fmt: skip
+BOXES = replace(GOOD, name="boxes", sqnr=20.0, max_error=2.0, top1=0.5)
+
+
+def verdict(*outputs: OutputMetrics, accuracy: Accuracy | None = None) -> Verdict:
+    return Verdict(Comparison("eval", 10, outputs, accuracy), speedup=2.0, size=0.25)
+
+
+PARSED = {
+    "sqnr<20": (None, "sqnr", "<", 20.0),
+    " sqnr <= 20 ": (None, "sqnr", "<=", 20.0),
+    "max_error>=1e-3": (None, "max_error", ">=", 1e-3),
+    "accuracy_drop>.005": (None, "accuracy_drop", ">", 0.005),
+    "sqnr<-3": (None, "sqnr", "<", -3.0),
+    "logits:top1<0.99": ("logits", "top1", "<", 0.99),
+    "a:b:sqnr<1": ("a:b", "sqnr", "<", 1.0),
+    "/out/layer 0:sqnr<1": ("/out/layer 0", "sqnr", "<", 1.0),
+    "speedup<1": (None, "speedup", "<", 1.0),
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), PARSED.items(), ids=PARSED)
+def test_a_gate_is_output_metric_operator_number(
+    text: str, wanted: tuple[str | None, str, str, float]
+) -> None:
+    gate = parse(text)
+    assert (gate.output, gate.metric, gate.op, gate.threshold) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "sqnr", "sqnr<", "<20", "sqnr=20", "sqnr==20", "sqnr!=2", "20>sqnr", "sqnr<twenty", "sqnr<nan", "sqnr<inf",
+     "sqnr<20 and top1<1", "sqnr<2 0", "sqnr<0x10"],
+)  # fmt: skip
+def test_what_is_no_gate_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("sqrn<20", "sqnr"), ("cosin<1", "cosine"), ("acuracy<1", "accuracy")]
+)
+def test_a_misspelt_metric_gets_a_hint(wrong: str, right: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(wrong)
+    assert right in caught.value.hint
+
+
+def test_a_metric_like_no_other_gets_the_list() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("zzz<1")
+    assert all(m in caught.value.hint for m in METRICS)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "accuracy_drop", "speedup", "size"])
+def test_metrics_of_the_whole_model_have_no_output(metric: str) -> None:
+    with pytest.raises(UsageError, match="whole model"):
+        parse(f"logits:{metric}<1")
+
+
+def test_a_gate_on_an_output_that_is_not_there_is_a_usage_error() -> None:
+    with pytest.raises(UsageError) as caught:
+        judge([parse("logit:sqnr<20")], verdict(GOOD))
+    assert "logits" in caught.value.hint
+
+
+JUDGED = {
+    "sqnr<20": False,
+    "sqnr<20.1": True,
+    "sqnr<=20": True,
+    "sqnr>20": False,
+    "sqnr>=20": True,
+    "logits:sqnr<25": False,
+    "boxes:sqnr<25": True,
+    "max_error>1": True,
+    "logits:max_error>1": False,
+    "top1<0.6": True,
+    "logits:top1<0.6": False,
+    "unequal>0": False,
+    "nonfinite>0": False,
+    "speedup<1": False,
+    "speedup<2.5": True,
+    "size>0.3": False,
+    "accuracy<0.9": False,
+    "accuracy_drop>0.02": False,
+    "accuracy_drop>0.005": True,
+}
+
+
+@pytest.mark.parametrize(("text", "failed"), JUDGED.items(), ids=JUDGED)
+def test_a_gate_fails_when_its_expression_holds_for_the_worst_output(text: str, failed: bool) -> None:
+    (result,) = judge([parse(text)], verdict(GOOD, BOXES, accuracy=Accuracy(0.95, 0.94, 100)))
+    assert result.failed is failed
+    assert text in result.why
+
+
+BOTH = [f"{m}{op}" for m in METRICS for op in ("<-1e30", ">1e30")]
+
+
+@pytest.mark.parametrize("text", BOTH)
+def test_a_gate_without_anything_to_judge_fails_in_either_direction(text: str) -> None:
+    (result,) = judge([parse(text)], Verdict())
+    assert result.failed
+    assert math.isnan(result.value)
+    assert "nothing to judge" in result.why
+
+
+PER_OUTPUT = sorted(m for m, row in METRICS.items() if row.of_output is not None)
+MEASURES = ("sqnr", "sqnr_worst", "cosine", "relative_l2", "max_error", "mean_error", "top1")
+NANS = replace(GOOD, **dict.fromkeys(MEASURES, math.nan))
+
+
+@pytest.mark.parametrize("scope", ["", "logits:"], ids=["model", "output"])
+@pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
+@pytest.mark.parametrize("op", ["<-1e30", ">1e30"])
+def test_nan_fails(metric: str, scope: str, op: str) -> None:
+    (result,) = judge([parse(f"{scope}{metric}{op}")], verdict(BOXES, NANS))
+    assert result.failed
+
+
+@pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
+def test_float_measures_of_an_output_of_integers_pass_nothing(metric: str) -> None:
+    """Every label differs: no error, no cosine of such an output means that all is well."""
+    from qtool.numerics import metrics
+    from qtool.numerics.metrics import compare_arrays
+    from qtool.validate.compare import _output
+
+    sums = compare_arrays(np.arange(6), np.arange(6) + 1)
+    labels = _output("label", sums, (math.inf, ""), True)
+    assert labels.unequal == 6, metrics
+    for op in ("<-1e30", ">1e30"):
+        (result,) = judge([parse(f"label:{metric}{op}")], verdict(GOOD, labels))
+        assert result.failed, f"label:{metric}{op} passed with {result.value}"
+
+
+@pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
+@pytest.mark.parametrize("scope", ["", "logits:"], ids=["model", "output"])
+def test_an_output_that_was_always_empty_passes_nothing(metric: str, scope: str) -> None:
+    from qtool.numerics.metrics import Sums
+    from qtool.validate.compare import _output
+
+    empty = _output("logits", Sums(), (math.inf, ""), False)
+    for op in ("<-1e30", ">1e30"):
+        (result,) = judge([parse(f"{scope}{metric}{op}")], verdict(empty))
+        assert result.failed, f"{scope}{metric}{op} passed with {result.value}"
+
+
+def test_exact_outputs_do_not_count_in_the_floats_of_a_model() -> None:
+    labels = replace(GOOD, name="label", exact=True, unequal=3, sqnr=math.nan)
+    results = judge([parse("sqnr<29"), parse("unequal>2"), parse("label:unequal>3")], verdict(GOOD, labels))
+    assert [r.failed for r in results] == [False, True, False]
+
+
+def test_outputs_without_rows_are_left_out_of_top1() -> None:
+    scalar = replace(GOOD, name="score", rows=0, top1=math.nan)
+    (result,) = judge([parse("top1<0.9")], verdict(GOOD, scalar))
+    assert not result.failed
+    (alone,) = judge([parse("top1<0.9")], verdict(scalar))
+    assert alone.failed
+
+
+def test_exact_models_pass_their_floor() -> None:
+    (result,) = judge([parse("sqnr<20")], verdict(replace(GOOD, sqnr=math.inf)))
+    assert not result.failed
+
+
+def test_every_metric_is_in_the_help_of_the_command_line() -> None:
+    from click.testing import CliRunner
+
+    from qtool.cli.main import cli
+
+    for command in ("quantize", "compare"):
+        text = CliRunner().invoke(cli, [command, "--help"]).output
+        assert all(metric in text for metric in METRICS)

@@ -1,0 +1,113 @@
+"""Labels: how they are read, and what a model predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtool.data.memory import InMemory
+from qtool.errors import DataError
+from qtool.session import Session
+from qtool.validate.compare import compare
+from qtool.validate.labels import label_of, predict, read_labels
+from tests.graphs import node
+from tests.plan.build import model
+
+
+def write(path: Path, document: object) -> Path:
+    path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    return path
+
+
+def test_labels_are_classes_by_file_name_or_stem(tmp_path: Path) -> None:
+    labels = read_labels(write(tmp_path / "l.json", {"_classes": ["cat", "dog"], "0.npz": 3, "1": [1, 2]}))
+    assert set(labels) == {"0.npz", "1"}
+    assert label_of(labels, "0.npz") == 3
+    assert np.array_equal(label_of(labels, "1.npz"), [1, 2])  # type: ignore[arg-type]
+    assert label_of(labels, "2.npz") is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{",
+        "[]",
+        "3",
+        {"a": "cat"},
+        {"a": 1.5},
+        {"a": None},
+        {"a": True},
+        {"a": []},
+        {"a": [1, "x"]},
+        {"a": {"b": 1}},
+        "\ud800",
+    ],
+    ids=repr,
+)
+def test_what_is_no_label_is_a_data_error(tmp_path: Path, document: object) -> None:
+    path = tmp_path / "l.json"
+    if document == "\ud800":
+        path.write_bytes(b"\xff\xfe")
+    else:
+        write(path, document)
+    with pytest.raises(DataError, match=r"l\.json"):
+        read_labels(path)
+
+
+def test_missing_labels_are_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="do not exist"):
+        read_labels(tmp_path / "none.json")
+
+
+SCORES = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)
+PREDICTIONS = {
+    "scores": ([SCORES], [0, 1], [1, 0]),
+    "one row": ([SCORES[:1]], [1], [1]),
+    "a vector": ([SCORES[0]], [1], [1]),
+    "integers first": ([np.array([1, 0]), SCORES], [0, 0], [1, 0]),
+    "the output that fits": ([np.zeros((3, 4), np.float32), SCORES], [0, 0], [1, 0]),
+    "none fits": ([np.zeros((3, 4), np.float32)], [0, 0], None),
+    "one column": ([np.zeros((2, 1), np.float32)], [0, 0], None),
+}
+
+
+@pytest.mark.parametrize(("outputs", "label", "wanted"), PREDICTIONS.values(), ids=PREDICTIONS)
+def test_a_model_predicts_integers_or_the_largest_score(
+    outputs: list[np.ndarray], label: list[int], wanted: list[int] | None
+) -> None:
+    found = predict(outputs, np.array(label))
+    assert (None if found is None else found.tolist()) == wanted
+
+
+def classifier(shift: list[float]) -> Session:
+    proto = model([node("Add", ["x", "c"], ["y"])], {"x": [1, 3]}, ["y"], {"c": np.array(shift, np.float32)})
+    return Session(proto.SerializeToString(), threads=1)
+
+
+ROWS = [{"x": np.eye(3, dtype=np.float32)[[i]]} for i in (0, 1, 2, 0)]
+
+
+def test_accuracy_of_both_models_is_counted_over_the_labelled_samples() -> None:
+    labels = {str(i): np.array([c]) for i, c in enumerate([0, 1, 1])}
+    biased = classifier([5, 0, 0])
+    found = compare(classifier([0, 0, 0]), biased, InMemory(ROWS, 4), labels).accuracy
+    assert found is not None
+    assert (found.fp32, found.quantized, found.labels) == pytest.approx((2 / 3, 1 / 3, 3))
+    assert found.drop == pytest.approx(1 / 3)
+
+
+def test_labels_for_none_of_the_samples_are_an_error() -> None:
+    with pytest.raises(DataError, match="no sample has a label"):
+        compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4), {"other": np.array([1])})
+
+
+def test_labels_that_no_output_predicts_are_an_error() -> None:
+    with pytest.raises(DataError, match="no output predicts"):
+        compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4), {"0": np.array([1, 2])})
+
+
+def test_without_labels_there_is_no_accuracy() -> None:
+    assert compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4)).accuracy is None

@@ -35,6 +35,11 @@ class View:
         return node.graph is not self.model.graph
 
 
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether a node is one of these ops of the standard domain."""
+    return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx")
+
+
 def op_key(node: ir.Node) -> str:
     """`Conv` for the standard domain, `domain::Op` for any other."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"

@@ -33,12 +33,20 @@ LARGEST_SCALE = 2.0**60
 _BIAS_LIMIT = 2.0**30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QParams:
     """scale [] or [C] float32 and zero_point of the same shape, as int64 here and cast on writing."""
 
     scale: F32
     zero_point: NDArray[np.int64]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, QParams):
+            return NotImplemented
+        return np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+
+    def __hash__(self) -> int:
+        return hash((self.scale.tobytes(), self.zero_point.tobytes()))
 
 
 def asymmetric(lo: float, hi: float, qtype: QType) -> QParams:

@@ -69,7 +69,7 @@ def _activations(view: View, placed: Placed) -> list[Site]:
             name = value.name or ""
             order.setdefault(name, value)
             uses.setdefault(name, []).append((node.name or "", index))
-        made = [] if not placed.quantizes_output(node) or placed.epilogue_of(node) else node.outputs
+        made = [] if not placed.quantizes_output(node) or placed.epilogue_of(node) else _floats(node)
         for value in made:
             order.setdefault(value.name or "", value)
             everywhere.add(value.name or "")
@@ -83,10 +83,15 @@ def _activations(view: View, placed: Placed) -> list[Site]:
             spec,
             group=groups.of(name),
             bounds=_bounds(value),
-            guard=name not in everywhere and needs_guard(value, placed),
+            guard=name not in everywhere and needs_guard(value, uses[name], placed),
         )
         for name, value in order.items()
     ]
+
+
+def _floats(node: ir.Node) -> list[ir.Value]:
+    """The outputs that hold floats; a MaxPool may have indices, too."""
+    return [v for v in node.outputs if v.name and v.dtype in (None, ir.DataType.FLOAT)]
 
 
 def _is_epilogue(placed: Placed, node: ir.Node) -> bool:
@@ -155,7 +160,7 @@ def _biases(candidate: Candidate, target: Target) -> list[Site]:
     source, weight = node.inputs[0], node.inputs[1]
     if source is None or weight is None or float_constant(weight) is None:
         return []
-    scale_from = (source.name or "", weight.name or "")
+    scale_from = (source.name or "", node.name or "")
     int32 = TensorSpec(INT32, PerChannel(0), symmetric=True)
     if rule.bias is not None:
         bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None

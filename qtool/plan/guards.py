@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from qtool.graph.view import constant, float_constant, sole_consumer
+from qtool.plan.model import Use
 from qtool.plan.place import Placed
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 
@@ -12,19 +15,20 @@ from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 _LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
 
 
-def needs_guard(value: ir.Value, placed: Placed) -> bool:
+def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed) -> bool:
     """Whether a Q on a value that is made in float would set the runtime's own quantization off.
 
     Two of its optimizers do it (seen in 1.31): WeightBiasQuantization quantizes, per tensor and
     without being asked, a float Conv, Gemm or MatMul that stands between a DQ and a Q; and
     QDQPropagation pulls the Q up through a float MaxPool, which then runs in int8, many times slower.
-    Each needs every value on the way to have one reader only.
+    Each needs every value on the way to have one reader only: for the value itself that will be the Q,
+    when all its readers (`uses`) go on behind it.
     """
-    if not placed.target.onnxruntime:
+    if not placed.target.onnxruntime or value.is_graph_output() or len(value.uses()) > len(uses):
         return False
     while True:
         producer = value.producer()
-        if producer is None or producer.name in placed.int8 or sole_consumer(value) is None:
+        if producer is None or producer.name in placed.int8:
             return False
         if producer.op_type in ("MaxPool", "GlobalMaxPool"):
             return True
@@ -39,6 +43,6 @@ def needs_guard(value: ir.Value, placed: Placed) -> bool:
         if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
             return False
         computed = [v for v in producer.inputs if v is not None and constant(v) is None]
-        if len(computed) != 1:
+        if len(computed) != 1 or sole_consumer(computed[0]) is None:
             return False
         value = computed[0]

@@ -41,7 +41,7 @@ class Site:
         group: activation sites of one group share one scale (pass-through ops).
         bounds: what the range may not exceed, from the op that makes the value.
         guard: the runtime must be kept from moving this Q, or from quantizing what precedes it.
-        scale_from: for a bias, the values whose scales it multiplies: (input, weight).
+        scale_from: for a bias, whose scales it multiplies: (input value, node that reads the weight).
         qparams: None until resolved.
     """
 

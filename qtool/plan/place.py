@@ -114,6 +114,10 @@ def _holds(placed: Placed, candidate: Candidate) -> bool:
     """Whether a node's claim to int8 stands, given the other labels."""
     if candidate.placement.worth is Worth.ALWAYS:
         return True
+    source = candidate.node.inputs[0]
+    producer = source.producer() if source is not None else None
+    if producer is not None and placed.epilogue_of(producer) is candidate.node:
+        return True
     here = [placed.arrives_in_int8(value) for _, value in data_inputs(candidate.node, candidate.rule)]
     # An Add whose other operand has to be quantized for it still saves a DQ and a Q; a pass-through
     # with one float input would have to share that input's scale.
@@ -141,4 +145,5 @@ def _computes_floats(node: ir.Node) -> bool:
         return False
     if all(constant(v) is not None for v in node.inputs if v is not None):
         return False
-    return any(v.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE) for v in node.outputs)
+    floats = (None, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+    return any(v.dtype in floats for v in node.outputs if v.name)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, bias_scale_floor, weight_qparams
 from qtool.numerics.quantize import quantize_bias
 from qtool.plan.model import Kind, Plan, Site
+from qtool.tables.qtypes import TensorSpec
+
+_WEIGHTS = (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
 
 
 def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
@@ -20,14 +24,12 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
         KeyError: a planned activation has no range; `unfit.unfit_nodes` finds those beforehand.
     """
     activations = _activations(plan, ranges)
+    floors = _floors(plan, activations, view)
     weights = {
-        (s.value, s.spec.granularity): weight_qparams(
-            _array(view, s), s.spec, _floor(plan, s, activations, view)
-        )
+        (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
         for s in plan.sites
-        if s.kind in (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
+        if s.kind in _WEIGHTS
     }
-    by_value = {value: params for (value, _), params in weights.items()}
 
     def params(site: Site) -> QParams | None:
         if site.kind is Kind.LIFTED:
@@ -35,14 +37,22 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
         if site.kind is Kind.ACTIVATION:
             return activations[site.value]
         if site.kind is Kind.BIAS:
-            source, weight = site.scale_from or ("", "")
+            source, weight = _scales_of(plan, site)
+            bias = _array(view, site).reshape(-1)
             _, scale = quantize_bias(
-                _array(view, site).reshape(-1), activations[source].scale, by_value[weight].scale
+                bias, activations[source].scale, weights[weight.value, weight.spec].scale
             )
             return QParams(scale, np.zeros(scale.shape, np.int64))
-        return weights[site.value, site.spec.granularity]
+        return weights[site.value, site.spec]
 
     return replace(plan, sites=tuple(replace(s, qparams=params(s)) for s in plan.sites))
+
+
+def _scales_of(plan: Plan, bias: Site) -> tuple[str, Site]:
+    """The input value and the weight's site whose scales a bias multiplies."""
+    source, node = bias.scale_from or ("", "")
+    readers = (s for s in plan.sites if s.kind is Kind.WEIGHT and s.uses and (node, 1) in s.uses)
+    return source, next(readers)
 
 
 def _activations(plan: Plan, ranges: Ranges) -> dict[str, QParams]:
@@ -57,14 +67,19 @@ def _activations(plan: Plan, ranges: Ranges) -> dict[str, QParams]:
     return {s.value: activation_qparams(shared[s.group].lo, shared[s.group].hi, s.spec) for s in sites}
 
 
-def _floor(plan: Plan, site: Site, activations: dict[str, QParams], view: View) -> np.ndarray | None:
-    """The least scale at which every bias that goes with a weight still fits int32."""
-    floors = [
-        bias_scale_floor(_array(view, bias).reshape(-1), activations[bias.scale_from[0]].scale)
-        for bias in plan.sites
-        if bias.kind is Kind.BIAS and bias.scale_from is not None and bias.scale_from[1] == site.value
-    ]
-    return np.maximum.reduce(floors) if site.kind is Kind.WEIGHT and floors else None
+def _floors(
+    plan: Plan, activations: dict[str, QParams], view: View
+) -> dict[tuple[str, TensorSpec], NDArray[np.float64]]:
+    """For each weight, the least scales [C] at which every bias that goes with it fits int32."""
+    floors: dict[tuple[str, TensorSpec], NDArray[np.float64]] = {}
+    for bias in plan.sites:
+        if bias.kind is not Kind.BIAS:
+            continue
+        source, weight = _scales_of(plan, bias)
+        floor = bias_scale_floor(_array(view, bias).reshape(-1), activations[source].scale)
+        key = weight.value, weight.spec
+        floors[key] = np.maximum(floors.get(key, floor), floor)
+    return floors
 
 
 def _array(view: View, site: Site) -> np.ndarray:

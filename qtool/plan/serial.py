@@ -88,7 +88,7 @@ def from_json(text: str, name: str) -> Plan:
             sites=tuple(_read_site(s) for s in document["sites"]),
             skips=tuple(Skip(**s) for s in document["skips"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
 
 
@@ -102,7 +102,7 @@ def _site(site: Site) -> dict[str, Any]:
         "granularity": _granularity(site.spec.granularity),
         "symmetric": site.spec.symmetric,
         "group": site.group,
-        "bounds": [str(b) for b in site.bounds],
+        "bounds": [str(float(b)) for b in site.bounds],
         "guard": site.guard,
         "scale_from": None if site.scale_from is None else list(site.scale_from),
         "scale": None if params is None else _array(params.scale, "<f4"),
@@ -114,7 +114,10 @@ def _read_site(d: dict[str, Any]) -> Site:
     params = None
     if d["scale"] is not None:
         scale = np.asarray(_read_array(d["scale"], "<f4"), np.float32)
-        params = QParams(scale, np.asarray(_read_array(d["zero_point"], "<i4"), np.int64))
+        zero = np.asarray(_read_array(d["zero_point"], "<i4"), np.int64)
+        if not (np.isfinite(scale).all() and (scale > 0).all() and zero.shape == scale.shape):
+            raise ValueError(f"'{d['value']}' has a scale that is not finite and positive")
+        params = QParams(scale, zero)
     lo, hi = d["bounds"]
     return Site(
         value=d["value"],

@@ -17,7 +17,7 @@ from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import quantize, spread, unfold
 from qtool.plan.model import Form, Kind, Plan, Site
-from qtool.rewrite.recurrent import fuse_lstm
+from qtool.rewrite.recurrent import Fused, fuse_lstm
 from qtool.tables.qtypes import PerBlock, PerChannel
 
 # Below every finite activation that matters: Max(x, this) changes nothing, and no optimizer sees through it.
@@ -56,12 +56,12 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
                 _write_lifted(writer, site)
             case Kind.FUSED:
                 pass  # written whole, below
+    fused = {s.value: s for s in plan.sites if s.kind is Kind.FUSED}
+    made: dict[str, Fused] = {}
     for name, form in plan.forms.items():
         if form is Form.DYNAMIC:
-            node = writer.view.node_by_name[name]
-            fuse_lstm(node, {s.value: s for s in plan.sites if s.kind is Kind.FUSED}, writer.namer)
-    if any(form is Form.DYNAMIC for form in plan.forms.values()):
-        clone.opset_imports["com.microsoft"] = 1
+            fuse_lstm(writer.view.node_by_name[name], fused, writer.namer, made)
+            clone.opset_imports["com.microsoft"] = 1
     _drop_unused_initializers(clone)
     return clone
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, add_initializer, new_node, owner
 from qtool.graph.view import float_constant
@@ -18,13 +19,17 @@ from qtool.plan.model import Site
 _DROPPED_ATTRIBUTES = frozenset({"layout"})
 _INPUTS_BEFORE_SCALES = 8
 
+Fused = tuple[ir.Value, ir.Value, ir.Value]
 
-def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer) -> None:
+
+def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer, made: dict[str, Fused]) -> None:
     """Replace an LSTM by its fused dynamic form.
 
     Args:
         node: the LSTM, with constant W [D, 4H, I] and R [D, 4H, H].
         sites: the FUSED sites by value name; scales [D, 4H].
+        namer: free names.
+        made: what other LSTMs have made of a weight that this one may share; added to.
     """
     inputs: list[ir.Value | None] = list(node.inputs) + [None] * (_INPUTS_BEFORE_SCALES - len(node.inputs))
     scales: list[ir.Value | None] = []
@@ -33,15 +38,11 @@ def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer) -> None:
         array = float_constant(value)
         if value is None or array is None:
             raise KeyError(f"LSTM '{node.name}' has no constant weight at input {index}")
-        site = sites[value.name or ""]
-        if site.qparams is None:
-            raise KeyError(f"site '{site.value}' is not resolved")
-        q = quantize(array, site.qparams, site.spec.qtype, site.spec.granularity)
-        graph, name = owner(value), site.value
-        inputs[index] = add_initializer(graph, namer(f"{name}_quantized"), q.transpose(0, 2, 1))
-        scales.append(add_initializer(graph, namer(f"{name}_scale"), site.qparams.scale))
-        zeros = np.zeros(site.qparams.scale.shape, q.dtype)
-        scales.append(add_initializer(graph, namer(f"{name}_zero_point"), zeros))
+        name = value.name or ""
+        if name not in made:
+            made[name] = _initializers(owner(value), sites[name], array, namer)
+        inputs[index] = made[name][0]
+        scales += made[name][1:]
     fused = new_node(
         "DynamicQuantizeLSTM",
         [*inputs, *scales],
@@ -61,3 +62,16 @@ def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer) -> None:
         old.name = namer(f"{known_as}_float") if known_as else known_as
         new.name = known_as
     graph_of_node.remove(node, safe=True)
+
+
+def _initializers(graph: ir.Graph, site: Site, array: NDArray[np.float32], namer: Namer) -> Fused:
+    """A weight [D, R, C] as integers [D, C, R], its scale and its zero_point [D, R]."""
+    if site.qparams is None:
+        raise KeyError(f"site '{site.value}' is not resolved")
+    q = quantize(array, site.qparams, site.spec.qtype, site.spec.granularity)
+    zeros = np.zeros(site.qparams.scale.shape, q.dtype)
+    return (
+        add_initializer(graph, namer(f"{site.value}_quantized"), q.transpose(0, 2, 1)),
+        add_initializer(graph, namer(f"{site.value}_scale"), site.qparams.scale),
+        add_initializer(graph, namer(f"{site.value}_zero_point"), zeros),
+    )

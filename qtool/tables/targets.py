@@ -137,7 +137,7 @@ TARGETS: dict[str, Target] = {
             otherwise=ALWAYS,
             linear_output=True,
             placements={
-                **{row.op_type: INSIDE for row in OPS.values() if row.role is Role.PASS},
+                **{r.op_type: INSIDE for r in OPS.values() if r.role in (Role.PASS, Role.EPILOGUE)},
                 "Mul/square": _never("a square needs twice the bits of what is squared"),
                 "Sub": _never("a difference of near equals keeps none of their 8 bits"),
                 "ReduceSum": _never("a sum's range is far wider than its terms'"),

@@ -73,7 +73,7 @@ def test_samples_of_different_shapes_mix() -> None:
 def test_graph_inputs_can_be_observed_with_and_without_others(values: list[str]) -> None:
     made = samples(4, x=(2, 4))
     ranges = calibrate(ir.from_proto(net()), values, open_source(made))
-    assert list(sorted(ranges)) == sorted(values)
+    assert sorted(ranges) == sorted(values)
     everything = np.concatenate([s["x"].reshape(-1) for s in made])
     assert (ranges["x"].lo, ranges["x"].hi) == (everything.min(), everything.max())
 

@@ -71,8 +71,8 @@ def test_1_nothing_quantized_where_something_must_be(place: Workplace, tmp_path:
 
 MISTAKES = {
     # name: (code, words, what the message says, what the hint says)
-    "no command": (2, ["quantise"], "quantise", "quantize"),
-    "unknown option": (2, ["quantize", "{model}", "--calibrate", "{calib}"], "--calibrate", "--calib"),
+    "no command": (2, ["quantise"], "quantise", "qtool --help"),
+    "unknown option": (2, ["quantize", "{model}", "--calibrate", "{calib}"], "--calibrate", "qtool quantize --help"),
     "no output": (2, ["quantize", "{model}", "--calib", "{calib}"], "no output", "-o"),
     "no samples": (2, ["quantize", "{model}", "-o", "{out}"], "needs samples", "--calib"),
     "unknown target": (2, ["quantize", "{model}", "-o", "{out}", "--target", "gpu"], "gpu", ""),

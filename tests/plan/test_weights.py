@@ -76,7 +76,7 @@ def test_a_bias_lies_at_exactly_the_product_of_its_scales(case: str, target: str
     done = settled(row.build(), row.samples(), target)
     plan, nodes = done.plan, done.ready.view.node_by_name
     activations = sites(plan, Kind.ACTIVATION)
-    weighted = {(u, s.value): s for s in plan.sites if s.kind is Kind.WEIGHT for u in s.uses or ()}
+    weighted = {u: s for s in plan.sites if s.kind is Kind.WEIGHT for u in s.uses or ()}
     for bias in (s for s in plan.sites if s.kind is Kind.BIAS):
         assert bias.scale_from is not None
         assert bias.qparams is not None
@@ -84,7 +84,8 @@ def test_a_bias_lies_at_exactly_the_product_of_its_scales(case: str, target: str
         user = nodes[bias.uses[0][0]]
         if user.op_type == "Add":
             user = next(v.producer() for v in user.inputs if v is not None and v.producer() is not None)
-        source, weight = activations[bias.scale_from[0]], weighted[(user.name, 1), bias.scale_from[1]]
+        assert bias.scale_from[1] == user.name
+        source, weight = activations[bias.scale_from[0]], weighted[user.name, 1]
         assert source.qparams is not None
         assert weight.qparams is not None
         wanted = np.float32(source.qparams.scale) * weight.qparams.scale.astype(np.float32)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer
 from qtool.graph.prepare.channels import output_channels, rescale_channels
-from qtool.graph.view import float_constant, sole_consumer
+from qtool.graph.view import float_constant, is_op, sole_consumer
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -18,11 +18,11 @@ def fold_affine(model: ir.Model) -> str:
     namer = Namer(model)
     folded = 0
     for node in list(model.graph.all_nodes()):
-        if node.op_type not in ("Add", "Mul") or node.domain not in ("", "ai.onnx"):
+        if not is_op(node, "Add", "Mul"):
             continue
         for data, other in (node.inputs, tuple(reversed(node.inputs))):
             producer = data.producer() if data is not None else None
-            if data is None or producer is None or producer.op_type not in _CONVOLUTIONS:
+            if data is None or producer is None or not is_op(producer, *_CONVOLUTIONS):
                 continue
             if sole_consumer(data) is not node or producer.graph is not node.graph:
                 continue

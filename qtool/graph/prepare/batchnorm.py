@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer
 from qtool.graph.prepare.channels import rescale_channels
-from qtool.graph.view import attribute_float, attribute_int, float_constant, is_read, sole_consumer
+from qtool.graph.view import attribute_float, attribute_int, float_constant, is_op, is_read, sole_consumer
 
 
 def fold_batchnorm(model: ir.Model) -> str:
@@ -19,11 +19,7 @@ def fold_batchnorm(model: ir.Model) -> str:
     namer = Namer(model)
     folded = 0
     for node in list(model.graph.all_nodes()):
-        if (
-            node.op_type != "BatchNormalization"
-            or node.domain not in ("", "ai.onnx")
-            or node.inputs[0] is None
-        ):
+        if not is_op(node, "BatchNormalization") or node.inputs[0] is None:
             continue
         producer = node.inputs[0].producer()
         if producer is None or sole_consumer(node.inputs[0]) is not node:

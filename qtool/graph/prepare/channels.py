@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, add_initializer
-from qtool.graph.view import attribute_float, attribute_int, float_constant, is_vector
+from qtool.graph.view import attribute_float, attribute_int, float_constant, is_op, is_vector
 
 F64 = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
     Returns:
         whether it could be done.
     """
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or node.domain not in ("", "ai.onnx"):
+    if not is_op(node, "Conv", "ConvTranspose", "Gemm"):
         return False
     weight = float_constant(node.inputs[1])
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None

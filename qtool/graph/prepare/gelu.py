@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from qtool.graph.edit import Namer, new_node
-from qtool.graph.view import float_constant, rank
+from qtool.graph.view import float_constant, is_op, rank
 
 # Powers of two atoms -> coefficient: x^a tanh(t)^b is the key (a, b).
 Polynomial = dict[tuple[int, int], float]
@@ -33,7 +33,7 @@ def fuse_gelu(model: ir.Model) -> str:
     namer = Namer(model)
     fused = 0
     for tanh in list(model.graph.all_nodes()):
-        if tanh.op_type != "Tanh" or tanh.inputs[0] is None or tanh.graph is None:
+        if not is_op(tanh, "Tanh") or tanh.inputs[0] is None or tanh.graph is None:
             continue
         x = _input_of(tanh.inputs[0])
         result = _output_of(x, tanh.outputs[0]) if x is not None else None
@@ -77,7 +77,7 @@ def _output_of(x: ir.Value, tanh: ir.Value) -> ir.Value | None:
 def _ancestors(value: ir.Value, depth: int) -> Iterator[ir.Value]:
     """Values from which a value is computed by sums and products."""
     producer = value.producer()
-    if depth == 0 or producer is None or producer.op_type not in ("Add", "Mul", "Pow"):
+    if depth == 0 or producer is None or not is_op(producer, "Add", "Mul", "Pow"):
         return
     for source in producer.inputs:
         if source is not None and float_constant(source) is None:
@@ -99,9 +99,7 @@ def _expand(value: ir.Value | None, x: ir.Value, tanh: ir.Value | None, depth: i
         fits = array.ndim == 0 or array.ndim <= (rank(x) or 0)
         return {(0, 0): float(array.reshape(-1)[0])} if array.size == 1 and fits else None
     node = value.producer()
-    if node is None or node.domain not in ("", "ai.onnx") or len(node.inputs) != 2:
-        return None
-    if node.op_type not in ("Add", "Mul", "Pow"):
+    if node is None or not is_op(node, "Add", "Mul", "Pow") or len(node.inputs) != 2:
         return None
     a = _expand(node.inputs[0], x, tanh, depth - 1)
     b = _expand(node.inputs[1], x, tanh, depth - 1)

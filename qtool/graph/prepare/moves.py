@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from qtool.graph.edit import add_initializer
-from qtool.graph.view import constant, opset_of
+from qtool.graph.view import constant, is_op, opset_of
 from qtool.tables.ops import EXACT_ON_CONSTANTS
 
 # What a fold may add to the file: an Expand of a scalar to gigabytes stays an Expand.
@@ -22,7 +22,7 @@ def fold_moves(model: ir.Model) -> str:
     """
     folded = 0
     for node in list(model.graph.all_nodes()):
-        if node.domain not in ("", "ai.onnx") or node.op_type not in EXACT_ON_CONSTANTS:
+        if not is_op(node, *EXACT_ON_CONSTANTS):
             continue
         if len(node.outputs) != 1 or node.outputs[0].is_graph_output() or node.graph is None:
             continue

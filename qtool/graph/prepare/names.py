@@ -11,17 +11,18 @@ def unique_names(model: ir.Model) -> str:
 
     A plan speaks of nodes and values by name alone, so a name must mean one thing.
     """
-    common.NameFixPass()(model)
     taken: set[str] = set()
     counts: dict[str, int] = {}
-    nameless = 0
-    for node in model.graph.all_nodes():
-        nameless += not node.name or node.name.startswith("node_")
-        wish = node.name if node.name and not node.name.startswith("node_") else node.op_type
+    nodes = list(model.graph.all_nodes())
+    given = {node.name for node in nodes if node.name}
+    for node in nodes:
+        wish = node.name or node.op_type
         name = wish
-        while name in taken:
+        # A made-up name must not be one that the user knows, wherever that node stands.
+        while name in taken or (not node.name and name in given):
             counts[wish] = counts.get(wish, 0) + 1
             name = f"{wish}_{counts[wish]}"
         taken.add(name)
         node.name = name
+    common.NameFixPass()(model)
     return ""

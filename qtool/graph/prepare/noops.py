@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import constant, is_read
+from qtool.graph.view import constant, is_op, is_read
 
 
 def drop_noops(model: ir.Model) -> str:
@@ -24,14 +24,12 @@ def drop_noops(model: ir.Model) -> str:
 
 
 def _does_nothing(node: ir.Node) -> bool:
-    if node.domain not in ("", "ai.onnx"):
-        return False
-    if node.op_type == "Identity":
+    if is_op(node, "Identity"):
         return True
-    if node.op_type == "Dropout":
+    if is_op(node, "Dropout"):
         training = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         return len(node.inputs) < 3 or node.inputs[2] is None or (training is not None and not training.any())
-    if node.op_type == "Cast":
+    if is_op(node, "Cast"):
         source = node.inputs[0]
         to = node.attributes.get("to")
         return (

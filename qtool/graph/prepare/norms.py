@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import constant
+from qtool.graph.view import constant, is_op
 
 
 def unfuse_norms(model: ir.Model) -> str:
@@ -16,7 +16,7 @@ def unfuse_norms(model: ir.Model) -> str:
     """
     count = 0
     for node in model.graph.all_nodes():
-        if node.op_type != "Add" or node.domain not in ("", "ai.onnx"):
+        if not is_op(node, "Add"):
             continue
         readers = {use.node.op_type for use in node.outputs[0].uses()}
         normalized = "LayerNormalization" in readers or {"ReduceMean", "Sub"} <= readers

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import attribute_int, is_read
+from qtool.graph.view import attribute_int, is_op, is_read
 
 _GLOBAL = {"AveragePool": "GlobalAveragePool", "MaxPool": "GlobalMaxPool"}
+
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
 def globalize_pools(model: ir.Model) -> str:
@@ -16,7 +18,7 @@ def globalize_pools(model: ir.Model) -> str:
     """
     count = 0
     for node in model.graph.all_nodes():
-        if node.op_type not in _GLOBAL or node.domain not in ("", "ai.onnx") or not _is_global(node):
+        if not is_op(node, *_GLOBAL) or not _is_global(node):
             continue
         node.op_type = _GLOBAL[node.op_type]
         node.attributes.clear()
@@ -29,6 +31,8 @@ def _is_global(node: ir.Node) -> bool:
     kernel = node.attributes.get("kernel_shape")
     if source is None or source.shape is None or kernel is None or any(is_read(v) for v in node.outputs[1:]):
         return False
+    if source.dtype not in _FLOATS:
+        return False  # MaxPool takes integers, GlobalMaxPool does not
     spatial = list(source.shape)[2:]
     if not all(isinstance(d, int) for d in spatial) or spatial != list(kernel.as_ints()):
         return False

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, add_initializer
-from qtool.graph.view import constant, sole_consumer
+from qtool.graph.view import constant, is_op, sole_consumer
 
 
 def merge_slices(model: ir.Model) -> str:
@@ -18,9 +18,9 @@ def merge_slices(model: ir.Model) -> str:
     namer = Namer(model)
     merged = 0
     for node in list(model.graph.all_nodes()):
-        source = node.inputs[0] if node.op_type == "Slice" and node.inputs else None
+        source = node.inputs[0] if is_op(node, "Slice") else None
         first = source.producer() if source is not None else None
-        if source is None or first is None or first.op_type != "Slice" or sole_consumer(source) is not node:
+        if source is None or first is None or not is_op(first, "Slice") or sole_consumer(source) is not node:
             continue
         before, after = _parameters(first), _parameters(node)
         if before is None or after is None or set(before[2]) & set(after[2]):

@@ -9,7 +9,6 @@ import pytest
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.shapes import infer_shapes
-from tests.graphs import model, node, samples, weights
 from tests.graph.prepare.alike import (
     all_ops,
     applied,
@@ -21,6 +20,7 @@ from tests.graph.prepare.alike import (
     ops,
     subgraph,
 )
+from tests.graphs import model, node, samples, weights
 
 NOOPS = {
     "identity": [node("Identity", ["x"], ["h"])],

@@ -1,0 +1,58 @@
+"""prepare is exact: the same results to float rounding, on every model at hand."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtool.data.fit import fit
+from qtool.data.npz import NpzDirectory
+from qtool.graph.load import load
+from qtool.graph.prepare import prepare
+from qtool.graph.save import to_bytes
+from qtool.session import Session
+from tests.graphs import SAMPLE_MODELS, SHARED_MODELS
+
+FOLDERS = sorted(p.parent for root in (SAMPLE_MODELS, SHARED_MODELS) for p in root.glob("*/model.onnx"))
+SAMPLES = 6
+TOLERANCE = 1e-4  # of the largest magnitude of the output
+
+
+@pytest.mark.parametrize("onnxruntime", [False, True], ids=["standard", "onnxruntime"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_prepared_equals_original(folder: Path, onnxruntime: bool) -> None:
+    source = load(folder / "model.onnx")
+    prepared = prepare(source.model, onnxruntime=onnxruntime)
+    a = Session(folder / "model.onnx", threads=1)
+    b = Session(to_bytes(prepared.model), threads=1)
+    assert a.outputs == b.outputs
+    assert set(b.inputs) == {name for name in a.inputs if name in b.inputs}
+    data = NpzDirectory(folder / "eval")
+    for sample in islice(data.read(set(range(0, len(data), max(1, len(data) // SAMPLES)))), SAMPLES):
+        expected = a.run(fit(sample, a.inputs, a.input_dtypes, data.name))
+        got = b.run(fit(sample, b.inputs, b.input_dtypes, data.name))
+        for name, x, y in zip(a.outputs, expected, got, strict=True):
+            x, y = np.asarray(x), np.asarray(y)
+            assert (x.shape, x.dtype) == (y.shape, y.dtype), name
+            if x.dtype.kind == "f":
+                limit = TOLERANCE * np.abs(x).max(initial=0)
+                assert np.abs(x.astype(float) - y.astype(float)).max(initial=0) <= limit, (name, sample.name)
+            else:
+                np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_preparing_changes_nothing_in_its_input(folder: Path) -> None:
+    source = load(folder / "model.onnx")
+    before = to_bytes(source.model)
+    prepare(source.model, onnxruntime=True)
+    assert to_bytes(source.model) == before
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_preparing_twice_finds_nothing_left_to_do(folder: Path) -> None:
+    once = prepare(load(folder / "model.onnx").model)
+    assert prepare(once.model).notes == ()

@@ -1,0 +1,83 @@
+"""Ten models from the world, through the installed program. Only where they are at hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import pytest
+
+from qtool.session import Session
+from tests.cli.program import run
+from tests.graphs import ROOT, SHARED_MODELS
+
+pytestmark = pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason=f"{SHARED_MODELS} is absent")
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a model must hold on its eval samples: SQNR in dB of the worst output, and argmax agreement."""
+
+    sqnr: float
+    top1: float = 0.0
+
+
+FLOORS = {
+    "resnet20_cifar10": Floor(24),
+    "ultraface_rfb320": Floor(38),
+    "lprnet": Floor(24),
+    "magika": Floor(30, top1=1.0),
+    "minilm_l6_v2": Floor(14),
+    "stories260k": Floor(15),
+    "dtln1": Floor(34),
+    "silero_vad": Floor(30),
+    "mnist_opset8": Floor(30),
+    "tabular_mlp_digits": Floor(20),
+}
+
+
+def test_every_model_has_its_floor() -> None:
+    assert {p.parent.name for p in SHARED_MODELS.glob("*/model.onnx")} == FLOORS.keys()
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_defaults_hold_the_floor_on_unseen_samples(name: str, tmp_path: Path) -> None:
+    folder, out = SHARED_MODELS / name, tmp_path / "q.onnx"
+    done = run(
+        "quantize", folder / "model.onnx", "-o", out, "--calib", folder / "calib", "--data", folder / "eval", "--json",
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    onnx.checker.check_model(str(out), full_check=True)
+    original = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    constants = {t.name for t in original.initializer}
+    session = Session(out, threads=1)
+    assert list(session.inputs) == [i.name for i in original.input if i.name not in constants]
+    assert session.outputs == [o.name for o in original.output]
+    comparison = json.loads(done.stdout)["comparison"]
+    assert comparison["samples"] == len(list((folder / "eval").glob("*.npz")))
+    assert float(comparison["sqnr"]) >= FLOORS[name].sqnr
+    agreement = [float(o["top1"]) for o in comparison["outputs"] if o["rows"]]
+    assert all(a >= FLOORS[name].top1 and not math.isnan(a) for a in agreement)
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_source_knows_no_model_by_name(name: str) -> None:
+    """What works here must work for models that nobody here has seen."""
+    words = {name, name.split("_")[0]} - {"tabular", "mnist"}
+    for path in (ROOT / "qtool").rglob("*.py"):
+        text = path.read_text(encoding="utf-8").lower()
+        assert not [w for w in words if w in text], path
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_source_knows_no_node_of_a_model_by_name(name: str) -> None:
+    """Names made by an exporter, long enough to be nobody's word."""
+    graph = onnx.load(SHARED_MODELS / name / "model.onnx", load_external_data=False).graph
+    names = {n.name for n in graph.node} | {t.name for t in graph.initializer}
+    telling = {n for n in names if len(n) >= 8 and not n.isalpha()}
+    source = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "qtool").rglob("*.py"))
+    assert not [n for n in telling if n in source]

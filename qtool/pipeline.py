@@ -16,7 +16,7 @@ from pathlib import Path
 import onnx
 
 from qtool import __version__
-from qtool.calibrate.ranges import Ranges
+from qtool.calibrate.ranges import Ranges, digest
 from qtool.calibrate.runner import calibrate
 from qtool.data.fit import fit
 from qtool.data.open import Data, open_source
@@ -30,6 +30,7 @@ from qtool.graph.view import View
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
+from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan, Wishes
 from qtool.plan.resolve import resolve
 from qtool.plan.unfit import unfit_nodes
@@ -48,6 +49,9 @@ from qtool.validate.latency import Race, race
 # Timing looks at a few samples: enough for shapes to differ, few enough to be brief.
 _TIMED_SAMPLES = 4
 
+# The gates that require_quantized stands for.
+_IMPLIED: dict[bool, tuple[str, ...]] = {False: (), True: ("quantized<1",)}
+
 
 def quantize(
     model: ModelLike, output: str | Path, options: Options | None = None, progress: Progress = silent
@@ -61,22 +65,25 @@ def quantize(
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
     options = options or Options()
-    gates = [parse(text) for text in options.fail_if]
+    gates = [
+        parse(text) for text in (*options.fail_if, *(["quantized<1"] if options.require_quantized else []))
+    ]
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     job = _open(model, options)
+    check_target(Path(output), list(job.source.files), options.force)
     calib, held_out, notes = _samples(job)
-    plan, ranges = _replayed(job, options.plan) if options.plan else _settle(job, calib, progress)
+    plan, ranges = _replayed(job, options.plan) if options.plan else _settle(job, job.wish, calib, progress)
     with staged(Path(output)) as staging:
-        _write(job, staging, plan, ranges)
+        _write(job, staging, plan)
         timed = _race_staged(job, staging, held_out)
         if reason := _too_slow(job, plan, timed):
-            plan = _give_up(job, plan, ranges, reason)
-            _write(job, staging, plan, ranges)
+            plan, ranges = _settle(job, _without(job, plan, reason), calib, progress)
+            _write(job, staging, plan)
             timed = _race_staged(job, staging, held_out)
         report = _validate(job, staging, plan, timed, held_out, gates, progress)
         report = replace(report, warnings=(*notes, *_warnings(report, job.mode)))
         result = Result(report, plan, ranges)
-        if result.ok and (report.quantized_nodes or not options.require_quantized):
+        if result.ok:
             staging.commit()
     return result
 
@@ -147,6 +154,8 @@ class _Job:
 
 def _open(model: ModelLike, options: Options) -> _Job:
     """Load, check, prepare; match what was asked with the tables and the nodes."""
+    if options.plan is not None:
+        options = replace(options, mode=options.plan.mode, target=options.plan.target)
     for word, table, option in ((options.mode, MODES, "mode"), (options.target, TARGETS, "target")):
         if word not in table:
             raise UsageError(
@@ -197,17 +206,15 @@ def _replayed(job: _Job, plan: Plan) -> tuple[Plan, Ranges]:
         raise UsageError(
             f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
         )
-    nodes, values = job.view.node_by_name.keys(), job.view.values.keys()
-    if not plan.resolved or not nodes >= plan.forms.keys() or not values >= {s.value for s in plan.sites}:
-        raise UsageError("the plan does not fit: it has no scales, or names what the model lacks")
+    if problem := misfit(plan, job.view):
+        raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
     return plan, {}
 
 
-def _settle(job: _Job, calib: Samples | None, progress: Progress) -> tuple[Plan, Ranges]:
+def _settle(job: _Job, wish: Wishes, calib: Samples | None, progress: Progress) -> tuple[Plan, Ranges]:
     """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
     ranges: Ranges = {}
     asked: set[str] = set()
-    wish = job.wish
     while True:
         plan = draft(job.view, job.mode, job.target, wish, job.source.sha256)
         todo = [value for value in plan.observed if value not in asked]
@@ -222,25 +229,34 @@ def _settle(job: _Job, calib: Samples | None, progress: Progress) -> tuple[Plan,
             asked |= set(todo)
         unfit = unfit_nodes(plan, ranges, job.view, job.mode)
         if not unfit:
-            return resolve(plan, ranges, job.view), ranges
+            return _signed(job, resolve(plan, ranges, job.view), ranges), ranges
         wish = replace(wish, keep_float={**unfit, **wish.keep_float})
 
 
-def _write(job: _Job, staging: Staging, plan: Plan, ranges: Ranges) -> None:
+def _signed(job: _Job, plan: Plan, ranges: Ranges) -> Plan:
+    """The plan with what it was asked for and made from."""
+    asked, told = tuple(job.options.exclude), tuple(job.options.include)
+    return replace(plan, exclude=asked, include=told, calibration_sha256=digest(ranges) if ranges else "")
+
+
+def _write(job: _Job, staging: Staging, plan: Plan) -> None:
     model = rewrite(job.prepared.model, plan)
-    model.metadata_props.update(_recipe(job, plan, ranges))
+    model.metadata_props.update(_recipe(plan))
     staging.write(model)
 
 
-def _recipe(job: _Job, plan: Plan, ranges: Ranges) -> dict[str, str]:
-    """What made the model, for whoever finds it later: no times, no paths, no machine."""
-    asked = {"exclude": list(job.options.exclude), "include": list(job.options.include)}
+def _recipe(plan: Plan) -> dict[str, str]:
+    """What made the model, for whoever finds it later: no times, no paths, no machine.
+
+    All of it is in the plan, so that a replay writes the same.
+    """
     return {
         "qtool.version": __version__,
         "qtool.mode": plan.mode,
         "qtool.target": plan.target,
-        "qtool.options": json.dumps(asked, sort_keys=True),
-        "qtool.source_sha256": job.source.sha256,
+        "qtool.options": json.dumps({"exclude": plan.exclude, "include": plan.include}),
+        "qtool.source_sha256": plan.model_sha256,
+        "qtool.calibration_sha256": plan.calibration_sha256,
         "qtool.plan_sha256": serial.digest(plan),
     }
 
@@ -274,11 +290,10 @@ def _too_slow(job: _Job, plan: Plan, timed: Race | None) -> str:
     return f"int8 was measured at {speedup:.2f}x of FP32" if speedup < 1 else ""
 
 
-def _give_up(job: _Job, plan: Plan, ranges: Ranges, reason: str) -> Plan:
-    """The plan with only what the user insisted on in int8."""
+def _without(job: _Job, plan: Plan, reason: str) -> Wishes:
+    """The wish for what is left when int8 is given up: only what the user insisted on."""
     keep = {s.node: s.reason for s in plan.skips} | dict.fromkeys(plan.forms.keys() - job.wish.force, reason)
-    wish = Wishes(keep, job.wish.force)
-    return resolve(draft(job.view, job.mode, job.target, wish, job.source.sha256), ranges, job.view)
+    return replace(job.wish, keep_float=keep)
 
 
 def _validate(
@@ -308,7 +323,8 @@ def _validate(
         comparison=verdict,
         race=timed,
     )
-    results = judge(list(gates), Verdict(verdict, report.speedup, report.size_ratio))
+    measured = Verdict(verdict, report.speedup, report.size_ratio, report.quantized_nodes)
+    results = judge(list(gates), measured)
     return replace(report, gates=tuple(results))
 
 

@@ -101,12 +101,7 @@ def _print(report: Report, as_json: bool, quiet: bool, verbose: bool) -> None:
 
         click.echo(to_json(report))
     elif not quiet:
-        from rich.console import Console
+        from qtool.report.terminal import TableConsole, render
 
-        from qtool.report.terminal import render
-
-        console = Console(soft_wrap=False, highlight=False)
-        if not console.is_terminal:
-            console = Console(width=160, highlight=False)
-        render(report, console, verbose)
+        render(report, TableConsole(), verbose)
     sys.stdout.flush()

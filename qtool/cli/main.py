@@ -61,6 +61,9 @@ def _run() -> int:
     except BrokenPipeError:
         _drop_stdout()
         return EXIT_OK
+    except OSError as error:  # a full disk behind stdout, a file system that went away
+        _drop_stdout()
+        return _fail(f"the system refused: {error.strerror or error}", "", EnvironmentFailure.exit_code)
     except Exception as error:
         return _bug(error)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from qtool.cli.common import deliver, gate_option, output_options, progress_bar
-from qtool.errors import EXIT_GATE, UsageError
+from qtool.errors import UsageError
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
 
@@ -114,15 +114,23 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
         return deliver(dry_run(model, options).report, **show)
     if output is None:
         raise UsageError("no output", "add -o OUTPUT, or --dry-run")
+    if str(output) == "-" or str(model) == "-":
+        raise UsageError("'-' (stdin, stdout) is not supported", "name a file")
+    if given["save_plan"]:
+        _check_plan_target(given["save_plan"], model, output, given["force"])
     with progress_bar(given["quiet"]) as progress:
         result = run(model, output, options, progress)
-    if given["save_plan"]:
+    if given["save_plan"] and result.ok:
         _save_plan(given["save_plan"], result.plan)
-    code = deliver(result.report, **show)
-    if given["require_quantized"] and not result.report.quantized_nodes:
-        click.echo("gate failed: --require-quantized: no node is quantized", err=True)
-        return EXIT_GATE
-    return code
+    return deliver(result.report, **show)
+
+
+def _check_plan_target(path: Path, model: Path, output: Path, force: bool) -> None:
+    from qtool.graph.save import check_target
+
+    if path.resolve() == output.resolve():
+        raise UsageError(f"--save-plan '{path}' is the output")
+    check_target(path, [model], force)
 
 
 def _read_plan(path: Path | None) -> Any:

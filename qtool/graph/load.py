@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ class Source:
         sha256: of the file and its external data, in the order in which the model names them.
         size: bytes on disk, external data included.
         raw: the serialized model, when there is no file.
+        files: the model file and its external data.
     """
 
     model: ir.Model
@@ -32,6 +35,7 @@ class Source:
     sha256: str
     size: int
     raw: bytes = b""
+    files: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,7 +70,7 @@ def load(path: Path) -> Source:
         raise ModelError(f"{path}: invalid: {printable(str(error))}") from error
     model = from_proto(proto, str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
-    return Source(model, path, _digest(files), sum(f.stat().st_size for f in files))
+    return Source(model, path, _digest(files), sum(f.stat().st_size for f in files), files=tuple(files))
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
@@ -105,7 +109,9 @@ def from_model(proto: onnx.ModelProto) -> Source:
     except Exception as error:
         raise ModelError(f"model: invalid: {printable(str(error))}") from error
     raw = proto.SerializeToString(deterministic=True)
-    return Source(from_proto(proto), None, hashlib.sha256(raw).hexdigest(), len(raw), raw)
+    # Parsed anew: onnx-ir would share the caller's tensors, and rename them.
+    copy = onnx.load_model_from_string(raw)
+    return Source(from_proto(copy), None, hashlib.sha256(raw).hexdigest(), len(raw), raw)
 
 
 def model_size(path: Path) -> int:
@@ -167,22 +173,36 @@ def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {e.key: e.value for e in tensor.external_data}
-        files[_external_file(path, tensor.name, entries)] = None
+        files[_external_file(path, tensor, entries)] = None
     return sorted(files)
 
 
-def _external_file(path: Path, tensor: str, entries: dict[str, str]) -> Path:
-    where = f"{path}: external data of '{printable(tensor, 80)}'"
+def _external_file(path: Path, tensor: onnx.TensorProto, entries: dict[str, str]) -> Path:
+    where = f"{path}: external data of '{printable(tensor.name, 80)}'"
     location = Path(entries.get("location", ""))
     if location.is_absolute() or ".." in location.parts or not location.parts:
         raise ModelError(f"{where} lies outside the model's folder", "copy the real file beside the model")
     file = path.parent / location
     if file.is_symlink() or not file.is_file():
         raise ModelError(f"{where}: '{printable(str(location))}' is missing, or no regular file there")
-    offset, length = (entries.get(key, "0") for key in ("offset", "length"))
-    if not (offset.isdigit() and length.isdigit()) or int(offset) + int(length) > file.stat().st_size:
+    offset, length = (entries.get(key, "") or "0" for key in ("offset", "length"))
+    if not all(re.fullmatch("[0-9]{1,18}", number) for number in (offset, length)):
+        raise ModelError(f"{where} has an offset or length that is no number")
+    wanted = _tensor_bytes(tensor)
+    if "length" in entries and wanted is not None and int(length) != wanted:
+        raise ModelError(f"{where} has a length of {int(length):,} bytes; the tensor takes {wanted:,}")
+    if int(offset) + max(int(length), wanted or 0) > file.stat().st_size:
         raise ModelError(f"{where}: '{printable(str(location))}' is too short", "a truncated download?")
     return file
+
+
+def _tensor_bytes(tensor: onnx.TensorProto) -> int | None:
+    """The bytes that a tensor's data takes; None for types that have no fixed width."""
+    try:
+        dtype = ir.DataType(tensor.data_type)
+        return int(math.ceil(math.prod(tensor.dims) * dtype.bitwidth / 8))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _digest(files: list[Path]) -> str:

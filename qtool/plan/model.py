@@ -75,6 +75,8 @@ class Plan:
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
         skips: every quantizable node left in float.
+        exclude, include: what was asked for.
+        calibration_sha256: of the ranges behind the scales; '' when there were none.
     """
 
     mode: str
@@ -83,6 +85,9 @@ class Plan:
     forms: dict[str, Form]
     sites: tuple[Site, ...]
     skips: tuple[Skip, ...]
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    calibration_sha256: str = ""
 
     @property
     def observed(self) -> tuple[str, ...]:

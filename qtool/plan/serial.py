@@ -1,6 +1,7 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
-    {"schema": "qtool.plan/1", "mode", "target", "model_sha256",
+    {"schema": "qtool.plan/1", "mode", "target", "model_sha256", "calibration_sha256",
+     "exclude": [pattern], "include": [pattern],
      "forms": {node: form},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
                 "group", "bounds", "guard", "scale_from", "scale", "zero_point"}],
@@ -51,6 +52,9 @@ def to_json(plan: Plan) -> str:
         "mode": plan.mode,
         "target": plan.target,
         "model_sha256": plan.model_sha256,
+        "calibration_sha256": plan.calibration_sha256,
+        "exclude": list(plan.exclude),
+        "include": list(plan.include),
         "forms": {name: form.value for name, form in plan.forms.items()},
         "sites": [_site(s) for s in plan.sites],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
@@ -87,8 +91,11 @@ def from_json(text: str, name: str) -> Plan:
             forms={k: Form(v) for k, v in document["forms"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             skips=tuple(Skip(**s) for s in document["skips"]),
+            exclude=tuple(map(str, document["exclude"])),
+            include=tuple(map(str, document["include"])),
+            calibration_sha256=str(document["calibration_sha256"]),
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
 
 
@@ -158,4 +165,5 @@ def _array(array: np.ndarray, dtype: str) -> Any:
 def _read_array(value: Any, dtype: str) -> np.ndarray:
     if isinstance(value, dict):
         return np.frombuffer(base64.b64decode(value["base64"]), dtype).reshape(value["shape"])
-    return np.asarray(value, dtype)
+    with np.errstate(over="raise"):
+        return np.asarray(value, dtype)

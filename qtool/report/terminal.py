@@ -5,91 +5,101 @@ from __future__ import annotations
 import math
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from qtool.errors import printable
-from qtool.report.model import Report
-from qtool.validate.compare import OutputMetrics
+from qtool.report.model import CoverageRow, Report
+from qtool.validate.compare import Comparison, OutputMetrics
+from qtool.validate.latency import Race
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12
+_NO_FORM = "no quantized form"
+
+
+class TableConsole(Console):
+    """stdout: as wide as the terminal, or wide where there is none; a reader that left is an error."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
+        if not self.is_terminal:
+            self.width = 160
+
+    def on_broken_pipe(self) -> None:
+        """rich would exit with 1 here, whatever the verdict."""
+        raise BrokenPipeError
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Foreign text: no markup, no emoji codes, no control characters."""
+    return Text(printable(text), style=style)
 
 
 def render(report: Report, console: Console, verbose: bool = False) -> None:
-    """Print the report: coverage, then the verdict, then what to know before shipping."""
+    """Print the report: coverage, then the verdict, then the figures that matter most."""
     if report.coverage:
-        _coverage(report, console, verbose)
+        console.print(_coverage(report, verbose), Text(), sep="\n")
     if report.comparison is not None:
-        _outputs(report, console)
-    _summary(report, console)
+        console.print(_outputs(report.comparison), Text(), sep="\n")
+    console.print(_summary(report))
     if verbose:
         for note in report.prepared:
-            console.print(f"prepared: {escape(note)}", style="dim")
+            console.print(plain(f"prepared: {note}", "dim"))
         for skip in report.skips:
-            console.print(
-                f"float: {escape(printable(skip.node))} ({skip.op}): {escape(skip.reason)}", style="dim"
-            )
+            console.print(plain(f"float: {skip.node} ({skip.op}): {skip.reason}", "dim"))
 
 
-def _coverage(report: Report, console: Console, verbose: bool) -> None:
-    table = Table(title="What became of each op", title_justify="left", box=None, pad_edge=False)
-    table.add_column("op")
-    for column in ("int8", "int8 at run time", "float, stored int8", "float"):
-        table.add_column(column, justify="right")
+def _table(title: str, *columns: str) -> Table:
+    """A bare table whose first column is text and whose others are numbers."""
+    table = Table(title=plain(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def _coverage(report: Report, verbose: bool) -> Table:
+    table = _table("What became of each op", "op", "int8", "int8 at run time", "float, stored int8", "float")
     table.add_column("why not int8", overflow="fold")
-    quiet = 0
+    others = 0
     for row in report.coverage:
-        if (
-            not verbose
-            and not row.int8 + row.dynamic + row.stored
-            and set(row.reasons) == {"no quantized form"}
-        ):
-            quiet += row.floats
+        if not verbose and row.floats == row.total and set(row.reasons) == {_NO_FORM}:
+            others += row.total
             continue
-        reasons = list(row.reasons.items())
-        text = "; ".join(
-            f"{escape(printable(r))} ({n})" if len(reasons) > 1 else escape(printable(r))
-            for r, n in reasons[:_MOST_REASONS]
-        )
-        if len(reasons) > _MOST_REASONS:
-            text += f"; and {len(reasons) - _MOST_REASONS} more (-v)"
         cells = [str(n) if n else "" for n in (row.int8, row.dynamic, row.stored, row.floats)]
-        table.add_row(escape(printable(row.op)), *cells, text)
-    if quiet:
-        table.add_row("others", "", "", "", str(quiet), "no quantized form")
-    console.print(table)
-    console.print()
+        table.add_row(plain(row.op), *cells, plain(_reasons(row)))
+    if others:
+        table.add_row("others", "", "", "", str(others), _NO_FORM)
+    return table
 
 
-def _outputs(report: Report, console: Console) -> None:
-    comparison = report.comparison
-    if comparison is None:
-        return
-    table = Table(
-        title=f"Against FP32 on {comparison.samples} samples of {escape(printable(comparison.data))}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("output")
-    for column in ("SQNR dB", "worst sample dB", "cosine", "max error", "mean error", "top-1 agreement"):
-        table.add_column(column, justify="right")
+def _reasons(row: CoverageRow) -> str:
+    """The commonest reasons, with how many nodes each when there is more than one."""
+    reasons = list(row.reasons.items())
+    if len(reasons) == 1:
+        return reasons[0][0]
+    shown = [f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS]]
+    if len(reasons) > _MOST_REASONS:
+        shown.append(f"and {len(reasons) - _MOST_REASONS} more (-v)")
+    return "; ".join(shown)
+
+
+def _outputs(comparison: Comparison) -> Table:
+    columns = ("output", "SQNR dB", "worst sample dB", "cosine", "max error", "mean error", "top-1 agreement")
+    table = _table(f"Against FP32 on {comparison.samples} samples of {comparison.data}", *columns)
     for output in comparison.outputs[:_MOST_OUTPUTS]:
-        table.add_row(escape(printable(output.name)), *_cells(output))
+        table.add_row(plain(output.name), *map(plain, _measures(output)))
     if len(comparison.outputs) > _MOST_OUTPUTS:
         table.add_row(f"and {len(comparison.outputs) - _MOST_OUTPUTS} more (--json)")
-    console.print(table)
-    console.print()
+    return table
 
 
-def _cells(o: OutputMetrics) -> list[str]:
+def _measures(o: OutputMetrics) -> list[str]:
     if o.exact:
-        return [f"{o.unequal} of {o.count} differ", "", "", "", "", ""]
-    worst = f"{number(o.sqnr_worst)} ({escape(printable(o.worst_sample, 40))})" if o.worst_sample else ""
+        return [f"{o.unequal} of {o.count} differ"]
     return [
-        number(o.sqnr),
-        worst,
+        decibels(o.sqnr),
+        f"{decibels(o.sqnr_worst)} ({printable(o.worst_sample, 40)})" if o.worst_sample else "",
         f"{o.cosine:.5f}",
         f"{o.max_error:.3g}",
         f"{o.mean_error:.3g}",
@@ -97,46 +107,48 @@ def _cells(o: OutputMetrics) -> list[str]:
     ]
 
 
-def number(value: float) -> str:
-    """dB with one decimal; inf as 'exact'."""
-    if math.isinf(value) and value > 0:
-        return "exact"
-    return f"{value:.1f}"
+def decibels(value: float) -> str:
+    """One decimal; inf is 'exact'."""
+    return "exact" if value == math.inf else f"{value:.1f}"
 
 
-def _summary(report: Report, console: Console) -> None:
+def _summary(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
+    for label, text in _figures(report):
+        table.add_row(label, plain(text))
+    return table
+
+
+def _figures(report: Report) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
     if report.coverage:
-        total = sum(r.total for r in report.coverage)
-        table.add_row(
-            "quantized", f"{report.quantized_nodes} of {total} nodes ({report.mode}, target {report.target})"
-        )
+        total = sum(row.total for row in report.coverage)
+        how = f"({report.mode}, target {report.target})"
+        rows.append(("quantized", f"{report.quantized_nodes} of {total} nodes {how}"))
     if report.quantized is not None:
-        ratio = report.fp32.bytes / max(report.quantized.bytes, 1)
-        table.add_row(
-            "size", f"{report.fp32.bytes:,} -> {report.quantized.bytes:,} bytes ({ratio:.2f}x smaller)"
+        sizes = report.fp32.bytes, report.quantized.bytes
+        rows.append(
+            ("size", f"{sizes[0]:,} -> {sizes[1]:,} bytes ({sizes[0] / max(sizes[1], 1):.2f}x smaller)")
         )
-    race = report.race
-    if race is not None:
-        for against in (n for n in race.seconds if n != "quantized"):
-            ratio_ = race.speedup("quantized", against)
-            label = "speed" if against == "original" else ""
-            name = "the original" if against == "original" else "its prepared FP32 form"
-            table.add_row(
-                label,
-                f"{ratio_.median:.2f}x of {name} ({ratio_.low:.2f}-{ratio_.high:.2f}; "
-                f"{race.milliseconds(against):.3g} -> {race.milliseconds('quantized'):.3g} ms, "
-                f"{race.threads or 'default'} thread{'' if race.threads == 1 else 's'})",
-            )
+    if report.race is not None:
+        rows.append(("speed", _speed(report.race, "original", "the original")))
+        if "prepared" in report.race.seconds:
+            rows.append(("", _speed(report.race, "prepared", "its prepared FP32 form")))
     comparison = report.comparison
-    if comparison is not None:
-        if any(not o.exact for o in comparison.outputs):
-            table.add_row("SQNR", f"{number(comparison.sqnr)} dB (worst output)")
-        if comparison.accuracy is not None:
-            a = comparison.accuracy
-            table.add_row("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)")
+    if comparison is not None and any(not o.exact for o in comparison.outputs):
+        rows.append(("SQNR", f"{decibels(comparison.sqnr)} dB (worst output)"))
+    if comparison is not None and comparison.accuracy is not None:
+        a = comparison.accuracy
+        rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)"))
     if report.quantized is not None and report.command == "quantize":
-        table.add_row("written", escape(report.quantized.path))
-    console.print(table)
+        rows.append(("not written", "a gate failed") if report.failed else ("written", report.quantized.path))
+    return rows
+
+
+def _speed(race: Race, against: str, name: str) -> str:
+    ratio = race.speedup("quantized", against)
+    times = f"{race.milliseconds(against):.3g} -> {race.milliseconds('quantized'):.3g} ms"
+    threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
+    return f"{ratio.median:.2f}x of {name} (quartiles {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"

@@ -173,7 +173,7 @@ def _output(name: str, s: Sums, worst: tuple[float, str], exact: bool) -> Output
         exact=exact,
         count=s.count,
         sqnr=metrics.sqnr(s),
-        sqnr_worst=worst[0],
+        sqnr_worst=worst[0] if worst[1] else math.nan,
         worst_sample=worst[1],
         cosine=metrics.cosine(s),
         relative_l2=metrics.relative_l2(s),

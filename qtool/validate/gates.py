@@ -23,6 +23,7 @@ class Verdict:
     comparison: Comparison | None = None
     speedup: float | None = None
     size: float | None = None
+    quantized: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy of the quantized model (needs labels)", _accuracy("quantized")),
     "accuracy_drop": Metric("accuracy lost against FP32 (needs labels)", _accuracy("drop")),
     "speedup": Metric("FP32 time / quantized time", lambda v: math.nan if v.speedup is None else v.speedup),
+    "quantized": Metric(
+        "nodes that compute in int8", lambda v: math.nan if v.quantized is None else float(v.quantized)
+    ),
     "size": Metric("quantized bytes / FP32 bytes", lambda v: math.nan if v.size is None else v.size),
 }
 

@@ -29,6 +29,7 @@ def test_defaults_give_a_faithful_valid_model(name: str, target: str, tmp_path: 
     onnx.checker.check_model(str(out), full_check=True)
     assert interface(out) == interface(folder / "model.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["q.onnx"]
+    assert out.stat().st_size < 0.45 * (folder / "model.onnx").stat().st_size
     done = run(
         "compare", folder / "model.onnx", out, "--data", folder / "eval", "--labels", folder / "labels.json",
         "--fail-if", "sqnr<25", "--fail-if", "accuracy_drop>0.02", "--json",
@@ -36,17 +37,6 @@ def test_defaults_give_a_faithful_valid_model(name: str, target: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     comparison = json.loads(done.stdout)["comparison"]
     assert comparison["samples"] == comparison["accuracy"]["labels"] == 200
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_file_is_smaller(name: str, tmp_path: Path) -> None:
-    """On generic, where no measured speed changes what is written."""
-    folder, out = SAMPLE_MODELS / name, tmp_path / "q.onnx"
-    done = run(
-        "quantize", folder / "model.onnx", "-o", out, "--calib", folder / "calib", "--target", "generic", "-q"
-    )
-    assert done.returncode == 0, done.stderr
-    assert out.stat().st_size < 0.45 * (folder / "model.onnx").stat().st_size
 
 
 def test_the_models_stay_small() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -182,12 +183,11 @@ def test_130_interrupted_leaves_nothing(
         os.link(place.calib / f"{index % 9:03}.npz", calib / f"{index}.npz")
     out = tmp_path / "out"
     out.mkdir()
+    # Whoever started the tests may ignore SIGINT (a shell's background job), and children inherit that.
+    listen = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [QTOOL, "quantize", place.model, "-o", out / "q.onnx", "--calib", calib]
     process = subprocess.Popen(
-        [QTOOL, "quantize", place.model, "-o", out / "q.onnx", "--calib", calib],
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever started the tests may ignore SIGINT (a shell's background job), and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        [sys.executable, "-c", listen, *map(str, command)], stderr=subprocess.PIPE, text=True
     )
     try:
         if moment == "writing":

@@ -95,7 +95,9 @@ def test_a_generator_is_read_once_and_held_outside_memory() -> None:
     assert pulled == 3
 
 
-def test_the_folder_of_spooled_samples_goes_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_spooled_samples_goes_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     source = Spooled(iter(samples(2, x=(1,))))
     assert list(tmp_path.iterdir())

@@ -48,9 +48,7 @@ def test_a_loader_without_contains_can_be_read_again() -> None:
     assert [len(list(source.read())) for _ in range(2)] == [3, 3]
 
 
-@pytest.mark.parametrize(
-    "data", [[], (), iter([]), {}], ids=["list", "tuple", "iterator", "dict"]
-)
+@pytest.mark.parametrize("data", [[], (), iter([]), {}], ids=["list", "tuple", "iterator", "dict"])
 def test_nothing_is_refused(data: object) -> None:
     with pytest.raises(DataError, match="empty"):
         open_source(data)

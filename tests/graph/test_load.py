@@ -203,7 +203,10 @@ def branches(inner: onnx.GraphProto) -> onnx.ModelProto:
 
 def test_a_sparse_initializer_in_a_branch_is_refused_plainly(tmp_path: Path) -> None:
     inner = helper.make_graph(
-        [node("Identity", ["s"], ["o"])], "b", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, [10])]
+        [node("Identity", ["s"], ["o"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("o", TensorProto.FLOAT, [10])],
     )
     values = numpy_helper.from_array(np.ones(2, np.float32), "s")
     indices = numpy_helper.from_array(np.array([1, 5], np.int64), "s_indices")
@@ -266,9 +269,7 @@ def test_external_data_is_loaded_and_counted(tmp_path: Path) -> None:
     path = external(tmp_path)
     source = load(path)
     assert source.size == path.stat().st_size + (tmp_path / "w.bin").stat().st_size == model_size(path)
-    np.testing.assert_array_equal(
-        source.model.graph.initializers["w"].const_value.numpy(), weights(4, 300)
-    )
+    np.testing.assert_array_equal(source.model.graph.initializers["w"].const_value.numpy(), weights(4, 300))
 
 
 def test_the_digest_covers_the_external_data(tmp_path: Path) -> None:
@@ -332,6 +333,43 @@ def test_external_data_that_is_too_short_is_refused(tmp_path: Path) -> None:
     refused(path)
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"offset": "-1"},
+        {"offset": "abc"},
+        {"offset": "²"},
+        {"offset": "9" * 5000},
+        {"offset": "4", "length": "4800"},
+        {"length": "4"},
+        {"length": "5000"},
+        {"length": "-4800"},
+        {"offset": "4"},
+    ],
+    ids=lambda e: str(e)[:30],
+)
+def test_external_data_of_another_extent_than_the_tensor_is_refused(
+    tmp_path: Path, entries: dict[str, str]
+) -> None:
+    path = external(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    tensor = proto.graph.initializer[0]
+    del tensor.external_data[:]
+    for key, value in {"location": "w.bin", **entries}.items():
+        tensor.external_data.add(key=key, value=value)
+    refused(checkless(proto, path))
+
+
+def test_external_data_that_is_the_whole_file_needs_no_extent(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    tensor = proto.graph.initializer[0]
+    del tensor.external_data[:]
+    tensor.external_data.add(key="location", value="w.bin")
+    source = load(checkless(proto, path))
+    np.testing.assert_array_equal(source.model.graph.initializers["w"].const_value.numpy(), weights(4, 300))
+
+
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
 def test_external_data_through_a_link_out_of_the_folder_is_refused(tmp_path: Path, link: str) -> None:
     folder = tmp_path / "in"
@@ -370,7 +408,9 @@ def test_external_data_of_a_branch_counts_too(tmp_path: Path) -> None:
 # What loads
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m", "m.pb", "m.json", "m.txt", "m.onnxtxt", "mit leer.onnx", "é.onnx"])
+@pytest.mark.parametrize(
+    "name", ["m.onnx", "m", "m.pb", "m.json", "m.txt", "m.onnxtxt", "mit leer.onnx", "é.onnx"]
+)
 def test_a_model_loads_whatever_its_file_is_called(tmp_path: Path, name: str) -> None:
     path = checkless(net(), tmp_path / name)
     source = load(path)

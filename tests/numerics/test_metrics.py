@@ -125,9 +125,7 @@ def test_a_nonfinite_value_where_fp32_is_finite_makes_every_measure_nan(measure:
 
 
 @pytest.mark.parametrize("measure", sorted(ELEMENTWISE))
-@pytest.mark.parametrize(
-    ("a", "b"), [(-INF, 0.0), (INF, 1.0), (INF, -INF), (NAN, 0.0), (-INF, NAN)], ids=str
-)
+@pytest.mark.parametrize(("a", "b"), [(-INF, 0.0), (INF, 1.0), (INF, -INF), (NAN, 0.0), (-INF, NAN)], ids=str)
 def test_a_mask_that_the_quantized_model_lost_passes_no_measure(measure: str, a: float, b: float) -> None:
     x = np.array([1.0, 2.0, a], np.float32)
     y = np.array([1.0, 2.0, b], np.float32)
@@ -217,9 +215,7 @@ def test_sqnr_does_not_depend_on_the_unit(pair: tuple[np.ndarray, np.ndarray], u
     a=npst.arrays(np.float32, (6, 3), elements=st.floats(-1e3, 1e3, width=32)),
     cut=st.integers(0, 6),
 )
-def test_sums_of_splits_pool_to_the_whole(
-    measure: str, data: st.DataObject, a: np.ndarray, cut: int
-) -> None:
+def test_sums_of_splits_pool_to_the_whole(measure: str, data: st.DataObject, a: np.ndarray, cut: int) -> None:
     b = data.draw(npst.arrays(np.float32, (6, 3), elements=st.floats(-1e3, 1e3, width=32)))
     whole = compare_arrays(a, b)
     pooled = compare_arrays(a[:cut], b[:cut]) + compare_arrays(a[cut:], b[cut:])

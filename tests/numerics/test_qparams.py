@@ -41,7 +41,9 @@ LAW = settings(deadline=None, max_examples=80, derandomize=True, database=None)
 EIGHT_BITS = [UINT8, INT8, INT8_REDUCED]
 ends = st.one_of(
     st.floats(-(2.0**126), 2.0**126, width=32),
-    st.sampled_from([0.0, -0.0, 2.0**-149, -(2.0**-149), 1.1754944e-38, 1e38, -1e38, 3.4028235e38, -3.4028235e38]),
+    st.sampled_from(
+        [0.0, -0.0, 2.0**-149, -(2.0**-149), 1.1754944e-38, 1e38, -1e38, 3.4028235e38, -3.4028235e38]
+    ),
     st.floats(-10, 10, width=32),
 )
 ranges = st.tuples(ends, ends).map(lambda pair: (min(pair), max(pair)))
@@ -64,9 +66,7 @@ def assert_sane(p: QParams, qtype: QType) -> None:
 @pytest.mark.parametrize("qtype", EIGHT_BITS, ids=by_name)
 @LAW
 @given(span=ranges)
-def test_any_range_gives_a_sane_scale_and_holds_zero_exactly(
-    qtype: QType, span: tuple[float, float]
-) -> None:
+def test_any_range_gives_a_sane_scale_and_holds_zero_exactly(qtype: QType, span: tuple[float, float]) -> None:
     p = asymmetric(*span, qtype)
     assert_sane(p, qtype)
     assert p.scale.shape == ()
@@ -218,7 +218,9 @@ def test_a_weight_of_zeros_gives_sane_scales_and_zeros_back(
 
 
 @pytest.mark.parametrize(
-    ("granularity", "shape"), [(PER_TENSOR, (0, 4)), (PerChannel(0), (3, 0)), (PerChannel(1), (0, 3))], ids=str
+    ("granularity", "shape"),
+    [(PER_TENSOR, (0, 4)), (PerChannel(0), (3, 0)), (PerChannel(1), (0, 3))],
+    ids=str,
 )
 def test_a_weight_without_elements_gives_sane_scales(
     granularity: Granularity, shape: tuple[int, ...]

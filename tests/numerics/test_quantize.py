@@ -262,7 +262,9 @@ def test_a_live_bias_over_dead_weights_does_not_saturate() -> None:
 
 
 def test_a_bias_at_a_scale_too_fine_for_it_is_clamped_not_wrapped() -> None:
-    q, _ = quantize_bias(np.array([1e9, -1e9], np.float32), np.float32(1e-6), np.array([1e-6] * 2, np.float32))
+    q, _ = quantize_bias(
+        np.array([1e9, -1e9], np.float32), np.float32(1e-6), np.array([1e-6] * 2, np.float32)
+    )
     assert q.tolist() == [2**31 - 1, -(2**31 - 1)]
 
 

@@ -144,7 +144,7 @@ def test_a_damaged_plan_is_read_or_refused_as_usage(data: st.DataObject) -> None
         ("kind", "other"),
         ("uses", [["n"]]),
     ],
-    ids=lambda v: str(v),
+    ids=str,
 )
 def test_a_field_that_means_nothing_is_a_usage_error(key: str, value: object) -> None:
     document = copy.deepcopy(DOCUMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -386,7 +387,7 @@ def colliding_names() -> onnx.ModelProto:
     suffixes = ("scale", "zero_point", "quantized", "dequantized", "raw")
     first = [node("Add", ["x", "half"], ["x_scale"], name="x_QuantizeLinear")]
     chain = [*(f"x_{s}" for s in suffixes), "w_scale", "w_quantized", "w_dequantized", "y_raw"]
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in pairwise(chain):
         first.append(node("Neg", [before], [after], name=f"{after}_DequantizeLinear"))
     return model(
         [

@@ -27,7 +27,7 @@ def fold_moves(model: ir.Model) -> str:
         if len(node.outputs) != 1 or node.outputs[0].is_graph_output() or node.graph is None:
             continue
         arrays = [constant(v) for v in node.inputs if v is not None]
-        if not arrays or any(a is None for a in arrays):
+        if not arrays or any(a is None or a.dtype.kind in "OSU" for a in arrays):
             continue
         result = _evaluate(node, opset_of(model))
         room = _GROWTH_BYTES + sum(a.nbytes for a in arrays if a is not None)

@@ -7,22 +7,43 @@ import onnx_ir.passes.common as common
 
 
 def unique_names(model: ir.Model) -> str:
-    """Name what has no name, rename what shares one; names that users know (inputs, outputs) stay.
+    """Name what has no name, rename what shares one; names that users know stay.
 
-    A plan speaks of nodes and values by name alone, so a name must mean one thing.
+    ONNX lets the two branches of an If use one name twice. A plan speaks of nodes and values by name
+    alone, so a name must mean one thing.
     """
-    taken: set[str] = set()
-    counts: dict[str, int] = {}
-    nodes = list(model.graph.all_nodes())
-    given = {node.name for node in nodes if node.name}
-    for node in nodes:
-        wish = node.name or node.op_type
-        name = wish
-        # A made-up name must not be one that the user knows, wherever that node stands.
-        while name in taken or (not node.name and name in given):
-            counts[wish] = counts.get(wish, 0) + 1
-            name = f"{wish}_{counts[wish]}"
-        taken.add(name)
-        node.name = name
-    common.NameFixPass()(model)
+    _nodes(list(model.graph.all_nodes()))
+    common.NameFixPass()(model)  # nameless values, and clashes within a scope
+    _values(model)
     return ""
+
+
+def _nodes(nodes: list[ir.Node]) -> None:
+    known = {node.name for node in nodes if node.name}
+    seen: set[str] = set()
+    for node in nodes:
+        if not node.name or node.name in seen:
+            wish = node.name or node.op_type
+            node.name = wish if wish not in known else _free(wish, known)
+            known.add(node.name)
+        seen.add(node.name)
+
+
+def _values(model: ir.Model) -> None:
+    """Rename in nested graphs what another graph calls something already; the main graph keeps its names."""
+    taken: set[str] = set()
+    for graph in model.graphs():
+        made = [v for node in graph for v in node.outputs if v.name]
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
+            name = value.name or ""
+            if name in taken and not (value.is_initializer() and value.is_graph_input()):
+                name = _free(name, taken)
+                ir.convenience.rename_values(value, name)
+            taken.add(name)
+
+
+def _free(wish: str, taken: set[str]) -> str:
+    number = 1
+    while f"{wish}_{number}" in taken:
+        number += 1
+    return f"{wish}_{number}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qtool.graph.view import constant, is_op
+from qtool.graph.view import constant, is_op, op_key
+
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE}
 
 
 def unfuse_norms(model: ir.Model) -> str:
@@ -18,8 +20,10 @@ def unfuse_norms(model: ir.Model) -> str:
     for node in model.graph.all_nodes():
         if not is_op(node, "Add"):
             continue
-        readers = {use.node.op_type for use in node.outputs[0].uses()}
-        normalized = "LayerNormalization" in readers or {"ReduceMean", "Sub"} <= readers
+        readers = {op_key(use.node) for use in node.outputs[0].uses()}
+        dtypes = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype is not None}
+        floats = bool(dtypes) and dtypes <= _FLOATS  # Sum takes no integers, and ReduceMean does
+        normalized = "LayerNormalization" in readers or (floats and {"ReduceMean", "Sub"} <= readers)
         if normalized and all(v is not None and constant(v) is None for v in node.inputs):
             node.op_type = "Sum"
             count += 1

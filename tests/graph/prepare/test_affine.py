@@ -70,7 +70,12 @@ def test_the_channels_of_a_grouped_transposed_convolution_are_counted_over_group
 
 def test_a_chain_of_them_is_folded_whole() -> None:
     proto = model(
-        [CONV, node("Mul", ["h", "m"], ["s"]), node("Add", ["s", "a"], ["t"]), node("Mul", ["t", "n"], ["y"])],
+        [
+            CONV,
+            node("Mul", ["h", "m"], ["s"]),
+            node("Add", ["s", "a"], ["t"]),
+            node("Mul", ["t", "n"], ["y"]),
+        ],
         {"x": SHAPE},
         ["y"],
         {"w": CONSTANTS["w"], "m": filled(5, 1, 1), "a": filled(1, 5, 1, 1), "n": np.float32(0.5)},

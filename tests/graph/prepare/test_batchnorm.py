@@ -259,9 +259,7 @@ def test_training_outputs_are_left_alone() -> None:
         "BatchNormalization", ["h", "gamma", "beta", "mean", "var"], ["y", "running_mean", "running_var"]
     )
     train.attribute.append(onnx.helper.make_attribute("training_mode", 1))
-    proto = model(
-        [before, train], {"x": shape}, ["y", "running_mean"], {**constants, **statistics(channels)}
-    )
+    proto = model([before, train], {"x": shape}, ["y", "running_mean"], {**constants, **statistics(channels)})
     assert_untouched(proto, fold_batchnorm)
 
 
@@ -334,9 +332,7 @@ def test_a_gemm_bias_of_one_value_a_row_is_not_taken_for_one_a_channel() -> None
 
 @pytest.mark.parametrize("before", ["Relu", "Sigmoid"])
 def test_behind_anything_else_it_is_left_alone(before: str) -> None:
-    proto = model(
-        [node(before, ["x"], ["h"]), norm("h", "y")], {"x": (1, 3, 4, 4)}, ["y"], statistics(3)
-    )
+    proto = model([node(before, ["x"], ["h"]), norm("h", "y")], {"x": (1, 3, 4, 4)}, ["y"], statistics(3))
     assert_untouched(proto, fold_batchnorm)
 
 

@@ -58,14 +58,18 @@ def test_every_way_to_write_a_constant_is_lifted(form: str) -> None:
 )
 def test_whole_numbers_are_lifted_too(shape: dict) -> None:
     proto = model(
-        [node("Constant", [], ["s"], **shape), node("Reshape", ["x", "s"], ["y"])], {"x": (2, 3)}, {"y": (3, 2)}
+        [node("Constant", [], ["s"], **shape), node("Reshape", ["x", "s"], ["y"])],
+        {"x": (2, 3)},
+        {"y": (3, 2)},
     )
     made, _ = applied(proto, lift_constants)
     assert ops(made) == ["Reshape"]
     assert_alike(proto, made)
 
 
-@pytest.mark.parametrize("array", [np.zeros((0, 4), np.float32), np.float32(3)], ids=["no-elements", "scalar"])
+@pytest.mark.parametrize(
+    "array", [np.zeros((0, 4), np.float32), np.float32(3)], ids=["no-elements", "scalar"]
+)
 def test_shapes_without_elements_or_axes_are_kept(array: np.ndarray) -> None:
     proto = model([constant("c", array), node("Add", ["x", "c"], ["y"])], {"x": (1, 4)}, ["y"])
     made, _ = applied(proto, lift_constants)
@@ -96,7 +100,9 @@ def test_constants_inside_nested_ifs_are_lifted_where_they_are() -> None:
 
 
 def test_a_constant_that_is_an_output_stays() -> None:
-    proto = model([constant("y", np.ones(3, np.float32)), node("Relu", ["x"], ["z"])], {"x": (3,)}, ["y", "z"])
+    proto = model(
+        [constant("y", np.ones(3, np.float32)), node("Relu", ["x"], ["z"])], {"x": (3,)}, ["y", "z"]
+    )
     assert_untouched(proto, lift_constants)
 
 

@@ -53,7 +53,10 @@ def test_transposed_operands_keep_being_transposed() -> None:
 
 def test_alpha_alone_leaves_a_computed_bias_as_it_is() -> None:
     proto = model(
-        [node("Gemm", ["x", "w", "z"], ["y"], alpha=2.0)], {"x": (2, 4), "z": (5,)}, ["y"], {"w": CONSTANTS["w"]}
+        [node("Gemm", ["x", "w", "z"], ["y"], alpha=2.0)],
+        {"x": (2, 4), "z": (5,)},
+        ["y"],
+        {"w": CONSTANTS["w"]},
     )
     made, note = applied(proto, normalize_gemm)
     assert note
@@ -62,7 +65,10 @@ def test_alpha_alone_leaves_a_computed_bias_as_it_is() -> None:
 
 def test_beta_alone_leaves_a_computed_weight_as_it_is() -> None:
     proto = model(
-        [node("Gemm", ["x", "z", "b"], ["y"], beta=2.0)], {"x": (2, 4), "z": (4, 5)}, ["y"], {"b": CONSTANTS["b"]}
+        [node("Gemm", ["x", "z", "b"], ["y"], beta=2.0)],
+        {"x": (2, 4), "z": (4, 5)},
+        ["y"],
+        {"b": CONSTANTS["b"]},
     )
     made, note = applied(proto, normalize_gemm)
     assert note
@@ -118,7 +124,10 @@ def test_what_is_not_all_constant_is_left_alone(inputs: list[str], attributes: d
 
 def test_a_factor_that_overflows_is_left_alone() -> None:
     proto = model(
-        [node("Gemm", ["x", "w"], ["y"], alpha=1e30)], {"x": (2, 4)}, ["y"], {"w": np.full((4, 5), 1e20, np.float32)}
+        [node("Gemm", ["x", "w"], ["y"], alpha=1e30)],
+        {"x": (2, 4)},
+        ["y"],
+        {"w": np.full((4, 5), 1e20, np.float32)},
     )
     assert_untouched(proto, normalize_gemm)
 

@@ -124,7 +124,9 @@ STAY = {
 def test_what_does_something_or_makes_an_output_stays(
     nodes: list[onnx.NodeProto], outputs: list[str]
 ) -> None:
-    assert_untouched(model(nodes, {"x": (2, 3)}, outputs, CONSTANTS), lift_constants, infer_shapes, drop_noops)
+    assert_untouched(
+        model(nodes, {"x": (2, 3)}, outputs, CONSTANTS), lift_constants, infer_shapes, drop_noops
+    )
 
 
 def test_a_mask_that_is_an_output_keeps_its_dropout() -> None:

@@ -37,9 +37,7 @@ def test_a_window_over_the_whole_map_is_global(op: str, shape: tuple[int, ...], 
 
 
 def test_an_open_batch_does_not_hide_it() -> None:
-    proto = model(
-        [node("AveragePool", ["x"], ["y"], kernel_shape=[4, 4])], {"x": ("n", 3, 4, 4)}, ["y"]
-    )
+    proto = model([node("AveragePool", ["x"], ["y"], kernel_shape=[4, 4])], {"x": ("n", 3, 4, 4)}, ["y"])
     made, _ = applied(proto, infer_shapes, globalize_pools)
     assert ops(made) == ["GlobalAveragePool"]
     assert_alike(proto, made)

@@ -83,7 +83,12 @@ def test_two_over_different_axes_become_one(chain: Chain) -> None:
 
 
 def test_three_become_one() -> None:
-    chain = Chain().slice("x", "a", [0], [1], [0]).slice("a", "b", [1], [3], [1]).slice("b", "y", [0], [8], [3], [2])
+    chain = (
+        Chain()
+        .slice("x", "a", [0], [1], [0])
+        .slice("a", "b", [1], [3], [1])
+        .slice("b", "y", [0], [8], [3], [2])
+    )
     made, _ = applied(chain.model(), merge_slices)
     assert ops(made) == ["Slice"]
     assert_alike(chain.model(), made)

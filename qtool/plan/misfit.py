@@ -1,0 +1,48 @@
+"""Whether a plan that came from a file can be carried out on a model."""
+
+from __future__ import annotations
+
+from qtool.graph.view import View, float_constant
+from qtool.numerics.qparams import magnitudes
+from qtool.plan.model import Kind, Plan, Site
+
+_WEIGHTS = (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
+
+
+def misfit(plan: Plan, view: View) -> str:
+    """What is wrong with a plan for a model, '' when nothing is. A plan may have been edited by hand."""
+    for name in plan.forms:
+        if name not in view.node_by_name:
+            return f"there is no node '{name}'"
+    for site in plan.sites:
+        if problem := _site(site, view):
+            return f"'{site.value}': {problem}"
+    return ""
+
+
+def _site(site: Site, view: View) -> str:
+    if site.value not in view.values:
+        return "there is no such value"
+    for name, index in site.uses or ():
+        node = view.node_by_name.get(name)
+        if node is None or not 0 <= index < len(node.inputs):
+            return f"there is no input {index} of a node '{name}'"
+        if node.inputs[index] is not view.values[site.value]:
+            return f"input {index} of '{name}' is another value"
+    if site.kind is Kind.LIFTED:
+        return ""
+    if site.qparams is None:
+        return "it has no scale"
+    scale, zero = site.qparams.scale, site.qparams.zero_point
+    if site.kind is Kind.ACTIVATION:
+        fits = scale.shape == ()
+    else:
+        array = float_constant(view.values[site.value])
+        if array is None:
+            return "it is no float constant"
+        wanted = magnitudes(array, site.spec.granularity).shape if site.kind in _WEIGHTS else (array.size,)
+        fits = scale.shape == wanted and not zero.any()
+    if not fits:
+        return "its scale has another shape, or a zero point it can't have"
+    qtype = site.spec.qtype
+    return "" if ((zero >= qtype.qmin) & (zero <= qtype.qmax)).all() else "its zero point is out of range"

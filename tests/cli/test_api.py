@@ -1,0 +1,157 @@
+"""`import qtool`: the same job for Python callers, typed, and nothing imported before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qtool
+from qtool.plan.model import Kind
+from qtool.validate.latency import Race
+from tests.rewrite.zoo import CASES
+
+
+def test_importing_costs_nothing() -> None:
+    code = "import qtool, sys; print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'onnx', 'onnxruntime', 'click', 'rich'}))"  # fmt: skip
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
+
+
+@pytest.mark.parametrize("name", qtool.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    found = getattr(qtool, name)
+    assert found.__doc__ or issubclass(found, qtool.QtoolError)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="quantise"):
+        qtool.quantise  # noqa: B018
+
+
+def _generator(samples: list[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    yield from samples
+
+
+@pytest.mark.parametrize("form", ["list", "tuple", "generator"])
+def test_samples_may_be_any_iterable_of_dicts(form: str, tmp_path: Path) -> None:
+    case = CASES["residual"]
+    made = [s for _ in range(2) for s in case.samples()]
+    calib = {"list": made, "tuple": tuple(made), "generator": _generator(made)}[form]
+    out = tmp_path / "q.onnx"
+    result = qtool.quantize(case.build(), out, qtool.Options(target="generic", calib=calib))
+    assert result.ok
+    assert out.exists()
+    assert result.report.quantized_nodes == len(result.plan.forms) > 0
+    assert result.report.comparison is not None
+    assert result.report.comparison.sqnr >= case.floor
+
+
+def test_a_model_in_memory_is_not_changed(tmp_path: Path) -> None:
+    case = CASES["if-weights"]
+    proto = case.build()
+    before = proto.SerializeToString(deterministic=True)
+    options = qtool.Options(target="generic", calib=case.samples())
+    result = qtool.quantize(proto, tmp_path / "q.onnx", options)
+    qtool.dry_run(proto, options)
+    report = qtool.compare(proto, onnx.load(tmp_path / "q.onnx"), case.samples())
+    assert proto.SerializeToString(deterministic=True) == before
+    assert report.comparison is not None
+    assert result.report.comparison is not None
+    assert report.comparison.outputs == result.report.comparison.outputs
+
+
+@pytest.fixture
+def slow_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine does, int8 is measured at half the speed of FP32."""
+    seconds = {"original": (1.0,) * 3, "prepared": (1.0,) * 3, "quantized": (2.0,) * 3}
+    monkeypatch.setattr("qtool.pipeline.race", lambda sessions, samples, threads: Race(threads, seconds))
+
+
+@pytest.mark.usefixtures("slow_int8")
+def test_int8_that_is_slower_is_given_up_and_said_so(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", qtool.Options(calib=case.samples()))
+    assert not result.plan.forms
+    assert any("0.50x" in s.reason for s in result.plan.skips)
+    assert any("0 of" in w for w in result.report.warnings)
+    assert {s.kind for s in result.plan.sites} == {Kind.STORED}, "the file is smaller all the same"
+
+
+@pytest.mark.usefixtures("slow_int8")
+def test_generic_is_for_another_runtime_and_no_speed_here_decides(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    options = qtool.Options(target="generic", calib=case.samples())
+    assert qtool.quantize(case.build(), tmp_path / "q.onnx", options).plan.forms
+
+
+INSISTED = {
+    "op:Conv": {"Conv_c0", "Conv_c1", "Conv_c2", "Conv_y"},
+    "Conv_c1": {"Conv_c1"},
+    "op:Add": {"Add_a"},
+}
+
+
+@pytest.mark.usefixtures("slow_int8")
+@pytest.mark.parametrize(("pattern", "wanted"), INSISTED.items(), ids=INSISTED)
+def test_what_the_user_insists_on_stays_int8_however_slow(
+    pattern: str, wanted: set[str], tmp_path: Path
+) -> None:
+    """Giving up the rest moves the places of the Qs: those need ranges too."""
+    case = CASES["residual"]
+    options = qtool.Options(calib=case.samples(), include=[pattern])
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
+    assert wanted <= result.plan.forms.keys()
+    assert result.plan.resolved
+    onnx.checker.check_model(str(tmp_path / "q.onnx"), full_check=True)
+
+
+def test_a_failing_gate_is_a_result_and_not_an_exception(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    options = qtool.Options(target="generic", calib=case.samples(), fail_if=["sqnr<200"])
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
+    assert not result.ok
+    assert [g.gate.text for g in result.report.failed] == ["sqnr<200"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (qtool.Options(), qtool.UsageError),
+        (qtool.Options(mode="statik"), qtool.UsageError),
+        (qtool.Options(target="gpu"), qtool.UsageError),
+        (qtool.Options(calib=[]), qtool.DataError),
+        (qtool.Options(calib=[3]), qtool.DataError),  # type: ignore[list-item]
+        (qtool.Options(calib="no such folder"), qtool.DataError),
+        (qtool.Options(calib=[{"x": np.zeros(3)}]), qtool.DataError),
+    ],
+    ids=lambda v: getattr(v, "__name__", ""),
+)
+def test_mistakes_raise_our_errors(options: qtool.Options, error: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(error):
+        qtool.quantize(CASES["residual"].build(), tmp_path / "q.onnx", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_judges_instead_of_held_out_samples(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    options = qtool.Options(target="generic", calib=case.samples(), data=case.samples()[:2])
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
+    assert result.report.comparison is not None
+    assert result.report.comparison.samples == 2
+
+
+def test_too_few_samples_to_hold_some_out_are_said_so(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    result = qtool.quantize(
+        case.build(), tmp_path / "q.onnx", qtool.Options(target="generic", calib=case.samples())
+    )
+    assert any("too few" in w for w in result.report.warnings)

@@ -1,0 +1,136 @@
+"""The opset is raised to what per-channel quantization needs, and no further."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.graph.prepare.inputs import drop_initializer_inputs
+from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
+from qtool.graph.view import opset_of
+from tests.graph.prepare.alike import applied, assert_alike, assert_untouched, ops, value_info
+from tests.graphs import model, node, samples, weights
+
+
+def old(opset: int) -> onnx.ModelProto:
+    """What exporters wrote then: Dropout with a ratio, Squeeze with attribute axes, Softmax over 2-D."""
+    return model(
+        [
+            node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),
+            node("BatchNormalization", ["c", "g", "b", "b", "v"], ["n"]),
+            node("Dropout", ["n"], ["d"], ratio=0.5),
+            node("ReduceMean", ["d"], ["m"], axes=[2, 3]),
+            node("Squeeze", ["m"], ["s"], axes=[2, 3]),
+            node("Softmax", ["s"], ["y"], axis=1),
+        ],
+        {"x": (1, 3, 6, 6)},
+        ["y"],
+        {
+            "w": weights(4, 3, 3, 3),
+            "g": weights(4) + 1,
+            "b": weights(4, seed=2),
+            "v": np.ones(4, np.float32),
+        },
+        opset=opset,
+        ir_version=8,
+    )
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11])
+def test_an_old_model_is_raised_and_computes_the_same(opset: int) -> None:
+    made, note = applied(old(opset), upgrade_opset)
+    assert opset_of(made) == QDQ_OPSET
+    assert f"opset {opset} -> {QDQ_OPSET}" in note
+    assert_alike(old(opset), made)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+def test_an_opset_that_suffices_stays(opset: int) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], {"x": (2, 3)}, ["y"], opset=opset, ir_version=10)
+    assert_untouched(proto, upgrade_opset)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21, 23])
+def test_an_ir_version_too_low_for_its_opset_is_raised(opset: int) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], {"x": (2, 3)}, ["y"], opset=opset, ir_version=4)
+    made, _ = applied(proto, upgrade_opset)
+    least = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    assert made.ir_version == least
+    assert_alike(proto, made)
+
+
+def test_an_ir_3_model_with_initializers_as_inputs_is_raised() -> None:
+    graph = onnx.helper.make_graph(
+        [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])],
+        "g",
+        [value_info("x", (2, 3)), value_info("w", (3, 4))],
+        [value_info("y", (2, 4))],
+        [onnx.numpy_helper.from_array(weights(3, 4), "w")],
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 8)], ir_version=3)
+    made, _ = applied(proto, drop_initializer_inputs, upgrade_opset)
+    assert [v.name for v in made.graph.inputs] == ["x"]
+    assert opset_of(made) == QDQ_OPSET
+    assert_alike(proto, made, samples(2, x=(2, 3)))
+
+
+def test_names_and_what_the_model_says_of_itself_are_kept() -> None:
+    proto = old(8)
+    proto.metadata_props.add(key="labels", value="cat,dog")
+    proto.producer_name = "exporter"
+    proto.doc_string = "words"
+    made, _ = applied(proto, upgrade_opset)
+    assert made.metadata_props["labels"] == "cat,dog"
+    assert (made.producer_name, made.doc_string) == ("exporter", "words")
+    assert [v.name for v in made.graph.inputs] == ["x"]
+    assert [v.name for v in made.graph.outputs] == ["y"]
+    assert {"w", "g", "v"} <= set(made.graph.initializers)
+    assert {n.name for n in proto.graph.node} <= {n.name for n in made.graph}
+
+
+def test_a_model_with_another_domain_is_raised_or_kept_but_never_breaks() -> None:
+    proto = model([node("Relu", ["x"], ["h"]), node("Relu", ["h"], ["y"])], {"x": (2, 3)}, ["y"], opset=11)
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    proto.graph.node[0].CopyFrom(node("Gelu", ["x"], ["h"], domain="com.microsoft"))
+    made, note = applied(proto, upgrade_opset)
+    assert note
+    assert "com.microsoft" in made.opset_imports
+    assert_alike(proto, made)
+
+
+def test_what_the_converter_can_not_take_is_kept_with_the_reason() -> None:
+    proto = model(
+        [node("Upsample", ["x", "s"], ["h"]), node("Relu", ["h"], ["y"])],
+        {"x": (1, 1, 2, 2)},
+        {"y": (1, 1, 4, 4)},
+        {"s": np.array([1, 1, 2, 2], np.float32)},
+        opset=9,
+    )
+    broken = onnx.ModelProto.FromString(proto.SerializeToString())
+    broken.opset_import.append(onnx.helper.make_opsetid("some.vendor", 1))
+    broken.graph.node[1].op_type = "NoSuchOp"
+    broken.graph.node[1].domain = "some.vendor"
+    made, note = applied(broken, upgrade_opset)
+    assert opset_of(made) in (9, QDQ_OPSET)
+    assert ("kept" in note) == (opset_of(made) == 9)
+    assert ops(made)[-1] == "NoSuchOp"
+
+
+def test_a_branch_is_raised_with_the_rest() -> None:
+    inner = onnx.helper.make_graph(
+        [node("Dropout", ["x"], ["d"], ratio=0.5), node("Squeeze", ["d"], ["t"], axes=[0])],
+        "b",
+        [],
+        [value_info("t", (3,))],
+    )
+    graph = onnx.helper.make_graph(
+        [node("If", ["pick"], ["y"], then_branch=inner, else_branch=inner)],
+        "g",
+        [value_info("pick", [], onnx.TensorProto.BOOL), value_info("x", (1, 3))],
+        [value_info("y", (3,))],
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)], ir_version=8)
+    made, _ = applied(proto, upgrade_opset)
+    feed = {**samples(1, x=(1, 3))[0], "pick": np.array(True)}
+    assert_alike(proto, made, [feed])

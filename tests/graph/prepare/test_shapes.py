@@ -1,0 +1,55 @@
+"""Shapes are inferred anew, and nothing depends on that they can be."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from qtool.graph.prepare.shapes import infer_shapes
+from tests.graph.prepare.alike import applied, assert_alike, value_info
+from tests.graphs import model, node, weights
+
+
+def net() -> onnx.ModelProto:
+    return model(
+        [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])],
+        {"x": ("n", 3)},
+        {"y": ("n", 4)},
+        {"w": weights(3, 4)},
+    )
+
+
+def shape_of(proto: onnx.ModelProto, name: str) -> list[int | str] | None:
+    made, note = applied(proto, infer_shapes)
+    assert note == ""
+    value = next(v for n in made.graph for v in n.outputs if v.name == name)
+    assert_alike(proto, made)
+    return None if value.shape is None else [d if isinstance(d, int) else d.value for d in value.shape]
+
+
+def test_what_the_file_lacks_is_inferred() -> None:
+    assert shape_of(net(), "h") == ["n", 4]
+
+
+@pytest.mark.parametrize("stale", [(7, 7), (1, 2, 3), ()], ids=str)
+def test_what_the_file_has_wrong_is_inferred_anew(stale: tuple[int, ...]) -> None:
+    proto = net()
+    proto.graph.value_info.append(value_info("h", stale))
+    assert shape_of(proto, "h") == ["n", 4]
+
+
+@pytest.mark.parametrize("level", ["error", "warning"])
+def test_an_op_that_nobody_knows_ends_inference_quietly(level: str, caplog: pytest.LogCaptureFixture) -> None:
+    proto = net()
+    proto.opset_import.append(onnx.helper.make_opsetid("some.vendor", 1))
+    proto.graph.node[0].domain = "some.vendor"
+    made, note = applied(proto, infer_shapes)
+    assert note == ""
+    assert [n.op_type for n in made.graph] == ["MatMul", "Relu"]
+    assert not [r for r in caplog.records if r.levelname.lower() == level]
+
+
+def test_inputs_and_outputs_keep_what_the_file_says() -> None:
+    made, _ = applied(net(), infer_shapes)
+    assert [str(d) for d in made.graph.inputs[0].shape] == ["n", "3"]
+    assert [str(d) for d in made.graph.outputs[0].shape] == ["n", "4"]

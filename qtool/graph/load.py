@@ -200,7 +200,8 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int | None:
     """The bytes that a tensor's data takes; None for types that have no fixed width."""
     try:
         dtype = ir.DataType(tensor.data_type)
-        return int(math.ceil(math.prod(tensor.dims) * dtype.bitwidth / 8))
+        bits: int = math.prod(tensor.dims) * dtype.bitwidth
+        return -(-bits // 8)
     except (ValueError, TypeError, KeyError):
         return None
 

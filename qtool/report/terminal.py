@@ -143,7 +143,9 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         a = comparison.accuracy
         rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)"))
     if report.quantized is not None and report.command == "quantize":
-        rows.append(("not written", "a gate failed") if report.failed else ("written", report.quantized.path))
+        rows.append(
+            ("output", "none: a gate failed") if report.failed else ("written", report.quantized.path)
+        )
     return rows
 
 

@@ -38,6 +38,9 @@ def _values(model: ir.Model) -> None:
             name = value.name or ""
             if name in taken and not (value.is_initializer() and value.is_graph_input()):
                 name = _free(name, taken)
+                if value.is_initializer() and value.const_value is not None:
+                    # A tensor knows its name, and the model that this one was cloned from shares it.
+                    value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
                 ir.convenience.rename_values(value, name)
             taken.add(name)
 

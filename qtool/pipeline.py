@@ -41,16 +41,13 @@ from qtool.rewrite.qdq import rewrite
 from qtool.session import Session
 from qtool.tables.modes import MODES, Mode
 from qtool.tables.targets import TARGETS, Target
-from qtool.validate.compare import compare
+from qtool.validate.compare import Comparison, compare
 from qtool.validate.gates import Gate, Verdict, judge, parse
-from qtool.validate.labels import read_labels
+from qtool.validate.labels import Labels, read_labels
 from qtool.validate.latency import Race, race
 
 # Timing looks at a few samples: enough for shapes to differ, few enough to be brief.
 _TIMED_SAMPLES = 4
-
-# The gates that require_quantized stands for.
-_IMPLIED: dict[bool, tuple[str, ...]] = {False: (), True: ("quantized<1",)}
 
 
 def quantize(
@@ -65,9 +62,8 @@ def quantize(
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
     options = options or Options()
-    gates = [
-        parse(text) for text in (*options.fail_if, *(["quantized<1"] if options.require_quantized else []))
-    ]
+    gates = _gates(options)
+    labels = None if options.labels is None else read_labels(Path(options.labels))
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     job = _open(model, options)
     check_target(Path(output), list(job.source.files), options.force)
@@ -80,7 +76,8 @@ def quantize(
             plan, ranges = _settle(job, _without(job, plan, reason), calib, progress)
             _write(job, staging, plan)
             timed = _race_staged(job, staging, held_out)
-        report = _validate(job, staging, plan, timed, held_out, gates, progress)
+        verdict = None if held_out is None else _compare_staged(job, staging, held_out, labels, progress)
+        report = _written(_report(job, plan), staging, verdict, timed, gates)
         report = replace(report, warnings=(*notes, *_warnings(report, job.mode)))
         result = Result(report, plan, ranges)
         if result.ok:
@@ -282,12 +279,15 @@ def _race(models: Mapping[str, Path | bytes], samples: Samples, threads: int) ->
 
 
 def _too_slow(job: _Job, plan: Plan, timed: Race | None) -> str:
-    """Why int8 is given up, '' when it is not: asked for, replayed, or meant for another runtime."""
+    """Why int8 is given up, '' when it is not: faster, asked for, replayed, or for another runtime.
+
+    Where the noise covers the gain there is none to speak of, and FP32 is the truer model.
+    """
     settled = job.options.plan is not None or not job.target.onnxruntime
     if timed is None or settled or not plan.forms.keys() - job.wish.force:
         return ""
-    speedup = timed.speedup("quantized", "prepared").median
-    return f"int8 was measured at {speedup:.2f}x of FP32" if speedup < 1 else ""
+    ratio = timed.speedup("quantized", "prepared")
+    return f"int8 was measured at {ratio.median:.2f}x of FP32: no gain" if ratio.low < 1 else ""
 
 
 def _without(job: _Job, plan: Plan, reason: str) -> Wishes:
@@ -296,36 +296,33 @@ def _without(job: _Job, plan: Plan, reason: str) -> Wishes:
     return replace(job.wish, keep_float=keep)
 
 
-def _validate(
-    job: _Job,
-    staging: Staging,
-    plan: Plan,
-    timed: Race | None,
-    held_out: Samples | None,
-    gates: Sequence[Gate],
-    progress: Progress,
-) -> Report:
-    """Judge the file that was written."""
-    options = job.options
-    verdict = None
-    if held_out is not None:
-        labels = None if options.labels is None else read_labels(Path(options.labels))
-        verdict = compare(
-            Session(job.source.loadable, threads=options.threads, name=job.source.name),
-            Session(staging.path, threads=options.threads, name="the quantized model"),
-            held_out,
-            labels,
-            lambda done, total: progress("validate", done, total),
-        )
-    report = replace(
-        _report(job, plan),
-        quantized=ModelFile(str(staging.target), model_size(staging.path)),
-        comparison=verdict,
-        race=timed,
+def _compare_staged(
+    job: _Job, staging: Staging, samples: Samples, labels: Labels | None, progress: Progress
+) -> Comparison:
+    """The file that was written, against FP32."""
+    threads = job.options.threads
+    return compare(
+        Session(job.source.loadable, threads=threads, name=job.source.name),
+        Session(staging.path, threads=threads, name="the quantized model"),
+        samples,
+        labels,
+        lambda done, total: progress("validate", done, total),
     )
+
+
+def _written(
+    report: Report, staging: Staging, verdict: Comparison | None, timed: Race | None, gates: Sequence[Gate]
+) -> Report:
+    """The report with what was measured on the file, and judged by the gates."""
+    file = ModelFile(str(staging.target), model_size(staging.path))
+    report = replace(report, quantized=file, comparison=verdict, race=timed)
     measured = Verdict(verdict, report.speedup, report.size_ratio, report.quantized_nodes)
-    results = judge(list(gates), measured)
-    return replace(report, gates=tuple(results))
+    return replace(report, gates=tuple(judge(list(gates), measured)))
+
+
+def _gates(options: Options) -> list[Gate]:
+    implied = ["quantized<1"] if options.require_quantized else []
+    return [parse(text) for text in (*options.fail_if, *implied)]
 
 
 def _report(job: _Job, plan: Plan) -> Report:

@@ -77,5 +77,5 @@ def observe(x: NDArray[np.floating]) -> Range | None:
 
 def digest(ranges: Ranges) -> str:
     """A sha256 of the ranges, for the model's metadata."""
-    lines = (f"{k}\t{r}" for k, r in sorted(ranges.items()))
+    lines = (f"{k}\t{r.lo!r}\t{r.hi!r}\t{r.count}\t{r.masked}" for k, r in sorted(ranges.items()))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,6 +16,9 @@ from qtool import __version__
 from qtool.cli.compare import compare
 from qtool.cli.quantize import quantize
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
+
+# What the machine, not the program, is to blame for: a full disk behind stdout, say.
+_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EMFILE)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -61,7 +65,9 @@ def _run() -> int:
     except BrokenPipeError:
         _drop_stdout()
         return EXIT_OK
-    except OSError as error:  # a full disk behind stdout, a file system that went away
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            return _bug(error)
         _drop_stdout()
         return _fail(f"the system refused: {error.strerror or error}", "", EnvironmentFailure.exit_code)
     except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,9 @@ from qtool.cli.common import deliver, gate_option, output_options, progress_bar
 from qtool.errors import UsageError
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
+
+if TYPE_CHECKING:
+    from qtool.graph.save import Staging
 
 
 def _described(table: dict[str, Any]) -> str:
@@ -101,6 +105,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     from qtool.options import Options
     from qtool.pipeline import dry_run
     from qtool.pipeline import quantize as run
+    from qtool.plan.serial import to_json
 
     show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
     names = (
@@ -118,10 +123,12 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
         raise UsageError("'-' (stdin, stdout) is not supported", "name a file")
     if given["save_plan"]:
         _check_plan_target(given["save_plan"], model, output, given["force"])
-    with progress_bar(given["quiet"]) as progress:
-        result = run(model, output, options, progress)
-    if given["save_plan"] and result.ok:
-        _save_plan(given["save_plan"], result.plan)
+    with _plan_file(given["save_plan"]) as plan_file:
+        with progress_bar(given["quiet"]) as progress:
+            result = run(model, output, options, progress)
+        if plan_file is not None and result.ok:
+            plan_file.write_text(to_json(result.plan))
+            plan_file.commit()
     return deliver(result.report, **show)
 
 
@@ -144,10 +151,8 @@ def _read_plan(path: Path | None) -> Any:
         raise UsageError(f"plan '{path}' can't be read: {error}") from error
 
 
-def _save_plan(path: Path, plan: Any) -> None:
+def _plan_file(path: Path | None) -> AbstractContextManager[Staging | None]:
+    """Where the plan will be written; a folder that is missing is known before the work is done."""
     from qtool.graph.save import staged
-    from qtool.plan.serial import to_json
 
-    with staged(path) as staging:
-        staging.write_text(to_json(plan))
-        staging.commit()
+    return nullcontext() if path is None else staged(path)

@@ -69,18 +69,17 @@ def dequantize(
     return np.asarray((values - zero).astype(np.float32) * scale, np.float32).reshape(q.shape)
 
 
-def quantize_bias(
-    bias: NDArray[np.floating], input_scale: F32, weight_scale: F32
-) -> tuple[NDArray[np.int32], F32]:
-    """Bias [C] as int32 at exactly input_scale * weight_scale, in float32.
+def bias_scale(input_scale: F32, weight_scale: F32) -> F32:
+    """The scale [C] of an int32 bias: input_scale [] * weight_scale [C], multiplied in float32."""
+    return np.asarray(np.float32(input_scale) * weight_scale, np.float32)
 
-    The runtime fuses a convolution only when the bias's scale is that very product, and QGemm takes
+
+def quantize_bias(bias: NDArray[np.floating], scale: F32) -> NDArray[np.int32]:
+    """Bias [C] as int32 [C] at a scale [C] from `bias_scale`, rounded half to even, saturated.
+
+    The runtime fuses a convolution only when the bias's scale is exactly that product, and QGemm takes
     it for granted without looking.
-
-    Returns:
-        the integers [C], and their scale [C] float32.
     """
-    scale = (np.float32(input_scale) * weight_scale).astype(np.float32)
     q = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     limit = 2**31 - 1
-    return np.clip(q, -limit, limit).astype(np.int32), scale
+    return np.clip(q, -limit, limit).astype(np.int32)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import magnitudes
+from qtool.numerics.quantize import bias_scale
 from qtool.plan.model import Kind, Plan, Site
 
 _WEIGHTS = (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
@@ -17,6 +20,27 @@ def misfit(plan: Plan, view: View) -> str:
     for site in plan.sites:
         if problem := _site(site, view):
             return f"'{site.value}': {problem}"
+    return _together(plan)
+
+
+def _together(plan: Plan) -> str:
+    """What must agree: scales within a group, and a bias's with those of its input and weight."""
+    activations = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
+    weights = {use: s for s in plan.sites if s.kind is Kind.WEIGHT for use in s.uses or ()}
+    leaders: dict[str, Site] = {}
+    for site in activations.values():
+        if leaders.setdefault(site.group, site).qparams != site.qparams:
+            return (
+                f"'{site.value}' has another scale than '{leaders[site.group].value}', whose group it shares"
+            )
+    for bias in (s for s in plan.sites if s.kind is Kind.BIAS):
+        value, node = bias.scale_from or ("", "")
+        source, weight = activations.get(value), weights.get((node, 1))
+        if source is None or weight is None or not (source.qparams and weight.qparams and bias.qparams):
+            return f"'{bias.value}' is the bias of nothing in the plan"
+        wanted = bias_scale(source.qparams.scale, weight.qparams.scale)
+        if not np.array_equal(bias.qparams.scale, wanted):
+            return f"'{bias.value}': its scale is not that of its input times that of its weight"
     return ""
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, bias_scale_floor, weight_qparams
-from qtool.numerics.quantize import quantize_bias
+from qtool.numerics.quantize import bias_scale
 from qtool.plan.model import Kind, Plan, Site
 from qtool.tables.qtypes import TensorSpec
 
@@ -38,10 +38,7 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
             return activations[site.value]
         if site.kind is Kind.BIAS:
             source, weight = _scales_of(plan, site)
-            bias = _array(view, site).reshape(-1)
-            _, scale = quantize_bias(
-                bias, activations[source].scale, weights[weight.value, weight.spec].scale
-            )
+            scale = bias_scale(activations[source].scale, weights[weight.value, weight.spec].scale)
             return QParams(scale, np.zeros(scale.shape, np.int64))
         return weights[site.value, site.spec]
 

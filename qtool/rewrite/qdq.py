@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
 from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams
-from qtool.numerics.quantize import quantize, spread, unfold
+from qtool.numerics.quantize import quantize, quantize_bias, spread, unfold
 from qtool.plan.model import Form, Kind, Plan, Site
 from qtool.rewrite.recurrent import Fused, fuse_lstm
 from qtool.tables.qtypes import PerBlock, PerChannel
@@ -178,11 +178,8 @@ def _write_bias(writer: _Writer, site: Site) -> None:
     graph = owner(value)
     params = _params(site)
     array = _float_array(value).reshape(-1)
-    limit = site.spec.qtype.qmax
-    integers = np.rint(array.astype(np.float64) / params.scale.astype(np.float64))
-    q = add_initializer(
-        graph, writer.namer(f"{site.value}_quantized"), np.clip(integers, -limit, limit).astype(np.int32)
-    )
+    integers = quantize_bias(array, params.scale)
+    q = add_initializer(graph, writer.namer(f"{site.value}_quantized"), integers)
     scale = add_initializer(graph, writer.namer(f"{site.value}_scale"), params.scale)
     dq = new_node(
         "DequantizeLinear",

@@ -179,7 +179,7 @@ def test_130_interrupted_leaves_nothing(
 ) -> None:
     calib = tmp_path / "calib"
     calib.mkdir()
-    for index in range(3000 if moment == "calibrating" else 9):
+    for index in range(20_000 if moment == "calibrating" else 9):
         os.link(place.calib / f"{index % 9:03}.npz", calib / f"{index}.npz")
     out = tmp_path / "out"
     out.mkdir()
@@ -197,7 +197,7 @@ def test_130_interrupted_leaves_nothing(
             assert left(out), "the staged file never appeared"
             assert left(out) != ["q.onnx"]
         else:
-            time.sleep(2.5)  # past the start of the interpreter, well before 3,000 samples are through
+            time.sleep(2)  # past the start of the interpreter, well before 20,000 samples are through
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -258,3 +258,36 @@ def test_2_a_plan_edited_by_hand_into_nonsense(change: str, place: Workplace, tm
     done = run("quantize", place.model, "-o", tmp_path / "q.onnx", "--plan", plan, "--target", "generic")
     assert done.returncode == 2, done.stderr
     assert left(tmp_path) == ["damaged.json"]
+
+
+def test_70_a_bug_of_ours_says_where_its_trace_is(place: Workplace, tmp_path: Path) -> None:
+    code = """
+import sys
+import qtool.pipeline
+def broken(*a, **k): raise ZeroDivisionError("all \\x1b[31mwrong")
+qtool.pipeline.compare_models = broken
+from qtool.cli.main import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "compare", place.model, place.model, "--data", place.calib],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 70
+    (trace,) = tmp_path.iterdir()
+    assert str(trace) in done.stderr
+    assert "ZeroDivisionError" in trace.read_text(encoding="utf-8")
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_5_a_plan_that_can_t_be_saved_is_known_before_the_work_is_done(
+    place: Workplace, tmp_path: Path
+) -> None:
+    """Not after minutes of calibration, with the model written and the exit code that of a failure."""
+    done = run(
+        "quantize", place.model, "-o", tmp_path / "q.onnx", "--calib", place.calib, "--target", "generic",
+        "--save-plan", tmp_path / "none" / "plan.json",
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert left(tmp_path) == []

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from qtool.numerics.qparams import QParams, bias_scale_floor, weight_qparams
-from qtool.numerics.quantize import dequantize, quantize, quantize_bias, spread, unfold
+from qtool.numerics.quantize import bias_scale, dequantize, quantize, quantize_bias, spread, unfold
 from qtool.session import Session
 from qtool.tables.qtypes import (
     INT8,
@@ -240,7 +240,8 @@ def test_a_bias_never_saturates_and_its_scale_is_the_float32_product(
     input_scale = np.asarray(np.float32(2.0**exponent))
     spec = TensorSpec(INT8, PerChannel(0), symmetric=True)
     p = weight_qparams(weight, spec, bias_scale_floor(bias, input_scale))
-    q, scale = quantize_bias(bias, input_scale, p.scale)
+    scale = bias_scale(input_scale, p.scale)
+    q = quantize_bias(bias, scale)
     assert q.dtype == np.int32
     assert np.abs(q.astype(np.int64)).max() < 2**31 - 1
     exact_product = np.float64(input_scale) * p.scale.astype(np.float64)  # 24 + 24 bits: exact in float64
@@ -256,21 +257,22 @@ def test_a_live_bias_over_dead_weights_does_not_saturate() -> None:
     input_scale = np.asarray(np.float32(1e-3))
     spec = TensorSpec(INT8, PerChannel(0), symmetric=True)
     p = weight_qparams(weight, spec, bias_scale_floor(bias, input_scale))
-    q, scale = quantize_bias(bias, input_scale, p.scale)
+    scale = bias_scale(input_scale, p.scale)
+    q = quantize_bias(bias, scale)
     assert np.abs(q.astype(np.int64)).max() < 2**31 - 1
     np.testing.assert_allclose(q * scale.astype(np.float64), bias, rtol=1e-6)
 
 
 def test_a_bias_at_a_scale_too_fine_for_it_is_clamped_not_wrapped() -> None:
-    q, _ = quantize_bias(
-        np.array([1e9, -1e9], np.float32), np.float32(1e-6), np.array([1e-6] * 2, np.float32)
-    )
+    scale = bias_scale(np.float32(1e-6), np.array([1e-6] * 2, np.float32))
+    q = quantize_bias(np.array([1e9, -1e9], np.float32), scale)
     assert q.tolist() == [2**31 - 1, -(2**31 - 1)]
 
 
 @pytest.mark.parametrize("scale_shape", [(), (1,)], ids=str)
 def test_the_input_scale_may_have_no_axis_or_one(scale_shape: tuple[int, ...]) -> None:
     input_scale = np.full(scale_shape, 0.5, np.float32)
-    q, scale = quantize_bias(np.array([1.0, 2.0], np.float32), input_scale, np.array([0.25, 0.5], np.float32))
+    scale = bias_scale(input_scale, np.array([0.25, 0.5], np.float32))
+    q = quantize_bias(np.array([1.0, 2.0], np.float32), scale)
     assert q.tolist() == [8, 8]
     assert scale.tolist() == [0.125, 0.25]

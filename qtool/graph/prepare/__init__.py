@@ -38,8 +38,8 @@ PASSES: tuple[Pass, ...] = (
     upgrade_opset,
     lift_constants,  # the version converter makes Constants of its own
     unique_names,
-    drop_noops,
     infer_shapes,
+    drop_noops,
     fold_moves,
     merge_slices,
     fold_batchnorm,

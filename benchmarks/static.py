@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import subprocess
@@ -143,8 +144,11 @@ def program() -> str:
 
 def preprocessed(folder: Path, target: Path) -> Path:
     """The rival's own preparation; without its symbolic shapes where those fail, as its users do."""
+    import onnxruntime
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    onnxruntime.set_default_logger_severity(3)  # a line an initializer, otherwise
+    logging.disable(logging.WARNING)
     ready = target.with_suffix(".pre.onnx")
     try:
         quant_pre_process(str(folder / "model.onnx"), str(ready))

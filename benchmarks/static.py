@@ -13,6 +13,7 @@ printed instead of our own. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -38,12 +39,12 @@ def main() -> None:
     )
     parser.add_argument("--keep", type=Path, help="keep the quantized models in this folder")
     args = parser.parse_args()
-    folders = [f for folder in args.folders for f in expand(folder)]
+    folders = [f for folder in args.folders for f in expand(folder.resolve())]
     print("| model | tool | SQNR dB | speed | prep | smaller | top-1 agreement | accuracy | took s |")
     print("|---|---|---|---|---|---|---|---|---|")
     for folder in folders:
         with tempfile.TemporaryDirectory() as scratch:
-            out = args.keep or Path(scratch)
+            out = (args.keep or Path(scratch)).resolve()
             out.mkdir(parents=True, exist_ok=True)
             tools = {"qtool": by_qtool}
             if args.rival:
@@ -63,7 +64,8 @@ def expand(folder: Path) -> list[Path]:
 def line(folder: Path, tool: str, quantize: Any, target: Path, scorer: Path | None) -> str:
     start = time.perf_counter()
     try:
-        prep = quantize(folder, target)
+        with contextlib.chdir(target.parent):  # the rival leaves files where it stands
+            prep = quantize(folder, target)
         took = time.perf_counter() - start
         figures = score(scorer, folder, target) if scorer else compare(folder, target)
     except Exception as error:  # a tool that fails is a row, not the end of the table

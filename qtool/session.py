@@ -70,7 +70,6 @@ class Session:
         self.outputs = [o.name for o in self._session.get_outputs()]
         # The runtime says `tensor(float)` for what numpy calls float32, and None for what numpy lacks.
         self.input_dtypes = {k: _NUMPY_OF.get(i.type) for k, i in self.inputs.items()}
-        self.output_types = {o.name: o.type for o in self._session.get_outputs()}
 
     def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs (all of them when None) for one sample.

@@ -63,7 +63,7 @@ def _described(table: dict[str, Any]) -> str:
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help="Quantize even where the target would rather not. Repeatable.",
+    help="Quantize even where the target would rather not; wins over --exclude. Repeatable.",
 )
 @gate_option
 @click.option("--require-quantized", is_flag=True, help="Exit 1 when no node ends in int8.")

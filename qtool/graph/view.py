@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -100,10 +98,3 @@ def is_vector(array: NDArray[np.generic], length: int) -> bool:
 def opset_of(model: ir.Model) -> int:
     """The version of the standard operator set."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-
-
-def graphs_with_nodes(model: ir.Model) -> Iterator[ir.Graph]:
-    """The main graph and every nested one, as `ir.Graph` (function bodies are inlined by prepare)."""
-    for graph in model.graphs():
-        if isinstance(graph, ir.Graph):
-            yield graph

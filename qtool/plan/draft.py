@@ -108,13 +108,14 @@ def _bounds(value: ir.Value) -> Bounds:
         return ANY
     if producer.op_type != "Clip":
         return rule.bounds
-    lo, hi = ANY
-    ends = [float_constant(v) for v in producer.inputs[1:3]]
-    if len(ends) > 0 and ends[0] is not None and ends[0].size == 1:
-        lo = float(ends[0].reshape(())) if len(producer.inputs) > 1 else lo
-    if len(ends) > 1 and ends[1] is not None and ends[1].size == 1:
-        hi = float(ends[1].reshape(()))
+    lo, hi = (_scalar(producer, index, none) for index, none in zip((1, 2), ANY, strict=True))
     return lo, hi
+
+
+def _scalar(node: ir.Node, index: int, none: float) -> float:
+    """A constant input of one element (of any rank: exporters differ), or what stands for none."""
+    array = float_constant(node.inputs[index]) if index < len(node.inputs) else None
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else none
 
 
 def _weights(view: View, placed: Placed) -> list[Site]:

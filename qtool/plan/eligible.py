@@ -29,7 +29,7 @@ def why_not(view: View, node: ir.Node, rule: OpRule, target: Target) -> str:
     if opset_of(view.model) < QDQ_OPSET:
         return f"opset {opset_of(view.model)} has no per-channel quantization and could not be raised"
     if rule.role is Role.RECURRENT:
-        return _recurrent(node)
+        return _recurrent(node, target)
     if view.in_subgraph(node):
         return "inside an If, Loop or Scan, where activations can't be observed"
     inputs = data_inputs(node, rule)
@@ -74,7 +74,10 @@ def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
     return ""
 
 
-def _recurrent(node: ir.Node) -> str:
+def _recurrent(node: ir.Node, target: Target) -> str:
+    """An LSTM has a fused dynamic form in onnxruntime; nothing else recurrent has any."""
+    if node.op_type != "LSTM" or not target.onnxruntime:
+        return f"there is no quantized {node.op_type} there: its weights are stored as int8"
     for index in (1, 2):
         weight = float_constant(node.inputs[index])
         if weight is None or not weight.size or not np.isfinite(weight).all():

@@ -1,8 +1,8 @@
 """Which nodes run in int8: the target's placements, to a fixpoint.
 
 Nodes that are worth it ALWAYS are in; nodes worth it only INSIDE an int8 region stay in as long as
-all their inputs arrive in int8 and somebody goes on in int8. Starting with all of them in and taking
-out what fails is the greatest such set, and it is unique.
+all their inputs (of arithmetic, one) arrive in int8 and somebody goes on in int8. Starting with all
+of them in and taking out what fails is the greatest such set, and it is unique.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ class Role(Enum):
     PASS = "moves or picks values: output and inputs share one scale"
     EPILOGUE = "clamps: folds into the Q that follows it"
     RECURRENT = "has weights and a state: quantized whole or not at all"
-    TABLE = "looks rows up in a constant table"
 
 
 @dataclass(frozen=True)

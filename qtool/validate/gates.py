@@ -122,7 +122,7 @@ class GateResult:
         """One line for a person."""
         if math.isnan(self.value):
             return f"{self.gate.text}: nothing to judge ({self.gate.metric} is not available)"
-        return f"{self.gate.text}: {self.gate.metric} is {self.value:.4g}"
+        return f"{self.gate.text}: {self.gate.metric} is {self.value:.4g} ({METRICS[self.gate.metric].help})"
 
 
 def parse(text: str) -> Gate:

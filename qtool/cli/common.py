@@ -54,7 +54,7 @@ def gate_option(command: F) -> F:
         metavar="EXPR",
         help="Exit 1 when EXPR holds, or can't be judged: [OUTPUT:]METRIC<NUMBER, or >. Metrics: sqnr, "
         "sqnr_worst, cosine, rel_l2, max_error, mean_error, top1, unequal, nonfinite, accuracy, "
-        "accuracy_drop (with --labels), speedup, size (quantized / FP32). Repeatable.",
+        "accuracy_drop (with --labels), speedup, size (quantized / FP32), quantized (nodes). Repeatable.",
     )
     return option(command)
 

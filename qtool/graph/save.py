@@ -119,7 +119,7 @@ class Staging:
         # Named by content, so that an older side file of the same model is never overwritten.
         draft = f".qtool-{self.path.stem.removeprefix('.qtool-')}.data.tmp"
         folder = self.target.parent
-        self._side = folder / draft
+        self._side, self._own_side = folder / draft, True
         clone = ir.external_data.unload_from_model(
             model.clone(), folder, draft, size_threshold_bytes=_SIDE_TENSOR_BYTES
         )

@@ -11,7 +11,7 @@ class Mode:
 
     Args:
         needs_calibration: activation ranges come from samples.
-        floor_db: SQNR below which the report warns (shared default of every gate on this mode).
+        floor_db: SQNR below which the report warns.
         storage_floor_db: a float weight is stored as int8 only if its own SQNR stays above this.
         storage_min_elements: smaller weights are not worth two nodes.
         least_typical_steps: an activation whose typical magnitude is below this many quantization steps

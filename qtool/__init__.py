@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         RuntimeFailure,
         UsageError,
     )
+    from qtool.inspection.change import difference
+    from qtool.inspection.read import inspect_model as inspect
     from qtool.options import Options, Result
     from qtool.pipeline import compare_models as compare
     from qtool.pipeline import dry_run, quantize
@@ -37,6 +39,8 @@ _PUBLIC = {
     "Result": ("qtool.options", "Result"),
     "compare": ("qtool.pipeline", "compare_models"),
     "dry_run": ("qtool.pipeline", "dry_run"),
+    "difference": ("qtool.inspection.change", "difference"),
+    "inspect": ("qtool.inspection.read", "inspect_model"),
     "quantize": ("qtool.pipeline", "quantize"),
     **{
         name: ("qtool.errors", name)
@@ -63,7 +67,9 @@ __all__ = [
     "RuntimeFailure",
     "UsageError",
     "compare",
+    "difference",
     "dry_run",
+    "inspect",
     "quantize",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import onnx
@@ -11,6 +11,7 @@ import onnx
 from qtool.calibrate.ranges import Ranges
 from qtool.data.open import Data
 from qtool.plan.model import Plan
+from qtool.plan.scheme import Choices
 from qtool.report.model import Report
 
 ModelLike = str | Path | onnx.ModelProto
@@ -22,19 +23,22 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to quantize.
+@dataclass(frozen=True, kw_only=True)
+class Options(Choices):
+    """How to quantize. The choices of types and forms (bits, block, io ..) are those of plan/scheme.py.
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.
-        calib: samples that set the ranges: a directory of .npz, or an iterable of dicts.
+        calib: samples that set the ranges: a directory of .npz, or an iterable of dicts; 'none': ranges
+            are estimated from the model alone.
+        input_range: with calib 'none', '[INPUT=]LOW,HIGH' of the model's float inputs.
         data: samples to judge on; None: every fourth calibration sample, which then sets no range.
         labels: a JSON file of sample name -> class, for true accuracy.
         exclude, include: node names, globs or op:Type that stay in float, or are quantized regardless.
+        sets: 'PATTERN=int8|int4|fp16|fp32', for nodes that should differ from the mode; the last wins.
         plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
         fail_if: gates, such as 'sqnr<20'.
-        require_quantized: fail when no node ends in int8.
+        require_quantized: fail when nothing is quantized.
         threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
         force: replace an existing output.
     """
@@ -42,15 +46,22 @@ class Options:
     mode: str = "static"
     target: str = "cpu"
     calib: Data | None = None
+    input_range: Sequence[str] = ()
     data: Data | None = None
     labels: str | Path | None = None
     exclude: Sequence[str] = ()
     include: Sequence[str] = ()
+    sets: Sequence[str] = ()
     plan: Plan | None = None
     fail_if: Sequence[str] = ()
     require_quantized: bool = False
     threads: int = 0
     force: bool = False
+
+    @property
+    def choices(self) -> Choices:
+        """The choices of types and forms alone."""
+        return Choices(**{f.name: getattr(self, f.name) for f in fields(Choices)})
 
 
 @dataclass(frozen=True)

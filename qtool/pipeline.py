@@ -9,42 +9,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import onnx
 
 from qtool import __version__
-from qtool.calibrate.ranges import Ranges, digest
-from qtool.calibrate.runner import calibrate
 from qtool.data.fit import fit
 from qtool.data.open import Data, open_source
 from qtool.data.samples import Source as Samples
-from qtool.data.samples import hold_out
-from qtool.errors import UsageError, did_you_mean
-from qtool.graph.load import Source, from_model, load, model_size
-from qtool.graph.prepare import Prepared, prepare
+from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
-from qtool.graph.view import View
+from qtool.job import Job, load_model, open_job, samples_of
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
-from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan, Wishes
-from qtool.plan.resolve import resolve
-from qtool.plan.unfit import unfit_nodes
-from qtool.plan.wishes import wishes
+from qtool.plan.scheme import Scheme
+from qtool.planning import make_plan, replayed
 from qtool.report.coverage import coverage
 from qtool.report.model import ModelFile, Report
-from qtool.rewrite.qdq import rewrite
+from qtool.rewrite.write import rewrite
 from qtool.session import Session
-from qtool.tables.modes import MODES, Mode
-from qtool.tables.targets import TARGETS, Target
+from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison, compare
 from qtool.validate.gates import Gate, Verdict, judge, parse
 from qtool.validate.labels import Labels, read_labels
 from qtool.validate.latency import Race, race
+from qtool.validate.ports import bare, feed, in_floats
 
 # Timing looks at a few samples: enough for shapes to differ, few enough to be brief.
 _TIMED_SAMPLES = 4
@@ -65,20 +58,20 @@ def quantize(
     gates = _gates(options)
     labels = None if options.labels is None else read_labels(Path(options.labels))
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
-    job = _open(model, options)
+    job = open_job(model, options)
     check_target(Path(output), list(job.source.files), options.force)
-    calib, held_out, notes = _samples(job)
-    plan, ranges = _replayed(job, options.plan) if options.plan else _settle(job, job.wish, calib, progress)
+    calib, held_out, notes = samples_of(job)
+    plan, ranges = replayed(job, options.plan) if options.plan else make_plan(job, job.wish, calib, progress)
     with staged(Path(output)) as staging:
         _write(job, staging, plan)
         timed = _race_staged(job, staging, held_out)
         if reason := _too_slow(job, plan, timed):
-            plan, ranges = _settle(job, _without(job, plan, reason), calib, progress)
+            plan, ranges = make_plan(job, _without(job, plan, reason), calib, progress)
             _write(job, staging, plan)
             timed = _race_staged(job, staging, held_out)
         verdict = None if held_out is None else _compare_staged(job, staging, held_out, labels, progress)
         report = _written(_report(job, plan), staging, verdict, timed, gates)
-        report = replace(report, warnings=(*notes, *_warnings(report, job.mode)))
+        report = replace(report, warnings=(*notes, *_warnings(report, job.scheme)))
         result = Result(report, plan, ranges)
         if result.ok:
             staging.commit()
@@ -91,8 +84,8 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     Calibration may still put nodes back to float (outliers, masks, branches that never run).
     """
     options = options or Options()
-    job = _open(model, options)
-    plan = options.plan or draft(job.view, job.mode, job.target, job.wish, job.source.sha256)
+    job = open_job(model, options)
+    plan = options.plan or draft(job.view, job.scheme, job.wish, job.source.sha256)
     return Result(_report(job, plan), plan)
 
 
@@ -122,10 +115,10 @@ def compare_models(
         QtoolError: UsageError, ModelError, DataError or RuntimeFailure.
     """
     gates = [parse(text) for text in fail_if]
-    sources = [_load(m) for m in (fp32, quantized)]
+    sources = [load_model(m) for m in (fp32, quantized)]
     known = None if labels is None else read_labels(Path(labels))
     samples = open_source(data)
-    a, b = (Session(s.loadable, threads=threads, name=s.name) for s in sources)
+    a, b = (in_floats(Session(s.loadable, threads=threads, name=s.name)) for s in sources)
     comparison = compare(a, b, samples, known, lambda done, total: progress("compare", done, total))
     timed = None
     if speed or any(g.metric == "speedup" for g in gates):
@@ -136,107 +129,7 @@ def compare_models(
     return replace(report, gates=tuple(judge(gates, Verdict(comparison, report.speedup, report.size_ratio))))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A model that is ready to be planned for, and everything that was asked."""
-
-    source: Source
-    prepared: Prepared
-    view: View
-    mode: Mode
-    target: Target
-    wish: Wishes
-    options: Options
-
-
-def _open(model: ModelLike, options: Options) -> _Job:
-    """Load, check, prepare; match what was asked with the tables and the nodes."""
-    if options.plan is not None:
-        options = replace(options, mode=options.plan.mode, target=options.plan.target)
-    for word, table, option in ((options.mode, MODES, "mode"), (options.target, TARGETS, "target")):
-        if word not in table:
-            raise UsageError(
-                f"no {option} '{word}'", did_you_mean(word, table) or f"{option}s: {', '.join(table)}"
-            )
-    mode, target = MODES[options.mode], TARGETS[options.target]
-    source = _load(model)
-    prepared = prepare(source.model, onnxruntime=target.onnxruntime)
-    view = View(prepared.model)
-    wish = wishes(view, source.model, options.exclude, options.include)
-    return _Job(source, prepared, view, mode, target, wish, options)
-
-
-def _load(model: ModelLike) -> Source:
-    return from_model(model) if isinstance(model, onnx.ModelProto) else load(Path(model))
-
-
-def _samples(job: _Job) -> tuple[Samples | None, Samples | None, tuple[str, ...]]:
-    """What to calibrate on, what to judge on, and what to say about it."""
-    options = job.options
-    calib = None if options.calib is None else open_source(options.calib)
-    if calib is None and job.mode.needs_calibration and options.plan is None:
-        raise UsageError(
-            f"--mode {job.mode.name} needs samples to set its ranges",
-            "add --calib DIR (a directory of .npz files)",
-        )
-    if options.data is not None:
-        return calib, open_source(options.data), ()
-    if calib is None:
-        return None, None, ("not judged: there are no samples (add --data DIR)",)
-    rest, held_out, split = hold_out(calib)
-    if split:
-        return rest, held_out, ()
-    return (
-        calib,
-        calib,
-        (f"judged on the {len(calib)} samples that set the ranges: too few to hold some out",),
-    )
-
-
-def _replayed(job: _Job, plan: Plan) -> tuple[Plan, Ranges]:
-    """A saved plan, if it is for this very model.
-
-    Raises:
-        UsageError: it is for another model, or was never resolved.
-    """
-    if plan.model_sha256 != job.source.sha256:
-        raise UsageError(
-            f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
-        )
-    if problem := misfit(plan, job.view):
-        raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
-    return plan, {}
-
-
-def _settle(job: _Job, wish: Wishes, calib: Samples | None, progress: Progress) -> tuple[Plan, Ranges]:
-    """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
-    ranges: Ranges = {}
-    asked: set[str] = set()
-    while True:
-        plan = draft(job.view, job.mode, job.target, wish, job.source.sha256)
-        todo = [value for value in plan.observed if value not in asked]
-        if todo and calib is not None:
-            ranges |= calibrate(
-                job.prepared.model,
-                todo,
-                calib,
-                threads=job.options.threads,
-                progress=lambda done, total: progress("calibrate", done, total),
-            )
-            asked |= set(todo)
-        unfit = unfit_nodes(plan, ranges, job.view, job.mode)
-        if not unfit:
-            return _signed(job, resolve(plan, ranges, job.view), ranges), ranges
-        wish = replace(wish, keep_float={**unfit, **wish.keep_float})
-
-
-def _signed(job: _Job, plan: Plan, ranges: Ranges) -> Plan:
-    """The plan with what it was asked for and made from."""
-    asked, told = tuple(job.options.exclude), tuple(job.options.include)
-    return replace(plan, exclude=asked, include=told, calibration_sha256=digest(ranges) if ranges else "")
-
-
-def _write(job: _Job, staging: Staging, plan: Plan) -> None:
+def _write(job: Job, staging: Staging, plan: Plan) -> None:
     model = rewrite(job.prepared.model, plan)
     model.metadata_props.update(_recipe(plan))
     staging.write(model)
@@ -251,14 +144,16 @@ def _recipe(plan: Plan) -> dict[str, str]:
         "qtool.version": __version__,
         "qtool.mode": plan.mode,
         "qtool.target": plan.target,
-        "qtool.options": json.dumps({"exclude": plan.exclude, "include": plan.include}),
+        "qtool.options": json.dumps(
+            {"exclude": plan.exclude, "include": plan.include, "set": plan.sets, **plan.choices.made()}
+        ),
         "qtool.source_sha256": plan.model_sha256,
         "qtool.calibration_sha256": plan.calibration_sha256,
         "qtool.plan_sha256": serial.digest(plan),
     }
 
 
-def _race_staged(job: _Job, staging: Staging, samples: Samples | None) -> Race | None:
+def _race_staged(job: Job, staging: Staging, samples: Samples | None) -> Race | None:
     """Time the staged model against its two FP32 forms; None without samples."""
     if samples is None:
         return None
@@ -269,41 +164,42 @@ def _race_staged(job: _Job, staging: Staging, samples: Samples | None) -> Race |
 
 def _race(models: Mapping[str, Path | bytes], samples: Samples, threads: int) -> Race:
     """Time models on the first few samples; with one thread, unless another number was asked for."""
-    sessions = {name: Session(m, threads=threads or 1, name=name) for name, m in models.items()}
-    first = next(iter(sessions.values()))
-    fed = [
-        fit(sample, first.inputs, first.input_dtypes, samples.name)
-        for sample in islice(samples.read(), _TIMED_SAMPLES)
-    ]
-    return race(sessions, fed, threads=threads or 1)
+    opened = {name: in_floats(Session(m, threads=threads or 1, name=name)) for name, m in models.items()}
+    chosen = list(islice(samples.read(), _TIMED_SAMPLES))
+    fed = {
+        name: [feed(m, fit(s, m.inputs, m.input_dtypes, samples.name)) for s in chosen]
+        for name, m in opened.items()
+    }
+    return race({name: bare(m) for name, m in opened.items()}, fed, threads=threads or 1)
 
 
-def _too_slow(job: _Job, plan: Plan, timed: Race | None) -> str:
+def _too_slow(job: Job, plan: Plan, timed: Race | None) -> str:
     """Why int8 is given up, '' when it is not: faster, asked for, replayed, or for another runtime.
 
     Where the noise covers the gain there is none to speak of, and FP32 is the truer model.
     """
-    settled = job.options.plan is not None or not job.target.onnxruntime
-    if timed is None or settled or not plan.forms.keys() - job.wish.force:
+    scheme = job.scheme
+    settled = job.options.plan is not None or not scheme.target.onnxruntime or scheme.asked
+    if timed is None or settled or not scheme.mode.for_speed or not plan.forms.keys() - job.wish.force:
         return ""
     ratio = timed.speedup("quantized", "prepared")
     return f"int8 was measured at {ratio.median:.2f}x of FP32: no gain" if ratio.low < 1 else ""
 
 
-def _without(job: _Job, plan: Plan, reason: str) -> Wishes:
+def _without(job: Job, plan: Plan, reason: str) -> Wishes:
     """The wish for what is left when int8 is given up: only what the user insisted on."""
     keep = {s.node: s.reason for s in plan.skips} | dict.fromkeys(plan.forms.keys() - job.wish.force, reason)
     return replace(job.wish, keep_float=keep)
 
 
 def _compare_staged(
-    job: _Job, staging: Staging, samples: Samples, labels: Labels | None, progress: Progress
+    job: Job, staging: Staging, samples: Samples, labels: Labels | None, progress: Progress
 ) -> Comparison:
     """The file that was written, against FP32."""
     threads = job.options.threads
     return compare(
         Session(job.source.loadable, threads=threads, name=job.source.name),
-        Session(staging.path, threads=threads, name="the quantized model"),
+        in_floats(Session(staging.path, threads=threads, name="the quantized model")),
         samples,
         labels,
         lambda done, total: progress("validate", done, total),
@@ -325,7 +221,7 @@ def _gates(options: Options) -> list[Gate]:
     return [parse(text) for text in (*options.fail_if, *implied)]
 
 
-def _report(job: _Job, plan: Plan) -> Report:
+def _report(job: Job, plan: Plan) -> Report:
     return Report(
         "quantize",
         __version__,
@@ -336,10 +232,11 @@ def _report(job: _Job, plan: Plan) -> Report:
         coverage=coverage(job.view, plan),
         skips=plan.skips,
         plan_sha256=serial.digest(plan),
+        weights_only=job.scheme.mode.form is None,
     )
 
 
-def _warnings(report: Report, mode: Mode) -> tuple[str, ...]:
+def _warnings(report: Report, scheme: Scheme) -> tuple[str, ...]:
     """What a user should know before shipping."""
     found = []
     if not report.quantized_nodes:
@@ -347,7 +244,7 @@ def _warnings(report: Report, mode: Mode) -> tuple[str, ...]:
         counts: dict[str, int] = {}
         for row in report.coverage:
             for reason, number in row.reasons.items():
-                if reason != "no quantized form":
+                if reason not in GENERAL_REASONS:
                     counts[reason] = counts.get(reason, 0) + number
         reason = max(counts, key=lambda r: counts[r]) if counts else "no node has a quantized form"
         found.append(f"0 of {total} quantized: {reason}")
@@ -355,10 +252,10 @@ def _warnings(report: Report, mode: Mode) -> tuple[str, ...]:
     if (
         comparison is not None
         and any(not o.exact for o in comparison.outputs)
-        and not comparison.sqnr >= mode.floor_db
+        and not comparison.sqnr >= scheme.floor_db
     ):
         found.append(
-            f"SQNR {comparison.sqnr:.1f} dB is below the {mode.floor_db:g} dB that {mode.name} usually holds"
+            f"SQNR {comparison.sqnr:.1f} dB is below the {scheme.floor_db:g} dB that {scheme.mode.name} usually holds"
         )
     if report.speedup is not None and report.speedup < 1:
         found.append(f"slower than FP32 here: {report.speedup:.2f}x")

@@ -9,7 +9,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -37,6 +37,19 @@ _NUMPY_OF = {
     "tensor(bool)": "bool",
     "tensor(string)": "str",
 }
+
+
+class Model(Protocol):
+    """What can be run on samples: a session, or one with something before it."""
+
+    name: str
+    outputs: list[str]
+    input_dtypes: dict[str, str | None]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+
+    def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]: ...
 
 
 class Session:
@@ -67,6 +80,7 @@ class Session:
         except Exception as error:  # onnxruntime raises a dozen unrelated types here
             raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
         self.inputs = {i.name: i for i in self._session.get_inputs()}
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [o.name for o in self._session.get_outputs()]
         # The runtime says `tensor(float)` for what numpy calls float32, and None for what numpy lacks.
         self.input_dtypes = {k: _NUMPY_OF.get(i.type) for k, i in self.inputs.items()}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from qtool.cli.streams import named
 from qtool.errors import EXIT_GATE, EXIT_OK, printable
 
 if TYPE_CHECKING:
@@ -19,6 +23,26 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 STAGES = {"calibrate": "calibrating", "compare": "comparing", "validate": "validating"}
+
+
+class SourceType(click.types.StringParamType):
+    """Where samples come from: a path, or a word for what needs none."""
+
+    name = "src"
+    _WORDS = re.compile("none$|random:")
+
+    def placed(self, value: str, base: Path) -> str:
+        """A source that a file in `base` names, from where we are."""
+        return value if self._WORDS.match(value) else str(base / value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """A path."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+SRC = SourceType()
 
 
 def output_options(command: F) -> F:
@@ -83,16 +107,22 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
 
 def deliver(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Print a report (stdout), its warnings and failed gates (stderr), and give the exit code."""
+    report = named(report)
     try:
         _print(report, as_json, quiet, verbose)
     except BrokenPipeError:  # `| head`: the verdict below still counts
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not (as_json and sys.stdout is sys.stderr):  # -o -: the document says it all, and stays whole
+        _warn(report)
+    return EXIT_GATE if report.failed else EXIT_OK
+
+
+def _warn(report: Report) -> None:
     for warning in report.warnings:
         click.echo(f"warning: {printable(warning)}", err=True)
     samples = report.comparison.samples if report.comparison else 0
     for gate in report.failed:
         click.echo(f"gate failed: {printable(gate.why)} ({samples} samples)", err=True)
-    return EXIT_GATE if report.failed else EXIT_OK
 
 
 def _print(report: Report, as_json: bool, quiet: bool, verbose: bool) -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from qtool.cli.common import deliver, gate_option, output_options, progress_bar
+from qtool.cli.command import Command
+from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
 
 
-@click.command()
-@click.argument("fp32", type=click.Path(path_type=Path))
-@click.argument("quantized", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@click.argument("fp32", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("quantized", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--data",
+    type=SRC,
     required=True,
-    metavar="SRC",
     help="Samples: a directory of .npz, one sample a file, keys are input names.",
 )
 @click.option(
@@ -39,6 +40,8 @@ def compare(
     verbose: bool,
 ) -> int:
     """Run FP32 and QUANTIZED over the same samples, measure how far apart they are, and judge gates.
+
+    One of the two may be -, a model on stdin.
 
     \b
     qtool compare model.onnx int8.onnx --data held_out/

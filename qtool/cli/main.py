@@ -14,6 +14,8 @@ import click
 
 from qtool import __version__
 from qtool.cli.compare import compare
+from qtool.cli.completion import completion
+from qtool.cli.inspect import inspect
 from qtool.cli.quantize import quantize
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
 
@@ -31,6 +33,11 @@ def cli() -> None:
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
 
     \b
+    Options without flags: QTOOL_MODE=static in the environment, or mode = "static" in qtool.toml, or
+    in [tool.qtool] of pyproject.toml, in this folder. A flag wins over the environment, and that over
+    the file; qtool COMMAND --show-config says who set what.
+
+    \b
     Exit codes: 0 done, every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data;
     5 the environment; 6 the runtime failed; 70 a bug in qtool; 130 interrupted.
     """
@@ -38,6 +45,8 @@ def cli() -> None:
 
 cli.add_command(quantize)
 cli.add_command(compare)
+cli.add_command(inspect)
+cli.add_command(completion)
 
 
 def main() -> NoReturn:

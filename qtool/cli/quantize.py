@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtool.cli.common import deliver, gate_option, output_options, progress_bar
+from qtool.cli.choices import NAMES, choice_options
+from qtool.cli.command import Command
+from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
 from qtool.errors import UsageError
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
@@ -21,9 +23,14 @@ def _described(table: dict[str, Any]) -> str:
     return "; ".join(f"{name}: {row.summary}" for name, row in table.items())
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.")
+@click.command(cls=Command)
+@click.argument("model", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="The file to write; - is stdout, and all else is then on stderr.",
+)
 @click.option(
     "--mode",
     type=click.Choice(list(MODES)),
@@ -33,12 +40,12 @@ def _described(table: dict[str, Any]) -> str:
 )
 @click.option(
     "--calib",
-    metavar="SRC",
+    type=SRC,
     help="Samples that set the ranges: a directory of .npz, one sample a file, keys are input names.",
 )
 @click.option(
     "--data",
-    metavar="SRC",
+    type=SRC,
     help="Samples to judge on. Default: every fourth calibration sample, which then sets no range.",
 )
 @click.option(
@@ -65,8 +72,9 @@ def _described(table: dict[str, Any]) -> str:
     metavar="PATTERN",
     help="Quantize even where the target would rather not; wins over --exclude. Repeatable.",
 )
+@choice_options
 @gate_option
-@click.option("--require-quantized", is_flag=True, help="Exit 1 when no node ends in int8.")
+@click.option("--require-quantized", is_flag=True, help="Exit 1 when nothing ends quantized.")
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -96,6 +104,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --fail-if 'sqnr<20'
     qtool quantize model.onnx --dry-run -v
+    fetch model | qtool quantize - -o - --calib samples/ > int8.onnx
     qtool quantize model.onnx -o int8.onnx --calib samples/ --exclude '*/head/*' --exclude op:Gemm
 
     \b
@@ -110,7 +119,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
     names = (
         "mode", "target", "calib", "data", "labels", "exclude", "include", "fail_if",
-        "require_quantized", "threads", "force",
+        "require_quantized", "threads", "force", *NAMES,
     )  # fmt: skip
     options = Options(**{name: given[name] for name in names}, plan=_read_plan(given["plan"]))
     if given["dry_run"]:
@@ -119,8 +128,6 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
         return deliver(dry_run(model, options).report, **show)
     if output is None:
         raise UsageError("no output", "add -o OUTPUT, or --dry-run")
-    if str(output) == "-" or str(model) == "-":
-        raise UsageError("'-' (stdin, stdout) is not supported", "name a file")
     if given["save_plan"]:
         _check_plan_target(given["save_plan"], model, output, given["force"])
     with _plan_file(given["save_plan"]) as plan_file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ class Input(Protocol):
     def type(self) -> str: ...
 
 
-def fit(sample: Sample, inputs: dict[str, Input], dtypes: dict[str, str | None], source: str) -> Arrays:
+def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | None], source: str) -> Arrays:
     """The sample's arrays for exactly the model's inputs, cast where nothing is lost.
 
     Args:

@@ -86,9 +86,27 @@ def take_output_name(old: ir.Value, new: ir.Value, namer: Namer) -> None:
             graph.outputs[index] = new
 
 
+def take_over(old: ir.Value, new: ir.Value, namer: Namer) -> None:
+    """Let everybody read `new`, under the name by which `old` was known; `old` is left to nobody."""
+    known_as = old.name
+    new.type, new.shape = old.type, old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name = namer(f"{known_as}_float") if known_as else known_as
+    new.name = known_as
+
+
 def owner(value: ir.Value) -> ir.Graph:
     """The graph that a value lives in."""
     graph = value.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{value.name!r} is in no graph")
     return graph
+
+
+def replace_node(node: ir.Node, nodes: Iterable[ir.Node], old: ir.Value, new: ir.Value, namer: Namer) -> None:
+    """Put nodes in the place of one, whose value `old` is from now on made by them as `new`."""
+    if node.graph is None:
+        raise ValueError(f"'{node.name}' is in no graph")
+    node.graph.insert_before(node, list(nodes))
+    take_over(old, new, namer)
+    node.graph.remove(node, safe=True)

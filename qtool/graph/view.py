@@ -28,6 +28,11 @@ class View:
             for value in node.outputs:
                 self.values[value.name or ""] = value
 
+    def in_main(self, value: ir.Value) -> bool:
+        """Whether a value lies in the main graph, where it can be observed."""
+        producer = value.producer()
+        return (value.graph if producer is None else producer.graph) is self.model.graph
+
     def in_subgraph(self, node: ir.Node) -> bool:
         """Whether the node lies in an If, Loop or Scan."""
         return node.graph is not self.model.graph

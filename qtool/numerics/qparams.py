@@ -7,6 +7,7 @@ Everything is computed in float64 and rounded once to the float32 that the model
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from qtool.tables.qtypes import (
     PerBlock,
     PerChannel,
     PerRowOfLast,
+    PerRun,
     PerTensor,
     QType,
     TensorSpec,
@@ -28,9 +30,6 @@ F64 = NDArray[np.float64]
 # flush denormals, and a scale of zero divides by zero.
 SMALLEST_SCALE = 2.0**-60
 LARGEST_SCALE = 2.0**60
-# A bias saturates int32 where its scale is too small (dead channels after BatchNormalization
-# folding have weights near 0 and a live bias); one bit of head room for the sum.
-_BIAS_LIMIT = 2.0**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +60,17 @@ def asymmetric(lo: float, hi: float, qtype: QType) -> QParams:
     return QParams(np.asarray(scale), np.asarray(zero_point, np.int64))
 
 
+def midpoint(qtype: QType) -> int:
+    """The integer that stands for 0 in a symmetric range: 0 for signed types, 128 for uint8."""
+    return (qtype.qmin + qtype.qmax + 1) // 2
+
+
 def symmetric(magnitude: F64, qtype: QType) -> QParams:
-    """Scales for values in [-magnitude, magnitude], zero point 0. magnitude: any shape -> scale of it."""
-    scale = np.clip(magnitude / qtype.qmax, SMALLEST_SCALE, LARGEST_SCALE).astype(np.float32)
-    return QParams(scale, np.zeros(scale.shape, np.int64))
+    """Scales for values in [-magnitude, magnitude] around the midpoint. magnitude: any shape, the scale's."""
+    middle = midpoint(qtype)
+    steps = qtype.qmax - middle
+    scale = np.clip(magnitude / steps, SMALLEST_SCALE, LARGEST_SCALE).astype(np.float32)
+    return QParams(scale, np.full(scale.shape, middle, np.int64))
 
 
 def activation_qparams(lo: float, hi: float, spec: TensorSpec) -> QParams:
@@ -74,45 +80,39 @@ def activation_qparams(lo: float, hi: float, spec: TensorSpec) -> QParams:
     return asymmetric(lo, hi, spec.qtype)
 
 
-def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
-    """The largest |w| under each scale. w: any shape -> [] / [C] / [D, R] / [.., K/size, ..]."""
-    size = np.abs(w).astype(np.float64)
+def scaled_axes(granularity: Granularity, ndim: int) -> tuple[int, ...]:
+    """The axes of an unfolded tensor that one scale covers; `unfold` gives blocks an axis of their own."""
     match granularity:
         case PerTensor():
-            return np.asarray(size.max(initial=0.0))
+            return tuple(range(ndim))
         case PerChannel(axis):
-            others = tuple(i for i in range(w.ndim) if i != axis % w.ndim)
-            return np.asarray(size.max(axis=others, initial=0.0))
+            return tuple(i for i in range(ndim) if i != axis % ndim)
         case PerRowOfLast():
-            return np.asarray(size.max(axis=-1, initial=0.0))
-        case PerBlock(axis, block):
-            return np.asarray(
-                size.reshape(blocked_shape(w.shape, axis, block)).max(axis=axis + 1, initial=0.0)
-            )
+            return (ndim - 1,)
+        case PerBlock(axis, _):
+            return (axis + 1,)
+        case PerRun():
+            return (2,)
+
+
+def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
+    """The largest |w| under each scale.
+
+    w: any shape -> [] / [C] / [D, R] / [.., K/size, ..] / [C, K/size].
+    """
+    size = unfold(np.abs(w).astype(np.float64), granularity)
+    return np.asarray(size.max(axis=scaled_axes(granularity, w.ndim), initial=0.0))
+
+
+def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
+    """The tensor in the shape that its scales broadcast over: blocks get an axis of their own."""
+    if isinstance(granularity, PerBlock):
+        return x.reshape(blocked_shape(x.shape, granularity.axis, granularity.size))
+    if isinstance(granularity, PerRun):
+        return x.reshape(len(x), -1, granularity.size)
+    return x
 
 
 def blocked_shape(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     """The shape with one axis split into blocks: [.., K, ..] -> [.., K/size, size, ..]."""
     return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
-
-
-def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | None = None) -> QParams:
-    """Symmetric min-max QParams of a weight.
-
-    A channel of zeros takes the largest scale of the others: any scale holds it exactly, and a tiny
-    one would saturate the bias that shares it.
-
-    Args:
-        w: the weight, float.
-        bias_floor: the least scale of each channel, from `bias_scale_floor`, same shape as the scales.
-    """
-    size = magnitudes(w, spec.granularity)
-    size = np.where(size > 0, size, size.max(initial=0.0))
-    if bias_floor is not None:
-        size = np.maximum(size, bias_floor * spec.qtype.qmax)
-    return symmetric(size, spec.qtype)
-
-
-def bias_scale_floor(bias: NDArray[np.floating], input_scale: F32) -> F64:
-    """The least weight scale [C] at which bias [C] fits int32 at scale input_scale * weight_scale."""
-    return np.asarray(np.abs(bias).astype(np.float64) / (_BIAS_LIMIT * float(input_scale)))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.numerics.qparams import F32, QParams, blocked_shape
+from qtool.numerics.qparams import F32, QParams, unfold
 from qtool.tables.qtypes import (
     PER_TENSOR,
     Granularity,
     PerBlock,
     PerChannel,
     PerRowOfLast,
+    PerRun,
     PerTensor,
     QType,
 )
@@ -35,13 +34,8 @@ def spread(scale: NDArray[np.generic], granularity: Granularity, ndim: int) -> N
             return scale[..., None]
         case PerBlock(axis, _):
             return np.expand_dims(scale, axis + 1)
-
-
-def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
-    """The tensor in the shape that its scales broadcast over: blocks get an axis of their own."""
-    if isinstance(granularity, PerBlock):
-        return x.reshape(blocked_shape(x.shape, granularity.axis, granularity.size))
-    return x
+        case PerRun():
+            return scale[..., None]
 
 
 def quantize(

@@ -7,8 +7,11 @@ import onnx_ir as ir
 
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import View, attribute_int, constant, float_constant, is_vector, opset_of
+from qtool.plan.blocks import nbits_block
+from qtool.plan.scheme import Scheme
+from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, OpRule, Role
-from qtool.tables.targets import Target
+from qtool.tables.targets import Placements, Target
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
 
@@ -24,13 +27,13 @@ def rule_of(node: ir.Node) -> OpRule | None:
     return OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
 
 
-def why_not(view: View, node: ir.Node, rule: OpRule, target: Target) -> str:
-    """Why a node with a rule can't be quantized on a target, '' when it can."""
+def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
+    """Why a node with a rule can't take a form, '' when it can."""
     if opset_of(view.model) < QDQ_OPSET:
         return f"opset {opset_of(view.model)} has no per-channel quantization and could not be raised"
     if rule.role is Role.RECURRENT:
-        return _recurrent(node, target)
-    if view.in_subgraph(node):
+        return _recurrent(node, scheme.target)
+    if form is Form.INT8 and view.in_subgraph(node):
         return "inside an If, Loop or Scan, where activations can't be observed"
     inputs = data_inputs(node, rule)
     if not inputs:
@@ -41,15 +44,17 @@ def why_not(view: View, node: ir.Node, rule: OpRule, target: Target) -> str:
         if value.dtype is None:
             return "the type of its input is not known"
     if rule.role is Role.WEIGHTED:
-        return _weighted(node, rule, target)
+        return _weighted(node, rule, scheme, form)
     if any(constant(value) is not None for _, value in inputs):
         return "an operand is a constant"
     return ""
 
 
-def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
+def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
     value = node.inputs[rule.weight[0]]
     if node.op_type == "MatMul" and constant(value) is None:
+        if form is not Form.INT8:
+            return "its weight is not a constant"
         return "" if constant(node.inputs[0]) is None else "its weight is the left operand"
     weight = float_constant(value)
     if weight is None:
@@ -58,7 +63,7 @@ def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
         return "its weight is empty"
     if not np.isfinite(weight).all():
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
-    if node.op_type in ("MatMul", "Gemm") and weight.size < target.min_weight:
+    if node.op_type in ("MatMul", "Gemm") and weight.size < _least(node, scheme.target.forms[form]):
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its weight has {weight.ndim} axes"
@@ -71,7 +76,21 @@ def _weighted(node: ir.Node, rule: OpRule, target: Target) -> str:
         channels = weight.shape[_channel_axis(node, rule)]
         if node.op_type == "Gemm" and not is_vector(bias, channels):
             return "its bias is not one value a channel"
+    total = weight.shape[1 - channel_axis(node, rule, 2)] if weight.ndim == 2 else 0
+    if form is Form.NBITS and not nbits_block(total, scheme.storage, scheme.block):
+        return f"the {total} values that it sums over have no block of 16 or more"
     return ""
+
+
+def _least(node: ir.Node, placements: Placements) -> int:
+    """The size below which a product is not worth it: larger where it has but one row.
+
+    Rows that only the batch axis makes are one until it is known to be longer.
+    """
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    rows = (None,) if shape is None else tuple(shape)[:-1]
+    one_row = all(d == 1 for d in rows) or (len(rows) < 2 and not any(isinstance(d, int) for d in rows))
+    return placements.min_vector_weight if one_row else placements.min_weight
 
 
 def _recurrent(node: ir.Node, target: Target) -> str:

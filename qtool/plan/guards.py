@@ -15,20 +15,23 @@ from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 _LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
 
 
-def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed) -> bool:
+def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer: bool = False) -> bool:
     """Whether a Q on a value that is made in float would set the runtime's own quantization off.
 
     Two of its optimizers do it (seen in 1.31): WeightBiasQuantization quantizes, per tensor and
     without being asked, a float Conv, Gemm or MatMul that stands between a DQ and a Q; and
     QDQPropagation pulls the Q up through a float MaxPool, which then runs in int8, many times slower.
     Each needs every value on the way to have one reader only: for the value itself that will be the Q,
-    when all its readers (`uses`) go on behind it.
+    when all its readers (`uses`) go on behind it. `integer`: it is an output that is handed out as the
+    Q's integers, so that nobody else reads it.
     """
-    if not placed.target.onnxruntime or value.is_graph_output() or len(value.uses()) > len(uses):
+    if not placed.scheme.target.onnxruntime:
+        return False
+    if not integer and (value.is_graph_output() or len(value.uses()) > len(uses)):
         return False
     while True:
         producer = value.producer()
-        if producer is None or producer.name in placed.int8:
+        if producer is None or producer.name in placed.chosen:
             return False
         if producer.op_type in ("MaxPool", "GlobalMaxPool"):
             return True

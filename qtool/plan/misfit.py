@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from qtool.graph.view import View, float_constant
-from qtool.numerics.qparams import magnitudes
+from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
-from qtool.plan.model import Kind, Plan, Site
-
-_WEIGHTS = (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.tables.qtypes import PerTensor
 
 
 def misfit(plan: Plan, view: View) -> str:
@@ -53,7 +52,7 @@ def _site(site: Site, view: View) -> str:
             return f"there is no input {index} of a node '{name}'"
         if node.inputs[index] is not view.values[site.value]:
             return f"input {index} of '{name}' is another value"
-    if site.kind is Kind.LIFTED:
+    if not site.scaled:
         return ""
     if site.qparams is None:
         return "it has no scale"
@@ -64,8 +63,12 @@ def _site(site: Site, view: View) -> str:
         array = float_constant(view.values[site.value])
         if array is None:
             return "it is no float constant"
-        wanted = magnitudes(array, site.spec.granularity).shape if site.kind in _WEIGHTS else (array.size,)
-        fits = scale.shape == wanted and not zero.any()
+        per_tensor = isinstance(site.spec.granularity, PerTensor)
+        wanted = () if per_tensor else (array.size,)
+        if site.kind in WEIGHTS:
+            wanted = magnitudes(array, site.spec.granularity).shape
+        centred = not site.spec.symmetric or bool((zero == midpoint(site.spec.qtype)).all())
+        fits = scale.shape == wanted and centred
     if not fits:
         return "its scale has another shape, or a zero point it can't have"
     qtype = site.spec.qtype

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from qtool.numerics.qparams import QParams
+from qtool.plan.scheme import Choices
+from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds
-from qtool.tables.qtypes import TensorSpec
+from qtool.tables.qtypes import QType, TensorSpec
 
 Use = tuple[str, int]
 """A node's name and the index of the input that reads the value."""
 
 
 class Kind(Enum):
-    """What is quantized at a site, and in which form."""
+    """What is done at a site, and in which form it is written."""
 
     ACTIVATION = "activation"  # QuantizeLinear -> DequantizeLinear
-    WEIGHT = "weight"  # int8 initializer -> DequantizeLinear
+    RUNTIME = "runtime"  # DynamicQuantizeLinear: the scale is found at every run
+    WEIGHT = "weight"  # integer initializer -> DequantizeLinear
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
-    STORED = "stored"  # int8 initializer -> Cast -> Mul: folded at load, float at run time
+    ADDED = "added"  # a float bias that the product before it adds itself
     LIFTED = "lifted"  # a float bias vector, given leading axes of 1
-    FUSED = "fused"  # int8 initializer that a fused recurrent node reads itself
+    FUSED = "fused"  # integer initializer that a node reads itself
+    STORED = "stored"  # integer initializer -> Cast -> Mul: folded at load, float at run time
+    LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored
+    HALF = "half"  # read in float16 by the nodes named
 
 
-class Form(Enum):
-    """What a node becomes."""
-
-    INT8 = "int8"
-    DYNAMIC = "int8-dynamic"
+# Sites whose values calibration looks at, and those that hold a weight's integers.
+OBSERVED = frozenset({Kind.ACTIVATION, Kind.RUNTIME})
+WEIGHTS = frozenset({Kind.WEIGHT, Kind.STORED, Kind.FUSED, Kind.LOOKUP})
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Site:
         group: activation sites of one group share one scale (pass-through ops).
         bounds: what the range may not exceed, from the op that makes the value.
         guard: the runtime must be kept from moving this Q, or from quantizing what precedes it.
-        scale_from: for a bias, whose scales it multiplies: (input value, node that reads the weight).
+        scale_from: for a bias, whose it is: (input value, node that reads the weight).
         qparams: None until resolved.
     """
 
@@ -54,6 +59,11 @@ class Site:
     guard: bool = False
     scale_from: tuple[str, str] | None = None
     qparams: QParams | None = None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether it has a scale in the plan."""
+        return self.kind in WEIGHTS or self.kind in (Kind.ACTIVATION, Kind.BIAS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,8 @@ class Plan:
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
         skips: every quantizable node left in float.
-        exclude, include: what was asked for.
+        choices: of types and forms.
+        exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
     """
 
@@ -85,19 +96,21 @@ class Plan:
     forms: dict[str, Form]
     sites: tuple[Site, ...]
     skips: tuple[Skip, ...]
+    choices: Choices = field(default_factory=Choices)
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
     calibration_sha256: str = ""
 
     @property
     def observed(self) -> tuple[str, ...]:
         """The values whose ranges calibration must find."""
-        return tuple(dict.fromkeys(s.value for s in self.sites if s.kind is Kind.ACTIVATION))
+        return tuple(dict.fromkeys(s.value for s in self.sites if s.kind in OBSERVED))
 
     @property
     def resolved(self) -> bool:
-        """Whether every site has its scale."""
-        return all(s.qparams is not None or s.kind is Kind.LIFTED for s in self.sites)
+        """Whether every site that needs a scale has one."""
+        return all(s.qparams is not None or not s.scaled for s in self.sites)
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,11 @@ class Wishes:
     Args:
         keep_float: node -> why it stays in float.
         force: nodes to quantize even where the target would rather not.
+        half: nodes to compute in float16, whatever the mode.
+        weights: node -> the type that its weights are kept in.
     """
 
     keep_float: dict[str, str]
     force: frozenset[str] = frozenset()
+    half: frozenset[str] = frozenset()
+    weights: Mapping[str, QType] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Which nodes run in int8: the target's placements, to a fixpoint.
+"""Which nodes take the form of the mode: the target's placements, to a fixpoint.
 
 Nodes that are worth it ALWAYS are in; nodes worth it only INSIDE an int8 region stay in as long as
 all their inputs (of arithmetic, one) arrive in int8 and somebody goes on in int8. Starting with all
@@ -14,9 +14,11 @@ import onnx_ir as ir
 from qtool.graph.view import View, constant, sole_consumer
 from qtool.plan.eligible import CONTROL_FLOW, data_inputs, rule_of, why_not
 from qtool.plan.model import Skip, Wishes
+from qtool.plan.scheme import Scheme
 from qtool.plan.variants import variant
+from qtool.tables.forms import Form
 from qtool.tables.ops import OpRule, Role
-from qtool.tables.targets import Placement, Target, Worth
+from qtool.tables.targets import NO_FORM, WEIGHTS_ONLY, Placement, Worth
 
 
 @dataclass(frozen=True)
@@ -26,24 +28,23 @@ class Candidate:
     node: ir.Node
     rule: OpRule
     placement: Placement
+    form: Form
 
 
 @dataclass(frozen=True)
 class Placed:
-    """The nodes that run in int8, by name, and the reasons of the others."""
+    """The nodes that are quantized, by name, and the reasons of the others."""
 
-    int8: dict[str, Candidate]
+    chosen: dict[str, Candidate]
     skips: tuple[Skip, ...]
-    target: Target
+    scheme: Scheme
+    wishes: Wishes
 
     def quantizes_output(self, node: ir.Node | None) -> bool:
         """Whether a node is in int8 and hands on int8, rather than floats."""
-        if node is None or node.name not in self.int8:
+        if node is None or node.name not in self.chosen or self.chosen[node.name].form is not Form.INT8:
             return False
-        rule = self.int8[node.name].rule
-        return self.target.linear_output or (
-            node.op_type not in ("MatMul", "Gemm") and rule.role is not Role.RECURRENT
-        )
+        return self.scheme.target.linear_output or node.op_type not in ("MatMul", "Gemm")
 
     def in_int8(self, value: ir.Value) -> bool:
         """Whether a value is made in int8 (and so only exists in int8)."""
@@ -53,7 +54,7 @@ class Placed:
         """Whether a value can be read in int8 for free: made so, or quantized for another reader."""
         if self.in_int8(value):
             return True
-        readers = (self.int8.get(use.node.name or "") for use in value.uses())
+        readers = (self.chosen.get(use.node.name or "") for use in value.uses())
         return any(r is not None and r.placement.worth is Worth.ALWAYS for r in readers)
 
     def epilogue_of(self, node: ir.Node) -> ir.Node | None:
@@ -61,52 +62,60 @@ class Placed:
         if not self.quantizes_output(node) or len(node.outputs) != 1:
             return None
         reader = sole_consumer(node.outputs[0])
-        if reader is None or reader.name not in self.int8:
+        if reader is None or reader.name not in self.chosen:
             return None
-        clamps = self.int8[reader.name].rule.role is Role.EPILOGUE and reader.inputs[0] is node.outputs[0]
-        own_scale = self.int8[node.name or ""].rule.role in (Role.WEIGHTED, Role.ARITHMETIC)
+        clamps = self.chosen[reader.name].rule.role is Role.EPILOGUE and reader.inputs[0] is node.outputs[0]
+        own_scale = self.chosen[node.name or ""].rule.role in (Role.WEIGHTED, Role.ARITHMETIC)
         return reader if clamps and own_scale else None
 
 
-def place(view: View, target: Target, wishes: Wishes) -> Placed:
-    """Label every node of the model: in int8, or skipped with its reason."""
+def place(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
+    """Label every node of the model: quantized, or skipped with its reason."""
     candidates: dict[str, Candidate] = {}
     reasons: dict[str, str] = {}
     for node in view.nodes:
         name, rule = node.name or "", rule_of(node)
         if rule is None:
             continue
-        placement = target.placement(node.op_type, variant(node))
-        if name in wishes.force:
+        placement = _placement(node, scheme)
+        if name in wishes.force and placement.worth is not Worth.ALWAYS:
             placement = Placement(Worth.ALWAYS)
-        reason = wishes.keep_float.get(name) or why_not(view, node, rule, target)
-        if not reason and placement.worth is Worth.NEVER:
-            reason = placement.reason
-        if reason:
+        form = scheme.form_of(rule)
+        reason = wishes.keep_float.get(name) or (why_not(view, node, rule, scheme, form) if form else "")
+        if not reason and (form is None or placement.worth is Worth.NEVER):
+            reason = placement.reason or NO_FORM.reason
+        if reason or form is None:
             reasons[name] = reason
         else:
-            candidates[name] = Candidate(node, rule, placement)
-    placed = _fixpoint(Placed(candidates, (), target), reasons)
+            candidates[name] = Candidate(node, rule, placement, form)
+    placed = _fixpoint(Placed(candidates, (), scheme, wishes), reasons)
     skips = [
-        Skip(node.name or "", node.op_type, reasons.get(node.name or "", "no quantized form"))
+        Skip(node.name or "", node.op_type, reasons.get(node.name or "", NO_FORM.reason))
         for node in view.nodes
-        if node.name not in placed.int8 and _computes_floats(node)
+        if node.name not in placed.chosen and _computes_floats(node)
     ]
     return replace(placed, skips=tuple(skips))
 
 
+def _placement(node: ir.Node, scheme: Scheme) -> Placement:
+    form = scheme.form
+    if form is None or form not in scheme.target.forms:
+        return WEIGHTS_ONLY
+    return scheme.target.forms[form].of(node.op_type, variant(node))
+
+
 def _fixpoint(placed: Placed, reasons: dict[str, str]) -> Placed:
-    int8 = dict(placed.int8)
-    current = replace(placed, int8=int8)
-    pending = list(int8)
+    chosen = dict(placed.chosen)
+    current = replace(placed, chosen=chosen)
+    pending = list(chosen)
     while pending:
-        dropped = [name for name in pending if name in int8 and not _holds(current, int8[name])]
+        dropped = [name for name in pending if name in chosen and not _holds(current, chosen[name])]
         around: dict[str, None] = {}
         for name in dropped:
-            candidate = int8.pop(name)
+            candidate = chosen.pop(name)
             reasons[name] = candidate.placement.reason
             around |= dict.fromkeys(_neighbours(candidate.node))
-        pending = [name for name in around if name in int8]
+        pending = [name for name in around if name in chosen]
     return current
 
 
@@ -127,7 +136,7 @@ def _holds(placed: Placed, candidate: Candidate) -> bool:
 
 def _read_in_int8(placed: Placed, value: ir.Value) -> bool:
     for use in value.uses():
-        reader = placed.int8.get(use.node.name or "")
+        reader = placed.chosen.get(use.node.name or "")
         if reader and any(index == use.idx for index, _ in data_inputs(use.node, reader.rule)):
             return True
     return False

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
-from qtool.numerics.qparams import QParams, activation_qparams, bias_scale_floor, weight_qparams
+from qtool.numerics.qparams import QParams, activation_qparams
 from qtool.numerics.quantize import bias_scale
-from qtool.plan.model import Kind, Plan, Site
-from qtool.tables.qtypes import TensorSpec
-
-_WEIGHTS = (Kind.WEIGHT, Kind.STORED, Kind.FUSED)
+from qtool.numerics.weights import bias_scale_floor, weight_qparams
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.tables.qtypes import PerTensor, TensorSpec
 
 
 def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
@@ -28,11 +27,11 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
     weights = {
         (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
         for s in plan.sites
-        if s.kind in _WEIGHTS
+        if s.kind in WEIGHTS
     }
 
     def params(site: Site) -> QParams | None:
-        if site.kind is Kind.LIFTED:
+        if not site.scaled:
             return None
         if site.kind is Kind.ACTIVATION:
             return activations[site.value]
@@ -74,6 +73,8 @@ def _floors(
             continue
         source, weight = _scales_of(plan, bias)
         floor = bias_scale_floor(_array(view, bias).reshape(-1), activations[source].scale)
+        if isinstance(weight.spec.granularity, PerTensor):
+            floor = floor.max(initial=0.0)
         key = weight.value, weight.spec
         floors[key] = np.maximum(floors.get(key, floor), floor)
     return floors

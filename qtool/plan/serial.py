@@ -1,7 +1,7 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
-    {"schema": "qtool.plan/1", "mode", "target", "model_sha256", "calibration_sha256",
-     "exclude": [pattern], "include": [pattern],
+    {"schema": "qtool.plan/2", "mode", "target", "model_sha256", "calibration_sha256",
+     "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
                 "group", "bounds", "guard", "scale_from", "scale", "zero_point"}],
@@ -17,24 +17,28 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
-from qtool.plan.model import Form, Kind, Plan, Site, Skip
+from qtool.plan.model import Kind, Plan, Site, Skip
+from qtool.plan.scheme import Choices
+from qtool.tables.forms import Form
 from qtool.tables.qtypes import (
     QTYPES,
     Granularity,
     PerBlock,
     PerChannel,
     PerRowOfLast,
+    PerRun,
     PerTensor,
     TensorSpec,
 )
 
-SCHEMA = "qtool.plan/1"
+SCHEMA = "qtool.plan/2"
 _LONGEST_LIST = 16
 
 _GRANULARITIES: dict[str, Callable[..., Granularity]] = {
@@ -42,6 +46,7 @@ _GRANULARITIES: dict[str, Callable[..., Granularity]] = {
     "per_channel": PerChannel,
     "per_row_of_last": PerRowOfLast,
     "per_block": PerBlock,
+    "per_run": PerRun,
 }
 
 
@@ -53,8 +58,10 @@ def to_json(plan: Plan) -> str:
         "target": plan.target,
         "model_sha256": plan.model_sha256,
         "calibration_sha256": plan.calibration_sha256,
+        "choices": plan.choices.made(),
         "exclude": list(plan.exclude),
         "include": list(plan.include),
+        "sets": list(plan.sets),
         "forms": {name: form.value for name, form in plan.forms.items()},
         "sites": [_site(s) for s in plan.sites],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
@@ -91,8 +98,10 @@ def from_json(text: str, name: str) -> Plan:
             forms={k: Form(v) for k, v in document["forms"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             skips=tuple(Skip(**s) for s in document["skips"]),
+            choices=_read_choices(document["choices"]),
             exclude=tuple(map(str, document["exclude"])),
             include=tuple(map(str, document["include"])),
+            sets=tuple(map(str, document["sets"])),
             calibration_sha256=str(document["calibration_sha256"]),
         )
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
@@ -139,6 +148,14 @@ def _read_site(d: dict[str, Any]) -> Site:
     )
 
 
+def _read_choices(words: dict[str, Any]) -> Choices:
+    choices = Choices(**words)
+    for field in fields(choices):
+        if type(getattr(choices, field.name)) is not type(field.default):
+            raise ValueError(f"{field.name} is {getattr(choices, field.name)!r}")
+    return choices
+
+
 def _granularity(granularity: Granularity) -> list[Any]:
     match granularity:
         case PerTensor():
@@ -149,6 +166,8 @@ def _granularity(granularity: Granularity) -> list[Any]:
             return ["per_row_of_last"]
         case PerBlock(axis, size):
             return ["per_block", axis, size]
+        case PerRun(size):
+            return ["per_run", size]
 
 
 def _read_granularity(words: list[Any]) -> Granularity:

@@ -7,11 +7,12 @@ import math
 import onnx_ir as ir
 
 from qtool.calibrate.ranges import Range, Ranges
-from qtool.graph.view import View
+from qtool.graph.view import View, float_constant
 from qtool.plan.eligible import rule_of
-from qtool.plan.model import Kind, Plan, Site
+from qtool.plan.model import OBSERVED, Kind, Plan, Site
 from qtool.tables.modes import Mode
 from qtool.tables.ops import Role
+from qtool.tables.qtypes import PerBlock
 
 
 def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode) -> dict[str, str]:
@@ -22,7 +23,7 @@ def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode) -> dict[str,
     """
     reasons: dict[str, str] = {}
     for site in plan.sites:
-        if site.kind is not Kind.ACTIVATION:
+        if site.kind not in OBSERVED:
             continue
         reason = _reason(site, ranges.get(site.value), view, mode)
         for name in _nodes(site, view) if reason else ():
@@ -32,13 +33,26 @@ def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode) -> dict[str,
 
 def _reason(site: Site, seen: Range | None, view: View, mode: Mode) -> str:
     if seen is None:
+        if site.kind is Kind.RUNTIME:
+            return ""  # its scale comes with the values, if they ever do
         return f"never executed in calibration ('{site.value}' was always empty)"
     if seen.masked:
         return f"its activation '{site.value}' holds infinities or masks"
     step = (max(seen.hi, 0.0) - min(seen.lo, 0.0)) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
+    step /= math.sqrt(_parts(site, view))
     if seen.typical < mode.least_typical_steps * step and _suffers(site, view):
         return f"outliers: '{site.value}' spans {seen.lo:.3g}..{seen.hi:.3g}, typically {seen.typical:.2g}"
     return ""
+
+
+def _parts(site: Site, view: View) -> int:
+    """Of how many parts, each with its own scale, an outlier can spoil but one."""
+    granularity = site.spec.granularity
+    if not isinstance(granularity, PerBlock) or not site.uses:
+        return 1
+    name, _ = site.uses[0]
+    weight = float_constant(view.node_by_name[name].inputs[1])
+    return 1 if weight is None else max(1, max(weight.shape) // granularity.size)
 
 
 def _suffers(site: Site, view: View) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -11,33 +12,102 @@ from qtool.errors import UsageError, did_you_mean, printable
 from qtool.graph.view import View, op_key
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import Wishes
+from qtool.plan.scheme import PRECISIONS, Scheme
+from qtool.tables.forms import Form
+from qtool.tables.qtypes import QType
 
 
-def wishes(view: View, original: ir.Model, exclude: Sequence[str], include: Sequence[str]) -> Wishes:
+@dataclass(frozen=True)
+class Asked:
+    """What the user asks of nodes: patterns to keep in float, to quantize, and PATTERN=precision."""
+
+    exclude: Sequence[str] = ()
+    include: Sequence[str] = ()
+    sets: Sequence[str] = ()
+
+
+def wishes(view: View, original: ir.Model, scheme: Scheme, asked: Asked) -> Wishes:
     """Match patterns with nodes: a node name, a glob over names, or `op:Type`.
+
+    Of the wishes for one node --set wins over --include, --include over --exclude, and of several
+    --set the last. --exclude P is --set P=fp32.
 
     Args:
         view: the prepared model.
         original: the model as it came, whose nodes a user may name although prepare folded them.
-        exclude: what stays in float.
-        include: what is quantized even where the target would rather not.
+        scheme: the mode and target that they are asked of.
+        asked: the patterns.
 
     Raises:
-        UsageError: a pattern that matches nothing, or an include that can't be quantized at all.
+        UsageError: a pattern that matches nothing, an unknown precision, or one that no match can take.
     """
     folded = {n.name for n in original.graph.all_nodes() if n.name} - set(view.node_by_name)
+    last: dict[str, _Wish] = {}
+    for option, pattern, precision in _requests(asked):
+        matched = _matches(view, folded, pattern, option)
+        able = [n for n in matched if _able(n, precision, scheme)]
+        if not able:
+            raise UsageError(
+                f"{option} '{printable(pattern)}': {op_key(matched[0])} has no quantized form in this mode"
+                if precision == "quantized"
+                else f"{option} '{printable(pattern)}': {op_key(matched[0])} has no {precision} form"
+            )
+        for node in able:
+            verb = "excluded" if option == "--exclude" else f"set to {precision}"
+            last[node.name or ""] = _Wish(precision, f"{verb} by '{pattern}'")
+    return _sorted_out(last, view, scheme)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    precision: str
+    reason: str
+
+
+def _requests(asked: Asked) -> list[tuple[str, str, str]]:
+    """(option, pattern, precision), in the order in which later ones win."""
+    found = [("--exclude", pattern, "fp32") for pattern in asked.exclude]
+    found += [("--include", pattern, "quantized") for pattern in asked.include]
+    for text in asked.sets:
+        pattern, _, precision = text.rpartition("=")
+        if not pattern or precision not in PRECISIONS:
+            hint = did_you_mean(precision, PRECISIONS) or f"precisions: {', '.join(PRECISIONS)}"
+            raise UsageError(f"--set '{printable(text)}' is not PATTERN=PRECISION", hint)
+        found.append(("--set", pattern, precision))
+    return found
+
+
+def _able(node: ir.Node, precision: str, scheme: Scheme) -> bool:
+    """Whether a precision means anything for a node: float always, integers by the op's row."""
+    rule = rule_of(node)
+    match precision:
+        case "fp32" | "fp16":
+            return True
+        case "int4":
+            return rule is not None and bool(rule.weight)
+        case _:
+            return rule is not None and (bool(rule.weight) or scheme.form_of(rule) is not None)
+
+
+def _sorted_out(last: Mapping[str, _Wish], view: View, scheme: Scheme) -> Wishes:
+    """What each node's last wish comes to in this mode."""
     keep: dict[str, str] = {}
-    for pattern in exclude:
-        for node in _matches(view, folded, pattern, "--exclude"):
-            keep[node.name or ""] = f"excluded by '{pattern}'"
     force: set[str] = set()
-    for pattern in include:
-        matched = _matches(view, folded, pattern, "--include")
-        possible = [n for n in matched if rule_of(n) is not None]
-        if matched and not possible:
-            raise UsageError(f"--include '{pattern}': {op_key(matched[0])} has no quantized form")
-        force.update(n.name or "" for n in possible)
-    return Wishes({k: r for k, r in keep.items() if k not in force}, frozenset(force))
+    half: set[str] = set()
+    weights: dict[str, QType] = {}
+    for name, wish in last.items():
+        if wish.precision in PRECISIONS:
+            weights[name] = PRECISIONS[wish.precision]
+        rule = rule_of(view.node_by_name[name])
+        quantizes = rule is not None and scheme.form_of(rule) is not None
+        integer = wish.precision in ("int8", "quantized")
+        if quantizes and (integer or (wish.precision == "int4" and scheme.form is Form.NBITS)):
+            force.add(name)
+        elif wish.precision != "quantized":
+            keep[name] = wish.reason
+        if wish.precision == "fp16":
+            half.add(name)
+    return Wishes(keep, frozenset(force), frozenset(half), weights)
 
 
 def _matches(view: View, folded: set[str], pattern: str, option: str) -> list[ir.Node]:

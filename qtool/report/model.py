@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qtool.plan.model import Skip
+from qtool.tables.forms import HEADINGS, Form
 from qtool.validate.compare import Comparison
 from qtool.validate.gates import GateResult
 from qtool.validate.latency import Race
 
-SCHEMA = "qtool.report/1"
+SCHEMA = "qtool.report/2"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,23 @@ class ModelFile:
     sha256: str = ""
 
 
+# What a node is counted as when it is in no form; others are counted under their form's name.
+FLOAT = "float"
+_STORED = "stored-"
+
+
+def stored_as(qtype: str) -> str:
+    """What a node is counted as that computes in float, with its weights in fewer bits in the file."""
+    return _STORED + qtype
+
+
+def heading(kind: str) -> str:
+    """What a person calls it."""
+    if kind.startswith(_STORED):
+        return f"float, stored {kind.removeprefix(_STORED)}"
+    return FLOAT if kind == FLOAT else HEADINGS[Form(kind)]
+
+
 @dataclass(frozen=True)
 class CoverageRow:
     """What became of the nodes of one op type.
@@ -28,20 +46,25 @@ class CoverageRow:
     Args:
         op: the op type, with its domain when that is not the standard one.
         total: nodes of it that compute floats.
-        int8: computed in int8, with scales from calibration.
-        dynamic: computed in int8, with activations quantized at run time.
-        stored: computed in float, with weights stored as int8.
-        floats: computed in float, weights too.
-        reasons: why the last two are not in int8 -> how many nodes.
+        counts: 'int8', 'int8-dynamic', 'nbits', 'float16': how many compute so; 'stored-int8' and the
+            like: in float, with weights in fewer bits in the file; 'float': in float, weights too.
+        reasons: why nodes compute in float -> how many.
     """
 
     op: str
     total: int
-    int8: int
-    dynamic: int
-    stored: int
-    floats: int
+    counts: dict[str, int]
     reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def computed(self) -> int:
+        """Nodes that compute in another type than they came with."""
+        return sum(self.counts.get(form.value, 0) for form in Form)
+
+    @property
+    def floats(self) -> int:
+        """Nodes that are as they were."""
+        return self.counts.get(FLOAT, 0)
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,7 @@ class Report:
         gates: what was asked to fail on, judged.
         warnings: what a user should know before shipping.
         plan_sha256: the plan that gives these bytes again.
+        weights_only: the mode quantizes weights and nothing else.
     """
 
     command: str
@@ -76,6 +100,7 @@ class Report:
     gates: tuple[GateResult, ...] = ()
     warnings: tuple[str, ...] = ()
     plan_sha256: str = ""
+    weights_only: bool = False
 
     @property
     def failed(self) -> tuple[GateResult, ...]:
@@ -94,5 +119,5 @@ class Report:
 
     @property
     def quantized_nodes(self) -> int:
-        """Nodes that compute in int8."""
-        return sum(r.int8 + r.dynamic for r in self.coverage)
+        """Nodes that compute in fewer bits; where weights are all that is quantized, those that have such."""
+        return sum(r.total - r.floats if self.weights_only else r.computed for r in self.coverage)

@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
-from qtool.report.model import CoverageRow, Report
+from qtool.report.model import FLOAT, CoverageRow, Report, heading
+from qtool.tables.forms import HEADINGS
+from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison, OutputMetrics
 from qtool.validate.latency import Race
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12
-_NO_FORM = "no quantized form"
 
 
 class TableConsole(Console):
@@ -59,23 +60,35 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _coverage(report: Report, verbose: bool) -> Table:
-    table = _table("What became of each op", "op", "int8", "int8 at run time", "float, stored int8", "float")
-    table.add_column("why not int8", overflow="fold")
+    kinds = [k for k in _kinds() if any(row.counts.get(k) for row in report.coverage)]
+    kinds += sorted({k for row in report.coverage for k in row.counts} - set(kinds) - {FLOAT})
+    table = _table("What became of each op", "op", *map(heading, kinds), FLOAT)
+    table.add_column("why in float", overflow="fold")
     others = 0
     for row in report.coverage:
-        if not verbose and row.floats == row.total and set(row.reasons) == {_NO_FORM}:
+        if not verbose and row.floats == row.total and set(row.reasons) <= GENERAL_REASONS:
             others += row.total
             continue
-        cells = [str(n) if n else "" for n in (row.int8, row.dynamic, row.stored, row.floats)]
+        cells = [str(row.counts[k]) if row.counts.get(k) else "" for k in (*kinds, FLOAT)]
         table.add_row(plain(row.op), *cells, plain(_reasons(row)))
     if others:
-        table.add_row("others", "", "", "", str(others), _NO_FORM)
+        reasons = {reason for row in report.coverage for reason in row.reasons} & GENERAL_REASONS
+        cells = ["" for _ in kinds] + [str(others)]
+        table.add_row("others", *cells, sorted(reasons)[0] if reasons else "")
     return table
 
 
+def _kinds() -> list[str]:
+    return [form.value for form in HEADINGS]
+
+
 def _reasons(row: CoverageRow) -> str:
-    """The commonest reasons, with how many nodes each when there is more than one."""
-    reasons = list(row.reasons.items())
+    """The commonest reasons, with how many nodes each when there is more than one.
+
+    What is true of the mode, and not of the node, goes without saying beside nodes that are quantized.
+    """
+    telling = {reason: count for reason, count in row.reasons.items() if reason not in GENERAL_REASONS}
+    reasons = list(telling.items()) or ([] if row.floats < row.total else list(row.reasons.items()))
     if len(reasons) == 1:
         return reasons[0][0]
     shown = [f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS]]

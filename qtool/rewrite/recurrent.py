@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from qtool.graph.edit import Namer, add_initializer, new_node, owner
-from qtool.graph.view import float_constant
+from qtool.graph.edit import new_node, take_over
 from qtool.numerics.quantize import quantize
 from qtool.plan.model import Site
+from qtool.rewrite.writer import Writer, float_array, home, params
 
 # The fused node takes W as [D, I, 4H] where ONNX's LSTM has [D, 4H, I]; the scales stay [D, 4H].
 # Inputs: X W R B sequence_lens initial_h initial_c P W_scale W_zero_point R_scale R_zero_point
@@ -19,30 +16,21 @@ from qtool.plan.model import Site
 _DROPPED_ATTRIBUTES = frozenset({"layout"})
 _INPUTS_BEFORE_SCALES = 8
 
-Fused = tuple[ir.Value, ir.Value, ir.Value]
 
-
-def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer, made: dict[str, Fused]) -> None:
-    """Replace an LSTM by its fused dynamic form.
-
-    Args:
-        node: the LSTM, with constant W [D, 4H, I] and R [D, 4H, H].
-        sites: the FUSED sites by value name; scales [D, 4H].
-        namer: free names.
-        made: what other LSTMs have made of a weight that this one may share; added to.
-    """
+def fuse_lstm(writer: Writer, node: ir.Node) -> None:
+    """Replace an LSTM with constant W [D, 4H, I] and R [D, 4H, H] by its fused dynamic form."""
+    writer.use_contrib()
+    namer = writer.namer
     inputs: list[ir.Value | None] = list(node.inputs) + [None] * (_INPUTS_BEFORE_SCALES - len(node.inputs))
     scales: list[ir.Value | None] = []
     for index in (1, 2):
         value = node.inputs[index]
-        array = float_constant(value)
-        if value is None or array is None:
-            raise KeyError(f"LSTM '{node.name}' has no constant weight at input {index}")
-        name = value.name or ""
-        if name not in made:
-            made[name] = _initializers(owner(value), sites[name], array, namer)
-        inputs[index] = made[name][0]
-        scales += made[name][1:]
+        site = writer.sites_of[node.name or "", index]
+        if value is None:
+            raise KeyError(f"LSTM '{node.name}' has no weight at input {index}")
+        q, scale, zero_point = _initializers(writer, home(node), value, site)
+        inputs[index] = q
+        scales += (scale, zero_point)
     fused = new_node(
         "DynamicQuantizeLSTM",
         [*inputs, *scales],
@@ -51,27 +39,22 @@ def fuse_lstm(node: ir.Node, sites: Mapping[str, Site], namer: Namer, made: dict
         domain="com.microsoft",
         attributes={k: a for k, a in node.attributes.items() if k not in _DROPPED_ATTRIBUTES},
     )
-    graph_of_node = node.graph
-    if graph_of_node is None:
-        raise KeyError(f"LSTM '{node.name}' is in no graph")
-    graph_of_node.insert_before(node, fused)
+    home(node).insert_before(node, fused)
     for old, new in zip(node.outputs, fused.outputs, strict=True):
-        known_as = old.name
-        new.type, new.shape = old.type, old.shape
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = namer(f"{known_as}_float") if known_as else known_as
-        new.name = known_as
-    graph_of_node.remove(node, safe=True)
+        take_over(old, new, namer)
+    home(node).remove(node, safe=True)
 
 
-def _initializers(graph: ir.Graph, site: Site, array: NDArray[np.float32], namer: Namer) -> Fused:
+def _initializers(
+    writer: Writer, graph: ir.Graph, value: ir.Value, site: Site
+) -> tuple[ir.Value, ir.Value, ir.Value]:
     """A weight [D, R, C] as integers [D, C, R], its scale and its zero_point [D, R]."""
-    if site.qparams is None:
-        raise KeyError(f"site '{site.value}' is not resolved")
-    q = quantize(array, site.qparams, site.spec.qtype, site.spec.granularity)
-    zeros = np.zeros(site.qparams.scale.shape, q.dtype)
+    array, found = float_array(value), params(site)
+    q = quantize(array, found, site.spec.qtype, site.spec.granularity)
+    name, key = site.value, (site.value, site.spec)
+    zeros = np.zeros(found.scale.shape, q.dtype)
     return (
-        add_initializer(graph, namer(f"{site.value}_quantized"), q.transpose(0, 2, 1)),
-        add_initializer(graph, namer(f"{site.value}_scale"), site.qparams.scale),
-        add_initializer(graph, namer(f"{site.value}_zero_point"), zeros),
+        writer.once(("lstm", *key), graph, f"{name}_quantized", q.transpose(0, 2, 1)),
+        writer.once(("lstm scale", *key), graph, f"{name}_scale", found.scale),
+        writer.once(("lstm zero point", *key), graph, f"{name}_zero_point", zeros),
     )

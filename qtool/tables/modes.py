@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qtool.tables.forms import Form
+from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, UINT4, UINT8, QType
+
 
 @dataclass(frozen=True)
 class Mode:
     """One way to quantize.
 
     Args:
-        needs_calibration: activation ranges come from samples.
-        floor_db: SQNR below which the report warns.
+        form: what its nodes become; None: they compute in float, and only their weights are quantized.
+        needs_ranges: activations have scales in the file, from samples or (--calib none) estimated.
+        storage: the type in which the weights of all other nodes are kept in the file.
+        options: the choices (plan/scheme.py) that mean something in this mode.
+        io: the types that the model's float inputs and outputs may have.
+        for_speed: a result that is no faster than FP32 is given up, where samples let it be timed.
+        floor_db: SQNR below which the report warns; 4-bit weights have a floor of their own.
         storage_floor_db: a float weight is stored as int8 only if its own SQNR stays above this.
+        storage_block: values a scale that storing a matrix begins with, where its axis can be cut so; 0: a
+            channel. What outliers among the activations make of a weight's error, blocks bound.
         storage_min_elements: smaller weights are not worth two nodes.
         least_typical_steps: an activation whose typical magnitude is below this many quantization steps
             is all outliers to the grid, and who suffers from that stays in float (plan/unfit.py).
@@ -20,11 +30,17 @@ class Mode:
 
     name: str
     summary: str
-    needs_calibration: bool
-    floor_db: float
-    storage_floor_db: float
-    storage_min_elements: int
-    least_typical_steps: float
+    form: Form | None
+    storage: QType
+    options: frozenset[str]
+    io: tuple[QType, ...] = (FLOAT32,)
+    needs_ranges: bool = False
+    for_speed: bool = False
+    floor_db: float = 20.0
+    storage_floor_db: float = 35.0
+    storage_block: int = 0
+    storage_min_elements: int = 1024
+    least_typical_steps: float = 0.88
 
 
 MODES: dict[str, Mode] = {
@@ -33,11 +49,46 @@ MODES: dict[str, Mode] = {
         Mode(
             "static",
             "int8 activations and weights, with ranges from calibration samples",
-            needs_calibration=True,
-            floor_db=20.0,
-            storage_floor_db=35.0,
-            storage_min_elements=1024,
-            least_typical_steps=0.88,
+            form=Form.INT8,
+            storage=INT8,
+            options=frozenset({"weights", "acts", "symmetric", "per_tensor", "format", "io", "input_range"}),
+            io=(FLOAT32, UINT8, INT8),
+            needs_ranges=True,
+            for_speed=True,
+        ),
+        Mode(
+            "dynamic",
+            "int8 weights, activations quantized at run time: needs no samples",
+            form=Form.DYNAMIC,
+            storage=INT8,
+            options=frozenset(),
+            for_speed=True,
+            floor_db=12.0,
+        ),
+        Mode(
+            "weight-only",
+            "int8 or int4 weights, float activations: a smaller file",
+            form=None,
+            storage=INT8,
+            options=frozenset({"bits", "block", "prefer"}),
+            for_speed=True,
+            floor_db=25.0,
+            storage_block=128,
+        ),
+        Mode(
+            "fp16",
+            "float16 weights and activations, for hardware that has it",
+            form=Form.HALF,
+            storage=FLOAT16,
+            options=frozenset({"io"}),
+            io=(FLOAT32, FLOAT16),
+            floor_db=50.0,
         ),
     )
 }
+
+# Weights of 4 bits: SQNR below which the report warns, whatever the mode.
+FOUR_BIT_FLOOR_DB = 10.0
+
+# --bits: the types that weights are stored in.
+WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4}

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from qtool.tables.forms import Form
+
 INF = math.inf
 Bounds = tuple[float, float]
 ANY: Bounds = (-INF, INF)
@@ -30,7 +32,9 @@ class OpRule:
         weight: indices of the inputs that may be constant weights.
         bias: index of the bias input.
         channel_axis: axis of the weight that runs over output channels; negative from the end.
+        forms: in what forms, beside float, it can compute at all.
         bounds: what the output can't exceed, whatever the input.
+        storage_bits: the least bits that its weights may be stored in unless more finely asked for.
         storage_min_elements: smaller constants stay as they are even in the file: position tables and
             the like are cheap, and every output depends on them.
     """
@@ -41,21 +45,26 @@ class OpRule:
     weight: tuple[int, ...] = ()
     bias: int | None = None
     channel_axis: int = 0
+    forms: frozenset[Form] = frozenset({Form.INT8})
     bounds: Bounds = ANY
+    storage_bits: int = 4
     storage_min_elements: int = 0
 
 
 def _rows() -> tuple[OpRule, ...]:
     weighted, arithmetic, passes = Role.WEIGHTED, Role.ARITHMETIC, Role.PASS
+    product = frozenset({Form.INT8, Form.DYNAMIC, Form.NBITS})
+    conv = frozenset({Form.INT8, Form.DYNAMIC})
+    dynamic, none = frozenset({Form.DYNAMIC}), frozenset[Form]()
     return (
-        OpRule("Conv", weighted, weight=(1,), bias=2, channel_axis=0),
+        OpRule("Conv", weighted, weight=(1,), bias=2, channel_axis=0, forms=conv),
         OpRule("ConvTranspose", weighted, weight=(1,), bias=2, channel_axis=1),
-        OpRule("MatMul", weighted, weight=(1,), channel_axis=-1),
-        OpRule("Gemm", weighted, weight=(1,), bias=2, channel_axis=-1),
-        OpRule("LSTM", Role.RECURRENT, weight=(1, 2)),
-        OpRule("GRU", Role.RECURRENT, weight=(1, 2)),
-        OpRule("RNN", Role.RECURRENT, weight=(1, 2)),
-        OpRule("Gather", passes, weight=(0,), storage_min_elements=8192),
+        OpRule("MatMul", weighted, weight=(1,), channel_axis=-1, forms=product),
+        OpRule("Gemm", weighted, weight=(1,), bias=2, channel_axis=-1, forms=product),
+        OpRule("LSTM", Role.RECURRENT, weight=(1, 2), forms=dynamic),
+        OpRule("GRU", Role.RECURRENT, weight=(1, 2), forms=none),
+        OpRule("RNN", Role.RECURRENT, weight=(1, 2), forms=none),
+        OpRule("Gather", passes, weight=(0,), storage_bits=8, storage_min_elements=8192),
         OpRule("Add", arithmetic, data=None),
         OpRule("Sub", arithmetic, data=None),
         OpRule("Mul", arithmetic, data=None),

@@ -1,4 +1,4 @@
-"""Quantized types and how finely their scales are laid over a tensor: plain data."""
+"""Types to quantize to, and how finely their scales are laid over a tensor: plain data."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class QType:
-    """An integer type to quantize to.
+    """A type to store or compute in.
 
     Args:
         name: what users and plan files call it.
-        dtype: numpy's name of the type that stores it.
+        dtype: numpy's name of the type that holds it in memory; the file packs types of 4 bits.
         bits: bits of information an element holds.
-        qmin, qmax: the integers that may appear; a symmetric signed type leaves out its lowest
-            value so that -x and x have the same precision.
+        qmin, qmax: the integers that may appear; a symmetric signed type of 8 bits or more leaves out
+            its lowest value so that -x and x have the same precision. 0 for float types.
     """
 
     name: str
@@ -29,11 +29,14 @@ INT8 = QType("int8", "int8", 8, -127, 127)
 # 255 * 64 * 2 < 2**15: two products of u8 x s8 fit in the 16-bit lanes that AVX2's VPMADDUBSW
 # saturates in, so a CPU without VNNI sums them exactly.
 INT8_REDUCED = QType("int8-reduced", "int8", 7, -64, 64)
+UINT16 = QType("uint16", "uint16", 16, 0, 2**16 - 1)
+INT16 = QType("int16", "int16", 16, -(2**15) + 1, 2**15 - 1)
+UINT4 = QType("uint4", "uint8", 4, 0, 15)
 INT32 = QType("int32", "int32", 32, -(2**31) + 1, 2**31 - 1)
-# What stays float, where a site needs a spec all the same.
+FLOAT16 = QType("float16", "float16", 16, 0, 0)
 FLOAT32 = QType("float32", "float32", 32, 0, 0)
 
-QTYPES = {t.name: t for t in (UINT8, INT8, INT8_REDUCED, INT32, FLOAT32)}
+QTYPES = {t.name: t for t in (UINT8, INT8, INT8_REDUCED, UINT16, INT16, UINT4, INT32, FLOAT16, FLOAT32)}
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,20 @@ class PerBlock:
     size: int
 
 
+@dataclass(frozen=True)
+class PerRun:
+    """One scale for each run of `size` values of a channel: w [C, ..] -> scale [C, K/size].
+
+    K is the number of values of a channel, all axes but the first taken together; size divides it.
+    Convolutions have many short axes, none of which is long enough for a block.
+    """
+
+    size: int
+
+
 PER_TENSOR = PerTensor()
 
-Granularity = PerTensor | PerChannel | PerRowOfLast | PerBlock
+Granularity = PerTensor | PerChannel | PerRowOfLast | PerBlock | PerRun
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ that plan/variants.py tells apart.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
+from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
 
@@ -39,38 +40,60 @@ def _never(reason: str) -> Placement:
     return Placement(Worth.NEVER, reason)
 
 
+# Reasons that say nothing of a node in particular: a report need not repeat them.
+NO_FORM = _never("no quantized form")
+WEIGHTS_ONLY = _never("only weights are quantized in this mode")
+_NO_DYNAMIC = _never("no form with activations quantized at run time")
+_NO_BLOCKS = _never("no kernel that unpacks its weight")
+GENERAL_REASONS = frozenset(p.reason for p in (NO_FORM, WEIGHTS_ONLY, _NO_DYNAMIC, _NO_BLOCKS))
+
+
+@dataclass(frozen=True)
+class Placements:
+    """What ops are worth in one form: op or op/variant -> Placement; `otherwise` for the rest.
+
+    min_weight: elements of the weight below which a MatMul or Gemm is not worth it.
+    min_vector_weight: the same where its input is known to be one row.
+    """
+
+    rows: Mapping[str, Placement]
+    otherwise: Placement
+    min_weight: int = 0
+    min_vector_weight: int = 0
+
+    def of(self, op_type: str, variant: str = "") -> Placement:
+        """The most specific row for an op and its variant."""
+        for key in (f"{op_type}/{variant}", op_type):
+            if key in self.rows:
+                return self.rows[key]
+        return self.otherwise
+
+
 @dataclass(frozen=True)
 class Target:
     """One runtime and machine to quantize for.
 
     Args:
-        activation, weight: the pair of types its kernels take.
+        forms: what is worth doing in each form that the target has; HALF is tables/float16.py's.
+        activation, weight: the pair of types its kernels take fastest, unless others are asked for.
         linear_output: whether a MatMul or Gemm quantizes its output too, or hands on floats.
         onnxruntime: whether the runtime is onnxruntime: com.microsoft's fused ops exist there, and its
             optimizers have habits to be met (plan/guards.py, graph/prepare/norms.py).
-        min_weight: elements below which a weighted op is not worth its Q and DQ.
-        placements: op or op/variant -> Placement; `otherwise` for the rest.
+        split: a product over more than this many values is split where activations are quantized at run
+            time: one outlier then spoils one part only.
     """
 
     name: str
     summary: str
-    otherwise: Placement
+    forms: Mapping[Form, Placements]
     activation: QType = UINT8
     weight: QType = INT8
     linear_output: bool = False
     onnxruntime: bool = False
-    min_weight: int = 0
-    placements: Mapping[str, Placement] = field(default_factory=dict)
-
-    def placement(self, op_type: str, variant: str = "") -> Placement:
-        """The most specific row for an op and its variant."""
-        for key in (f"{op_type}/{variant}", op_type):
-            if key in self.placements:
-                return self.placements[key]
-        return self.otherwise
+    split: int = 512
 
 
-_CPU_PLACEMENTS: dict[str, Placement] = {
+_CPU_INT8: dict[str, Placement] = {
     "Conv": ALWAYS,
     "Conv/stem": _never("a first convolution of few input values runs at 0.5x in int8"),
     "Conv/depthwise": INSIDE,
@@ -106,45 +129,70 @@ _CPU_PLACEMENTS: dict[str, Placement] = {
     "Resize": _never("Resize gains nothing in int8"),
 }
 _NO_KERNEL = _never("no int8 kernel: it would run in float between a DQ and a Q")
-
-_CPU = Target(
-    "cpu",
-    "onnxruntime on a CPU with VNNI or AMX (x86 since 2019)",
-    otherwise=_NO_KERNEL,
-    onnxruntime=True,
-    min_weight=512,
-    placements=_CPU_PLACEMENTS,
-)
+_CPU_FORMS: dict[Form, Placements] = {
+    Form.INT8: Placements(_CPU_INT8, _NO_KERNEL, min_weight=512, min_vector_weight=512),
+    Form.DYNAMIC: Placements(
+        {
+            "MatMul": ALWAYS,
+            "Gemm": ALWAYS,
+            "MatMul/activations": _never("a product of two activations gains nothing in int8 (1.0-1.2x)"),
+            "LSTM": ALWAYS,
+            "Conv": _never("a convolution quantized at run time runs at 0.03-1.2x"),
+        },
+        _NO_DYNAMIC,
+        min_weight=8192,
+        min_vector_weight=150_000,
+    ),
+    Form.NBITS: Placements(
+        {"MatMul": ALWAYS, "Gemm": ALWAYS}, _NO_BLOCKS, min_weight=131_072, min_vector_weight=65_536
+    ),
+}
 
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
-        _CPU,
+        Target(
+            "cpu",
+            "onnxruntime on a CPU with VNNI or AMX (x86 since 2019)",
+            _CPU_FORMS,
+            onnxruntime=True,
+        ),
         Target(
             "cpu-avx2",
             "onnxruntime on a CPU without VNNI: 7-bit weights, since u8 x s8 sums saturate there",
-            otherwise=_NO_KERNEL,
+            _CPU_FORMS,
             weight=INT8_REDUCED,
             onnxruntime=True,
-            min_weight=512,
-            placements=_CPU_PLACEMENTS,
         ),
         Target(
             "generic",
-            "standard QuantizeLinear/DequantizeLinear that any runtime reads, on every op that has a form",
-            otherwise=ALWAYS,
-            linear_output=True,
-            placements={
-                **{r.op_type: INSIDE for r in OPS.values() if r.role in (Role.PASS, Role.EPILOGUE)},
-                "Mul/square": _never("a square needs twice the bits of what is squared"),
-                "Sub": _never("a difference of near equals keeps none of their 8 bits"),
-                "ReduceSum": _never("a sum's range is far wider than its terms'"),
-                "ReduceMean": _never("the norms that are built on it need more than 8 bits"),
-                "Div": _never("a quotient's range is set by the smallest divisor"),
-                "LayerNormalization": _never("no standard quantized form"),
-                "InstanceNormalization": _never("no standard quantized form"),
-                "BatchNormalization": _never("no standard quantized form"),
+            "standard ONNX operators that any runtime reads, on every op that has a form",
+            {
+                Form.INT8: Placements(
+                    {
+                        **{r.op_type: INSIDE for r in OPS.values() if r.role in (Role.PASS, Role.EPILOGUE)},
+                        "Mul/square": _never("a square needs twice the bits of what is squared"),
+                        "Sub": _never("a difference of near equals keeps none of their 8 bits"),
+                        "ReduceSum": _never("a sum's range is far wider than its terms'"),
+                        "ReduceMean": _never("the norms that are built on it need more than 8 bits"),
+                        "Div": _never("a quotient's range is set by the smallest divisor"),
+                        "LayerNormalization": _never("no standard quantized form"),
+                        "InstanceNormalization": _never("no standard quantized form"),
+                        "BatchNormalization": _never("no standard quantized form"),
+                    },
+                    ALWAYS,
+                ),
+                Form.DYNAMIC: Placements(
+                    {
+                        "MatMul": ALWAYS,
+                        "Gemm": ALWAYS,
+                        "MatMul/activations": _never("a product of two activations has no weight to shrink"),
+                        "Conv": _never("few runtimes run ConvInteger faster than float"),
+                    },
+                    _NO_DYNAMIC,
+                ),
             },
+            linear_output=True,
         ),
     )
 }

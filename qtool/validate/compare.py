@@ -14,7 +14,7 @@ from qtool.data.samples import Source
 from qtool.errors import DataError, ModelError, printable
 from qtool.numerics import metrics
 from qtool.numerics.metrics import Sums
-from qtool.session import Session
+from qtool.session import Model
 from qtool.validate.labels import Labels, label_of, predict
 
 Progress = Callable[[int, int], None]
@@ -108,8 +108,8 @@ def match_outputs(reference: list[str], other: list[str]) -> dict[str, str]:
 
 
 def compare(
-    fp32: Session,
-    quantized: Session,
+    fp32: Model,
+    quantized: Model,
     source: Source,
     labels: Labels | None = None,
     progress: Progress = lambda done, total: None,

@@ -46,7 +46,7 @@ class Race:
 
 def race(
     sessions: Mapping[str, Session],
-    samples: Sequence[Mapping[str, Array]],
+    samples: Mapping[str, Sequence[Mapping[str, Array]]],
     *,
     threads: int,
     seconds: float = 1.5,
@@ -56,15 +56,15 @@ def race(
     Each round runs every model over the samples once (or more often, when that is too short to time).
 
     Args:
-        sessions: by name; all take the same inputs.
-        samples: at least one.
+        sessions: by name.
+        samples: of each session, at least one and as many as of the others.
         threads: what the sessions were opened with, for the record.
     """
-    repeats = {name: _repeats(session, samples) for name, session in sessions.items()}
+    repeats = {name: _repeats(session, samples[name]) for name, session in sessions.items()}
     rounds: list[dict[str, float]] = []
     end = time.perf_counter() + seconds
     while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
-        rounds.append({n: _time(s, samples, repeats[n]) for n, s in sessions.items()})
+        rounds.append({n: _time(s, samples[n], repeats[n]) for n, s in sessions.items()})
     return Race(threads, {name: tuple(r[name] for r in rounds) for name in sessions})
 
 

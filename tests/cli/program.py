@@ -25,3 +25,18 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def run_bytes(
+    *arguments: object, given: bytes = b"", cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """The same, with bytes on stdin and stdout."""
+    return subprocess.run(
+        [QTOOL, *(str(a) for a in arguments)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        input=given,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from qtool.tables.targets import TARGETS
 from tests.cli.conftest import Workplace
-from tests.cli.program import run
+from tests.cli.program import run, run_bytes
 from tests.graphs import write_samples
 from tests.rewrite.flow import run as run_model
 from tests.rewrite.flow import sqnr
@@ -157,7 +157,9 @@ def test_the_saved_plan_is_the_one_whose_digest_the_model_carries(place: Workpla
 
 def test_a_dash_is_never_a_file_name(place: Workplace, tmp_path: Path) -> None:
     """`-` is stdin or stdout, or refused; a file called `-` helps nobody."""
-    run("quantize", place.model, "-o", "-", "--calib", place.calib, "--target", "generic", cwd=tmp_path)
+    words = ["quantize", place.model, "--calib", place.calib, "--target", "generic", "-o"]
+    assert run_bytes(*words, "-", cwd=tmp_path).returncode == 0
+    assert run(*words, "q.onnx", "--save-plan", "-", cwd=tmp_path).returncode == 2
     assert left(tmp_path) == []
 
 

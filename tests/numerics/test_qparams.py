@@ -16,13 +16,12 @@ from qtool.numerics.qparams import (
     QParams,
     activation_qparams,
     asymmetric,
-    bias_scale_floor,
     blocked_shape,
     magnitudes,
     symmetric,
-    weight_qparams,
 )
 from qtool.numerics.quantize import dequantize, quantize
+from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.tables.qtypes import (
     INT8,
     INT8_REDUCED,

@@ -10,8 +10,9 @@ from hypothesis.extra import numpy as npst
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from qtool.numerics.qparams import QParams, bias_scale_floor, weight_qparams
-from qtool.numerics.quantize import bias_scale, dequantize, quantize, quantize_bias, spread, unfold
+from qtool.numerics.qparams import QParams, unfold
+from qtool.numerics.quantize import bias_scale, dequantize, quantize, quantize_bias, spread
+from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.session import Session
 from qtool.tables.qtypes import (
     INT8,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,10 +19,10 @@ from qtool.graph.view import View
 from qtool.plan.draft import draft
 from qtool.plan.model import Kind, Plan, Site, Wishes
 from qtool.plan.resolve import resolve
+from qtool.plan.scheme import Choices, Scheme, settle
 from qtool.plan.unfit import unfit_nodes
-from qtool.plan.wishes import wishes
-from qtool.tables.modes import MODES
-from qtool.tables.targets import TARGETS, Target
+from qtool.plan.wishes import Asked, wishes
+from qtool.tables.targets import Target
 
 Sample = Mapping[str, np.ndarray]
 
@@ -32,37 +33,36 @@ class Ready:
 
     model: ir.Model
     view: View
-    target: Target
+    scheme: Scheme
     wish: Wishes
 
     def draft(self) -> Plan:
-        return draft(self.view, MODES["static"], self.target, self.wish)
+        return draft(self.view, self.scheme, self.wish)
 
 
 def ready(
     proto: onnx.ModelProto,
     target: str | Target = "cpu",
     *,
+    mode: str = "static",
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    **choices: Any,
 ) -> Ready:
-    """Load and prepare a model for a target."""
-    row = TARGETS[target] if isinstance(target, str) else target
+    """Load and prepare a model for a mode and a target."""
+    scheme = settle(mode, target if isinstance(target, str) else target.name, Choices(**choices), sets)
+    if isinstance(target, Target):
+        scheme = replace(scheme, target=target)
     source = from_model(proto)
-    prepared = prepare(source.model, onnxruntime=row.onnxruntime).model
+    prepared = prepare(source.model, onnxruntime=scheme.target.onnxruntime, opset=scheme.opset).model
     view = View(prepared)
-    return Ready(prepared, view, row, wishes(view, source.model, exclude, include))
+    return Ready(prepared, view, scheme, wishes(view, source.model, scheme, Asked(exclude, include, sets)))
 
 
-def drafted(
-    proto: onnx.ModelProto,
-    target: str | Target = "cpu",
-    *,
-    exclude: Sequence[str] = (),
-    include: Sequence[str] = (),
-) -> Plan:
+def drafted(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> Plan:
     """The plan without scales."""
-    return ready(proto, target, exclude=exclude, include=include).draft()
+    return ready(proto, target, **asked).draft()
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,26 @@ class Settled:
 
 
 def settled(
-    proto: onnx.ModelProto,
-    samples: Sequence[Sample],
-    target: str | Target = "cpu",
-    *,
-    exclude: Sequence[str] = (),
-    include: Sequence[str] = (),
+    proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target = "cpu", **asked: Any
 ) -> Settled:
     """Draft, calibrate, draft again without what is unfit, resolve: as the pipeline does it."""
-    job = ready(proto, target, exclude=exclude, include=include)
+    job = ready(proto, target, **asked)
     source = InMemory(list(samples), len(samples))
     for _ in range(len(job.view.nodes) + 1):
         plan = job.draft()
-        ranges = calibrate(job.model, plan.observed, source, threads=1) if plan.observed else {}
-        unfit = unfit_nodes(plan, ranges, job.view, MODES["static"])
+        todo = [v for v in plan.observed if job.view.in_main(job.view.values[v])]
+        ranges = calibrate(job.model, todo, source, threads=1) if todo else {}
+        unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode)
         if not unfit:
-            return Settled(job, resolve(plan, ranges, job.view), ranges)
+            resolved = resolve(plan, ranges, job.view)
+            return Settled(job, replace(resolved, choices=Choices(**_choices(asked))), ranges)
         job = replace(job, wish=replace(job.wish, keep_float={**unfit, **job.wish.keep_float}))
     raise AssertionError("putting unfit nodes back to float never ends")
+
+
+def _choices(asked: Mapping[str, Any]) -> dict[str, Any]:
+    known = {f.name for f in fields(Choices)}
+    return {k: v for k, v in asked.items() if k in known}
 
 
 def sites(plan: Plan, kind: Kind) -> dict[str, Site]:

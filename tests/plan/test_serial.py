@@ -15,7 +15,7 @@ from qtool.errors import UsageError
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Plan, Site
 from qtool.plan.serial import digest, from_json, to_json
-from qtool.rewrite.qdq import rewrite
+from qtool.rewrite.write import rewrite
 from qtool.tables.targets import TARGETS
 from tests.plan.flow import settled
 from tests.rewrite.zoo import CASES

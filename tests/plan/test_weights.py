@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qtool.plan.draft import storage_granularity
 from qtool.plan.model import Kind
+from qtool.plan.storage import storage_granularity
 from qtool.tables.modes import MODES
 from qtool.tables.qtypes import PerBlock, PerChannel
 from qtool.tables.targets import TARGETS

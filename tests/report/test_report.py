@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from qtool.plan.model import Form, Kind, Skip
+from qtool.plan.model import Kind, Skip
 from qtool.report.coverage import coverage
 from qtool.report.json import to_json
 from qtool.report.model import CoverageRow, ModelFile, Report
 from qtool.report.terminal import render
+from qtool.tables.forms import Form
 from qtool.tables.targets import TARGETS
 from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
 from qtool.validate.gates import Verdict, judge, parse
@@ -28,10 +29,12 @@ OUTPUT = OutputMetrics(
     relative_l2=0.0, max_error=0.0, mean_error=0.0, top1=math.nan, rows=0, nonfinite=0, unequal=0,
 )  # fmt: skip
 ROWS = (
-    CoverageRow("Conv", 5, 3, 0, 1, 1, {"a first convolution": 1, "excluded by 'x'": 1}),
-    CoverageRow("LSTM", 1, 0, 1, 0, 0),
-    CoverageRow("Sin", 2, 0, 0, 0, 2, {"no quantized form": 2}),
-    CoverageRow("Softmax", 1, 0, 0, 0, 1, {"slow": 1}),
+    CoverageRow(
+        "Conv", 5, {"int8": 3, "stored-int8": 1, "float": 1}, {"a first convolution": 1, "excluded by 'x'": 1}
+    ),
+    CoverageRow("LSTM", 1, {"int8-dynamic": 1}),
+    CoverageRow("Sin", 2, {"float": 2}, {"no quantized form": 2}),
+    CoverageRow("Softmax", 1, {"float": 1}, {"slow": 1}),
 )
 COMPARISON = Comparison(
     "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
@@ -58,7 +61,7 @@ def refuse(token: str) -> Any:
 @pytest.mark.parametrize("report", [FULL, BARE], ids=["full", "bare"])
 def test_json_is_strict_json(report: Report) -> None:
     document = json.loads(to_json(report), parse_constant=refuse)
-    assert document["schema"] == "qtool.report/1"
+    assert document["schema"] == "qtool.report/2"
     assert document["command"] == report.command
 
 
@@ -82,7 +85,7 @@ def test_the_terminal_shows_every_op_row() -> None:
     text = shown(FULL, verbose=True)
     for row in ROWS:
         (line,) = (x for x in text.splitlines() if x.split()[:1] == [row.op])
-        counts = [str(n) for n in (row.int8, row.dynamic, row.stored, row.floats) if n]
+        counts = [str(n) for n in row.counts.values()]
         assert line.split()[1 : 1 + len(counts)] == counts
         assert all(reason in text for reason in row.reasons)
 
@@ -130,7 +133,7 @@ def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, ver
     report = replace(
         FULL,
         fp32=ModelFile(name, 10),
-        coverage=(CoverageRow(name, 1, 0, 0, 0, 1, {reason: 1}), CoverageRow(name, 1, 1, 0, 0, 0)),
+        coverage=(CoverageRow(name, 1, {"float": 1}, {reason: 1}), CoverageRow(name, 1, {"int8": 1})),
         skips=(Skip(name, name, reason),),
         comparison=Comparison(name, 1, (replace(OUTPUT, name=name, worst_sample=name),)),
     )
@@ -147,9 +150,10 @@ def test_coverage_counts_every_node_of_the_plan_once(case: str, target: str) -> 
     row = CASES[case]
     done = settled(row.build(), row.samples(), target)
     rows = coverage(done.ready.view, done.plan)
-    stored = {u[0] for s in done.plan.sites if s.kind is Kind.STORED for u in s.uses or ()}
+    kinds = (Kind.STORED, Kind.LOOKUP)
+    stored = {u[0] for s in done.plan.sites if s.kind in kinds for u in s.uses or ()}
     named = done.plan.forms.keys() | {s.node for s in done.plan.skips} | stored
     assert sum(r.total for r in rows) == len(named)
-    assert all(r.total == r.int8 + r.dynamic + r.stored + r.floats for r in rows)
-    assert sum(r.int8 for r in rows) == sum(f is Form.INT8 for f in done.plan.forms.values())
+    assert all(r.total == sum(r.counts.values()) for r in rows)
+    assert sum(r.counts.get("int8", 0) for r in rows) == sum(f is Form.INT8 for f in done.plan.forms.values())
     assert all(sum(r.reasons.values()) >= r.floats for r in rows)

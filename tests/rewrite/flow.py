@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Plan
-from qtool.rewrite.qdq import rewrite
+from qtool.rewrite.write import rewrite
 from qtool.session import Session
 from tests.plan.flow import Sample, Settled, settled
 from tests.rewrite.zoo import CASES
@@ -41,9 +42,9 @@ class Written:
         return onnx.load_from_string(self.data)
 
 
-def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str, **wishes: Sequence[str]) -> Written:
+def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str, **asked: Any) -> Written:
     """Quantize in memory, without timing, so that speed decides nothing."""
-    done = settled(proto, samples, target, **wishes)
+    done = settled(proto, samples, target, **asked)
     return Written(proto, samples, done, to_bytes(rewrite(done.ready.model, done.plan)))
 
 

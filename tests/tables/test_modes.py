@@ -16,6 +16,7 @@ def test_a_mode_is_found_under_its_own_name_and_says_what_it_does(name: str) -> 
 @pytest.mark.parametrize("mode", MODES.values(), ids=lambda m: m.name)
 def test_the_floors_of_a_mode_are_reachable(mode: Mode) -> None:
     # 8 bits on a uniform signal reach 6.02 * 8 dB; a floor above that refuses everything.
-    assert 0 < mode.floor_db <= mode.storage_floor_db < 6.02 * 8
+    assert 0 < mode.floor_db < 6.02 * mode.storage.bits
+    assert 0 < mode.storage_floor_db < 6.02 * 8
     assert mode.storage_min_elements >= 1
     assert mode.least_typical_steps >= 0

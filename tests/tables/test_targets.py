@@ -8,13 +8,19 @@ import pytest
 from qtool.plan.variants import variant
 from qtool.tables.ops import OPS
 from qtool.tables.qtypes import INT8_REDUCED, QTYPES
-from qtool.tables.targets import TARGETS, Placement, Target, Worth
+from qtool.tables.targets import TARGETS, Placement, Placements, Target, Worth
 from tests.graphs import model, node, weights
 
 PLACEMENTS = [
-    pytest.param(target, key, id=f"{target.name}-{key}")
+    pytest.param(placements, key, id=f"{target.name}-{form.value}-{key}")
     for target in TARGETS.values()
-    for key in target.placements
+    for form, placements in target.forms.items()
+    for key in placements.rows
+]
+TABLES = [
+    pytest.param(placements, id=f"{target.name}-{form.value}")
+    for target in TARGETS.values()
+    for form, placements in target.forms.items()
 ]
 EXAMPLES = {
     "Conv/stem": ([node("Conv", ["x", "w"], ["y"])], {"x": (1, 3, 8, 8)}, {"w": weights(8, 3, 3, 3)}),
@@ -48,11 +54,11 @@ def test_a_target_is_found_under_its_own_name_and_says_what_it_is(name: str) -> 
 def test_the_types_of_a_target_are_in_the_table(target: Target) -> None:
     for qtype in (target.activation, target.weight):
         assert QTYPES[qtype.name] is qtype
-    assert target.min_weight >= 0
+    assert all(p.min_weight >= 0 and p.min_vector_weight >= 0 for p in target.forms.values())
 
 
 @pytest.mark.parametrize(("target", "key"), PLACEMENTS)
-def test_a_placement_names_an_op_of_the_table(target: Target, key: str) -> None:
+def test_a_placement_names_an_op_of_the_table(target: Placements, key: str) -> None:
     assert key.split("/")[0] in OPS
     assert key.count("/") <= 1
 
@@ -65,22 +71,24 @@ def test_a_variant_is_one_that_nodes_have(key: str) -> None:
 
 
 @pytest.mark.parametrize(("target", "key"), PLACEMENTS)
-def test_a_row_is_what_the_target_answers(target: Target, key: str) -> None:
+def test_a_row_is_what_the_target_answers(target: Placements, key: str) -> None:
     op, _, form = key.partition("/")
-    assert target.placement(op, form) is target.placements[key]
+    assert target.of(op, form) is target.rows[key]
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
-def test_an_unknown_variant_falls_back_to_its_op_and_an_unknown_op_to_otherwise(target: Target) -> None:
-    assert target.placement("NoSuchOp") is target.otherwise
-    for op in target.placements:
+@pytest.mark.parametrize("placements", TABLES)
+def test_an_unknown_variant_falls_back_to_its_op_and_an_unknown_op_to_otherwise(
+    placements: Placements,
+) -> None:
+    assert placements.of("NoSuchOp") is placements.otherwise
+    for op in placements.rows:
         if "/" not in op:
-            assert target.placement(op, "no-such-variant") is target.placements[op]
+            assert placements.of(op, "no-such-variant") is placements.rows[op]
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
-def test_whatever_is_not_always_worth_it_has_a_reason(target: Target) -> None:
-    rows: list[Placement] = [target.otherwise, *target.placements.values()]
+@pytest.mark.parametrize("placements", TABLES)
+def test_whatever_is_not_always_worth_it_has_a_reason(placements: Placements) -> None:
+    rows: list[Placement] = [placements.otherwise, *placements.rows.values()]
     assert all(row.reason for row in rows if row.worth is not Worth.ALWAYS)
     assert all(not row.reason for row in rows if row.worth is Worth.ALWAYS)
 

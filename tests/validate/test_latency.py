@@ -15,7 +15,7 @@ def test_a_race_times_every_model_in_every_round() -> None:
         "original": Session(result.original.SerializeToString(), threads=1),
         "quantized": Session(result.data, threads=1),
     }
-    timed = race(sessions, result.samples[:2], threads=1, seconds=0.05)
+    timed = race(sessions, dict.fromkeys(sessions, result.samples[:2]), threads=1, seconds=0.05)
     assert timed.threads == 1
     assert set(timed.seconds) == {"original", "quantized"}
     assert {len(s) for s in timed.seconds.values()} == {timed.rounds}

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
 from qtool.graph.prepare.affine import fold_affine
 from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.constants import lift_constants
+from qtool.graph.prepare.duplicates import share_duplicates
 from qtool.graph.prepare.functions import inline_functions
 from qtool.graph.prepare.gelu import fuse_gelu
 from qtool.graph.prepare.gemm import normalize_gemm
@@ -23,11 +25,12 @@ from qtool.graph.prepare.moves import fold_moves
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
-from qtool.graph.prepare.opset import upgrade_opset
+from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
 from qtool.graph.prepare.pools import globalize_pools
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.unused import drop_unused
+from qtool.graph.prepare.views import merge_views
 
 Pass = Callable[[ir.Model], str]
 
@@ -41,6 +44,8 @@ PASSES: tuple[Pass, ...] = (
     infer_shapes,
     drop_noops,
     fold_moves,
+    share_duplicates,
+    merge_views,
     merge_slices,
     fold_batchnorm,
     fold_affine,
@@ -65,14 +70,17 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(model: ir.Model, *, onnxruntime: bool = False) -> Prepared:
+def prepare(model: ir.Model, *, onnxruntime: bool = False, opset: int = QDQ_OPSET) -> Prepared:
     """Prepare a clone of the model; the model itself is not changed.
 
     Args:
         model: a checked model.
         onnxruntime: also make it fast for onnxruntime in particular (Target.onnxruntime).
+        opset: the least that the result should have; what can't be converted keeps its own.
     """
     clone = model.clone()
-    passes = PASSES + (ONNXRUNTIME_PASSES if onnxruntime else ())
+    raised = partial(upgrade_opset, least=opset)
+    passes = [raised if step is upgrade_opset else step for step in PASSES]
+    passes += ONNXRUNTIME_PASSES if onnxruntime else ()
     notes = [note for step in passes if (note := step(clone))]
     return Prepared(clone, tuple(notes))

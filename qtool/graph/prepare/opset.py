@@ -1,4 +1,4 @@
-"""The opset: kept where it suffices, else the lowest that per-channel quantization needs."""
+"""The opset: kept where it suffices, else the lowest that the quantized forms need."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from qtool.graph.view import opset_of
 QDQ_OPSET = 13
 
 
-def upgrade_opset(model: ir.Model) -> str:
-    """Raise the opset to 13 through onnx's version converter, which knows what each op became.
+def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
+    """Raise the opset to the least one through onnx's version converter, which knows what each op became.
 
     A model that the converter can't take stays at its opset: weights can still be stored as int8
     there, and the draft gives the reason for the rest.
     """
     version = opset_of(model)
-    if version >= QDQ_OPSET:
+    if version >= least:
         _raise_ir_version(model, version)
         return ""
     try:
         proto = onnx.version_converter.convert_version(
-            ir.to_proto(ir.external_data.load_to_model(model.clone())), QDQ_OPSET
+            ir.to_proto(ir.external_data.load_to_model(model.clone())), least
         )
         converted = ir.from_proto(proto)
     except Exception as error:  # the converter raises RuntimeError, or protobuf's own
@@ -32,8 +32,8 @@ def upgrade_opset(model: ir.Model) -> str:
     if [v.name for v in converted.graph.outputs] != [v.name for v in model.graph.outputs]:
         raise ModelError(f"opset {version}: the version converter changed the model's outputs")
     _replace(model, converted)
-    _raise_ir_version(model, QDQ_OPSET)
-    return f"opset {version} -> {QDQ_OPSET}"
+    _raise_ir_version(model, least)
+    return f"opset {version} -> {least}"
 
 
 def _replace(model: ir.Model, other: ir.Model) -> None:

@@ -1,0 +1,91 @@
+"""`qtool inspect`."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qtool.cli.command import Command
+from qtool.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from qtool.inspection.model import Difference, Inspection
+
+# Where streams.py keeps the files that stand for stdin, in click's ctx.meta.
+_STREAMS = "qtool.cli.streams"
+
+
+@click.command(cls=Command)
+@click.argument("model", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("other", type=click.Path(path_type=Path, allow_dash=True), required=False)
+@click.option("-v", "--verbose", is_flag=True, help="Every op, every constant that differs, all metadata.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
+def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> int:
+    """Say what is in MODEL; with OTHER, what changed from MODEL to OTHER. Nothing is run.
+
+    One model: inputs and outputs, ops and what they compute in, weights by type, how much of it is
+    quantized and in which form, and the recipe where qtool made it. Two: the same, as far as it differs,
+    and which constants of one name hold other numbers. One of them may be -, a model on stdin.
+
+    \b
+    qtool inspect model.onnx
+    qtool inspect model.onnx int8.onnx
+    qtool inspect int8.onnx --json | jq '.models[0].quantized_share'
+    qtool inspect before.onnx after.onnx --json | jq '.difference.tensors[].name'
+
+    \b
+    A node counts as int8 when its op computes in integers, or when it stands between DequantizeLinear
+    and QuantizeLinear; whether the runtime has a kernel for that is not in the file. A node on weights
+    that are only stored as int8 computes in floats. JSON: schema qtool.inspection/1, docs/report.md.
+
+    \b
+    Exit codes: 0 done; 2 usage; 3 a model is missing, corrupt, invalid or unsupported.
+    """
+    from qtool.inspection.change import difference
+    from qtool.inspection.read import inspect_model
+
+    found = inspect_model(model) if other is None else difference(model, other)
+    _print(_named(found), as_json, verbose)
+    return EXIT_OK
+
+
+def _print(found: Inspection | Difference, as_json: bool, verbose: bool) -> None:
+    from qtool.inspection.model import Inspection
+
+    if as_json:
+        from qtool.report.inspection_json import to_json
+
+        click.echo(to_json(found))
+    else:
+        from qtool.report.difference import render_difference
+        from qtool.report.inspection import render_inspection
+        from qtool.report.terminal import TableConsole
+
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a log in ASCII must not turn a name into a crash
+        if isinstance(found, Inspection):
+            render_inspection(found, TableConsole(), verbose)
+        else:
+            render_difference(found, TableConsole(), verbose)
+    sys.stdout.flush()
+
+
+def _named(found: Inspection | Difference) -> Inspection | Difference:
+    """Say stdin where the path would be that of a file which nobody will find."""
+    from qtool.inspection.model import Inspection
+
+    context = click.get_current_context(silent=True)
+    files: dict[Path, str] = context.meta.get(_STREAMS, {}) if context else {}
+    names = {str(path): name for path, name in files.items()}
+
+    def told(one: Inspection) -> Inspection:
+        return replace(one, path=names.get(one.path, one.path))
+
+    if isinstance(found, Inspection):
+        return told(found)
+    return replace(found, before=told(found.before), after=told(found.after))

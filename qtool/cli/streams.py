@@ -1,0 +1,190 @@
+"""'-' is a model's bytes on stdin or stdout. To all that stands behind the shell it is a file.
+
+A parameter takes it when its type is `click.Path(allow_dash=True)`: an argument then reads stdin, an option
+writes stdout. The file lies in a folder of its own, which is gone when the command ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
+
+if TYPE_CHECKING:
+    from qtool.report.model import Report
+
+DASH = "-"
+LARGEST_BYTES = (1 << 31) - 1
+_BLOCK = 1 << 20
+# In click's ctx.meta: the temporary files, and what to call them.
+_NAMES = "qtool.cli.streams"
+
+
+@contextlib.contextmanager
+def streams(ctx: click.Context) -> Iterator[Callable[[], None]]:
+    """Put files where the parameters say '-'. Call what it yields to send what was written to stdout.
+
+    With a model on stdout, all that is printed meanwhile goes to stderr.
+
+    Raises:
+        UsageError: two models on stdin; a terminal, or nothing, on the other end.
+        ModelError: nothing on stdin, or more than a model can be.
+        EnvironmentFailure: no room for it.
+    """
+    inputs, outputs = (_dashes(ctx, kind) for kind in (click.Argument, click.Option))
+    if len(inputs) > 1:
+        raise UsageError("only one model can come from stdin", "name a file for the other")
+    names: dict[Path, str] = {}
+    ctx.meta[_NAMES] = names
+    with contextlib.ExitStack() as stack:
+        written: list[tuple[Path, int]] = []
+        for param in outputs:
+            number, output = _stdout(), _folder(stack) / "stdout.onnx"
+            _put(ctx, param, output, names, "stdout")
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            written.append((output, number))
+        for param in inputs:
+            source, model = _stdin(), _folder(stack) / "stdin.onnx"
+            _spool(source, model)
+            _put(ctx, param, model, names, "stdin")
+        try:
+            yield partial(_send, written)
+        except QtoolError as error:
+            error.message, error.hint = _renamed(error.message, names), _renamed(error.hint, names)
+            if isinstance(error, ModelError) and "stdin: external data" in error.message:
+                error.hint = "a model on stdin can't bring other files along: name its file"
+            raise
+
+
+def called(path: str) -> str:
+    """What a result should call a model's path: stdin and stdout, for files that nobody will find."""
+    ctx = click.get_current_context(silent=True)
+    return _renamed(path, ctx.meta.get(_NAMES, {})) if ctx else path
+
+
+def named(report: Report) -> Report:
+    """A report that calls its models as the user did."""
+    quantized = report.quantized and replace(report.quantized, path=called(report.quantized.path))
+    return replace(report, fp32=replace(report.fp32, path=called(report.fp32.path)), quantized=quantized)
+
+
+def refuse_dash_files(ctx: click.Context) -> None:
+    """A file called '-' helps nobody.
+
+    Raises:
+        UsageError: a path that is neither a model to read nor one to write is '-'.
+    """
+    for param in ctx.command.params:
+        if isinstance(param.type, click.Path) and not param.type.allow_dash and _has_dash(ctx, param):
+            raise UsageError(f"{param.opts[0]}: '-' (stdin, stdout) is for models only", "name a file")
+
+
+def _dashes(ctx: click.Context, kind: type[click.Parameter]) -> list[click.Parameter]:
+    """The parameters of a kind that are '-', one entry for each time."""
+    return [
+        param
+        for param in ctx.command.params
+        if isinstance(param, kind) and isinstance(param.type, click.Path) and param.type.allow_dash
+        for value in _values(ctx, param)
+        if str(value) == DASH
+    ]
+
+
+def _values(ctx: click.Context, param: click.Parameter) -> tuple[object, ...]:
+    value = ctx.params.get(param.name or "")
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _has_dash(ctx: click.Context, param: click.Parameter) -> bool:
+    return any(str(value) == DASH for value in _values(ctx, param))
+
+
+def _put(ctx: click.Context, param: click.Parameter, path: Path, names: dict[Path, str], name: str) -> None:
+    put = tuple(path if str(value) == DASH else value for value in _values(ctx, param))
+    many = isinstance(ctx.params[str(param.name)], tuple)
+    ctx.params[str(param.name)] = put if many else put[0]
+    names[path] = name
+
+
+def _renamed(text: str, names: Mapping[Path, str]) -> str:
+    for path, name in names.items():
+        text = text.replace(str(path), name)
+    return text
+
+
+def _folder(stack: contextlib.ExitStack) -> Path:
+    try:
+        # Resolved, as whoever complains about a file in it may have done.
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qtool-"))).resolve()
+    except OSError as error:
+        message = f"no temporary folder for a model on stdin or stdout: {error.strerror or error}"
+        raise EnvironmentFailure(message, "set TMPDIR to a folder with room") from error
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("'-' reads a model from stdin, and none is piped in", "qtool ... - < model.onnx")
+    return sys.stdin.buffer
+
+
+def _stdout() -> int:
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("'-o -' writes a model's bytes to stdout, not to a terminal", "-o - > int8.onnx")
+    sys.stdout.flush()
+    return sys.stdout.fileno()
+
+
+def _spool(source: BinaryIO, path: Path) -> None:
+    """Copy stdin to a file, as far as a model can go."""
+    size = 0
+    try:
+        with path.open("wb") as stream:
+            while block := _read(source):
+                size += len(block)
+                if size > LARGEST_BYTES:
+                    raise ModelError(
+                        f"stdin: more than {LARGEST_BYTES:,} bytes, the most a model can have",
+                        "name the file: its weights can lie beside it",
+                    )
+                stream.write(block)
+    except OSError as error:
+        message = f"no room for the model from stdin in '{path.parent.parent}': {error.strerror or error}"
+        raise EnvironmentFailure(message, "set TMPDIR to a folder with room") from error
+    if not size:
+        raise ModelError("stdin is empty", "did the command before the pipe fail?")
+
+
+def _read(source: BinaryIO) -> bytes:
+    try:
+        return source.read(_BLOCK)
+    except OSError as error:
+        raise ModelError(f"stdin can't be read: {error.strerror or error}") from error
+
+
+def _send(written: list[tuple[Path, int]]) -> None:
+    for path, number in written:
+        if path.exists():  # a dry run writes nothing
+            _copy(path, number)
+
+
+def _copy(path: Path, number: int) -> None:
+    """Copy a model to a file descriptor: past Python's buffer, so that nothing stays in it."""
+    if any(file != path for file in path.parent.iterdir()):
+        raise UsageError("the model is too large for stdout: its weights take a file beside it", "-o FILE")
+    try:
+        with path.open("rb") as stream:
+            while block := memoryview(stream.read(_BLOCK)):
+                while block:
+                    block = block[os.write(number, block) :]
+    except OSError as error:
+        raise EnvironmentFailure(f"can't write the model to stdout: {error.strerror or error}") from error

@@ -1,0 +1,49 @@
+"""Equal constants become one: inlined functions and the branches of an If hold copies of their weights."""
+
+from __future__ import annotations
+
+import hashlib
+
+import onnx_ir as ir
+
+# Smaller ones (shapes, axes) stay where they are: shape inference inside a branch looks at them there.
+_LEAST_BYTES = 1024
+
+
+def share_duplicates(model: ir.Model) -> str:
+    """Let all readers of equal initializers read one, in the main graph when they lie in several graphs.
+
+    1. Equal means the same type, shape and bytes.
+    2. An initializer that is a graph's input or output keeps its own.
+    """
+    groups: dict[tuple[object, ...], list[ir.Value]] = {}
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _LEAST_BYTES:
+                continue
+            if value.is_graph_input() or value.is_graph_output():
+                continue
+            digest = hashlib.sha256(tensor.tobytes()).digest()
+            groups.setdefault((tensor.dtype, tuple(tensor.shape), digest), []).append(value)
+    saved = 0
+    for values in groups.values():
+        first, *others = values
+        if others and any(v.graph is not first.graph for v in others):
+            _hoist(first, model.graph)
+        for other in others:
+            other.replace_all_uses_with(first)
+            _take_out(other)
+            saved += 1
+    return f"{saved} copies of constants shared" if saved else ""
+
+
+def _hoist(value: ir.Value, main: ir.Graph) -> None:
+    if value.graph is not main:
+        _take_out(value)
+        main.register_initializer(value)
+
+
+def _take_out(value: ir.Value) -> None:
+    if isinstance(value.graph, ir.Graph) and value.name is not None:
+        del value.graph.initializers[value.name]

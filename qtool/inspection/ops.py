@@ -1,0 +1,121 @@
+"""What the ops of quantized graphs read as weight and compute in: a row an op.
+
+Input slots are those of the ONNX operators and of onnxruntime's docs/ContribOperators.md (1.31).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MICROSOFT = "com.microsoft::"
+
+
+@dataclass(frozen=True)
+class QuantizedOp:
+    """One op that reads or makes quantized tensors.
+
+    Args:
+        op: as `op_key` writes it.
+        form: the way of quantizing that it is a sign of. '': none, or for what computes in integers, that
+            by which its activations became integers.
+        sums: whether it gives the bare sums of integer products, which no scale has made floats yet.
+        weights: slots that may hold a constant weight; any other constant is a scale, a zero point or a
+            setting.
+        wide: those of them where integers of more than 8 bits are weights too (int32 biases).
+        integers: whether it computes in integers; None: no arithmetic at all, a conversion.
+        typed_by: slots whose type the output has; the first that is there counts.
+        packed: the attribute with the bits of a weight that is packed into bytes, '' for none.
+        packed_as: what the packed numbers are, before their bits.
+    """
+
+    op: str
+    form: str = ""
+    sums: bool = False
+    weights: tuple[int, ...] = (0,)
+    wide: tuple[int, ...] = ()
+    integers: bool | None = True
+    typed_by: tuple[int, ...] = (0,)
+    packed: str = ""
+    packed_as: str = "uint"
+
+
+def _rows() -> tuple[QuantizedOp, ...]:
+    qoperator, dynamic, stored = "qoperator", "dynamic", "weight-only"
+    m = MICROSOFT
+    return (
+        # From one format to another. A DequantizeLinear on a constant reads a weight (or a bias, int32).
+        QuantizedOp("QuantizeLinear", integers=None, typed_by=(2,)),
+        QuantizedOp("DequantizeLinear", wide=(0,), integers=None, typed_by=(1,)),
+        QuantizedOp("DynamicQuantizeLinear", dynamic, integers=None, typed_by=()),
+        QuantizedOp("Cast", integers=None, typed_by=()),
+        QuantizedOp("CastLike", integers=None, typed_by=(1,)),
+        QuantizedOp(m + "QuantizeLinear", integers=None, typed_by=(2,)),
+        QuantizedOp(m + "DequantizeLinear", wide=(0,), integers=None, typed_by=(1,)),
+        # Ops of the standard domain that compute in integers.
+        QuantizedOp("QLinearConv", qoperator, weights=(3, 8), wide=(8,)),
+        QuantizedOp("QLinearMatMul", qoperator, weights=(0, 3)),
+        QuantizedOp("MatMulInteger", sums=True, weights=(0, 1), typed_by=()),
+        QuantizedOp("ConvInteger", sums=True, weights=(0, 1), typed_by=()),
+        # Those of onnxruntime.
+        QuantizedOp(m + "QLinearConv", qoperator, weights=(3, 8), wide=(8,)),
+        QuantizedOp(m + "QLinearAdd", qoperator, weights=(0, 3)),
+        QuantizedOp(m + "QLinearMul", qoperator, weights=(0, 3)),
+        QuantizedOp(m + "QLinearWhere", qoperator, weights=(1, 4), typed_by=(1,)),
+        QuantizedOp(m + "QLinearAveragePool", qoperator),
+        QuantizedOp(m + "QLinearGlobalAveragePool", qoperator),
+        QuantizedOp(m + "QLinearLeakyRelu", qoperator),
+        QuantizedOp(m + "QLinearReduceMean", qoperator),
+        QuantizedOp(m + "QLinearSigmoid", qoperator),
+        QuantizedOp(m + "QLinearSoftmax", qoperator),
+        # Y_scale, Y_zero_point, then data, scale, zero_point of each input.
+        QuantizedOp(m + "QLinearConcat", qoperator, weights=tuple(range(2, 300, 3)), typed_by=(1,)),
+        # Without y_scale and y_zero_point its result is in floats.
+        QuantizedOp(m + "QGemm", qoperator, weights=(0, 3, 6), wide=(6,), typed_by=(8, 1)),
+        QuantizedOp(m + "QAttention", weights=(1, 2), typed_by=(3,)),
+        QuantizedOp(m + "QEmbedLayerNormalization", qoperator, weights=(2, 3, 4, 5, 6), typed_by=(8,)),
+        QuantizedOp(m + "MatMulIntegerToFloat", weights=(0, 1, 6), typed_by=(2,)),
+        QuantizedOp(m + "MatMulInteger16", sums=True, weights=(0, 1), wide=(0, 1), typed_by=()),
+        QuantizedOp(m + "DynamicQuantizeMatMul", dynamic, weights=(1, 4)),
+        QuantizedOp(m + "DynamicQuantizeLSTM", dynamic, weights=(1, 2, 3, 7)),
+        # Floats on weights that the kernel unpacks.
+        QuantizedOp(m + "MatMulNBits", stored, weights=(1, 5), integers=False, packed="bits"),
+        QuantizedOp(m + "MatMulBnb4", stored, weights=(1,), integers=False, packed="bits", packed_as="float"),
+        QuantizedOp(
+            m + "GatherBlockQuantized", stored, weights=(0,), integers=False, typed_by=(2,), packed="bits"
+        ),
+        QuantizedOp(
+            m + "QMoE", stored, weights=(2, 4, 5, 7, 8, 10), integers=False, packed="expert_weight_bits"
+        ),
+    )
+
+
+QUANTIZED_OPS: dict[str, QuantizedOp] = {row.op: row for row in _rows()}
+
+# Of a packed weight whose op does not say.
+PACKED_BITS = 4
+# MatMulNBits: how exactly activations are held; at this level they are quantized to int8 at run time.
+INT8_ACCURACY_LEVEL = 4
+
+# Inputs that are settings, however many numbers they have.
+SETTINGS: dict[str, tuple[int, ...]] = {
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "Clip": (1, 2),
+    "Pad": (2,),
+    "RoiAlign": (1,),
+}
+
+# Arithmetic that turns integers into floats: (q - zero_point) * scale.
+RESTORING = ("Mul", "Div", "Sub")
+# Ops that hand on numbers of their first input, which stand for what they stood for.
+PICKING = ("Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity")
+# The output of DynamicQuantizeLinear that is the scale.
+DYNAMIC_SCALE = 1
+
+# Their result is another at every run, also when nothing is fed to them.
+RANDOM = frozenset(
+    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Dropout".split(" ")
+)
+
+# In QDQ form these are computed in integers also where nothing quantizes their result.
+FLOAT_RESULT = frozenset(["MatMul", "Gemm"])

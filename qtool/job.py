@@ -1,0 +1,93 @@
+"""What a run is about: a model that is ready to be planned for, everything that was asked, the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from qtool.data.open import open_source
+from qtool.data.samples import Source as Samples
+from qtool.data.samples import hold_out
+from qtool.errors import ModelError, UsageError
+from qtool.graph.load import Source, from_model, load
+from qtool.graph.prepare import Prepared, prepare
+from qtool.graph.view import View, opset_of
+from qtool.options import ModelLike, Options
+from qtool.plan.model import Wishes
+from qtool.plan.scheme import WIDE_OPSET, Scheme, settle
+from qtool.plan.wishes import Asked, wishes
+
+# --calib none: no samples, rough ranges.
+NO_SAMPLES = "none"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model that is ready to be planned for, and everything that was asked."""
+
+    source: Source
+    prepared: Prepared
+    view: View
+    scheme: Scheme
+    wish: Wishes
+    options: Options
+
+
+def open_job(model: ModelLike, options: Options) -> Job:
+    """Load, check, prepare; match what was asked with the tables and the nodes."""
+    plan = options.plan
+    if plan is not None:
+        options = replace(
+            options,
+            mode=plan.mode,
+            target=plan.target,
+            exclude=plan.exclude,
+            include=plan.include,
+            sets=plan.sets,
+            **vars(plan.choices),
+        )
+    scheme = settle(options.mode, options.target, options.choices, options.sets)
+    source = load_model(model)
+    prepared = prepare(source.model, onnxruntime=scheme.target.onnxruntime, opset=scheme.opset)
+    view = View(prepared.model)
+    if scheme.opset > (found := opset_of(prepared.model)) and scheme.opset >= WIDE_OPSET:
+        raise ModelError(
+            f"{source.name}: opset {found} could not be raised to {scheme.opset}, which 4 and 16 bit types need",
+            "quantize to 8 bits, or export the model anew",
+        )
+    wish = wishes(view, source.model, scheme, Asked(options.exclude, options.include, options.sets))
+    return Job(source, prepared, view, scheme, wish, options)
+
+
+def load_model(model: ModelLike) -> Source:
+    return from_model(model) if isinstance(model, onnx.ModelProto) else load(Path(model))
+
+
+def estimates(options: Options) -> bool:
+    """Whether ranges are to be derived from the model alone."""
+    return isinstance(options.calib, str) and options.calib == NO_SAMPLES
+
+
+def samples_of(job: Job) -> tuple[Samples | None, Samples | None, tuple[str, ...]]:
+    """What to calibrate on, what to judge on, and what to say about it."""
+    options = job.options
+    calib = None if options.calib is None or estimates(options) else open_source(options.calib)
+    if calib is None and job.scheme.mode.needs_ranges and options.plan is None and not estimates(options):
+        raise UsageError(
+            f"--mode {job.scheme.mode.name} needs samples to set its ranges",
+            "add --calib DIR (a directory of .npz files), or --calib none for rough estimates",
+        )
+    if options.data is not None:
+        return calib, open_source(options.data), ()
+    if calib is None:
+        return None, None, ("not judged: there are no samples (add --data DIR)",)
+    rest, held_out, split = hold_out(calib)
+    if split:
+        return rest, held_out, ()
+    return (
+        calib,
+        calib,
+        (f"judged on the {len(calib)} samples that set the ranges: too few to hold some out",),
+    )

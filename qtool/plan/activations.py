@@ -1,0 +1,117 @@
+"""Which activations are quantized, for whom, and which of them share a scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from qtool.graph.view import View, float_constant
+from qtool.plan.eligible import data_inputs, rule_of
+from qtool.plan.groups import Groups
+from qtool.plan.guards import needs_guard
+from qtool.plan.model import Kind, Site, Use
+from qtool.plan.place import Placed
+from qtool.plan.scheme import Scheme
+from qtool.plan.weights import split_of
+from qtool.tables.forms import Form
+from qtool.tables.ops import ANY, Bounds, Role
+from qtool.tables.qtypes import FLOAT32, PER_TENSOR, UINT8, Granularity, PerBlock, TensorSpec
+
+
+def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
+    """One site a value: made in int8 and so read by all, or quantized for the int8 readers only."""
+    spec = TensorSpec(scheme.activation, PER_TENSOR, scheme.symmetric)
+    order: dict[str, ir.Value] = {}
+    uses: dict[str, list[Use]] = {}
+    everywhere: set[str] = set()
+    groups = Groups()
+    for node in view.main_nodes:
+        candidate = placed.chosen.get(node.name or "")
+        if candidate is None or candidate.form is not Form.INT8:
+            continue
+        clamped = _is_epilogue(placed, node)
+        inputs = [] if clamped else data_inputs(node, candidate.rule)
+        for index, value in inputs:
+            name = value.name or ""
+            order.setdefault(name, value)
+            uses.setdefault(name, []).append((node.name or "", index))
+        made = [] if not placed.quantizes_output(node) or placed.epilogue_of(node) else floats(node.outputs)
+        for value in made:
+            order.setdefault(value.name or "", value)
+            everywhere.add(value.name or "")
+        if candidate.rule.role is Role.PASS:
+            groups.join([v.name or "" for v in (*(v for _, v in inputs), *made)])
+    ports = _ports(view, scheme)
+    for value in ports:
+        order.setdefault(value.name or "", value)
+    shown = {v.name for v in ports}
+    return [
+        Site(
+            name,
+            Kind.ACTIVATION,
+            None if name in everywhere or name in shown else tuple(uses[name]),
+            spec,
+            group=groups.of(name),
+            bounds=_bounds(value),
+            guard=name not in everywhere
+            and needs_guard(value, uses.get(name, ()), placed, integer=name in shown),
+        )
+        for name, value in order.items()
+    ]
+
+
+def _ports(view: View, scheme: Scheme) -> list[ir.Value]:
+    """The inputs and outputs of a model that takes and gives integers."""
+    if scheme.io is FLOAT32:
+        return []
+    graph = view.model.graph
+    found = [v for v in (*graph.inputs, *graph.outputs) if v.dtype == ir.DataType.FLOAT]
+    # What is handed through as it is stays as it is.
+    return [v for v in found if not v.is_initializer() and not (v.is_graph_input() and v.is_graph_output())]
+
+
+def at_run_time(view: View, placed: Placed) -> list[Site]:
+    """The activations that a DynamicQuantizeLinear quantizes: one a value, whoever reads it."""
+    sites: dict[tuple[str, Granularity], list[Use]] = {}
+    for node in view.nodes:
+        candidate = placed.chosen.get(node.name or "")
+        if candidate is None or candidate.form is not Form.DYNAMIC or candidate.rule.role is Role.RECURRENT:
+            continue
+        size = split_of(node, candidate.rule, placed.scheme)
+        granularity = PerBlock(-1, size) if size else PER_TENSOR
+        for index, value in data_inputs(node, candidate.rule):
+            sites.setdefault((value.name or "", granularity), []).append((node.name or "", index))
+    return [
+        Site(name, Kind.RUNTIME, tuple(uses), TensorSpec(UINT8, granularity, symmetric=False))
+        for (name, granularity), uses in sites.items()
+    ]
+
+
+def floats(values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values that hold floats; a MaxPool may have indices, too."""
+    return [v for v in values if v.name and v.dtype in (None, ir.DataType.FLOAT)]
+
+
+def _is_epilogue(placed: Placed, node: ir.Node) -> bool:
+    source = node.inputs[0] if node.inputs else None
+    producer = source.producer() if source is not None else None
+    return producer is not None and placed.epilogue_of(producer) is node
+
+
+def _bounds(value: ir.Value) -> Bounds:
+    """What the op that makes a value can't exceed."""
+    producer = value.producer()
+    rule = rule_of(producer) if producer is not None else None
+    if producer is None or rule is None:
+        return ANY
+    if producer.op_type != "Clip":
+        return rule.bounds
+    lo, hi = (_scalar(producer, index, none) for index, none in zip((1, 2), ANY, strict=True))
+    return lo, hi
+
+
+def _scalar(node: ir.Node, index: int, none: float) -> float:
+    """A constant input of one element (of any rank: exporters differ), or what stands for none."""
+    array = float_constant(node.inputs[index]) if index < len(node.inputs) else None
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else none

@@ -1,0 +1,144 @@
+"""Which float32 values float16 can't hold, found and named before anything is converted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qtool.calibrate.ranges import Range, Ranges
+from qtool.graph.view import View, is_op, op_key
+from qtool.numerics.metrics import sqnr_db
+from qtool.plan.eligible import CONTROL_FLOW, rule_of
+from qtool.plan.half_ports import is_float32
+from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
+
+_CHUNK = 1 << 20  # elements that are looked at together: float64 copies of whole weights would be large
+
+
+def unheld(view: View, ranges: Ranges | None) -> dict[str, str]:
+    """Value name -> what about it does not fit into float16, to be read after "its value 'x' ".
+
+    - A constant beyond the largest float16 (infinities and NaN too), or held to less than FLOOR_DB.
+    - A value that calibration saw masks in, or a range of more than LARGEST / MARGIN.
+    - Where there is no range: what is computed from a constant beyond, up to an op that bounds its output.
+    """
+    reasons: dict[str, str] = {}
+    beyond: dict[str, str] = {}
+    for value, array in _constants(view):
+        name = value.name or ""
+        least, largest = _extremes(array)
+        if not (least >= -LARGEST and largest <= LARGEST):  # so that NaN is beyond
+            extreme = least if not least >= -LARGEST else largest
+            beyond[name] = f"holds {extreme:.3g}, beyond float16's {LARGEST:.0f}"
+        elif (db := half_sqnr(array)) < FLOOR_DB:
+            what = f"{array.reshape(-1)[0]:.3g}" if array.size == 1 else f"{array.size} elements"
+            reasons[name] = f"({what}) keeps {max(db, 0.0):.0f} dB in float16, below {FLOOR_DB:.0f}"
+    known = ranges or {}
+    for name, seen in known.items():
+        if reason := _too_wide(seen):
+            reasons[name] = reason
+    for name, source in _made_from(view, beyond, known).items():
+        reasons.setdefault(name, f"is computed from '{source}', which {beyond[source]}")
+    return {**reasons, **beyond}
+
+
+def half_sqnr(array: NDArray[np.float32]) -> float:
+    """SQNR in dB of an array rounded to float16, against itself."""
+    flat = array.reshape(-1)
+    signal = noise = 0.0
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK]
+        exact, rounded = part.astype(np.float64), part.astype(np.float16).astype(np.float64)
+        signal += float(exact @ exact)
+        noise += float(np.square(exact - rounded).sum())
+    return sqnr_db(signal, noise)
+
+
+def _constants(view: View) -> Iterator[tuple[ir.Value, NDArray[np.float32]]]:
+    for value in view.values.values():
+        if not is_float32(value) or value.is_graph_input():
+            continue
+        if value.is_initializer() and value.const_value is not None:
+            yield value, np.asarray(value.const_value.numpy(), np.float32)
+        elif is_op(value.producer(), "Constant", "ConstantOfShape"):
+            yield from ((value, array) for array in _attribute(value.producer()))
+
+
+def _attribute(node: ir.Node | None) -> Iterator[NDArray[np.float32]]:
+    """What a Constant or ConstantOfShape is made of."""
+    for attribute in node.attributes.values() if node is not None else ():
+        if attribute.type == ir.AttributeType.TENSOR:
+            yield np.asarray(attribute.as_tensor().numpy(), np.float32)
+        elif attribute.type == ir.AttributeType.FLOAT:
+            yield np.asarray(attribute.as_float(), np.float32)
+        elif attribute.type == ir.AttributeType.FLOATS:
+            yield np.asarray(attribute.as_floats(), np.float32)
+
+
+def _extremes(array: NDArray[np.float32]) -> tuple[float, float]:
+    return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+
+
+def _too_wide(seen: Range) -> str:
+    if seen.masked:
+        return "holds infinities or masks"
+    if max(-seen.lo, seen.hi) * MARGIN <= LARGEST:
+        return ""
+    return f"spans {seen.lo:.3g}..{seen.hi:.3g}, beyond float16's {LARGEST:.0f} with a margin of {MARGIN:g}"
+
+
+def _made_from(view: View, beyond: Iterable[str], known: Ranges) -> dict[str, str]:
+    """Value -> the constant of which it may hold elements, as far as no range says otherwise."""
+    holders = {id(body): node for node in view.nodes for body in _bodies(node)}
+    source = {name: name for name in beyond}
+    pending = [view.values[name] for name in source]
+    while pending:
+        value = pending.pop()
+        for made in _reached(value, holders):
+            name = made.name or ""
+            if is_float32(made) and name not in source and name not in known:
+                source[name] = source[value.name or ""]
+                pending.append(made)
+    return {name: constant for name, constant in source.items() if name != constant}
+
+
+def _reached(value: ir.Value, holders: Mapping[int, ir.Node]) -> Iterator[ir.Value]:
+    """The values that are made from a value by one node, in and out of nested graphs."""
+    for use in value.uses():
+        if op_key(use.node) in CONTROL_FLOW:
+            for body in _bodies(use.node):
+                yield from body.inputs
+        elif not _bounds_output(use.node, use.idx):
+            yield from use.node.outputs
+    graph = value.graph
+    if value.is_graph_output() and isinstance(graph, ir.Graph) and id(graph) in holders:
+        yield from holders[id(graph)].outputs
+        yield from graph.inputs  # of the next iteration
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _bounds_output(node: ir.Node, index: int) -> bool:
+    """Whether what a node makes fits into float16 however large that input is."""
+    if is_op(node, "Clip"):
+        limits = [_scalar(v) for v in node.inputs[1:3]]
+        # A limit that is no limit changes nothing: the output is the first input's business.
+        return index > 0 or (len(limits) == 2 and all(abs(x) <= LARGEST for x in limits))
+    rule = rule_of(node)
+    return rule is not None and all(abs(x) <= LARGEST for x in rule.bounds)
+
+
+def _scalar(value: ir.Value | None) -> float:
+    if value is None or value.const_value is None or value.const_value.size != 1:
+        return math.inf
+    return float(value.const_value.numpy().reshape(-1)[0])

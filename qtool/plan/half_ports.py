@@ -1,0 +1,115 @@
+"""Which inputs and outputs of a node become float16 when the node does: its schema's word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from qtool.graph.view import constant, is_read, op_key
+from qtool.plan.eligible import CONTROL_FLOW, rule_of
+from qtool.tables.float16 import (
+    CONTRIB,
+    FLOAT32_INPUTS,
+    HEAVY,
+    NEVER,
+    QUANTIZERS,
+    TYPE_BLIND,
+    TYPED_BY_ATTRIBUTE,
+)
+
+_HALF = "tensor(float16)"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The float32 inputs and outputs of a node, by index, that are float16 when the node is."""
+
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+
+
+def is_float32(value: ir.Value | None) -> bool:
+    """Whether a value is a float32 tensor; sequences and optionals of them are not."""
+    return value is not None and isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
+
+
+def is_blind(node: ir.Node, index: int) -> bool:
+    """Whether an input may be of any float type, with the same result."""
+    return index == 0 and op_key(node) in TYPE_BLIND
+
+
+def is_heavy(node: ir.Node) -> bool:
+    """Whether a node pays for Casts of its own: it multiplies much, or picks from a large weight."""
+    rule = rule_of(node)
+    if op_key(node) in HEAVY or rule is None or not rule.storage_min_elements:
+        return op_key(node) in HEAVY
+    weights = [constant(node.inputs[i]) for i in rule.weight]
+    return any(w is not None and w.size >= rule.storage_min_elements for w in weights)
+
+
+def ports_of(node: ir.Node, opset: int) -> Ports | str | None:
+    """The ports of a node, or why it can't be float16; None when it touches no float32 values.
+
+    Args:
+        opset: of the standard domain.
+    """
+    reads = [i for i, v in enumerate(node.inputs) if is_float32(v) and not is_blind(node, i)]
+    makes = [i for i, v in enumerate(node.outputs) if is_float32(v) and v.name]
+    unknown = next((v for v in (*node.inputs, *node.outputs) if v is not None and _is_unknown(v)), None)
+    key = op_key(node)
+    if key in CONTROL_FLOW:
+        return "what goes in and out of its bodies stays float32" if reads or makes else None
+    if not reads and not makes:
+        # An op that nobody knows makes values of unknown types: it may well compute in float32.
+        return f"the type of '{unknown.name}' is not known" if unknown is not None else None
+    if unknown is not None:
+        return f"the type of '{unknown.name}' is not known"
+    if any(v is not None and not isinstance(v.type, ir.TensorType) for v in (*node.inputs, *node.outputs)):
+        return "it handles sequences or optionals, whose tensors stay float32"
+    if key in NEVER:
+        return NEVER[key]
+    if node.op_type in QUANTIZERS:
+        return "it quantizes, with float32 scales"
+    if key in CONTRIB:
+        return _checked(node, reads, makes, set(makes) - set(CONTRIB[key]))
+    return _by_schema(node, reads, makes, opset)
+
+
+def _is_unknown(value: ir.Value) -> bool:
+    return bool(value.name) and value.type is None
+
+
+def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) -> Ports | str:
+    if node.domain not in ("", "ai.onnx"):
+        return f"nothing is known of {op_key(node)} in float16"
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return f"there is no {node.op_type} in opset {opset}"
+    inputs = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
+    outputs = [_formal(schema.outputs, i) for i in range(len(node.outputs))]
+    told = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
+    typed = node.op_type in TYPED_BY_ATTRIBUTE
+    able = {j for j in makes if _HALF in outputs[j].types and (typed or outputs[j].type_str in told)}
+    fixed = FLOAT32_INPUTS.get(node.op_type, ())
+    return _checked(node, [i for i in reads if i not in fixed and _HALF in inputs[i].types], makes, able)
+
+
+def _checked(node: ir.Node, reads: list[int], makes: list[int], able: set[int]) -> Ports | str:
+    """The ports, if every float32 output that somebody reads is able to be float16."""
+    for index in makes:
+        if index not in able and is_read(node.outputs[index]):
+            return f"its output '{node.outputs[index].name}' can't be float16"
+    if not able and (makes or not reads):
+        return f"{op_key(node)} takes no float16"
+    return Ports(tuple(reads), tuple(sorted(able)))
+
+
+def _formal(
+    formals: Sequence[onnx.defs.OpSchema.FormalParameter], index: int
+) -> onnx.defs.OpSchema.FormalParameter:
+    """The declared parameter of an actual one; the last may stand for many."""
+    return formals[min(index, len(formals) - 1)]

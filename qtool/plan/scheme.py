@@ -1,0 +1,197 @@
+"""What was chosen beyond mode and target, held against the tables: types, forms, the shape of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from qtool.errors import UsageError, did_you_mean
+from qtool.tables.forms import Form
+from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES, WEIGHT_BITS, Mode
+from qtool.tables.ops import OpRule, Role
+from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, UINT4, UINT8, UINT16, QType
+from qtool.tables.targets import TARGETS, Target
+
+FORMATS = ("qdq", "qoperator")
+WEIGHT_TYPES = (INT8, UINT8, INT16)
+ACTIVATION_TYPES = (UINT8, INT8, UINT16, INT16)
+BLOCKS = (32, 64, 128)
+PREFERENCES = ("size", "speed")
+IO_TYPES = ("float", *sorted({t.name for m in MODES.values() for t in m.io if t is not FLOAT32}))
+
+# Opsets: per-channel scales, and what came with 21: 16 and 4 bits, blocked scales.
+PER_CHANNEL_OPSET = 13
+WIDE_OPSET = 21
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The numeric choices that a user can make; the defaults are the mode's and the target's own.
+
+    Args:
+        weights, acts: static: names of the types of weights and activations; '' for the target's.
+        symmetric: static: activation ranges symmetric about 0.
+        per_tensor: static: one scale a weight, instead of one a channel.
+        format: static: 'qdq', or 'qoperator' for integer operators.
+        io: 'float', or the type that float inputs and outputs become: uint8, int8 (static), float16 (fp16).
+        bits: weight-only: 8 or 4.
+        block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32.
+        prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
+    """
+
+    weights: str = ""
+    acts: str = ""
+    symmetric: bool = False
+    per_tensor: bool = False
+    format: str = "qdq"
+    io: str = "float"
+    bits: int = 8
+    block: int = 0
+    prefer: str = "size"
+
+    def made(self) -> dict[str, Any]:
+        """The choices that are not the defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(Choices) if getattr(self, f.name) != f.default}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A mode on a target, with every choice settled: what a draft goes by.
+
+    Args:
+        form: what nodes become; None: nothing but their weights is quantized.
+        activation, weight: the types that int8 nodes compute in.
+        per_tensor: one scale a weight.
+        storage, block: the type that other nodes' weights are kept in, and values a scale (0: as many
+            as the accuracy allows).
+        io: the type of the model's float inputs and outputs.
+        opset: the least that can say all this.
+        floor_db: SQNR below which the report warns.
+        asked: the user chose types or a form, so that speed does not decide against them.
+    """
+
+    mode: Mode
+    target: Target
+    form: Form | None
+    activation: QType
+    weight: QType
+    symmetric: bool
+    per_tensor: bool
+    storage: QType
+    block: int
+    format: str
+    io: QType
+    opset: int
+    floor_db: float
+    asked: bool
+
+    def form_of(self, rule: OpRule) -> Form | None:
+        """The form that a node of an op takes, None when it has none in this mode.
+
+        A recurrent layer's state can't be observed from outside: only run-time quantization is left.
+        """
+        if self.form is Form.INT8 and rule.role is Role.RECURRENT and Form.DYNAMIC in rule.forms:
+            return Form.DYNAMIC
+        return self.form if self.form in rule.forms else None
+
+
+def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[str] = ()) -> Scheme:
+    """Look everything up.
+
+    Args:
+        mode_name, target_name: rows of the tables.
+        choices: what was chosen beyond them.
+        sets: PATTERN=precision; a precision may need a later opset.
+
+    Raises:
+        UsageError: an unknown name, or choices that the mode, the target or each other do not allow.
+    """
+    mode = _row(mode_name, MODES, "mode")
+    target = _row(target_name, TARGETS, "target")
+    for name in choices.made():
+        if name not in mode.options:
+            able = ", ".join(m.name for m in MODES.values() if name in m.options)
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} means nothing in --mode {mode.name}", f"it is for --mode {able}")
+    weight = _type(choices.weights, WEIGHT_TYPES, "weights") or target.weight
+    if weight is INT8:
+        weight = target.weight
+    activation = _type(choices.acts, ACTIVATION_TYPES, "acts") or target.activation
+    io = FLOAT32 if choices.io == "float" else _type(choices.io, (*mode.io, FLOAT32), "io") or FLOAT32
+    _one_of(choices.format, FORMATS, "format")
+    _one_of(choices.prefer, PREFERENCES, "prefer")
+    if problem := _unsuited(activation, weight, choices):
+        raise UsageError(problem[0], problem[1])
+    form = Form.NBITS if choices.prefer == "speed" else mode.form
+    if form is Form.NBITS and form not in target.forms:
+        raise UsageError(
+            f"--prefer speed has no kernel on --target {target.name}",
+            "targets: cpu, cpu-avx2, or leave it out",
+        )
+    storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
+    block = choices.block or (BLOCKS[0] if storage is UINT4 else 0)
+    wide = {activation, weight, storage} & {UINT16, INT16, UINT4} or any(t.endswith("=int4") for t in sets)
+    blocked = storage is INT8 and not target.onnxruntime and mode.form is None
+    return Scheme(
+        mode,
+        target,
+        form,
+        activation,
+        weight,
+        choices.symmetric,
+        choices.per_tensor,
+        storage,
+        block,
+        choices.format,
+        io,
+        opset=WIDE_OPSET if wide or blocked else PER_CHANNEL_OPSET,
+        floor_db=FOUR_BIT_FLOOR_DB if storage is UINT4 else mode.floor_db,
+        asked=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
+    )
+
+
+def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, str] | None:
+    """Choices that do not go together: what is wrong, and what to do."""
+    if choices.bits not in WEIGHT_BITS:
+        return f"--bits {choices.bits}: weights are stored in {' or '.join(map(str, WEIGHT_BITS))} bits", ""
+    if choices.block and choices.block not in BLOCKS:
+        return f"--block {choices.block}: blocks are of {', '.join(map(str, BLOCKS))} values", ""
+    if choices.format == "qoperator":
+        for name, qtype in (("acts", activation), ("weights", weight)):
+            if qtype.bits > 8:
+                return (
+                    f"--format qoperator has no integer operators for --{name} {qtype.name}",
+                    "leave out --format for QuantizeLinear/DequantizeLinear",
+                )
+        if activation is INT8 and weight is UINT8:
+            return (
+                "--format qoperator with --acts int8 needs --weights int8: there are no kernels for uint8",
+                "",
+            )
+    return None
+
+
+def _row(name: str, table: dict[str, Any], option: str) -> Any:
+    if name not in table:
+        raise UsageError(
+            f"no {option} '{name}'", did_you_mean(name, table) or f"{option}s: {', '.join(table)}"
+        )
+    return table[name]
+
+
+def _one_of(word: str, known: tuple[str, ...], option: str) -> None:
+    if word not in known:
+        hint = did_you_mean(word, known) or f"--{option} {' or '.join(known)}"
+        raise UsageError(f"--{option} '{word}' is unknown", hint)
+
+
+def _type(name: str, allowed: tuple[QType, ...], option: str) -> QType | None:
+    if not name:
+        return None
+    _one_of(name, tuple(t.name for t in allowed if t is not FLOAT32), option)
+    return QTYPES[name]
+
+
+# What --set can ask of a node.
+PRECISIONS: dict[str, QType] = {"int8": INT8, "int4": UINT4, "fp16": FLOAT16, "fp32": FLOAT32}

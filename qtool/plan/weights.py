@@ -1,0 +1,146 @@
+"""The weights and biases of quantized nodes: in which form, how finely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
+from qtool.plan.blocks import largest_divisor, nbits_block
+from qtool.plan.eligible import channel_axis
+from qtool.plan.model import Kind, Site, Use
+from qtool.plan.place import Candidate, Placed
+from qtool.plan.scheme import Scheme
+from qtool.tables.forms import Form
+from qtool.tables.ops import OpRule, Role
+from qtool.tables.qtypes import (
+    FLOAT32,
+    INT32,
+    PER_TENSOR,
+    UINT4,
+    Granularity,
+    PerBlock,
+    PerChannel,
+    PerRowOfLast,
+    TensorSpec,
+)
+
+
+def weights(view: View, placed: Placed) -> list[Site]:
+    """The weights and biases of quantized nodes; a weight that two nodes read alike is one site."""
+    found: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
+    biases: list[Site] = []
+    for node in view.nodes:
+        candidate = placed.chosen.get(node.name or "")
+        if candidate is None or candidate.rule.role not in (Role.WEIGHTED, Role.RECURRENT):
+            continue
+        kind = Kind.WEIGHT if candidate.form is Form.INT8 else Kind.FUSED
+        for index in candidate.rule.weight:
+            value = node.inputs[index]
+            array = float_constant(value)
+            if value is None or array is None:
+                continue
+            spec = _spec(candidate, array, placed)
+            found.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
+        biases.extend(_biases(candidate, placed.scheme))
+    sites = [Site(name, kind, tuple(uses), spec) for (name, kind, spec), uses in found.items()]
+    return sites + biases
+
+
+def _spec(candidate: Candidate, array: np.ndarray, placed: Placed) -> TensorSpec:
+    scheme = placed.scheme
+    granularity = coarsest(candidate.node, candidate.rule, array.ndim)
+    qtype = scheme.weight
+    centred = True
+    if candidate.form is Form.NBITS:
+        qtype = placed.wishes.weights.get(candidate.node.name or "", scheme.storage)
+        size = nbits_block(array.shape[k_axis(candidate.node, candidate.rule)], qtype, scheme.block)
+        granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
+        centred = qtype is not UINT4
+    elif candidate.form is Form.DYNAMIC:
+        size = split_of(candidate.node, candidate.rule, scheme)
+        qtype = scheme.target.weight
+        if size:
+            granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
+    elif scheme.per_tensor:
+        granularity = PER_TENSOR
+    return TensorSpec(qtype, granularity, symmetric=centred)
+
+
+def coarsest(node: ir.Node, rule: OpRule, ndim: int) -> Granularity:
+    """One scale an output channel, or what comes nearest to that."""
+    return PerRowOfLast() if rule.role is Role.RECURRENT else PerChannel(channel_axis(node, rule, ndim))
+
+
+def k_axis(node: ir.Node, rule: OpRule) -> int:
+    """The axis of a matrix weight that the product sums over."""
+    return 1 - channel_axis(node, rule, 2)
+
+
+def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
+    """Into parts of how many values a product with run-time activations is split; 0: it is not."""
+    weight = float_constant(node.inputs[rule.weight[0]])
+    if node.op_type not in ("MatMul", "Gemm") or weight is None:
+        return 0
+    total, limit = weight.shape[k_axis(node, rule)], scheme.target.split
+    size = largest_divisor(total, limit)
+    return size if total > limit and size * 2 > limit else 0
+
+
+def _biases(candidate: Candidate, scheme: Scheme) -> list[Site]:
+    """The bias of a weighted node: its own input, or for a MatMul the constant Add behind it.
+
+    Only a node with calibrated activations knows the scale of an integer bias. There, a float vector
+    added to an int8 MatMul whose output stays float would become a Gemm with a float bias, which the
+    runtime can't run in int8 (0.1-0.4x). As [1, 1, N] it stays an Add, and exact; a MatMul of two axes
+    becomes a Gemm in any case, and its bias int32 (measured: docs/targets.md).
+    """
+    node, rule = candidate.node, candidate.rule
+    source, weight = node.inputs[0], node.inputs[1]
+    if source is None or weight is None or float_constant(weight) is None or rule.role is Role.RECURRENT:
+        return []
+    scale_from = (source.name or "", node.name or "")
+    if candidate.form is not Form.INT8:
+        found = added_bias(node) if rule.bias is None and scheme.target.onnxruntime else None
+        spec = TensorSpec(FLOAT32, PER_TENSOR, symmetric=True)
+        return [Site(found.value, Kind.ADDED, (found.use,), spec, scale_from=scale_from)] if found else []
+    int32 = TensorSpec(INT32, PER_TENSOR if scheme.per_tensor else PerChannel(0), symmetric=True)
+    if rule.bias is not None:
+        bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
+        if bias is None:
+            return []
+        return [
+            Site(bias.name or "", Kind.BIAS, ((node.name or "", rule.bias),), int32, scale_from=scale_from)
+        ]
+    found = None if scheme.target.linear_output else added_bias(node)
+    if found is None:
+        return []
+    if (rank(source) or 2) > 2:
+        return [Site(found.value, Kind.LIFTED, (found.use,), TensorSpec(FLOAT32, PER_TENSOR, symmetric=True))]
+    return [Site(found.value, Kind.BIAS, (found.use,), int32, scale_from=scale_from)]
+
+
+@dataclass(frozen=True)
+class AddedBias:
+    """A constant vector that the one reader of a product adds to it, and which of that one's inputs it is."""
+
+    value: str
+    use: Use
+
+
+def added_bias(matmul: ir.Node) -> AddedBias | None:
+    """The bias in the Add behind a MatMul, when there is one."""
+    add = sole_consumer(matmul.outputs[0])
+    weight = float_constant(matmul.inputs[1])
+    if add is None or add.op_type != "Add" or weight is None:
+        return None
+    index = 1 if add.inputs[0] is matmul.outputs[0] else 0
+    value = add.inputs[index]
+    bias = float_constant(value)
+    if value is None or bias is None or not is_vector(bias, weight.shape[-1]):
+        return None
+    keeps_rank = bias.ndim == 1 or bias.ndim <= (rank(matmul.inputs[0]) or 0)
+    fits = keeps_rank and np.isfinite(bias).all()
+    return AddedBias(value.name or "", (add.name or "", index)) if fits else None

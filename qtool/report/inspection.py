@@ -1,0 +1,196 @@
+"""What is in a model, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qtool.errors import printable
+from qtool.inspection.model import (
+    CONSTANT,
+    CONVERT,
+    NO_FORMAT,
+    OTHER,
+    RECIPE,
+    Inspection,
+    OpCount,
+    Port,
+)
+from qtool.report.terminal import plain
+
+_MOST_PORTS = 12
+_MOST_OPS = 14
+MOST_NAMES = 5
+LONGEST_VALUE = 100
+# How the kinds that are no number format read in a sentence.
+KINDS = {CONVERT: "convert", CONSTANT: "folded at load", OTHER: "other"}
+
+
+def render_inspection(found: Inspection, console: Console, verbose: bool = False) -> None:
+    """Print what is in a model: its interface, its ops, its weights, and the figures that matter most."""
+    console.print(heading(found), _ports(found, verbose), Text(), sep="\n")
+    if found.ops:
+        console.print(_ops(found, verbose), Text(), sep="\n")
+    if found.weights:
+        console.print(_weights(found), Text(), sep="\n")
+    console.print(labelled([(label, plain(text)) for label, text in _figures(found, verbose)]))
+
+
+def heading(found: Inspection) -> Text:
+    """The name, and what fits behind it on one line."""
+    opsets = [f"opset {found.opsets['']}"] if "" in found.opsets else []
+    opsets += [f"{domain} {version}" for domain, version in found.opsets.items() if domain]
+    facts = [f"{found.bytes:,} bytes", f"IR {found.ir_version}", *opsets, found.producer]
+    return Text.assemble(
+        plain(found.path, "bold"), "  ", plain(", ".join(printable(f, 80) for f in facts if f))
+    )
+
+
+def bare_table(*columns: str) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    return table
+
+
+def labelled(rows: Sequence[tuple[str, Text]]) -> Table:
+    """A label and a text a row; a label is not repeated."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    last = ""
+    for label, text in rows:
+        table.add_row("" if label == last else label, text)
+        last = label
+    return table
+
+
+def _ports(found: Inspection, verbose: bool) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for style in ("bold", "", "", ""):
+        table.add_column(style=style, overflow="fold")
+    for label, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
+        shown = ports if verbose else ports[:_MOST_PORTS]
+        for index, port in enumerate(shown):
+            table.add_row("" if index else label, plain(port.name), port.dtype, plain(shape_text(port)))
+        if len(shown) < len(ports):
+            table.add_row("", f"and {len(ports) - len(shown)} more (-v)")
+    return table
+
+
+def shape_text(port: Port) -> str:
+    """'[batch, 3, ?]'; a question mark is an axis of unknown size."""
+    if port.shape is None:
+        return "of any shape"
+    return f"[{', '.join('?' if d is None else str(d) for d in port.shape)}]"
+
+
+def _ops(found: Inspection, verbose: bool) -> Table:
+    """A row an op: those that compute, then those that convert, then all others in one row."""
+    formats = [kind for kind in found.computes if kind not in NO_FORMAT]
+    table = bare_table("op", "nodes", *formats, *(["on quantized weights"] if found.stored else []))
+    table.add_column("", overflow="fold")
+    computing = [op for op, row in found.ops.items() if row.computes.keys() - NO_FORMAT]
+    converting = [op for op, row in found.ops.items() if op not in computing and CONVERT in row.computes]
+    shown = [*computing[:_MOST_OPS], *converting]
+    others = [op for op in found.ops if op not in shown]
+    if verbose or len(others) == 1:
+        shown, others = list(found.ops), []
+    rows = [(op, found.ops[op], "") for op in shown]
+    if others:
+        rows.append(("others", _sum([found.ops[op] for op in others]), _names(others)))
+    for name, row, note in rows:
+        counts = [row.nodes, *(row.computes.get(f, 0) for f in formats), *([row.stored] * bool(found.stored))]
+        table.add_row(plain(name), *map(number, counts), plain(note))
+    return table
+
+
+def number(count: int) -> str:
+    """Grouped digits; zero is blank, so that what is there stands out."""
+    return f"{count:,}" if count else ""
+
+
+def _sum(rows: Sequence[OpCount]) -> OpCount:
+    kinds = {kind for row in rows for kind in row.computes}
+    computes = {kind: sum(row.computes.get(kind, 0) for row in rows) for kind in kinds}
+    return OpCount(sum(r.nodes for r in rows), computes, sum(r.stored for r in rows))
+
+
+def _names(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    more = f", and {len(names) - MOST_NAMES:,} more (-v)" if len(names) > MOST_NAMES else ""
+    return ", ".join(printable(name, 80) for name in names[:MOST_NAMES]) + more
+
+
+def _weights(found: Inspection) -> Table:
+    table = bare_table("weights", "tensors", "parameters", "bytes", "share")
+    for name, w in found.weights.items():
+        share = percent(w.elements / max(found.parameters, 1))
+        table.add_row(name, f"{w.tensors:,}", f"{w.elements:,}", f"{w.bytes:,}", share)
+    return table
+
+
+def percent(share: float) -> str:
+    """One decimal, and never a whole that is not quite one."""
+    text = f"{100 * share:.1f}%"
+    if text == "100.0%" and share < 1:
+        return ">99.9%"
+    return "<0.1%" if text == "0.0%" and share > 0 else text
+
+
+def _figures(found: Inspection, verbose: bool) -> list[tuple[str, str]]:
+    rows = [("nodes", _computes(found)), ("quantized", quantized_text(found))]
+    if found.graphs or found.functions:
+        counts = (_plural(found.graphs, "nested graph"), _plural(found.functions, "function"))
+        rows.append(("holds", ", ".join(c for c in counts if not c.startswith("0 "))))
+    rows += [("data", f"{name} ({size:,} bytes)") for name, size in found.external.items()]
+    if found.recipe:
+        rows.append(("made by", recipe_text(found.recipe)))
+    rows += _metadata(found, verbose)
+    if verbose:
+        rest = ", ".join(f"{t.tensors:,} {name}" for name, t in found.constants.items())
+        rows += [("constants", f"{rest}, which are no weights")] if rest else []
+        rows.append(("sha256", found.sha256))
+    return rows
+
+
+def _computes(found: Inspection) -> str:
+    """'438: 34 in int8, 177 in float32 (4 on quantized weights), 83 convert, 138 other'."""
+    computes = found.computes
+    parts = [f"{count:,} in {kind}" for kind, count in computes.items() if kind not in NO_FORMAT]
+    if found.stored and parts:
+        parts[-1] += f" ({found.stored:,} on quantized weights)"
+    parts += [f"{count:,} {KINDS[kind]}" for kind, count in computes.items() if kind in NO_FORMAT]
+    return f"{found.nodes:,}: {', '.join(parts)}" if parts else "none"
+
+
+def quantized_text(found: Inspection) -> str:
+    """How much of the weights is in few bits, and in which way."""
+    shares = ((found.quantized_share, "8 bits or fewer"), (found.half_share, "16-bit floats"))
+    told = [f"{percent(share)} of the parameters in {what}" for share, what in shares if share]
+    forms = f"({', '.join(found.forms)})" if found.forms else ""
+    return " ".join(filter(None, (", ".join(told) or "nothing", forms)))
+
+
+def recipe_text(recipe: dict[str, str]) -> str:
+    """'qtool 0.1.0 (static, cpu)'."""
+    words = [recipe[key] for key in ("mode", "target") if recipe.get(key)]
+    version = f"qtool {recipe.get('version', '')}".strip()
+    return f"{version} ({', '.join(words)})" if words else version
+
+
+def _metadata(found: Inspection, verbose: bool) -> list[tuple[str, str]]:
+    wanted = {k: v for k, v in found.metadata.items() if verbose or not k.startswith(RECIPE)}
+    shown = list(wanted.items()) if verbose else list(wanted.items())[:MOST_NAMES]
+    rows = [("metadata", f"{k} = {printable(v, LONGEST_VALUE)}") for k, v in shown]
+    if len(shown) < len(wanted):
+        rows.append(("metadata", f"and {len(wanted) - len(shown)} more (-v)"))
+    return rows
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,165 @@
+"""The writer of float16: types, weights, and a Cast on every border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
+from qtool.graph.view import is_op
+from qtool.plan.half import Halves
+from qtool.plan.half_ports import is_blind, is_float32
+from qtool.rewrite.half_casts import tidy_casts
+from qtool.tables.float16 import LIKE, TYPED_BY_ATTRIBUTE
+
+_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+Use = tuple[ir.Node, int]
+
+
+@dataclass
+class _Writer:
+    """The state of one rewrite: who reads what in float16, and free names."""
+
+    model: ir.Model
+    halves: Halves
+    io_half: bool
+    namer: Namer
+    reads: set[tuple[int, int]]
+    made: set[int]
+
+    def is_own(self, value: ir.Value) -> bool:
+        """Whether a value is an input or output of the whole model that is to be float16."""
+        main = value.graph is self.model.graph
+        return self.io_half and main and is_float32(value) and value.name not in self.halves.unheld
+
+
+def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> None:
+    """Turn the nodes of `halves` to float16, in place. Every other node reads and makes what it did.
+
+    Args:
+        model: a clone of the prepared model, which another writer may have worked on already.
+        io_half: the model's float32 inputs and outputs become float16, but for those that float16 can't hold.
+
+    Raises:
+        KeyError: `halves` names a node that the model does not have.
+    """
+    nodes = {n.name or "": n for n in model.graph.all_nodes()}
+    sites = [(nodes[name], ports) for name, ports in halves.sites.items()]
+    reads = {(id(node), i) for node, ports in sites for i in ports.reads}
+    made = {id(node.outputs[i]) for node, ports in sites for i in ports.makes}
+    writer = _Writer(model, halves, io_half, Namer(model), reads, made)
+    values = list(_values(model))
+    _type_attributes(writer, list(nodes.values()))
+    for value in values:
+        if value.is_initializer() and not value.is_graph_input():
+            _write_constant(writer, value)
+        else:
+            _write_value(writer, value)
+    tidy_casts(model, writer.namer)
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from graph.inputs
+        yield from (v for v in graph.initializers.values() if not v.is_graph_input())
+    for node in model.graph.all_nodes():
+        yield from node.outputs
+
+
+def _readers(writer: _Writer, value: ir.Value) -> tuple[list[Use], list[Use]]:
+    """Who reads a value in float16, and who in float32. Who takes either is in neither."""
+    halves: list[Use] = []
+    floats: list[Use] = []
+    for node, index in value.uses():
+        if (id(node), index) in writer.reads:
+            halves.append((node, index))
+        elif not is_blind(node, index):
+            floats.append((node, index))
+    return halves, floats
+
+
+def _write_value(writer: _Writer, value: ir.Value) -> None:
+    """Type what is computed or fed, and cast it for those who want the other type."""
+    halves, floats = _readers(writer, value)
+    if not is_float32(value) and not (halves and value.dtype is None):
+        return
+    own = writer.is_own(value)
+    if id(value) in writer.made or (own and value.is_graph_input()):
+        to, others, output = _FLOAT, floats, value.is_graph_output() and not own
+    else:
+        to, others, output = _HALF, halves, value.is_graph_output() and own
+    if others or output:
+        made = _cast(writer, value, to, others)
+        if output:
+            take_output_name(value, made, writer.namer)
+            made.type = ir.TensorType(to)
+    if to is _FLOAT:
+        value.type = ir.TensorType(_HALF)
+
+
+def _write_constant(writer: _Writer, value: ir.Value) -> None:
+    """Store a weight as float16: in place, or as a copy beside one that is small and read in float32, too."""
+    if not is_float32(value) or value.const_value is None:
+        return
+    halves, floats = _readers(writer, value)
+    output, own = value.is_graph_output(), value.is_graph_output() and writer.is_own(value)
+    stored = value.name in writer.halves.stored
+    if not (halves or stored or own):
+        return
+    array = value.const_value.numpy().astype(np.float16)
+    if own or (not output and (stored or not floats)):
+        value.const_value = ir.tensor(array, name=value.name)
+        value.type = ir.TensorType(_HALF)
+        if floats:
+            _cast(writer, value, _FLOAT, floats)
+        return
+    _redirect(halves, add_initializer(owner(value), writer.namer(f"{value.name}_float16"), array))
+
+
+def _cast(writer: _Writer, value: ir.Value, to: ir.DataType, readers: list[Use]) -> ir.Value:
+    """A Cast right behind what makes a value, for those who read it in another type."""
+    word = "float16" if to is _HALF else "float32"
+    cast = new_node(
+        "Cast",
+        [value],
+        name=writer.namer(f"{value.name}_to_{word}"),
+        outputs=[writer.namer(f"{value.name}_{word}")],
+        attributes={"to": ir.AttrInt64("to", to)},
+    )
+    made = cast.outputs[0]
+    made.type, made.shape = ir.TensorType(to), value.shape
+    insert_after_value(value, [cast], owner(value))
+    _redirect(readers, made)
+    return made
+
+
+def _redirect(readers: list[Use], value: ir.Value) -> None:
+    for node, index in readers:
+        node.replace_input_with(index, value)
+
+
+def _type_attributes(writer: _Writer, nodes: list[ir.Node]) -> None:
+    """Say float16 where an attribute says the type; say float32 where it was left to an input."""
+    for node in nodes:
+        if not is_op(node, *TYPED_BY_ATTRIBUTE) or not is_float32(node.outputs[0]):
+            continue
+        word, half = TYPED_BY_ATTRIBUTE[node.op_type], id(node.outputs[0]) in writer.made
+        if word == "value" and half:
+            _type_tensor(node)
+        elif half or (node.op_type in LIKE and word not in node.attributes):
+            node.attributes.add(ir.AttrInt64(word, _HALF if half else _FLOAT))
+
+
+def _type_tensor(node: ir.Node) -> None:
+    """The float16 `value` of a Constant or ConstantOfShape, whose default is one float32 zero."""
+    array = np.zeros(1, np.float16)
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR:
+            array = attribute.as_tensor().numpy().astype(np.float16)
+        else:
+            array = np.asarray(attribute.value, np.float16)
+        del node.attributes[name]
+    node.attributes.add(ir.AttrTensor("value", ir.tensor(array)))

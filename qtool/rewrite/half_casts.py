@@ -1,0 +1,61 @@
+"""Casts between float16 and float32 that a change of types has made idle, taken out."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from qtool.graph.edit import Namer, take_output_name
+from qtool.graph.view import is_op, is_read
+
+_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+def tidy_casts(model: ir.Model, namer: Namer) -> None:
+    """Drop, in place, what no reader needs:
+
+    1. a Cast to the type that is already there;
+    2. the way from float16 to float32 and back (the other way round loses digits, and somebody meant it to);
+    3. a second Cast of one value to one type in one graph;
+    4. a Cast that nobody reads.
+    """
+    casts = [n for n in model.graph.all_nodes() if _source(n) is not None]
+    seen: dict[tuple[int, int, int], ir.Value] = {}
+    for node in casts:
+        source, made = _source(node), node.outputs[0]
+        if source is None:
+            continue
+        before = source.producer()
+        origin = _source(before) if before is not None else None
+        if made.dtype == _HALF and source.dtype == _FLOAT and origin is not None and origin.dtype == _HALF:
+            source = origin  # 2
+        if source.dtype == made.dtype:
+            _bypass(node, source, namer)  # 1, 2
+            continue
+        key = (id(source), int(made.dtype or 0), id(node.graph))
+        if seen.setdefault(key, made) is not made:
+            _bypass(node, seen[key], namer)  # 3
+    for node in reversed(casts):
+        if node.graph is not None and not is_read(node.outputs[0]):
+            node.graph.remove(node, safe=True)  # 4
+
+
+def _source(node: ir.Node) -> ir.Value | None:
+    """What a Cast between float16 and float32 reads; None for any other node."""
+    if not is_op(node, "Cast") or node.graph is None:
+        return None
+    ends = (node.inputs[0], node.outputs[0])
+    return ends[0] if all(v is not None and v.dtype in (_FLOAT, _HALF) for v in ends) else None
+
+
+def _bypass(node: ir.Node, source: ir.Value, namer: Namer) -> None:
+    """Let everybody read the source instead. A graph output keeps its name, by an Identity if need be."""
+    made = node.outputs[0]
+    if made.is_graph_output():
+        maker = source.producer()
+        if maker is None or maker.graph is not node.graph or source.is_graph_output():
+            node.op_type = "Identity"
+            node.attributes.clear()
+            node.replace_input_with(0, source)
+            return
+        take_output_name(made, source, namer)
+    made.replace_all_uses_with(source)

@@ -1,0 +1,84 @@
+"""The writer of com.microsoft MatMulNBits: a product that unpacks blocks of 4 or 8 bit weights itself.
+
+A [.., K] x B [N, K/block, block * bits / 8] uint8, scales [N, K/block]; the zero point is the middle of
+the unsigned range where none is given (onnxruntime docs/ContribOperators.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qtool.graph.edit import new_node, replace_node
+from qtool.graph.view import attribute_int
+from qtool.numerics.quantize import quantize
+from qtool.rewrite.writer import Writer, float_array, home, params
+from qtool.tables.qtypes import PerBlock
+
+# Level 4 computes in int8. Left out it would be 0, and run at a twentieth of the speed of float.
+_ACCURACY_LEVEL = 4
+_BIAS_INPUT = 5
+
+
+def write_nbits(writer: Writer, node: ir.Node) -> None:
+    """Replace a MatMul or Gemm with a constant weight, and the bias that it or the Add behind it has."""
+    writer.use_contrib()
+    site = writer.sites_of[node.name or "", 1]
+    granularity, bits = site.spec.granularity, site.spec.qtype.bits
+    if not isinstance(granularity, PerBlock):
+        raise KeyError(f"'{site.value}' is not in blocks")
+    value = writer.view.values[site.value]
+    array, found, graph = float_array(value), params(site), home(node)
+    q = quantize(array, found, site.spec.qtype, granularity)
+    scale = found.scale
+    if not attribute_int(node, "transB", 0):
+        q, scale = q.T, np.ascontiguousarray(scale.T)
+    columns, total = q.shape
+    key = (site.value, site.spec, columns)
+    if site.spec.symmetric:
+        q = q.astype(np.int16) + 2 ** (bits - 1)  # the zero point that goes without saying
+    packed = pack(q.reshape(columns, -1, granularity.size), bits)
+    inputs: list[ir.Value | None] = [
+        node.inputs[0],
+        writer.once(("nbits", *key), graph, f"{site.value}_packed", packed),
+        writer.once(("nbits scale", *key), graph, f"{site.value}_scale", scale),
+    ]
+    added = writer.added.get(node.name or "")
+    last = writer.view.node_by_name[added.uses[0][0]] if added is not None and added.uses else node
+    bias = writer.view.values[added.value] if added is not None else (*node.inputs, None, None)[2]
+    if not site.spec.symmetric:
+        zeros = found.zero_point if attribute_int(node, "transB", 0) else found.zero_point.T
+        zero_points = pack(zeros[:, None, :], bits).reshape(columns, -1)
+        inputs.append(writer.once(("nbits zero", *key), graph, f"{site.value}_zero_points", zero_points))
+    if bias is not None:
+        inputs += [None] * (_BIAS_INPUT - len(inputs)) + [bias]
+    numbers = {
+        "K": total,
+        "N": columns,
+        "bits": bits,
+        "block_size": granularity.size,
+        "accuracy_level": _ACCURACY_LEVEL,
+    }
+    product = new_node(
+        "MatMulNBits",
+        inputs,
+        name=writer.namer(f"{node.name}_{bits}bits"),
+        outputs=[writer.namer(f"{last.outputs[0].name}_{bits}bits")],
+        domain="com.microsoft",
+        attributes={k: ir.AttrInt64(k, v) for k, v in numbers.items()},
+    )
+    replace_node(last, [product], last.outputs[0], product.outputs[0], writer.namer)
+    if last is not node and node.graph is not None:
+        node.graph.remove(node, safe=True)
+
+
+def pack(q: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
+    """Integers [.., size] as unsigned ones; of 4 bits two in a byte, the even one low."""
+    unsigned: NDArray[np.uint8] = q.astype(np.uint8)
+    if bits == 8:
+        return unsigned
+    if unsigned.shape[-1] % 2:
+        unsigned = np.concatenate([unsigned, np.zeros_like(unsigned[..., :1])], axis=-1)
+    low, high = unsigned[..., 0::2], unsigned[..., 1::2]
+    return np.asarray(low | (high << 4), np.uint8)

@@ -1,0 +1,118 @@
+"""The inputs and outputs of a model that takes and gives integers.
+
+An integer that is fed stands for (integer - zero_point) * scale; both are in the model's metadata:
+
+    qtool.io = {name: {"type": "uint8", "scale": 0.0078, "zero_point": 128}}
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.edit import add_initializer, new_node
+from qtool.numerics.qparams import QParams, asymmetric
+from qtool.plan.model import Kind, Plan, Site
+from qtool.rewrite.writer import Writer, params
+from qtool.tables.qtypes import QTYPES, QType
+
+METADATA_KEY = "qtool.io"
+_INTEGERS = ("uint8", "int8")
+
+
+def write_ports(writer: Writer, plan: Plan) -> None:
+    """Make the float inputs and outputs integers, where the plan says so."""
+    if plan.choices.io not in _INTEGERS:
+        return
+    io = QTYPES[plan.choices.io]
+    sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
+    graph = writer.model.graph
+    known: dict[str, QParams] = {}
+    for value in list(graph.inputs):
+        site = sites.get(value.name or "")
+        if site is not None:
+            known[value.name or ""] = _input(writer, site, value, io)
+    for site in sites.values():
+        dequantized = writer.made["qdq", site.value][1]
+        if dequantized.is_graph_output():
+            name = dequantized.name or ""
+            known[name] = _output(writer, site, dequantized, io)
+    described = {
+        name: {"type": io.name, "scale": float(p.scale), "zero_point": int(p.zero_point)}
+        for name, p in known.items()
+    }
+    writer.model.metadata_props[METADATA_KEY] = json.dumps(described)
+
+
+def port_params(site: Site, io: QType) -> QParams:
+    """The scale and zero point of an integer port: the site's own, moved to the port's type.
+
+    Between types of 8 bits the integers only shift, and nothing is rounded twice.
+    """
+    own, qtype = params(site), site.spec.qtype
+    if qtype.bits == io.bits:
+        return QParams(own.scale, own.zero_point + np.iinfo(io.dtype).min - np.iinfo(qtype.dtype).min)
+    lo, hi = ((limit - int(own.zero_point)) * float(own.scale) for limit in (qtype.qmin, qtype.qmax))
+    return asymmetric(lo, hi, io)
+
+
+def _input(writer: Writer, site: Site, value: ir.Value, io: QType) -> QParams:
+    """x -> Q -> DQ becomes x (integers) -> DQ, with a Q and a DQ more where the types differ."""
+    graph, name, namer = writer.model.graph, value.name or "", writer.namer
+    q, _ = writer.made["qdq", site.value]
+    moved = port_params(site, io)
+    port = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType[io.name.upper()]))
+    graph.inputs[list(graph.inputs).index(value)] = port
+    value.name = namer(f"{name}_float")
+    quantizer = q.producer()
+    if quantizer is None:
+        raise KeyError(f"'{name}' is not quantized")
+    if site.spec.qtype is io:
+        q.replace_all_uses_with(port)
+        graph.remove(quantizer, safe=True)
+    else:
+        scale, zero = _constants(writer, name, moved, io)
+        to_float = _linear(writer, "DequantizeLinear", [port, scale, zero], f"{name}_{io.name}")
+        graph.insert_before(quantizer, [to_float])
+        quantizer.replace_input_with(0, to_float.outputs[0])
+    return moved
+
+
+def _output(writer: Writer, site: Site, dequantized: ir.Value, io: QType) -> QParams:
+    """.. -> Q -> DQ -> y becomes .. -> Q -> y (integers)."""
+    graph, name, namer = writer.model.graph, dequantized.name or "", writer.namer
+    q, _ = writer.made["qdq", site.value]
+    moved = port_params(site, io)
+    port = q
+    if site.spec.qtype is not io:
+        scale, zero = _constants(writer, name, moved, io)
+        node = _linear(writer, "QuantizeLinear", [dequantized, scale, zero], f"{name}_{io.name}")
+        graph.append(node)
+        port = node.outputs[0]
+    for index, output in enumerate(graph.outputs):
+        if output is dequantized:
+            graph.outputs[index] = port
+    dequantized.name = namer(f"{name}_dequantized")
+    port.name = name
+    port.shape, port.type = dequantized.shape, ir.TensorType(ir.DataType[io.name.upper()])
+    maker = dequantized.producer()
+    if maker is not None and not dequantized.uses() and not dequantized.is_graph_output():
+        graph.remove(maker, safe=True)
+    return moved
+
+
+def _constants(writer: Writer, name: str, moved: QParams, io: QType) -> tuple[ir.Value, ir.Value]:
+    graph, namer = writer.model.graph, writer.namer
+    return (
+        add_initializer(graph, namer(f"{name}_{io.name}_scale"), moved.scale),
+        add_initializer(graph, namer(f"{name}_{io.name}_zero_point"), moved.zero_point.astype(io.dtype)),
+    )
+
+
+def _linear(writer: Writer, op_type: str, inputs: list[ir.Value], stem: str) -> ir.Node:
+    namer = writer.namer
+    return new_node(
+        op_type, inputs, name=namer(f"{stem}_{op_type}"), outputs=[namer(f"{stem}_{op_type}_output")]
+    )

@@ -1,0 +1,154 @@
+"""Weights that take few bits in the file and are floats when they are used."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
+from qtool.graph.view import opset_of
+from qtool.numerics.qparams import unfold
+from qtool.numerics.quantize import spread
+from qtool.plan.model import Site
+from qtool.plan.scheme import WIDE_OPSET
+from qtool.rewrite.writer import Writer, float_array, integers, packed, params, redirect
+from qtool.tables.qtypes import PerBlock, PerChannel, PerRowOfLast, PerRun
+
+
+def write_stored(writer: Writer, site: Site) -> None:
+    """Integers and scales, and the nodes that make floats of them: per channel, or in blocks."""
+    value = writer.view.values[site.value]
+    q = integers(writer, site, value, float_array(value))
+    nodes = _standard(writer, site, value, q) or _folded(writer, site, value, q)
+    last = nodes[-1].outputs[0]
+    insert_after_value(value, nodes, owner(value))
+    redirect(writer, site, value, last, keep=set())
+
+
+def _folded(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
+    """Cast (-> Sub(zero point)) -> Mul(scale) (-> Reshape, for blocks): onnxruntime folds it once, at load.
+
+    DequantizeLinear it would not fold, and run at every inference.
+    """
+    name, graph = site.value, owner(value)
+    array = float_array(value)
+    factor = spread(params(site).scale, site.spec.granularity, array.ndim)
+    scale = add_initializer(graph, writer.namer(f"{name}_storage_scale"), factor)
+    nodes = [_node(writer, "Cast", [q], name, "cast", {"to": ir.AttrInt64("to", ir.DataType.FLOAT)})]
+    if not site.spec.symmetric:
+        zeros = spread(params(site).zero_point, site.spec.granularity, array.ndim)
+        zero = add_initializer(graph, writer.namer(f"{name}_zero_point"), packed(zeros, site.spec.qtype))
+        to_float = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}
+        nodes.append(_node(writer, "Cast", [zero], name, "zero_point_cast", to_float))
+        nodes.append(_node(writer, "Sub", [nodes[0].outputs[0], nodes[1].outputs[0]], name, "centred"))
+    nodes.append(_node(writer, "Mul", [nodes[-1].outputs[0], scale], name, "restored"))
+    if unfold(array, site.spec.granularity).shape != array.shape:
+        nodes.append(_reshape(writer, value, nodes[-1].outputs[0]))
+    return nodes
+
+
+def _node(
+    writer: Writer,
+    op_type: str,
+    inputs: list[ir.Value | None],
+    stem: str,
+    what: str,
+    attributes: dict[str, ir.Attr] | None = None,
+) -> ir.Node:
+    name = writer.namer(f"{stem}_{what}")
+    return new_node(op_type, inputs, name=f"{name}_{op_type}", outputs=[name], attributes=attributes)
+
+
+def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
+    """DequantizeLinear, per channel or (opset 21) in blocks; for onnxruntime, or where it can't, none."""
+    name, namer, granularity = site.value, writer.namer, site.spec.granularity
+    shape = tuple(float_array(value).shape)
+    scales = params(site).scale
+    match granularity:
+        case PerChannel(axis):
+            stored, block = shape, 0
+        case PerBlock(axis, block):
+            stored = shape
+        case PerRun(block):
+            stored, axis = (shape[0], math.prod(shape[1:])), 1
+        case PerRowOfLast():
+            stored, axis, block, scales = shape, len(shape) - 1, shape[-1], scales[..., None]
+        case _:
+            return []
+    if writer.target.onnxruntime or (block and opset_of(writer.model) < WIDE_OPSET) or q.const_value is None:
+        return []
+    if tuple(q.shape or ()) != stored:  # integers() unfolds blocks, which DequantizeLinear takes folded
+        flat = q.const_value.numpy().reshape(stored)
+        q = writer.once(("folded", site.value, site.spec), owner(value), f"{name}_quantized", flat)
+    scale = add_initializer(owner(value), namer(f"{name}_scale"), scales)
+    inputs = [q, scale]
+    if not site.spec.symmetric:
+        zeros = packed(params(site).zero_point, site.spec.qtype)
+        inputs.append(add_initializer(owner(value), namer(f"{name}_zero_point"), zeros))
+    attributes = {"axis": ir.AttrInt64("axis", axis)}
+    if block:
+        attributes["block_size"] = ir.AttrInt64("block_size", block)
+    dq = new_node(
+        "DequantizeLinear",
+        inputs,
+        name=namer(f"{name}_DequantizeLinear"),
+        outputs=[namer(f"{name}_dequantized")],
+        attributes=attributes,
+    )
+    return [dq] if stored == shape else [dq, _reshape(writer, value, dq.outputs[0])]
+
+
+def _reshape(writer: Writer, value: ir.Value, source: ir.Value) -> ir.Node:
+    name, namer = value.name or "", writer.namer
+    shape = np.asarray(float_array(value).shape, np.int64)
+    return new_node(
+        "Reshape",
+        [source, add_initializer(owner(value), namer(f"{name}_shape"), shape)],
+        name=namer(f"{name}_Reshape"),
+        outputs=[namer(f"{name}_reshaped")],
+    )
+
+
+def write_lookup(writer: Writer, site: Site) -> None:
+    """A table [V, ..] of integers with a scale a row: Gather -> Cast -> Mul(Gather of the scales).
+
+    The table stays small in memory, too; only the rows that are picked become floats.
+    """
+    value = writer.view.values[site.value]
+    array = float_array(value)
+    q = integers(writer, site, value, array)
+    rows = params(site).scale.reshape((-1,) + (1,) * (array.ndim - 1))
+    scale = writer.once(("rows", site.value, site.spec), owner(value), f"{site.value}_scale", rows)
+    for name, _ in site.uses or ():
+        gather = writer.view.node_by_name[name]
+        _restore_rows(writer, gather, q, scale)
+
+
+def _restore_rows(writer: Writer, gather: ir.Node, q: ir.Value, scale: ir.Value) -> None:
+    name, namer, out = gather.name or "", writer.namer, gather.outputs[0]
+    picks = [
+        new_node(
+            "Gather",
+            [table, gather.inputs[1]],
+            name=namer(f"{name}_{what}"),
+            outputs=[namer(f"{out.name}_{what}")],
+            attributes=dict(gather.attributes),
+        )
+        for table, what in ((q, "quantized"), (scale, "scale"))
+    ]
+    cast = new_node(
+        "Cast",
+        [picks[0].outputs[0]],
+        name=namer(f"{name}_Cast"),
+        outputs=[namer(f"{out.name}_cast")],
+        attributes=_FLOAT,
+    )
+    mul = new_node(
+        "Mul", [cast.outputs[0], picks[1].outputs[0]], name=name, outputs=[namer(f"{out.name}_rows")]
+    )
+    replace_node(gather, [*picks, cast, mul], out, mul.outputs[0], namer)
+
+
+_FLOAT = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}

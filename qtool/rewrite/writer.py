@@ -1,0 +1,119 @@
+"""What the writers of all forms share: the clone's index, free names, and what has been written already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qtool.graph.edit import Namer, add_initializer, owner
+from qtool.graph.view import View, float_constant
+from qtool.numerics.qparams import QParams, unfold
+from qtool.numerics.quantize import quantize
+from qtool.plan.model import Site, Use
+from qtool.tables.qtypes import UINT4, PerChannel, QType
+from qtool.tables.targets import Target
+
+
+@dataclass
+class Writer:
+    """The state of one rewrite.
+
+    Args:
+        view: of the clone that is edited.
+        namer: free names in it.
+        target: whose operators may be written.
+        sites_of: the site that a node's input is read through.
+        added: node -> the site of the bias that it adds itself.
+        initializers, made: what has been written already, by what it is made of.
+    """
+
+    view: View
+    namer: Namer
+    target: Target
+    sites_of: dict[Use, Site]
+    added: dict[str, Site]
+    initializers: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Sequence[ir.Value]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ir.Model:
+        return self.view.model
+
+    def use_contrib(self) -> None:
+        """Declare onnxruntime's own operators."""
+        self.model.opset_imports["com.microsoft"] = 1
+
+    def once(self, key: tuple[Any, ...], graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+        """An initializer that is added to a graph the first time it is asked for."""
+        key = (*key, id(graph))
+        if key not in self.initializers:
+            self.initializers[key] = add_initializer(graph, self.namer(name), array)
+        return self.initializers[key]
+
+
+def params(site: Site) -> QParams:
+    if site.qparams is None:
+        raise KeyError(f"site '{site.value}' is not resolved")
+    return site.qparams
+
+
+def constants(writer: Writer, site: Site, graph: ir.Graph) -> tuple[ir.Value, ir.Value]:
+    """The scale and zero_point initializers of a site: rank 0 or [C]."""
+    found = params(site)
+    scale = add_initializer(graph, writer.namer(f"{site.value}_scale"), found.scale)
+    zero = add_initializer(
+        graph, writer.namer(f"{site.value}_zero_point"), found.zero_point.astype(site.spec.qtype.dtype)
+    )
+    return scale, zero
+
+
+def axis(site: Site) -> dict[str, ir.Attr]:
+    granularity = site.spec.granularity
+    return {"axis": ir.AttrInt64("axis", granularity.axis)} if isinstance(granularity, PerChannel) else {}
+
+
+def redirect(writer: Writer, site: Site, old: ir.Value, new: ir.Value, keep: set[int]) -> None:
+    """Let the site's readers read the new value; None means all but the nodes to keep."""
+    if site.uses is None:
+        for use in list(old.uses()):
+            if id(use.node) not in keep:
+                use.node.replace_input_with(use.idx, new)
+        return
+    for name, index in site.uses:
+        writer.view.node_by_name[name].replace_input_with(index, new)
+
+
+def integers(writer: Writer, site: Site, value: ir.Value, array: NDArray[np.float32]) -> ir.Value:
+    """The weight's integers; one initializer however many sites share the weight and the granularity."""
+    key = ("integers", site.value, site.spec)
+    graph = owner(value)
+    if (*key, id(graph)) in writer.initializers:
+        return writer.initializers[*key, id(graph)]
+    spec = site.spec
+    q: NDArray[Any] = unfold(quantize(array, params(site), spec.qtype, spec.granularity), spec.granularity)
+    return writer.once(key, graph, f"{site.value}_quantized", packed(q, spec.qtype))
+
+
+def packed(q: NDArray[Any], qtype: QType) -> NDArray[Any]:
+    """Integers in the type that the file has them in."""
+    return q.astype(ml_dtypes.uint4 if qtype is UINT4 else qtype.dtype)
+
+
+def home(node: ir.Node) -> ir.Graph:
+    """The graph of a node. The runtime packs a weight beforehand only where that graph itself holds it."""
+    if not isinstance(node.graph, ir.Graph):
+        raise KeyError(f"'{node.name}' is in no graph")
+    return node.graph
+
+
+def float_array(value: ir.Value) -> NDArray[np.float32]:
+    array = float_constant(value)
+    if array is None:
+        raise KeyError(f"'{value.name}' is no float constant")
+    return array

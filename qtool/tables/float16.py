@@ -1,0 +1,110 @@
+"""What float16 can hold, and which ops compute in it: the facts of --mode fp16.
+
+Ops are named as `op_key` names them: `Conv`, `com.microsoft::FastGelu`.
+"""
+
+from __future__ import annotations
+
+# The largest finite float16.
+LARGEST = 65504.0
+# Unseen samples may exceed what calibration saw: a value is held only if its range fits that many times.
+MARGIN = 2.0
+# SQNR in dB below which float16 does not hold a constant. Rounding a normal value costs at most 66 dB
+# (|error| <= 2^-11 |x|); less than 60 means subnormals, or zeros made of what was not zero.
+FLOOR_DB = 60.0
+# From this size on, the weights of float32 nodes are float16 in the file, and cast when it is loaded.
+STORED_MIN_ELEMENTS = 1024
+
+_MICROSOFT = "com.microsoft::"
+
+# Enough work to pay for a Cast on every side. All other ops are in float16 only where that adds no Cast.
+HEAVY = frozenset(
+    "Conv ConvTranspose DeformConv MatMul Gemm Einsum LSTM GRU RNN Attention".split()
+    + [_MICROSOFT + op for op in "FusedMatMul FusedGemm FusedConv Attention MultiHeadAttention".split()]
+)
+
+_SUM = "what is normalized by its sum would keep its error"
+_NORM = "its scale and bias would carry their rounding into every output"
+
+# What stays in float32 for precision or range, and why. The figures are SQNR in dB of the worst output on
+# a model where it matters, with every value rounded to float16 (or, for norms, as onnxruntime runs it on a
+# CPU): all in float16 -> with this op, and the rule of FOLLOWED, in float32.
+PRECISE: dict[str, str] = {
+    "Erf": "1 + erf(x) cancels where x is negative",  # a Gelu, written out: 52.9 -> 55.2
+    "ReduceMean": _SUM,  # an RMS norm, written out: 53.7 -> 54.7
+    "ReduceSum": _SUM,  # a layer norm, written out: 49.4 -> 64.7
+    "ReduceSumSquare": _SUM,
+    "ReduceL1": _SUM,
+    "ReduceL2": _SUM,
+    "ReduceLogSumExp": _SUM,
+    "LayerNormalization": _NORM,  # 57.1 -> 64.7
+    "RMSNormalization": _NORM,
+    "GroupNormalization": _NORM,
+    "InstanceNormalization": _NORM,
+    _MICROSOFT + "SkipLayerNormalization": _NORM,
+    _MICROSOFT + "SkipSimplifiedLayerNormalization": _NORM,
+    "Pow": "a square leaves float16 at 256",  # a magnitude spectrum: 63.0 -> 67.6
+    "Mul/square": "a square leaves float16 at 256",
+    "Exp": "e^x leaves float16 at x = 11",
+    "CumSum": "a running sum adds up its rounding",
+}
+
+# What these make is used in float32 too, until it has met other data (x - mean, x / norm, x * erf).
+FOLLOWED = frozenset(
+    "Erf ReduceMean ReduceSum ReduceSumSquare ReduceL1 ReduceL2 ReduceLogSumExp Gather".split()
+)
+
+# A Gather from a constant of fewer elements than the op table's storage_min_elements is one of these:
+# a few kilobytes that every output depends on. 54.6 -> 56.9, and 56.2 -> 58.9.
+SMALL_TABLE = "its table is small, and every output depends on it"
+
+# Sums stay in float32 where that costs no Cast: a residual sum before a norm adds up its rounding.
+SUMS = frozenset("Add Sum Sub".split())
+
+# Their argument must be exact to an absolute or a relative error that float16 does not give: what computes
+# it stays in float32 too, back to a HEAVY op with weights, whose own rounding is greater.
+EXACT_ARGUMENT = frozenset("Sin Cos Tan Floor Ceil Round Mod Log".split())
+
+# The runtime's own fused ops that take float16 (onnxruntime docs/ContribOperators.md): all their float
+# inputs and outputs share one type, but for the outputs listed here.
+CONTRIB: dict[str, tuple[int, ...]] = {
+    **{
+        _MICROSOFT + op: ()
+        for op in (
+            "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding "
+            "FusedMatMul FusedGemm FusedConv Attention MultiHeadAttention"
+        ).split()
+    },
+    _MICROSOFT + "SkipLayerNormalization": (1, 2),
+    _MICROSOFT + "SkipSimplifiedLayerNormalization": (1, 2),
+}
+
+# Who quantizes: scales stay float32, and so do the nodes next to them, which the runtime fuses with them.
+QUANTIZERS = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
+
+# Ops whose output type an attribute says. Without one, those of `LIKE` follow their input.
+TYPED_BY_ATTRIBUTE = {
+    "Cast": "to",
+    "Constant": "value",
+    "ConstantOfShape": "value",
+    "EyeLike": "dtype",
+    "RandomNormal": "dtype",
+    "RandomUniform": "dtype",
+    "RandomNormalLike": "dtype",
+    "RandomUniformLike": "dtype",
+    "Bernoulli": "dtype",
+}
+LIKE = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli"])
+
+# Ops whose first input may be of any float type whatever their output's: it needs no Cast.
+TYPE_BLIND = frozenset("Cast CastLike Shape Size EyeLike RandomNormalLike RandomUniformLike".split())
+
+# Inputs that stay float32 though the op's schema lets them be float16: coordinates and indices.
+FLOAT32_INPUTS = {"Resize": (1, 2), "GridSample": (1,), "OneHot": (0, 1)}
+
+# Ops that can't be float16 whatever their schema says.
+NEVER = {
+    "BitCast": "it reads the bits of its input",
+    "RoiAlign": "its boxes are in pixels, which float16 counts to 2048 only",
+    "MaxRoiPool": "its boxes are in pixels, which float16 counts to 2048 only",
+}

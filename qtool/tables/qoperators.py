@@ -1,0 +1,103 @@
+"""Integer operators, of ONNX and of com.microsoft: what each stands for, and which types it takes.
+
+The types are those that onnxruntime 1.31's CPU kernels take, which are the same with and without its
+graph optimizations. ONNX allows any pair of 8-bit types in QLinearConv and QLinearMatMul.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MICROSOFT = "com.microsoft"
+
+EIGHT_BITS = frozenset({"uint8", "int8"})
+
+
+@dataclass(frozen=True)
+class Product:
+    """An operator that multiplies and sums integers.
+
+    Args:
+        pairs: the types of (activation, weight) that it takes; a result in integers has the
+            activation's type.
+    """
+
+    op_type: str
+    domain: str
+    pairs: frozenset[tuple[str, str]]
+
+
+_REQUANTIZED = frozenset({("uint8", "uint8"), ("uint8", "int8"), ("int8", "int8")})
+
+QLINEAR_CONV = Product("QLinearConv", "", _REQUANTIZED)
+QLINEAR_MATMUL = Product("QLinearMatMul", "", _REQUANTIZED)
+MATMUL_INTEGER = Product("MatMulInteger", "", _REQUANTIZED | {("int8", "uint8")})
+Q_GEMM = Product("QGemm", MICROSOFT, _REQUANTIZED)
+MATMUL_INTEGER_TO_FLOAT = Product("MatMulIntegerToFloat", MICROSOFT, _REQUANTIZED)
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """What com.microsoft has for a float op without weights: all operands and the result have one type.
+
+    Its inputs are whatever the op reads besides operands, (x, x_scale, x_zero_point) for each operand,
+    and (y_scale, y_zero_point).
+
+    Args:
+        op_type: its name.
+        operands: indices of the float op's operands; None means all inputs.
+        attributes: those that both have, with the float op's defaults since opset 13.
+        result_first: the result's scale and zero point come first.
+        names_opset: it has an attribute `opset` for the version of the float op.
+    """
+
+    op_type: str
+    operands: tuple[int, ...] | None = (0,)
+    attributes: tuple[str, ...] = ()
+    result_first: bool = False
+    names_opset: bool = False
+
+
+ELEMENTWISE: dict[str, Elementwise] = {
+    "Add": Elementwise("QLinearAdd", (0, 1)),
+    "Mul": Elementwise("QLinearMul", (0, 1)),
+    "Sigmoid": Elementwise("QLinearSigmoid"),
+    "LeakyRelu": Elementwise("QLinearLeakyRelu", attributes=("alpha",)),
+    "Softmax": Elementwise("QLinearSoftmax", attributes=("axis",), names_opset=True),
+    "GlobalAveragePool": Elementwise("QLinearGlobalAveragePool"),
+    "AveragePool": Elementwise(
+        "QLinearAveragePool",
+        attributes=("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"),
+    ),
+    "Concat": Elementwise("QLinearConcat", None, attributes=("axis",), result_first=True),
+    "Where": Elementwise("QLinearWhere", (1, 2)),
+}
+
+# Ops that only move or pick values, and so take integers as well: op -> indices of the operands that
+# must share one scale, None for all inputs. Of the ops that tables/ops.py lets pass, GlobalMaxPool is
+# missing: ONNX has it for floats only.
+MOVES: dict[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(
+        (
+            "MaxPool",
+            "Transpose",
+            "Reshape",
+            "Flatten",
+            "Squeeze",
+            "Unsqueeze",
+            "Slice",
+            "Split",
+            "Gather",
+            "Expand",
+            "Tile",
+            "DepthToSpace",
+            "SpaceToDepth",
+            "Identity",
+            "Pad",
+            "Resize",
+        ),
+        (0,),
+    ),
+    "Concat": None,
+    "Where": (1, 2),
+}

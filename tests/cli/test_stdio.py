@@ -1,0 +1,301 @@
+"""'-' is a model on stdin or stdout: the same result as with files, and nothing else on stdout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.cli.conftest import Workplace
+from tests.cli.program import QTOOL, run_bytes
+from tests.cli.test_streams import COLORS, on_a_terminal
+
+
+@pytest.fixture
+def temp(tmp_path: Path) -> dict[str, str]:
+    """An environment whose temporary folder must be empty in the end."""
+    (tmp_path / "temp").mkdir()
+    return {"TMPDIR": str(tmp_path / "temp")}
+
+
+def assert_nothing_left(temp: dict[str, str]) -> None:
+    assert list(Path(temp["TMPDIR"]).iterdir()) == []
+
+
+def quantize(place: Workplace, model: object, output: object, *more: object) -> list[object]:
+    return ["quantize", model, "-o", output, "--calib", place.calib, "--target", "generic", *more]
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+@pytest.mark.parametrize("target", ["file", "stdout"])
+def test_the_bytes_are_those_of_files(
+    source: str, target: str, place: Workplace, tmp_path: Path, temp: dict[str, str]
+) -> None:
+    out = tmp_path / "q.onnx"
+    words = quantize(place, "-" if source == "stdin" else place.model, "-" if target == "stdout" else out)
+    given = place.model.read_bytes() if source == "stdin" else b""
+    done = run_bytes(*words, given=given, env=temp, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout if target == "stdout" else out.read_bytes()) == place.quantized.read_bytes()
+    table = done.stderr if target == "stdout" else done.stdout
+    assert b"SQNR" in table
+    assert f"written    {'stdout' if target == 'stdout' else out}".encode() in table
+    assert temp["TMPDIR"].encode() not in done.stdout + done.stderr
+    assert_nothing_left(temp)
+
+
+@pytest.mark.parametrize("form", ["--json", "-v", "-q"])
+def test_the_model_alone_is_on_stdout(form: str, place: Workplace, temp: dict[str, str]) -> None:
+    done = run_bytes(*quantize(place, "-", "-", form), given=place.model.read_bytes(), env=temp)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == place.quantized.read_bytes()
+    if form == "--json":
+        document = json.loads(done.stderr)
+        assert (document["fp32"]["path"], document["quantized"]["path"]) == ("stdin", "stdout")
+        assert document["fp32"]["sha256"] == hashlib.sha256(place.model.read_bytes()).hexdigest()
+    else:
+        assert (b"SQNR" in done.stderr) == (form == "-v")
+
+
+def test_a_failed_gate_leaves_stdout_empty(place: Workplace, temp: dict[str, str]) -> None:
+    done = run_bytes(*quantize(place, place.model, "-", "--fail-if", "sqnr<200"), env=temp)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"gate failed: sqnr<200" in done.stderr
+    assert_nothing_left(temp)
+
+
+def test_an_error_leaves_stdout_empty(place: Workplace, temp: dict[str, str]) -> None:
+    done = run_bytes("quantize", "-", "-o", "-", "--calib", "none/", given=place.model.read_bytes(), env=temp)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert_nothing_left(temp)
+
+
+def test_a_dry_run_reads_stdin_and_sends_no_model(place: Workplace, temp: dict[str, str]) -> None:
+    given = place.model.read_bytes()
+    done = run_bytes("quantize", "-", "--dry-run", given=given, env=temp)
+    assert done.returncode == 0, done.stderr
+    assert b"MatMul" in done.stdout
+    done = run_bytes("quantize", "-", "--dry-run", "-o", "-", given=given, env=temp)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert_nothing_left(temp)
+
+
+def test_a_plan_made_from_stdin_is_for_the_file_too(place: Workplace, tmp_path: Path) -> None:
+    given, plan = place.model.read_bytes(), tmp_path / "plan.json"
+    done = run_bytes(*quantize(place, "-", "-", "--save-plan", plan), given=given)
+    assert done.returncode == 0, done.stderr
+    assert plan.read_bytes() == place.plan.read_bytes()
+    done = run_bytes("quantize", "-", "-o", "-", "--plan", place.plan, given=given)
+    assert done.stdout == place.quantized.read_bytes()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["fp32", "quantized"])
+def test_compare_takes_either_from_stdin(first: bool, place: Workplace, temp: dict[str, str]) -> None:
+    models = ["-", place.quantized] if first else [place.model, "-"]
+    given = (place.model if first else place.quantized).read_bytes()
+    done = run_bytes("compare", *models, "--data", place.calib, "--json", given=given, env=temp)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [document["fp32"]["path"], document["quantized"]["path"]].index("stdin") == (not first)
+    assert document["comparison"]["sqnr"] > 20
+    assert_nothing_left(temp)
+
+
+def test_two_models_can_t_come_from_one_stdin(place: Workplace) -> None:
+    done = run_bytes("compare", "-", "-", "--data", place.calib, given=place.model.read_bytes())
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"only one model" in done.stderr
+
+
+BROKEN = {
+    "nothing": (b"", "stdin is empty"),
+    "text": (b"Not Found\n", "stdin: not a readable ONNX model (10 bytes"),
+    "zeros": (bytes(1000), "stdin: not a readable ONNX model"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("command", ["quantize", "compare"])
+def test_3_what_is_no_model(command: str, case: str, place: Workplace, temp: dict[str, str]) -> None:
+    given, said = BROKEN[case]
+    more = ["-o", "-", "--calib"] if command == "quantize" else [place.model, "--data"]
+    done = run_bytes(command, "-", *more, place.calib, given=given, env=temp)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert said in done.stderr.decode()
+    assert temp["TMPDIR"] not in done.stderr.decode()
+    assert_nothing_left(temp)
+
+
+def test_3_a_model_cut_short(place: Workplace, temp: dict[str, str]) -> None:
+    done = run_bytes("quantize", "-", "--dry-run", given=place.bad.read_bytes(), env=temp)
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"error: stdin: ")
+    assert_nothing_left(temp)
+
+
+def test_3_weights_that_lie_elsewhere(place: Workplace, tmp_path: Path, temp: dict[str, str]) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.load(place.model), path, save_as_external_data=True, location="m.data", size_threshold=0)
+    done = run_bytes("quantize", "-", "--dry-run", given=path.read_bytes(), env=temp, cwd=tmp_path)
+    assert done.returncode == 3
+    assert b"error: stdin: external data of " in done.stderr
+    assert b"hint: a model on stdin can't bring other files" in done.stderr
+    assert_nothing_left(temp)
+
+
+def patched(
+    change: str, *words: object, given: bytes, env: dict[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """The program with a limit made small."""
+    code = f"{change}\nfrom qtool.cli.main import main\nmain()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.run(command, input=given, capture_output=True, env={**os.environ, **env}, check=False)
+
+
+def test_3_more_than_a_model_can_be(place: Workplace, temp: dict[str, str]) -> None:
+    change = "import qtool.cli.streams as s; s.LARGEST_BYTES = 1000"
+    done = patched(change, "quantize", "-", "--dry-run", given=place.model.read_bytes(), env=temp)
+    assert done.returncode == 3
+    assert b"stdin: more than 1,000 bytes" in done.stderr
+    assert_nothing_left(temp)
+
+
+def test_2_a_model_with_a_side_file_does_not_fit_stdout(place: Workplace, temp: dict[str, str]) -> None:
+    change = "import qtool.graph.save as s; s.SIDE_FILE_BYTES = 100; s._SIDE_TENSOR_BYTES = 16"
+    done = patched(change, *quantize(place, place.model, "-"), given=b"", env=temp)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"too large for stdout" in done.stderr
+    assert_nothing_left(temp)
+
+
+def test_2_no_model_to_a_terminal(place: Workplace) -> None:
+    ours, theirs = pty.openpty()
+    words = [QTOOL, *map(str, quantize(place, place.model, "-"))]
+    done = subprocess.run(words, stdout=theirs, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 2
+    assert b"not to a terminal" in done.stderr
+    assert b"hint: " in done.stderr
+
+
+def test_2_no_model_from_a_terminal(place: Workplace) -> None:
+    """Rather than to wait for someone to type one."""
+    ours, theirs = pty.openpty()
+    words = [QTOOL, "quantize", "-", "--dry-run"]
+    done = subprocess.run(words, stdin=theirs, capture_output=True, timeout=60, check=False)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 2
+    assert b"none is piped in" in done.stderr
+
+
+def test_2_closed_ends(place: Workplace) -> None:
+    for words, ends in ((quantize(place, "-", "-"), "<&-"), (quantize(place, place.model, "-"), ">&-")):
+        script = f'"$0" "$@" {ends}'
+        done = subprocess.run(
+            ["bash", "-c", script, QTOOL, *map(str, words)], capture_output=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, b""), done.stderr
+
+
+def test_5_a_reader_that_leaves_did_not_get_its_model(place: Workplace, temp: dict[str, str]) -> None:
+    """Unlike a table, half a model is no result."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [QTOOL, *map(str, quantize(place, place.model, "-"))]
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env={**os.environ, **temp}, check=False
+    )
+    os.close(write)
+    assert done.returncode == 5
+    assert b"can't write the model to stdout" in done.stderr
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env={**os.environ, **temp}, check=False
+        )
+    assert done.returncode == 5
+    assert b"No space left" in done.stderr
+    assert_nothing_left(temp)
+
+
+def test_5_no_room_for_it(place: Workplace, temp: dict[str, str]) -> None:
+    script = 'ulimit -f 1; exec "$0" quantize - --dry-run'
+    done = subprocess.run(
+        ["bash", "-c", script, QTOOL],
+        input=place.model.read_bytes(), capture_output=True, env={**os.environ, **temp}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert b"no room for the model from stdin" in done.stderr
+    assert b"TMPDIR" in done.stderr
+    assert_nothing_left(temp)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_130_interrupted_while_stdin_is_slow(
+    number: signal.Signals, place: Workplace, temp: dict[str, str]
+) -> None:
+    # Whoever started the tests may ignore SIGINT (a shell's background job), and children inherit that.
+    listen = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    words = [sys.executable, "-c", listen, QTOOL, *map(str, quantize(place, "-", "-"))]
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **temp},
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(place.model.read_bytes()[:1000])
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while len(list(Path(temp["TMPDIR"]).iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read() == b""
+        assert b"interrupted" in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+    assert_nothing_left(temp)
+
+
+@pytest.mark.parametrize("option", ["--save-plan", "--plan", "--labels"])
+def test_2_other_files_are_not_streams(option: str, place: Workplace, tmp_path: Path) -> None:
+    done = run_bytes(*quantize(place, place.model, "q.onnx", option, "-"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{option}: '-'".encode() in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Colours: NO_COLOR, and pipes.
+
+
+def test_a_terminal_gets_style_and_no_color_takes_the_color_away(place: Workplace) -> None:
+    words = ["compare", place.model, place.quantized, "--data", place.calib]
+    assert "\x1b[" in on_a_terminal(*words)
+    assert not COLORS.search(on_a_terminal(*words, NO_COLOR="1"))
+    assert not COLORS.search(on_a_terminal(*words, "-q", "--speed", NO_COLOR="1"))
+    assert "\x1b" not in on_a_terminal(*words, TERM="dumb")
+
+
+@pytest.mark.parametrize(
+    "words", [["quantize", "--show-config"], ["--help"], ["completion", "bash"]], ids=" ".join
+)
+def test_a_pipe_gets_no_escapes(words: list[str]) -> None:
+    done = run_bytes(*words)
+    assert done.returncode == 0
+    assert b"\x1b" not in done.stdout + done.stderr

@@ -1,0 +1,219 @@
+"""An inspection rendered: JSON that any parser takes, and a terminal that no name can hurt."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import onnx
+import pytest
+from onnx import helper
+from rich.console import Console
+
+from qtool.inspection.change import changes, difference
+from qtool.inspection.model import Difference, Inspection, OpCount, Port, TensorChange
+from qtool.inspection.read import inspect_model
+from qtool.report.difference import render_difference
+from qtool.report.inspection import percent, render_inspection
+from qtool.report.inspection_json import to_json
+from tests.graphs import ROOT
+from tests.inspection import graphs
+from tests.inspection.graphs import QUANTIZED
+from tests.report.test_report import ODD, refuse
+
+BUILT = {"plain": graphs.plain, **QUANTIZED}
+
+
+def with_recipe(made: onnx.ModelProto) -> onnx.ModelProto:
+    helper.set_model_props(made, {"qtool.version": "0.1", "qtool.mode": "static", "qtool.target": "cpu"})
+    return made
+
+
+def shown(found: Inspection | Difference, *, verbose: bool = False, width: int = 160) -> str:
+    stream = io.StringIO()
+    render: Any = render_inspection if isinstance(found, Inspection) else render_difference
+    render(found, Console(file=stream, width=width), verbose)
+    return stream.getvalue()
+
+
+def line(text: str, label: str) -> str:
+    """The one line that starts with a label, single-spaced."""
+    (found,) = (" ".join(x.split()) for x in text.splitlines() if x.split()[:1] == [label])
+    return found
+
+
+# One model
+
+
+def test_what_matters_is_there() -> None:
+    text = shown(replace(inspect_model(with_recipe(graphs.qdq())), path="int8.onnx"))
+    assert line(text, "int8.onnx").startswith("int8.onnx ")
+    assert "IR 8, opset 17" in line(text, "int8.onnx")
+    assert line(text, "inputs") == "inputs x float32 [1, 8, 4, 4]"
+    assert line(text, "Conv") == "Conv 1 1"
+    assert line(text, "Sigmoid") == "Sigmoid 1 1"
+    assert line(text, "DequantizeLinear") == "DequantizeLinear 4"
+    assert line(text, "int8") == "int8 1 32 32 88.9%"
+    assert line(text, "nodes") == "nodes 9: 2 in int8, 1 in float32, 6 convert"
+    assert line(text, "quantized") == "quantized 88.9% of the parameters in 8 bits or fewer (qdq)"
+    assert line(text, "made") == "made by qtool 0.1 (static, cpu)"
+
+
+def test_formats_stand_in_columns_of_their_own() -> None:
+    """A count under the wrong heading would be a lie."""
+    text = shown(inspect_model(graphs.qdq()))
+    heading, conv, sigmoid = (
+        next(x for x in text.splitlines() if x.startswith(w)) for w in ("op ", "Conv", "Sigmoid")
+    )
+    assert conv.rindex("1") == heading.index("int8") + len("int8") - 1
+    assert sigmoid.rindex("1") == heading.index("float32") + len("float32") - 1
+
+
+def test_a_float_model_says_that_nothing_is_quantized() -> None:
+    text = shown(inspect_model(graphs.plain()))
+    assert line(text, "quantized") == "quantized nothing"
+    assert "on quantized weights" not in text
+    assert "[N, 8]" in text
+
+
+def test_stored_weights_have_a_column() -> None:
+    text = shown(inspect_model(graphs.stored()))
+    assert "on quantized weights" in text
+    assert line(text, "MatMul") == "MatMul 1 1 1"
+
+
+def test_many_ops_and_ports_are_cut_and_counted_and_verbose_has_them_all() -> None:
+    found = replace(
+        inspect_model(graphs.plain()),
+        ops={f"Op{i}": OpCount(2, {"float32": 2}) for i in range(40)},
+        inputs=tuple(Port(f"x{i}", "float32", None) for i in range(30)),
+        metadata={f"key{i}": "value" for i in range(20)},
+    )
+    short, long = shown(found), shown(found, verbose=True)
+    assert line(short, "others").startswith("others 52 52 Op14, ")
+    assert "and 18 more (-v)" in short
+    assert "and 15 more (-v)" in short
+    assert len(short.splitlines()) < 50
+    for name in (*found.ops, *found.metadata, *(p.name for p in found.inputs)):
+        assert name in long
+    assert "more (-v)" not in long
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0.0%"), (1e-9, "<0.1%"), (0.5, "50.0%"), (0.9997, ">99.9%"), (1, "100.0%")],
+)
+def test_a_share_is_never_rounded_to_all_or_nothing(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+# Two models
+
+
+def test_what_changed_is_there() -> None:
+    found = difference(graphs.plain(), with_recipe(graphs.qdq()))
+    text = shown(found)
+    assert line(text, "Gemm") == "Gemm 1 -1"
+    assert line(text, "DequantizeLinear") == "DequantizeLinear 4 +4"
+    assert line(text, "nodes") == "nodes 2 -> 9 (int8 0 -> 2, float32 2 -> 1, convert 0 -> 6)"
+    assert "-> 88.9% of the parameters" in line(text, "quantized")
+    assert line(text, "inputs") == "inputs x float32 [N, 8] -> x float32 [1, 8, 4, 4]"
+    assert line(text, "made") == "made by qtool 0.1 (static, cpu)"
+    assert f"{found.before.bytes:,} -> {found.after.bytes:,} bytes" in line(text, "size")
+
+
+def test_one_model_twice_is_said_to_be_one() -> None:
+    found = difference(graphs.plain(), graphs.plain())
+    assert "the same file, byte for byte" in shown(found)
+    assert "interface" not in shown(found)
+
+
+def test_only_what_changed_is_told() -> None:
+    before = inspect_model(graphs.plain())
+    text = shown(changes(before, replace(before, sha256="other")))
+    assert line(text, "interface") == "interface unchanged"
+    assert line(text, "nodes") == "nodes 2 (computing in the same formats)"
+    labels = {x.split()[0] for x in text.splitlines() if x.strip()}
+    assert labels == {"before", "after", "size", "nodes", "quantized", "interface", "constants"}
+
+
+def test_constants_that_differ_are_named_a_few_or_all() -> None:
+    names = [f"tensor_{i}" for i in range(30)]
+    found = replace(
+        difference(graphs.plain(), graphs.qdq()),
+        tensors=tuple(TensorChange(n, "float32 [2]", "float32 [2]") for n in names),
+    )
+    short, long = shown(found), shown(found, verbose=True)
+    assert "tensor_0: float32 [2], other numbers" in short
+    assert "and 22 more differ (-v)" in short
+    assert all(name in long for name in names)
+    retyped = replace(found, tensors=(TensorChange("w", "float32 [2]", "float16 [2]"),))
+    assert "w: float32 [2] -> float16 [2]" in shown(retyped)
+
+
+# Both
+
+
+@pytest.mark.parametrize("width", [20, 80, 300])
+@pytest.mark.parametrize("name", BUILT)
+def test_any_model_renders_in_any_width(name: str, width: int) -> None:
+    found = inspect_model(BUILT[name]())
+    for verbose in (False, True):
+        shown(found, verbose=verbose, width=width)
+        shown(changes(inspect_model(graphs.plain()), found), verbose=verbose, width=width)
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+@pytest.mark.parametrize("verbose", [False, True], ids=["short", "verbose"])
+def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, verbose: bool) -> None:
+    port = Port(name, "float32", (name, None))
+    found = replace(
+        inspect_model(graphs.plain()),
+        path=name, producer=name, opsets={name: 1}, inputs=(port,), outputs=(port,), external={name: 1},
+        ops={name: OpCount(1, {"float32": 1}), f"{name}2": OpCount(1, {"other": 1}), f"{name}3": OpCount(1, {"other": 1})},
+        metadata={name: name, f"qtool.{name}": name, "qtool.mode": name, "qtool.version": name},
+    )  # fmt: skip
+    pair = replace(
+        changes(inspect_model(graphs.qdq()), found), tensors=(TensorChange(name, name, f"{name}2"),)
+    )
+    for each in (found, pair):
+        text = shown(each, verbose=verbose)
+        assert not set(text) & {"\x1b", "\x07", "\x00", "\r", "\u202e"}
+        if name in ("[bold]", "conv[0]", "[/red]", ":smile:"):
+            assert name in text
+        document = json.loads(to_json(each), parse_constant=refuse)
+        assert document["models"][-1]["path"] == name
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_json_holds_what_was_found(name: str) -> None:
+    found = inspect_model(BUILT[name]())
+    document = json.loads(to_json(found), parse_constant=refuse)
+    assert document["schema"] == "qtool.inspection/1"
+    assert document["difference"] is None
+    (model,) = document["models"]
+    assert model["computes"] == found.computes
+    assert model["quantized_share"] == found.quantized_share
+    assert model["parameters"] == found.parameters
+    assert sum(op["nodes"] for op in model["ops"].values()) == model["nodes"] == found.nodes
+
+
+def test_json_of_two_models_holds_both_and_the_difference() -> None:
+    found = difference(graphs.plain(), graphs.qdq())
+    document = json.loads(to_json(found), parse_constant=refuse)
+    assert [m["sha256"] for m in document["models"]] == [found.before.sha256, found.after.sha256]
+    changed = document["difference"]
+    assert changed["ops"]["DequantizeLinear"] == [0, 4]
+    assert changed["ops_removed"] == ["Gemm"]
+    assert changed["size_ratio"] == found.size_ratio
+    assert changed["inputs"][0][1]["shape"] == [1, 8, 4, 4]
+    assert "before" not in changed
+
+
+def test_every_key_of_the_json_is_documented() -> None:
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    document = json.loads(to_json(difference(graphs.plain(), graphs.qdq())))
+    for key in (*document["models"][0], *document["difference"]):
+        assert f"`{key}`" in text or f"`{key}[]`" in text, key

@@ -54,7 +54,7 @@ def open_job(model: ModelLike, options: Options) -> Job:
     view = View(prepared.model)
     if scheme.opset > (found := opset_of(prepared.model)) and scheme.opset >= WIDE_OPSET:
         raise ModelError(
-            f"{source.name}: opset {found} could not be raised to {scheme.opset}, which 4 and 16 bit types need",
+            f"{source.name}: opset {found} can't be raised to {scheme.opset}, which 4 and 16 bit types need",
             "quantize to 8 bits, or export the model anew",
         )
     wish = wishes(view, source.model, scheme, Asked(options.exclude, options.include, options.sets))
@@ -80,7 +80,14 @@ def samples_of(job: Job) -> tuple[Samples | None, Samples | None, tuple[str, ...
             "add --calib DIR (a directory of .npz files), or --calib none for rough estimates",
         )
     if options.data is not None:
-        return calib, open_source(options.data), ()
+        rough = ("ranges are rough estimates: samples (--calib DIR) would set better ones",)
+        return calib, open_source(options.data), rough if estimates(options) else ()
+    if calib is None and estimates(options):
+        return (
+            None,
+            None,
+            ("ranges are rough estimates, and not judged: there are no samples (add --data DIR)",),
+        )
     if calib is None:
         return None, None, ("not judged: there are no samples (add --data DIR)",)
     rest, held_out, split = hold_out(calib)

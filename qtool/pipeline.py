@@ -255,7 +255,8 @@ def _warnings(report: Report, scheme: Scheme) -> tuple[str, ...]:
         and not comparison.sqnr >= scheme.floor_db
     ):
         found.append(
-            f"SQNR {comparison.sqnr:.1f} dB is below the {scheme.floor_db:g} dB that {scheme.mode.name} usually holds"
+            f"SQNR {comparison.sqnr:.1f} dB is below the {scheme.floor_db:g} dB that "
+            f"{scheme.mode.name} usually holds"
         )
     if report.speedup is not None and report.speedup < 1:
         found.append(f"slower than FP32 here: {report.speedup:.2f}x")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+
+import onnx_ir as ir
 
 from qtool.calibrate.ranges import Ranges, digest
 from qtool.calibrate.runner import calibrate
 from qtool.data.samples import Source as Samples
-from qtool.errors import UsageError
-from qtool.job import Job
+from qtool.errors import UsageError, did_you_mean
+from qtool.job import Job, estimates
 from qtool.options import Progress
 from qtool.plan.draft import draft
 from qtool.plan.misfit import misfit
@@ -36,22 +40,56 @@ def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress)
     """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
     ranges: Ranges = {}
     asked: set[str] = set()
+    absent = "its range can't be derived without samples" if estimates(job.options) else ""
     while True:
-        plan = draft(job.view, job.scheme, wish, job.source.sha256)
+        plan = draft(job.view, job.scheme, wish, job.source.sha256, ranges)
         todo = [v for v in plan.observed if v not in asked and job.view.in_main(job.view.values[v])]
-        if todo and calib is not None:
-            ranges |= calibrate(
-                job.prepared.model,
-                todo,
-                calib,
-                threads=job.options.threads,
-                progress=lambda done, total: progress("calibrate", done, total),
-            )
+        if todo and (calib is not None or estimates(job.options)):
+            ranges |= _ranges(job, todo, calib, progress)
             asked |= set(todo)
-        unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode)
+            continue
+        unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode, absent)
         if not unfit:
             return _signed(job, resolve(plan, ranges, job.view), ranges), ranges
         wish = replace(wish, keep_float={**unfit, **wish.keep_float})
+
+
+def _ranges(job: Job, values: list[str], calib: Samples | None, progress: Progress) -> Ranges:
+    """What samples show of the values, or without any, what the model itself says of them."""
+    if calib is None:
+        from qtool.calibrate.analytic import propagate
+
+        declared = input_ranges(job.prepared.model, job.options.input_range)
+        return propagate(job.source.model, job.prepared.model, values, declared).ranges
+    return calibrate(
+        job.prepared.model,
+        values,
+        calib,
+        threads=job.options.threads,
+        progress=lambda done, total: progress("calibrate", done, total),
+    )
+
+
+def input_ranges(model: ir.Model, texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What '[INPUT=]LOW,HIGH' says of the float inputs; without a name, of all of them.
+
+    Raises:
+        UsageError: not of that form, or no such input.
+    """
+    floats = [v.name or "" for v in model.graph.inputs if v.dtype == ir.DataType.FLOAT]
+    found: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, _, numbers = text.rpartition("=")
+        try:
+            lo, hi = (float(n) for n in numbers.split(","))
+        except ValueError:
+            raise UsageError(f"--input-range '{text}' is not [INPUT=]LOW,HIGH", "for example: 0,1") from None
+        if not -math.inf < lo < hi < math.inf:
+            raise UsageError(f"--input-range '{text}': LOW must be below HIGH")
+        if name and name not in floats:
+            raise UsageError(f"--input-range '{text}': no float input '{name}'", did_you_mean(name, floats))
+        found |= dict.fromkeys([name] if name else floats, (lo, hi))
+    return found
 
 
 def _signed(job: Job, plan: Plan, ranges: Ranges) -> Plan:

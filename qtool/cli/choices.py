@@ -86,7 +86,7 @@ _OPTIONS = (
         "sets",
         multiple=True,
         metavar="PATTERN=PRECISION",
-        help=f"Nodes that should differ from the mode: {', '.join(PRECISIONS)}. Of several the last wins, and "
+        help=f"Nodes that should differ from the mode: {', '.join(PRECISIONS)}. Of several the last wins; "
         "all win over --include, --exclude. Repeatable.",
     ),
 )

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View
 from qtool.plan.activations import at_run_time, calibrated
+from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Wishes
 from qtool.plan.place import place
 from qtool.plan.scheme import Scheme
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
+from qtool.tables.forms import Form
+from qtool.tables.qtypes import FLOAT16, FLOAT32
+from qtool.tables.targets import NO_FORM
 
 _ADDED = (Kind.BIAS, Kind.LIFTED, Kind.ADDED)
 
 
-def draft(view: View, scheme: Scheme, wishes: Wishes, model_sha256: str = "") -> Plan:
-    """Decide, from the tables and the wishes, without data. The sites have no scales yet."""
+def draft(
+    view: View, scheme: Scheme, wishes: Wishes, model_sha256: str = "", ranges: Ranges | None = None
+) -> Plan:
+    """Decide, from the tables and the wishes. The sites have no scales yet.
+
+    Args:
+        view: of the prepared model.
+        scheme, wishes: what was asked for, in general and node by node.
+        model_sha256: of the source model.
+        ranges: what calibration has seen so far, which float16 must be able to hold.
+    """
     placed = place(view, scheme, wishes)
     own = weights(view, placed)
     storage = stored(view, scheme, wishes, {use for s in own for use in s.uses or ()})
+    halves = _halves(view, scheme, wishes, ranges, {s.value for s in storage.sites})
     sites = (*calibrated(view, placed, scheme), *at_run_time(view, placed), *own, *storage.sites)
     forms = {name: candidate.form for name, candidate in placed.chosen.items()}
     # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
     adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
     forms |= {name: forms[s.scale_from[1]] for name, s in adds.items() if s.scale_from}
+    forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.nodes), Form.HALF)
     reasons = storage.reasons if scheme.mode.form is None else {}
+    if scheme.form is Form.HALF:
+        reasons = {s.node: halves.reasons.get(s.node, NO_FORM.reason) for s in placed.skips}
     skips = tuple(
         replace(s, reason="it adds the bias of an int8 product, in float")
         if s.node in adds
@@ -33,4 +51,16 @@ def draft(view: View, scheme: Scheme, wishes: Wishes, model_sha256: str = "") ->
         for s in placed.skips
         if s.node not in forms
     )
-    return Plan(scheme.mode.name, scheme.target.name, model_sha256, forms, sites, skips)
+    watched = tuple(observed(halves, view))
+    return Plan(scheme.mode.name, scheme.target.name, model_sha256, forms, sites, skips, halves, watched)
+
+
+def _halves(view: View, scheme: Scheme, wishes: Wishes, ranges: Ranges | None, taken: set[str]) -> Halves:
+    """What becomes float16: everything that can, in that mode, or what was asked for, in any other."""
+    if scheme.form is Form.HALF:
+        keep = {name: reason for name, reason in wishes.keep_float.items() if name not in wishes.half}
+        found = place_half(view, None, keep, ranges, io_half=scheme.io is FLOAT16)
+        float32 = {n for n, t in wishes.weights.items() if t is FLOAT32}
+        kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
+        return replace(found, stored=found.stored - taken - kept)
+    return place_half(view, wishes.half, {}, ranges) if wishes.half else Halves()

@@ -8,7 +8,7 @@ float32 where that costs no Cast more. The result has a Cast on each border and 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -36,11 +36,11 @@ class Halves:
         unheld: float32 values that float16 can't hold, and why.
     """
 
-    nodes: frozenset[str]
-    sites: dict[str, Ports]
-    reasons: dict[str, str]
-    stored: frozenset[str]
-    unheld: dict[str, str]
+    nodes: frozenset[str] = frozenset()
+    sites: dict[str, Ports] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    stored: frozenset[str] = frozenset()
+    unheld: dict[str, str] = field(default_factory=dict)
 
 
 def place_half(

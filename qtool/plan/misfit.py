@@ -8,6 +8,7 @@ from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.tables.forms import Form
 from qtool.tables.qtypes import PerTensor
 
 
@@ -16,6 +17,14 @@ def misfit(plan: Plan, view: View) -> str:
     for name in plan.forms:
         if name not in view.node_by_name:
             return f"there is no node '{name}'"
+    for name, ports in plan.halves.sites.items():
+        node = view.node_by_name.get(name)
+        if node is None or plan.forms.get(name) is not Form.HALF:
+            return f"there is no float16 node '{name}'"
+        if max(ports.reads, default=-1) >= len(node.inputs) or max(ports.makes, default=-1) >= len(
+            node.outputs
+        ):
+            return f"'{name}' has fewer inputs or outputs"
     for site in plan.sites:
         if problem := _site(site, view):
             return f"'{site.value}': {problem}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from qtool.numerics.qparams import QParams
+from qtool.plan.half import Halves
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds
@@ -28,7 +29,6 @@ class Kind(Enum):
     FUSED = "fused"  # integer initializer that a node reads itself
     STORED = "stored"  # integer initializer -> Cast -> Mul: folded at load, float at run time
     LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored
-    HALF = "half"  # read in float16 by the nodes named
 
 
 # Sites whose values calibration looks at, and those that hold a weight's integers.
@@ -85,6 +85,8 @@ class Plan:
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
         skips: every quantizable node left in float.
+        halves: what becomes float16, and where.
+        watched: values that float16 must be able to hold.
         choices: of types and forms.
         exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
@@ -96,6 +98,8 @@ class Plan:
     forms: dict[str, Form]
     sites: tuple[Site, ...]
     skips: tuple[Skip, ...]
+    halves: Halves = field(default_factory=Halves)
+    watched: tuple[str, ...] = ()
     choices: Choices = field(default_factory=Choices)
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -105,7 +109,7 @@ class Plan:
     @property
     def observed(self) -> tuple[str, ...]:
         """The values whose ranges calibration must find."""
-        return tuple(dict.fromkeys(s.value for s in self.sites if s.kind in OBSERVED))
+        return tuple(dict.fromkeys((*(s.value for s in self.sites if s.kind in OBSERVED), *self.watched)))
 
     @property
     def resolved(self) -> bool:

@@ -1,6 +1,7 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
     {"schema": "qtool.plan/2", "mode", "target", "model_sha256", "calibration_sha256",
+     "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
@@ -24,6 +25,8 @@ import numpy as np
 
 from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
+from qtool.plan.half import Halves
+from qtool.plan.half_ports import Ports
 from qtool.plan.model import Kind, Plan, Site, Skip
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
@@ -59,6 +62,11 @@ def to_json(plan: Plan) -> str:
         "model_sha256": plan.model_sha256,
         "calibration_sha256": plan.calibration_sha256,
         "choices": plan.choices.made(),
+        "float16": {
+            "nodes": {n: [list(p.reads), list(p.makes)] for n, p in plan.halves.sites.items()},
+            "stored": sorted(plan.halves.stored),
+            "unheld": plan.halves.unheld,
+        },
         "exclude": list(plan.exclude),
         "include": list(plan.include),
         "sets": list(plan.sets),
@@ -98,6 +106,7 @@ def from_json(text: str, name: str) -> Plan:
             forms={k: Form(v) for k, v in document["forms"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             skips=tuple(Skip(**s) for s in document["skips"]),
+            halves=_read_halves(document["float16"]),
             choices=_read_choices(document["choices"]),
             exclude=tuple(map(str, document["exclude"])),
             include=tuple(map(str, document["include"])),
@@ -146,6 +155,11 @@ def _read_site(d: dict[str, Any]) -> Site:
         scale_from=None if d["scale_from"] is None else (d["scale_from"][0], d["scale_from"][1]),
         qparams=params,
     )
+
+
+def _read_halves(d: dict[str, Any]) -> Halves:
+    sites = {str(n): Ports(tuple(map(int, r)), tuple(map(int, m))) for n, (r, m) in d["nodes"].items()}
+    return Halves(frozenset(sites), sites, {}, frozenset(map(str, d["stored"])), dict(d["unheld"]))
 
 
 def _read_choices(words: dict[str, Any]) -> Choices:

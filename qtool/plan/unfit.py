@@ -15,17 +15,18 @@ from qtool.tables.ops import Role
 from qtool.tables.qtypes import PerBlock
 
 
-def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode) -> dict[str, str]:
+def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str = "") -> dict[str, str]:
     """Nodes that must stay in float because of what their activations held: name -> reason.
 
     Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so
-    far that the other values drown in one step.
+    far that the other values drown in one step. `absent`: what to say of a value without a range.
     """
     reasons: dict[str, str] = {}
     for site in plan.sites:
         if site.kind not in OBSERVED:
             continue
-        reason = _reason(site, ranges.get(site.value), view, mode)
+        seen = ranges.get(site.value)
+        reason = absent if absent and seen is None else _reason(site, seen, view, mode)
         for name in _nodes(site, view) if reason else ():
             reasons.setdefault(name, reason)
     return reasons

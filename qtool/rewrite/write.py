@@ -10,6 +10,7 @@ from qtool.graph.edit import Namer
 from qtool.graph.view import View
 from qtool.plan.model import Kind, Plan, Site
 from qtool.rewrite.dynamic import write_dynamic
+from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.ports import write_ports
 from qtool.rewrite.qdq import write_activation, write_bias, write_lifted, write_weight
@@ -35,7 +36,6 @@ _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
     Kind.RUNTIME: _whole,
     Kind.FUSED: _whole,
     Kind.ADDED: _whole,
-    Kind.HALF: _whole,
 }
 _NODES: dict[Form, Callable[[Writer, ir.Node], None]] = {
     Form.DYNAMIC: write_dynamic,
@@ -60,6 +60,8 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
         if form in _NODES and name not in absorbed:
             _NODES[form](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
+    if plan.halves.nodes or plan.choices.io == "float16":
+        write_half(clone, plan.halves, io_half=plan.choices.io == "float16")
     if plan.choices.format == "qoperator":
         fuse_qoperators(clone, contrib=writer.target.onnxruntime)
     _drop_unused_initializers(clone)

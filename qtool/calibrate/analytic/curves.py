@@ -122,11 +122,6 @@ def hard_sigmoid(call: Call) -> Function:
     return lambda x: np.clip(alpha * x + beta, 0.0, 1.0)
 
 
-def _thresholded(call: Call) -> Function:
-    alpha = call.real("alpha", 1.0)
-    return lambda x: np.where(x > alpha, x, 0.0)
-
-
 def _hard_swish(x: F64) -> F64:
     return np.asarray(x * np.clip(x / 6.0 + 0.5, 0.0, 1.0))
 
@@ -197,6 +192,18 @@ def _inverse(x: Spread, made: Spread) -> Spread:
     return spread(values, lo, hi, made.basis, made.source, masked=made.masked)
 
 
+def wave(f: Function) -> Callable[[Call], Spread]:
+    """Sine or cosine: anywhere in -1..1."""
+
+    def rule(call: Call) -> Spread:
+        x = call[0]
+        return (
+            spread(f(x.values), -1.0, 1.0, x.basis, x.source) if x.values is not None else uniform(-1.0, 1.0)
+        )
+
+    return rule
+
+
 def near_zero(x: Spread) -> bool:
     """Whether some elements are so much smaller than most that their inverses are all that counts."""
     if x.values is None:
@@ -216,7 +223,6 @@ CURVES: dict[str, Curve] = {
     "Softsign": _of(lambda x: x / (1.0 + np.abs(x)), lo=-1.0, hi=1.0),
     "Relu": _of(lambda x: np.maximum(x, 0.0)),
     "LeakyRelu": Curve(_leaky, (0.0,)),
-    "ThresholdedRelu": Curve(_thresholded, (0.0,)),
     "Elu": Curve(_elu, (0.0,)),
     "Celu": Curve(_celu, (0.0,)),
     "Selu": Curve(_selu, (0.0,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,9 @@ import onnx_ir as ir
 from qtool.calibrate.analytic.call import Call
 from qtool.calibrate.analytic.nodes import Z
 from qtool.calibrate.analytic.spread import BOUNDED, Spread, constant_spread, spread, uniform, unknown
+
+_FLOAT16_MAX = 65504.0
+_ROUNDED = 2.0**-8  # of bfloat16, the coarser one
 
 
 def truth(call: Call) -> Spread:
@@ -66,7 +70,7 @@ def counted(call: Call) -> Spread:
 
 
 def cast(call: Call) -> Spread:
-    """Cast: the same numbers, cut off to integers, or clipped to what a short float can hold."""
+    """Cast: the same numbers, cut off to integers, or rounded to a short float."""
     x = call[0]
     to = ir.DataType(call.whole("to", int(ir.DataType.FLOAT)))
     if to == ir.DataType.BOOL:
@@ -76,4 +80,9 @@ def cast(call: Call) -> Spread:
     if to in (ir.DataType.INT32, ir.DataType.INT64):
         least, most = np.minimum(np.floor(x.lo), 0.0), np.maximum(np.ceil(x.hi), 0.0)
         return spread(x.values, least, most, x.basis, masked=x.masked)
+    if to in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        holds = _FLOAT16_MAX if to == ir.DataType.FLOAT16 else math.inf
+        lo, hi = (end + sign * np.abs(end) * _ROUNDED for end, sign in ((x.lo, -1.0), (x.hi, 1.0)))
+        lo, hi = np.where(lo < -holds, -math.inf, lo), np.where(hi > holds, math.inf, hi)
+        return spread(x.values, lo, hi, x.basis, x.source, masked=x.masked)
     return unknown()

@@ -13,7 +13,7 @@ from qtool.calibrate.analytic.combine import ADD
 from qtool.calibrate.analytic.curves import applied
 from qtool.calibrate.analytic.many import averaged
 from qtool.calibrate.analytic.nodes import F64
-from qtool.calibrate.analytic.spread import Spread, around, constant_spread, spread, unknown
+from qtool.calibrate.analytic.spread import Source, Spread, around, constant_spread, spread, unknown
 from qtool.graph.view import constant
 
 # Elements of a weight that are looked at in one go.
@@ -72,7 +72,7 @@ def _mixed(shares: Spread, rows: Spread) -> Spread:
     """Shares times rows [.., K, N]: one of the rows where a share is 0 or 1, else an average of many."""
     rows = rows.aligned(max(len(rows.channels), 2))
     rows = rows.pooled([len(rows.channels) - 2])
-    rows = replace(rows, lo=np.minimum(rows.lo, 0.0), hi=np.maximum(rows.hi, 0.0))
+    rows = replace(rows, lo=np.minimum(rows.lo, 0.0), hi=np.maximum(rows.hi, 0.0), source=Source())
     picks = shares.values is not None and bool(np.isin(shares.values, (0.0, 1.0)).all())
     return rows if picks else averaged(rows, None)
 
@@ -93,7 +93,8 @@ def _turned(x: Spread) -> Spread:
     """The last two axes exchanged."""
     x = x.aligned(max(len(x.channels), 2))
     values = None if x.values is None else np.swapaxes(x.values, -1, -2)
-    return replace(x, lo=np.swapaxes(x.lo, -1, -2), hi=np.swapaxes(x.hi, -1, -2), values=values)
+    lo, hi = np.swapaxes(x.lo, -1, -2), np.swapaxes(x.hi, -1, -2)
+    return replace(x, lo=lo, hi=hi, values=values, shares=False)
 
 
 def _activations(call: Call) -> Spread:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +14,7 @@ from qtool.calibrate.analytic.nodes import F64
 from qtool.calibrate.analytic.reshape import moved
 from qtool.calibrate.analytic.spread import (
     MOST_CHANNELS,
+    Source,
     Spread,
     any_of,
     constant_spread,
@@ -20,11 +23,33 @@ from qtool.calibrate.analytic.spread import (
     unknown,
     weakest,
 )
+from qtool.graph.view import constant
+
+
+def apart(rule: Callable[[Call], Spread | list[Spread]]) -> Callable[[Call], list[Spread]]:
+    """A rule of an op that moves values: what lies at one place in and out are different elements."""
+
+    def moving(call: Call) -> list[Spread]:
+        made = rule(call)
+        every = [made] if isinstance(made, Spread) else made
+        return [replace(x, source=x.source and Source(), shares=False) for x in every]
+
+    return moving
 
 
 def unmoved(call: Call) -> Spread:
     """The input itself: Identity, Dropout, and what only grows axes of length 1."""
     return call[0]
+
+
+def picked(call: Call) -> list[Spread]:
+    """Some of the elements, and perhaps their indices: TopK, GatherElements, GatherND."""
+    return [call[0].scalar(), *[unknown()] * (len(call.node.outputs) - 1)]
+
+
+def triangle(call: Call) -> Spread:
+    """Trilu: the elements of a triangle, and zeros."""
+    return any_of([call[0].scalar(), constant_spread(np.zeros(()))])
 
 
 def transpose(call: Call) -> Spread:
@@ -51,7 +76,9 @@ def concat(call: Call) -> Spread:
     lengths = [None if (d := call.dims(i)) is None else d[axis] for i in kept]
     known_lengths = [n for n in lengths if n is not None]
     if cached or len(known_lengths) < len(inputs) or sum(known_lengths) > MOST_CHANNELS:
-        return any_of([x.pooled([axis]) for x in inputs])
+        made = any_of([x.pooled([axis]) for x in inputs])
+        # What is kept from an earlier run spreads alike, but nobody need feed just that.
+        return spread(made.values, basis=made.basis, masked=made.masked) if cached else made
     others = np.broadcast_shapes(*((*x.channels[:axis], 1, *x.channels[axis + 1 :]) for x in inputs))
     shapes = [(*others[:axis], n, *others[axis + 1 :]) for n in known_lengths]
     parts = [x.stretched(shape) for x, shape in zip(inputs, shapes, strict=True)]
@@ -122,24 +149,19 @@ def _part(channels: F64, cuts: NDArray[np.int64], axis: int, index: int) -> F64:
 
 def gather(call: Call) -> Spread:
     """Gather: rows of a constant table, whichever they are; or a constant choice among channels."""
-    table, picked = call.constant(0), call.constant(1)
-    axis = call.whole("axis", 0)
+    table, picked, axis = constant(call.value(0)), call.constant(1), call.whole("axis", 0)
     if table is not None and table.ndim:
         if picked is not None:
             return constant_spread(np.take(table, picked.astype(np.int64), axis))
-        rows = np.moveaxis(table, axis, 0)
-        if axis % table.ndim == 0 and table.ndim == 2:
-            return table_spread(rows)
-        return constant_spread(rows.reshape(-1)).scalar()
+        whole_rows = table.ndim == 2 and axis % 2 == 0
+        return table_spread(table) if whole_rows else table_spread(table.reshape(-1, 1)).scalar()
     rank = call.rank()
     if rank is None or picked is None or picked.ndim > 1:
         return call[0].scalar()
-    axis %= rank
-    x = call[0].aligned(rank)
-    chosen = picked.astype(np.int64)
-    if x.channels[axis] == 1:
-        return x if picked.ndim else moved(x, lambda channels: np.squeeze(channels, axis))
-    return moved(x, lambda channels: np.take(channels, chosen, axis))
+    x, axis = call[0].aligned(rank), axis % rank
+    if x.channels[axis] != 1:
+        return moved(x, partial(np.take, indices=picked.astype(np.int64), axis=axis))
+    return x if picked.ndim else x.reshaped((*x.channels[:axis], *x.channels[axis + 1 :]))
 
 
 def tile(call: Call) -> Spread:
@@ -204,9 +226,10 @@ def space_to_depth(call: Call) -> Spread:
 
 
 def resize(call: Call) -> Spread:
-    """Interpolated values lie among their neighbours, save for cubic ones, which overshoot."""
+    """Interpolated values lie among their neighbours, save for cubic ones, which overshoot, and crops."""
     x = call[0].scalar() if call.rank() is None else call[0].aligned(call.rank() or 0)
     x = x.pooled([a for a in range(len(x.channels)) if a != 1])
-    if call.text("mode", "nearest") != "cubic":
+    outside = call.text("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    if call.text("mode", "nearest") != "cubic" and not outside:
         return x
     return spread(x.values, basis=x.basis, masked=x.masked)

@@ -5,20 +5,26 @@ from __future__ import annotations
 from qtool.calibrate.analytic.call import Call
 from qtool.calibrate.analytic.spread import BOUNDED, Spread, uniform, unknown
 
+_GATES = frozenset({"sigmoid", "hardsigmoid"})
+_STATES = frozenset({"tanh"})
+
 
 def lstm(call: Call) -> list[Spread]:
     """h = sigmoid(o) tanh(c) lies within -1..1; the cell state c is not bounded."""
-    return _recurrent(call, bounded=set(_activations(call)[2::3]) <= {"tanh"})
+    given = _activations(call)
+    return _recurrent(call, bounded=_GATES.issuperset(given[0::3]) and _STATES.issuperset(given[2::3]))
 
 
 def gru(call: Call) -> list[Spread]:
     """h mixes tanh with the state before: within -1..1 if the first state is."""
-    return _recurrent(call, bounded=set(_activations(call)[1::2]) <= {"tanh"} and _starts_within(call, 5))
+    given = _activations(call)
+    usual = _GATES.issuperset(given[0::2]) and _STATES.issuperset(given[1::2])
+    return _recurrent(call, bounded=usual and _starts_within(call, 5))
 
 
 def rnn(call: Call) -> list[Spread]:
     """h is the activation's, tanh unless told."""
-    return _recurrent(call, bounded=set(_activations(call)) <= {"tanh"})
+    return _recurrent(call, bounded=_STATES.issuperset(_activations(call)))
 
 
 def _recurrent(call: Call, *, bounded: bool) -> list[Spread]:

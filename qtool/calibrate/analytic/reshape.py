@@ -10,15 +10,15 @@ import numpy as np
 
 from qtool.calibrate.analytic.call import Call, Dims
 from qtool.calibrate.analytic.nodes import F64
-from qtool.calibrate.analytic.spread import MOST_CHANNELS, Source, Spread
+from qtool.calibrate.analytic.spread import MOST_CHANNELS, Spread
 
 Move = Callable[[F64], F64]
 
 
 def moved(x: Spread, move: Move) -> Spread:
-    """The channels [*channels] after a move of them; elements of two values no longer go together."""
+    """The channels [*channels] after a move of them."""
     values = None if x.values is None else np.stack([move(v) for v in x.values])
-    return replace(x, lo=move(x.lo), hi=move(x.hi), values=values, source=x.source and Source(), shares=False)
+    return replace(x, lo=move(x.lo), hi=move(x.hi), values=values)
 
 
 def reshaped(call: Call) -> Spread:

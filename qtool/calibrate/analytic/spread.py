@@ -22,7 +22,8 @@ from qtool.calibrate.ranges import HUGE, Range
 MOST_CHANNELS = 2**14
 # Of a large constant, about this many rows show how it spreads.
 _SAMPLED = 4096
-# Constants this large are masks: -1e4, -1e9 and -FLT_MAX are added to what a Softmax shall not see.
+# Constants as large as this are masks, if alone or among zeros: -1e4, -1e9 or -FLT_MAX are added to what
+# a Softmax shall not see.
 _MASK = 1e4
 FLT_MAX = float(np.finfo(np.float32).max)
 
@@ -194,27 +195,28 @@ def around(
 
 def constant_spread(array: NDArray[np.generic]) -> Spread:
     """A constant: exact while it is small, else how its elements spread along the last axis."""
+    if array.size > MOST_CHANNELS:
+        return table_spread(array if array.shape[-1] <= MOST_CHANNELS else array.reshape(-1, 1))
     x = np.asarray(array, np.float64)
-    if x.size > MOST_CHANNELS:
-        return table_spread(x if x.shape[-1] <= MOST_CHANNELS else x.reshape(-1, 1))
-    lo, hi, shown, masked = _honest(x)
-    return Spread(lo, hi, np.broadcast_to(shown, (NODES, *x.shape)), CONSTANT, None, masked)
+    lo, hi = (np.where(np.abs(x) < HUGE, x, end) for end in (-math.inf, math.inf))
+    values = np.broadcast_to(np.where(np.abs(x) < HUGE, x, 0.0), (NODES, *x.shape))
+    return Spread(lo, hi, values, CONSTANT, None, _is_mask(x))
 
 
-def table_spread(x: F64) -> Spread:
-    """Any row of a table, whichever it may be. x: [.., D] -> channels [D]."""
-    rows = x.reshape(-1, x.shape[-1])
-    lo, hi, shown, masked = _honest(rows)
-    values = np.quantile(shown[:: max(1, len(rows) // _SAMPLED)], CDF, axis=0)
-    values[0], values[-1] = shown.min(0), shown.max(0)
-    return spread(values, lo.min(0), hi.max(0), CONSTANT, masked=masked)
+def _is_mask(x: F64) -> bool:
+    large = ~(np.abs(x) < _MASK)
+    return bool(large.any()) and (x.size == 1 or bool((x == 0).any()) or not bool((np.abs(x) < HUGE).all()))
 
 
-def _honest(x: F64) -> tuple[F64, F64, F64, bool]:
-    """Bounds of each element, its value with 0 for a mask, and whether there are masks."""
-    lo, hi = (np.where(np.abs(x) < FLT_MAX, x, end) for end in (-math.inf, math.inf))
-    shown = np.where(np.abs(x) < HUGE, x, 0.0)
-    return lo, hi, shown, not bool((np.abs(x) < _MASK).all())
+def table_spread(table: NDArray[np.generic]) -> Spread:
+    """Any row of a table, whichever it may be. table: [.., D], which may be huge -> channels [D]."""
+    rows = table.reshape(-1, table.shape[-1])
+    least, most = np.asarray(rows.min(0), np.float64), np.asarray(rows.max(0), np.float64)
+    some = np.asarray(rows[:: max(1, len(rows) // _SAMPLED)], np.float64)
+    values = np.quantile(np.where(np.abs(some) < HUGE, some, 0.0), CDF, axis=0)
+    values[0] = np.where(np.abs(least) < HUGE, least, values[0])
+    values[-1] = np.where(np.abs(most) < HUGE, most, values[-1])
+    return spread(values, least, most, CONSTANT, masked=_is_mask(np.stack([least, most])) or _is_mask(some))
 
 
 def any_of(inputs: Sequence[Spread]) -> Spread:

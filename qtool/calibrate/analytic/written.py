@@ -18,7 +18,6 @@ _STEPS = 12
 _UNKNOWN_LENGTH = 64
 _NEVER_NEGATIVE = ("Exp", "Relu", "Sigmoid", "Softplus", "Abs")
 _MOVES = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Identity", "Cast")
-_THROUGH = (*_MOVES, "Add", "Sub", "Max", "Mul", "Div")
 
 
 def written_out(node: ir.Node) -> Spread | None:
@@ -38,18 +37,18 @@ def written_out(node: ir.Node) -> Spread | None:
 
 
 def _normalized(x: ir.Value, divisor: ir.Value, *, inverted: bool) -> Spread | None:
+    """x / sqrt(mean(x^2)), times constants; x itself may be a difference with its mean."""
     found = _root(divisor)
     if found is None or found.inverted is not inverted or (not inverted and found.factor.size != 1):
         return None
-    base, taken_off = _centered(x)
-    if taken_off is not None and not _is_mean(taken_off, base):
-        base, taken_off = x, None
+    base, mean = _difference(x)
+    centered = mean is not None and any(s.summed is base for s in _sums(mean, _STEPS))
     for total in _sums(found.below, _STEPS):
         square = _squared(total.summed)
-        if square is None or not (square is x or (taken_off is not None and _centered(square)[0] is base)):
-            continue
+        of_x = square is x and not total.less
+        of_base = centered and square is not None and (square is base or _difference(square)[0] is base)
         count = 1 if total.is_mean else total.count
-        if count and total.factor > 0:
+        if (of_x or of_base) and count and total.factor > 0:
             factor = found.factor if inverted else 1.0 / found.factor
             return scaled(standard(total.count, centered=False), factor / math.sqrt(count * total.factor))
     return None
@@ -95,34 +94,46 @@ def _root(value: ir.Value) -> _Root | None:
 
 @dataclass(frozen=True)
 class _Sum:
-    """A sum or mean of `count` elements, times a constant."""
+    """A sum or mean of `count` elements times a constant; `less` what else may have been taken off."""
 
     summed: ir.Value
     count: int | None
     is_mean: bool
     factor: float
+    less: bool
 
 
-def _sums(value: ir.Value, steps: int, factor: float = 1.0) -> list[_Sum]:
-    """The means and sums that a value is made of."""
+def _sums(value: ir.Value, steps: int, factor: float = 1.0, less: bool = False) -> list[_Sum]:
+    """The means and sums that a value is at least as large as, but for what was taken off."""
     node = value.producer()
     if node is None or not steps:
         return []
-    if is_op(node, "ReduceMean", "ReduceSum") and node.inputs[0] is not None:
-        return [_Sum(node.inputs[0], _count(node), is_op(node, "ReduceMean"), factor)]
-    if not is_op(node, *_THROUGH):
-        return []
-    found: list[_Sum] = []
-    for index, v in enumerate(node.inputs[:1] if is_op(node, *_MOVES) else node.inputs):
-        if v is None or constant(v) is not None:
-            continue
-        by = 1.0
-        if is_op(node, "Mul", "Div") and (other := _scalar(node.inputs[1 - index])) is not None:
-            by = other if is_op(node, "Mul") else 1.0 / (other or math.inf)
-        elif is_op(node, "Mul", "Div"):
-            continue
-        found += _sums(v, steps - 1, factor * by)
-    return found
+    first = node.inputs[0] if node.inputs else None
+    if is_op(node, "ReduceMean", "ReduceSum") and first is not None:
+        return [_Sum(first, _count(node), is_op(node, "ReduceMean"), factor, less)]
+    if is_op(node, *_MOVES) and first is not None:
+        return _sums(first, steps - 1, factor, less)
+    if is_op(node, "Sub") and first is not None and constant(node.inputs[1]) is None:
+        return _sums(first, steps - 1, factor, True)
+    if is_op(node, "Div") and first is not None and (by := _scalar(node.inputs[1])):
+        return _sums(first, steps - 1, factor / by, less)
+    if is_op(node, "Mul") and (split := _by_constant(node)) is not None and split[1].size == 1:
+        return _sums(split[0], steps - 1, factor * float(split[1].reshape(())), less)
+    if is_op(node, "Add", "Max"):
+        return [s for v in _kept_from_zero(node) for s in _sums(v, steps - 1, factor, less)]
+    return []
+
+
+def _kept_from_zero(node: ir.Node) -> list[ir.Value]:
+    """What a node adds epsilon to, or does not let fall below it; nothing where it does something else."""
+    computed = [v for v in node.inputs if v is not None and constant(v) is None]
+    limits = [numbers(constant(v)) for v in node.inputs if v is not None and constant(v) is not None]
+    if is_op(node, "Max"):
+        return computed
+    if is_op(node, "Clip"):
+        return computed if len(node.inputs) < 3 or node.inputs[2] is None else []
+    small = all(a is not None and bool((a >= 0).all()) for a in limits)
+    return computed if is_op(node, "Add") and len(computed) == 1 and small else []
 
 
 def _count(node: ir.Node) -> int | None:
@@ -150,17 +161,12 @@ def _squared(value: ir.Value) -> ir.Value | None:
     return None
 
 
-def _centered(value: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+def _difference(value: ir.Value) -> tuple[ir.Value, ir.Value | None]:
     """x and m, where a value is x - m; itself and None where it is no difference."""
     node = value.producer()
     if node is not None and is_op(node, "Sub") and node.inputs[0] is not None and node.inputs[1] is not None:
         return node.inputs[0], node.inputs[1]
     return value, None
-
-
-def _is_mean(value: ir.Value, x: ir.Value) -> bool:
-    """Whether a value is the mean of x."""
-    return any(s.summed is x for s in _sums(value, _STEPS))
 
 
 def _part(x: ir.Value, divisor: ir.Value) -> Spread | None:
@@ -176,9 +182,10 @@ def _part(x: ir.Value, divisor: ir.Value) -> Spread | None:
                 n = _count(node) or _UNKNOWN_LENGTH
                 return scaled(standard(n, centered=False), np.asarray(1.0 / math.sqrt(n)))
             return uniform(0.0, 1.0, BOUNDED) if is_op(x.producer(), *_NEVER_NEGATIVE) else None
-        if not is_op(node, *_MOVES, "Max", "Clip", "Add"):
+        behind = node.inputs[:1] if is_op(node, *_MOVES) else _kept_from_zero(node)
+        if len(behind) != 1 or behind[0] is None:
             return None
-        divisor = node.inputs[0]
+        divisor = behind[0]
     return None
 
 

@@ -16,7 +16,7 @@ from qtool.plan.scheme import Scheme
 from qtool.plan.weights import split_of
 from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds, Role
-from qtool.tables.qtypes import FLOAT32, PER_TENSOR, UINT8, Granularity, PerBlock, TensorSpec
+from qtool.tables.qtypes import FLOAT16, FLOAT32, PER_TENSOR, UINT8, Granularity, PerBlock, TensorSpec
 
 
 def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
@@ -63,7 +63,7 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
 
 def _ports(view: View, scheme: Scheme) -> list[ir.Value]:
     """The inputs and outputs of a model that takes and gives integers."""
-    if scheme.io is FLOAT32:
+    if scheme.io in (FLOAT32, FLOAT16):
         return []
     graph = view.model.graph
     found = [v for v in (*graph.inputs, *graph.outputs) if v.dtype == ir.DataType.FLOAT]

@@ -16,6 +16,7 @@ from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, opset_of
 from qtool.plan.eligible import rule_of
 from qtool.plan.half_borders import worthless
+from qtool.plan.half_guards import torn_norms
 from qtool.plan.half_limits import unheld
 from qtool.plan.half_ports import Ports, is_float32, ports_of
 from qtool.plan.half_precise import worth_float32
@@ -34,6 +35,7 @@ class Halves:
         reasons: why each other node that touches float32 values does not.
         stored: weights of float32 nodes that are float16 in the file only.
         unheld: float32 values that float16 can't hold, and why.
+        guards: values whose float32 form the runtime must not fuse with what follows.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -41,6 +43,7 @@ class Halves:
     reasons: dict[str, str] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     unheld: dict[str, str] = field(default_factory=dict)
+    guards: frozenset[str] = frozenset()
 
 
 def place_half(
@@ -86,7 +89,8 @@ def place_half(
             reasons[name] = _WORTHLESS
             del ports[name]
     stored = frozenset(_stored(view, limits) if wanted is None else ())
-    return Halves(frozenset(ports), ports, reasons, stored, limits)
+    guards = torn_norms(view, ports, io_half)
+    return Halves(frozenset(ports), ports, reasons, stored, limits, guards)
 
 
 def observed(halves: Halves, view: View) -> list[str]:

@@ -59,6 +59,9 @@ def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> Non
         else:
             _write_value(writer, value)
     tidy_casts(model, writer.namer)
+    for value in values:
+        if value.name in halves.guards:
+            _guard(writer, value)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -134,6 +137,27 @@ def _cast(writer: _Writer, value: ir.Value, to: ir.DataType, readers: list[Use])
     insert_after_value(value, [cast], owner(value))
     _redirect(readers, made)
     return made
+
+
+def _guard(writer: _Writer, value: ir.Value) -> None:
+    """Put Max(x, -inf) behind the float32 form of a value, or behind the value where it has none."""
+    readers = [use.node for use in value.uses() if is_op(use.node, "Cast")]
+    if value.dtype == _HALF:
+        value = next((n.outputs[0] for n in readers if n.outputs[0].dtype == _FLOAT), value)
+    dtype = np.float16 if value.dtype == _HALF else np.float32
+    floor = add_initializer(
+        owner(value), writer.namer(f"{value.name}_guard_floor"), np.asarray(-np.inf, dtype)
+    )
+    guard = new_node(
+        "Max",
+        [value, floor],
+        name=writer.namer(f"{value.name}_guard"),
+        outputs=[writer.namer(f"{value.name}_guarded")],
+    )
+    guard.outputs[0].type, guard.outputs[0].shape = value.type, value.shape
+    uses = [(use.node, use.idx) for use in value.uses() if use.node is not guard]
+    insert_after_value(value, [guard], owner(value))
+    _redirect(uses, guard.outputs[0])
 
 
 def _redirect(readers: list[Use], value: ir.Value) -> None:

@@ -33,7 +33,8 @@ def write_ports(writer: Writer, plan: Plan) -> None:
     for value in list(graph.inputs):
         site = sites.get(value.name or "")
         if site is not None:
-            known[value.name or ""] = _input(writer, site, value, io)
+            name = site.value
+            known[name] = _input(writer, site, value, io)
     for site in sites.values():
         dequantized = writer.made["qdq", site.value][1]
         if dequantized.is_graph_output():

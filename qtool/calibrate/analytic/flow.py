@@ -81,9 +81,8 @@ def propagate(
 @np.errstate(all="ignore")
 def bounds(model: ir.Model) -> dict[str, tuple[float, float]]:
     """What values of the main graph can't exceed, whatever is fed: only those with two finite bounds."""
-    named = frozenset(v.name or "" for node in model.graph for v in node.outputs)
     found: dict[str, tuple[float, float]] = {}
-    for name, x in _flow(model, {}, {}, named).items():
+    for name, x in _flow(model, {}, {}, _made(model)).items():
         lo, hi = float(x.lo.min(initial=math.inf)), float(x.hi.max(initial=-math.inf))
         if math.isfinite(lo) and math.isfinite(hi):
             found[name] = lo, hi
@@ -101,10 +100,13 @@ def _statistics(original: ir.Model, input_ranges: Mapping[str, tuple[float, floa
     for step in PASSES[: PASSES.index(infer_shapes) + 1]:
         step(model)
     told = dict(normalized_inputs(model.graph))
-    named = frozenset(v.name or "" for node in model.graph for v in node.outputs)
-    return {
-        k: x for k, x in _flow(model, input_ranges, told, named).items() if x.basis == STATISTICS and x.known
-    }
+    spreads = _flow(model, input_ranges, told, _made(model))
+    return {name: x for name, x in spreads.items() if x.basis == STATISTICS and x.known}
+
+
+def _made(model: ir.Model) -> frozenset[str]:
+    """The names of all values that nodes of the main graph make."""
+    return frozenset(v.name for node in model.graph for v in node.outputs if v.name)
 
 
 def _flow(
@@ -114,10 +116,7 @@ def _flow(
     wanted: frozenset[str],
 ) -> Spreads:
     """The spreads of the wanted values. Others are dropped after their last reader."""
-    spreads: Spreads = {}
-    for value in model.graph.inputs:
-        name = value.name or ""
-        spreads[name] = _fed(value, input_ranges)
+    spreads = {v.name or "": _fed(v, input_ranges) for v in model.graph.inputs}
     readers = {id(v): len(v.uses()) for node in model.graph for v in node.inputs if v is not None}
     for node in model.graph:
         made = _outputs(node, spreads)
@@ -139,7 +138,8 @@ def _fed(value: ir.Value, input_ranges: Mapping[str, tuple[float, float]]) -> Sp
 
 def _told(x: Spread, told: Spread) -> Spread:
     """What statistics tell, within what the flow found the value can't exceed."""
-    lo, hi = np.maximum(told.lo, x.lo), np.minimum(told.hi, x.hi)
+    least, most = (x.lo, x.hi) if x.channels == told.channels else (x.lo.min(), x.hi.max())
+    lo, hi = np.maximum(told.lo, least), np.minimum(told.hi, most)
     return spread(told.values, lo, hi, told.basis, masked=x.masked)
 
 

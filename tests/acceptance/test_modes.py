@@ -1,0 +1,104 @@
+"""Every mode x target x form x type that the tables allow, on every sample model; the rest is refused.
+
+In process and without timing, so that speed decides nothing; the program itself runs in the other files.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.errors import UsageError
+from qtool.plan.scheme import ACTIVATION_TYPES, BLOCKS, WEIGHT_TYPES, Choices, settle
+from qtool.session import Session
+from qtool.tables.modes import MODES
+from qtool.tables.targets import TARGETS
+from qtool.validate.ports import in_floats
+from tests.cli.program import run
+from tests.rewrite.flow import Outputs, sqnr, write
+
+SAMPLES = Path(__file__).parents[2] / "sample_models"
+MODELS = ("cnn", "transformer", "lstm")
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "static": [
+        {},
+        {"symmetric": True},
+        {"per_tensor": True},
+        *({"io": io, "format": f} for io in ("uint8", "int8") for f in ("qdq", "qoperator")),
+        *({"weights": w.name, "acts": a.name} for w in WEIGHT_TYPES for a in ACTIVATION_TYPES),
+        *({"weights": w.name, "acts": a.name, "format": "qoperator"} for w in WEIGHT_TYPES for a in ACTIVATION_TYPES),
+    ],
+    "dynamic": [{}, {"include": ["op:Conv"]}],
+    "weight-only": [{}, {"bits": 4}, {"prefer": "speed"}, {"prefer": "speed", "bits": 4}]
+    + [{"bits": bits, "block": block} for bits in (8, 4) for block in BLOCKS],
+    "fp16": [{}, {"io": "float16"}],
+}  # fmt: skip
+# Types of 16 bits and float16 lose next to nothing; the rest only has to resemble.
+FLOORS = {"fp16": 50.0, "weight-only": 8.0, "dynamic": 20.0, "static": 15.0}
+CASES = [
+    pytest.param(mode, target, form, id=f"{mode}-{target}-{'-'.join(map(str, form.values()))}")
+    for mode in MODES
+    for target in TARGETS
+    for form in FORMS[mode]
+]
+
+
+@cache
+def samples(model: str, part: str) -> list[dict[str, np.ndarray]]:
+    return [dict(np.load(f)) for f in sorted((SAMPLES / model / part).glob("*.npz"))[:16]]
+
+
+def outputs(data: bytes, model: str, optimize: bool) -> list[Outputs]:
+    session = in_floats(Session(data, threads=1, optimize=optimize))
+    fed = [
+        {k: v.astype(session.input_dtypes[k]) for k, v in s.items()}  # type: ignore[arg-type]
+        for s in samples(model, "eval")
+    ]
+    return [dict(zip(session.outputs, session.run(s), strict=True)) for s in fed]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("mode", "target", "form"), CASES)
+def test_what_the_tables_allow_runs_and_resembles(
+    model: str, mode: str, target: str, form: dict[str, Any]
+) -> None:
+    if model != "cnn" and "include" in form:
+        pytest.skip("no convolution to include")
+    choices = {k: v for k, v in form.items() if k != "include"}
+    try:
+        settle(mode, target, Choices(**choices))
+    except UsageError as error:
+        assert any(word in error.message for word in ("--format qoperator", "--target"))
+        return
+    proto = onnx.load(SAMPLES / model / "model.onnx")
+    result = write(proto, samples(model, "calib"), target, mode=mode, **form)
+    onnx.checker.check_model(result.proto, full_check=True)
+    expected = outputs(proto.SerializeToString(), model, True)
+    for optimize in (False, True):
+        assert sqnr(expected, outputs(result.data, model, optimize)) >= FLOORS[mode], optimize
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("choice", [{"bits": 4}, {"format": "qoperator"}, {"prefer": "speed"}, {"acts": "int16"}], ids=str)  # fmt: skip
+def test_a_choice_of_another_mode_is_an_error_that_names_it(mode: str, choice: dict[str, Any]) -> None:
+    (name,) = choice
+    if name in MODES[mode].options:
+        settle(mode, "cpu", Choices(**choice))
+        return
+    with pytest.raises(UsageError, match=f"--{name}"):
+        settle(mode, "cpu", Choices(**choice))
+
+
+@pytest.mark.parametrize("form", [["--mode", "static", "--calib", "none", "--input-range", "0,1"], ["--mode", "fp16"], ["--mode", "static", "--io", "uint8", "--calib", str(SAMPLES / "cnn" / "calib")], ["--mode", "weight-only", "--set", "op:Gemm=fp32", "--set", "op:Conv=int4"]], ids=str)  # fmt: skip
+def test_the_program_does_it_and_replays_it_byte_for_byte(form: list[str], tmp_path: Path) -> None:
+    model, plan, data = SAMPLES / "cnn" / "model.onnx", tmp_path / "plan.json", SAMPLES / "cnn" / "eval"
+    done = run("quantize", model, "-o", tmp_path / "q.onnx", *form, "--data", data, "--save-plan", plan, "-q")
+    assert done.returncode == 0, done.stderr
+    again = run("quantize", model, "-o", tmp_path / "again.onnx", "--plan", plan, "--data", data, "-q")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()

@@ -22,7 +22,7 @@ from qtool.plan.half_ports import Ports, is_float32, ports_of
 from qtool.plan.half_precise import worth_float32
 from qtool.tables.float16 import QUANTIZERS, STORED_MIN_ELEMENTS
 
-_WORTHLESS = "it stands between float32 nodes: float16 would only add Casts"
+_WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
 
 
 @dataclass(frozen=True)

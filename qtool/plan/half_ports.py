@@ -13,6 +13,7 @@ from qtool.plan.eligible import CONTROL_FLOW, rule_of
 from qtool.tables.float16 import (
     CONTRIB,
     FLOAT32_INPUTS,
+    FLOAT32_OUTPUTS,
     HEAVY,
     NEVER,
     QUANTIZERS,
@@ -69,17 +70,28 @@ def ports_of(node: ir.Node, opset: int) -> Ports | str | None:
         return f"the type of '{unknown.name}' is not known"
     if any(v is not None and not isinstance(v.type, ir.TensorType) for v in (*node.inputs, *node.outputs)):
         return "it handles sequences or optionals, whose tensors stay float32"
-    if key in NEVER:
-        return NEVER[key]
+    if reason := _never(node):
+        return reason
     if node.op_type in QUANTIZERS:
         return "it quantizes, with float32 scales"
     if key in CONTRIB:
-        return _checked(node, reads, makes, set(makes) - set(CONTRIB[key]))
+        return _checked(node, reads, makes, set(makes) - set(FLOAT32_OUTPUTS.get(key, ())))
     return _by_schema(node, reads, makes, opset)
 
 
 def _is_unknown(value: ir.Value) -> bool:
     return bool(value.name) and value.type is None
+
+
+def _never(node: ir.Node) -> str:
+    key = op_key(node)
+    kinds = (f"{key}/{a.name}={_text(a)}" for a in node.attributes.values())
+    return next((NEVER[k] for k in (key, *kinds) if k in NEVER), "")
+
+
+def _text(attribute: ir.Attr) -> str:
+    value = attribute.value
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) -> Ports | str:
@@ -94,6 +106,7 @@ def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) ->
     told = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
     typed = node.op_type in TYPED_BY_ATTRIBUTE
     able = {j for j in makes if _HALF in outputs[j].types and (typed or outputs[j].type_str in told)}
+    able -= set(FLOAT32_OUTPUTS.get(op_key(node), ()))
     fixed = FLOAT32_INPUTS.get(node.op_type, ())
     return _checked(node, [i for i in reads if i not in fixed and _HALF in inputs[i].types], makes, able)
 

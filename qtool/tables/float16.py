@@ -66,18 +66,14 @@ SUMS = frozenset("Add Sum Sub".split())
 EXACT_ARGUMENT = frozenset("Sin Cos Tan Floor Ceil Round Mod Log".split())
 
 # The runtime's own fused ops that take float16 (onnxruntime docs/ContribOperators.md): all their float
-# inputs and outputs share one type, but for the outputs listed here.
-CONTRIB: dict[str, tuple[int, ...]] = {
-    **{
-        _MICROSOFT + op: ()
-        for op in (
-            "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding "
-            "FusedMatMul FusedGemm FusedConv Attention MultiHeadAttention"
-        ).split()
-    },
-    _MICROSOFT + "SkipLayerNormalization": (1, 2),
-    _MICROSOFT + "SkipSimplifiedLayerNormalization": (1, 2),
-}
+# inputs and outputs share one type.
+CONTRIB = frozenset(
+    _MICROSOFT + op
+    for op in (
+        "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding FusedMatMul FusedGemm FusedConv "
+        "Attention MultiHeadAttention SkipLayerNormalization SkipSimplifiedLayerNormalization"
+    ).split()
+)
 
 # Who quantizes: scales stay float32, and so do the nodes next to them, which the runtime fuses with them.
 QUANTIZERS = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
@@ -102,9 +98,26 @@ TYPE_BLIND = frozenset("Cast CastLike Shape Size EyeLike RandomNormalLike Random
 # Inputs that stay float32 though the op's schema lets them be float16: coordinates and indices.
 FLOAT32_INPUTS = {"Resize": (1, 2), "GridSample": (1,), "OneHot": (0, 1)}
 
-# Ops that can't be float16 whatever their schema says.
+# Outputs that float16 can't hold: statistics, and scores with masks of -FLT_MAX in them.
+FLOAT32_OUTPUTS = {
+    "Attention": (3,),
+    _MICROSOFT + "SkipLayerNormalization": (1, 2),
+    _MICROSOFT + "SkipSimplifiedLayerNormalization": (1, 2),
+}
+
+_PIXELS = "its boxes are in pixels, which float16 counts to 2048 only"
+_NO_KERNEL = "onnxruntime has no float16 for its reductions"
+
+# Ops that can't be float16 whatever their schema says, or can't with an attribute: `Op/attribute=value`.
 NEVER = {
     "BitCast": "it reads the bits of its input",
-    "RoiAlign": "its boxes are in pixels, which float16 counts to 2048 only",
-    "MaxRoiPool": "its boxes are in pixels, which float16 counts to 2048 only",
+    "RoiAlign": _PIXELS,
+    "MaxRoiPool": _PIXELS,
+    "MeanVarianceNormalization": "its definition holds float32 constants",
+    "BatchNormalization/training_mode=1": "it makes statistics, which float16 is too coarse for",
+    **{
+        f"{op}/reduction={kind}": _NO_KERNEL
+        for op in ("ScatterElements", "ScatterND")
+        for kind in ("add", "mul", "max", "min")
+    },
 }

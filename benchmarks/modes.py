@@ -50,7 +50,8 @@ def line(folder: Path, name: str, options: list[str], scorer: Path | None) -> st
         if done.returncode:
             return f"| {folder.name} | {name} | exit {done.returncode} | | |"
         found = score(scorer, folder, target) if scorer else compare(folder, target)
-    return f"| {folder.name} | {name} | {found['sqnr']:.1f} | {found['speedup']:.2f}x | {found['smaller']:.2f}x |"
+    cells = f"{found['sqnr']:.1f} | {found['speedup']:.2f}x | {found['smaller']:.2f}x"
+    return f"| {folder.name} | {name} | {cells} |"
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ CONTRIB = frozenset(
     _MICROSOFT + op
     for op in (
         "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding FusedMatMul FusedGemm FusedConv "
-        "Attention MultiHeadAttention SkipLayerNormalization SkipSimplifiedLayerNormalization"
+        "Attention MultiHeadAttention SkipLayerNormalization "
+        "SkipSimplifiedLayerNormalization"
     ).split()
 )
 

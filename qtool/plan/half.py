@@ -93,18 +93,20 @@ def place_half(
     return Halves(frozenset(ports), ports, reasons, stored, limits, guards)
 
 
-def observed(halves: Halves, view: View) -> list[str]:
-    """The values of the main graph that float16 nodes read or make, in graph order, constants left out.
+def observed(halves: Halves, view: View, *, io_half: bool = False) -> list[str]:
+    """The values of the main graph whose ranges decide, constants left out.
 
-    Those of nested graphs can't be observed.
+    They are what float16 nodes read or make; with io_half, the model's own inputs and outputs, too. Those
+    of nested graphs can't be observed.
     """
-    names: dict[str, None] = {}
+    main = view.model.graph
+    values: list[ir.Value | None] = [*main.inputs, *main.outputs] if io_half else []
     for node in view.nodes:
-        ports = halves.sites.get(node.name or "")
-        if ports is not None:
-            values = [*(node.inputs[i] for i in ports.reads), *(node.outputs[i] for i in ports.makes)]
-            names |= {v.name or "": None for v in values if v is not None and v.graph is view.model.graph}
-    return [n for n in names if not view.values[n].is_initializer()]
+        ports = halves.sites.get(node.name or "", Ports((), ()))
+        values += [node.inputs[i] for i in ports.reads]
+        values += [node.outputs[i] for i in ports.makes]
+    found = [v for v in values if is_float32(v) and v is not None and v.graph is main]
+    return list(dict.fromkeys(v.name or "" for v in found if not v.is_initializer()))
 
 
 def _too_much(node: ir.Node, ports: Ports, limits: Mapping[str, str]) -> str:

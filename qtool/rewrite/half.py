@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
+from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import is_op
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import is_blind, is_float32
@@ -58,6 +59,8 @@ def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> Non
             _write_constant(writer, value)
         else:
             _write_value(writer, value)
+    if not {"", "ai.onnx"} & model.opset_imports.keys():  # a model of other domains alone, and now of Casts
+        model.opset_imports[""] = QDQ_OPSET
     tidy_casts(model, writer.namer)
     for value in values:
         if value.name in halves.guards:

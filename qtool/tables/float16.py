@@ -45,6 +45,7 @@ PRECISE: dict[str, str] = {
     _MICROSOFT + "SkipSimplifiedLayerNormalization": _NORM,
     "Pow": "a square leaves float16 at 256",  # a magnitude spectrum: 63.0 -> 67.6
     "Mul/square": "a square leaves float16 at 256",
+    "ReduceProd": "a product soon leaves float16",
     "Exp": "e^x leaves float16 at x = 11",
     "CumSum": "a running sum adds up its rounding",
 }
@@ -69,7 +70,8 @@ EXACT_ARGUMENT = frozenset("Sin Cos Tan Floor Ceil Round Mod Log".split())
 # inputs and outputs share one type.
 CONTRIB = frozenset(
     _MICROSOFT + op
-    for op in (
+        "for op "
+        "in ("
         "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding FusedMatMul FusedGemm FusedConv "
         "Attention MultiHeadAttention SkipLayerNormalization "
         "SkipSimplifiedLayerNormalization"

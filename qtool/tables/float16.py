@@ -70,9 +70,9 @@ EXACT_ARGUMENT = frozenset("Sin Cos Tan Floor Ceil Round Mod Log".split())
 # inputs and outputs share one type.
 CONTRIB = frozenset(
     _MICROSOFT + op
-        "for op "
-        "in ("
-        "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding FusedMatMul FusedGemm FusedConv "
+    for op in (
+        "FastGelu Gelu QuickGelu BiasGelu BiasAdd BiasSoftmax RotaryEmbedding "
+        "FusedMatMul FusedGemm FusedConv "
         "Attention MultiHeadAttention SkipLayerNormalization "
         "SkipSimplifiedLayerNormalization"
     ).split()

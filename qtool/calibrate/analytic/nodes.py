@@ -61,13 +61,30 @@ def logarithms(values: F64) -> tuple[float, float]:
     average, which is finite even where x crosses 0.
     """
     a, b = values[:-1], values[1:]
-    weights = np.diff(CDF).reshape(-1, *(1,) * (values.ndim - 1))
-    there = (a != 0) | (b != 0)
+    weights = np.diff(CDF).reshape(-1, *(1,) * (values.ndim - 1)) * _lifted(values)
     level = np.abs(b - a) <= 1e-6 * np.maximum(np.abs(a), np.abs(b))
     sloped = (_x_ln_x(b) - _x_ln_x(a)) / (b - a) - 1.0
-    logs = np.where(there, np.where(level, np.log(np.abs(a)), sloped), 0.0)
-    share = float(np.where(there, weights, 0.0).sum())
+    logs = np.where(weights > 0, np.where(level, np.log(np.abs(a)), sloped), 0.0)
+    share = float(weights.sum())
     return (float((weights * logs).sum()) / share / math.log(2.0), share) if share else (0.0, 0.0)
+
+
+def _lifted(values: F64) -> F64:
+    """The share of each step between nodes in which x is not 0: [NODES - 1, *channels].
+
+    Where a curve leaves 0 (a Relu) it does so within a step, at the slope of the step behind.
+    """
+    steps = np.abs(np.diff(values, axis=0))
+    zero = values == 0
+    share = np.where(zero[:-1] & zero[1:], 0.0, 1.0)
+    rises = zero[:-2] & zero[1:-1] & ~zero[2:]
+    falls = ~zero[:-2] & zero[1:-1] & zero[2:]
+    following = np.concatenate([steps[1:], steps[-1:]])
+    share[1:] = np.where(rises, np.fmin(1.0, steps[1:] / following[1:]), share[1:])
+    share[:-1] = np.where(
+        falls, np.fmin(1.0, steps[:-1] / np.concatenate([steps[:1], steps[:-2]])), share[:-1]
+    )
+    return share
 
 
 def _x_ln_x(x: F64) -> F64:

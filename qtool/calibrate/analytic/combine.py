@@ -11,7 +11,7 @@ import numpy as np
 
 from qtool.calibrate.analytic.call import Call
 from qtool.calibrate.analytic.curves import Function, applied, near_zero
-from qtool.calibrate.analytic.nodes import F64, NODES, WEIGHTS
+from qtool.calibrate.analytic.nodes import F64, NODES, WEIGHTS, reaching
 from qtool.calibrate.analytic.spread import (
     Spread,
     any_of,
@@ -71,9 +71,8 @@ class Combination:
         (x, y), (mean_x, mean_y) = paired(a, b), (a.mean, b.mean)
         ends = [self.f(end, mean_y) for end in (x.min(0), x.max(0))]
         ends += [self.f(mean_x, end) for end in (y.min(0), y.max(0))]
-        values = made.values.copy()
-        values[0] = np.fmin.reduce([values[0], *ends])
-        values[-1] = np.fmax.reduce([values[-1], *ends])
+        least, most = np.fmin.reduce([made.values[0], *ends]), np.fmax.reduce([made.values[-1], *ends])
+        values = reaching(made.values, least, most)
         return spread(values, made.lo, made.hi, made.basis, made.source, masked=made.masked)
 
 

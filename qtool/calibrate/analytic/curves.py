@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qtool.calibrate.analytic.call import Call
-from qtool.calibrate.analytic.nodes import F64
+from qtool.calibrate.analytic.nodes import F64, reaching
 from qtool.calibrate.analytic.spread import BOUNDED, FLT_MAX, Spread, spread, uniform, unknown
 from qtool.tables.ops import OPS
 
 # Inverses this many times the usual one are no longer estimated.
 _RARE = 32.0
+_WAVE_POINTS = 256
 
 Function = Callable[[F64], F64]
 
@@ -41,7 +42,7 @@ def applied(
     f: Function, x: Spread, turns: tuple[float, ...] = (), bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> Spread:
     """f of a spread. It goes on moving with what drives x."""
-    values = None if x.values is None else f(x.values)
+    values = None if x.values is None else _through(f, x.values, turns)
     ends = [np.asarray(f(np.clip(end, -FLT_MAX, FLT_MAX))) for end in (x.lo, x.hi)]
     for turn in turns:
         inside = (x.lo < turn) & (turn < x.hi)
@@ -52,6 +53,16 @@ def applied(
         return uniform(lo, hi)
     made = spread(values, lo, hi, x.basis, x.source, masked=x.masked)
     return replace(made, source=None) if x.source is None and made.known else made
+
+
+def _through(f: Function, x: F64, turns: tuple[float, ...]) -> F64:
+    """f of curves; they reach where f turns, too, though that may lie between two nodes."""
+    made = f(x)
+    least, most = x.min(0), x.max(0)
+    for turn in turns:
+        there = np.where((least < turn) & (turn < most), f(np.asarray(turn)), made[0])
+        made = reaching(made, np.minimum(made.min(0), there), np.maximum(made.max(0), there))
+    return made
 
 
 def _of(f: Function, *turns: float, lo: float = -math.inf, hi: float = math.inf) -> Curve:
@@ -138,9 +149,7 @@ def saturating(op_type: str, make: Callable[[Call], Function]) -> Callable[[Call
         made = applied(make(call), call[0], (), (least, most))
         if made.values is None:
             return made
-        values, falls = made.values.copy(), made.values[0] > made.values[-1]
-        values[0], values[-1] = np.where(falls, most, least), np.where(falls, least, most)
-        return spread(values, made.lo, made.hi, BOUNDED, made.source)
+        return spread(reaching(made.values, least, most), made.lo, made.hi, BOUNDED, made.source)
 
     return rule
 
@@ -193,13 +202,15 @@ def _inverse(x: Spread, made: Spread) -> Spread:
 
 
 def wave(f: Function) -> Callable[[Call], Spread]:
-    """Sine or cosine: anywhere in -1..1."""
+    """Sine or cosine: anywhere in -1..1 unless x is known."""
 
     def rule(call: Call) -> Spread:
         x = call[0]
-        return (
-            spread(f(x.values), -1.0, 1.0, x.basis, x.source) if x.values is not None else uniform(-1.0, 1.0)
-        )
+        if x.values is None:
+            return uniform(-1.0, 1.0)
+        between = f(np.linspace(x.values.min(0), x.values.max(0), _WAVE_POINTS))
+        values = reaching(f(x.values), between.min(0), between.max(0))
+        return spread(values, -1.0, 1.0, x.basis, x.source)
 
     return rule
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.calibrate.analytic.call import Call
-from qtool.calibrate.analytic.nodes import F64
+from qtool.calibrate.analytic.nodes import F64, reaching
 from qtool.calibrate.analytic.reshape import moved
 from qtool.calibrate.analytic.spread import (
     MOST_CHANNELS,
@@ -189,11 +189,8 @@ def pad(call: Call) -> Spread:
     lo, hi = np.minimum(x.lo, fill), np.maximum(x.hi, fill)
     if x.values is None:
         return unknown(lo, hi)
-    values = x.values.copy()
-    least, most = values.min(0), values.max(0)
-    values[0] = np.where(values[0] <= least, np.minimum(least, fill), values[0])
-    values[-1] = np.where(values[-1] >= most, np.maximum(most, fill), values[-1])
-    return spread(values, lo, hi, x.basis, masked=x.masked)
+    least, most = np.minimum(x.values.min(0), fill), np.maximum(x.values.max(0), fill)
+    return spread(reaching(x.values, least, most), lo, hi, x.basis, masked=x.masked)
 
 
 def _unpadded(call: Call) -> Spread:

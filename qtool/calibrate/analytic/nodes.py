@@ -38,20 +38,27 @@ def mixture(values: F64, axes: tuple[int, ...]) -> F64:
     count = math.prod(moved.shape[1 : 1 + len(axes)])
     columns = moved.reshape(NODES * count, -1)
     shape = [1 if i in axes else n for i, n in enumerate(values.shape[1:])]
-    return quantiles(columns, np.repeat(WEIGHTS / count, count), CDF).reshape(NODES, *shape)
+    made = quantiles(columns, np.repeat(WEIGHTS / count, count), CDF)
+    made[0], made[-1] = columns.min(0), columns.max(0)
+    return made.reshape(NODES, *shape)
+
+
+def reaching(values: F64, least: F64 | float, most: F64 | float) -> F64:
+    """Curves whose ends go as far as some values, which are so rare that no moment shows it."""
+    made, falls = values.copy(), values[0] > values[-1]
+    made[0], made[-1] = np.where(falls, most, least), np.where(falls, least, most)
+    return made
 
 
 def quantiles(x: F64, weights: F64, levels: F64) -> F64:
-    """Quantiles of weighted samples, column by column; the first and last are the least and the greatest.
+    """Quantiles of weighted samples, column by column.
 
     x: [n, columns], weights: [n], their sum 1, levels: [NODES] -> [NODES, columns].
     """
     order = np.argsort(x, axis=0, kind="stable")
     ranked = np.take_along_axis(x, order, 0)
     passed = np.cumsum(weights[order], axis=0) - 0.5 * weights[order]
-    made = np.stack([np.interp(levels, passed[:, i], ranked[:, i]) for i in range(x.shape[1])], -1)
-    made[0], made[-1] = ranked[0], ranked[-1]
-    return made
+    return np.stack([np.interp(levels, passed[:, i], ranked[:, i]) for i in range(x.shape[1])], -1)
 
 
 def logarithms(values: F64) -> tuple[float, float]:

@@ -164,7 +164,7 @@ def log_softmax(call: Call) -> Spread:
     n = None if rank is None else (call.dims() or ())[call.whole("axis", -1)]
     top = x.values.max()
     total: F64 = top + np.log((n or _TYPICAL_LENGTH) * (WEIGHTS @ np.exp(x.values - top)))
-    return spread(x.values - total, hi=0.0)
+    return around(x.mean - total, x.variance, hi=0.0)
 
 
 def cumulative(call: Call) -> Spread:

@@ -39,7 +39,9 @@ class Network:
 
     def op(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
         names = [self.name(op_type) for _ in range(outputs)]
-        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=names[0] + "_node", **attributes))
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), names, name=names[0] + "_node", **attributes)
+        )
         return names[0]
 
 
@@ -126,7 +128,9 @@ def _split_concat(n: Network, x: str) -> str:
 def _resize(n: Network, x: str) -> str:
     image = n.op("Unsqueeze", x, n.const([0], np.int64))
     grown = n.op("Resize", image, "", n.const([1, 1, 2, 2]), mode="nearest")
-    return n.op("Squeeze", n.op("AveragePool", grown, kernel_shape=[2, 2], strides=[2, 2]), n.const([0], np.int64))
+    return n.op(
+        "Squeeze", n.op("AveragePool", grown, kernel_shape=[2, 2], strides=[2, 2]), n.const([0], np.int64)
+    )
 
 
 def _through_integers(n: Network, x: str) -> str:
@@ -168,7 +172,9 @@ def _branch(n: Network, x: str) -> str:
     then = [helper.make_node("MatMul", [x, weight], [name + "_t"], name=name + "_then_node")]
     other = [helper.make_node("Tanh", [x], [name + "_e"], name=name + "_else_node")]
     bodies = [
-        helper.make_graph(nodes, name + tag, [], [helper.make_tensor_value_info(out, TensorProto.FLOAT, SHAPE)])
+        helper.make_graph(
+            nodes, name + tag, [], [helper.make_tensor_value_info(out, TensorProto.FLOAT, SHAPE)]
+        )
         for nodes, tag, out in ((then, "then", name + "_t"), (other, "else", name + "_e"))
     ]
     return n.op("If", n.const(True, np.bool_), then_branch=bodies[0], else_branch=bodies[1])

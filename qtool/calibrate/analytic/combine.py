@@ -166,7 +166,7 @@ def where(call: Call) -> Spread:
     for kept, mask in ((a, b), (b, a)):
         if mask.source is None and mask.masked:
             lo, hi = np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi)
-            return spread(kept.values, lo, hi, kept.basis, masked=True)
+            return replace(spread(kept.values, lo, hi, kept.basis, masked=True), source=kept.source)
     return any_of([a, b])
 
 

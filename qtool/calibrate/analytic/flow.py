@@ -158,8 +158,8 @@ def _flow(
 
 def _fed(value: ir.Value, input_ranges: Mapping[str, tuple[float, float]]) -> Spread:
     """An input: anything within its declared range, or what its type can hold."""
-    declared = input_ranges.get(value.name or "")
-    return _of_type(value.dtype) if declared is None else uniform(*declared, DECLARED)
+    lo, hi = input_ranges.get(value.name or "", (math.nan, math.nan))
+    return uniform(lo, hi, DECLARED) if lo <= hi else _of_type(value.dtype)
 
 
 def _told(x: Spread, told: Spread) -> Spread:

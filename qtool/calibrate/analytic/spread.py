@@ -198,7 +198,8 @@ def constant_spread(array: NDArray[np.generic]) -> Spread:
     if array.size > MOST_CHANNELS:
         return table_spread(array if array.shape[-1] <= MOST_CHANNELS else array.reshape(-1, 1))
     x = np.asarray(array, np.float64)
-    lo, hi = (np.where(np.abs(x) < HUGE, x, end) for end in (-math.inf, math.inf))
+    lo = np.where(x > -HUGE, np.minimum(x, HUGE), -math.inf)  # NaN fails any comparison
+    hi = np.where(x < HUGE, np.maximum(x, -HUGE), math.inf)
     values = np.broadcast_to(np.where(np.abs(x) < HUGE, x, 0.0), (NODES, *x.shape))
     return Spread(lo, hi, values, CONSTANT, None, _is_mask(x))
 

@@ -80,14 +80,7 @@ def samples_of(job: Job) -> tuple[Samples | None, Samples | None, tuple[str, ...
             "add --calib DIR (a directory of .npz files), or --calib none for rough estimates",
         )
     if options.data is not None:
-        rough = ("ranges are rough estimates: samples (--calib DIR) would set better ones",)
-        return calib, open_source(options.data), rough if estimates(options) else ()
-    if calib is None and estimates(options):
-        return (
-            None,
-            None,
-            ("ranges are rough estimates, and not judged: there are no samples (add --data DIR)",),
-        )
+        return calib, open_source(options.data), ()
     if calib is None:
         return None, None, ("not judged: there are no samples (add --data DIR)",)
     rest, held_out, split = hold_out(calib)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from qtool.calibrate.analytic import propagate, roughness
 from qtool.calibrate.ranges import Ranges, digest
 from qtool.calibrate.runner import calibrate
 from qtool.data.samples import Source as Samples
@@ -21,7 +22,22 @@ from qtool.plan.resolve import resolve
 from qtool.plan.unfit import unfit_nodes
 
 
-def replayed(job: Job, plan: Plan) -> tuple[Plan, Ranges]:
+@dataclass(frozen=True)
+class Planned:
+    """A plan that can be written, and what it rests on.
+
+    Args:
+        plan: resolved.
+        ranges: of the values that were looked at.
+        rough: how far ranges that nobody observed may be off, to be told; '' where samples set them.
+    """
+
+    plan: Plan
+    ranges: Ranges = field(default_factory=dict)
+    rough: str = ""
+
+
+def replayed(job: Job, plan: Plan) -> Planned:
     """A saved plan, if it is for this very model.
 
     Raises:
@@ -33,41 +49,46 @@ def replayed(job: Job, plan: Plan) -> tuple[Plan, Ranges]:
         )
     if problem := misfit(plan, job.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
-    return plan, {}
+    return Planned(plan)
 
 
-def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress) -> tuple[Plan, Ranges]:
+def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress) -> Planned:
     """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
     ranges: Ranges = {}
+    basis: dict[str, str] = {}
     asked: set[str] = set()
     absent = "its range can't be derived without samples" if estimates(job.options) else ""
     while True:
         plan = draft(job.view, job.scheme, wish, job.source.sha256, ranges)
         todo = [v for v in plan.observed if v not in asked and job.view.in_main(job.view.values[v])]
         if todo and (calib is not None or estimates(job.options)):
-            ranges |= _ranges(job, todo, calib, progress)
+            found, rests = _ranges(job, todo, calib, progress)
+            ranges |= found
+            basis |= rests
             asked |= set(todo)
             continue
         unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode, absent)
         if not unfit:
-            return _signed(job, resolve(plan, ranges, job.view), ranges), ranges
+            return Planned(_signed(job, resolve(plan, ranges, job.view), ranges), ranges, roughness(basis))
         wish = replace(wish, keep_float={**unfit, **wish.keep_float})
 
 
-def _ranges(job: Job, values: list[str], calib: Samples | None, progress: Progress) -> Ranges:
-    """What samples show of the values, or without any, what the model itself says of them."""
+def _ranges(
+    job: Job, values: list[str], calib: Samples | None, progress: Progress
+) -> tuple[Ranges, dict[str, str]]:
+    """What samples show of the values, or without any, what the model itself says of them, and on what basis."""
     if calib is None:
-        from qtool.calibrate.analytic import propagate
-
         declared = input_ranges(job.prepared.model, job.options.input_range)
-        return propagate(job.source.model, job.prepared.model, values, declared).ranges
-    return calibrate(
+        estimate = propagate(job.source.model, job.prepared.model, values, declared)
+        return estimate.ranges, estimate.basis
+    observed = calibrate(
         job.prepared.model,
         values,
         calib,
         threads=job.options.threads,
         progress=lambda done, total: progress("calibrate", done, total),
     )
+    return observed, {}
 
 
 def input_ranges(model: ir.Model, texts: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from qtool.tables.qtypes import UINT4, QType
 
-# MatMulNBits: values a scale when nobody says; 8 bits lose little by long blocks, 4 bits much.
-_NBITS_BLOCK = 128
+# MatMulNBits: values a scale when nobody says. At 8 bits 32 run slower and 128 no faster (docs/targets.md).
+_NBITS_BLOCK = 64
 _LEAST_BLOCK = 16
 
 

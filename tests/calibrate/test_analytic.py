@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from qtool.calibrate.analytic import ROUGHNESS, Estimate, bounds, flow, propagate
+from qtool.calibrate.analytic import Estimate, bounds, flow, propagate, roughness
 from qtool.calibrate.analytic.rules import RULES
 from qtool.calibrate.ranges import observe
 from qtool.errors import QtoolError
@@ -234,7 +234,7 @@ CASES: dict[str, Case] = {
     "Pad": Case(IMAGE, {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1)}),
     "Resize": Case(
         IMAGE, {"roi": floats(), "s": floats(1, 1, 2, 2)}, order=("x", "roi", "s"), attributes={"mode": "linear"},
-        typical=1.5,
+        typical=1.7,
     ),
     "Upsample": Case(IMAGE, {"s": floats(1, 1, 2, 2)}, opset=9),
     "DepthToSpace": Case(IMAGE, attributes={"blocksize": 2}),
@@ -715,7 +715,7 @@ def test_an_op_without_a_rule_and_a_broken_one_make_unknowns() -> None:
             helper.make_graph(
                 [
                     helper.make_node("Mystery", ["x"], ["a"], "a", domain="some.where"),
-                    helper.make_node("Conv", ["x", "w"], ["b"], "b", group=3),
+                    helper.make_node("Conv", ["x", "w"], ["b"], "b"),
                     helper.make_node("Transpose", ["x"], ["c"], "c", perm=[0, 7]),
                     helper.make_node("Concat", ["x", ""], ["d"], "d"),
                     helper.make_node("Add", ["x", "e"], ["f"], "f"),
@@ -724,7 +724,7 @@ def test_an_op_without_a_rule_and_a_broken_one_make_unknowns() -> None:
                 [helper.make_tensor_value_info("x", FLOAT, (2, 3))],
                 [helper.make_tensor_value_info(n, FLOAT, None) for n in "abcdf"],
                 [
-                    numpy_helper.from_array(weights(4, 4, 3, 3), "w"),
+                    numpy_helper.from_array(np.float32(1), "w"),
                     numpy_helper.from_array(np.zeros((0, 3), np.float32), "e"),
                 ],
             )
@@ -752,9 +752,9 @@ def test_it_says_how_rough_it_is() -> None:
         ["y"],
         {"w": weights(8, 8)},
     )
-    said = estimated(proto, {"x": (-1, 1)}).roughness
-    assert [part.split(" (")[0] for part in said.split("; ")] == ["1 declared", "1 bounded", "1 estimated"]
-    assert all(ROUGHNESS[b] in said for b in ("declared", "bounded", "estimated"))
+    said = roughness(estimated(proto, {"x": (-1, 1)}).basis)
+    assert all(f"1 {b}" in said for b in ("declared", "bounded", "estimated"))
+    assert all(flow.ROUGHNESS[b] in said for b in ("declared", "bounded", "estimated"))
 
 
 # --- the law of bounds ---------------------------------------------------------------------------------------------
@@ -779,7 +779,12 @@ STEPS_OF_A_CHAIN += ("Transpose", "Reshape", "ReduceSum", "Softmax", "LeakyRelu"
 def chain(steps: Sequence[tuple[str, int]]) -> onnx.ModelProto:
     """[4, 4] -> [4, 4] throughout, so that any step may follow any other."""
     nodes: list[onnx.NodeProto] = []
-    constants: dict[str, np.ndarray] = {"shape": ints(4, 4), "axes": ints(0), "low": floats(-0.5).reshape(())}
+    constants: dict[str, np.ndarray] = {
+        "shape": ints(4, 4),
+        "rows": ints(0),
+        "columns": ints(1),
+        "low": floats(-0.5).reshape(()),
+    }
     constants |= {"divisor": np.float32(0.3), "high": np.float32(1.5)}
     names = ["x"]
     for i, (op, pick) in enumerate(steps):
@@ -798,7 +803,7 @@ def chain(steps: Sequence[tuple[str, int]]) -> onnx.ModelProto:
             case "Concat":
                 nodes += [
                     node(op, [x, other], [f"c{i}"], axis=0),
-                    node("ReduceMean", [f"c{i}"], [f"r{i}"], axes=[0]),
+                    node("ReduceMean", [f"c{i}", "rows"], [f"r{i}"]),
                 ]
                 nodes.append(node("Add", [f"r{i}", x], [y]))
             case "Transpose":
@@ -806,9 +811,9 @@ def chain(steps: Sequence[tuple[str, int]]) -> onnx.ModelProto:
             case "Reshape":
                 nodes += [node("Flatten", [x], [f"f{i}"], axis=0), node(op, [f"f{i}", "shape"], [y])]
             case "ReduceSum":
-                nodes += [node(op, [x, "axes"], [f"r{i}"]), node("Sub", [x, f"r{i}"], [y])]
+                nodes += [node(op, [x, "rows"], [f"r{i}"]), node("Sub", [x, f"r{i}"], [y])]
             case "ReduceMax":
-                nodes += [node(op, [x], [f"r{i}"], axes=[1]), node("Add", [x, f"r{i}"], [y])]
+                nodes += [node(op, [x, "columns"], [f"r{i}"]), node("Add", [x, f"r{i}"], [y])]
             case "Div":
                 nodes.append(node(op, [x, "divisor"], [y]))
             case _:
@@ -822,24 +827,12 @@ def chain(steps: Sequence[tuple[str, int]]) -> onnx.ModelProto:
 GRAPHS = st.lists(st.tuples(st.sampled_from(STEPS_OF_A_CHAIN), st.integers(0, 20)), min_size=1, max_size=7)
 
 
-def old_axes(steps: Sequence[tuple[str, int]]) -> onnx.ModelProto:
-    """The chain with reductions whose axes are attributes or inputs, as the opset wants."""
-    proto = chain(steps)
-    for n in proto.graph.node:
-        if n.op_type in ("ReduceMean", "ReduceMax") and n.attribute:
-            axes = list(n.attribute[0].ints)
-            del n.attribute[:]
-            n.input.append(f"{n.name}_axes")
-            proto.graph.initializer.append(numpy_helper.from_array(ints(*axes), f"{n.name}_axes"))
-    return proto
-
-
 @LAW
 @given(steps=GRAPHS, lo=st.floats(-3, 3), width=st.floats(0, 3), seed=st.integers(0, 99))
 def test_no_value_exceeds_its_bounds(
     steps: Sequence[tuple[str, int]], lo: float, width: float, seed: int
 ) -> None:
-    proto = old_axes(steps)
+    proto = chain(steps)
     fed = {"x": (lo, lo + width)}
     graph = ir.from_proto(proto)
     within = bounds(graph, fed)

@@ -14,6 +14,6 @@ constant 1.0, 1.0, 1.0, 1.0; bounded 1.0, 1.0, 1.0, 1.1; statistics 0.75, 1.2, 2
 4.2, 7.1. Twice as wide costs one bit, 6 dB at most; too narrow cuts values off.
 """
 
-from qtool.calibrate.analytic.flow import ROUGHNESS, Estimate, bounds, propagate
+from qtool.calibrate.analytic.flow import Estimate, bounds, propagate, roughness
 
-__all__ = ["ROUGHNESS", "Estimate", "bounds", "propagate"]
+__all__ = ["Estimate", "bounds", "propagate", "roughness"]

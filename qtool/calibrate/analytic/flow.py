@@ -70,11 +70,12 @@ class Estimate:
     ranges: Ranges
     basis: dict[str, str]
 
-    @property
-    def roughness(self) -> str:
-        """How many ranges rest on what, and how far off such ranges were where samples could tell."""
-        counts = {b: sum(found == b for found in self.basis.values()) for b in BASES}
-        return "; ".join(f"{n} {b} ({ROUGHNESS[b]})" for b, n in counts.items() if n)
+
+def roughness(basis: Mapping[str, str]) -> str:
+    """How many ranges rest on what, and how far off such ranges were where samples could tell; '' of none."""
+    counts = {b: sum(found == b for found in basis.values()) for b in BASES}
+    told = "; ".join(f"{n} {b}: {ROUGHNESS[b]}" for b, n in counts.items() if n)
+    return f"ranges are estimates ({told})" if told else ""
 
 
 @np.errstate(all="ignore")

@@ -3,6 +3,7 @@
     import qtool
     result = qtool.quantize("model.onnx", "int8.onnx", qtool.Options(calib="calib/"))
     report = qtool.compare("model.onnx", "int8.onnx", "held_out/", fail_if=["sqnr<20"])
+    print(qtool.inspect("int8.onnx").quantized_share)
 
 Names are imported when they are first used, so that `import qtool` costs nothing.
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from qtool.inspection.change import difference
+    from qtool.inspection.model import Difference, Inspection
     from qtool.inspection.read import inspect_model as inspect
     from qtool.options import Options, Result
     from qtool.pipeline import compare_models as compare
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 # public name -> (module, name there)
 _PUBLIC = {
+    "Difference": ("qtool.inspection.model", "Difference"),
+    "Inspection": ("qtool.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),
     "Plan": ("qtool.plan.model", "Plan"),
     "Report": ("qtool.report.model", "Report"),
@@ -57,7 +61,9 @@ _PUBLIC = {
 
 __all__ = [
     "DataError",
+    "Difference",
     "EnvironmentFailure",
+    "Inspection",
     "ModelError",
     "Options",
     "Plan",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from qtool.cli.command import Command
+from qtool.cli.streams import called
 from qtool.errors import EXIT_OK
 
 if TYPE_CHECKING:
     from qtool.inspection.model import Difference, Inspection
-
-# Where streams.py keeps the files that stand for stdin, in click's ctx.meta.
-_STREAMS = "qtool.cli.streams"
 
 
 @click.command(cls=Command)
@@ -66,8 +63,6 @@ def _print(found: Inspection | Difference, as_json: bool, verbose: bool) -> None
         from qtool.report.inspection import render_inspection
         from qtool.report.terminal import TableConsole
 
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a log in ASCII must not turn a name into a crash
         if isinstance(found, Inspection):
             render_inspection(found, TableConsole(), verbose)
         else:
@@ -79,12 +74,8 @@ def _named(found: Inspection | Difference) -> Inspection | Difference:
     """Say stdin where the path would be that of a file which nobody will find."""
     from qtool.inspection.model import Inspection
 
-    context = click.get_current_context(silent=True)
-    files: dict[Path, str] = context.meta.get(_STREAMS, {}) if context else {}
-    names = {str(path): name for path, name in files.items()}
-
     def told(one: Inspection) -> Inspection:
-        return replace(one, path=names.get(one.path, one.path))
+        return replace(one, path=called(one.path))
 
     if isinstance(found, Inspection):
         return told(found)

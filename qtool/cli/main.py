@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def cli() -> None:
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
+    qtool inspect model.onnx int8.onnx
 
     \b
     Options without flags: QTOOL_MODE=static in the environment, or mode = "static" in qtool.toml, or
@@ -52,6 +54,9 @@ cli.add_command(completion)
 def main() -> NoReturn:
     """Run the command line, and exit with the documented code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of any script on a terminal of ASCII
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_run())
 
 

@@ -17,8 +17,14 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
-    """The activation inputs of a node that are there, with their indices."""
-    indices = range(len(node.inputs)) if rule.data is None else rule.data
+    """The activation inputs of a node that are there, with their indices; a weight that is computed is one."""
+    if rule.data is None:
+        indices = tuple(range(len(node.inputs)))
+    elif rule.role is Role.WEIGHTED:
+        computed = [i for i in rule.weight if i < len(node.inputs) and constant(node.inputs[i]) is None]
+        indices = (*rule.data, *computed)
+    else:
+        indices = rule.data
     return [(i, v) for i in indices if i < len(node.inputs) and (v := node.inputs[i]) is not None]
 
 

@@ -7,20 +7,19 @@ float32 where that costs no Cast more. The result has a Cast on each border and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from qtool.calibrate.ranges import Ranges
-from qtool.graph.view import View, opset_of
+from qtool.graph.view import View, op_key, opset_of
 from qtool.plan.eligible import rule_of
 from qtool.plan.half_borders import worthless
-from qtool.plan.half_guards import torn_norms
 from qtool.plan.half_limits import unheld
 from qtool.plan.half_ports import Ports, is_float32, ports_of
-from qtool.plan.half_precise import worth_float32
-from qtool.tables.float16 import QUANTIZERS, STORED_MIN_ELEMENTS
+from qtool.plan.half_precise import exact_arguments, worth_float32
+from qtool.tables.float16 import FLOAT32_INPUTS, NEVER, QUANTIZERS, STORED_MIN_ELEMENTS
 
 _WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
 
@@ -30,67 +29,70 @@ class Halves:
     """What becomes float16, by name.
 
     Args:
-        nodes: those that compute in float16.
-        sites: for each of them, its inputs and outputs that are float16.
+        sites: the nodes that compute in float16, each with its inputs and outputs that are float16.
         reasons: why each other node that touches float32 values does not.
         stored: weights of float32 nodes that are float16 in the file only.
         unheld: float32 values that float16 can't hold, and why.
-        guards: values whose float32 form the runtime must not fuse with what follows.
     """
 
-    nodes: frozenset[str] = frozenset()
     sites: dict[str, Ports] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     unheld: dict[str, str] = field(default_factory=dict)
-    guards: frozenset[str] = frozenset()
 
 
 def place_half(
     view: View,
-    wanted: Collection[str] | None,
     keep: Mapping[str, str],
     ranges: Ranges | None,
     *,
+    forced: Collection[str] = (),
+    others: bool = True,
     io_half: bool = False,
 ) -> Halves:
     """Label every node that touches float32 values: in float16, or kept with its reason.
 
     Args:
         view: of a prepared model.
-        wanted: the nodes to convert, wherever they can be; None: all that can and are worth it.
         keep: node -> why it stays in float32.
         ranges: of values that calibration has seen (`observed` says which to look at).
-        io_half: the graph's own inputs and outputs become float16, too.
+        forced: nodes that are float16 wherever they can be, whatever that is worth.
+        others: whether any other node is to be float16, where it can be and is worth it.
+        io_half: the graph's own inputs and outputs become float16, but for those that it can't hold.
     """
     limits = unheld(view, ranges)
-    precise = {} if wanted is not None else worth_float32(view)
+    precise = worth_float32(view)
     opset = opset_of(view.model)
-    ports: dict[str, Ports] = {}
+    sites: dict[str, Ports] = {}
     reasons: dict[str, str] = {}
     for node in view.nodes:
         name, found = node.name or "", ports_of(node, opset)
         if found is None:
             continue
         reason = keep.get(name, "")
-        if not reason and wanted is not None and name not in wanted:
-            reason = "float16 was asked for elsewhere"
-        if not reason and isinstance(found, str):
-            reason = found
-        if not reason and isinstance(found, Ports):
-            reason = _too_much(node, found, limits) or _quantized(node)
+        if name not in forced:
+            reason = reason or ("" if others else "float16 was asked for elsewhere")
+        if isinstance(found, str):
+            reasons[name] = reason or found
+            continue
+        reason = reason or _too_much(node, found, limits) or _quantized(node)
+        if name not in forced:
             reason = reason or precise.get(name, "")
         if reason:
             reasons[name] = reason
-        elif isinstance(found, Ports):
-            ports[name] = found
-    if wanted is None:
-        for name in worthless(view, ports, io_half):
-            reasons[name] = _WORTHLESS
-            del ports[name]
-    stored = frozenset(_stored(view, limits) if wanted is None else ())
-    guards = torn_norms(view, ports, io_half)
-    return Halves(frozenset(ports), ports, reasons, stored, limits, guards)
+        else:
+            sites[name] = found
+    own = {v.name or "" for v in ports(view) if io_half and v.name not in limits}
+    for name in worthless(view, sites, own, forced):
+        reasons[name] = _WORTHLESS
+        del sites[name]
+    return Halves(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits)
+
+
+def ports(view: View) -> list[ir.Value]:
+    """The model's own float32 inputs and outputs."""
+    graph = view.model.graph
+    return [v for v in dict.fromkeys((*graph.inputs, *graph.outputs)) if is_float32(v)]
 
 
 def observed(halves: Halves, view: View, *, io_half: bool = False) -> list[str]:
@@ -99,14 +101,22 @@ def observed(halves: Halves, view: View, *, io_half: bool = False) -> list[str]:
     They are what float16 nodes read or make; with io_half, the model's own inputs and outputs, too. Those
     of nested graphs can't be observed.
     """
-    main = view.model.graph
-    values: list[ir.Value | None] = [*main.inputs, *main.outputs] if io_half else []
-    for node in view.nodes:
-        ports = halves.sites.get(node.name or "", Ports((), ()))
-        values += [node.inputs[i] for i in ports.reads]
-        values += [node.outputs[i] for i in ports.makes]
-    found = [v for v in values if is_float32(v) and v is not None and v.graph is main]
+    values = [*(ports(view) if io_half else ()), *_of_sites(halves, view)]
+    found = [v for v in values if is_float32(v) and v.graph is view.model.graph]
     return list(dict.fromkeys(v.name or "" for v in found if not v.is_initializer()))
+
+
+def unobserved(halves: Halves, view: View) -> bool:
+    """Whether float16 nodes read or make values that no calibration can look at."""
+    main = view.model.graph
+    return any(v.graph is not main and not v.is_initializer() for v in _of_sites(halves, view))
+
+
+def _of_sites(halves: Halves, view: View) -> Iterator[ir.Value]:
+    for name, site in halves.sites.items():
+        node = view.node_by_name[name]
+        yield from (v for i in site.reads if (v := node.inputs[i]) is not None)
+        yield from (node.outputs[i] for i in site.makes)
 
 
 def _too_much(node: ir.Node, ports: Ports, limits: Mapping[str, str]) -> str:
@@ -132,7 +142,11 @@ def _quantized(node: ir.Node) -> str:
 
 
 def _stored(view: View, limits: Mapping[str, str]) -> list[str]:
-    """Large weights that float32 nodes read; quantizers want theirs as they are."""
+    """Large weights that float32 nodes read, and would as well read with 11 bits.
+
+    Not those of quantizers, nor what an op must have exact: coordinates, indices and arguments.
+    """
+    exact = exact_arguments(view)
     found = []
     for name, value in view.values.items():
         if not (value.is_initializer() and is_float32(value)) or value.is_graph_input() or name in limits:
@@ -140,11 +154,14 @@ def _stored(view: View, limits: Mapping[str, str]) -> list[str]:
         tensor = value.const_value
         if tensor is None or tensor.size < STORED_MIN_ELEMENTS or value.is_graph_output():
             continue
-        if all(_may_store(use.node, tensor.size) for use in value.uses()):
+        if all(_may_store(use, tensor.size, exact) for use in value.uses()):
             found.append(name)
     return found
 
 
-def _may_store(reader: ir.Node, size: int) -> bool:
+def _may_store(use: ir.Usage, size: int, exact: Collection[str]) -> bool:
+    reader, key = use.node, op_key(use.node)
+    if reader.name in exact or key in QUANTIZERS or key in NEVER or use.idx in FLOAT32_INPUTS.get(key, ()):
+        return False
     rule = rule_of(reader)
-    return reader.op_type not in QUANTIZERS and (rule is None or size >= rule.storage_min_elements)
+    return rule is None or size >= rule.storage_min_elements

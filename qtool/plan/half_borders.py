@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -26,20 +26,26 @@ class _Border:
         return int(self.floats > 0 if self.made_half else self.halves > 0)
 
 
-def worthless(view: View, ports: Mapping[str, Ports], io_half: bool) -> list[str]:
-    """The nodes that would better be float32, starting with all of `ports` in float16.
+def worthless(
+    view: View, sites: Mapping[str, Ports], own: Collection[str], forced: Collection[str] = ()
+) -> list[str]:
+    """The nodes that would better be float32, starting with all of `sites` in float16.
 
     A node that is not HEAVY leaves float16 when that saves a Cast, or costs none and all its inputs are
     float32 already: so a Cast stands before the heavy op that wants it, not before what leads there.
+
+    Args:
+        own: the model's inputs and outputs that are float16.
+        forced: nodes that do not leave.
     """
-    half = dict(ports)
-    borders = _borders(view, half, io_half)
+    half = dict(sites)
+    borders = _borders(view, half, own)
     left: list[str] = []
     pending = deque(half)
     while pending:
         name = pending.popleft()
         node = view.node_by_name[name]
-        if name not in half or is_heavy(node) or not _leaves(node, half[name], borders):
+        if name not in half or name in forced or is_heavy(node) or not _leaves(node, half[name], borders):
             continue
         site = half.pop(name)
         left.append(name)
@@ -47,17 +53,16 @@ def worthless(view: View, ports: Mapping[str, Ports], io_half: bool) -> list[str
     return left
 
 
-def _borders(view: View, half: Mapping[str, Ports], io_half: bool) -> dict[str, _Border]:
+def _borders(view: View, half: Mapping[str, Ports], own: Collection[str]) -> dict[str, _Border]:
     """Constants have no border: they are stored in either type."""
     borders: dict[str, _Border] = {}
     for name, value in view.values.items():
         if not is_float32(value) or (value.is_initializer() and not value.is_graph_input()):
             continue
-        own = io_half and value.graph is view.model.graph
         maker = value.producer()
         border = borders[name] = _Border()
         if maker is None:
-            border.made_half = own
+            border.made_half = name in own
         elif maker.name in half:
             border.made_half = value.index() in half[maker.name or ""].makes
         for use in value.uses():
@@ -67,8 +72,8 @@ def _borders(view: View, half: Mapping[str, Ports], io_half: bool) -> dict[str, 
             elif not is_blind(use.node, use.idx):
                 border.floats += 1
         if value.is_graph_output():
-            border.halves += own
-            border.floats += not own
+            border.halves += name in own
+            border.floats += name not in own
     return borders
 
 

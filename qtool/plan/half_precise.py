@@ -20,7 +20,7 @@ def worth_float32(view: View) -> dict[str, str]:
     2. Who uses what a FOLLOWED one of them makes, up to and with the node where it meets other data.
     3. Who computes the argument of an op that needs it exact, or of a Cast to integers: shapes and indices.
     """
-    reasons = _exact_arguments(view)
+    reasons = {n: r for n, r in exact_arguments(view).items() if _makes_float32(view.node_by_name[n])}
     made: set[str] = set()
     for node in view.nodes:
         name, own = node.name or "", _precise(node)
@@ -46,15 +46,14 @@ def _precise(node: ir.Node) -> str:
     return SMALL_TABLE if table is not None and table.size < rule.storage_min_elements else ""
 
 
-def _exact_arguments(view: View) -> dict[str, str]:
+def exact_arguments(view: View) -> dict[str, str]:
     """The nodes that compute arguments which must be exact, and the ops that want them so."""
     reasons: dict[str, str] = {}
     for node in view.nodes:
         if not (is_op(node, *EXACT_ARGUMENT) or _makes_integers(node)):
             continue
         reason = f"it computes the argument of {op_key(node)} '{node.name}', which must be exact"
-        if any(is_float32(v) for v in node.outputs):
-            reasons[node.name or ""] = "its argument must be exact"
+        reasons[node.name or ""] = "its argument must be exact"
         pending = [v.producer() for v in node.inputs if is_float32(v) and v is not None]
         while pending:
             maker = pending.pop()

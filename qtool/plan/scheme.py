@@ -118,7 +118,8 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
     if weight is INT8:
         weight = target.weight
     activation = _type(choices.acts, ACTIVATION_TYPES, "acts") or target.activation
-    io = FLOAT32 if choices.io == "float" else _type(choices.io, (*mode.io, FLOAT32), "io") or FLOAT32
+    _one_of(choices.io, ("float", *(t.name for t in mode.io if t is not FLOAT32)), "io")
+    io = FLOAT32 if choices.io == "float" else QTYPES[choices.io]
     _one_of(choices.format, FORMATS, "format")
     _one_of(choices.prefer, PREFERENCES, "prefer")
     if problem := _unsuited(activation, weight, choices):
@@ -189,7 +190,7 @@ def _one_of(word: str, known: tuple[str, ...], option: str) -> None:
 def _type(name: str, allowed: tuple[QType, ...], option: str) -> QType | None:
     if not name:
         return None
-    _one_of(name, tuple(t.name for t in allowed if t is not FLOAT32), option)
+    _one_of(name, tuple(t.name for t in allowed), option)
     return QTYPES[name]
 
 

@@ -20,7 +20,7 @@ from qtool.graph.view import attribute_int, float_constant
 from qtool.numerics.quantize import quantize
 from qtool.plan.model import Site
 from qtool.rewrite.recurrent import fuse_lstm
-from qtool.rewrite.writer import Writer, float_array, home, params
+from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
 
@@ -55,7 +55,8 @@ def _product(writer: Writer, node: ir.Node) -> None:
         graph = home(node)
         w = writer.once(("dynamic", *key), graph, f"{weight.value}_quantized{suffix}", q)
         s = writer.once(("dynamic scale", *key), graph, f"{weight.value}_scale{suffix}", scale)
-        own_bias = bias if index == 0 and writer.target.onnxruntime else None
+        adds = bias is not None and index == 0 and writer.target.onnxruntime
+        own_bias = vector(writer, graph, bias) if adds else None
         shared = len(readers) > 1
         made = (_fused if writer.target.onnxruntime else _spelt_out)(
             writer, node, suffix, (part, w, s), own_bias, shared

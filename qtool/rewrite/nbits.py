@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qtool.graph.edit import new_node, replace_node
 from qtool.graph.view import attribute_int
 from qtool.numerics.quantize import quantize
-from qtool.rewrite.writer import Writer, float_array, home, params
+from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
 # Level 4 computes in int8. Left out it would be 0, and run at a twentieth of the speed of float.
@@ -52,7 +52,7 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
         zero_points = pack(zeros[:, None, :], bits).reshape(columns, -1)
         inputs.append(writer.once(("nbits zero", *key), graph, f"{site.value}_zero_points", zero_points))
     if bias is not None:
-        inputs += [None] * (_BIAS_INPUT - len(inputs)) + [bias]
+        inputs += [None] * (_BIAS_INPUT - len(inputs)) + [vector(writer, graph, bias)]
     numbers = {
         "K": total,
         "N": columns,

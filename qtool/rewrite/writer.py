@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, add_initializer, owner
-from qtool.graph.view import View, float_constant
+from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams, unfold
 from qtool.numerics.quantize import quantize
 from qtool.plan.model import Site, Use
@@ -110,6 +110,13 @@ def home(node: ir.Node) -> ir.Graph:
     if not isinstance(node.graph, ir.Graph):
         raise KeyError(f"'{node.name}' is in no graph")
     return node.graph
+
+
+def vector(writer: Writer, graph: ir.Graph, bias: ir.Value) -> ir.Value:
+    """A constant bias [N] or [1, .., N] as the [N] that onnxruntime's own operators are documented to take."""
+    if rank(bias) == 1:
+        return bias
+    return writer.once(("vector", bias.name), graph, f"{bias.name}_vector", float_array(bias).reshape(-1))
 
 
 def float_array(value: ir.Value) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
-from qtool.graph.prepare.pools import globalize_pools
+from qtool.graph.prepare.pools import normalize_pools
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.unused import drop_unused
@@ -50,7 +50,7 @@ PASSES: tuple[Pass, ...] = (
     fold_batchnorm,
     fold_affine,
     normalize_gemm,
-    globalize_pools,
+    normalize_pools,
     drop_unused,
 )
 

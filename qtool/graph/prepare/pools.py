@@ -1,4 +1,4 @@
-"""An AveragePool or MaxPool whose window is the whole map is a global one."""
+"""Pools as the runtimes' quantized kernels want them: global where they are, dilated only where they are."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ _GLOBAL = {"AveragePool": "GlobalAveragePool", "MaxPool": "GlobalMaxPool"}
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
-def globalize_pools(model: ir.Model) -> str:
+def normalize_pools(model: ir.Model) -> str:
     """Name pools over the whole map what they are: runtimes have far better kernels for those.
 
-    Only where the spatial shape is known and nothing is padded, dilated or strided within it.
+    Only where the spatial shape is known and nothing is padded, dilated or strided within it. Dilations
+    of 1 are left out: onnxruntime's (1.31) QLinearAveragePool knows none, and the session fails.
     """
     count = 0
     for node in model.graph.all_nodes():
-        if not is_op(node, *_GLOBAL) or not _is_global(node):
+        if not is_op(node, *_GLOBAL):
+            continue
+        if not _dilated(node):
+            node.attributes.pop("dilations", None)
+        if not _is_global(node):
             continue
         node.op_type = _GLOBAL[node.op_type]
         node.attributes.clear()
@@ -36,12 +41,17 @@ def _is_global(node: ir.Node) -> bool:
     spatial = list(source.shape)[2:]
     if not all(isinstance(d, int) for d in spatial) or spatial != list(kernel.as_ints()):
         return False
-    pads, dilations = node.attributes.get("pads"), node.attributes.get("dilations")
+    pads = node.attributes.get("pads")
     auto = node.attributes.get("auto_pad")
     return (
         (pads is None or not any(pads.as_ints()))
-        and (dilations is None or all(d == 1 for d in dilations.as_ints()))
+        and not _dilated(node)
         and (auto is None or auto.as_string() in ("NOTSET", "VALID"))
         and not attribute_int(node, "ceil_mode", 0)
         and len([v for v in node.outputs if v.name]) == 1
     )
+
+
+def _dilated(node: ir.Node) -> bool:
+    dilations = node.attributes.get("dilations")
+    return dilations is not None and any(d != 1 for d in dilations.as_ints())

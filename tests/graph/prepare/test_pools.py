@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from qtool.graph.prepare.pools import globalize_pools
+from qtool.graph.prepare.pools import normalize_pools
 from qtool.graph.prepare.shapes import infer_shapes
 from tests.graph.prepare.alike import applied, assert_alike, assert_untouched, foreign, ops
 from tests.graphs import model, node, rng
@@ -30,7 +30,7 @@ POOLS = ["AveragePool", "MaxPool"]
 @pytest.mark.parametrize("op", POOLS)
 def test_a_window_over_the_whole_map_is_global(op: str, shape: tuple[int, ...], attributes: dict) -> None:
     proto = model([node(op, ["x"], ["y"], **attributes)], {"x": shape}, ["y"])
-    made, note = applied(proto, infer_shapes, globalize_pools)
+    made, note = applied(proto, infer_shapes, normalize_pools)
     assert ops(made) == [f"Global{op}"]
     assert "1 pool" in note
     assert_alike(proto, made)
@@ -38,7 +38,7 @@ def test_a_window_over_the_whole_map_is_global(op: str, shape: tuple[int, ...], 
 
 def test_an_open_batch_does_not_hide_it() -> None:
     proto = model([node("AveragePool", ["x"], ["y"], kernel_shape=[4, 4])], {"x": ("n", 3, 4, 4)}, ["y"])
-    made, _ = applied(proto, infer_shapes, globalize_pools)
+    made, _ = applied(proto, infer_shapes, normalize_pools)
     assert ops(made) == ["GlobalAveragePool"]
     assert_alike(proto, made)
 
@@ -50,7 +50,7 @@ def test_counting_pads_makes_no_difference_without_pads(include: int) -> None:
         {"x": (1, 3, 4, 4)},
         ["y"],
     )
-    made, _ = applied(proto, infer_shapes, globalize_pools)
+    made, _ = applied(proto, infer_shapes, normalize_pools)
     assert ops(made) == ["GlobalAveragePool"]
     assert_alike(proto, made)
 
@@ -73,14 +73,14 @@ def test_a_window_over_less_or_more_than_the_map_stays(
     op: str, shape: tuple[int | str, ...], attributes: dict
 ) -> None:
     proto = model([node(op, ["x"], ["y"], **attributes)], {"x": shape}, ["y"])
-    assert_untouched(proto, infer_shapes, globalize_pools)
+    assert_untouched(proto, infer_shapes, normalize_pools)
 
 
 def test_a_dilated_window_stays() -> None:
     proto = model(
         [node("MaxPool", ["x"], ["y"], kernel_shape=[4, 4], dilations=[2, 2])], {"x": (1, 3, 8, 8)}, ["y"]
     )
-    assert_untouched(proto, infer_shapes, globalize_pools)
+    assert_untouched(proto, infer_shapes, normalize_pools)
 
 
 def test_a_max_pool_that_gives_its_indices_stays() -> None:
@@ -94,7 +94,7 @@ def test_a_max_pool_that_gives_its_indices_stays() -> None:
         ],
     )
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    assert_untouched(proto, infer_shapes, globalize_pools)
+    assert_untouched(proto, infer_shapes, normalize_pools)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -107,16 +107,28 @@ def test_an_integer_max_pool_still_runs(dtype: str) -> None:
         input_type=kind,
         output_type=kind,
     )
-    made, _ = applied(proto, infer_shapes, globalize_pools)
+    made, _ = applied(proto, infer_shapes, normalize_pools)
     assert_alike(proto, made, [{"x": rng(1).integers(0, 100, (1, 3, 4, 4)).astype(dtype)}])
 
 
 def test_other_pools_stay() -> None:
     proto = model([node("LpPool", ["x"], ["y"], kernel_shape=[4, 4])], {"x": (1, 3, 4, 4)}, ["y"])
-    assert_untouched(proto, infer_shapes, globalize_pools)
+    assert_untouched(proto, infer_shapes, normalize_pools)
 
 
 @pytest.mark.parametrize("op", POOLS)
 def test_a_pool_of_another_domain_stays(op: str) -> None:
     proto = model([node(op, ["x"], ["y"], kernel_shape=[4, 4])], {"x": (1, 3, 4, 4)}, ["y"])
-    assert_untouched(foreign(proto, op), infer_shapes, globalize_pools)
+    assert_untouched(foreign(proto, op), infer_shapes, normalize_pools)
+
+
+def test_dilations_of_one_are_left_out() -> None:
+    """QLinearAveragePool, which onnxruntime puts between a DQ and a Q, knows none."""
+    proto = model(
+        [node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[1, 1])],
+        {"x": (1, 3, 8, 8)},
+        ["y"],
+        opset=19,
+    )
+    made, _ = applied(proto, infer_shapes, normalize_pools)
+    assert list(made.graph.node(0).attributes) == ["kernel_shape"]

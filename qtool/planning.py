@@ -76,7 +76,7 @@ def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress)
 def _ranges(
     job: Job, values: list[str], calib: Samples | None, progress: Progress
 ) -> tuple[Ranges, dict[str, str]]:
-    """What samples show of the values, or without any, what the model itself says of them, and on what basis."""
+    """What samples show of the values; without any, what the model itself says, and on what basis."""
     if calib is None:
         declared = input_ranges(job.prepared.model, job.options.input_range)
         estimate = propagate(job.source.model, job.prepared.model, values, declared)

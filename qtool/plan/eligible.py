@@ -17,7 +17,7 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
-    """The activation inputs of a node that are there, with their indices; a weight that is computed is one."""
+    """The activation inputs of a node that are there, by index; a computed weight is one."""
     if rule.data is None:
         indices = tuple(range(len(node.inputs)))
     elif rule.role is Role.WEIGHTED:

@@ -18,6 +18,7 @@ from qtool.options import ModelLike, Options
 from qtool.plan.model import Wishes
 from qtool.plan.scheme import WIDE_OPSET, Scheme, settle
 from qtool.plan.wishes import Asked, wishes
+from qtool.steps import step
 
 # --calib none: no samples, rough ranges.
 NO_SAMPLES = "none"
@@ -50,7 +51,8 @@ def open_job(model: ModelLike, options: Options) -> Job:
         )
     scheme = settle(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)
-    prepared = prepare(source.model, onnxruntime=scheme.target.onnxruntime, opset=scheme.opset)
+    with step(source.name, "it is prepared", ModelError):
+        prepared = prepare(source.model, onnxruntime=scheme.target.onnxruntime, opset=scheme.opset)
     view = View(prepared.model)
     if scheme.opset > (found := opset_of(prepared.model)) and scheme.opset >= WIDE_OPSET:
         raise ModelError(

@@ -25,6 +25,7 @@ from qtool.job import Job, load_model, open_job, samples_of
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
+from qtool.plan.half_notes import half_notes
 from qtool.plan.model import Plan, Wishes
 from qtool.plan.scheme import Scheme
 from qtool.planning import make_plan, replayed
@@ -71,7 +72,8 @@ def quantize(
             timed = _race_staged(job, staging, held_out)
         verdict = None if held_out is None else _compare_staged(job, staging, held_out, labels, progress)
         report = _written(_report(job, planned.plan), staging, verdict, timed, gates)
-        report = replace(report, warnings=(*notes, *_warnings(report, job.scheme, planned.rough)))
+        warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
+        report = replace(report, warnings=warnings)
         result = Result(report, planned.plan, planned.ranges)
         if result.ok:
             staging.commit()
@@ -164,7 +166,10 @@ def _race_staged(job: Job, staging: Staging, samples: Samples | None) -> Race | 
 
 def _race(models: Mapping[str, Path | bytes], samples: Samples, threads: int) -> Race:
     """Time models on the first few samples; with one thread, unless another number was asked for."""
-    opened = {name: in_floats(Session(m, threads=threads or 1, name=name)) for name, m in models.items()}
+    opened = {
+        name: in_floats(Session(m, threads=threads or 1, name=f"the {name} model"))
+        for name, m in models.items()
+    }
     chosen = list(islice(samples.read(), _TIMED_SAMPLES))
     fed = {
         name: [feed(m, fit(s, m.inputs, m.input_dtypes, samples.name)) for s in chosen]
@@ -231,6 +236,7 @@ def _report(job: Job, plan: Plan) -> Report:
         prepared=job.prepared.notes,
         coverage=coverage(job.view, plan),
         skips=plan.skips,
+        warnings=tuple(half_notes(plan, job.view)),
         plan_sha256=serial.digest(plan),
         weights_only=job.scheme.mode.form is None,
     )

@@ -15,11 +15,12 @@ from qtool.data.samples import Source as Samples
 from qtool.errors import UsageError, did_you_mean
 from qtool.job import Job, estimates
 from qtool.options import Progress
+from qtool.plan.activations import integer_ports
 from qtool.plan.draft import draft
 from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan, Wishes
 from qtool.plan.resolve import resolve
-from qtool.plan.unfit import unfit_nodes
+from qtool.plan.unfit import unfit_nodes, unfit_ports
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,13 @@ def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress)
             asked |= set(todo)
             continue
         unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode, absent)
-        if not unfit:
+        ports = unfit_ports(plan, ranges, integer_ports(job.view, job.scheme))
+        # A port that was asked for stays one though every node around it went back to float.
+        if unfit.keys() <= wish.keep_float.keys() and not ports:
             return Planned(_signed(job, resolve(plan, ranges, job.view), ranges), ranges, roughness(basis))
-        wish = replace(wish, keep_float={**unfit, **wish.keep_float})
+        wish = replace(
+            wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports
+        )
 
 
 def _ranges(

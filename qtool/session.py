@@ -8,6 +8,7 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from qtool.errors import ModelError, RuntimeFailure, printable
+from qtool.steps import step
 
 Array = NDArray[np.generic]
 Sample = Mapping[str, Any]
@@ -52,6 +54,11 @@ class Model(Protocol):
     def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]: ...
 
 
+def running(model: Model) -> AbstractContextManager[None]:
+    """The step of running a model, for loops around it: noting it every time would show in short runs."""
+    return step(model.name, "onnxruntime runs it", RuntimeFailure)
+
+
 class Session:
     """A model that can be run.
 
@@ -76,7 +83,8 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         source = str(model) if isinstance(model, Path) else model
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            with step(self.name, "onnxruntime opens it", ModelError):
+                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen unrelated types here
             raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
         self.inputs = {i.name: i for i in self._session.get_inputs()}

@@ -12,7 +12,7 @@ from qtool.data.fit import fit
 from qtool.data.samples import Source
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
-from qtool.session import Session
+from qtool.session import Session, running
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +43,8 @@ def calibrate(
         session = Session(loadable, threads=threads, name="calibration model")
         for done, sample in enumerate(source.read(), start=1):
             inputs = fit(sample, session.inputs, session.input_dtypes, source.name)
-            arrays = dict(zip(fetched, session.run(inputs, fetched) if fetched else [], strict=True))
+            with running(session):
+                arrays = dict(zip(fetched, session.run(inputs, fetched) if fetched else [], strict=True))
             arrays |= {v: inputs[v] for v in values if v in fed}
             for value, array in arrays.items():
                 seen = observe(array)

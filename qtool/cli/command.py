@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from qtool.cli.config import Settings, settings
+from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
+from qtool.cli.quantities import BYTES
 from qtool.cli.showconfig import show
 from qtool.cli.streams import refuse_dash_files, streams
-from qtool.errors import EXIT_OK
+from qtool.errors import EXIT_OK, UsageError
 
 # In click's ctx.meta.
 _SETTINGS = "qtool.cli.settings"
 _SHOW = "qtool.cli.show"
+_LIMITS = "qtool.cli.limits"
+
+# As the context's obj: do the work in a process of its own.
+GUARDED = object()
 
 
 class Command(click.Command):
@@ -47,6 +54,23 @@ class Command(click.Command):
                 callback=_ask_to_show,
                 help="Print every option, its value and who set it, and do nothing.",
             ),
+            click.Option(
+                ["--time-limit"],
+                type=click.FloatRange(min=0),
+                metavar="SECONDS",
+                expose_value=False,
+                callback=_limit,
+                show_default=f"{SECONDS}, and {SECONDS_A_GB} more per GB of model",
+                help="What one step, such as a check or an inference, may take; 0: any time.",
+            ),
+            click.Option(
+                ["--memory-limit"],
+                type=BYTES,
+                expose_value=False,
+                callback=_limit,
+                show_default="nine tenths of what the machine has",
+                help="What the work may allocate, such as 4GB; 0: anything.",
+            ),
         ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -65,8 +89,13 @@ class Command(click.Command):
         if ctx.meta.get(_SHOW):
             show(ctx, ctx.meta[_SETTINGS])
             return EXIT_OK
+        if ctx.find_root().obj is not GUARDED:
+            return self._work(ctx)
+        return guarded(partial(self._work, ctx), Limits(**ctx.meta.get(_LIMITS, {})))
+
+    def _work(self, ctx: click.Context) -> int:
         with streams(ctx) as send:
-            code = super().invoke(ctx)
+            code: int = super().invoke(ctx)
             if code == EXIT_OK:
                 send()
             return code
@@ -95,3 +124,13 @@ def _configure(ctx: click.Context, param: click.Parameter, given: Path | None) -
 def _ask_to_show(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
     if asked:
         ctx.meta[_SHOW] = True
+
+
+def _limit(ctx: click.Context, param: click.Parameter, given: float | None) -> None:
+    """Keep a limit for the guard."""
+    if given is None or ctx.resilient_parsing:
+        return
+    if not HERE:
+        raise UsageError(f"{param.opts[0]}: this system can't hold a process to limits")
+    field = {"time_limit": "seconds", "memory_limit": "memory"}[str(param.name)]
+    ctx.meta.setdefault(_LIMITS, {})[field] = given

@@ -14,8 +14,10 @@ from typing import NoReturn
 import click
 
 from qtool import __version__
+from qtool.cli.command import GUARDED
 from qtool.cli.compare import compare
 from qtool.cli.completion import completion
+from qtool.cli.guard import OUTSIDE
 from qtool.cli.inspect import inspect
 from qtool.cli.quantize import quantize
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
@@ -62,7 +64,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        code = cli.main(standalone_mode=False, prog_name="qtool")
+        code = cli.main(standalone_mode=False, prog_name="qtool", obj=GUARDED)
         return code if isinstance(code, int) else EXIT_OK
     except QtoolError as error:
         return _fail(error.message, error.hint, error.exit_code)
@@ -97,7 +99,9 @@ def _fail(message: str, hint: str, code: int) -> int:
 
 def _bug(error: Exception) -> int:
     """Our own fault: one line here, the trace in a file for the report."""
-    with tempfile.NamedTemporaryFile("w", prefix="qtool-bug-", suffix=".txt", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="qtool-bug-", suffix=".txt", dir=OUTSIDE, delete=False
+    ) as file:
         file.write("".join(traceback.format_exception(error)))
     return _fail(
         f"a bug in qtool: {type(error).__name__}: {error}", f"please report it, with {file.name}", EXIT_BUG
@@ -105,7 +109,9 @@ def _bug(error: Exception) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM takes the same way out as Ctrl-C: every `finally` runs, nothing is left behind."""
+    """SIGTERM takes the same way out as Ctrl-C: every `finally` runs, undisturbed; nothing is left behind."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

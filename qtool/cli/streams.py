@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
+from qtool.steps import beat, step
 
 if TYPE_CHECKING:
     from qtool.report.model import Report
@@ -55,7 +56,8 @@ def streams(ctx: click.Context) -> Iterator[Callable[[], None]]:
             written.append((output, number))
         for param in inputs:
             source, model = _stdin(), _folder(stack) / "stdin.onnx"
-            _spool(source, model)
+            with step("stdin", "waiting for the model", ModelError):
+                _spool(source, model)
             _put(ctx, param, model, names, "stdin")
         try:
             yield partial(_send, written)
@@ -150,6 +152,7 @@ def _spool(source: BinaryIO, path: Path) -> None:
     try:
         with path.open("wb") as stream:
             while block := _read(source):
+                beat()
                 size += len(block)
                 if size > LARGEST_BYTES:
                     raise ModelError(

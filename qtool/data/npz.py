@@ -10,6 +10,7 @@ import numpy as np
 
 from qtool.data.samples import Arrays, Sample
 from qtool.errors import DataError, did_you_mean, printable
+from qtool.steps import step
 
 
 class NpzDirectory:
@@ -49,7 +50,9 @@ class NpzDirectory:
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         for index, file in enumerate(self.files):
             if positions is None or index in positions:
-                yield Sample(file.name, self._load(file))
+                with step(str(file), "it is read", DataError):
+                    sample = Sample(file.name, self._load(file))
+                yield sample
 
     @staticmethod
     def _load(file: Path) -> Arrays:

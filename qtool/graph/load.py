@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from qtool.errors import ModelError, printable
+from qtool.steps import step, weighs
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ def load(path: Path) -> Source:
             (sparse initializers, training info, map types).
     """
     size = _regular_file(path)
+    weighs(size)
+    with step(str(path), "it is read and checked", ModelError):
+        return _load(path, size)
+
+
+def _load(path: Path, size: int) -> Source:
     try:
         # By its content, whatever the file is called.
         proto = onnx.load(str(path), format="protobuf", load_external_data=False)
@@ -64,13 +71,15 @@ def load(path: Path) -> Source:
             "a truncated download, or a git-lfs pointer?",
         ) from error
     files = [path, *_external_files(proto, path)]
+    total = sum(f.stat().st_size for f in files)
+    weighs(total)
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:  # ValidationError, or RuntimeError from the C++ side
         raise ModelError(f"{path}: invalid: {printable(str(error))}") from error
     model = from_proto(proto, str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
-    return Source(model, path, _digest(files), sum(f.stat().st_size for f in files), files=tuple(files))
+    return Source(model, path, _digest(files), total, files=tuple(files))
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:

@@ -14,10 +14,13 @@ import onnx
 import onnx_ir as ir
 
 from qtool.errors import EnvironmentFailure, ModelError, UsageError, printable
+from qtool.graph.abandoned import alone_in, is_abandoned, make_temporary, sweep
+from qtool.steps import step, writes_in
 
 # protobuf can't serialize 2 GiB; weights go to a side file well before that.
 SIDE_FILE_BYTES = 1 << 30
 _SIDE_TENSOR_BYTES = 1024
+_SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: what any element type needs, and a cache line
 
 
 def tensor_bytes(model: ir.Model) -> int:
@@ -28,6 +31,17 @@ def tensor_bytes(model: ir.Model) -> int:
         for v in g.initializers.values()
         if v.const_value is not None
     )
+
+
+def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """The tensors that are worth their place in a side file, and those that lie in another."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.dtype == ir.DataType.STRING:
+                continue
+            if tensor.nbytes >= _SIDE_TENSOR_BYTES or isinstance(tensor, ir.ExternalTensor):
+                yield value, tensor
 
 
 def to_bytes(model: ir.Model) -> bytes:
@@ -55,9 +69,9 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        handle, name = tempfile.mkstemp(prefix=".qtool-", suffix=".tmp", dir=target.parent)
-        os.close(handle)
-        self.path = Path(name)
+        sweep(target.parent)
+        self._handles: dict[Path, int] = {}
+        self.path = self._temporary()
         self._side: Path | None = None
         self._own_side = True
         self._committed = False
@@ -70,7 +84,8 @@ class Staging:
         """
         self.write_unchecked(model)
         try:
-            onnx.checker.check_model(str(self.path), full_check=True)
+            with step(str(self.target), "the checker looks at what was written", ModelError):
+                onnx.checker.check_model(str(self.path), full_check=True)
         except Exception as error:
             raise ModelError(
                 f"the rewritten model is invalid: {printable(str(error))}", "a bug in qtool: please report it"
@@ -101,50 +116,69 @@ class Staging:
         mask = os.umask(0)
         os.umask(mask)
         self.path.chmod(0o666 & ~mask)
+        if self._side is not None:
+            self._side.chmod(0o666 & ~mask)
         ours = re.compile(re.escape(self.target.name) + r"\.[0-9a-f]{16}\.data")
-        old_sides = {f for f in self.target.parent.iterdir() if ours.fullmatch(f.name)}
-        self.path.replace(self.target)
-        self._committed = True
-        _sync_folder(self.target.parent)
-        for old in old_sides - {self._side}:
-            old.unlink(missing_ok=True)
+        with alone_in(self.target.parent):
+            self.path.replace(self.target)
+            self._committed = True
+            for file in list(self.target.parent.iterdir()):
+                # Not the side file of a run that is about to commit: it holds a lock on that.
+                if ours.fullmatch(file.name) and file != self._side and is_abandoned(file):
+                    file.unlink(missing_ok=True)
+        self._release()
 
     def discard(self) -> None:
         """Leave nothing behind."""
         if not self._committed:
             self.path.unlink(missing_ok=True)
             self._drop_side()
+        self._release()
+
+    def _temporary(self) -> Path:
+        """A new temporary file beside the target, locked as long as this lasts."""
+        folder = self.target.parent
+        writes_in(str(folder.resolve()))
+        handle, path = make_temporary(folder)
+        self._handles[path] = handle
+        return path
+
+    def _release(self) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
 
     def _write_side(self, model: ir.Model) -> ir.Model:
-        # Named by content, so that an older side file of the same model is never overwritten.
-        draft = f".qtool-{self.path.stem.removeprefix('.qtool-')}.data.tmp"
-        folder = self.target.parent
-        self._side, self._own_side = folder / draft, True
-        clone = ir.external_data.unload_from_model(
-            model.clone(), folder, draft, size_threshold_bytes=_SIDE_TENSOR_BYTES
-        )
+        """Write the large tensors beside, and return a clone that refers to them."""
+        folder, draft, clone = self.target.parent, self._temporary(), model.clone()
+        self._side, self._own_side = draft, True
+        places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
         digest = hashlib.sha256()
-        with self._side.open("rb") as stream:
+        with draft.open("wb") as stream:
+            for value, tensor in _side_tensors(clone):
+                data = tensor.tobytes()
+                padding = bytes(-stream.tell() % _SIDE_ALIGNMENT)
+                for part in (padding, data):
+                    stream.write(part)
+                    digest.update(part)
+                places.append((value, tensor, stream.tell() - len(data)))
+            stream.flush()
             os.fsync(stream.fileno())
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        # Named by content, so that an older side file of the same model is never overwritten.
         final = folder / f"{self.target.name}.{digest.hexdigest()[:16]}.data"
         # The side file of the model that is in place may be this very one: it is not ours to discard.
         self._own_side = not final.exists()
-        self._side = self._side.replace(final)
-        for graph in clone.graphs():
-            for value in graph.initializers.values():
-                tensor = value.const_value
-                if isinstance(tensor, ir.ExternalTensor):
-                    value.const_value = ir.ExternalTensor(
-                        final.name,
-                        tensor.offset,
-                        tensor.length,
-                        tensor.dtype,
-                        shape=tensor.shape,
-                        name=tensor.name,
-                        base_dir=folder,
-                    )
+        self._side = draft.replace(final)
+        for value, tensor, offset in places:
+            value.const_value = ir.ExternalTensor(
+                final.name,
+                offset,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=tensor.name or "",
+                base_dir=folder,
+            )
         return clone
 
     def _drop_side(self) -> None:
@@ -191,14 +225,6 @@ def check_target(target: Path, inputs: list[Path], force: bool) -> None:
         raise UsageError(f"output '{target}' exists and is not a regular file")
     if not force:
         raise UsageError(f"output '{target}' exists", "add --force to replace it")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -49,6 +49,7 @@ def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | 
     return symmetric(size, spec.qtype)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a fit that overflows float32 is no better, and is not kept
 def affine_qparams(w: NDArray[np.floating], spec: TensorSpec) -> QParams:
     """Scales and zero points that hold 0 exactly; of few bits, those that lose least squared error.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from qtool.graph.view import View, float_constant
+from qtool.graph.view import View, float_constant, op_key
 from qtool.plan.eligible import data_inputs, rule_of
 from qtool.plan.groups import Groups
 from qtool.plan.guards import needs_guard
@@ -14,6 +14,7 @@ from qtool.plan.model import Kind, Site, Use
 from qtool.plan.place import Placed
 from qtool.plan.scheme import Scheme
 from qtool.plan.weights import split_of
+from qtool.tables.float16 import FLOAT32_INPUTS
 from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds, Role
 from qtool.tables.qtypes import FLOAT16, FLOAT32, PER_TENSOR, UINT8, Granularity, PerBlock, TensorSpec
@@ -42,7 +43,7 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
             everywhere.add(value.name or "")
         if candidate.rule.role is Role.PASS:
             groups.join([v.name or "" for v in (*(v for _, v in inputs), *made)])
-    ports = _ports(view, scheme)
+    ports = [v for v in integer_ports(view, scheme) if v.name not in placed.wishes.float_ports]
     for value in ports:
         order.setdefault(value.name or "", value)
     shown = {v.name for v in ports}
@@ -61,14 +62,23 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
     ]
 
 
-def _ports(view: View, scheme: Scheme) -> list[ir.Value]:
-    """The inputs and outputs of a model that takes and gives integers."""
+def integer_ports(view: View, scheme: Scheme) -> list[ir.Value]:
+    """The inputs and outputs of a model that takes and gives integers.
+
+    Float tensors, but for what is handed through as it is, and what decides over shapes: rounded to 8
+    bits, the scales of a Resize make another shape.
+    """
     if scheme.io in (FLOAT32, FLOAT16):
         return []
     graph = view.model.graph
-    found = [v for v in (*graph.inputs, *graph.outputs) if v.dtype == ir.DataType.FLOAT]
-    # What is handed through as it is stays as it is.
-    return [v for v in found if not v.is_initializer() and not (v.is_graph_input() and v.is_graph_output())]
+    found = [v for v in (*graph.inputs, *graph.outputs) if v.type == ir.TensorType(ir.DataType.FLOAT)]
+    return [
+        v
+        for v in found
+        if not v.is_initializer()
+        and not (v.is_graph_input() and v.is_graph_output())
+        and not any(use.idx in FLOAT32_INPUTS.get(op_key(use.node), ()) for use in v.uses())
+    ]
 
 
 def at_run_time(view: View, placed: Placed) -> list[Site]:

@@ -40,10 +40,11 @@ def draft(
     # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
     adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
     forms |= {name: forms[s.scale_from[1]] for name, s in adds.items() if s.scale_from}
-    forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.nodes), Form.HALF)
-    reasons = storage.reasons if scheme.mode.form is None else {}
+    forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
+    reasons = dict(storage.reasons) if scheme.mode.form is None else {}
     if scheme.form is Form.HALF:
         reasons = {s.node: halves.reasons.get(s.node, NO_FORM.reason) for s in placed.skips}
+    reasons |= {n: halves.reasons[n] for n in wishes.half if n in halves.reasons}
     skips = tuple(
         replace(s, reason="it adds the bias of an int8 product, in float")
         if s.node in adds
@@ -51,16 +52,16 @@ def draft(
         for s in placed.skips
         if s.node not in forms
     )
-    watched = tuple(observed(halves, view))
+    watched = tuple(observed(halves, view, io_half=scheme.io is FLOAT16))
     return Plan(scheme.mode.name, scheme.target.name, model_sha256, forms, sites, skips, halves, watched)
 
 
 def _halves(view: View, scheme: Scheme, wishes: Wishes, ranges: Ranges | None, taken: set[str]) -> Halves:
     """What becomes float16: everything that can, in that mode, or what was asked for, in any other."""
-    if scheme.form is Form.HALF:
-        keep = {name: reason for name, reason in wishes.keep_float.items() if name not in wishes.half}
-        found = place_half(view, None, keep, ranges, io_half=scheme.io is FLOAT16)
-        float32 = {n for n, t in wishes.weights.items() if t is FLOAT32}
-        kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
-        return replace(found, stored=found.stored - taken - kept)
-    return place_half(view, wishes.half, {}, ranges) if wishes.half else Halves()
+    if scheme.form is not Form.HALF:
+        return place_half(view, {}, ranges, forced=wishes.half, others=False) if wishes.half else Halves()
+    keep = {name: reason for name, reason in wishes.keep_float.items() if name not in wishes.half}
+    found = place_half(view, keep, ranges, forced=wishes.half, io_half=scheme.io is FLOAT16)
+    float32 = {n for n, t in wishes.weights.items() if t is FLOAT32}
+    kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
+    return replace(found, stored=found.stored - taken - kept)

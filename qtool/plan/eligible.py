@@ -41,6 +41,8 @@ def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form)
         return _recurrent(node, scheme.target)
     if form is Form.INT8 and view.in_subgraph(node):
         return "inside an If, Loop or Scan, where activations can't be observed"
+    if form is Form.INT8 and (unknown := [a for a in rule.unless if a in node.attributes]):
+        return f"its {unknown[0]} are unknown to integer kernels"
     inputs = data_inputs(node, rule)
     if not inputs:
         return "it has no activation input"

@@ -154,14 +154,14 @@ def _stored(view: View, limits: Mapping[str, str]) -> list[str]:
         tensor = value.const_value
         if tensor is None or tensor.size < STORED_MIN_ELEMENTS or value.is_graph_output():
             continue
-        if all(_may_store(use, tensor.size, exact) for use in value.uses()):
+        if all(_may_store(u.node, u.idx, tensor.size, exact) for u in value.uses()):
             found.append(name)
     return found
 
 
-def _may_store(use: ir.Usage, size: int, exact: Collection[str]) -> bool:
-    reader, key = use.node, op_key(use.node)
-    if reader.name in exact or key in QUANTIZERS or key in NEVER or use.idx in FLOAT32_INPUTS.get(key, ()):
+def _may_store(reader: ir.Node, index: int, size: int, exact: Collection[str]) -> bool:
+    key = op_key(reader)
+    if reader.name in exact or key in QUANTIZERS or key in NEVER or index in FLOAT32_INPUTS.get(key, ()):
         return False
     rule = rule_of(reader)
     return rule is None or size >= rule.storage_min_elements

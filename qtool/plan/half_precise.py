@@ -20,7 +20,7 @@ def worth_float32(view: View) -> dict[str, str]:
     2. Who uses what a FOLLOWED one of them makes, up to and with the node where it meets other data.
     3. Who computes the argument of an op that needs it exact, or of a Cast to integers: shapes and indices.
     """
-    reasons = {n: r for n, r in exact_arguments(view).items() if _makes_float32(view.node_by_name[n])}
+    reasons = exact_arguments(view)
     made: set[str] = set()
     for node in view.nodes:
         name, own = node.name or "", _precise(node)

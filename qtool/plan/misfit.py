@@ -21,10 +21,9 @@ def misfit(plan: Plan, view: View) -> str:
         node = view.node_by_name.get(name)
         if node is None or plan.forms.get(name) is not Form.HALF:
             return f"there is no float16 node '{name}'"
-        if max(ports.reads, default=-1) >= len(node.inputs) or max(ports.makes, default=-1) >= len(
-            node.outputs
-        ):
-            return f"'{name}' has fewer inputs or outputs"
+        ends = ((ports.reads, len(node.inputs)), (ports.makes, len(node.outputs)))
+        if any(not 0 <= index < count for indices, count in ends for index in indices):
+            return f"'{name}' has no such inputs or outputs"
     for site in plan.sites:
         if problem := _site(site, view):
             return f"'{site.value}': {problem}"

@@ -126,9 +126,11 @@ class Wishes:
         force: nodes to quantize even where the target would rather not.
         half: nodes to compute in float16, whatever the mode.
         weights: node -> the type that its weights are kept in.
+        float_ports: inputs and outputs that stay float although integers were asked for.
     """
 
     keep_float: dict[str, str]
     force: frozenset[str] = frozenset()
     half: frozenset[str] = frozenset()
     weights: Mapping[str, QType] = field(default_factory=dict)
+    float_ports: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.calibrate.ranges import Range, Ranges
@@ -12,6 +13,7 @@ from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams
 from qtool.numerics.quantize import bias_scale
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
+from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.tables.qtypes import PerTensor, TensorSpec
 
@@ -22,7 +24,7 @@ def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
     Raises:
         KeyError: a planned activation has no range; `unfit.unfit_nodes` finds those beforehand.
     """
-    activations = _activations(plan, ranges)
+    activations = _activations(plan, ranges, view)
     floors = _floors(plan, activations, view)
     weights = {
         (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
@@ -51,16 +53,23 @@ def _scales_of(plan: Plan, bias: Site) -> tuple[str, Site]:
     return source, next(readers)
 
 
-def _activations(plan: Plan, ranges: Ranges) -> dict[str, QParams]:
+def _activations(plan: Plan, ranges: Ranges, view: View) -> dict[str, QParams]:
     """Sites of one group share the range that covers them all, within what each can be."""
     sites = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
     shared: dict[str, Range] = {}
     for site in sites:
         seen = ranges[site.value]
         lo, hi = site.bounds
-        seen = replace(seen, lo=max(seen.lo, lo), hi=min(seen.hi, hi))
+        whole = _is_whole(view.values[site.value])
+        seen = replace(seen, lo=lo if whole else max(seen.lo, lo), hi=hi if whole else min(seen.hi, hi))
         shared[site.group] = shared[site.group].merge(seen) if site.group in shared else seen
     return {s.value: activation_qparams(shared[s.group].lo, shared[s.group].hi, s.spec) for s in sites}
+
+
+def _is_whole(value: ir.Value) -> bool:
+    maker = value.producer()
+    rule = rule_of(maker) if maker is not None else None
+    return rule is not None and rule.whole
 
 
 def _floors(

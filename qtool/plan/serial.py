@@ -1,8 +1,7 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
     {"schema": "qtool.plan/2", "mode", "target", "model_sha256", "calibration_sha256",
-     "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason},
-                 "guards": [value]},
+     "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
@@ -67,7 +66,6 @@ def to_json(plan: Plan) -> str:
             "nodes": {n: [list(p.reads), list(p.makes)] for n, p in plan.halves.sites.items()},
             "stored": sorted(plan.halves.stored),
             "unheld": plan.halves.unheld,
-            "guards": sorted(plan.halves.guards),
         },
         "exclude": list(plan.exclude),
         "include": list(plan.include),
@@ -161,8 +159,7 @@ def _read_site(d: dict[str, Any]) -> Site:
 
 def _read_halves(d: dict[str, Any]) -> Halves:
     sites = {str(n): Ports(tuple(map(int, r)), tuple(map(int, m))) for n, (r, m) in d["nodes"].items()}
-    stored, guards = (frozenset(map(str, d[key])) for key in ("stored", "guards"))
-    return Halves(frozenset(sites), sites, {}, stored, dict(d["unheld"]), guards)
+    return Halves(sites, {}, frozenset(map(str, d["stored"])), dict(d["unheld"]))
 
 
 def _read_choices(words: dict[str, Any]) -> Choices:

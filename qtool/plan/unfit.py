@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
@@ -30,6 +31,13 @@ def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str 
         for name in _nodes(site, view) if reason else ():
             reasons.setdefault(name, reason)
     return reasons
+
+
+def unfit_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> frozenset[str]:
+    """Of a model's integer ports, those that no integers can stand for: masked, or never seen."""
+    planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
+    names = {v.name or "" for v in ports} & planned
+    return frozenset(n for n in names if (seen := ranges.get(n)) is None or seen.masked)
 
 
 def _reason(site: Site, seen: Range | None, view: View, mode: Mode) -> str:

@@ -55,8 +55,9 @@ def _product(writer: Writer, node: ir.Node) -> None:
         graph = home(node)
         w = writer.once(("dynamic", *key), graph, f"{weight.value}_quantized{suffix}", q)
         s = writer.once(("dynamic scale", *key), graph, f"{weight.value}_scale{suffix}", scale)
-        adds = bias is not None and index == 0 and writer.target.onnxruntime
-        own_bias = vector(writer, graph, bias) if adds else None
+        own_bias = None
+        if bias is not None and index == 0 and writer.target.onnxruntime:
+            own_bias = vector(writer, graph, bias)
         shared = len(readers) > 1
         made = (_fused if writer.target.onnxruntime else _spelt_out)(
             writer, node, suffix, (part, w, s), own_bias, shared

@@ -14,6 +14,7 @@ from qtool.graph.view import is_op
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import is_blind, is_float32
 from qtool.rewrite.half_casts import tidy_casts
+from qtool.rewrite.half_norms import guard_norms
 from qtool.tables.float16 import LIKE, TYPED_BY_ATTRIBUTE
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -52,9 +53,8 @@ def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> Non
     reads = {(id(node), i) for node, ports in sites for i in ports.reads}
     made = {id(node.outputs[i]) for node, ports in sites for i in ports.makes}
     writer = _Writer(model, halves, io_half, Namer(model), reads, made)
-    values = list(_values(model))
     _type_attributes(writer, list(nodes.values()))
-    for value in values:
+    for value in list(_values(model)):
         if value.is_initializer() and not value.is_graph_input():
             _write_constant(writer, value)
         else:
@@ -62,9 +62,7 @@ def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> Non
     if not {"", "ai.onnx"} & model.opset_imports.keys():  # a model of other domains alone, and now of Casts
         model.opset_imports[""] = QDQ_OPSET
     tidy_casts(model, writer.namer)
-    for value in values:
-        if value.name in halves.guards:
-            _guard(writer, value)
+    guard_norms(model, writer.namer)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -140,27 +138,6 @@ def _cast(writer: _Writer, value: ir.Value, to: ir.DataType, readers: list[Use])
     insert_after_value(value, [cast], owner(value))
     _redirect(readers, made)
     return made
-
-
-def _guard(writer: _Writer, value: ir.Value) -> None:
-    """Put Max(x, -inf) behind the float32 form of a value, or behind the value where it has none."""
-    readers = [use.node for use in value.uses() if is_op(use.node, "Cast")]
-    if value.dtype == _HALF:
-        value = next((n.outputs[0] for n in readers if n.outputs[0].dtype == _FLOAT), value)
-    dtype = np.float16 if value.dtype == _HALF else np.float32
-    floor = add_initializer(
-        owner(value), writer.namer(f"{value.name}_guard_floor"), np.asarray(-np.inf, dtype)
-    )
-    guard = new_node(
-        "Max",
-        [value, floor],
-        name=writer.namer(f"{value.name}_guard"),
-        outputs=[writer.namer(f"{value.name}_guarded")],
-    )
-    guard.outputs[0].type, guard.outputs[0].shape = value.type, value.shape
-    uses = [(use.node, use.idx) for use in value.uses() if use.node is not guard]
-    insert_after_value(value, [guard], owner(value))
-    _redirect(uses, guard.outputs[0])
 
 
 def _redirect(readers: list[Use], value: ir.Value) -> None:

@@ -60,7 +60,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
         if form in _NODES and name not in absorbed:
             _NODES[form](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
-    if plan.halves.nodes or plan.choices.io == "float16":
+    if plan.halves.sites or plan.halves.stored or plan.choices.io == "float16":
         write_half(clone, plan.halves, io_half=plan.choices.io == "float16")
     if plan.choices.format == "qoperator":
         fuse_qoperators(clone, contrib=writer.target.onnxruntime)

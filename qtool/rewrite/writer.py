@@ -113,7 +113,7 @@ def home(node: ir.Node) -> ir.Graph:
 
 
 def vector(writer: Writer, graph: ir.Graph, bias: ir.Value) -> ir.Value:
-    """A constant bias [N] or [1, .., N] as the [N] that onnxruntime's own operators are documented to take."""
+    """A constant bias [N] or [1, .., N] as [N]: onnxruntime's own operators take nothing else."""
     if rank(bias) == 1:
         return bias
     return writer.once(("vector", bias.name), graph, f"{bias.name}_vector", float_array(bias).reshape(-1))

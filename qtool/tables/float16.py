@@ -87,8 +87,6 @@ TYPED_BY_ATTRIBUTE = {
     "Constant": "value",
     "ConstantOfShape": "value",
     "EyeLike": "dtype",
-    "RandomNormal": "dtype",
-    "RandomUniform": "dtype",
     "RandomNormalLike": "dtype",
     "RandomUniformLike": "dtype",
     "Bernoulli": "dtype",
@@ -110,12 +108,17 @@ FLOAT32_OUTPUTS = {
 
 _PIXELS = "its boxes are in pixels, which float16 counts to 2048 only"
 _NO_KERNEL = "onnxruntime has no float16 for its reductions"
+# Where no input is float16, the runtime does not put a Cast behind the float32 kernel either.
+_MADE_FLOAT32 = "onnxruntime makes its values in float32 only"
 
 # Ops that can't be float16 whatever their schema says, or can't with an attribute: `Op/attribute=value`.
 NEVER = {
     "BitCast": "it reads the bits of its input",
     "RoiAlign": _PIXELS,
     "MaxRoiPool": _PIXELS,
+    **dict.fromkeys(
+        "EyeLike RandomNormal RandomUniform RandomNormalLike RandomUniformLike".split(), _MADE_FLOAT32
+    ),
     "MeanVarianceNormalization": "its definition holds float32 constants",
     "BatchNormalization/training_mode=1": "it makes statistics, which float16 is too coarse for",
     **{

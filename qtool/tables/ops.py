@@ -34,6 +34,8 @@ class OpRule:
         channel_axis: axis of the weight that runs over output channels; negative from the end.
         forms: in what forms, beside float, it can compute at all.
         bounds: what the output can't exceed, whatever the input.
+        unless: attributes that no integer kernel knows: a node that has one stays float.
+        whole: the output's grid spans all of its bounds, whatever calibration saw.
         storage_bits: the least bits that its weights may be stored in unless more finely asked for.
         storage_min_elements: smaller constants stay as they are even in the file: position tables and
             the like are cheap, and every output depends on them.
@@ -47,6 +49,8 @@ class OpRule:
     channel_axis: int = 0
     forms: frozenset[Form] = frozenset({Form.INT8})
     bounds: Bounds = ANY
+    whole: bool = False
+    unless: tuple[str, ...] = ()
     storage_bits: int = 4
     storage_min_elements: int = 0
 
@@ -72,13 +76,15 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("Sigmoid", arithmetic, bounds=(0, 1)),
         OpRule("HardSigmoid", arithmetic, bounds=(0, 1)),
         OpRule("Tanh", arithmetic, bounds=(-1, 1)),
-        OpRule("Softmax", arithmetic, bounds=(0, 1)),
+        # Integer kernels count on steps of about 1/256 (TFLite prescribes them): on finer ones, onnxruntime's
+        # QLinearSoftmax (1.31) overflows where the axis is short, and gives zeros.
+        OpRule("Softmax", arithmetic, bounds=(0, 1), whole=True),
         OpRule("LeakyRelu", arithmetic),
         OpRule("PRelu", arithmetic),
         OpRule("Elu", arithmetic),
         OpRule("Gelu", arithmetic),
         OpRule("HardSwish", arithmetic),
-        OpRule("AveragePool", arithmetic),
+        OpRule("AveragePool", arithmetic, unless=("dilations",)),
         OpRule("GlobalAveragePool", arithmetic),
         OpRule("ReduceMean", arithmetic),
         OpRule("ReduceSum", arithmetic),

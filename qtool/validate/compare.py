@@ -14,7 +14,7 @@ from qtool.data.samples import Source
 from qtool.errors import DataError, ModelError, printable
 from qtool.numerics import metrics
 from qtool.numerics.metrics import Sums
-from qtool.session import Model
+from qtool.session import Model, running
 from qtool.validate.labels import Labels, label_of, predict
 
 Progress = Callable[[int, int], None]
@@ -132,10 +132,11 @@ def compare(
     hits, judged = np.zeros(2, np.int64), 0
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
-        expected = fp32.run(inputs, names)
-        got = quantized.run(
-            fit(sample, quantized.inputs, quantized.input_dtypes, source.name), [pairs[n] for n in names]
-        )
+        with running(fp32):
+            expected = fp32.run(inputs, names)
+        inputs = fit(sample, quantized.inputs, quantized.input_dtypes, source.name)
+        with running(quantized):
+            got = quantized.run(inputs, [pairs[n] for n in names])
         for name, a, b in zip(names, expected, got, strict=True):
             sums, kind_exact = _sums(name, sample.name, a, b)
             exact[name] |= kind_exact

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qtool.session import Array, Session
+from qtool.session import Array, Session, running
 
 _LEAST_ROUNDS = 9
 _SLICE_SECONDS = 0.004  # a timed slice runs a model at least this long, or once
@@ -76,8 +76,9 @@ def _repeats(session: Session, samples: Sequence[Mapping[str, Array]]) -> int:
 
 def _time(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> float:
     """Seconds for one inference."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        for sample in samples:
-            session.run(sample)
-    return (time.perf_counter() - start) / (repeats * len(samples))
+    with running(session):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            for sample in samples:
+                session.run(sample)
+        return (time.perf_counter() - start) / (repeats * len(samples))

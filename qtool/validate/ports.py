@@ -73,7 +73,7 @@ def in_floats(session: Session) -> Model:
         return session
     try:
         ports = {name: _port(row) for name, row in json.loads(text).items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{session.name}: its metadata '{METADATA_KEY}' can't be read") from error
     if not ports.keys() <= session.inputs.keys() | set(session.outputs):
         raise ModelError(f"{session.name}: its metadata '{METADATA_KEY}' names what it does not have")
@@ -95,11 +95,16 @@ def bare(model: Model) -> Session:
 
 
 def _port(row: dict[str, Any]) -> Port:
-    scale = np.asarray(row["scale"], np.float32)
+    with np.errstate(over="ignore"):
+        scale = np.asarray(row["scale"], np.float32)
     zero_point = np.asarray(row["zero_point"], np.int64)
-    if scale.shape != () or zero_point.shape != () or not scale > 0:
+    if scale.shape != () or zero_point.shape != () or not 0 < scale < np.inf:
         raise ValueError("a scale that is not one positive number")
-    return Port(QTYPES[row["type"]], QParams(scale, zero_point))
+    qtype = QTYPES[row["type"]]
+    limits = np.iinfo(qtype.dtype)  # a float type has none: ValueError
+    if not limits.min <= zero_point <= limits.max:
+        raise ValueError("a zero point that is not of the type")
+    return Port(qtype, QParams(scale, zero_point))
 
 
 def _to_integers(x: np.ndarray, port: Port) -> np.ndarray:

@@ -31,6 +31,7 @@ from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.prepare.views import merge_views
+from qtool.steps import beat
 
 Pass = Callable[[ir.Model], str]
 
@@ -80,7 +81,11 @@ def prepare(model: ir.Model, *, onnxruntime: bool = False, opset: int = QDQ_OPSE
     """
     clone = model.clone()
     raised = partial(upgrade_opset, least=opset)
-    passes = [raised if step is upgrade_opset else step for step in PASSES]
+    passes = [raised if one is upgrade_opset else one for one in PASSES]
     passes += ONNXRUNTIME_PASSES if onnxruntime else ()
-    notes = [note for step in passes if (note := step(clone))]
+    notes = []
+    for one in passes:
+        beat()
+        if note := one(clone):
+            notes.append(note)
     return Prepared(clone, tuple(notes))

@@ -6,10 +6,12 @@ import onnx
 import onnx_ir as ir
 
 from qtool.errors import ModelError, printable
-from qtool.graph.view import opset_of
+from qtool.graph.view import is_op, opset_of
 
 # QuantizeLinear and DequantizeLinear take an axis since 13.
 QDQ_OPSET = 13
+# Scan took its inputs with a batch axis before; the converter (1.23) renames the op and leaves the data.
+_SCAN_WITHOUT_BATCH = 9
 
 
 def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
@@ -19,9 +21,14 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
     there, and the draft gives the reason for the rest.
     """
     version = opset_of(model)
+    if not {"", "ai.onnx"} & model.opset_imports.keys():
+        # No node of the standard domain is there to be converted, but QuantizeLinear may come.
+        model.opset_imports[""] = version = least
     if version >= least:
         _raise_ir_version(model, version)
         return ""
+    if version < _SCAN_WITHOUT_BATCH and any(is_op(n, "Scan") for n in model.graph.all_nodes()):
+        return f"opset {version} kept: Scan has a batch axis there, which the version converter forgets"
     try:
         proto = onnx.version_converter.convert_version(
             ir.to_proto(ir.external_data.load_to_model(model.clone())), least

@@ -1,0 +1,208 @@
+"""What float16 can't hold is found before it is written, kept in float32, and named."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from qtool.calibrate.ranges import Range
+from qtool.graph.load import from_model
+from qtool.graph.prepare import prepare
+from qtool.graph.view import View
+from qtool.plan.half_limits import half_sqnr, unheld
+from qtool.plan.half_notes import NESTED, NOT_FASTER, NOT_LOOKED_AT
+from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
+from tests import graphs
+from tests.graphs import node
+from tests.rewrite.flow import run
+from tests.rewrite.half_flow import FLOAT, check, close, converted, element_types
+
+SHAPE = (4, 64)
+WEIGHTS = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
+SAMPLES = graphs.samples(3, x=SHAPE)
+
+
+def view(proto: onnx.ModelProto) -> View:
+    return View(prepare(from_model(proto).model).model)
+
+
+def seen(lo: float, hi: float, masked: int = 0) -> Range:
+    return Range(lo, hi, 10, masked, 0.0, 10)
+
+
+def adding(array: np.ndarray, then: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+    """x + c, and what comes behind it up to y."""
+    found = [node("Add", ["x", "c"], ["h"], "sum"), *(then or [node("Relu", ["h"], ["y"], "relu")])]
+    return graphs.model(found, {"x": array.shape or (1,)}, ["y"], {"c": array})
+
+
+CONSTANTS = {
+    "ordinary": ([1.0, -2.0], ""),
+    "zeros": ([0.0, 0.0], ""),
+    "largest": ([65504.0, -65504.0], ""),
+    "beyond": ([1.0, 65505.0], "holds 6.55e+04, beyond float16's 65504"),
+    "below": ([-7e4, 1.0], "holds -7e+04, beyond float16's 65504"),
+    "infinity": ([np.inf, 1.0], "holds inf, beyond float16's 65504"),
+    "minus-infinity": ([-np.inf, 1.0], "holds -inf, beyond float16's 65504"),
+    "nan": ([np.nan, 1.0], "holds nan, beyond float16's 65504"),
+    "too-small": ([1e-9, 1e-9], "(2 elements) keeps 0 dB in float16, below 60"),
+    "one-small": ([1e-5], "(1e-05) keeps 57 dB in float16, below 60"),
+    "small-among-large": ([1e-9, 1.0], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONSTANTS)
+def test_constants(case: str) -> None:
+    values, reason = CONSTANTS[case]
+    assert unheld(view(adding(np.array(values, np.float32))), None).get("c", "") == reason
+
+
+def test_an_empty_constant_holds_nothing_that_could_not_be_held() -> None:
+    assert unheld(view(adding(np.zeros((0, 3), np.float32))), None) == {}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-LARGEST, LARGEST, width=32), min_size=1, max_size=8))
+def test_a_constant_is_held_only_if_little_is_lost(values: list[float]) -> None:
+    array = np.array(values, np.float32)
+    exact, rounded = array.astype(np.float64), array.astype(np.float16).astype(np.float64)
+    noise = np.sum((exact - rounded) ** 2)
+    held = "c" not in unheld(view(adding(array)), None)
+    assert held == (noise == 0 or 10 * np.log10(np.sum(exact**2) / noise) >= FLOOR_DB)
+
+
+def test_sqnr_is_summed_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = graphs.rng().standard_normal(1000).astype(np.float32)
+    whole = half_sqnr(array)
+    monkeypatch.setattr("qtool.plan.half_limits._CHUNK", 7)
+    assert half_sqnr(array) == pytest.approx(whole)
+
+
+RANGES = {
+    "fits": (seen(-LARGEST / MARGIN, LARGEST / MARGIN), ""),
+    "high": (seen(0, LARGEST / MARGIN + 1), "spans 0..3.28e+04, beyond float16's 65504 with a margin of 2"),
+    "low": (seen(-4e4, 0), "spans -4e+04..0, beyond float16's 65504 with a margin of 2"),
+    "nan": (seen(np.nan, np.nan), "spans nan..nan, beyond float16's 65504 with a margin of 2"),
+    "masks": (seen(-1, 1, masked=3), "holds infinities or masks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RANGES)
+def test_ranges(case: str) -> None:
+    found, reason = RANGES[case]
+    assert unheld(view(adding(np.ones(2, np.float32))), {"h": found}).get("h", "") == reason
+
+
+BEHIND = {
+    "relu": ([node("Relu", ["h"], ["y"])], {"h", "y"}),
+    "softmax": ([node("Softmax", ["h"], ["p"]), node("Relu", ["p"], ["y"])], {"h"}),
+    "tanh": ([node("Tanh", ["h"], ["t"]), node("Neg", ["t"], ["y"])], {"h"}),
+    "clip": ([node("Clip", ["h", "low", "high"], ["t"]), node("Neg", ["t"], ["y"])], {"h"}),
+    "half-clip": ([node("Clip", ["h", "low"], ["t"]), node("Neg", ["t"], ["y"])], {"h", "t", "y"}),
+    "compared": ([node("Greater", ["h", "low"], ["b"]), node("Where", ["b", "x", "low"], ["y"])], {"h"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BEHIND)
+def test_what_is_computed_from_a_constant_beyond_up_to_what_bounds_it(case: str) -> None:
+    then, reached = BEHIND[case]
+    proto = graphs.model(
+        [node("Add", ["x", "c"], ["h"]), *then],
+        {"x": (2,)},
+        ["y"],
+        {"c": np.array([0, -1e9], np.float32), "low": np.float32(-3), "high": np.float32(3)},
+    )
+    found = unheld(view(proto), None)
+    assert found.keys() - {"c"} == reached
+    assert all(
+        found[n] == "is computed from 'c', which holds -1e+09, beyond float16's 65504" for n in reached
+    )
+
+
+def test_a_range_that_was_seen_outweighs_a_suspicion() -> None:
+    proto = adding(np.array([0, -1e9], np.float32))
+    assert unheld(view(proto), {"h": seen(-1, 1), "y": seen(0, 1)}).keys() == {"c"}
+
+
+def test_a_constant_beyond_goes_in_and_out_of_a_loop() -> None:
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", ["c"], ["d"]), node("Neg", ["s"], ["u"])],
+        "body",
+        [info("i", 7, []), info("c", 9, []), info("s", FLOAT, [2])],
+        [info("d", 9, []), info("u", FLOAT, [2])],
+    )
+    found = [node("Add", ["x", "k"], ["h"]), node("Loop", ["three", "yes", "h"], ["y"], body=body)]
+    constants = {"k": np.array([0, 1e9], np.float32), "three": np.array(3), "yes": np.array(True)}
+    proto = graphs.model(found, {"x": (2,)}, {"y": (2,)}, constants)
+    assert {"h", "s", "u", "y"} <= unheld(view(proto), None).keys()
+
+
+def wide(factor: float) -> onnx.ModelProto:
+    """A product whose outputs are as large as asked, and back."""
+    found = [
+        node("MatMul", ["x", "big"], ["h"], "first"),
+        node("Relu", ["h"], ["r"], "relu"),
+        node("MatMul", ["r", "small"], ["m"], "second"),
+        node("MatMul", ["m", "v"], ["y"], "third"),
+    ]
+    constants = {"big": WEIGHTS["w"] * factor, "small": WEIGHTS["w"] / factor, "v": WEIGHTS["v"]}
+    return graphs.model(
+        found, {"x": SHAPE}, {"y": SHAPE}, {k: v.astype(np.float32) for k, v in constants.items()}
+    )
+
+
+def test_activations_that_would_overflow_stay_float32_and_are_named() -> None:
+    made = converted(wide(3e4), SAMPLES)
+    check(made)
+    assert close(made, SAMPLES) > 50
+    assert "third" in made.halves
+    for name, value in (("first", "output 'h'"), ("second", "input 'r'")):
+        assert made.reasons[name].startswith(f"its {value} spans ")
+        assert made.reasons[name].endswith("beyond float16's 65504 with a margin of 2")
+
+
+def test_without_samples_the_report_says_that_nobody_looked() -> None:
+    assert NOT_LOOKED_AT in converted(wide(3e4)).notes
+    assert NOT_LOOKED_AT not in converted(wide(3e4), SAMPLES).notes
+
+
+@pytest.mark.parametrize("mode", ["fp16", "weight-only", "static", "dynamic"])
+def test_asking_for_a_node_does_not_make_it_overflow(mode: str) -> None:
+    made = converted(wide(3e4), SAMPLES, mode=mode, target="generic", sets=["first=fp16"])
+    assert "first" not in made.halves
+    assert made.reasons["first"].startswith("its output 'h' spans ")
+    assert all(np.isfinite(o["y"]).all() for o in run(made.data, SAMPLES))
+
+
+PORTS = {
+    "input": ([node("Mul", ["x", "tiny"], ["h"]), node("MatMul", ["h", "w"], ["y"], "product")], 5e4, "x"),
+    "output": ([node("MatMul", ["x", "w"], ["h"], "product"), node("Pow", ["h", "two"], ["y"])], 6e2, "y"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PORTS)
+def test_inputs_and_outputs_beyond_float16_keep_their_type_and_are_named(case: str) -> None:
+    found, size, name = PORTS[case]
+    proto = graphs.model(
+        found, {"x": SHAPE}, {"y": SHAPE}, {**WEIGHTS, "tiny": np.float32(1e-4), "two": np.float32(2)}
+    )
+    samples = [{"x": s["x"] * np.float32(size)} for s in SAMPLES]
+    made = converted(proto, samples, io="float16")
+    check(made)
+    assert close(made, samples) > 45
+    types = element_types(made.proto)
+    assert {k for k in ("x", "y") if types[k] == FLOAT} == {name}
+    (said,) = [n for n in made.notes if n.startswith("--io float16")]
+    assert said.startswith(f"--io float16: '{name}' stays float32: it spans ")
+
+
+def test_the_report_says_that_a_cpu_gains_no_speed() -> None:
+    assert converted(wide(1), SAMPLES).notes == [NOT_FASTER]
+    assert "not faster on a CPU" in NOT_FASTER
+    assert converted(wide(1), SAMPLES, mode="weight-only").notes == []
+    assert NESTED not in converted(wide(1), SAMPLES).notes

@@ -1,0 +1,278 @@
+"""What the tables allow is settled, all else is refused by the name of the option that is at fault."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from qtool.errors import UsageError
+from qtool.plan.scheme import (
+    ACTIVATION_TYPES,
+    BLOCKS,
+    FORMATS,
+    IO_TYPES,
+    PER_CHANNEL_OPSET,
+    PREFERENCES,
+    WEIGHT_TYPES,
+    WIDE_OPSET,
+    Choices,
+    settle,
+)
+from qtool.tables.forms import Form
+from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES, WEIGHT_BITS
+from qtool.tables.ops import OPS, Role
+from qtool.tables.qtypes import FLOAT32, INT8, QTYPES, UINT4, UINT8, QType
+from qtool.tables.targets import TARGETS
+
+# A value of each choice that is not its default, and is right wherever the choice means something.
+MADE: dict[str, Any] = {
+    "weights": "uint8",
+    "acts": "int8",
+    "symmetric": True,
+    "per_tensor": True,
+    "format": "qoperator",
+    "bits": 4,
+    "block": 64,
+    "prefer": "speed",
+}
+CHOSEN = [*MADE.items(), *(("io", t) for t in IO_TYPES if t != "float")]
+EVERYWHERE = [(m, t) for m in MODES for t in TARGETS]
+
+
+def allowed(mode: str, target: str, name: str, value: Any) -> bool:
+    """What the tables say of one choice alone."""
+    if name not in MODES[mode].options:
+        return False
+    if name == "io":
+        return QTYPES[value] in MODES[mode].io
+    if name == "prefer":
+        return Form.NBITS in TARGETS[target].forms
+    return True
+
+
+def test_every_choice_is_tried_here() -> None:
+    assert {name for name, _ in CHOSEN} == {f.name for f in fields(Choices)}
+
+
+@pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
+def test_without_choices_the_rows_of_the_tables_stand(mode: str, target: str) -> None:
+    found = settle(mode, target, Choices())
+    row, machine = MODES[mode], TARGETS[target]
+    assert (found.mode, found.target) == (row, machine)
+    assert (found.form, found.storage, found.floor_db) == (row.form, row.storage, row.floor_db)
+    assert (found.activation, found.weight) == (machine.activation, machine.weight)
+    assert (found.io, found.block, found.format, found.asked) == (FLOAT32, 0, "qdq", False)
+
+
+@pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
+@pytest.mark.parametrize(("name", "value"), CHOSEN)
+def test_a_choice_is_settled_where_the_tables_allow_it_and_refused_by_name_elsewhere(
+    mode: str, target: str, name: str, value: Any
+) -> None:
+    choices = Choices(**{name: value})
+    if allowed(mode, target, name, value):
+        settle(mode, target, choices)
+        return
+    with pytest.raises(UsageError) as caught:
+        settle(mode, target, choices)
+    assert f"--{name.replace('_', '-')}" in caught.value.message
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "value"), CHOSEN)
+def test_a_choice_that_means_nothing_in_a_mode_names_the_modes_where_it_does(
+    mode: str, name: str, value: Any
+) -> None:
+    if name in MODES[mode].options:
+        return
+    with pytest.raises(UsageError) as caught:
+        settle(mode, "cpu", Choices(**{name: value}))
+    assert mode in caught.value.message
+    for other, row in MODES.items():
+        assert (other in caught.value.hint.replace(",", " ").split()) == (name in row.options)
+
+
+UNKNOWN = {
+    "weights": ("static", "int9"),
+    "acts": ("static", "uint9"),
+    "format": ("static", "qlinear"),
+    "io": ("static", "int16"),
+    "prefer": ("weight-only", "quality"),
+    "bits": ("weight-only", 5),
+    "block": ("weight-only", 48),
+}
+
+
+@pytest.mark.parametrize(("name", "mode", "value"), [(k, *v) for k, v in UNKNOWN.items()], ids=UNKNOWN)
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_unknown_value_names_its_option_and_itself(name: str, mode: str, value: Any, target: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle(mode, target, Choices(**{name: value}))
+    assert f"--{name}" in caught.value.message
+    assert str(value) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "value"),
+    [
+        ("weights", "static", "float32"),
+        ("weights", "static", "uint16"),
+        ("weights", "static", "uint4"),
+        ("acts", "static", "float16"),
+        ("acts", "static", "int8-reduced"),
+        ("io", "static", "float32"),
+        ("io", "static", "float16"),
+        ("io", "static", ""),
+        ("io", "fp16", "uint8"),
+        ("format", "static", ""),
+        ("prefer", "weight-only", ""),
+        ("bits", "weight-only", 0),
+        ("block", "weight-only", -32),
+    ],
+)
+def test_a_value_of_another_option_or_mode_is_refused(name: str, mode: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"--{name}"):
+        settle(mode, "cpu", Choices(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "wrong", "hint"),
+    [
+        ("statik", "cpu", "no mode 'statik'", "static"),
+        ("static", "cpu-avx", "no target 'cpu-avx'", "cpu-avx2"),
+        ("zzz", "cpu", "no mode 'zzz'", "weight-only"),
+        ("static", "zzz", "no target 'zzz'", "generic"),
+    ],
+)
+def test_an_unknown_mode_or_target_is_named_with_what_there_is(
+    mode: str, target: str, wrong: str, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=wrong) as caught:
+        settle(mode, target, Choices())
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("word", "hint"), [("qoperater", "qoperator"), ("zzz", "qdq or qoperator")])
+def test_an_unknown_word_comes_with_the_nearest_or_with_all(word: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle("static", "cpu", Choices(format=word))
+    assert hint in caught.value.hint
+
+
+def refused(weight: QType, act: QType, form: str) -> bool:
+    """Integer operators have kernels for 8 bits, and for s8 activations with s8 weights only."""
+    if form == "qdq":
+        return False
+    return weight.bits > 8 or act.bits > 8 or (act is INT8 and weight is UINT8)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("act", ACTIVATION_TYPES, ids=lambda t: f"acts-{t.name}")
+@pytest.mark.parametrize("weight", WEIGHT_TYPES, ids=lambda t: f"weights-{t.name}")
+def test_pairs_of_types(weight: QType, act: QType, form: str, target: str) -> None:
+    choices = Choices(weights=weight.name, acts=act.name, format=form)
+    if refused(weight, act, form):
+        with pytest.raises(UsageError, match="--format qoperator") as caught:
+            settle("static", target, choices)
+        pair = f"--acts {act.name}", f"--weights {weight.name}"
+        assert any(option in caught.value.message for option in pair)
+        return
+    found = settle("static", target, choices)
+    assert found.activation is act
+    # int8 is the target's own 8 signed bits, of which AVX2 has 7.
+    assert found.weight is (TARGETS[target].weight if weight is INT8 else weight)
+    assert found.opset == (WIDE_OPSET if 16 in (act.bits, weight.bits) else PER_CHANNEL_OPSET)
+    assert found.asked
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("prefer", PREFERENCES)
+@pytest.mark.parametrize("block", (0, *BLOCKS))
+@pytest.mark.parametrize("bits", WEIGHT_BITS)
+def test_weight_only_in_every_size(bits: int, block: int, prefer: str, target: str) -> None:
+    choices = Choices(bits=bits, block=block, prefer=prefer)
+    if prefer == "speed" and Form.NBITS not in TARGETS[target].forms:
+        with pytest.raises(UsageError, match="--prefer speed") as caught:
+            settle("weight-only", target, choices)
+        able = [t for t, row in TARGETS.items() if Form.NBITS in row.forms]
+        assert all(t in caught.value.hint for t in able)
+        return
+    found = settle("weight-only", target, choices)
+    assert found.form is (Form.NBITS if prefer == "speed" else None)
+    assert found.storage is WEIGHT_BITS[bits]
+    assert found.block == (block or (BLOCKS[0] if bits == 4 else 0))
+    assert found.floor_db == (FOUR_BIT_FLOOR_DB if bits == 4 else MODES["weight-only"].floor_db)
+    # 4 bits in any form, and blocks where DequantizeLinear has to say them, came with opset 21.
+    standard = not TARGETS[target].onnxruntime
+    assert found.opset == (WIDE_OPSET if bits == 4 or standard else PER_CHANNEL_OPSET)
+
+
+@pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
+@pytest.mark.parametrize(
+    ("sets", "wide"),
+    [
+        (("a=int4",), True),
+        (("a=fp16", "b=int4", "c=fp32"), True),
+        (("a=int8", "b=fp32"), False),
+        (("int4=fp32",), False),
+    ],
+)
+def test_four_bits_for_some_nodes_need_the_opset_for_all(
+    mode: str, target: str, sets: tuple[str, ...], wide: bool
+) -> None:
+    least = settle(mode, target, Choices()).opset
+    assert settle(mode, target, Choices(), sets).opset == (WIDE_OPSET if wide else least)
+
+
+@pytest.mark.parametrize("io", [t for t in IO_TYPES if t != "float"])
+def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None:
+    for mode in MODES.values():
+        if "io" in mode.options and QTYPES[io] in mode.io:
+            found = settle(mode.name, "cpu", Choices(io=io))
+            assert found.io is QTYPES[io]
+            assert found.asked
+
+
+@pytest.mark.parametrize(
+    ("choice", "asked"),
+    [
+        ({"symmetric": True}, False),
+        ({"per_tensor": True}, False),
+        ({"weights": "int16"}, True),
+        ({"acts": "uint16"}, True),
+        ({"format": "qoperator"}, True),
+        ({"io": "uint8"}, True),
+    ],
+    ids=str,
+)
+def test_types_and_forms_that_were_asked_for_are_not_given_up_for_speed(
+    choice: dict[str, Any], asked: bool
+) -> None:
+    assert settle("static", "cpu", Choices(**choice)).asked is asked
+
+
+@pytest.mark.parametrize(("name", "value"), CHOSEN)
+def test_only_what_is_not_the_default_counts_as_made(name: str, value: Any) -> None:
+    default = {f.name: f.default for f in fields(Choices)}
+    assert Choices(**default).made() == {}
+    assert Choices(**{name: value}).made() == {name: value}
+
+
+@pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
+def test_a_node_has_the_form_of_the_mode_or_none(mode: str, target: str) -> None:
+    """A recurrent layer's activations can't be calibrated: in static mode too it is quantized at run time."""
+    scheme = settle(mode, target, Choices())
+    found = {op: scheme.form_of(rule) for op, rule in OPS.items()}
+    at_run_time = {op for op, rule in OPS.items() if rule.role is Role.RECURRENT and found[op] is not None}
+    assert at_run_time == ({"LSTM"} if scheme.form in (Form.INT8, Form.DYNAMIC) else set())
+    assert all(found[op] is Form.DYNAMIC for op in at_run_time)
+    others = OPS.keys() - at_run_time
+    assert all(found[op] is (scheme.form if scheme.form in OPS[op].forms else None) for op in others)
+
+
+def test_four_bits_are_the_only_storage_with_a_default_block() -> None:
+    for bits, qtype in WEIGHT_BITS.items():
+        assert (settle("weight-only", "cpu", Choices(bits=bits)).block > 0) == (qtype is UINT4)

@@ -1,0 +1,286 @@
+"""Which weights are kept in fewer bits in the file alone, how finely, and why the rest is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto
+
+from qtool.numerics.metrics import weight_sqnr
+from qtool.numerics.qparams import magnitudes
+from qtool.numerics.quantize import dequantize, quantize
+from qtool.numerics.weights import weight_qparams
+from qtool.plan.model import Kind, Site
+from qtool.plan.scheme import BLOCKS
+from qtool.plan.storage import blocks, storage_granularity
+from qtool.tables.modes import MODES
+from qtool.tables.ops import OPS
+from qtool.tables.qtypes import (
+    INT8,
+    PER_TENSOR,
+    UINT4,
+    Granularity,
+    PerBlock,
+    PerChannel,
+    PerRowOfLast,
+    PerRun,
+    TensorSpec,
+)
+from qtool.tables.targets import TARGETS
+from tests.graphs import node, rng, weights
+from tests.plan.build import model
+from tests.plan.flow import drafted, reasons
+from tests.rewrite.zoo import CASES
+
+LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+FLOOR = MODES["weight-only"].storage_floor_db
+LEAST = MODES["weight-only"].storage_min_elements
+STORES = (Kind.STORED, Kind.LOOKUP)
+
+
+def matmul(w: np.ndarray, name: str = "n") -> onnx.ModelProto:
+    return model([node("MatMul", ["x", "w"], ["y"], name=name)], {"x": [2, w.shape[-2]]}, ["y"], {"w": w})
+
+
+def table(w: np.ndarray, axis: int = 0) -> onnx.ModelProto:
+    gather = node("Gather", ["w", "ids"], ["y"], name="n", axis=axis)
+    return model([gather], {"ids": ["N"]}, ["y"], {"w": w}, input_type=TensorProto.INT64)
+
+
+def stored(
+    proto: onnx.ModelProto, target: str = "cpu", mode: str = "weight-only", **asked: object
+) -> list[Site]:
+    return [s for s in drafted(proto, target, mode=mode, **asked).sites if s.kind in STORES]
+
+
+def heavy(*shape: int) -> np.ndarray:
+    """Outliers that a scale a channel can't bear, and a scale a block can."""
+    w = rng(3).standard_normal(shape)
+    w[..., 0] *= 40
+    return w.astype(np.float32)
+
+
+def hopeless(rows: int, columns: int) -> np.ndarray:
+    """One value 60 times the rest in each channel."""
+    w = rng(3).uniform(-2, 2, (rows, columns))
+    w[0] = 127
+    return w.astype(np.float32)
+
+
+# ---- blocks() ----
+
+CUTS: dict[str, tuple[tuple[int, ...], Granularity, int, Granularity | None]] = {
+    "matrix": ((128, 64), PerChannel(1), 32, PerBlock(0, 32)),
+    "matrix-transposed": ((64, 128), PerChannel(0), 32, PerBlock(1, 32)),
+    "matrix-as-asked": ((256, 8), PerChannel(1), 128, PerBlock(0, 128)),
+    "matrix-near": ((300, 8), PerChannel(1), 32, PerBlock(0, 30)),
+    "matrix-of-one-block": ((20, 8), PerChannel(1), 32, PerBlock(0, 20)),
+    "matrix-prime": ((97, 8), PerChannel(1), 32, None),
+    "matrix-too-short": ((15, 8), PerChannel(1), 32, None),
+    "stack": ((3, 64, 8), PerChannel(2), 32, PerBlock(1, 32)),
+    "conv": ((8, 16, 3, 3), PerChannel(0), 32, PerRun(36)),
+    "conv-1x1": ((8, 64, 1, 1), PerChannel(0), 32, PerRun(32)),
+    "conv-1d": ((8, 16, 4), PerChannel(0), 32, PerRun(32)),
+    "depthwise": ((64, 1, 3, 3), PerChannel(0), 32, None),
+    "transposed-conv": ((64, 8, 2, 2), PerChannel(1), 32, PerBlock(0, 32)),
+    "recurrent": ((2, 96, 64), PerRowOfLast(), 32, PerBlock(2, 32)),
+    "recurrent-prime": ((2, 96, 97), PerRowOfLast(), 32, None),
+    "vector": ((128,), PerChannel(0), 32, None),
+    "whole": ((128, 64), PER_TENSOR, 32, None),
+}
+
+
+@pytest.mark.parametrize(("shape", "coarse", "size", "wanted"), CUTS.values(), ids=CUTS)
+def test_a_channel_is_cut_into_runs_near_the_size(
+    shape: tuple[int, ...], coarse: Granularity, size: int, wanted: Granularity | None
+) -> None:
+    assert blocks(weights(*shape), coarse, size) == wanted
+
+
+@LAW
+@given(
+    st.lists(st.integers(1, 70), min_size=2, max_size=4),
+    st.sampled_from([PerChannel(0), PerChannel(1), PerRowOfLast()]),
+    st.sampled_from(BLOCKS),
+)
+def test_no_scale_covers_two_channels(shape: list[int], coarse: Granularity, size: int) -> None:
+    """With channels of one value each, the largest and the smallest of every block are the same."""
+    w = np.ones(shape, np.float32)
+    if isinstance(coarse, PerChannel):
+        axis: int | tuple[int, ...] = coarse.axis
+        w *= np.arange(1, shape[axis] + 1).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    else:
+        w *= np.arange(1, w[..., 0].size + 1).reshape(*shape[:-1], 1)
+    found = blocks(w, coarse, size)
+    if found is None:
+        return
+    assert size // 2 <= found.size <= size * 3 // 2
+    np.testing.assert_allclose(magnitudes(w, found) * magnitudes(1 / w, found), 1, rtol=1e-5)
+
+
+# ---- storage_granularity() ----
+
+
+@LAW
+@given(
+    st.sampled_from([(64, 32), (32, 64), (128, 16), (96, 8), (40, 24)]),
+    st.sampled_from([PerChannel(0), PerChannel(1)]),
+    st.sampled_from([1.5, 2.0, 3.0, 30.0]),
+    st.sampled_from([0, 32, 64, 128]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_what_is_found_holds_the_floor_and_nothing_coarser_does(
+    shape: tuple[int, int], coarse: PerChannel, tail: float, first: int, can_block: bool, seed: int
+) -> None:
+    w = rng(seed).standard_t(tail, shape).astype(np.float32)
+    found = storage_granularity(w, coarse, FLOOR, can_block=can_block, first=first)
+
+    def loss(option: Granularity) -> float:
+        p = weight_qparams(w, TensorSpec(INT8, option, symmetric=True))
+        return weight_sqnr(w, dequantize(quantize(w, p, INT8, option), p, option))
+
+    along = 1 - coarse.axis
+    cuts = [PerBlock(along, size) for size in BLOCKS[::-1] if shape[along] % size == 0] if can_block else []
+    order = [coarse, *cuts]
+    if first and (begun := [c for c in cuts if c.size <= first]):
+        order = begun  # a matrix of a weight-only file begins with blocks
+    wanted = next((o for o in order if loss(o) >= FLOOR), None)
+    assert found == wanted
+
+
+# ---- stored() ----
+
+KINDS: dict[str, tuple[onnx.ModelProto, Kind, Granularity]] = {
+    "matmul": (matmul(weights(128, 64)), Kind.STORED, PerBlock(0, 128)),
+    "matmul-that-can-t-be-cut": (matmul(weights(97, 64)), Kind.STORED, PerChannel(1)),
+    "matmul-of-blocks": (matmul(weights(96, 64)), Kind.STORED, PerBlock(0, 32)),
+    "table-of-rows": (table(weights(512, 32)), Kind.LOOKUP, PerChannel(0)),
+    "table-of-columns": (table(weights(32, 512), axis=1), Kind.STORED, PerChannel(1)),
+    "table-with-outliers": (table(heavy(64, 512)), Kind.STORED, PerBlock),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("proto", "kind", "granularity"), KINDS.values(), ids=KINDS)
+def test_each_weight_has_its_kind_and_as_few_scales_as_it_bears(
+    proto: onnx.ModelProto, kind: Kind, granularity: Granularity | type, target: str
+) -> None:
+    (site,) = stored(proto, target)
+    assert site.kind is kind
+    assert site.spec.qtype is INT8
+    assert site.spec.symmetric
+    found = site.spec.granularity
+    assert found == granularity or (isinstance(granularity, type) and isinstance(found, granularity))
+
+
+def of_size(op: str, size: int) -> onnx.ModelProto:
+    return matmul(weights(size // 8, 8)) if op == "MatMul" else table(weights(size // 8, 8))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("op", "least"), [("MatMul", LEAST), ("Gather", OPS["Gather"].storage_min_elements)])
+def test_weights_that_are_not_worth_it_stay_and_say_so(op: str, least: int, target: str) -> None:
+    assert least > LEAST or op == "MatMul"
+    assert len(stored(of_size(op, least), target)) == 1
+    plan = drafted(of_size(op, least - 8), target, mode="weight-only")
+    assert not plan.sites
+    assert str(least) in reasons(plan)["n"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_weight_that_8_bits_can_t_hold_stays_and_says_so(target: str) -> None:
+    """997 is a prime: it can't be cut either."""
+    plan = drafted(matmul(hopeless(997, 8)), target, mode="weight-only")
+    assert not plan.sites
+    assert "dB" in reasons(plan)["n"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "-inf"])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_weight_that_is_not_finite_stays_and_says_so(bits: int, bad: float) -> None:
+    w = weights(64, 64)
+    w[0, 0] = bad
+    plan = drafted(matmul(w), mode="weight-only", bits=bits)
+    assert not plan.sites
+    assert "NaN or infinity" in reasons(plan)["n"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_that_was_asked_for_is_taken_whatever_the_accuracy(block: int, target: str) -> None:
+    for w in (weights(256, 8), hopeless(256, 8)):
+        (site,) = stored(matmul(w), target, block=block)
+        assert site.spec == TensorSpec(INT8, PerBlock(0, block), symmetric=True)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("w", "granularity"), [((128, 64), PerBlock(0, 32)), ((300, 8), PerBlock(0, 30))])
+def test_four_bits_are_affine_in_blocks(w: Sequence[int], granularity: PerBlock, target: str) -> None:
+    (site,) = stored(matmul(weights(*w)), target, bits=4)
+    assert site.spec == TensorSpec(UINT4, granularity, symmetric=False)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_four_bits_can_t_cut_eight_hold(target: str) -> None:
+    (site,) = stored(matmul(weights(97, 64)), target, bits=4)
+    assert site.spec == TensorSpec(INT8, PerChannel(1), symmetric=True)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_tables_keep_8_bits_unless_4_are_asked_of_them(target: str) -> None:
+    """Every output depends on an embedding; the op's row says 8."""
+    proto = table(weights(512, 32))
+    (site,) = stored(proto, target, bits=4)
+    assert site.spec.qtype is INT8
+    (site,) = stored(proto, target, bits=4, sets=["n=int4"])
+    assert site.spec.qtype is UINT4
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES)
+def test_no_use_is_written_twice_and_none_that_is_quantized(case: str, mode: str) -> None:
+    plan = drafted(CASES[case].build(), mode=mode)
+    seen = [use for s in plan.sites if s.kind is not Kind.ACTIVATION for use in s.uses or ()]
+    runtime = [use for s in plan.sites if s.kind is Kind.RUNTIME for use in s.uses or ()]
+    assert len(seen) == len(set(seen))
+    assert set(runtime) <= set(seen)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_storing_is_the_same_in_every_mode_but_for_where_it_begins(mode: str, target: str) -> None:
+    """An excluded node's weight stays float; one that no mode computes in int8 is stored in each."""
+    nodes = [node("Gather", ["w", "ids"], ["e"], name="n"), node("Sin", ["e"], ["y"])]
+    proto = model(nodes, {"ids": ["N"]}, ["y"], {"w": weights(512, 32)}, input_type=TensorProto.INT64)
+    (site,) = stored(proto, target, mode)
+    assert (site.kind, site.spec) == (Kind.LOOKUP, TensorSpec(INT8, PerChannel(0), symmetric=True))
+    assert not stored(proto, target, mode, exclude=["n"])
+
+
+def test_a_table_read_in_two_ways_is_stored_once_for_both() -> None:
+    nodes = [
+        node("Gather", ["w", "ids"], ["a"], name="pick"),
+        node("MatMul", ["a", "v"], ["b"], name="product"),
+        node("Gemm", ["b", "w"], ["y"], name="tied", transB=1),
+    ]
+    constants = {"w": weights(512, 32), "v": weights(32, 32)}
+    proto = model(nodes, {"ids": ["N"]}, ["y"], constants, input_type=TensorProto.INT64)
+    uses = {u for s in stored(proto) if s.value == "w" for u in s.uses or ()}
+    assert uses == {("pick", 0), ("tied", 1)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_blocks_need_an_opset_that_can_say_them_or_onnxruntime(target: str) -> None:
+    """Static plans are of opset 13: where DequantizeLinear must say it, a channel is the least there."""
+    found = stored(table(heavy(64, 512)), target, "static")
+    granularity = [s.spec.granularity for s in found]
+    if TARGETS[target].onnxruntime:
+        assert [type(g) for g in granularity] == [PerBlock]
+    else:
+        assert not any(isinstance(g, PerBlock) for g in granularity)

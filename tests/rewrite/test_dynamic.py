@@ -1,0 +1,309 @@
+"""Nodes quantized at run time: every shape of product, on every target, against FP32 and an oracle of numpy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.plan.model import Kind
+from qtool.tables.forms import Form
+from qtool.tables.qtypes import PerBlock
+from qtool.tables.targets import TARGETS
+from tests.graphs import node, rng, samples, weights
+from tests.plan.build import model
+from tests.plan.flow import reasons, sites
+from tests.rewrite.flow import Written, evaluate, run, sqnr, write
+from tests.rewrite.zoo import CASES as ZOO
+
+K, N = 128, 96  # enough values to be worth it on every target
+PRODUCTS = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of x and a constant w, and what else is about it.
+
+    Args:
+        x, w: shapes.
+        bias: shape of Gemm's C, or of what an Add behind a MatMul adds; None: there is none.
+        parts: into how many products it is split.
+        folded: the Add behind it is part of it on onnxruntime.
+        quantized: whether it has a form at run time.
+        swapped: the bias is the Add's first operand.
+    """
+
+    op: str = "MatMul"
+    x: tuple[int, ...] = (16, K)
+    w: tuple[int, ...] = (K, N)
+    bias: tuple[int, ...] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    parts: int = 1
+    folded: bool = True
+    quantized: bool = True
+    swapped: bool = False
+
+
+def gemm(w: tuple[int, ...] = (K, N), bias: tuple[int, ...] | None = (N,), **attributes: Any) -> Product:
+    return Product("Gemm", w=w, bias=bias, attributes=attributes)
+
+
+TRANSPOSED = {"w": (N, K), "transB": 1}
+CASES: dict[str, Product] = {
+    "matmul": Product(),
+    "matmul-3d": Product(x=(2, 8, K)),
+    "matmul-4d": Product(x=(2, 2, 4, K)),
+    "matmul-one-row": Product(x=(1, K), w=(K, 1500)),
+    "matmul-bias": Product(bias=(N,)),
+    "matmul-bias-left": Product(bias=(N,), swapped=True),
+    "matmul-bias-row": Product(bias=(1, N)),
+    "matmul-3d-bias": Product(x=(2, 8, K), bias=(N,)),
+    "matmul-3d-bias-row": Product(x=(2, 8, K), bias=(1, N)),
+    "matmul-3d-bias-cube": Product(x=(2, 8, K), bias=(1, 1, N)),
+    "matmul-bias-raises-rank": Product(bias=(1, 1, N), folded=False),
+    "matmul-bias-scalar": Product(bias=(), folded=False),
+    "matmul-bias-one": Product(bias=(1,), folded=False),
+    "matmul-bias-matrix": Product(bias=(16, N), folded=False),
+    "matmul-bias-column": Product(bias=(16, 1), folded=False),
+    "gemm": gemm(),
+    "gemm-no-bias": gemm(bias=None),
+    "gemm-transB": gemm(**TRANSPOSED),
+    "gemm-transB-no-bias": gemm(bias=None, **TRANSPOSED),
+    "gemm-bias-row": gemm(bias=(1, N)),
+    "gemm-alpha": gemm(alpha=0.3),
+    "gemm-alpha-negative": gemm(alpha=-2.0, **TRANSPOSED),
+    "gemm-beta": gemm(beta=3.0),
+    "gemm-beta-zero": gemm(beta=0.0),
+    "gemm-alpha-beta": gemm(alpha=0.5, beta=-1.5, **TRANSPOSED),
+    "gemm-alpha-no-bias": gemm(bias=None, alpha=4.0),
+    "gemm-transA": Product("Gemm", (K, 16), bias=(N,), attributes={"transA": 1}, quantized=False),
+    "gemm-transA-transB": Product(
+        "Gemm", (K, 16), (N, K), (N,), {"transA": 1, "transB": 1}, quantized=False
+    ),
+    "gemm-bias-scalar": Product("Gemm", bias=(), quantized=False),
+    "gemm-bias-matrix": Product("Gemm", bias=(16, N), quantized=False),
+    "split-1024": Product(x=(16, 1024), w=(1024, 32), parts=2),
+    "no-split-into-171s": Product(x=(16, 513), w=(513, 32)),
+    "split-900": Product(x=(16, 900), w=(900, 32), bias=(32,), parts=2),
+    "split-1536-3d": Product(x=(2, 8, 1536), w=(1536, 32), bias=(32,), parts=3),
+    "split-gemm-transB": Product("Gemm", (16, 1024), (32, 1024), (32,), {"transB": 1}, parts=2),
+    "split-gemm-alpha-beta": Product(
+        "Gemm", (16, 1024), (1024, 32), (32,), {"alpha": 0.5, "beta": 2.0}, parts=2
+    ),
+    "no-split-of-a-prime": Product(x=(16, 1021), w=(1021, 32)),
+    "no-split-at-512": Product(x=(16, 512), w=(512, 32)),
+}  # fmt: skip
+# onnxruntime (1.31) fuses MatMulInteger .. Add with a bias of more axes than the product, and loses the axes.
+EVERYWHERE = [(c, t) for c in CASES for t in TARGETS if (c, t) != ("matmul-bias-raises-rank", "generic")]
+
+
+def build(case: Product) -> onnx.ModelProto:
+    constants = {"w": weights(*case.w)}
+    if case.bias is not None:
+        constants["b"] = weights(*case.bias, seed=5) * 10
+    if case.op == "Gemm":
+        inputs = ["x", "w", *(["b"] if case.bias is not None else [])]
+        nodes = [node("Gemm", inputs, ["y"], name="product", **case.attributes)]
+    elif case.bias is None:
+        nodes = [node("MatMul", ["x", "w"], ["y"], name="product")]
+    else:
+        operands = ["b", "p"] if case.swapped else ["p", "b"]
+        nodes = [node("MatMul", ["x", "w"], ["p"], name="product"), node("Add", operands, ["y"], name="add")]
+    return model(nodes, {"x": list(case.x)}, ["y"], constants)
+
+
+@cache
+def written(name: str, target: str) -> Written:
+    case = CASES[name]
+    return write(build(case), samples(3, x=case.x), target, mode="dynamic")
+
+
+def ops(proto: onnx.ModelProto) -> Counter[str]:
+    return Counter(n.op_type for n in proto.graph.node)
+
+
+@pytest.mark.parametrize(("name", "target"), EVERYWHERE)
+def test_runs_near_fp32_with_the_shape_it_had(name: str, target: str) -> None:
+    done = written(name, target)
+    wanted = run(done.original, done.samples)
+    for optimize in (True, False):
+        got = run(done.data, done.samples, optimize)
+        assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
+        assert sqnr(wanted, got) > 30
+
+
+@pytest.mark.parametrize(("name", "target"), EVERYWHERE)
+def test_is_what_was_planned(name: str, target: str) -> None:
+    case, done = CASES[name], written(name, target)
+    found = ops(done.proto)
+    assert (done.plan.forms.get("product") is Form.DYNAMIC) == case.quantized
+    assert sum(found[op] for op in PRODUCTS) == (case.parts if case.quantized else 0)
+    if not case.quantized:
+        assert reasons(done.plan)["product"]
+        return
+    onnxruntime = TARGETS[target].onnxruntime
+    adds_itself = onnxruntime and (case.op == "Gemm" or case.folded)
+    assert found["Add"] == (0 if case.bias is None or adds_itself else 1)
+    assert found["Split"] == found["Sum"] == (1 if case.parts > 1 else 0)
+    domains = {o.domain for o in done.proto.opset_import}
+    assert ("com.microsoft" in domains) == onnxruntime
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_generic_means_the_same_to_the_reference(name: str) -> None:
+    done = written(name, "generic")
+    assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 100
+
+
+@pytest.mark.parametrize(("name", "target"), EVERYWHERE)
+def test_passes_the_full_check(name: str, target: str) -> None:
+    onnx.checker.check_model(written(name, target).proto, full_check=True)
+
+
+def quantized_at_run_time(x: np.ndarray) -> np.ndarray:
+    """DynamicQuantizeLinear-11 and back, in numpy."""
+    lo, hi = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    scale = np.float32((hi - lo) / 255)
+    zero = np.clip(np.rint(-lo / scale), 0, 255)
+    q = np.clip(np.rint(x / scale) + zero, 0, 255)
+    return np.asarray((q - zero) * scale, np.float64)
+
+
+@pytest.mark.parametrize(("name", "target"), [(n, t) for n, t in EVERYWHERE if CASES[n].quantized])
+def test_the_numbers_are_those_of_the_formula(name: str, target: str) -> None:
+    """Each part of x is quantized by its own range, the weight by the scales in the plan."""
+    case, done = CASES[name], written(name, target)
+    site = next(s for s in done.plan.sites if s.kind is Kind.FUSED)
+    value = done.settled.ready.view.values[site.value].const_value
+    assert value is not None
+    assert site.qparams is not None
+    w, scale = value.numpy(), site.qparams.scale
+    if case.attributes.get("transB"):
+        w, scale = w.T, scale.T
+    scales = np.repeat(np.atleast_2d(scale), len(w) // len(np.atleast_2d(scale)), axis=0)
+    w = np.clip(np.rint(w / scales), site.spec.qtype.qmin, site.spec.qtype.qmax) * scales.astype(np.float64)
+    bias = 0.0 if case.bias is None else weights(*case.bias, seed=5) * 10 * case.attributes.get("beta", 1.0)
+    wanted = []
+    for sample in done.samples:
+        parts = np.split(sample["x"], case.parts, axis=-1)
+        products = sum(
+            quantized_at_run_time(p) @ v for p, v in zip(parts, np.split(w, case.parts), strict=True)
+        )
+        wanted.append({"y": products + bias})
+    # Ties may fall to either side where the runtime divides in another order.
+    assert sqnr(wanted, run(done.data, done.samples)) > 65
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_outlier_spoils_its_own_part_only(target: str) -> None:
+    """What splitting is for: a channel 1000 times the others coarsens 512 values, not all 1024."""
+    proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": [16, 1024]}, ["y"], {"w": weights(1024, 32)})
+    (sample,) = samples(1, x=(16, 1024))
+    sample["x"][:, 0] = 1000
+    done = write(proto, [sample], target, mode="dynamic")
+    near, far = sample["x"].copy(), sample["x"].copy()
+    near[:, 512:], far[:, :512] = 0, 0
+    whole, first = run(done.data, [sample, {"x": near}])
+    assert sqnr(run(proto, [{"x": far}]), [{"y": whole["y"] - first["y"]}]) > 30
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("total", [128, 1024])
+def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> None:
+    nodes = [node("MatMul", ["x", f"w{i}"], [f"y{i}"]) for i in range(3)]
+    constants = {f"w{i}": weights(total, 96, seed=i) for i in range(3)}
+    proto = model(nodes, {"x": [16, total]}, ["y0", "y1", "y2"], constants)
+    given = samples(2, x=(16, total))
+    done = write(proto, given, target, mode="dynamic")
+    found, parts = ops(done.proto), total // 512 or 1
+    assert found["DynamicQuantizeLinear"] == parts
+    assert found["Split"] == (1 if parts > 1 else 0)
+    assert found["DynamicQuantizeMatMul"] == 0
+    assert sum(found[op] for op in PRODUCTS) == 3 * parts
+    for optimize in (True, False):
+        assert sqnr(run(proto, given), run(done.data, given, optimize)) > 30
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("trans", [(0, 0), (0, 1)], ids=["alike", "one-transposed"])
+def test_readers_of_one_weight_share_its_integers_where_they_read_it_alike(
+    target: str, trans: tuple[int, int]
+) -> None:
+    nodes = [node("Gemm", [f"x{i}", "w"], [f"y{i}"], transB=t) for i, t in enumerate(trans)]
+    proto = model(nodes, {"x0": [16, K], "x1": [16, K]}, ["y0", "y1"], {"w": weights(K, K)})
+    given = samples(2, x0=(16, K), x1=(16, K))
+    done = write(proto, given, target, mode="dynamic")
+    held = [t for t in done.proto.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len(held) == len(set(trans))
+    assert sqnr(run(proto, given), run(done.data, given)) > 30
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_blocks_of_the_weight_are_those_of_the_activation(target: str) -> None:
+    plan = written("split-1536-3d", target).plan
+    (fused,) = (s for s in plan.sites if s.kind is Kind.FUSED)
+    assert fused.spec.granularity == PerBlock(0, 512)
+    assert sites(plan, Kind.RUNTIME)["x"].spec.granularity == PerBlock(-1, 512)
+
+
+LSTMS = [name for name in ZOO if "lstm" in name]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", LSTMS)
+def test_lstm(name: str, target: str) -> None:
+    """onnxruntime has a fused form; elsewhere an LSTM stays, and its weights are stored as int8."""
+    case = ZOO[name]
+    done = write(case.build(), case.samples(), target, mode="dynamic")
+    found = ops(done.proto)
+    before = ops(done.original)["LSTM"]
+    fused = TARGETS[target].onnxruntime
+    assert (found["DynamicQuantizeLSTM"], found["LSTM"]) == ((before, 0) if fused else (0, before))
+    wanted = run(done.original, done.samples)
+    for optimize in (True, False):
+        assert sqnr(wanted, run(done.data, done.samples, optimize)) > 25
+    if not fused:
+        assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 80
+
+
+GATHERS: dict[str, tuple[tuple[int, ...], int, Sequence[int]]] = {
+    "rows": ((512, 32), 0, (2, 5)),
+    "one-id": ((512, 32), 0, ()),
+    "columns": ((32, 512), 1, (7,)),
+    "last-axis": ((32, 512), -1, (2, 3)),
+    "cube": ((512, 4, 8), 0, (3,)),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", GATHERS)
+@pytest.mark.parametrize("mode", ["dynamic", "static", "weight-only"])
+def test_an_embedding_is_int8_in_the_file_and_gives_the_rows_it_did(
+    name: str, target: str, mode: str
+) -> None:
+    shape, axis, ids = GATHERS[name]
+    proto = model(
+        [node("Gather", ["table", "ids"], ["y"], axis=axis)],
+        {"ids": list(ids)},
+        ["y"],
+        {"table": weights(*shape)},
+        input_type=onnx.TensorProto.INT64,
+    )
+    limit = shape[axis]
+    given = [{"ids": rng(i).integers(-limit, limit, ids)} for i in range(3)]
+    done = write(proto, given, target, mode=mode)
+    assert all(
+        t.data_type != onnx.TensorProto.FLOAT or len(t.raw_data) < 8192 * 4
+        for t in done.proto.graph.initializer
+    )
+    wanted = run(proto, given)
+    for optimize in (True, False):
+        got = run(done.data, given, optimize)
+        assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
+        assert sqnr(wanted, got) > 35

@@ -1,0 +1,153 @@
+"""Layer norms, written out: whatever of them is float16, onnxruntime can open the model."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from qtool.graph.edit import Namer
+from qtool.rewrite.half_norms import guard_norms
+from tests import graphs
+from tests.graphs import node
+from tests.rewrite.flow import run
+from tests.rewrite.half_flow import HALF, Converted, check, close, converted
+
+SHAPE = (2, 6, 8)
+SAMPLES = graphs.samples(2, x=SHAPE)
+CONSTANTS = {
+    "w": graphs.weights(8, 8) * 5,
+    "two": np.float32(2),
+    "epsilon": np.float32(1e-3),
+    "scale": graphs.weights(8, seed=1) + 1,
+    "bias": graphs.weights(8, seed=2),
+}
+
+
+def norm(*, subs: int = 1, tail: bool = True, residual: bool = False, opset: int = 17) -> onnx.ModelProto:
+    """A product, a layer norm in nine ops, and what reads it."""
+    axes = {"axes": [-1]} if opset < 18 else {}
+    given = [] if opset < 18 else ["axes"]
+    found = [
+        node("MatMul", ["x", "w"], ["h"], "before"),
+        node("ReduceMean", ["h", *given], ["mean"], "mean", **axes),
+        node("Sub", ["h", "mean"], ["d"], "sub"),
+        node("Pow", ["d", "two"], ["square"], "pow"),
+        node("ReduceMean", ["square", *given], ["variance"], "variance", **axes),
+        node("Add", ["variance", "epsilon"], ["sum"], "add"),
+        node("Sqrt", ["sum"], ["deviation"], "sqrt"),
+        node("Div", ["d2" if subs == 2 else "d", "deviation"], ["normal"], "div"),
+        node("Mul", ["normal", "scale"], ["scaled"], "scale"),
+        node("Add", ["scaled", "bias"], ["n"], "bias"),
+    ]
+    if subs == 2:
+        found.insert(2, node("Sub", ["h", "mean"], ["d2"], "sub2"))
+    last = "n"
+    if residual:
+        found.append(node("Add", [last, "h"], ["r"], "residual"))
+        last = "r"
+    if tail:
+        found.append(node("MatMul", [last, "w"], ["t"], "after"))
+        last = "t"
+    found.append(node("Identity", [last], ["y"], "end"))
+    constants = CONSTANTS if opset < 18 else {**CONSTANTS, "axes": np.array([-1])}
+    return graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, constants, opset=opset)
+
+
+def sized(count: int, seed: int = 0) -> list[tuple[str, ...]]:
+    """Some of the ways to choose nodes of the norm, the ends of it in every combination."""
+    middle = ("pow", "variance", "add", "sqrt")
+    ends = ("mean", "sub", "div", "scale", "bias")
+    random = graphs.rng(seed)
+    return [
+        ("before", *itertools.compress(ends, bits), *itertools.compress(middle, random.integers(0, 2, 4)))
+        for bits in itertools.product((0, 1), repeat=len(ends))
+    ][:count]
+
+
+def asked(proto: onnx.ModelProto, names: tuple[str, ...], **options: str) -> Converted:
+    return converted(proto, mode="weight-only", sets=[f"{n}=fp16" for n in names], **options)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("subs", [1, 2])
+@pytest.mark.parametrize("names", sized(32), ids="-".join)
+def test_any_part_of_a_norm(names: tuple[str, ...], subs: int, residual: bool) -> None:
+    made = asked(
+        norm(subs=subs, residual=residual), (*names, "sub2") if subs == 2 and "sub" in names else names
+    )
+    assert set(names) <= made.halves
+    check(made)
+    close(made, SAMPLES)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+@pytest.mark.parametrize("io", ["float", "float16"])
+@pytest.mark.parametrize("tail", [False, True])
+def test_a_norm_as_the_mode_has_it(tail: bool, io: str, opset: int) -> None:
+    made = converted(norm(tail=tail, opset=opset), SAMPLES, io=io)
+    check(made)
+    assert close(made, SAMPLES) > 50
+    assert {"mean", "pow", "variance"}.isdisjoint(made.halves)
+
+
+def test_the_guard_leaves_the_norm_to_be_fused() -> None:
+    """A norm that is float32 throughout is one op when it runs; the Cast before it is guarded, not its middle."""
+    made = converted(norm(), SAMPLES)
+    (guard,) = [n for n in made.proto.graph.node if n.op_type == "Max"]
+    makers = {n.output[0]: n.op_type for n in made.proto.graph.node}
+    assert makers[guard.input[0]] == "Cast"
+    readers = {n.op_type for n in made.proto.graph.node if guard.output[0] in n.input}
+    assert readers == {"ReduceMean", "Sub"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(), ("before",), ("before", "mean", "sub", "pow", "variance", "add", "sqrt", "div", "scale", "bias")],
+    ids=["none", "before", "all"],
+)
+def test_no_guard_where_there_is_nothing_to_fear(names: tuple[str, ...]) -> None:
+    made = asked(norm(residual=True), names) if names else converted(norm(), mode="weight-only")
+    assert made.ops["Max"] == 0
+
+
+def test_without_the_guard_there_is_no_session() -> None:
+    """Should this fail with a later onnxruntime, the guards can go."""
+    made = asked(norm(), ("before",))
+    proto = made.proto
+    (guard,) = [n for n in proto.graph.node if n.op_type == "Max"]
+    for other in proto.graph.node:
+        for index, name in enumerate(other.input):
+            if name == guard.output[0]:
+                other.input[index] = guard.input[0]
+    proto.graph.node.remove(guard)
+    onnx.checker.check_model(proto, full_check=True)
+    with pytest.raises(Exception, match=r"LayerNormalization|different types"):
+        run(proto, SAMPLES)
+
+
+@pytest.mark.parametrize("kind", [ir.DataType.DOUBLE, ir.DataType.BFLOAT16, ir.DataType.INT32])
+def test_other_types_are_nobodys_business(kind: ir.DataType) -> None:
+    proto = norm()
+    cast = onnx.helper.make_node("Cast", ["h"], ["h_cast"], name="cast", to=int(kind))
+    back = onnx.helper.make_node("Cast", ["h_cast"], ["h_back"], name="back", to=onnx.TensorProto.FLOAT)
+    for other in proto.graph.node[1:4]:
+        for index, name in enumerate(other.input):
+            if name == "h":
+                other.input[index] = "h_back"
+    proto.graph.node.insert(1, back)
+    proto.graph.node.insert(1, cast)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    guard_norms(model, Namer(model))
+    assert not [n for n in model.graph if n.op_type == "Max"]
+
+
+def test_a_mean_of_halves_by_another_hand_is_guarded_too() -> None:
+    """What the writer finds in a model counts as what it wrote itself."""
+    made = converted(norm(), SAMPLES, io="float16")
+    assert {v.type.tensor_type.elem_type for v in made.proto.graph.input} == {HALF}
+    halves = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
+    assert close(converted(made.proto, halves), halves) > 80

@@ -1,0 +1,296 @@
+"""Weights that are integers in the file alone: what they unpack to, in every form that says it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from qtool.numerics.qparams import unfold
+from qtool.numerics.quantize import dequantize, quantize
+from qtool.plan.model import Kind, Site
+from qtool.plan.scheme import BLOCKS, WIDE_OPSET
+from qtool.tables.modes import WEIGHT_BITS
+from qtool.tables.qtypes import INT8, UINT4, PerBlock, PerChannel, PerRowOfLast, PerRun
+from qtool.tables.targets import TARGETS
+from tests.graphs import node, rng, samples, weights
+from tests.plan.build import model
+from tests.rewrite.flow import FIRST_REFERENCE_OPSET, Written, run, sqnr, write
+
+FLOORS = {8: 33.0, 4: 12.0}
+LOOKS = ("Cast", "Sub", "Mul", "Reshape", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node with weights that only its file has in fewer bits: inputs x and w (and r)."""
+
+    op: str
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    r: tuple[int, ...] = ()
+
+
+LAYERS: dict[str, Layer] = {
+    "matmul": Layer("MatMul", (2, 128), (128, 64)),
+    "matmul-3d": Layer("MatMul", (2, 3, 128), (128, 64)),
+    "matmul-odd-rows": Layer("MatMul", (2, 300), (300, 7)),
+    "matmul-prime-rows": Layer("MatMul", (2, 97), (97, 64)),
+    "matmul-one-column": Layer("MatMul", (2, 1024), (1024, 1)),
+    "matmul-odd-count": Layer("MatMul", (2, 33), (33, 33)),
+    "matmul-of-a-stack": Layer("MatMul", (3, 2, 64), (3, 64, 33)),
+    "gemm-transB": Layer("Gemm", (2, 128), (64, 128), {"transB": 1}),
+    "gemm-transB-odd": Layer("Gemm", (2, 99), (33, 99), {"transB": 1}),
+    "gemm-transA": Layer("Gemm", (128, 2), (128, 64), {"transA": 1}),
+    "conv-1x1": Layer("Conv", (1, 64, 5, 5), (32, 64, 1, 1)),
+    "conv-3x3": Layer("Conv", (1, 16, 7, 7), (32, 16, 3, 3)),
+    "conv-3x3-odd": Layer("Conv", (1, 15, 7, 7), (9, 15, 3, 3)),
+    "conv-5x5-stem": Layer("Conv", (1, 3, 9, 9), (32, 3, 5, 5)),
+    "conv-1d": Layer("Conv", (1, 33, 16), (16, 33, 3)),
+    "conv-3d": Layer("Conv", (1, 8, 5, 5, 5), (8, 8, 3, 3, 3)),
+    "depthwise": Layer("Conv", (1, 128, 7, 7), (128, 1, 3, 3), {"group": 128}),
+    "grouped": Layer("Conv", (1, 64, 7, 7), (32, 16, 3, 3), {"group": 4}),
+    "transposed-conv": Layer("ConvTranspose", (1, 24, 5, 5), (24, 33, 2, 2)),
+    "lstm": Layer("LSTM", (5, 1, 32), (1, 96, 32), {"hidden_size": 24}, r=(1, 96, 24)),
+    "lstm-odd": Layer("LSTM", (5, 1, 33), (1, 68, 33), {"hidden_size": 17}, r=(1, 68, 17)),
+    "gru-both-ways": Layer("GRU", (5, 1, 32), (2, 72, 32), {"hidden_size": 24, "direction": "bidirectional"}, r=(2, 72, 24)),
+    "rnn": Layer("RNN", (5, 1, 64), (1, 32, 64), {"hidden_size": 32}, r=(1, 32, 32)),
+}  # fmt: skip
+SIZES = [(8, 0), *((bits, block) for bits in WEIGHT_BITS for block in (BLOCKS[0], BLOCKS[-1]))]
+EVERY = [(n, b, s) for n in LAYERS for b, s in SIZES]
+
+
+def build(layer: Layer) -> onnx.ModelProto:
+    constants = {"w": weights(*layer.w)}
+    inputs, outputs = ["x", "w"], ["y"]
+    if layer.r:
+        constants["r"] = weights(*layer.r, seed=1)
+        inputs.append("r")
+    return model(
+        [node(layer.op, inputs, outputs, name="n", **layer.attributes)], {"x": layer.x}, ["y"], constants
+    )
+
+
+@cache
+def written(name: str, bits: int, block: int, target: str) -> Written:
+    layer = LAYERS[name]
+    asked = {"bits": bits, "block": block}
+    return write(build(layer), samples(2, x=layer.x), target, mode="weight-only", **asked)
+
+
+def restored(done: Written, site: Site) -> np.ndarray:
+    """What a site's weight should be in the graph, by the plan."""
+    value = done.settled.ready.view.values[site.value].const_value
+    assert value is not None
+    assert site.qparams is not None
+    spec = site.spec
+    q = quantize(value.numpy(), site.qparams, spec.qtype, spec.granularity)
+    return dequantize(q, site.qparams, spec.granularity)
+
+
+def probe(done: Written, site: Site) -> bytes:
+    """The model with the restored weight as its only output, and no input."""
+    proto = done.proto
+    (name, index) = (site.uses or ())[0]
+    user = next(n for n in proto.graph.node if n.name == name)
+    wanted = user.input[index]
+    del proto.graph.output[:]
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(wanted, TensorProto.FLOAT, None))
+    del proto.graph.input[:]
+    kept = [n for n in proto.graph.node if n.op_type in LOOKS]
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)
+    return proto.SerializeToString()
+
+
+@pytest.mark.parametrize("target", ["cpu", "generic"])
+@pytest.mark.parametrize(("name", "bits", "block"), EVERY)
+def test_the_graph_restores_the_plan_s_weight_to_the_bit(
+    name: str, bits: int, block: int, target: str
+) -> None:
+    """In the runtime, folded at load and not, and in the reference of the specification."""
+    done = written(name, bits, block, target)
+    onnx.checker.check_model(done.proto, full_check=True)
+    stored = [s for s in done.plan.sites if s.kind is Kind.STORED]
+    assert stored
+    for site in stored:
+        wanted, data = restored(done, site), probe(done, site)
+        for optimize in (True, False):
+            np.testing.assert_array_equal(next(iter(run(data, [{}], optimize)[0].values())), wanted)
+        proto = onnx.load_from_string(data)
+        if target == "generic" and proto.opset_import[0].version < FIRST_REFERENCE_OPSET:
+            continue  # the reference has no earlier DequantizeLinear
+        np.testing.assert_array_equal(ReferenceEvaluator(proto).run(None, {})[0], wanted)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "bits", "block"), [(n, b, 0) for n in LAYERS for b in WEIGHT_BITS])
+def test_runs_near_fp32(name: str, bits: int, block: int, target: str) -> None:
+    done = written(name, bits, block, target)
+    wanted = run(done.original, done.samples)
+    for optimize in (True, False):
+        got = run(done.data, done.samples, optimize)
+        assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
+        assert sqnr(wanted, got) > FLOORS[bits]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "bits", "block"), EVERY)
+def test_each_target_has_its_own_words_for_it(name: str, bits: int, block: int, target: str) -> None:
+    """Cast -> Mul is folded at load by onnxruntime; DequantizeLinear is what the standard says."""
+    done = written(name, bits, block, target)
+    found = Counter(n.op_type for n in done.proto.graph.node)
+    stored = [s for s in done.plan.sites if s.kind is Kind.STORED]
+    centred = sum(s.spec.symmetric for s in stored)
+    if TARGETS[target].onnxruntime:
+        blocked = sum(isinstance(s.spec.granularity, PerBlock | PerRun) for s in stored)
+        wanted = {
+            "Cast": len(stored) * 2 - centred,
+            "Sub": len(stored) - centred,
+            "Mul": len(stored),
+            "Reshape": blocked,
+        }
+    else:
+        runs = sum(isinstance(s.spec.granularity, PerRun) for s in stored)
+        wanted = {"DequantizeLinear": len(stored), "Reshape": runs}
+    assert {k: v for k, v in wanted.items() if v} == {k: found[k] for k in LOOKS if found[k]}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_onnxruntime_restores_it_at_load_not_at_every_run(name: str, tmp_path: Path) -> None:
+    for bits in WEIGHT_BITS:
+        path = tmp_path / f"{bits}.onnx"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(path)
+        data = written(name, bits, 0, "cpu").data
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        left = {n.op_type for n in onnx.load(path).graph.node}
+        assert not left & set(LOOKS) - {"Reshape"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "bits", "block"), EVERY)
+def test_the_file_holds_no_more_than_the_bits_that_were_asked_for(
+    name: str, bits: int, block: int, target: str
+) -> None:
+    """Integers of the type in the plan, as many as the weight has, and no float copy of it."""
+    done = written(name, bits, block, target)
+    held = done.proto.graph.initializer
+    types = {INT8: TensorProto.INT8, UINT4: TensorProto.UINT4}
+    for site in (s for s in done.plan.sites if s.kind is Kind.STORED):
+        value = done.settled.ready.view.values[site.value].const_value
+        assert value is not None
+        (tensor,) = [
+            t
+            for t in held
+            if t.data_type == types[site.spec.qtype] and t.name.startswith(f"{site.value}_quantized")
+        ]
+        assert np.prod(tensor.dims) == value.size
+        size = -(-value.size * site.spec.qtype.bits // 8)
+        assert len(tensor.raw_data) == size
+        assert all(t.name != site.value for t in held)
+    largest = max((np.prod(t.dims, dtype=int) for t in held if t.data_type == TensorProto.FLOAT), default=0)
+    layer = LAYERS[name]
+    assert largest < min(np.prod(layer.w), np.prod(layer.r or layer.w))
+
+
+SHAPES_OF_SCALES = {
+    "matmul": PerBlock(0, 32),
+    "matmul-odd-rows": PerBlock(0, 30),
+    "matmul-odd-count": PerBlock(0, 33),
+    "gemm-transB": PerBlock(1, 32),
+    "gemm-transB-odd": PerBlock(1, 33),
+    "conv-1x1": PerRun(32),
+    "conv-3x3": PerRun(36),
+    "conv-3x3-odd": PerRun(27),
+    "conv-5x5-stem": PerRun(25),
+    "conv-1d": PerRun(33),
+    "depthwise": None,
+    "transposed-conv": PerBlock(0, 24),
+    "lstm": PerBlock(2, 32),
+    "lstm-odd": PerBlock(2, 33),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "wanted"), SHAPES_OF_SCALES.items())
+def test_blocks_near_32_whatever_the_size(name: str, wanted: PerBlock | PerRun | None, target: str) -> None:
+    """Where nothing near 32 divides, 8 bits hold the weight, a scale a channel."""
+    done = written(name, 4, 0, target)
+    site = next(s for s in done.plan.sites if s.value == "w")
+    if wanted is None:
+        assert site.spec.qtype is INT8
+        assert isinstance(site.spec.granularity, PerChannel | PerRowOfLast)
+        return
+    assert (site.spec.qtype, site.spec.granularity) == (UINT4, wanted)
+    assert done.proto.opset_import[0].version >= WIDE_OPSET
+    assert site.qparams is not None
+    value = done.settled.ready.view.values["w"].const_value
+    assert value is not None
+    assert site.qparams.scale.size * wanted.size == value.size
+    assert unfold(value.numpy(), wanted).shape != value.numpy().shape
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("bits", WEIGHT_BITS)
+def test_readers_of_one_weight_share_its_integers(bits: int, target: str) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
+    proto = model(nodes, {"x": [2, 64]}, ["y"], {"w": weights(64, 64)})
+    done = write(proto, samples(2, x=(2, 64)), target, mode="weight-only", bits=bits)
+    assert len([s for s in done.plan.sites if s.kind is Kind.STORED]) == 1
+    read = [n.input[1] for n in done.proto.graph.node if n.op_type == "MatMul"]
+    assert len(read) == 2
+    assert len(set(read)) == 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("bits", WEIGHT_BITS)
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0], ids=["below-0", "around-0", "above-0"])
+def test_weights_on_one_side_of_zero(shift: float, bits: int, target: str) -> None:
+    """A zero point at an end of the range, where 4 bits pay for holding 0 exactly."""
+    w = (rng(0).uniform(-1, 1, (128, 64)) + shift).astype(np.float32)
+    proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": [2, 128]}, ["y"], {"w": w})
+    done = write(proto, samples(2, x=(2, 128)), target, mode="weight-only", bits=bits)
+    (site,) = done.plan.sites
+    assert sqnr([{"w": w}], [{"w": restored(done, site)}]) > {8: 40, 4: 16}[bits]
+    data = probe(done, site)
+    for optimize in (True, False):
+        np.testing.assert_array_equal(next(iter(run(data, [{}], optimize)[0].values())), restored(done, site))
+
+
+def lookup(ids: int) -> onnx.ModelProto:
+    nodes = [node("Gather", ["table", f"ids{i}"], [f"e{i}"]) for i in range(ids)]
+    shapes = {f"ids{i}": ["N", "T"] for i in range(ids)}
+    outputs = [f"e{i}" for i in range(ids)]
+    return model(nodes, shapes, outputs, {"table": weights(512, 32)}, input_type=TensorProto.INT64)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("count", [1, 2], ids=["one-reader", "two-readers"])
+def test_a_lookup_restores_only_the_rows_that_are_picked(count: int, target: str) -> None:
+    """The table stays int8 in memory; the rows are to the bit what the plan's table has."""
+    given = [{f"ids{i}": rng(i).integers(-512, 512, (2, 7)) for i in range(count)}]
+    done = write(lookup(count), given, target, mode="weight-only")
+    (site,) = done.plan.sites
+    assert site.kind is Kind.LOOKUP
+    table = restored(done, site)
+    held = [t for t in done.proto.graph.initializer if np.prod(t.dims) == table.size]
+    assert [t.data_type for t in held] == [TensorProto.INT8]
+    for optimize in (True, False):
+        (got,) = run(done.data, given, optimize)
+        for i in range(count):
+            np.testing.assert_array_equal(got[f"e{i}"], table[given[0][f"ids{i}"]])
+    reference = ReferenceEvaluator(done.proto).run(None, given[0])
+    np.testing.assert_array_equal(reference[0], table[given[0]["ids0"]])
+    assert numpy_helper.to_array(held[0]).min() >= -127

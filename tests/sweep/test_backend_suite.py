@@ -1,0 +1,194 @@
+"""Every case of onnx's backend suite in every mode: a valid model near FP32, or a plain refusal.
+
+One in twelve is run on every `pytest`; all of them with `make sweep`. Each case comes as it is, and with its
+inputs as weights (cases.py); each is quantized in all the ways of ways.py, in process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import qtool
+from qtool.errors import QtoolError, UsageError
+from qtool.session import Session
+from qtool.validate.ports import in_floats
+from tests.sweep.cases import Case, case, names
+from tests.sweep.judge import EXACT_DB, complaint
+from tests.sweep.noise import Outputs, noisy_runs
+from tests.sweep.ways import WAYS, Way, make_eager, settle_speed
+
+EVERY = 1 if os.environ.get("SWEEP") == "all" else 12
+# Seconds that one model may take in one way; the largest take 10.
+LIMIT = 60
+# What qtool may refuse a model or a sample of the suite for: (exit code, words of the message).
+REFUSALS = (
+    (3, "training info, which can't be kept"),
+    (3, "a type that can't be kept"),
+    (3, "which samples can't hold"),
+    (3, "which 4 and 16 bit types need"),
+    (4, "holds NaN"),
+)
+
+
+@pytest.mark.parametrize("name", names(EVERY))
+def test_is_quantized_well_or_refused_plainly(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, Any], None]
+) -> None:
+    found = case(name)
+    fp32 = fp32_outputs(found)
+    if isinstance(fp32, str):
+        record_property("skipped", fp32)
+        pytest.skip(fp32)
+    settle_speed(monkeypatch)
+    before = found.model.SerializeToString(deterministic=True)
+    failures = {}
+    for label, way in WAYS.items():
+        with monkeypatch.context() as patch:
+            if way.eager:
+                make_eager(patch)
+            with time_limit(LIMIT):
+                outcome = tried(found, fp32, way, tmp_path / "q.onnx")
+        record_property(label, outcome)
+        if not outcome.startswith(("quantized", "float", "refused")):
+            failures[label] = outcome
+        assert not list(tmp_path.iterdir()), label
+    assert found.model.SerializeToString(deterministic=True) == before
+    assert not failures, "\n".join(f"{label}: {outcome}" for label, outcome in failures.items())
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """A hang becomes an error, where the system has alarms; it has to end in Python, not in native code."""
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError(f"more than {seconds} s")
+
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def fp32_outputs(found: Case) -> Outputs | str:
+    """What the case is in onnxruntime, or why it is no case."""
+    try:
+        session = Session(found.model.SerializeToString(), threads=1)
+        fp32, again = session.run(found.inputs), session.run(found.inputs)
+    except Exception as error:  # of many kinds: inputs that Python can't hand over, too
+        return f"onnxruntime can't: {error}"
+    if not found.agrees(fp32):
+        return "onnxruntime's outputs are not the expected ones"
+    return fp32 if all(_same(a, b) for a, b in zip(fp32, again, strict=True)) else "it is random"
+
+
+def tried(found: Case, fp32: Outputs, way: Way, path: Path) -> str:
+    """'quantized ..', 'float' or 'refused ..', or else what is wrong."""
+    try:
+        result = quantized(found, way, path)
+    except QtoolError as error:
+        known = any(error.exit_code == code and words in error.message for code, words in REFUSALS)
+        return f"{'refused' if known else 'failed'}: {type(error).__name__} {error.message}"
+    except Exception as error:
+        return f"failed: {type(error).__name__} {error}"
+    try:
+        problem = judged(found, fp32, way, path, result)
+    except Exception as error:  # what was written does not even run
+        problem = f"{type(error).__name__} {error}"
+    finally:
+        path.unlink()
+    plan = result.plan
+    done = f"{len(plan.forms)} nodes, {len(plan.sites)} sites"
+    if problem:
+        return f"wrong, with {done}: {problem}"
+    return f"quantized: {done}" if touched(result) else "float"
+
+
+def touched(result: qtool.Result) -> bool:
+    plan = result.plan
+    return bool(plan.forms or plan.sites or plan.halves.stored or plan.choices.io == "float16")
+
+
+def quantized(found: Case, way: Way, path: Path) -> qtool.Result:
+    """The model in a file, by the library's own entry. `include` is for what the tables find too slow."""
+    sample = found.sample
+    data = None if sample is None else [sample]
+    calib = data if way.mode in ("static", "fp16") else None
+    options: dict[str, Any] = dict(mode=way.mode, target=way.target, calib=calib, data=data, threads=1, **way.choices)  # fmt: skip
+    if way.eager:
+        try:
+            return qtool.quantize(found.model, path, qtool.Options(include=["*"], **options))
+        except UsageError as error:
+            assert "--include" in error.message, error.message  # none of its nodes has a form
+    return qtool.quantize(found.model, path, qtool.Options(**options))
+
+
+def judged(found: Case, fp32: Outputs, way: Way, path: Path, result: qtool.Result) -> str:
+    """What is wrong with the written file, '' when nothing is."""
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    before, after = found.model.graph, model.graph
+    if way.choices.get("io") is None:
+        for a, b in ((_ports(before), _ports(after)), (before.output, after.output)):
+            if [(v.name, v.type.WhichOneof("value"), v.type.tensor_type.elem_type) for v in a] != [(v.name, v.type.WhichOneof("value"), v.type.tensor_type.elem_type) for v in b]:  # fmt: skip
+                return "its inputs or outputs are others"
+
+    @cache
+    def noise() -> list[Outputs | None]:
+        return noisy_runs(found.model, found.inputs, way.grid, zlib.crc32(found.name.encode()))
+
+    floor = way.floor if touched(result) else EXACT_DB
+    for optimize in (True, False):
+        session = in_floats(Session(path, threads=1, optimize=optimize))
+        got = session.run(_typed(found.inputs, session.input_dtypes))
+        if way.choices.get("io") == "float16":
+            got = [_like(b, a) for a, b in zip(fp32, got, strict=True)]
+        names = [o.name for o in before.output]
+        if session.outputs != names:
+            return f"its outputs are {session.outputs}, not {names}"
+        if problem := complaint(names, fp32, got, floor, noise):
+            return f"{'optimized' if optimize else 'plain'}: {problem}"
+    return ""
+
+
+def _ports(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that must be fed."""
+    own = {t.name for t in graph.initializer}
+    return [i for i in graph.input if i.name not in own]
+
+
+def _typed(inputs: Any, dtypes: dict[str, str | None]) -> dict[str, Any]:
+    """Floats in the type that the model takes."""
+    return {
+        k: v.astype(dtypes[k]) if isinstance(v, np.ndarray) and v.dtype == np.float32 else v
+        for k, v in inputs.items()
+    }
+
+
+def _like(value: Any, fp32: Any) -> Any:
+    """float16 for which FP32 has float32, as that."""
+    wider = isinstance(value, np.ndarray) and value.dtype == np.float16 and fp32.dtype == np.float32
+    return value.astype(np.float32) if wider else value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, list):
+        return isinstance(b, list) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    x, y = np.asarray(a), np.asarray(b)
+    return x.shape == y.shape and (x.tobytes() == y.tobytes() or bool(np.array_equal(x, y)))

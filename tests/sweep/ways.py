@@ -1,0 +1,83 @@
+"""The ways in which each case is quantized: every mode, with the tables as they are and with all that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from qtool import pipeline
+from qtool.tables.modes import MODES
+from qtool.tables.ops import OPS
+from qtool.tables.targets import TARGETS
+from qtool.validate.latency import Race
+from tests.sweep.noise import Grid
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to quantize a model, and how far from FP32 it may end.
+
+    Args:
+        floor: SQNR in dB that the mode holds; below it, noise on `grid` decides.
+        grid: how finely values are kept.
+        eager: quantize whatever has a form, however small and slow.
+    """
+
+    mode: str
+    floor: float
+    grid: Grid
+    target: str = "cpu"
+    eager: bool = False
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+
+_ACTIVATIONS = Grid(bits=8)
+_SEVEN = Grid(bits=7)  # symmetric about 0 keeps half of its steps for the other sign
+_WEIGHTS = Grid(bits=7, computed=False)
+_NIBBLES = Grid(bits=3, computed=False)
+_HALF = Grid(relative=2.0**-10, least=2.0**-24)
+
+
+def _way(mode: str, grid: Grid, floor: float | None = None, **other: Any) -> Way:
+    return Way(mode, MODES[mode].floor_db if floor is None else floor, grid, **other)
+
+
+WAYS: dict[str, Way] = {
+    "static": _way("static", _ACTIVATIONS),
+    "static-eager": _way("static", _ACTIVATIONS, eager=True),
+    "static-generic": _way("static", _ACTIVATIONS, eager=True, target="generic"),
+    "static-qoperator": _way("static", _SEVEN, eager=True, choices={"format": "qoperator", "acts": "int8", "symmetric": True}),
+    "static-io": _way("static", _ACTIVATIONS, eager=True, choices={"io": "uint8"}),
+    "dynamic": _way("dynamic", _ACTIVATIONS),
+    "dynamic-eager": _way("dynamic", _ACTIVATIONS, eager=True),
+    "dynamic-generic": _way("dynamic", _ACTIVATIONS, eager=True, target="generic"),
+    "weight-only": _way("weight-only", _WEIGHTS),
+    "weight-only-eager": _way("weight-only", _WEIGHTS, eager=True),
+    "weight-only-4": _way("weight-only", _NIBBLES, 10.0, eager=True, target="generic", choices={"bits": 4}),
+    "weight-only-speed": _way("weight-only", _NIBBLES, 10.0, eager=True, choices={"bits": 4, "prefer": "speed"}),
+    "fp16": _way("fp16", _HALF),
+    "fp16-io": _way("fp16", _HALF, choices={"io": "float16"}),
+}  # fmt: skip
+
+
+def settle_speed(patch: pytest.MonkeyPatch) -> None:
+    """Int8 always wins its race, at once: tiny models are faster in float, and this is about their results."""
+
+    def won(sessions: Sequence[str], *args: Any, threads: int, **kwargs: Any) -> Race:
+        return Race(threads, {n: (1.0 if n == "quantized" else 2.0,) * 9 for n in sessions})
+
+    patch.setattr(pipeline, "race", won)
+
+
+def make_eager(patch: pytest.MonkeyPatch) -> None:
+    """Let no weight be too small. That no op is too slow, `include` says."""
+    for name, mode in MODES.items():
+        patch.setitem(MODES, name, replace(mode, storage_min_elements=1, storage_floor_db=20.0))
+    for name, rule in OPS.items():
+        patch.setitem(OPS, name, replace(rule, storage_min_elements=0))
+    for name, target in TARGETS.items():
+        small = {f: replace(p, min_weight=0, min_vector_weight=0) for f, p in target.forms.items()}
+        patch.setitem(TARGETS, name, replace(target, forms=small))

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test sweep lint bench clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -17,6 +17,10 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# All of onnx's backend suite in every mode, of which `make test` runs one case in sixteen: 20 minutes on 2 cores.
+sweep: $(VENV)/.dev
+	SWEEP=all $(BIN)/python -m pytest -n auto tests/sweep
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

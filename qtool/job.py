@@ -16,7 +16,7 @@ from qtool.graph.prepare import Prepared, prepare
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options
 from qtool.plan.model import Wishes
-from qtool.plan.scheme import WIDE_OPSET, Scheme, settle
+from qtool.plan.scheme import Scheme, settle
 from qtool.plan.wishes import Asked, wishes
 from qtool.steps import step
 
@@ -52,12 +52,17 @@ def open_job(model: ModelLike, options: Options) -> Job:
     scheme = settle(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)
     with step(source.name, "it is prepared", ModelError):
-        prepared = prepare(source.model, onnxruntime=scheme.target.onnxruntime, opset=scheme.opset)
+        prepared = prepare(
+            source.model,
+            onnxruntime=scheme.target.onnxruntime,
+            opset=scheme.opset,
+            requantize=options.requantize,
+        )
     view = View(prepared.model)
-    if scheme.opset > (found := opset_of(prepared.model)) and scheme.opset >= WIDE_OPSET:
+    if scheme.opset > (found := opset_of(prepared.model)) and scheme.insists:
         raise ModelError(
-            f"{source.name}: opset {found} can't be raised to {scheme.opset}, which 4 and 16 bit types need",
-            "quantize to 8 bits, or export the model anew",
+            f"{source.name}: opset {found} can't be raised to {scheme.opset}, which {scheme.insists} need",
+            "quantize to 8 bits with float inputs and outputs, or export the model anew",
         )
     wish = wishes(view, source.model, scheme, Asked(options.exclude, options.include, options.sets))
     return Job(source, prepared, view, scheme, wish, options)

@@ -27,6 +27,7 @@ from qtool.plan import serial
 from qtool.plan.draft import draft
 from qtool.plan.half_notes import half_notes
 from qtool.plan.model import Plan, Wishes
+from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
 from qtool.planning import make_plan, replayed
 from qtool.report.coverage import coverage
@@ -188,7 +189,9 @@ def _too_slow(job: Job, plan: Plan, timed: Race | None) -> str:
     if timed is None or settled or not scheme.mode.for_speed or not plan.forms.keys() - job.wish.force:
         return ""
     ratio = timed.speedup("quantized", "prepared")
-    return f"int8 was measured at {ratio.median:.2f}x of FP32: no gain" if ratio.low < 1 else ""
+    if ratio.low >= 1:
+        return ""
+    return f"no gain in int8: {ratio.median:.2f}x of FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
 def _without(job: Job, plan: Plan, reason: str) -> Wishes:
@@ -236,7 +239,7 @@ def _report(job: Job, plan: Plan) -> Report:
         prepared=job.prepared.notes,
         coverage=coverage(job.view, plan),
         skips=plan.skips,
-        warnings=tuple(half_notes(plan, job.view)),
+        warnings=(*half_notes(plan, job.view), *port_notes(plan, job.view, job.scheme)),
         plan_sha256=serial.digest(plan),
         weights_only=job.scheme.mode.form is None,
     )
@@ -265,6 +268,6 @@ def _warnings(report: Report, scheme: Scheme, rough: str) -> tuple[str, ...]:
             f"{scheme.mode.name} usually holds"
         )
     ratio = report.race.speedup("quantized", "original") if report.race else None
-    if ratio is not None and ratio.high < 1:  # three rounds of four were slower: not noise
+    if ratio is not None and ratio.high < 1:
         found.append(f"slower than FP32 here: {ratio.median:.2f}x")
     return tuple(found)

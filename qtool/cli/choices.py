@@ -76,6 +76,11 @@ _OPTIONS = (
         "are in the metadata), float16 (fp16).",
     ),
     click.option(
+        "--requantize",
+        is_flag=True,
+        help="Take a model that is quantized already back to floats first. Default: what is quantized stays.",
+    ),
+    click.option(
         "--input-range",
         multiple=True,
         metavar="[INPUT=]LOW,HIGH",
@@ -90,7 +95,9 @@ _OPTIONS = (
         "all win over --include, --exclude. Repeatable.",
     ),
 )
-NAMES = tuple("bits block prefer format weights acts symmetric per_tensor io input_range sets".split(" "))
+NAMES = tuple(
+    "bits block prefer format weights acts symmetric per_tensor io requantize input_range sets".split(" ")
+)
 
 
 def choice_options(command: F) -> F:

@@ -63,22 +63,28 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
 
 
 def integer_ports(view: View, scheme: Scheme) -> list[ir.Value]:
-    """The inputs and outputs of a model that takes and gives integers.
+    """The inputs and outputs of a model that takes and gives integers, where they are float tensors."""
+    return [v for v in _ports(view, scheme) if not _is_exact(v)]
 
-    Float tensors, but for what is handed through as it is, and what decides over shapes: rounded to 8
-    bits, the scales of a Resize make another shape.
-    """
+
+def float_ports(view: View, scheme: Scheme) -> list[ir.Value]:
+    """Those that can't be integers: rounded to 8 bits, the scales of a Resize make another shape."""
+    return [v for v in _ports(view, scheme) if _is_exact(v)]
+
+
+def _ports(view: View, scheme: Scheme) -> list[ir.Value]:
     if scheme.io in (FLOAT32, FLOAT16):
         return []
     graph = view.model.graph
-    found = [v for v in (*graph.inputs, *graph.outputs) if v.type == ir.TensorType(ir.DataType.FLOAT)]
-    return [
-        v
-        for v in found
-        if not v.is_initializer()
-        and not (v.is_graph_input() and v.is_graph_output())
-        and not any(use.idx in FLOAT32_INPUTS.get(op_key(use.node), ()) for use in v.uses())
-    ]
+    # A sequence of floats is FLOAT to onnx-ir as well.
+    tensors = [v for v in (*graph.inputs, *graph.outputs) if isinstance(v.type, ir.TensorType)]
+    found = [v for v in tensors if v.dtype == ir.DataType.FLOAT and not v.is_initializer()]
+    # What is handed through as it is stays as it is.
+    return [v for v in found if not (v.is_graph_input() and v.is_graph_output())]
+
+
+def _is_exact(value: ir.Value) -> bool:
+    return any(use.idx in FLOAT32_INPUTS.get(op_key(use.node), ()) for use in value.uses())
 
 
 def at_run_time(view: View, placed: Placed) -> list[Site]:

@@ -6,7 +6,15 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.prepare.opset import QDQ_OPSET
-from qtool.graph.view import View, attribute_int, constant, float_constant, is_vector, opset_of
+from qtool.graph.view import (
+    View,
+    attribute_int,
+    constant,
+    float_constant,
+    is_op,
+    is_vector,
+    opset_of,
+)
 from qtool.plan.blocks import nbits_block
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
@@ -14,6 +22,10 @@ from qtool.tables.ops import OPS, OpRule, Role
 from qtool.tables.targets import Placements, Target
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
+
+
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_ALREADY = "quantized already (--requantize redoes it)"
 
 
 def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
@@ -35,6 +47,8 @@ def rule_of(node: ir.Node) -> OpRule | None:
 
 def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
     """Why a node with a rule can't take a form, '' when it can."""
+    if _is_quantized(node, rule):
+        return _ALREADY
     if opset_of(view.model) < QDQ_OPSET:
         return f"opset {opset_of(view.model)} has no per-channel quantization and could not be raised"
     if rule.role is Role.RECURRENT:
@@ -56,6 +70,27 @@ def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form)
     if any(constant(value) is not None for _, value in inputs):
         return "an operand is a constant"
     return ""
+
+
+def _is_quantized(node: ir.Node, rule: OpRule) -> bool:
+    """Whether a node stands beside a Q or DQ already, or reads a weight that is restored from integers."""
+    makers = [v.producer() for v in node.inputs if v is not None]
+    readers = [use.node for v in node.outputs for use in v.uses()]
+    if any(n is not None and is_op(n, *QUANTIZERS) for n in (*makers, *readers)):
+        return True
+    weights = [node.inputs[i] for i in rule.weight if i < len(node.inputs)]
+    return any(_is_restored(v) for v in weights if v is not None)
+
+
+def _is_restored(value: ir.Value) -> bool:
+    """Whether a value is a stored weight: computed from constants alone, of another type."""
+    maker = value.producer()
+    if maker is None or constant(value) is not None:
+        return False
+    known = [v for v in maker.inputs if v is not None and constant(v) is None]
+    if is_op(maker, "Cast") and not known:
+        return True
+    return is_op(maker, "Sub", "Mul", "Reshape") and len(known) == 1 and _is_restored(known[0])
 
 
 def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:

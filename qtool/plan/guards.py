@@ -21,6 +21,7 @@ def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer
     Two of its optimizers do it (seen in 1.31): WeightBiasQuantization quantizes, per tensor and
     without being asked, a float Conv, Gemm or MatMul that stands between a DQ and a Q; and
     QDQPropagation pulls the Q up through a float MaxPool, which then runs in int8, many times slower.
+    And what stays float for an attribute that its integer kernel lacks is fused all the same, and fails.
     Each needs every value on the way to have one reader only: for the value itself that will be the Q,
     when all its readers (`uses`) go on behind it. `integer`: it is an output that is handed out as the
     Q's integers, so that nobody else reads it.
@@ -36,6 +37,8 @@ def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer
         if producer.op_type in ("MaxPool", "GlobalMaxPool"):
             return True
         rule = OPS.get(producer.op_type)
+        if rule is not None and any(a in producer.attributes for a in rule.unless):
+            return True
         if rule is not None and rule.role is Role.WEIGHTED:
             source = producer.inputs[0]
             return (

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
-from qtool.numerics.qparams import QParams, activation_qparams
+from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
@@ -60,10 +60,21 @@ def _activations(plan: Plan, ranges: Ranges, view: View) -> dict[str, QParams]:
     for site in sites:
         seen = ranges[site.value]
         lo, hi = site.bounds
-        whole = _is_whole(view.values[site.value])
-        seen = replace(seen, lo=lo if whole else max(seen.lo, lo), hi=hi if whole else min(seen.hi, hi))
+        if _is_whole(view.values[site.value]):
+            seen = replace(seen, lo=lo, hi=_just_below(hi, site.spec))
+        else:
+            seen = replace(seen, lo=max(seen.lo, lo), hi=min(seen.hi, hi))
         shared[site.group] = shared[site.group].merge(seen) if site.group in shared else seen
     return {s.value: activation_qparams(shared[s.group].lo, shared[s.group].hi, s.spec) for s in sites}
+
+
+def _just_below(hi: float, spec: TensorSpec) -> float:
+    """The bound less one step, so that steps are powers of 2: 1/256 of 0..1 in 8 bits.
+
+    onnxruntime's QLinearSoftmax (1.31) rounds the inverse of its scale down to an integer.
+    """
+    steps = spec.qtype.qmax - (midpoint(spec.qtype) if spec.symmetric else spec.qtype.qmin)
+    return hi * steps / (steps + 1)
 
 
 def _is_whole(value: ir.Value) -> bool:

@@ -21,6 +21,7 @@ PREFERENCES = ("size", "speed")
 IO_TYPES = ("float", *sorted({t.name for m in MODES.values() for t in m.io if t is not FLOAT32}))
 
 # Opsets: per-channel scales, and what came with 21: 16 and 4 bits, blocked scales.
+_EVERY_MODE = frozenset({"requantize"})
 PER_CHANNEL_OPSET = 13
 WIDE_OPSET = 21
 
@@ -37,6 +38,7 @@ class Choices:
         io: 'float', or the type that float inputs and outputs become: uint8, int8 (static), float16 (fp16).
         bits: weight-only: 8 or 4.
         block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32.
+        requantize: take what is quantized already back to floats first, instead of keeping it.
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
 
@@ -49,6 +51,7 @@ class Choices:
     bits: int = 8
     block: int = 0
     prefer: str = "size"
+    requantize: bool = False
 
     def made(self) -> dict[str, Any]:
         """The choices that are not the defaults."""
@@ -67,6 +70,7 @@ class Scheme:
             as the accuracy allows).
         io: the type of the model's float inputs and outputs.
         opset: the least that can say all this.
+        insists: what can't be said at all below that opset, '' when a lower one only says it more coarsely.
         floor_db: SQNR below which the report warns.
         asked: the user chose types or a form, so that speed does not decide against them.
     """
@@ -83,6 +87,7 @@ class Scheme:
     format: str
     io: QType
     opset: int
+    insists: str
     floor_db: float
     asked: bool
 
@@ -110,7 +115,7 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
     mode = _row(mode_name, MODES, "mode")
     target = _row(target_name, TARGETS, "target")
     for name in choices.made():
-        if name not in mode.options:
+        if name not in mode.options | _EVERY_MODE:
             able = ", ".join(m.name for m in MODES.values() if name in m.options)
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} means nothing in --mode {mode.name}", f"it is for --mode {able}")
@@ -147,6 +152,7 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
         choices.format,
         io,
         opset=WIDE_OPSET if wide or blocked else PER_CHANNEL_OPSET,
+        insists="4 and 16 bit types" if wide else "integer inputs and outputs" if io.bits == 8 else "",
         floor_db=FOUR_BIT_FLOOR_DB if storage is UINT4 else mode.floor_db,
         asked=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
     )

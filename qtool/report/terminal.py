@@ -166,4 +166,4 @@ def _speed(race: Race, against: str, name: str) -> str:
     ratio = race.speedup("quantized", against)
     times = f"{race.milliseconds(against):.3g} -> {race.milliseconds('quantized'):.3g} ms"
     threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
-    return f"{ratio.median:.2f}x of {name} (quartiles {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"
+    return f"{ratio.median:.2f}x of {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"

@@ -38,12 +38,21 @@ def _torn(mean: ir.Node) -> ir.Value | None:
         for scale in (n for n in _past_casts(division.outputs[0]) if is_op(n, "Mul")):
             for bias in (n for n in _past_casts(scale.outputs[0]) if is_op(n, "Add")):
                 ends = {scale.outputs[0].dtype, bias.outputs[0].dtype}
-                cast = x.producer()
-                taken = is_op(cast, "Cast") and len(x.uses()) == len(subs) + 1
-                source = cast.inputs[0] if taken and cast is not None else x
-                if source is not None and {source.dtype, *ends} == {_FLOAT, _HALF}:
+                alone = len(x.uses()) == len(subs) + 1
+                if (_before_casts(x) if alone else {x.dtype}) | ends == {_FLOAT, _HALF}:
                     return x if ends == {x.dtype} else division.outputs[0]
     return None
+
+
+def _before_casts(value: ir.Value) -> set[ir.DataType | None]:
+    """The types that a value is cast from, or its own; an If may be inlined, and so show the Cast in it."""
+    maker = value.producer()
+    if maker is not None and is_op(maker, "If"):
+        index = value.index() or 0
+        outputs = [a.as_graph().outputs[index] for a in maker.attributes.values()]
+        return set().union(*map(_before_casts, outputs))
+    source = maker.inputs[0] if maker is not None and is_op(maker, "Cast") else None
+    return {value.dtype if source is None else source.dtype}
 
 
 def _readers(value: ir.Value) -> list[ir.Node]:

@@ -12,7 +12,7 @@ from qtool.graph.view import opset_of
 from qtool.numerics.qparams import unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Site
-from qtool.plan.scheme import WIDE_OPSET
+from qtool.plan.scheme import PER_CHANNEL_OPSET, WIDE_OPSET
 from qtool.rewrite.writer import Writer, float_array, integers, packed, params, redirect
 from qtool.tables.qtypes import PerBlock, PerChannel, PerRowOfLast, PerRun
 
@@ -77,7 +77,8 @@ def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[
             stored, axis, block, scales = shape, len(shape) - 1, shape[-1], scales[..., None]
         case _:
             return []
-    if writer.target.onnxruntime or (block and opset_of(writer.model) < WIDE_OPSET) or q.const_value is None:
+    least = WIDE_OPSET if block else PER_CHANNEL_OPSET
+    if writer.target.onnxruntime or opset_of(writer.model) < least or q.const_value is None:
         return []
     if tuple(q.shape or ()) != stored:  # integers() unfolds blocks, which DequantizeLinear takes folded
         flat = q.const_value.numpy().reshape(stored)

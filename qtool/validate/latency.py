@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 from qtool.session import Array, Session, running
 
 _LEAST_ROUNDS = 9
+_Z95 = 1.96
+_TIGHT = 0.02  # an interval this wide settles any question that is worth asking
+_PATIENCE = 4  # times as long as usual, when a noisy machine leaves it wider
 _SLICE_SECONDS = 0.004  # a timed slice runs a model at least this long, or once
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast: the median over rounds, and the quartiles."""
+    """How many times as fast: the median over rounds, and the 95% interval of that median."""
 
     median: float
     low: float
@@ -38,10 +42,14 @@ class Race:
         return statistics.median(self.seconds[name]) * 1e3
 
     def speedup(self, name: str, against: str) -> Ratio:
-        """Time of `against` / time of `name`, taken within each round."""
-        ratios = [b / a for a, b in zip(self.seconds[name], self.seconds[against], strict=True)]
-        low, median, high = statistics.quantiles(ratios, n=4)
-        return Ratio(median, low, high)
+        """Time of `against` / time of `name`, taken within each round.
+
+        The interval is between order statistics, as far from the middle as a fair coin strays in as many
+        throws: true of any distribution (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2).
+        """
+        ratios = sorted(b / a for a, b in zip(self.seconds[name], self.seconds[against], strict=True))
+        below = max(0, int(len(ratios) / 2 - _Z95 * math.sqrt(len(ratios)) / 2))
+        return Ratio(statistics.median(ratios), ratios[below], ratios[-1 - below])
 
 
 def race(
@@ -51,7 +59,7 @@ def race(
     threads: int,
     seconds: float = 1.5,
 ) -> Race:
-    """Time sessions in turn on the same samples, round after round, for about `seconds`.
+    """Time sessions in turn on the same samples, round after round, for about `seconds`; longer amid noise.
 
     Each round runs every model over the samples once (or more often, when that is too short to time).
 
@@ -62,10 +70,22 @@ def race(
     """
     repeats = {name: _repeats(session, samples[name]) for name, session in sessions.items()}
     rounds: list[dict[str, float]] = []
-    end = time.perf_counter() + seconds
-    while len(rounds) < _LEAST_ROUNDS or time.perf_counter() < end:
+    start = time.perf_counter()
+    while True:
         rounds.append({n: _time(s, samples[n], repeats[n]) for n, s in sessions.items()})
-    return Race(threads, {name: tuple(r[name] for r in rounds) for name in sessions})
+        spent = (time.perf_counter() - start) / seconds
+        if len(rounds) < _LEAST_ROUNDS or spent < 1:
+            continue
+        race = Race(threads, {name: tuple(r[name] for r in rounds) for name in sessions})
+        if spent > _PATIENCE or _is_tight(race):
+            return race
+
+
+def _is_tight(race: Race) -> bool:
+    """Whether all models are known well enough against the last one."""
+    *others, last = race.seconds
+    ratios = [race.speedup(last, other) for other in others]
+    return all(r.high - r.low <= _TIGHT * r.median for r in ratios)
 
 
 def _repeats(session: Session, samples: Sequence[Mapping[str, Array]]) -> int:

@@ -55,7 +55,12 @@ def ready(
     if isinstance(target, Target):
         scheme = replace(scheme, target=target)
     source = from_model(proto)
-    prepared = prepare(source.model, onnxruntime=scheme.target.onnxruntime, opset=scheme.opset).model
+    prepared = prepare(
+        source.model,
+        onnxruntime=scheme.target.onnxruntime,
+        opset=scheme.opset,
+        requantize=choices.get("requantize", False),
+    ).model
     view = View(prepared)
     return Ready(prepared, view, scheme, wishes(view, source.model, scheme, Asked(exclude, include, sets)))
 

@@ -128,18 +128,23 @@ def test_a_range_that_was_seen_outweighs_a_suspicion() -> None:
     assert unheld(view(proto), {"h": seen(-1, 1), "y": seen(0, 1)}).keys() == {"c"}
 
 
-def test_a_constant_beyond_goes_in_and_out_of_a_loop() -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_constant_beyond_goes_in_and_out_of_a_loop(inside: bool) -> None:
+    """One inside is there in the next iteration."""
     info = helper.make_tensor_value_info
     body = helper.make_graph(
-        [node("Identity", ["c"], ["d"]), node("Neg", ["s"], ["u"])],
+        [node("Identity", ["c"], ["d"]), node("Add", ["s", "k" if inside else "one"], ["u"])],
         "body",
         [info("i", 7, []), info("c", 9, []), info("s", FLOAT, [2])],
         [info("d", 9, []), info("u", FLOAT, [2])],
     )
-    found = [node("Add", ["x", "k"], ["h"]), node("Loop", ["three", "yes", "h"], ["y"], body=body)]
-    constants = {"k": np.array([0, 1e9], np.float32), "three": np.array(3), "yes": np.array(True)}
-    proto = graphs.model(found, {"x": (2,)}, {"y": (2,)}, constants)
-    assert {"h", "s", "u", "y"} <= unheld(view(proto), None).keys()
+    add = node("Add", ["x", "one" if inside else "k"], ["h"])
+    constants = {"k": np.array([0, 1e9], np.float32), "one": np.ones(2, np.float32)}
+    constants |= {"three": np.array(3), "yes": np.array(True)}
+    found = [add, node("Loop", ["three", "yes", "h"], ["y"], body=body)]
+    reached = unheld(view(graphs.model(found, {"x": (2,)}, {"y": (2,)}, constants)), None).keys()
+    assert {"s", "u", "y"} <= reached
+    assert ("h" in reached) is not inside
 
 
 def wide(factor: float) -> onnx.ModelProto:

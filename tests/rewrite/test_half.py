@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -51,7 +52,11 @@ def test_the_reference_agrees(block: str) -> None:
 
 # Behind a step, rounding can be as large as the value: no SQNR holds for any chain of these.
 STEPS = {"integers", "where"}
-CHAINS = st.lists(st.sampled_from(sorted(BLOCKS.keys() - STEPS)), min_size=1, max_size=5)
+# A norm of what is cast from float16: onnxruntime 1.31 refuses the very model that is given.
+REFUSED = ("half-island", "written-norm")
+CHAINS = st.lists(st.sampled_from(sorted(BLOCKS.keys() - STEPS)), min_size=1, max_size=5).filter(
+    lambda blocks: REFUSED not in itertools.pairwise(blocks)
+)
 
 
 @settings(max_examples=80, deadline=None)

@@ -129,6 +129,21 @@ def test_without_the_guard_there_is_no_session() -> None:
         run(proto, SAMPLES)
 
 
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_branch_that_the_runtime_inlines_shows_its_cast(condition: bool) -> None:
+    proto = norm()
+    info = [onnx.helper.make_tensor_value_info("t", onnx.TensorProto.FLOAT, SHAPE)]
+    then = onnx.helper.make_graph([node("MatMul", ["x", "w"], ["t"], "product")], "then", [], info)
+    info = [onnx.helper.make_tensor_value_info("e", onnx.TensorProto.FLOAT, SHAPE)]
+    other = onnx.helper.make_graph([node("Neg", ["x"], ["e"], "minus")], "else", [], info)
+    proto.graph.node[0].CopyFrom(node("If", ["condition"], ["h"], "if", then_branch=then, else_branch=other))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(condition), "condition"))
+    made = converted(proto, SAMPLES)
+    check(made)
+    assert "product" in made.halves
+    close(made, SAMPLES)
+
+
 @pytest.mark.parametrize("kind", [ir.DataType.DOUBLE, ir.DataType.BFLOAT16, ir.DataType.INT32])
 def test_other_types_are_nobodys_business(kind: ir.DataType) -> None:
     proto = norm()

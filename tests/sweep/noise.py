@@ -37,21 +37,26 @@ class Grid:
     least: float = 0.0
     computed: bool = True
 
-    def noise(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Uniform noise of one step to either side: twice what rounding does. None on what is infinite."""
+    def noise(self, x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+        """What rounding to the grid does (None), or uniform noise of one step to either side: twice that.
+
+        None on what is infinite.
+        """
         with np.errstate(all="ignore"):
             size = np.abs(x) * self.relative + self.least
-            finite = x[np.isfinite(x)].astype(np.float64)
             if self.bits:
-                size = size + (finite.max(initial=0.0) - finite.min(initial=0.0)) / (2**self.bits - 1)
-            size = np.where(np.isfinite(size), size, 0.0)
-        return np.asarray(rng.uniform(-1, 1, x.shape) * size, np.float32)
+                finite = x[np.isfinite(x)].astype(np.float64)
+                span = finite.max(initial=0.0) - finite.min(initial=0.0)
+                size = size + span / (2**self.bits - 1)
+            off = rng.uniform(-1, 1, x.shape) * size if rng else np.rint(x / size) * size - x
+        return np.asarray(np.where(np.isfinite(off), off, 0.0), np.float32)
 
 
 def noisy_runs(model: ModelProto, inputs: Mapping[str, Any], grid: Grid, seed: int) -> list[Outputs | None]:
     """The outputs of the model under several draws of noise; None where it then fails."""
     values = _floats(model, inputs)
-    return [_noisy(model, inputs, values, grid, np.random.default_rng([seed, i])) for i in range(DRAWS)]
+    draws = [None, *(np.random.default_rng([seed, i]) for i in range(DRAWS))]
+    return [_noisy(model, inputs, values, grid, rng) for rng in draws]
 
 
 def _floats(model: ModelProto, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -70,7 +75,7 @@ def _noisy(
     inputs: Mapping[str, Any],
     values: Mapping[str, np.ndarray],
     grid: Grid,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
 ) -> Outputs | None:
     twin = ModelProto()
     twin.CopyFrom(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from qtool.session import Session
@@ -33,3 +34,14 @@ def test_speedup_is_the_median_of_the_ratios_within_each_round() -> None:
     assert (ratio.low, ratio.median, ratio.high) == (2, 2, 2)
     assert timed.speedup("b", "a").median == 0.5
     assert timed.milliseconds("a") == pytest.approx(1000)
+
+
+def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
+    """Whatever the noise: here a skewed one, as of a shared machine."""
+    random = np.random.default_rng(0)
+    held, races = 0, 400
+    for _ in range(races):
+        noise = random.lognormal(0.0, 0.5, 40)
+        ratio = Race(1, {"a": (1.0,) * 40, "b": tuple(2 * noise)}).speedup("a", "b")
+        held += ratio.low <= 2 <= ratio.high
+    assert held / races >= 0.93

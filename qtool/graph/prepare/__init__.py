@@ -27,6 +27,7 @@ from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
 from qtool.graph.prepare.pools import normalize_pools
+from qtool.graph.prepare.requantize import restore_floats
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.unused import drop_unused
@@ -62,6 +63,17 @@ ONNXRUNTIME_PASSES: tuple[Pass, ...] = (
     drop_unused,
 )
 
+# --requantize: before the rest, once names and shapes are known.
+REQUANTIZE_PASSES: tuple[Pass, ...] = (
+    inline_functions,
+    drop_initializer_inputs,
+    lift_constants,
+    unique_names,
+    infer_shapes,
+    restore_floats,
+    drop_unused,
+)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -71,17 +83,21 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(model: ir.Model, *, onnxruntime: bool = False, opset: int = QDQ_OPSET) -> Prepared:
+def prepare(
+    model: ir.Model, *, onnxruntime: bool = False, opset: int = QDQ_OPSET, requantize: bool = False
+) -> Prepared:
     """Prepare a clone of the model; the model itself is not changed.
 
     Args:
         model: a checked model.
         onnxruntime: also make it fast for onnxruntime in particular (Target.onnxruntime).
         opset: the least that the result should have; what can't be converted keeps its own.
+        requantize: take what is quantized already back to floats.
     """
     clone = model.clone()
     raised = partial(upgrade_opset, least=opset)
-    passes = [raised if one is upgrade_opset else one for one in PASSES]
+    passes = [*(REQUANTIZE_PASSES if requantize else ())]
+    passes += [raised if one is upgrade_opset else one for one in PASSES]
     passes += ONNXRUNTIME_PASSES if onnxruntime else ()
     notes = []
     for one in passes:

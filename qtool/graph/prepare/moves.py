@@ -29,7 +29,7 @@ def fold_moves(model: ir.Model) -> str:
         arrays = [constant(v) for v in node.inputs if v is not None]
         if not arrays or any(a is None or a.dtype.kind in "OSU" for a in arrays):
             continue
-        result = _evaluate(node, opset_of(model))
+        result = evaluate(node, opset_of(model))
         room = _GROWTH_BYTES + sum(a.nbytes for a in arrays if a is not None)
         if result is None or result.nbytes > room or not isinstance(node.graph, ir.Graph):
             continue
@@ -42,7 +42,11 @@ def fold_moves(model: ir.Model) -> str:
     return f"{folded} constant moves computed" if folded else ""
 
 
-def _evaluate(node: ir.Node, opset: int) -> np.ndarray | None:
+def evaluate(node: ir.Node, opset: int) -> np.ndarray | None:
+    """What a node makes of its inputs, all constants; None where that would be huge, or is not known.
+
+    As onnx.reference says, in the node's own types.
+    """
     shape = node.outputs[0].shape
     if node.op_type in ("Expand", "Tile") and (shape is None or not shape.is_static()):
         return None  # its size is not known before it is built

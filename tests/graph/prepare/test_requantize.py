@@ -1,0 +1,103 @@
+"""A quantized model is taken back to floats: what it computes stays, but for the grids of its activations."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from qtool.graph.load import from_proto
+from qtool.graph.prepare import REQUANTIZE_PASSES, prepare
+from qtool.graph.save import to_bytes
+from tests.graph.prepare.alike import all_ops, applied
+from tests.graphs import model, node, samples, weights
+from tests.rewrite.flow import run, sqnr, write, written
+
+ASKED = {
+    "static": {},
+    "static 16 bits": {"acts": "uint16", "weights": "int16"},
+    "dynamic": {"mode": "dynamic"},
+    "weight-only 8": {"mode": "weight-only"},
+    "weight-only 4": {"mode": "weight-only", "bits": 4},
+}
+
+
+def net() -> onnx.ModelProto:
+    """Conv, Relu and a product, large enough that every mode stores their weights."""
+    return model(
+        [
+            node("Conv", ["x", "k"], ["c"], pads=[1, 1, 1, 1]),
+            node("Relu", ["c"], ["r"]),
+            node("GlobalAveragePool", ["r"], ["p"]),
+            node("Flatten", ["p"], ["f"]),
+            node("Gemm", ["f", "w", "b"], ["y"]),
+        ],
+        {"x": (2, 16, 8, 8)},
+        ["y"],
+        {"k": weights(32, 16, 3, 3), "w": weights(32, 64, seed=1), "b": weights(64, seed=2)},
+    )
+
+
+def restored(data: bytes) -> ir.Model:
+    return applied(onnx.load_from_string(data), *REQUANTIZE_PASSES)[0]
+
+
+@pytest.mark.parametrize("target", ["cpu", "generic"])
+@pytest.mark.parametrize("asked", ASKED)
+def test_what_a_mode_wrote_comes_back_as_floats(asked: str, target: str) -> None:
+    fed = samples(4, x=(2, 16, 8, 8))
+    quantized = write(net(), fed, target, **ASKED[asked])
+    floats = restored(quantized.data)
+    if "MatMulInteger" in all_ops(floats):
+        return  # has no float form here
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(all_ops(floats))
+    kept = {v.name: v.const_value for v in floats.graph.initializers.values()}
+    assert {"k", "w"} <= {name.split("_")[0] for name in kept}
+    assert all(t.dtype == ir.DataType.FLOAT for t in kept.values() if t is not None and t.size > 64)
+    # What is left of the difference is the activations' grids.
+    assert sqnr(run(quantized.data, fed), run(to_bytes(floats), fed)) >= 35
+
+
+@pytest.mark.parametrize("case", ["residual"])
+def test_it_can_be_quantized_anew_where_it_would_be_kept(case: str) -> None:
+    once = written(case, "cpu")
+    proto = onnx.load_from_string(once.data)
+    kept = write(proto, once.samples, "cpu")
+    assert not kept.plan.forms
+    assert {s.reason for s in kept.plan.skips if s.op == "Conv"} == {
+        "quantized already (--requantize redoes it)"
+    }
+    again = write(proto, once.samples, "cpu", requantize=True)
+    assert len(again.plan.forms) >= len(once.plan.forms)
+
+
+@pytest.mark.parametrize(("zero", "clamped"), [(0, True), (128, False)])
+def test_a_relu_that_the_grid_has_swallowed_is_written_out(zero: int, clamped: bool) -> None:
+    constants = {"s": np.float32(0.004), "z": np.uint8(zero), "w": weights(4, 4)}
+    proto = model(
+        [
+            node("MatMul", ["x", "w"], ["m"]),
+            node("QuantizeLinear", ["m", "s", "z"], ["q"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            node("MatMul", ["d", "w"], ["y"]),
+        ],
+        {"x": (3, 4)},
+        ["y"],
+        constants,
+    )
+    made = prepare(from_proto(proto), requantize=True).model
+    assert all_ops(made) == (["MatMul", "Clip", "MatMul"] if clamped else ["MatMul", "MatMul"])
+    fed = samples(3, x=(3, 4))
+    assert sqnr(run(proto, fed), run(to_bytes(made), fed)) >= 20
+
+
+def test_without_it_nothing_is_taken_back() -> None:
+    once = written("residual", "cpu")
+    made = prepare(from_proto(onnx.load_from_string(once.data))).model
+    assert "DequantizeLinear" in all_ops(made)
+
+
+def test_a_model_in_floats_is_left_alone() -> None:
+    _, note = applied(net(), *REQUANTIZE_PASSES[:-1])
+    assert note == ""

@@ -103,6 +103,28 @@ def linear(kind: str, rows: int, dynamic: bool) -> Form:
     return form
 
 
+def blocks(kind: str, rows: int, k: int, n: int) -> Form:
+    """A product on float weights, on blocks of packed ones, or on activations quantized at run time."""
+    form = Form((1, rows, k), dynamic=True)
+    w = (RANDOM.standard_normal((k, n)) / 20).astype(np.float32)
+    if kind == "float":
+        form.op("MatMul", ["x", form.constant("w", w)], "y")
+    elif kind == "int8, activations at run time":
+        scale = (np.abs(w).max(0) / 127).astype(np.float32)
+        args = [form.constant("q", np.round(w / scale).astype(np.int8)), form.constant("s", scale)]
+        form.op("DynamicQuantizeMatMul", ["x", *args], "y", domain="com.microsoft")
+    else:
+        bits, size = (int(word) for word in kind.split(" bits in blocks of "))
+        shape = (n, k // size, size * bits // 8)
+        args = [
+            form.constant("q", RANDOM.integers(0, 255, shape, np.uint8)),
+            form.constant("s", np.full((n, k // size), 0.01, np.float32)),
+        ]
+        numbers = {"K": k, "N": n, "bits": bits, "block_size": size, "accuracy_level": 4}
+        form.op("MatMulNBits", ["x", *args], "y", domain="com.microsoft", **numbers)
+    return form
+
+
 def norm(add: str, rows: int, width: int) -> Form:
     form = Form((1, rows, width), dynamic=True)
     total = form.op(add, ["x", "x"], "a")
@@ -164,6 +186,17 @@ GROUPS: dict[str, dict[str, Form]] = {
         }
         for m in (16, 128)
         for d in (False, True)
+    },
+    **{
+        f"product of {m} rows, {k} x {n}": {
+            kind: blocks(kind, m, k, n)
+            for kind in (
+                "float",
+                "int8, activations at run time",
+                *(f"{bits} bits in blocks of {size}" for bits in (8, 4) for size in (32, 64, 128)),
+            )
+        }
+        for m, k, n in ((1, 384, 384), (1, 1536, 384), (60, 384, 384), (60, 384, 1536), (60, 1536, 384))
     },
     **{
         f"residual add + LayerNormalization, {r} x {w}": {add: norm(add, r, w) for add in ("Add", "Sum")}

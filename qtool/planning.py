@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from qtool.calibrate.analytic import propagate, roughness
+from qtool.calibrate.observers import METHODS
 from qtool.calibrate.ranges import Ranges, digest
 from qtool.calibrate.runner import calibrate
 from qtool.data.samples import Source as Samples
@@ -72,10 +73,12 @@ def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress)
         ports = unfit_ports(plan, ranges, integer_ports(job.view, job.scheme))
         # A port that was asked for stays one though every node around it went back to float.
         if unfit.keys() <= wish.keep_float.keys() and not ports:
-            return Planned(_signed(job, resolve(plan, ranges, job.view), ranges), ranges, roughness(basis))
-        wish = replace(
-            wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports
-        )
+            return Planned(
+                _signed(job, resolve(plan, ranges, job.view, METHODS[job.options.method].observer), ranges),
+                ranges,
+                roughness(basis),
+            )
+        wish = replace(wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports)
 
 
 def _ranges(
@@ -91,6 +94,7 @@ def _ranges(
         values,
         calib,
         threads=job.options.threads,
+        histograms=METHODS[job.options.method].needs_histogram,
         progress=lambda done, total: progress("calibrate", done, total),
     )
     return observed, {}

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qtool.calibrate.histogram import Histogram
+
+# Every float32 is a whole number of 2**-149.
+_UNIT = 149
+_LOG_UNIT = 1 << 16
 
 # A stride brings large activations down to about this many elements for the typical magnitude.
 _SAMPLED = 16_384
@@ -20,7 +27,11 @@ class Range:
         lo, hi: the least and the greatest value, masks left out.
         count: elements seen.
         masked: of them, those that were +-inf or beyond 1e30 (masks are written so).
-        log_sum, log_count: sum and number of log2 |x| over a sample of the elements that are not 0.
+        log_sum, log_count: sum and number of log2 |x| over a sample of the elements that are not 0; the
+            sum is a multiple of 2**-16, which makes adding it up exact.
+        samples: how many arrays that was.
+        lo_sum, hi_sum: of the least and greatest value of each array, in units of 2**-149: exact integers.
+        histogram: how many elements lie where; None where nobody asked for it.
     """
 
     lo: float
@@ -29,9 +40,14 @@ class Range:
     masked: int
     log_sum: float
     log_count: int
+    samples: int = 1
+    lo_sum: int = 0
+    hi_sum: int = 0
+    histogram: Histogram | None = None
 
     def merge(self, other: Range) -> Range:
-        """Both seen together. The sum is rounded float64; the rest is exact."""
+        """Both seen together: exact, and the same in any order. A histogram that one lacks is lost."""
+        histograms = self.histogram, other.histogram
         return Range(
             min(self.lo, other.lo),
             max(self.hi, other.hi),
@@ -39,7 +55,21 @@ class Range:
             self.masked + other.masked,
             self.log_sum + other.log_sum,
             self.log_count + other.log_count,
+            self.samples + other.samples,
+            self.lo_sum + other.lo_sum,
+            self.hi_sum + other.hi_sum,
+            histograms[0].merge(histograms[1]) if histograms[0] and histograms[1] else None,
         )
+
+    @property
+    def mean_lo(self) -> float:
+        """The mean of each array's least value."""
+        return math.ldexp(self.lo_sum / self.samples, -_UNIT)
+
+    @property
+    def mean_hi(self) -> float:
+        """The mean of each array's greatest value."""
+        return math.ldexp(self.hi_sum / self.samples, -_UNIT)
 
     @property
     def typical(self) -> float:
@@ -61,18 +91,24 @@ def observe(x: NDArray[np.floating]) -> Range | None:
     """The statistics of one array; None when it is empty. lo is nan when it holds NaN."""
     if not x.size:
         return None
-    if x.dtype == np.float16:
-        x = x.astype(np.float32)  # which can hold HUGE
+    everything = x.size
     lo, hi = float(x.min()), float(x.max())
-    masked = 0
     if lo < -HUGE or hi > HUGE:
-        kept = x[np.abs(x) <= HUGE]
-        masked = x.size - kept.size
-        lo, hi = float(kept.min(initial=0.0)), float(kept.max(initial=0.0))
-        x = kept
+        x = finite(x)
+        lo, hi = float(x.min(initial=0.0)), float(x.max(initial=0.0))
+    masked = everything - x.size
     sampled = np.abs(x.reshape(-1)[:: max(1, x.size // _SAMPLED)])
     logs = np.log2(sampled[sampled > 0], dtype=np.float64)
-    return Range(lo, hi, x.size + masked, masked, float(logs.sum()), logs.size)
+    log_sum = round(float(logs.sum()) * _LOG_UNIT) / _LOG_UNIT if math.isfinite(lo) else 0.0
+    least, greatest = (int(math.ldexp(end, _UNIT)) if math.isfinite(end) else 0 for end in (lo, hi))
+    return Range(lo, hi, everything, masked, log_sum, logs.size, 1, least, greatest)
+
+
+def finite(x: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The elements that are no masks, as float32."""
+    x = x.astype(np.float32, copy=False)  # float16 can't hold HUGE
+    largest = max(-float(x.min(initial=0.0)), float(x.max(initial=0.0)))
+    return x if largest <= HUGE else x[np.abs(x) <= HUGE]
 
 
 def digest(ranges: Ranges) -> str:

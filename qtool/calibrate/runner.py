@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
-from qtool.calibrate.ranges import Ranges, observe
+from qtool.calibrate.histogram import Collector
+from qtool.calibrate.ranges import Ranges, finite, observe
 from qtool.data.fit import fit
 from qtool.data.samples import Source
 from qtool.errors import DataError, printable
@@ -23,11 +25,13 @@ def calibrate(
     source: Source,
     *,
     threads: int = 0,
+    histograms: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Ranges:
     """The ranges of the named values of the main graph, over all samples, one at a time.
 
-    Nothing of a sample is kept. A value that never held an element is not in the result.
+    Nothing of a sample is kept but what it adds to extremes, sums and (on demand) histograms. A value
+    that never held an element is not in the result.
 
     Raises:
         DataError: no samples, a sample that does not fit the model, NaN in an activation.
@@ -39,6 +43,7 @@ def calibrate(
     fed = {v.name or "" for v in model.graph.inputs}
     fetched = [v for v in values if v not in fed]
     ranges: Ranges = {}
+    counted: dict[str, Collector] = {}
     with model_for_session(_with_outputs(model, fetched)) as loadable:
         session = Session(loadable, threads=threads, name="calibration model")
         for done, sample in enumerate(source.read(), start=1):
@@ -56,8 +61,10 @@ def calibrate(
                         "the FP32 model itself fails on this sample; leave it out or mend the model",
                     )
                 ranges[value] = ranges[value].merge(seen) if value in ranges else seen
+                if histograms:
+                    counted.setdefault(value, Collector()).add(finite(array), max(-seen.lo, seen.hi))
             progress(done, total)
-    return ranges
+    return {v: replace(r, histogram=counted[v].histogram()) if v in counted else r for v, r in ranges.items()}
 
 
 def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:

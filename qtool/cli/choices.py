@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from qtool.calibrate.observers import METHODS
 from qtool.plan.scheme import (
     ACTIVATION_TYPES,
     BLOCKS,
@@ -65,6 +66,15 @@ _OPTIONS = (
         callback=lambda context, option, value: value or "",
         help="static: the type of activations.",
     ),
+    click.option(
+        "--method",
+        type=click.Choice(list(METHODS)),
+        default="minmax",
+        show_default=True,
+        help="static: how a range follows from what calibration saw. "
+        + "; ".join(f"{m.name}: {m.summary}" for m in METHODS.values())
+        + ".",
+    ),
     click.option("--symmetric", is_flag=True, help="static: activation ranges symmetric about zero."),
     click.option("--per-tensor", is_flag=True, help="static: one scale a weight, not one a channel."),
     click.option(
@@ -96,7 +106,8 @@ _OPTIONS = (
     ),
 )
 NAMES = tuple(
-    "bits block prefer format weights acts symmetric per_tensor io requantize input_range sets".split(" ")
+    "bits block prefer format weights acts method symmetric per_tensor io requantize input_range "
+    "sets".split(" ")
 )
 
 

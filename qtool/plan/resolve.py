@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.ranges import Range, Ranges
+from qtool.calibrate.observers import Observer
+from qtool.calibrate.observers.minmax import minmax
+from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale
@@ -18,13 +20,13 @@ from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.tables.qtypes import PerTensor, TensorSpec
 
 
-def resolve(plan: Plan, ranges: Ranges, view: View) -> Plan:
-    """Give every site its scale and zero point.
+def resolve(plan: Plan, ranges: Ranges, view: View, observer: Observer = minmax) -> Plan:
+    """Give every site its scale and zero point; `observer` says which range that follows from.
 
     Raises:
         KeyError: a planned activation has no range; `unfit.unfit_nodes` finds those beforehand.
     """
-    activations = _activations(plan, ranges, view)
+    activations = _activations(plan, ranges, view, observer)
     floors = _floors(plan, activations, view)
     weights = {
         (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
@@ -53,19 +55,20 @@ def _scales_of(plan: Plan, bias: Site) -> tuple[str, Site]:
     return source, next(readers)
 
 
-def _activations(plan: Plan, ranges: Ranges, view: View) -> dict[str, QParams]:
+def _activations(plan: Plan, ranges: Ranges, view: View, observer: Observer) -> dict[str, QParams]:
     """Sites of one group share the range that covers them all, within what each can be."""
     sites = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
-    shared: dict[str, Range] = {}
+    shared: dict[str, tuple[float, float]] = {}
     for site in sites:
-        seen = ranges[site.value]
         lo, hi = site.bounds
         if _is_whole(view.values[site.value]):
-            seen = replace(seen, lo=lo, hi=_just_below(hi, site.spec))
+            found = lo, _just_below(hi, site.spec)
         else:
-            seen = replace(seen, lo=max(seen.lo, lo), hi=min(seen.hi, hi))
-        shared[site.group] = shared[site.group].merge(seen) if site.group in shared else seen
-    return {s.value: activation_qparams(shared[s.group].lo, shared[s.group].hi, s.spec) for s in sites}
+            least, greatest = observer(ranges[site.value], site.spec)
+            found = max(least, lo), min(greatest, hi)
+        others = shared.get(site.group, found)
+        shared[site.group] = min(found[0], others[0]), max(found[1], others[1])
+    return {s.value: activation_qparams(*shared[s.group], s.spec) for s in sites}
 
 
 def _just_below(hi: float, spec: TensorSpec) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from qtool.calibrate.observers import METHODS
 from qtool.errors import UsageError, did_you_mean
 from qtool.tables.forms import Form
 from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES, WEIGHT_BITS, Mode
@@ -35,6 +36,7 @@ class Choices:
         symmetric: static: activation ranges symmetric about 0.
         per_tensor: static: one scale a weight, instead of one a channel.
         format: static: 'qdq', or 'qoperator' for integer operators.
+        method: static: how a range follows from what was seen: a row of calibrate/observers.
         io: 'float', or the type that float inputs and outputs become: uint8, int8 (static), float16 (fp16).
         bits: weight-only: 8 or 4.
         block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32.
@@ -47,6 +49,7 @@ class Choices:
     symmetric: bool = False
     per_tensor: bool = False
     format: str = "qdq"
+    method: str = "minmax"
     io: str = "float"
     bits: int = 8
     block: int = 0
@@ -127,6 +130,7 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
     io = FLOAT32 if choices.io == "float" else QTYPES[choices.io]
     _one_of(choices.format, FORMATS, "format")
     _one_of(choices.prefer, PREFERENCES, "prefer")
+    _one_of(choices.method, tuple(METHODS), "method")
     if problem := _unsuited(activation, weight, choices):
         raise UsageError(problem[0], problem[1])
     form = Form.NBITS if choices.prefer == "speed" else mode.form

@@ -51,7 +51,9 @@ MODES: dict[str, Mode] = {
             "int8 activations and weights, with ranges from calibration samples",
             form=Form.INT8,
             storage=INT8,
-            options=frozenset({"weights", "acts", "symmetric", "per_tensor", "format", "io", "input_range"}),
+            options=frozenset(
+                {"weights", "acts", "symmetric", "per_tensor", "format", "method", "io", "input_range"}
+            ),
             io=(FLOAT32, UINT8, INT8),
             needs_ranges=True,
             for_speed=True,

@@ -1,0 +1,126 @@
+"""Counts on a grid of bins whose width is a power of two, anchored at zero.
+
+The width follows from the largest magnitude alone. When that grows, bins are joined in pairs, which gives
+exactly the counts that the wider grid would have had: so histograms merge, in any order, to the bit, and no
+sample is looked at twice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Bins on either side of zero. A bin is 1/8 to 1/16 of an 8-bit step.
+BINS = 2048
+_LOG_BINS = BINS.bit_length() - 1
+# Of a tensor that held nothing but zeros: below any float32.
+_LEAST_EXPONENT = -160
+# Elements that are binned together, so that what is computed on the way stays in the cache.
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Bin i holds what lies in [i * width, (i + 1) * width).
+
+    Args:
+        exponent: the width is 2**exponent.
+        first: the index of the first bin in `counts`; negative below zero.
+        counts: int64 [bins], from the first bin that holds something to the last.
+    """
+
+    exponent: int
+    first: int
+    counts: NDArray[np.int64]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        same = (self.exponent, self.first) == (other.exponent, other.first)
+        return same and np.array_equal(self.counts, other.counts)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def width(self) -> float:
+        return math.ldexp(1.0, self.exponent)
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+    def edges(self) -> NDArray[np.float64]:
+        """The ends of all bins, float64 [bins + 1]."""
+        return np.arange(self.first, self.first + self.counts.size + 1, dtype=np.float64) * self.width
+
+    def centers(self) -> NDArray[np.float64]:
+        """The middle of each bin, float64 [bins]."""
+        return np.asarray(self.edges()[:-1] + self.width / 2)
+
+    def merge(self, other: Histogram) -> Histogram:
+        """Both together; exact, associative and commutative."""
+        collected = Collector()
+        collected.add_histogram(self)
+        collected.add_histogram(other)
+        return collected.histogram()
+
+
+class Collector:
+    """A histogram under construction: counts int64 [2 * BINS], zero in the middle."""
+
+    def __init__(self) -> None:
+        self.exponent = _LEAST_EXPONENT
+        self.counts = np.zeros(2 * BINS, np.int64)
+
+    def add(self, x: NDArray[np.float32], largest: float) -> None:
+        """Count an array's elements, all finite.
+
+        Args:
+            x: of any shape.
+            largest: the largest magnitude in it.
+        """
+        self._reach(largest)
+        inverse = np.float32(math.ldexp(1.0, -self.exponent)) if self.exponent > -127 else None
+        flat = x.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK]
+            # A power of two: exact, so that the bin is the true one. Beyond float32's own, in float64.
+            scaled = (
+                part * inverse if inverse is not None else np.ldexp(part.astype(np.float64), -self.exponent)
+            )
+            np.floor(scaled, out=scaled)
+            scaled += BINS
+            self.counts += np.bincount(scaled.astype(np.uint16), minlength=2 * BINS)
+
+    def add_histogram(self, other: Histogram) -> None:
+        """Count what another has counted."""
+        if not other.counts.size:
+            return
+        self._reach_exponent(other.exponent)
+        bins = (other.first + np.arange(other.counts.size)) >> min(self.exponent - other.exponent, 62)
+        np.add.at(self.counts, bins + BINS, other.counts)
+
+    def histogram(self) -> Histogram:
+        """What has been counted so far."""
+        used = np.flatnonzero(self.counts)
+        if not used.size:
+            return Histogram(_LEAST_EXPONENT, 0, np.zeros(0, np.int64))
+        first, last = int(used[0]), int(used[-1])
+        return Histogram(self.exponent, first - BINS, self.counts[first : last + 1].copy())
+
+    def _reach(self, largest: float) -> None:
+        """Widen the bins until a magnitude lies within them."""
+        if largest > 0:
+            # largest < 2**e, and so within BINS bins of 2**(e - log2(BINS)).
+            self._reach_exponent(math.frexp(largest)[1] - _LOG_BINS)
+
+    def _reach_exponent(self, exponent: int) -> None:
+        if exponent <= self.exponent:
+            return
+        old, shift = self.counts, exponent - self.exponent
+        self.counts = np.zeros_like(old)
+        np.add.at(self.counts, ((np.arange(2 * BINS) - BINS) >> min(shift, 62)) + BINS, old)
+        self.exponent = exponent

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from qtool.calibrate.analytic import propagate, roughness
-from qtool.calibrate.observers import METHODS
+from qtool.calibrate.observers import OBSERVERS
 from qtool.calibrate.ranges import Ranges, digest
 from qtool.calibrate.runner import calibrate
 from qtool.data.samples import Source as Samples
@@ -22,6 +22,7 @@ from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan, Wishes
 from qtool.plan.resolve import resolve
 from qtool.plan.unfit import unfit_nodes, unfit_ports
+from qtool.tables.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress)
         # A port that was asked for stays one though every node around it went back to float.
         if unfit.keys() <= wish.keep_float.keys() and not ports:
             return Planned(
-                _signed(job, resolve(plan, ranges, job.view, METHODS[job.options.method].observer), ranges),
+                _signed(job, resolve(plan, ranges, job.view, OBSERVERS[job.options.method]), ranges),
                 ranges,
                 roughness(basis),
             )

@@ -24,7 +24,9 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Bin i holds what lies in [i * width, (i + 1) * width).
+    """Bin i holds what lies in [i, i + 1) * width, bin -i what lies in (-i - 1, -i] * width.
+
+    Bin 0 is therefore twice as wide: rounding is towards zero, as when a tiny number underflows.
 
     Args:
         exponent: the width is 2**exponent.
@@ -54,11 +56,13 @@ class Histogram:
 
     def edges(self) -> NDArray[np.float64]:
         """The ends of all bins, float64 [bins + 1]."""
-        return np.arange(self.first, self.first + self.counts.size + 1, dtype=np.float64) * self.width
+        index = np.arange(self.first, self.first + self.counts.size + 1, dtype=np.float64)
+        return np.where(index <= 0, index - 1, index) * self.width
 
     def centers(self) -> NDArray[np.float64]:
         """The middle of each bin, float64 [bins]."""
-        return np.asarray(self.edges()[:-1] + self.width / 2)
+        edges = self.edges()
+        return np.asarray((edges[:-1] + edges[1:]) / 2)
 
     def merge(self, other: Histogram) -> Histogram:
         """Both together; exact, associative and commutative."""
@@ -87,20 +91,20 @@ class Collector:
         flat = x.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             part = flat[start : start + _CHUNK]
-            # A power of two: exact, so that the bin is the true one. Beyond float32's own, in float64.
+            # By a power of two: exact but where it underflows. Beyond float32's own powers in float64.
             scaled = (
-                part * inverse if inverse is not None else np.ldexp(part.astype(np.float64), -self.exponent)
+                part * inverse if inverse is not None else np.ldexp(part, -self.exponent, dtype=np.float64)
             )
-            np.floor(scaled, out=scaled)
-            scaled += BINS
-            self.counts += np.bincount(scaled.astype(np.uint16), minlength=2 * BINS)
+            bins = scaled.astype(np.int16)
+            bins += BINS
+            self.counts += np.bincount(bins.view(np.uint16), minlength=2 * BINS)
 
     def add_histogram(self, other: Histogram) -> None:
         """Count what another has counted."""
         if not other.counts.size:
             return
         self._reach_exponent(other.exponent)
-        bins = (other.first + np.arange(other.counts.size)) >> min(self.exponent - other.exponent, 62)
+        bins = _joined(other.first + np.arange(other.counts.size), self.exponent - other.exponent)
         np.add.at(self.counts, bins + BINS, other.counts)
 
     def histogram(self) -> Histogram:
@@ -122,5 +126,10 @@ class Collector:
             return
         old, shift = self.counts, exponent - self.exponent
         self.counts = np.zeros_like(old)
-        np.add.at(self.counts, ((np.arange(2 * BINS) - BINS) >> min(shift, 62)) + BINS, old)
+        np.add.at(self.counts, _joined(np.arange(2 * BINS) - BINS, shift) + BINS, old)
         self.exponent = exponent
+
+
+def _joined(bins: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
+    """The bins that others become on a grid 2**shift times as wide."""
+    return np.asarray(np.sign(bins) * (np.abs(bins) >> min(shift, 62)))

@@ -13,7 +13,7 @@ from qtool.calibrate.histogram import Histogram
 
 # Every float32 is a whole number of 2**-149.
 _UNIT = 149
-_LOG_UNIT = 1 << 16
+LOG_UNIT = 1 << 32
 
 # A stride brings large activations down to about this many elements for the typical magnitude.
 _SAMPLED = 16_384
@@ -27,10 +27,11 @@ class Range:
         lo, hi: the least and the greatest value, masks left out.
         count: elements seen.
         masked: of them, those that were +-inf or beyond 1e30 (masks are written so).
-        log_sum, log_count: sum and number of log2 |x| over a sample of the elements that are not 0; the
-            sum is a multiple of 2**-16, which makes adding it up exact.
+        log_sum, log_count: sum, in units of 2**-32, and number of log2 |x| over a sample of the elements
+            that are not 0.
         samples: how many arrays that was.
-        lo_sum, hi_sum: of the least and greatest value of each array, in units of 2**-149: exact integers.
+        lo_sum, hi_sum: of the least and greatest value of each array, in units of 2**-149. Integers add up
+            exactly, whatever the order.
         histogram: how many elements lie where; None where nobody asked for it.
     """
 
@@ -38,7 +39,7 @@ class Range:
     hi: float
     count: int
     masked: int
-    log_sum: float
+    log_sum: int
     log_count: int
     samples: int = 1
     lo_sum: int = 0
@@ -78,7 +79,7 @@ class Range:
         Zero is exact in any range. Unlike the mean, it is not carried away by a few outliers, nor by a
         mask that half of the elements wear.
         """
-        return float(2.0 ** (self.log_sum / self.log_count)) if self.log_count else 0.0
+        return 2.0 ** (self.log_sum / LOG_UNIT / self.log_count) if self.log_count else 0.0
 
 
 Ranges = dict[str, Range]
@@ -99,7 +100,7 @@ def observe(x: NDArray[np.floating]) -> Range | None:
     masked = everything - x.size
     sampled = np.abs(x.reshape(-1)[:: max(1, x.size // _SAMPLED)])
     logs = np.log2(sampled[sampled > 0], dtype=np.float64)
-    log_sum = round(float(logs.sum()) * _LOG_UNIT) / _LOG_UNIT if math.isfinite(lo) else 0.0
+    log_sum = round(float(logs.sum()) * LOG_UNIT) if math.isfinite(lo) else 0
     least, greatest = (int(math.ldexp(end, _UNIT)) if math.isfinite(end) else 0 for end in (lo, hi))
     return Range(lo, hi, everything, masked, log_sum, logs.size, 1, least, greatest)
 

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import click
 
-from qtool.calibrate.observers import METHODS
 from qtool.plan.scheme import (
     ACTIVATION_TYPES,
     BLOCKS,
@@ -17,6 +16,7 @@ from qtool.plan.scheme import (
     PREFERENCES,
     WEIGHT_TYPES,
 )
+from qtool.tables.methods import METHODS
 from qtool.tables.modes import WEIGHT_BITS
 
 F = TypeVar("F", bound=Callable[..., Any])

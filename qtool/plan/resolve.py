@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -61,29 +62,29 @@ def _activations(plan: Plan, ranges: Ranges, view: View, observer: Observer) -> 
     shared: dict[str, tuple[float, float]] = {}
     for site in sites:
         lo, hi = site.bounds
-        if _is_whole(view.values[site.value]):
-            found = lo, _just_below(hi, site.spec)
-        else:
-            least, greatest = observer(ranges[site.value], site.spec)
-            found = max(least, lo), min(greatest, hi)
+        seen = ranges[site.value]
+        least, greatest = observer(seen, site.spec)
+        found = max(least, lo), min(greatest, hi)
+        if (room := _room(view.values[site.value])) > 1:  # no observer may take from that
+            found = max(seen.lo, lo), _roomy(min(seen.hi * room, hi), site.spec)
         others = shared.get(site.group, found)
         shared[site.group] = min(found[0], others[0]), max(found[1], others[1])
     return {s.value: activation_qparams(*shared[s.group], s.spec) for s in sites}
 
 
-def _just_below(hi: float, spec: TensorSpec) -> float:
-    """The bound less one step, so that steps are powers of 2: 1/256 of 0..1 in 8 bits.
+def _roomy(hi: float, spec: TensorSpec) -> float:
+    """About `hi`, such that 1 / scale is hardly more than an integer: 256 for 0..1 in 8 bits.
 
-    onnxruntime's QLinearSoftmax (1.31) rounds the inverse of its scale down to an integer.
+    onnxruntime's QLinearSoftmax (1.31) rounds that down to an integer, and would lose a step in 256.
     """
     steps = spec.qtype.qmax - (midpoint(spec.qtype) if spec.symmetric else spec.qtype.qmin)
-    return hi * steps / (steps + 1)
+    return steps / (math.floor((steps + 1) / hi) + 0.01) if hi > 0 else hi
 
 
-def _is_whole(value: ir.Value) -> bool:
+def _room(value: ir.Value) -> float:
     maker = value.producer()
     rule = rule_of(maker) if maker is not None else None
-    return rule is not None and rule.whole
+    return rule.room if rule is not None else 1.0
 
 
 def _floors(

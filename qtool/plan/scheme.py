@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from qtool.calibrate.observers import METHODS
 from qtool.errors import UsageError, did_you_mean
 from qtool.tables.forms import Form
+from qtool.tables.methods import METHODS
 from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES, WEIGHT_BITS, Mode
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, UINT4, UINT8, UINT16, QType
@@ -22,7 +22,6 @@ PREFERENCES = ("size", "speed")
 IO_TYPES = ("float", *sorted({t.name for m in MODES.values() for t in m.io if t is not FLOAT32}))
 
 # Opsets: per-channel scales, and what came with 21: 16 and 4 bits, blocked scales.
-_EVERY_MODE = frozenset({"requantize"})
 PER_CHANNEL_OPSET = 13
 WIDE_OPSET = 21
 
@@ -36,7 +35,7 @@ class Choices:
         symmetric: static: activation ranges symmetric about 0.
         per_tensor: static: one scale a weight, instead of one a channel.
         format: static: 'qdq', or 'qoperator' for integer operators.
-        method: static: how a range follows from what was seen: a row of calibrate/observers.
+        method: static: how a range follows from what was seen: a row of tables/methods.py.
         io: 'float', or the type that float inputs and outputs become: uint8, int8 (static), float16 (fp16).
         bits: weight-only: 8 or 4.
         block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32.
@@ -118,7 +117,7 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
     mode = _row(mode_name, MODES, "mode")
     target = _row(target_name, TARGETS, "target")
     for name in choices.made():
-        if name not in mode.options | _EVERY_MODE:
+        if name not in mode.options:
             able = ", ".join(m.name for m in MODES.values() if name in m.options)
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} means nothing in --mode {mode.name}", f"it is for --mode {able}")

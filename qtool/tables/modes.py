@@ -43,6 +43,9 @@ class Mode:
     least_typical_steps: float = 0.88
 
 
+# Choices that mean something in every mode.
+_EVERYWHERE = frozenset({"requantize"})
+
 MODES: dict[str, Mode] = {
     m.name: m
     for m in (
@@ -53,7 +56,8 @@ MODES: dict[str, Mode] = {
             storage=INT8,
             options=frozenset(
                 {"weights", "acts", "symmetric", "per_tensor", "format", "method", "io", "input_range"}
-            ),
+            )
+            | _EVERYWHERE,
             io=(FLOAT32, UINT8, INT8),
             needs_ranges=True,
             for_speed=True,
@@ -63,7 +67,7 @@ MODES: dict[str, Mode] = {
             "int8 weights, activations quantized at run time: needs no samples",
             form=Form.DYNAMIC,
             storage=INT8,
-            options=frozenset(),
+            options=_EVERYWHERE,
             for_speed=True,
             floor_db=12.0,
         ),
@@ -72,7 +76,7 @@ MODES: dict[str, Mode] = {
             "int8 or int4 weights, float activations: a smaller file",
             form=None,
             storage=INT8,
-            options=frozenset({"bits", "block", "prefer"}),
+            options=frozenset({"bits", "block", "prefer"}) | _EVERYWHERE,
             for_speed=True,
             floor_db=25.0,
             storage_block=128,
@@ -82,7 +86,7 @@ MODES: dict[str, Mode] = {
             "float16 weights and activations, for hardware that has it",
             form=Form.HALF,
             storage=FLOAT16,
-            options=frozenset({"io"}),
+            options=frozenset({"io"}) | _EVERYWHERE,
             io=(FLOAT32, FLOAT16),
             floor_db=50.0,
         ),

@@ -35,7 +35,7 @@ class OpRule:
         forms: in what forms, beside float, it can compute at all.
         bounds: what the output can't exceed, whatever the input.
         unless: attributes that no integer kernel knows: a node that has one stays float.
-        whole: the output's grid spans all of its bounds, whatever calibration saw.
+        room: how many times as far as the observed values the output's grid reaches, within its bounds.
         storage_bits: the least bits that its weights may be stored in unless more finely asked for.
         storage_min_elements: smaller constants stay as they are even in the file: position tables and
             the like are cheap, and every output depends on them.
@@ -49,7 +49,7 @@ class OpRule:
     channel_axis: int = 0
     forms: frozenset[Form] = frozenset({Form.INT8})
     bounds: Bounds = ANY
-    whole: bool = False
+    room: float = 1.0
     unless: tuple[str, ...] = ()
     storage_bits: int = 4
     storage_min_elements: int = 0
@@ -76,9 +76,9 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("Sigmoid", arithmetic, bounds=(0, 1)),
         OpRule("HardSigmoid", arithmetic, bounds=(0, 1)),
         OpRule("Tanh", arithmetic, bounds=(-1, 1)),
-        # Integer kernels count on steps of about 1/256 (TFLite prescribes them): on finer ones, onnxruntime's
-        # QLinearSoftmax (1.31) overflows where the axis is short, and gives zeros.
-        OpRule("Softmax", arithmetic, bounds=(0, 1), whole=True),
+        # onnxruntime's QLinearSoftmax (1.31) overflows, and gives zeros, where 1 / scale is beyond 148 times
+        # the length of the axis. The largest of n values is at least 1 / n: twice that is room enough.
+        OpRule("Softmax", arithmetic, bounds=(0, 1), room=2),
         OpRule("LeakyRelu", arithmetic),
         OpRule("PRelu", arithmetic),
         OpRule("Elu", arithmetic),

@@ -36,6 +36,8 @@ MADE: dict[str, Any] = {
     "bits": 4,
     "block": 64,
     "prefer": "speed",
+    "method": "mse",
+    "requantize": True,
 }
 CHOSEN = [*MADE.items(), *(("io", t) for t in IO_TYPES if t != "float")]
 EVERYWHERE = [(m, t) for m in MODES for t in TARGETS]

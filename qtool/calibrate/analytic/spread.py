@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.calibrate.analytic.nodes import CDF, F64, LAPLACE, NODES, WEIGHTS, logarithms, mixture
-from qtool.calibrate.ranges import HUGE, Range
+from qtool.calibrate.ranges import HUGE, LOG_UNIT, Range
 
 # Channels are told apart up to this many; beyond it, leading axes are pooled.
 MOST_CHANNELS = 2**14
@@ -130,7 +130,9 @@ class Spread:
             return None
         logs, share = logarithms(self.values)
         lo, hi = float(self.values.min()), float(self.values.max())
-        return Range(min(lo, 0.0), max(hi, 0.0), 1, int(self.masked), logs, 1 if share else 0)
+        return Range(
+            min(lo, 0.0), max(hi, 0.0), 1, int(self.masked), round(logs * LOG_UNIT), 1 if share else 0
+        )
 
 
 def spread(

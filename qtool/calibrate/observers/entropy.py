@@ -30,10 +30,10 @@ def entropy(seen: Range, spec: TensorSpec) -> tuple[float, float]:
     ):  # zeros are exact on any grid: what they are many of says nothing
         counts[-histogram.first] = counts[-histogram.first + 1]
     first, size = histogram.first, counts.size
-    reach = max(-first, first + size)
+    reach = max(-first + 1, first + size)
     best, least = reach, np.inf
     for t in range(max(1, levels // 2), reach + 1):
-        start, stop = max(0, -t - first), min(size, t - first)
+        start, stop = max(0, 1 - t - first), min(size, t - first)
         if stop <= start or (t < reach and (start, stop) == (0, size)):
             continue
         divergence = _divergence(counts, start, stop, levels)

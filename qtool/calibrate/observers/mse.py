@@ -81,13 +81,15 @@ def _positive(histogram: Histogram) -> Histogram:
 
 
 def _mirrored(histogram: Histogram) -> Histogram:
-    last = histogram.first + histogram.counts.size
+    last = histogram.first + histogram.counts.size - 1
     return Histogram(histogram.exponent, -last, histogram.counts[::-1])
 
 
 def _folded(histogram: Histogram) -> Histogram:
     """The magnitudes."""
     above, below = _positive(histogram), _positive(_mirrored(histogram))
+    if below.first == 0 and above.first == 0 and below.counts.size:  # bin 0 is in both
+        below = Histogram(below.exponent, 1, below.counts[1:])
     size = max(above.first + above.counts.size, below.first + below.counts.size)
     counts = np.zeros(size, np.int64)
     for part in (above, below):

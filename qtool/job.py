@@ -7,10 +7,11 @@ from pathlib import Path
 
 import onnx
 
+from qtool.calibrate.serial import Calibration, read
 from qtool.data.open import open_source
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import hold_out
-from qtool.errors import ModelError, UsageError
+from qtool.errors import DataError, ModelError, UsageError
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import Prepared, prepare
 from qtool.graph.view import View, opset_of
@@ -18,6 +19,7 @@ from qtool.options import ModelLike, Options
 from qtool.plan.model import Wishes
 from qtool.plan.scheme import Scheme, settle
 from qtool.plan.wishes import Asked, wishes
+from qtool.session import Session
 from qtool.steps import step
 
 # --calib none: no samples, rough ranges.
@@ -26,7 +28,7 @@ NO_SAMPLES = "none"
 
 @dataclass(frozen=True)
 class Job:
-    """A model that is ready to be planned for, and everything that was asked."""
+    """A model that is ready to be planned for, and everything that was asked; `known` from earlier runs."""
 
     source: Source
     prepared: Prepared
@@ -34,6 +36,7 @@ class Job:
     scheme: Scheme
     wish: Wishes
     options: Options
+    known: Calibration | None = None
 
 
 def open_job(model: ModelLike, options: Options) -> Job:
@@ -51,6 +54,8 @@ def open_job(model: ModelLike, options: Options) -> Job:
         )
     scheme = settle(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)
+    if source.warnings and scheme.target.onnxruntime:
+        Session(source.loadable, name=source.name)  # what was mended is what the runtime accepts
     with step(source.name, "it is prepared", ModelError):
         prepared = prepare(
             source.model,
@@ -65,7 +70,27 @@ def open_job(model: ModelLike, options: Options) -> Job:
             "quantize to 8 bits with float inputs and outputs, or export the model anew",
         )
     wish = wishes(view, source.model, scheme, Asked(options.exclude, options.include, options.sets))
-    return Job(source, prepared, view, scheme, wish, options)
+    return Job(source, prepared, view, scheme, wish, options, _known(source, options))
+
+
+def _known(source: Source, options: Options) -> Calibration | None:
+    """The ranges that were handed over.
+
+    Raises:
+        DataError: they are of another model, or lack what the method needs.
+        UsageError: samples were handed over, too.
+    """
+    if options.ranges is None:
+        return None
+    if options.calib is not None:
+        raise UsageError("--ranges and --calib both set the ranges", "leave one of them out")
+    known = options.ranges if isinstance(options.ranges, Calibration) else read(Path(options.ranges))
+    if known.model_sha256 != source.sha256:
+        raise DataError(
+            f"the ranges are of another model (sha256 {known.model_sha256[:16]}, not {source.sha256[:16]})",
+            "qtool calibrate makes them anew",
+        )
+    return known
 
 
 def load_model(model: ModelLike) -> Source:
@@ -81,7 +106,8 @@ def samples_of(job: Job) -> tuple[Samples | None, Samples | None, tuple[str, ...
     """What to calibrate on, what to judge on, and what to say about it."""
     options = job.options
     calib = None if options.calib is None or estimates(options) else open_source(options.calib)
-    if calib is None and job.scheme.mode.needs_ranges and options.plan is None and not estimates(options):
+    ready = options.plan is not None or job.known is not None or estimates(options)
+    if calib is None and job.scheme.mode.needs_ranges and not ready:
         raise UsageError(
             f"--mode {job.scheme.mode.name} needs samples to set its ranges",
             "add --calib DIR (a directory of .npz files), or --calib none for rough estimates",

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from qtool.calibrate.ranges import Ranges
+from qtool.calibrate.serial import Calibration
 from qtool.data.open import Data
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
@@ -31,6 +32,7 @@ class Options(Choices):
         mode, target: names of rows in tables/modes.py and tables/targets.py.
         calib: samples that set the ranges: a directory of .npz, or an iterable of dicts; 'none': ranges
             are estimated from the model alone.
+        ranges: what an earlier calibration saw, or the file that holds it; nothing is calibrated then.
         input_range: with calib 'none', '[INPUT=]LOW,HIGH' of the model's float inputs.
         data: samples to judge on; None: every fourth calibration sample, which then sets no range.
         labels: a JSON file of sample name -> class, for true accuracy.
@@ -46,6 +48,7 @@ class Options(Choices):
     mode: str = "static"
     target: str = "cpu"
     calib: Data | None = None
+    ranges: Calibration | str | Path | None = None
     input_range: Sequence[str] = ()
     data: Data | None = None
     labels: str | Path | None = None

@@ -71,6 +71,8 @@ def quantize(
             planned = make_plan(job, _without(job, planned.plan, reason), calib, progress)
             _write(job, staging, planned.plan)
             timed = _race_staged(job, staging, held_out)
+        if held_out is None and job.scheme.target.onnxruntime:
+            _opened(job, staging)
         verdict = None if held_out is None else _compare_staged(job, staging, held_out, labels, progress)
         report = _written(_report(job, planned.plan), staging, verdict, timed, gates)
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
@@ -200,6 +202,11 @@ def _without(job: Job, plan: Plan, reason: str) -> Wishes:
     return replace(job.wish, keep_float=keep)
 
 
+def _opened(job: Job, staging: Staging) -> Session:
+    """The file that was written, in the runtime."""
+    return Session(staging.path, threads=job.options.threads, name="the quantized model")
+
+
 def _compare_staged(
     job: Job, staging: Staging, samples: Samples, labels: Labels | None, progress: Progress
 ) -> Comparison:
@@ -207,7 +214,7 @@ def _compare_staged(
     threads = job.options.threads
     return compare(
         Session(job.source.loadable, threads=threads, name=job.source.name),
-        in_floats(Session(staging.path, threads=threads, name="the quantized model")),
+        in_floats(_opened(job, staging)),
         samples,
         labels,
         lambda done, total: progress("validate", done, total),
@@ -239,7 +246,7 @@ def _report(job: Job, plan: Plan) -> Report:
         prepared=job.prepared.notes,
         coverage=coverage(job.view, plan),
         skips=plan.skips,
-        warnings=(*half_notes(plan, job.view), *port_notes(plan, job.view, job.scheme)),
+        warnings=(*job.source.warnings, *half_notes(plan, job.view), *port_notes(plan, job.view, job.scheme)),
         plan_sha256=serial.digest(plan),
         weights_only=job.scheme.mode.form is None,
     )

@@ -64,7 +64,7 @@ def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress)
     while True:
         plan = draft(job.view, job.scheme, wish, job.source.sha256, ranges)
         todo = [v for v in plan.observed if v not in asked and job.view.in_main(job.view.values[v])]
-        if todo and (calib is not None or estimates(job.options)):
+        if todo and (calib is not None or job.known is not None or estimates(job.options)):
             found, rests = _ranges(job, todo, calib, progress)
             ranges |= found
             basis |= rests
@@ -86,6 +86,8 @@ def _ranges(
     job: Job, values: list[str], calib: Samples | None, progress: Progress
 ) -> tuple[Ranges, dict[str, str]]:
     """What samples show of the values; without any, what the model itself says, and on what basis."""
+    if job.known is not None:
+        return {v: job.known.ranges[v] for v in values if v in job.known.ranges}, {}
     if calib is None:
         declared = input_ranges(job.prepared.model, job.options.input_range)
         estimate = propagate(job.source.model, job.prepared.model, values, declared)

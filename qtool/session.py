@@ -46,6 +46,7 @@ class Model(Protocol):
 
     name: str
     outputs: list[str]
+    output_shapes: dict[str, list[int | str | None]]
     input_dtypes: dict[str, str | None]
 
     @property
@@ -90,6 +91,7 @@ class Session:
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [o.name for o in self._session.get_outputs()]
+        self.output_shapes = {o.name: list(o.shape) for o in self._session.get_outputs()}
         # The runtime says `tensor(float)` for what numpy calls float32, and None for what numpy lacks.
         self.input_dtypes = {k: _NUMPY_OF.get(i.type) for k, i in self.inputs.items()}
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
 }
 RENDERERS = ("report/terminal.py", "report/inspection.py", "report/difference.py")
-LAST = {"pipeline", "job", "planning", "cli", "report", "options", "__init__", "__main__"}
+LAST = {"pipeline", "job", "planning", "calibration", "cli", "report", "options", "__init__", "__main__"}
 
 
 def room(path: Path) -> str:

@@ -12,7 +12,6 @@ import contextlib
 import mmap
 import os
 import select
-import shutil
 import signal
 import sys
 import tempfile
@@ -32,9 +31,11 @@ from qtool.errors import (
     RuntimeFailure,
     UsageError,
 )
-from qtool.graph.abandoned import sweep
+from qtool.graph.abandoned import sweep, temporary
 
 HERE = hasattr(os, "fork")
+# The signals that ask for an end.
+ASKED = {getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)}
 SECONDS = 60
 SECONDS_A_GB = 60
 _SHARE_OF_MEMORY = 0.9
@@ -89,15 +90,17 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
     with _scratch() as folder, contextlib.closing(mmap.mmap(-1, steps.PAGE_BYTES)) as page:
         alive, theirs = os.pipe()  # each end of a pipe tells the death of whoever holds the other
         parent, ours = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until each knows what to do then
         try:
             pid = os.fork()
         except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
             raise EnvironmentFailure(f"can't start a process: {error.strerror}") from error
         if pid == 0:
             os.close(alive)
             os.close(ours)
-            _become_child(page, folder, parent, limits)
             try:
+                _become_child(page, folder, parent, limits)
                 return work()
             finally:
                 steps.end()
@@ -111,37 +114,40 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             _sweep(page)
         seen = steps.seen(page)
         if os.WIFSIGNALED(status):
-            raise _died(signal.Signals(os.WTERMSIG(status)), seen.step)
+            raise _died(os.WTERMSIG(status), seen.step)
         if not seen.ended:
             raise _gave_up(seen.step)
         return os.WEXITSTATUS(status)
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[str]:
-    """A folder for all temporary files of the work, which goes with it however it ends."""
-    try:
-        folder = tempfile.mkdtemp(prefix="qtool-")
-    except OSError as error:
-        raise EnvironmentFailure(f"no temporary folder: {error.strerror}", "set TMPDIR") from error
-    try:
+def _scratch() -> Iterator[Path]:
+    """A folder for all temporary files of the work: it goes with it however it ends, or with the next run."""
+    with contextlib.ExitStack() as stack:
+        try:
+            outside = Path(tempfile.gettempdir())
+            sweep(outside)
+            folder = stack.enter_context(temporary(outside))
+        except OSError as error:
+            raise EnvironmentFailure(f"no temporary folder: {error.strerror}", "set TMPDIR") from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _become_child(page: mmap.mmap, folder: str, parent: int, limits: Limits) -> None:
+def _become_child(page: mmap.mmap, folder: Path, parent: int, limits: Limits) -> None:
     """What the child does before its work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on, once
-    tempfile.tempdir = folder
+    tempfile.tempdir = str(folder)
     steps.show_on(page)
     _limit_memory(limits)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
 
 
 def _end_with(parent: int) -> None:
-    """Die when the parent does, however it does."""
+    """Die when the parent does, however it does: tidily, if that does not take long."""
     os.read(parent, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
     os._exit(EXIT_INTERRUPTED)
 
 
@@ -167,14 +173,15 @@ def memory_here() -> int:
 
 def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
     """The child's status when it ends; end it when it says nothing for too long, or when asked to."""
-    beats, since = -1, time.monotonic()
+    beats, quiet, last = -1, 0.0, time.monotonic()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
         while not select.select([alive], [], [], _LOOK)[0]:
-            seen = steps.seen(page)
-            if seen.beats != beats:
-                beats, since = seen.beats, time.monotonic()
-            waited, most = time.monotonic() - since, limits.patience(seen.model_bytes)
-            if waited > most:
+            seen, now = steps.seen(page), time.monotonic()
+            # A long look is one for which this process was stopped (Ctrl-Z), and so was the child.
+            quiet = quiet + min(now - last, 2 * _LOOK) if seen.beats == beats else 0.0
+            beats, last, most = seen.beats, now, limits.patience(seen.model_bytes)
+            if quiet > most:
                 _end(pid, alive)
                 raise _too_long(most, seen.step)
         return os.waitpid(pid, 0)[1]
@@ -187,8 +194,8 @@ def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
 
 def _end(pid: int, alive: int) -> int:
     """End the child: asked first, so that it can tidy up, then by force."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in ASKED:
+        signal.signal(number, signal.SIG_IGN)
     os.kill(pid, signal.SIGTERM)
     if not select.select([alive], [], [], _GRACE)[0]:
         os.kill(pid, signal.SIGKILL)
@@ -210,14 +217,14 @@ def _too_long(seconds: float, step: steps.Step | None) -> QtoolError:
     )
 
 
-def _died(number: signal.Signals, step: steps.Step | None) -> QtoolError:
-    if number is signal.SIGKILL:
+def _died(number: int, step: steps.Step | None) -> QtoolError:
+    if number == signal.SIGKILL:
         return EnvironmentFailure(f"killed by the system{_while(step)}: out of memory?", _MORE_MEMORY)
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if step is None:
-        return QtoolError(f"qtool crashed ({number.name})", "please report it")
+        return QtoolError(f"qtool crashed ({name})", "please report it")
     return _ERRORS[step.blame](
-        f"{step.subject}: a native library crashed ({number.name}): {step.doing}",
-        "is it damaged, or hostile?",
+        f"{step.subject}: a native library crashed ({name}): {step.doing}", "is it damaged, or hostile?"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -14,16 +15,20 @@ from typing import NoReturn
 import click
 
 from qtool import __version__
+from qtool.cli.calibrate import calibrate
 from qtool.cli.command import GUARDED
 from qtool.cli.compare import compare
 from qtool.cli.completion import completion
-from qtool.cli.guard import OUTSIDE
+from qtool.cli.guard import ASKED, OUTSIDE
 from qtool.cli.inspect import inspect
 from qtool.cli.quantize import quantize
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
 
 # What the machine, not the program, is to blame for: a full disk behind stdout, say.
-_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EMFILE)
+_ENVIRONMENT = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
+)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -48,6 +53,7 @@ def cli() -> None:
 
 
 cli.add_command(quantize)
+cli.add_command(calibrate)
 cli.add_command(compare)
 cli.add_command(inspect)
 cli.add_command(completion)
@@ -55,7 +61,9 @@ cli.add_command(completion)
 
 def main() -> NoReturn:
     """Run the command line, and exit with the documented code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in ASKED - {signal.SIGINT}:  # that one is Python's own
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of any script on a terminal of ASCII
             stream.reconfigure(errors="backslashreplace")
@@ -68,10 +76,8 @@ def _run() -> int:
         return code if isinstance(code, int) else EXIT_OK
     except QtoolError as error:
         return _fail(error.message, error.hint, error.exit_code)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return _fail("interrupted", "", EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", "", EXIT_INTERRUPTED)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "qtool"
@@ -91,27 +97,39 @@ def _run() -> int:
 
 
 def _fail(message: str, hint: str, code: int) -> int:
-    click.echo(f"error: {printable(message, 600)}", err=True)
-    if hint:
-        click.echo(f"  hint: {printable(hint, 300)}", err=True)
+    with contextlib.suppress(OSError):  # nobody hears us; the code still counts
+        click.echo(f"error: {printable(message, 600)}", err=True)
+        if hint:
+            click.echo(f"  hint: {printable(hint, 300)}", err=True)
     return code
 
 
 def _bug(error: Exception) -> int:
     """Our own fault: one line here, the trace in a file for the report."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="qtool-bug-", suffix=".txt", dir=OUTSIDE, delete=False
-    ) as file:
+    place = "the trace, for which there was no room"
+    with (
+        contextlib.suppress(OSError),
+        tempfile.NamedTemporaryFile(
+            "w",
+            prefix="qtool-bug-",
+            suffix=".txt",
+            dir=OUTSIDE,
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as file,
+    ):
         file.write("".join(traceback.format_exception(error)))
+        place = file.name
     return _fail(
-        f"a bug in qtool: {type(error).__name__}: {error}", f"please report it, with {file.name}", EXIT_BUG
+        f"a bug in qtool: {type(error).__name__}: {error}", f"please report it, with {place}", EXIT_BUG
     )
 
 
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM takes the same way out as Ctrl-C: every `finally` runs, undisturbed; nothing is left behind."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for asked in ASKED:
+        signal.signal(asked, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +13,16 @@ import click
 from qtool.cli.choices import NAMES, choice_options
 from qtool.cli.command import Command
 from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
+from qtool.cli.config import Settings
 from qtool.errors import UsageError
+from qtool.steps import step
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
 
 if TYPE_CHECKING:
     from qtool.graph.save import Staging
+
+_LARGEST_PLAN = 1 << 30  # bytes; the scales of the blocks of billions of weights take less
 
 
 def _described(table: dict[str, Any]) -> str:
@@ -42,6 +48,12 @@ def _described(table: dict[str, Any]) -> str:
     "--calib",
     type=SRC,
     help="Samples that set the ranges: a directory of .npz, one sample a file, keys are input names.",
+)
+@click.option(
+    "--ranges",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What qtool calibrate found, instead of samples; add --data to have the result judged.",
 )
 @click.option(
     "--data",
@@ -118,7 +130,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
 
     show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
     names = (
-        "mode", "target", "calib", "data", "labels", "exclude", "include", "fail_if",
+        "mode", "target", "calib", "ranges", "data", "labels", "exclude", "include", "fail_if",
         "require_quantized", "threads", "force", *NAMES,
     )  # fmt: skip
     options = Options(**{name: given[name] for name in names}, plan=_read_plan(given["plan"]))
@@ -128,8 +140,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
         return deliver(dry_run(model, options).report, **show)
     if output is None:
         raise UsageError("no output", "add -o OUTPUT, or --dry-run")
-    if given["save_plan"]:
-        _check_plan_target(given["save_plan"], model, output, given["force"])
+    _check_targets(model, output, given)
     with _plan_file(given["save_plan"]) as plan_file:
         with progress_bar(given["quiet"]) as progress:
             result = run(model, output, options, progress)
@@ -139,12 +150,36 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     return deliver(result.report, **show)
 
 
-def _check_plan_target(path: Path, model: Path, output: Path, force: bool) -> None:
+def _check_targets(model: Path, output: Path, given: dict[str, Any]) -> None:
+    """Before any work is done: no output is an input, by whatever name, nor the other output."""
+    from qtool.graph.load import load
     from qtool.graph.save import check_target
 
-    if path.resolve() == output.resolve():
-        raise UsageError(f"--save-plan '{path}' is the output")
-    check_target(path, [model], force)
+    read = [model, *_files_read(given)]
+    check_target(output, read, given["force"])
+    plan: Path | None = given["save_plan"]
+    if plan is None:
+        return
+    # Where file names differ in more than case, nobody misses 'Q.onnx' beside 'q.onnx'.
+    if str(plan.resolve()).casefold() == str(output.resolve()).casefold():
+        raise UsageError(f"--save-plan '{plan}' is the output")
+    check_target(plan, read, given["force"])
+    if plan.exists():  # and --force: it may be what holds the model's weights
+        check_target(plan, load(model).files, given["force"])
+
+
+def _files_read(given: dict[str, Any]) -> Iterator[Path]:
+    """The files that are read: those that options name, and the one that options are from."""
+    for name in ("plan", "labels", "ranges", "calib", "data"):
+        if given[name] is None:
+            continue
+        yield (path := Path(given[name]))
+        if isinstance(given[name], str):  # a source of samples
+            with contextlib.suppress(OSError, ValueError):  # the one who reads it will say so
+                yield from path.iterdir()
+    for settings in click.get_current_context().meta.values():
+        if isinstance(settings, Settings) and settings.file:
+            yield Path(settings.file.removesuffix(" [tool.qtool]"))
 
 
 def _read_plan(path: Path | None) -> Any:
@@ -153,9 +188,14 @@ def _read_plan(path: Path | None) -> Any:
     from qtool.plan.serial import from_json
 
     try:
-        return from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"plan '{path}' can't be read: {error}") from error
+        with step(str(path), "it is read", UsageError), path.open("rb") as stream:
+            data = stream.read(_LARGEST_PLAN + 1)
+        if len(data) > _LARGEST_PLAN:
+            raise UsageError(f"plan '{path}' is larger than {_LARGEST_PLAN:,} bytes", "is it the one?")
+        return from_json(data.decode(), str(path))
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8; a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"plan '{path}' can't be read: {reason}") from error
 
 
 def _plan_file(path: Path | None) -> AbstractContextManager[Staging | None]:

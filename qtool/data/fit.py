@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from qtool.data.samples import Arrays, Sample
-from qtool.errors import DataError, ModelError, did_you_mean
+from qtool.data.samples import Arrays, Held, Sample
+from qtool.errors import DataError, ModelError, did_you_mean, printable
 
 
 class Input(Protocol):
@@ -31,51 +31,75 @@ def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | Non
         source: where the samples come from, for the message.
 
     Raises:
-        DataError: a missing or unknown name, a wrong shape or type, NaN in an input.
+        DataError: a missing or unknown name, a wrong shape or type, an empty batch, NaN or infinity.
     """
-    where = f"{source}/{sample.name}"
+    where = printable(f"{source}/{sample.name}")
     for name in inputs:
         if name not in sample.inputs:
+            has = ", ".join(sorted(sample.inputs)) or "nothing"
             raise DataError(
-                f"{where} has no input '{name}' (it has: {', '.join(sorted(sample.inputs)) or 'nothing'})",
+                f"{where} has no input '{printable(name)}' (it has: {printable(has)})",
                 did_you_mean(name, sample.inputs) or f"the model wants: {', '.join(inputs)}",
             )
     if extra := sorted(set(sample.inputs) - set(inputs)):
-        raise DataError(f"{where}: the model has no input '{extra[0]}' (it has: {', '.join(inputs)})")
+        wants = printable(", ".join(inputs))
+        raise DataError(f"{where}: the model has no input '{printable(extra[0])}' (it has: {wants})")
+    # All that can be known without reading an array first: it may be large for no good reason.
+    for name, spec in inputs.items():
+        _check(sample.inputs[name], spec, dtypes[name], f"{where}: input '{printable(name)}'")
     return {
-        name: _fit_one(sample.inputs[name], name, spec, dtypes[name], where) for name, spec in inputs.items()
+        name: _values(np.asarray(sample.inputs[name]), dtypes[name], f"{where}: input '{printable(name)}'")
+        for name in inputs
     }
 
 
-def _fit_one(array: np.ndarray, name: str, spec: Input, dtype: str | None, where: str) -> np.ndarray:
+def _check(held: Held, spec: Input, dtype: str | None, where: str) -> None:
+    """Whether an array is of the shape and the kind that the model wants."""
     if dtype is None:
-        raise ModelError(f"input '{name}' has the type {spec.type}, which samples can't hold")
+        raise ModelError(f"{where} has the type {spec.type}, which samples can't hold")
     shape = spec.shape
     # The runtime's own shape of 0 is how some exporters write 'unknown'.
-    fits = len(shape) == array.ndim and all(
-        not isinstance(want, int) or want in (0, have) for want, have in zip(shape, array.shape, strict=True)
+    fits = len(shape) == held.ndim and all(
+        not isinstance(want, int) or want in (0, have) for want, have in zip(shape, held.shape, strict=True)
     )
     if not fits:
         wants = "(" + ", ".join(str(d) if d not in (None, 0) else "?" for d in shape) + ")"
         raise DataError(
-            f"{where}: input '{name}' has shape {array.shape}; the model wants {wants}",
-            _shape_hint(array, shape),
+            f"{where} has shape {printable(str(held.shape), 80)}; the model wants {printable(wants)}",
+            _shape_hint(held.shape, shape),
         )
+    if held.shape and held.shape[0] == 0 and shape[0] != 0:
+        raise DataError(f"{where} is an empty batch: its shape is {held.shape}", "leave the sample out")
     if dtype == "str":
-        if array.dtype.kind not in "OU":
-            raise DataError(f"{where}: input '{name}' is {array.dtype}; the model wants strings")
+        if held.dtype.kind not in "OU":
+            raise DataError(f"{where} is {held.dtype}; the model wants strings")
+    elif not np.can_cast(held.dtype, dtype, casting="same_kind"):
+        raise DataError(f"{where} is {printable(str(held.dtype), 80)}; the model wants {dtype}")
+
+
+def _values(array: np.ndarray, dtype: str | None, where: str) -> np.ndarray:
+    """The array as the model takes it."""
+    if dtype == "str":
         return array.astype(object)
     if array.dtype != dtype:
-        array = _cast(array, name, dtype, where)
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        raise DataError(f"{where}: input '{name}' holds NaN")
+        array = _cast(array, str(dtype), where)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if np.isnan(array).any():
+            raise DataError(f"{where} holds NaN")
+        if not _is_mask(array):
+            raise DataError(
+                f"{where} holds infinity", "only a mask may, of -inf and 0; is it a division by zero?"
+            )
     return array
 
 
-def _cast(array: np.ndarray, name: str, dtype: str, where: str) -> np.ndarray:
+def _is_mask(array: np.ndarray) -> bool:
+    """Whether an array with infinities is one to be added to scores: 0 where they count, -inf where not."""
+    return not np.any(array[array != -np.inf])
+
+
+def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
     """The array in the model's type: integers must fit exactly, floats may be rounded but not lost."""
-    if not np.can_cast(array.dtype, dtype, casting="same_kind"):
-        raise DataError(f"{where}: input '{name}' is {array.dtype}; the model wants {dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
         if array.dtype.kind in "iu":
@@ -83,15 +107,15 @@ def _cast(array: np.ndarray, name: str, dtype: str, where: str) -> np.ndarray:
         else:
             lost = np.isinf(cast) & ~np.isinf(array)
     if np.any(lost):
-        raise DataError(f"{where}: input '{name}' is {array.dtype} and does not fit the model's {dtype}")
+        raise DataError(f"{where} is {array.dtype} and does not fit the model's {dtype}")
     return cast
 
 
-def _shape_hint(array: np.ndarray, shape: list[int | str | None]) -> str:
-    if len(shape) == 4 and array.ndim == 4 and shape[1] == array.shape[3] and shape[1] in (1, 3, 4):
+def _shape_hint(have: tuple[int, ...], want: list[int | str | None]) -> str:
+    if len(want) == 4 and len(have) == 4 and want[1] == have[3] and want[1] in (1, 3, 4):
         return "looks channels-last: transpose it to (N, C, H, W)"
-    if array.ndim == len(shape) - 1:
+    if len(have) == len(want) - 1:
         return "looks like one sample without its batch axis: add it with array[None]"
-    if array.ndim == len(shape) and shape and shape[0] == 1 and array.shape[0] > 1:
-        return f"looks like a batch of {array.shape[0]}: save one sample a file"
+    if len(have) == len(want) and want and want[0] == 1 and have[0] > 1:
+        return f"looks like a batch of {have[0]}: save one sample a file"
     return ""

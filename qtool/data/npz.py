@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-import numpy as np
-
-from qtool.data.samples import Arrays, Sample
+from qtool.data.archive import Archive, Mark
+from qtool.data.samples import Sample
 from qtool.errors import DataError, did_you_mean, printable
-from qtool.steps import step
 
 
 class NpzDirectory:
     """Samples of `folder/*.npz` in natural order (2.npz before 10.npz).
 
     Raises:
-        DataError: no such folder, no .npz in it; when read: a file that is no archive of plain arrays.
+        DataError: no such folder, no .npz in it; when read: a file that is no archive of plain arrays, or
+            another one than the last time.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.exists():
-            siblings = (
-                [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-            )
-            raise DataError(f"data directory '{folder}' does not exist", did_you_mean(folder.name, siblings))
-        if not folder.is_dir():
-            raise DataError(
-                f"'{folder}' is not a directory", "name a directory of .npz files, one sample a file"
-            )
         self.folder = folder
-        self.files = sorted(folder.glob("*.npz"), key=_natural)
+        held = _listed(folder)
+        self.files = [folder / name for name in sorted(held, key=_natural) if name.endswith(".npz")]
+        self._marks: dict[int, Mark] = {}
         if not self.files:
-            held = sorted({p.suffix or p.name for p in folder.iterdir()})[:6]
+            kinds = ", ".join(sorted({Path(name).suffix or name for name in held})[:6])
+            has = f"it has: {printable(kinds)}" if held else "it is empty"
             raise DataError(
-                f"'{folder}' holds no .npz file"
-                + (f" (it has: {', '.join(held)})" if held else " (it is empty)"),
+                f"'{printable(str(folder))}' holds no .npz file ({has})",
                 "save one sample a file: np.savez(path, **{input_name: array})",
             )
 
@@ -50,31 +43,32 @@ class NpzDirectory:
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         for index, file in enumerate(self.files):
             if positions is None or index in positions:
-                with step(str(file), "it is read", DataError):
-                    sample = Sample(file.name, self._load(file))
-                yield sample
-
-    @staticmethod
-    def _load(file: Path) -> Arrays:
-        try:
-            # Our own stream: numpy leaves its file open when a member can't be read.
-            with file.open("rb") as stream:
-                archive = np.load(stream, allow_pickle=False)
-                if isinstance(archive, np.ndarray):
-                    raise DataError(f"{file}: a single array, not an .npz archive of named arrays")
-                with archive:
-                    arrays = {key: archive[key] for key in archive.files}
-            for key, array in arrays.items():
-                if not isinstance(array, np.ndarray):
-                    raise DataError(f"{file}: '{printable(key)}' is not an array")
-            return arrays
-        except DataError:
-            raise
-        except Exception as error:  # zipfile, zlib, numpy and the OS each raise their own
-            raise DataError(f"{file}: not a readable .npz file: {printable(str(error), 120)}") from error
+                archive = Archive(file)
+                if self._marks.setdefault(index, archive.mark) != archive.mark:
+                    raise archive.changed()
+                yield Sample(file.name, archive.arrays)
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder."""
+    name = printable(str(folder))
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        siblings: list[str] = []
+        with contextlib.suppress(OSError):
+            siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()]
+        hint = did_you_mean(folder.name, siblings)
+        raise DataError(f"data directory '{name}' does not exist", hint) from None
+    except NotADirectoryError:
+        hint = "name a directory of .npz files, one sample a file"
+        raise DataError(f"'{name}' is not a directory", hint) from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data directory '{name}' can't be read: {reason}") from error
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts numbers by value: digits as (0, number, ''), the rest as (1, 0, text)."""
-    parts = re.split(r"(\d+)", path.name)
+    parts = re.split(r"(\d+)", name)
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]

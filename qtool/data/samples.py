@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,27 @@ HELD_OUT_LEAST = 4
 SPLIT_LEAST = 8
 
 
+class Held(Protocol):
+    """An array, or one that still lies in a file: what it is is known, `np.asarray` reads it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Sample:
     """One set of model inputs and where it came from."""
 
     name: str
-    inputs: Arrays
+    inputs: Mapping[str, Held]
 
 
 class Source(Protocol):

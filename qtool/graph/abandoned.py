@@ -1,9 +1,11 @@
-"""Temporary files beside an output: a living process holds a lock on its own, the others are swept away."""
+"""Temporary folders beside an output: a living process holds a lock on its own, the others are swept away."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,19 +15,37 @@ LOCKS = sys.platform != "win32"  # where an open file can't be removed anyway
 
 PREFIX, SUFFIX = ".qtool-", ".tmp"
 
+# What fsync says where there is no such thing, as on some network file systems.
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
-def make_temporary(folder: Path) -> tuple[int, Path]:
-    """A new empty file in a folder, open and locked: it is swept by nobody until the handle is closed.
+
+@contextlib.contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A new folder in a folder, for as long as this lasts: nobody sweeps it meanwhile.
 
     Raises:
         OSError: the folder can't be written.
     """
+    handle, path = _locked(folder)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(folder: Path) -> tuple[int | None, Path]:
     while True:
-        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=folder)
-        if lock(handle) is not False and os.fstat(handle).st_nlink:
-            return handle, Path(name)
-        os.close(handle)  # another process swept it in between
-        Path(name).unlink(missing_ok=True)
+        # As the folder was named: the libraries that open what is in it take no name but of UTF-8.
+        path = folder / Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=folder)).name
+        if not LOCKS:
+            return None, path
+        with contextlib.suppress(FileNotFoundError):  # another process swept it before it was locked
+            handle = os.open(path, os.O_RDONLY)
+            if lock(handle) is not False and path.exists():
+                return handle, path
+            os.close(handle)
 
 
 def lock(handle: int, *, wait: bool = False) -> bool | None:
@@ -43,37 +63,51 @@ def lock(handle: int, *, wait: bool = False) -> bool | None:
     return True
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether no living process holds a lock on a file; False where that can't be known."""
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
-        return False
-    try:
-        return lock(handle) is True
-    finally:
-        os.close(handle)
-
-
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed processes have left in a folder."""
+    """Remove what killed processes have left in a folder."""
+    if not LOCKS:
+        return
     with contextlib.suppress(OSError):  # a folder that can't be read has nothing of ours
         for path in sorted(folder.glob(f"{PREFIX}*{SUFFIX}")):
-            if path.is_file() and not path.is_symlink() and is_abandoned(path):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError), _opened(path) as handle:
+                if lock(handle) is True:  # held until it is gone: its like may be about to be locked
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder, where there are such, while files in it change places; then flush it."""
-    if not LOCKS:
+    """Hold the lock on a folder, where there are such, while files in it change places."""
+    with contextlib.ExitStack() as stack:
+        if LOCKS:
+            with contextlib.suppress(OSError):  # it may be written and not read: all that is lost is the lock
+                lock(stack.enter_context(_opened(folder)), wait=True)
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+
+
+def flush(handle: int) -> None:
+    """Have what was written to a file on disk, if its file system knows of that.
+
+    Raises:
+        OSError: the disk failed.
+    """
     try:
-        lock(handle, wait=True)
-        yield
-        with contextlib.suppress(OSError):  # some network file systems can't
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, where that can be had."""
+    if LOCKS:
+        with contextlib.suppress(OSError), _opened(folder) as handle:
             os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,10 @@ import onnx
 import onnx_ir as ir
 
 from qtool.errors import ModelError, printable
+from qtool.graph.caps import CAPS, Survey, survey, too_deep
+from qtool.graph.external import external_files
+from qtool.graph.repair import repair
+from qtool.graph.tensors import check_tensors
 from qtool.steps import step, weighs
 
 
@@ -29,6 +31,7 @@ class Source:
         size: bytes on disk, external data included.
         raw: the serialized model, when there is no file.
         files: the model file and its external data.
+        warnings: what had to be mended, though the runtime takes it.
     """
 
     model: ir.Model
@@ -37,6 +40,7 @@ class Source:
     size: int
     raw: bytes = b""
     files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -52,8 +56,8 @@ def load(path: Path) -> Source:
     """Read, check and parse a model file.
 
     Raises:
-        ModelError: missing, not a regular file, corrupt, invalid, or holding what can't be kept
-            (sparse initializers, training info, map types).
+        ModelError: missing, not a regular file, corrupt, invalid, larger than any honest model, or holding
+            what can't be kept (sparse tensors, training info, map types).
     """
     size = _regular_file(path)
     weighs(size)
@@ -62,71 +66,121 @@ def load(path: Path) -> Source:
 
 
 def _load(path: Path, size: int) -> Source:
-    try:
-        # By its content, whatever the file is called.
-        proto = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except Exception as error:  # protobuf raises its own DecodeError, and others
-        raise ModelError(
-            f"{path}: not a readable ONNX model ({size:,} bytes; it does not parse)",
-            "a truncated download, or a git-lfs pointer?",
-        ) from error
-    files = [path, *_external_files(proto, path)]
+    proto = _parse(path, size)
+    found = _look_through(proto, str(path))
+    files = [path, *external_files(found.tensors, path)]
     total = sum(f.stat().st_size for f in files)
     weighs(total)
-    try:
-        onnx.checker.check_model(str(path))
-    except Exception as error:  # ValidationError, or RuntimeError from the C++ side
-        raise ModelError(f"{path}: invalid: {printable(str(error))}") from error
+    warnings = _checked(proto, found, str(path), lambda: onnx.checker.check_model(str(path), full_check=True))
     model = from_proto(proto, str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
-    return Source(model, path, _digest(files), total, files=tuple(files))
-
-
-def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
-    """Parse a model in memory.
-
-    Raises:
-        ModelError: it holds what the representation would lose.
-    """
-    if len(proto.training_info):
-        raise ModelError(f"{name}: holds training info, which can't be kept", "export it for inference")
-    for graph in _graphs(proto.graph):
-        if len(graph.sparse_initializer):
-            raise ModelError(
-                f"{name}: holds sparse initializers, which can't be kept", "store them as dense tensors"
-            )
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            if value.type.HasField("map_type") or value.type.sequence_type.elem_type.HasField("map_type"):
-                raise ModelError(
-                    f"{name}: '{printable(value.name)}' is a map, a type that can't be kept",
-                    "export the classifier without ZipMap (skl2onnx: options={'zipmap': False})",
-                )
-    try:
-        return ir.from_proto(proto)
-    except Exception as error:
-        raise ModelError(f"{name}: can't be represented: {printable(str(error))}") from error
+    return Source(model, path, _digest(files), total, files=tuple(files), warnings=warnings)
 
 
 def from_model(proto: onnx.ModelProto) -> Source:
     """Take a model that a Python caller holds in memory; it is not changed.
 
     Raises:
-        ModelError: the checker refuses it.
+        ModelError: the same as for a file, but for what only a file can be.
     """
     try:
-        onnx.checker.check_model(proto)
-    except Exception as error:
-        raise ModelError(f"model: invalid: {printable(str(error))}") from error
-    raw = proto.SerializeToString(deterministic=True)
+        raw = proto.SerializeToString(deterministic=True)
+    except Exception as error:  # ValueError, EncodeError: too large, or nested too deep
+        raise ModelError(f"model: can't be serialized: {printable(str(error))}", "name its file") from error
+    if len(raw) > CAPS.file_bytes:
+        raise _too_large("model", len(raw))
     # Parsed anew: onnx-ir would share the caller's tensors, and rename them.
     copy = onnx.load_model_from_string(raw)
-    return Source(from_proto(copy), None, hashlib.sha256(raw).hexdigest(), len(raw), raw)
+    found = _look_through(copy, "model")
+    external_files(found.tensors, None)
+    warnings = _checked(copy, found, "model", lambda: onnx.checker.check_model(copy, full_check=True))
+    digest = hashlib.sha256(raw).hexdigest()
+    return Source(from_proto(copy), None, digest, len(raw), raw, warnings=warnings)
+
+
+def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
+    """Make of a checked model what the rest of qtool works on."""
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:
+        raise ModelError(f"{name}: can't be represented: {printable(str(error))}") from error
 
 
 def model_size(path: Path) -> int:
     """Bytes on disk of a model file and the external data that it names."""
     proto = onnx.load(str(path), format="protobuf", load_external_data=False)
-    return path.stat().st_size + sum(f.stat().st_size for f in _external_files(proto, path))
+    files = external_files(survey(proto, str(path)).tensors, path)
+    return path.stat().st_size + sum(f.stat().st_size for f in files)
+
+
+def _parse(path: Path, size: int) -> onnx.ModelProto:
+    if size > CAPS.file_bytes:
+        raise _too_large(str(path), size)
+    try:
+        # By its content, whatever the file is called.
+        return onnx.load(str(path), format="protobuf", load_external_data=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # protobuf raises its own DecodeError, and others
+        if "MaxDepth" in str(error):
+            raise too_deep(str(path)) from error
+        raise ModelError(
+            f"{path}: not a readable ONNX model ({size:,} bytes; it does not parse)",
+            "a truncated download, or a git-lfs pointer?",
+        ) from error
+
+
+def _too_large(name: str, size: int) -> ModelError:
+    return ModelError(
+        f"{name}: {size:,} bytes are more than a model can have ({CAPS.file_bytes:,})",
+        "save its weights as external data, beside it",
+    )
+
+
+def _look_through(proto: onnx.ModelProto, name: str) -> Survey:
+    """Refuse what no library should see, and what could not be kept."""
+    found = survey(proto, name)
+    if len(proto.training_info):
+        raise ModelError(f"{name}: holds training info, which can't be kept", "export it for inference")
+    if found.sparse:
+        raise ModelError(
+            f"{name}: holds sparse initializers, which can't be kept", "store them as dense tensors"
+        )
+    for graph in found.graphs:
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if _holds_map(value.type):
+                raise ModelError(
+                    f"{name}: '{printable(value.name)}' is a map, a type that can't be kept",
+                    "export the classifier without ZipMap (skl2onnx: options={'zipmap': False})",
+                )
+    check_tensors(found.tensors, name)
+    return found
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    """Whether a type is a map, or a sequence of them, or that if there is one."""
+    while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+        outer = kind.sequence_type if kind.HasField("sequence_type") else kind.optional_type
+        kind = outer.elem_type
+    return bool(kind.HasField("map_type"))
+
+
+def _checked(proto: onnx.ModelProto, found: Survey, name: str, check: Callable[[], None]) -> tuple[str, ...]:
+    """Hold a model against the full check; mend what the runtime would accept, and say so.
+
+    Raises:
+        ModelError: it is invalid.
+    """
+    try:
+        check()
+    except MemoryError:
+        raise
+    except Exception as error:  # ValidationError, InferenceError, or RuntimeError from the C++ side
+        try:
+            return repair(proto, found)
+        except ValueError as still:
+            raise ModelError(f"{name}: invalid: {printable(str(still))}") from error
+    return ()
 
 
 def _regular_file(path: Path) -> int:
@@ -151,68 +205,6 @@ def _similar_file(path: Path) -> str:
     folder = path.parent
     names = [f.name for f in folder.glob("*.onnx")] if folder.is_dir() else []
     return did_you_mean(path.name, names)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
-
-
-def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
-    """The external data files of a model, sorted.
-
-    Raises:
-        ModelError: one that is missing, too short, or anywhere but a regular file below the model's folder.
-    """
-    tensors = [t for g in _graphs(proto.graph) for t in g.initializer]
-    tensors += [
-        a.t
-        for g in _graphs(proto.graph)
-        for n in g.node
-        for a in n.attribute
-        if a.type == onnx.AttributeProto.TENSOR
-    ]
-    files: dict[Path, None] = {}
-    for tensor in tensors:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entries = {e.key: e.value for e in tensor.external_data}
-        files[_external_file(path, tensor, entries)] = None
-    return sorted(files)
-
-
-def _external_file(path: Path, tensor: onnx.TensorProto, entries: dict[str, str]) -> Path:
-    where = f"{path}: external data of '{printable(tensor.name, 80)}'"
-    location = Path(entries.get("location", ""))
-    if location.is_absolute() or ".." in location.parts or not location.parts:
-        raise ModelError(f"{where} lies outside the model's folder", "copy the real file beside the model")
-    file = path.parent / location
-    if file.is_symlink() or not file.is_file():
-        raise ModelError(f"{where}: '{printable(str(location))}' is missing, or no regular file there")
-    offset, length = (entries.get(key, "") or "0" for key in ("offset", "length"))
-    if not all(re.fullmatch("[0-9]{1,18}", number) for number in (offset, length)):
-        raise ModelError(f"{where} has an offset or length that is no number")
-    wanted = _tensor_bytes(tensor)
-    if "length" in entries and wanted is not None and int(length) != wanted:
-        raise ModelError(f"{where} has a length of {int(length):,} bytes; the tensor takes {wanted:,}")
-    if int(offset) + max(int(length), wanted or 0) > file.stat().st_size:
-        raise ModelError(f"{where}: '{printable(str(location))}' is too short", "a truncated download?")
-    return file
-
-
-def _tensor_bytes(tensor: onnx.TensorProto) -> int | None:
-    """The bytes that a tensor's data takes; None for types that have no fixed width."""
-    try:
-        dtype = ir.DataType(tensor.data_type)
-        bits: int = math.prod(tensor.dims) * dtype.bitwidth
-        return -(-bits // 8)
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 def _digest(files: list[Path]) -> str:

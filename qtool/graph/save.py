@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from qtool.errors import EnvironmentFailure, ModelError, UsageError, printable
-from qtool.graph.abandoned import alone_in, is_abandoned, make_temporary, sweep
+from qtool.graph.abandoned import alone_in, flush, flush_folder, sweep, temporary
 from qtool.steps import step, writes_in
 
 # protobuf can't serialize 2 GiB; weights go to a side file well before that.
@@ -62,22 +63,23 @@ def forget_inner_shapes(graph: onnx.GraphProto) -> None:
 
 
 class Staging:
-    """A file that is written and checked under a temporary name beside its target.
+    """A file that is written and checked in a temporary folder beside its target.
 
     Use `staged`; call `write`, judge `path`, then `commit`.
+
+    Args:
+        target: the file that it is to become.
+        folder: the temporary folder, of this alone.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, folder: Path) -> None:
         self.target = target
-        sweep(target.parent)
-        self._handles: dict[Path, int] = {}
-        self.path = self._temporary()
+        self.path = folder / target.name
+        self._folder = folder
         self._side: Path | None = None
-        self._own_side = True
-        self._committed = False
 
     def write(self, model: ir.Model) -> None:
-        """Write the model (again) under the temporary name, flushed to disk and checked.
+        """Write the model (again), flushed to disk and checked.
 
         Raises:
             ModelError: the checker refuses what was written: our bug, caught before anyone sees it.
@@ -93,65 +95,41 @@ class Staging:
 
     def write_unchecked(self, model: ir.Model) -> None:
         """The same for a model that only a session of ours will read."""
-        self._drop_side()
+        if self._side is not None:
+            self._side.unlink()
+            self._side = None
         if tensor_bytes(model) > SIDE_FILE_BYTES:
             model = self._write_side(model)
         proto = ir.to_proto(ir.external_data.load_to_model(model.clone()) if self._side is None else model)
         forget_inner_shapes(proto.graph)
-        data = proto.SerializeToString(deterministic=True)
-        with self.path.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._write(proto.SerializeToString(deterministic=True))
 
     def write_text(self, text: str) -> None:
-        """Write a text file under the temporary name, flushed to disk."""
-        with self.path.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Write a text file, flushed to disk."""
+        self._write(text.encode())
 
     def commit(self) -> None:
         """Rename into place. The model's rename is what commits; its side file is complete by then."""
-        mask = os.umask(0)
-        os.umask(mask)
-        self.path.chmod(0o666 & ~mask)
-        if self._side is not None:
-            self._side.chmod(0o666 & ~mask)
-        ours = re.compile(re.escape(self.target.name) + r"\.[0-9a-f]{16}\.data")
-        with alone_in(self.target.parent):
-            self.path.replace(self.target)
-            self._committed = True
-            for file in list(self.target.parent.iterdir()):
-                # Not the side file of a run that is about to commit: it holds a lock on that.
-                if ours.fullmatch(file.name) and file != self._side and is_abandoned(file):
-                    file.unlink(missing_ok=True)
-        self._release()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        if not self._committed:
-            self.path.unlink(missing_ok=True)
-            self._drop_side()
-        self._release()
-
-    def _temporary(self) -> Path:
-        """A new temporary file beside the target, locked as long as this lasts."""
         folder = self.target.parent
-        writes_in(str(folder.resolve()))
-        handle, path = make_temporary(folder)
-        self._handles[path] = handle
-        return path
+        with alone_in(folder):
+            try:
+                if self._side is not None:
+                    self._side.replace(folder / self._side.name)
+                    flush_folder(folder)
+                self.path.replace(self.target)
+                flush_folder(folder)
+            finally:  # the old model's side file, or the new one's, if the rename failed
+                self._remove_unnamed()
 
-    def _release(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
+    def _write(self, data: bytes) -> None:
+        with self.path.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            flush(stream.fileno())
 
     def _write_side(self, model: ir.Model) -> ir.Model:
         """Write the large tensors beside, and return a clone that refers to them."""
-        folder, draft, clone = self.target.parent, self._temporary(), model.clone()
-        self._side, self._own_side = draft, True
+        draft, clone = self._folder / "side", model.clone()
         places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
         digest = hashlib.sha256()
         with draft.open("wb") as stream:
@@ -163,68 +141,123 @@ class Staging:
                     digest.update(part)
                 places.append((value, tensor, stream.tell() - len(data)))
             stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream.fileno())
         # Named by content, so that an older side file of the same model is never overwritten.
-        final = folder / f"{self.target.name}.{digest.hexdigest()[:16]}.data"
-        # The side file of the model that is in place may be this very one: it is not ours to discard.
-        self._own_side = not final.exists()
-        self._side = draft.replace(final)
+        self._side = draft.replace(self._folder / f"{self.target.name}.{digest.hexdigest()[:16]}.data")
         for value, tensor, offset in places:
             value.const_value = ir.ExternalTensor(
-                final.name,
+                self._side.name,
                 offset,
                 tensor.nbytes,
                 tensor.dtype,
                 shape=ir.Shape(tensor.shape.numpy()),
                 name=tensor.name or "",
-                base_dir=folder,
+                base_dir=self._folder,
             )
         return clone
 
-    def _drop_side(self) -> None:
-        if self._side is not None and self._own_side:
-            self._side.unlink(missing_ok=True)
-        self._side = None
+    def _remove_unnamed(self) -> None:
+        """Remove side files of the target that no model in its folder names."""
+        with contextlib.suppress(OSError):  # what can't be removed does no harm
+            for file in list(self.target.parent.iterdir()):
+                if _is_side_file(file, self.target) and not _is_named(file):
+                    file.unlink(missing_ok=True)
+
+
+def _is_side_file(file: Path, target: Path) -> bool:
+    """Whether a file is called like a side file of the target."""
+    return re.fullmatch(re.escape(target.name) + r"\.[0-9a-f]{16}\.data", file.name) is not None
+
+
+def _is_named(side: Path) -> bool:
+    """Whether a model beside a side file names it, or may do so. A model takes less than 2 GiB."""
+    for file in side.parent.iterdir():
+        try:
+            if file.is_file() and 0 < file.stat().st_size < 1 << 31 and file.name != side.name:
+                with (
+                    file.open("rb") as stream,
+                    mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+                ):
+                    if data.find(os.fsencode(side.name)) >= 0:
+                        return True
+        except FileNotFoundError:
+            continue
+        except OSError:  # who knows what is in it
+            return True
+    return False
 
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Staging]:
-    """A Staging for the target, discarded on any way out but `commit`.
+    """A Staging for the target; whatever was not committed is gone after it.
 
     Raises:
-        EnvironmentFailure: the folder is missing or can't be written.
+        EnvironmentFailure: the folder is missing or can't be written, or the disk is full.
     """
-    if not target.parent.is_dir():
-        raise EnvironmentFailure(f"output folder '{target.parent}' does not exist")
-    try:
-        staging = Staging(target)
-    except OSError as error:
-        raise EnvironmentFailure(f"can't write in '{target.parent}': {error.strerror}") from error
-    try:
-        yield staging
-    except OSError as error:
-        raise EnvironmentFailure(f"can't write '{target}': {error.strerror or error}") from error
-    finally:
-        staging.discard()
+    folder = target.parent
+    if not folder.is_dir():
+        raise EnvironmentFailure(f"output folder '{folder}' does not exist")
+    sweep(folder)
+    writes_in(str(folder.resolve()))
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(temporary(folder))
+        except OSError as error:
+            raise EnvironmentFailure(f"can't write in '{folder}': {error.strerror}") from error
+        try:
+            yield Staging(target, place)
+        except OSError as error:
+            raise EnvironmentFailure(f"can't write '{target}': {error.strerror or error}") from error
 
 
-def check_target(target: Path, inputs: list[Path], force: bool) -> None:
+def check_target(target: Path, inputs: Iterable[Path], force: bool) -> None:
     """Refuse a target that is one of the inputs, by whatever name, or that exists without --force.
 
     Raises:
-        UsageError: as said.
+        UsageError: as said; or its name is one that the libraries that open it can't take.
+        EnvironmentFailure: its folder is missing or can't be written.
     """
+    name, folder = f"output '{target}'", target.parent
+    try:
+        str(target).encode()
+        exists = _is_there(target)
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} is no name in UTF-8", "the runtime opens no other") from None
+    except ValueError as error:  # a null character
+        raise UsageError(f"{name}: {error}") from error
+    except OSError as error:
+        raise EnvironmentFailure(f"{name}: {error.strerror}") from error
     if target.is_dir():
-        raise UsageError(f"output '{target}' is a folder", f"name a file in it: {target / 'int8.onnx'}")
-    if not target.exists():
-        return
+        raise UsageError(f"{name} is a folder", f"name a file in it: {target / 'int8.onnx'}")
     for source in inputs:
-        if source.exists() and source.samefile(target):
-            raise UsageError(f"output '{target}' is the input '{source}'", "write to another file")
-    if not target.is_file():
-        raise UsageError(f"output '{target}' exists and is not a regular file")
-    if not force:
-        raise UsageError(f"output '{target}' exists", "add --force to replace it")
+        if exists and _is_same(source, target):
+            raise UsageError(f"{name} is the input '{source}'", "write to another file")
+        if _is_side_file(source, target) and _is_same(source.parent, folder):
+            raise UsageError(f"{name} would take the name of the input's '{source}'", "choose another name")
+    if exists and target.exists() and not target.is_file():
+        raise UsageError(f"{name} exists and is not a regular file")
+    if exists and not force:
+        raise UsageError(f"{name} exists", "add --force to replace it")
+    if not folder.is_dir():
+        raise EnvironmentFailure(f"output folder '{folder}' does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise EnvironmentFailure(f"can't write in '{folder}': permission denied")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a name, if only of a link that leads nowhere."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

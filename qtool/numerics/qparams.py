@@ -32,6 +32,11 @@ SMALLEST_SCALE = 2.0**-60
 LARGEST_SCALE = 2.0**60
 
 
+def scalable(size: float, steps: int) -> bool:
+    """Whether values that reach to `size`, in so many steps, have a scale within these limits; 0 needs none."""
+    return not size or SMALLEST_SCALE * steps <= size <= LARGEST_SCALE * steps
+
+
 @dataclass(frozen=True, eq=False)
 class QParams:
     """scale [] or [C] float32 and zero_point of the same shape, as int64 here and cast on writing."""

@@ -63,9 +63,13 @@ def dequantize(
     return np.asarray((values - zero).astype(np.float32) * scale, np.float32).reshape(q.shape)
 
 
-def bias_scale(input_scale: F32, weight_scale: F32) -> F32:
-    """The scale [C] of an int32 bias: input_scale [] * weight_scale [C], multiplied in float32."""
-    return np.asarray(np.float32(input_scale) * weight_scale, np.float32)
+def bias_scale(input_scale: F32, weight_scale: F32, groups: int = 1) -> F32:
+    """The scale [groups * C] of an int32 bias: input_scale [] * weight_scale [C], multiplied in float32.
+
+    A ConvTranspose's weight [I, O/groups, ..] has one scale for the channels that its groups have in common.
+    """
+    scale = np.asarray(np.float32(input_scale) * weight_scale, np.float32)
+    return np.tile(scale, groups) if groups > 1 else scale
 
 
 def quantize_bias(bias: NDArray[np.floating], scale: F32) -> NDArray[np.int32]:

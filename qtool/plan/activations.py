@@ -124,7 +124,7 @@ def _bounds(value: ir.Value) -> Bounds:
     if producer.op_type != "Clip":
         return rule.bounds
     lo, hi = (_scalar(producer, index, none) for index, none in zip((1, 2), ANY, strict=True))
-    return lo, hi
+    return min(lo, hi), hi  # where they are the wrong way round, all is the upper one (Clip-13)
 
 
 def _scalar(node: ir.Node, index: int, none: float) -> float:

@@ -15,6 +15,7 @@ from qtool.graph.view import (
     is_vector,
     opset_of,
 )
+from qtool.numerics.qparams import scalable
 from qtool.plan.blocks import nbits_block
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
@@ -25,6 +26,7 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_INT8_STEPS = 127  # of one sign; the limits of scales are far from any that matters
 _ALREADY = "quantized already (--requantize redoes it)"
 
 
@@ -43,6 +45,22 @@ def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
 def rule_of(node: ir.Node) -> OpRule | None:
     """The op table's row for a node of the standard domain."""
     return OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def observable(view: View) -> list[str]:
+    """Every float32 value of the main graph that a quantizable op, or the model itself, takes or gives."""
+    found: dict[str, None] = {}
+    graph = view.model.graph
+    values = [v for v in graph.inputs if not v.is_initializer()]
+    for node in view.main_nodes:
+        rule = rule_of(node)
+        if rule is not None:
+            values += [v for _, v in data_inputs(node, rule)]
+            values += node.outputs
+    for value in (*values, *graph.outputs):
+        if value.dtype == ir.DataType.FLOAT and constant(value) is None and value.graph is graph:
+            found[value.name or ""] = None
+    return list(found)
 
 
 def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
@@ -65,11 +83,9 @@ def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form)
             return f"it computes in {value.dtype.name.lower()}"
         if value.dtype is None:
             return "the type of its input is not known"
-    if rule.role is Role.WEIGHTED:
-        return _weighted(node, rule, scheme, form)
-    if any(constant(value) is not None for _, value in inputs):
-        return "an operand is a constant"
-    return ""
+    if rule.role is Role.WEIGHTED and (reason := _weighted(node, rule, scheme, form)):
+        return reason
+    return "an operand is a constant" if any(constant(v) is not None for _, v in inputs) else ""
 
 
 def _is_quantized(node: ir.Node, rule: OpRule) -> bool:
@@ -106,6 +122,8 @@ def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
         return "its weight is empty"
     if not np.isfinite(weight).all():
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
+    if not scalable(size := float(np.abs(weight).max()), _INT8_STEPS):
+        return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
     if node.op_type in ("MatMul", "Gemm") and weight.size < _least(node, scheme.target.forms[form]):
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
     if node.op_type == "MatMul" and weight.ndim != 2:
@@ -160,3 +178,8 @@ def channel_axis(node: ir.Node, rule: OpRule, ndim: int) -> int:
     if node.op_type == "Gather":
         return attribute_int(node, "axis", 0) % ndim
     return _channel_axis(node, rule) % ndim
+
+
+def row_axis(node: ir.Node, ndim: int) -> int:
+    """The axis of a product's left operand that it does not sum over, from the front."""
+    return ndim - 1 if attribute_int(node, "transA", 0) else ndim - 2

@@ -45,7 +45,9 @@ def _together(plan: Plan) -> str:
         source, weight = activations.get(value), weights.get((node, 1))
         if source is None or weight is None or not (source.qparams and weight.qparams and bias.qparams):
             return f"'{bias.value}' is the bias of nothing in the plan"
-        wanted = bias_scale(source.qparams.scale, weight.qparams.scale)
+        scale = weight.qparams.scale
+        groups = bias.qparams.scale.size // max(scale.size, 1)
+        wanted = bias_scale(source.qparams.scale, scale, groups)
         if not np.array_equal(bias.qparams.scale, wanted):
             return f"'{bias.value}': its scale is not that of its input times that of its weight"
     return ""

@@ -18,7 +18,7 @@ from qtool.numerics.quantize import bias_scale
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
-from qtool.tables.qtypes import PerTensor, TensorSpec
+from qtool.tables.qtypes import PerChannel, TensorSpec
 
 
 def resolve(plan: Plan, ranges: Ranges, view: View, observer: Observer = minmax) -> Plan:
@@ -42,7 +42,9 @@ def resolve(plan: Plan, ranges: Ranges, view: View, observer: Observer = minmax)
             return activations[site.value]
         if site.kind is Kind.BIAS:
             source, weight = _scales_of(plan, site)
-            scale = bias_scale(activations[source].scale, weights[weight.value, weight.spec].scale)
+            step = weights[weight.value, weight.spec].scale
+            groups = _array(view, site).size // step.size if step.ndim else 1
+            scale = bias_scale(activations[source].scale, step, groups)
             return QParams(scale, np.zeros(scale.shape, np.int64))
         return weights[site.value, site.spec]
 
@@ -97,7 +99,10 @@ def _floors(
             continue
         source, weight = _scales_of(plan, bias)
         floor = bias_scale_floor(_array(view, bias).reshape(-1), activations[source].scale)
-        if isinstance(weight.spec.granularity, PerTensor):
+        if isinstance(weight.spec.granularity, PerChannel):
+            channels = _array(view, weight).shape[weight.spec.granularity.axis]
+            floor = floor.reshape(-1, channels).max(axis=0)  # several channels a scale: see bias_scale
+        else:
             floor = floor.max(initial=0.0)
         key = weight.value, weight.spec
         floors[key] = np.maximum(floors.get(key, floor), floor)

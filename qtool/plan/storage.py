@@ -47,7 +47,7 @@ def stored(view: View, scheme: Scheme, wishes: Wishes, taken: set[Use]) -> Stora
     storage = Storage()
     for node in view.nodes:
         rule = rule_of(node)
-        for index in rule.weight if rule else ():
+        for index in (*rule.weight, *rule.kept) if rule else ():
             value = node.inputs[index] if index < len(node.inputs) else None
             array = float_constant(value)
             use = (node.name or "", index)
@@ -59,7 +59,7 @@ def stored(view: View, scheme: Scheme, wishes: Wishes, taken: set[Use]) -> Stora
             if reason := _unfit(array, rule, scheme):
                 storage.reasons[node.name or ""] = reason
                 continue
-            coarse = coarsest(node, rule, array.ndim)
+            coarse = coarsest(node, rule, array.ndim, index)
             key = (value.name or "", coarse, qtype.name)
             if key not in chosen:
                 chosen[key] = _spec(array, coarse, qtype, rule, scheme, opset_of(view.model))
@@ -82,6 +82,8 @@ def _qtype(node: ir.Node, rule: OpRule, scheme: Scheme, wishes: Wishes) -> QType
 
 
 def _unfit(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
+    if array.ndim < 2:
+        return "its weight is a vector: a scale for each of its values would save nothing"
     least = max(scheme.mode.storage_min_elements, rule.storage_min_elements)
     if array.size < least:
         return f"its weight of fewer than {least} values is not worth it"

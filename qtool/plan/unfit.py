@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
 from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
+from qtool.numerics.qparams import scalable
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import OBSERVED, Kind, Plan, Site
+from qtool.tables.forms import Form
 from qtool.tables.modes import Mode
 from qtool.tables.ops import Role
 from qtool.tables.qtypes import PerBlock
 
+_STEPS = 255
+# How many times as wide as another a value may be whose scale that shares: 3 of 8 bits are left to it then.
+_MOST_UNEVEN = 32.0
 
 def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str = "") -> dict[str, str]:
     """Nodes that must stay in float because of what their activations held: name -> reason.
@@ -22,7 +27,7 @@ def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str 
     Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so
     far that the other values drown in one step. `absent`: what to say of a value without a range.
     """
-    reasons: dict[str, str] = {}
+    reasons = dict(_uneven(plan, ranges, view))
     for site in plan.sites:
         if site.kind not in OBSERVED:
             continue
@@ -47,11 +52,37 @@ def _reason(site: Site, seen: Range | None, view: View, mode: Mode) -> str:
         return f"never executed in calibration ('{site.value}' was always empty)"
     if seen.masked:
         return f"its activation '{site.value}' holds infinities or masks"
-    step = (max(seen.hi, 0.0) - min(seen.lo, 0.0)) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
+    if site.kind is Kind.ACTIVATION and not scalable(_span(seen), _STEPS):
+        return f"no scale stands for its activation '{site.value}', which spans {seen.lo:.3g}..{seen.hi:.3g}"
+    step = _span(seen) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
     step /= math.sqrt(_parts(site, view))
     if seen.typical < mode.least_typical_steps * step and _suffers(site, view):
         return f"outliers: '{site.value}' spans {seen.lo:.3g}..{seen.hi:.3g}, typically {seen.typical:.2g}"
     return ""
+
+
+def _span(seen: Range) -> float:
+    """What a grid that holds 0 has to reach over."""
+    return max(seen.hi, 0.0) - min(seen.lo, 0.0)
+
+
+def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, str]]:
+    """Nodes that would make values share a scale that is far too coarse for one of them: (name, reason).
+
+    Such as a Concat of boxes in pixels and of scores: the scores would all be 0.
+    """
+    planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
+    for name, form in plan.forms.items():
+        node = view.node_by_name[name]
+        rule = rule_of(node)
+        if form is not Form.INT8 or rule is None or rule.role is not Role.PASS:
+            continue
+        names = [v.name or "" for v in node.inputs if v is not None and v.name in planned]
+        spans = {n: _span(seen) for n in names if (seen := ranges.get(n)) and _span(seen) > 0}
+        least = min(spans, key=lambda n: spans[n], default="")
+        widest = max(spans, key=lambda n: spans[n], default="")
+        if least and spans[widest] > _MOST_UNEVEN * spans[least]:
+            yield name, f"'{least}' spans {spans[least]:.3g}, '{widest}' {spans[widest]:.3g}: no scale suits both"
 
 
 def _parts(site: Site, view: View) -> int:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
 from qtool.plan.blocks import largest_divisor, nbits_block
-from qtool.plan.eligible import channel_axis
+from qtool.plan.eligible import channel_axis, row_axis
 from qtool.plan.model import Kind, Site, Use
 from qtool.plan.place import Candidate, Placed
 from qtool.plan.scheme import Scheme
@@ -69,8 +69,10 @@ def _spec(candidate: Candidate, array: np.ndarray, placed: Placed) -> TensorSpec
     return TensorSpec(qtype, granularity, symmetric=centred)
 
 
-def coarsest(node: ir.Node, rule: OpRule, ndim: int) -> Granularity:
-    """One scale an output channel, or what comes nearest to that."""
+def coarsest(node: ir.Node, rule: OpRule, ndim: int, index: int = -1) -> Granularity:
+    """One scale an output channel, or what comes nearest to that; `index`: of which of its inputs."""
+    if index in rule.kept:
+        return PerChannel(row_axis(node, ndim))
     return PerRowOfLast() if rule.role is Role.RECURRENT else PerChannel(channel_axis(node, rule, ndim))
 
 

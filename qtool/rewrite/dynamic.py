@@ -16,9 +16,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
-from qtool.graph.view import attribute_int, float_constant
+from qtool.graph.view import attribute_int, float_constant, is_op, sole_consumer
 from qtool.numerics.quantize import quantize
 from qtool.plan.model import Site
+from qtool.plan.weights import added_bias
 from qtool.rewrite.recurrent import fuse_lstm
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
@@ -68,7 +69,20 @@ def _product(writer: Writer, node: ir.Node) -> None:
         nodes.append(_node(writer, "Sum", products, f"{node.name}_Sum"))
     if bias is not None and not writer.target.onnxruntime:
         nodes.append(_node(writer, "Add", [nodes[-1].outputs[0], bias], f"{node.name}_bias"))
+    if not writer.target.onnxruntime:
+        _keep_apart(node)
     _settle(writer, node, last, nodes)
+
+
+def _keep_apart(node: ir.Node) -> None:
+    """Let an Add behind a product be a Sum, where it adds what is no bias of that.
+
+    onnxruntime (1.31) fuses the product with any constant vector that is added to it: axes of length 1 that
+    the product lacks are lost then, and another length than the product's fails.
+    """
+    reader = sole_consumer(node.outputs[0])
+    if reader is not None and is_op(reader, "Add") and added_bias(node) is None:
+        reader.op_type = "Sum"
 
 
 def _matrix(

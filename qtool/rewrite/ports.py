@@ -32,7 +32,7 @@ def write_ports(writer: Writer, plan: Plan) -> None:
     known: dict[str, QParams] = {}
     for value in list(graph.inputs):
         site = sites.get(value.name or "")
-        if site is not None:
+        if site is not None and site.uses is None:  # what only some readers want quantized is no port
             name = site.value
             known[name] = _input(writer, site, value, io)
     for site in sites.values():

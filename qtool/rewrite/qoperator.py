@@ -112,6 +112,7 @@ def fuse_clamp(fusion: Fusion, node: ir.Node) -> bool:
     if bounds is None:
         return _pass_on(source, to.q)
     clipped = clip(fusion, node, source.integers, bounds, source.scaled)
+    clipped.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(np.dtype(source.scaled.type)))
     clipped.outputs[0].shape = node.outputs[0].shape
     insert_before(node, [clipped])
     take_place(to.q.outputs[0], clipped.outputs[0], fusion.namer)

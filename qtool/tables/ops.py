@@ -30,6 +30,8 @@ class OpRule:
     Args:
         data: indices of the activation inputs; None means all of them (variadic ops).
         weight: indices of the inputs that may be constant weights.
+        kept: indices of the inputs that may be constants too, which no integer kernel takes as weights:
+            worth fewer bits in the file alone.
         bias: index of the bias input.
         channel_axis: axis of the weight that runs over output channels; negative from the end.
         forms: in what forms, beside float, it can compute at all.
@@ -45,6 +47,7 @@ class OpRule:
     role: Role
     data: tuple[int, ...] | None = (0,)
     weight: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
     bias: int | None = None
     channel_axis: int = 0
     forms: frozenset[Form] = frozenset({Form.INT8})
@@ -63,8 +66,8 @@ def _rows() -> tuple[OpRule, ...]:
     return (
         OpRule("Conv", weighted, weight=(1,), bias=2, channel_axis=0, forms=conv),
         OpRule("ConvTranspose", weighted, weight=(1,), bias=2, channel_axis=1),
-        OpRule("MatMul", weighted, weight=(1,), channel_axis=-1, forms=product),
-        OpRule("Gemm", weighted, weight=(1,), bias=2, channel_axis=-1, forms=product),
+        OpRule("MatMul", weighted, weight=(1,), kept=(0,), channel_axis=-1, forms=product),
+        OpRule("Gemm", weighted, weight=(1,), kept=(0,), bias=2, channel_axis=-1, forms=product),
         OpRule("LSTM", Role.RECURRENT, weight=(1, 2), forms=dynamic),
         OpRule("GRU", Role.RECURRENT, weight=(1, 2), forms=none),
         OpRule("RNN", Role.RECURRENT, weight=(1, 2), forms=none),
@@ -118,6 +121,14 @@ OPS: dict[str, OpRule] = {row.op_type: row for row in _rows()}
 # constant one may be computed once (graph/prepare/moves.py).
 EXACT_ON_CONSTANTS = frozenset(
     "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather".split(" ")
+)
+
+# Arithmetic by which weights are made of constants: numpy and the runtime agree to float rounding
+# (graph/prepare/arithmetic.py).
+FLOAT_ON_CONSTANTS = frozenset(
+    "Add Sub Mul Div Neg Sqrt Reciprocal Abs Pow Exp MatMul Sum ReduceMean ReduceSum ReduceL2 ReduceMax ReduceSumSquare".split(
+        " "
+    )
 )
 
 # The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).

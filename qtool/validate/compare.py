@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ def compare(
         with running(quantized):
             got = quantized.run(inputs, [pairs[n] for n in names])
         for name, a, b in zip(names, expected, got, strict=True):
-            sums, kind_exact = _sums(name, sample.name, a, b)
+            sums, kind_exact = _sums(name, sample.name, a, b, fp32.output_shapes[name])
             exact[name] |= kind_exact
             pooled[name] += sums
             db = metrics.sqnr(sums)
@@ -187,19 +187,33 @@ def _output(name: str, s: Sums, worst: tuple[float, str], exact: bool) -> Output
     )
 
 
-def _sums(name: str, sample: str, a: Any, b: Any) -> tuple[Sums, bool]:
-    """The sums of one output of one sample, and whether it holds no floats."""
+def _sums(name: str, sample: str, a: Any, b: Any, declared: Sequence[Any]) -> tuple[Sums, bool]:
+    """The sums of one output of one sample, and whether it holds no floats.
+
+    Where values decide how long an axis is (NonZero, NonMaxSuppression), two models may differ in that:
+    all elements are then unequal, and nothing else can be said of them.
+    """
     if isinstance(a, list) or isinstance(b, list):  # a sequence of tensors
         if not isinstance(a, list) or not isinstance(b, list) or len(a) != len(b):
             raise ModelError(f"output '{printable(name)}' is a sequence of another length on sample {sample}")
         total, exact = Sums(), False
         for x, y in zip(a, b, strict=True):
-            sums, one_exact = _sums(name, sample, x, y)
+            sums, one_exact = _sums(name, sample, x, y, declared)
             total, exact = total + sums, exact or one_exact
         return total, exact
     x, y = np.asarray(a), np.asarray(b)
+    if x.shape != y.shape and _is_free(x.shape, y.shape, declared):
+        larger = max(x.size, y.size)
+        return Sums(count=larger, unequal=larger), x.dtype.kind != "f"
     if x.shape != y.shape:
         raise ModelError(
             f"output '{printable(name)}' has shape {x.shape} in FP32, {y.shape} quantized, on sample {sample}"
         )
     return metrics.compare_arrays(x, y), x.dtype.kind != "f"
+
+
+def _is_free(a: Sequence[int], b: Sequence[int], declared: Sequence[Any]) -> bool:
+    """Whether two shapes differ in nothing but axes whose length the model leaves open."""
+    return len(a) == len(b) == len(declared) and not any(
+        x != y and isinstance(known, int) for x, y, known in zip(a, b, declared, strict=True)
+    )

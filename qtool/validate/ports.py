@@ -42,7 +42,7 @@ class FloatPorts:
         self.session = session
         self.ports = ports
         self.name = session.name
-        self.outputs = session.outputs
+        self.outputs, self.output_shapes = session.outputs, session.output_shapes
         self.inputs: dict[str, Input] = {
             k: FloatInput(v.shape) if k in ports else v for k, v in session.inputs.items()
         }

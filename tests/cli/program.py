@@ -5,19 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 QTOOL = str(Path(sys.executable).parent / "qtool")
 
 
+# What a process may do before it becomes qtool.
+OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"  # root, too
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"  # a shell's background job does not
+
+
+def command(*arguments: object, before: str = "") -> list[str]:
+    """The words that run `qtool`, after some Python."""
+    words = [QTOOL, *(str(a) for a in arguments)]
+    if not before:
+        return words
+    return [sys.executable, "-c", f"import os, sys; {before}; os.execv(sys.argv[1], sys.argv[1:])", *words]
+
+
 def run(
-    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+    *arguments: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    timeout: float = 120,
+    before: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run `qtool` to its end. One thread: the tests share their cores."""
-    words: Sequence[str] = [str(a) for a in arguments]
     return subprocess.run(
-        [QTOOL, *words],
+        command(*arguments, before=before),
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,

@@ -111,10 +111,43 @@ def test_nan_is_refused(have: str) -> None:
     assert "NaN" in refused(np.array([0, np.nan], have)).message
 
 
-@pytest.mark.parametrize("have", ["float32", "float64"])
-def test_infinity_is_allowed_since_masks_are_written_so(have: str) -> None:
-    got = fitted(np.array([0, -np.inf, np.inf], have))
-    assert got.tolist() == [0, -np.inf, np.inf]
+@pytest.mark.parametrize("have", ["float16", "float32", "float64"])
+def test_a_mask_of_infinity_and_zero_is_allowed(have: str) -> None:
+    assert fitted(np.array([0, -np.inf], have)).tolist() == [0, -np.inf]
+
+
+@pytest.mark.parametrize("values", [[0, np.inf], [1, -np.inf], [np.inf, -np.inf], [np.inf]], ids=str)
+def test_infinity_among_values_is_refused(values: list[float]) -> None:
+    assert "infinity" in refused(np.array(values, np.float32)).message
+
+
+@pytest.mark.parametrize("want", [["n", 3], [None, 3]], ids=str)
+def test_an_empty_batch_is_refused(want: list) -> None:
+    assert "empty batch" in refused(np.ones((0, 3), np.float32), shape=want).message
+
+
+def test_what_is_known_of_an_array_is_checked_before_it_is_read() -> None:
+    class Unread:
+        """An array that lies in a file."""
+
+        dtype = np.dtype(np.float32)
+
+        def __init__(self, *shape: int) -> None:
+            self.shape, self.ndim = shape, len(shape)
+
+        def __array__(self, *_: object) -> np.ndarray:
+            pytest.fail("read")
+
+    specs = {"x": Spec([1, 3]), "y": Spec([2])}
+    with pytest.raises(DataError, match="'y' has shape"):
+        fit(Sample("0", {"x": Unread(1, 3), "y": Unread(1)}), specs, dict.fromkeys(specs, "float32"), "calib")
+
+
+def test_a_foreign_name_in_a_message_is_one_line_without_control_characters() -> None:
+    arrays = {"x": np.ones(1, np.float32), "e\x1b[31m\nvil": np.ones(1)}
+    with pytest.raises(DataError) as caught:
+        fit(Sample("a\nb.npz", arrays), {"x": Spec([1])}, {"x": "float32"}, "calib")
+    assert caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +158,8 @@ def test_infinity_is_allowed_since_masks_are_written_so(have: str) -> None:
         ((1, 3), [None, None]),
         ((5, 3), [0, 3]),
         ((), []),
-        ((0, 3), ["n", 3]),
+        ((2, 0), ["n", "past"]),
+        ((0, 3), [0, 3]),
     ],
     ids=str,
 )

@@ -80,10 +80,13 @@ def _noisy(
     twin = ModelProto()
     twin.CopyFrom(model)
     graph = twin.graph
+    # Scales that decide over a shape: with noise on them, any shape would be as good as another.
+    exact = {name for n in graph.node if n.op_type in ("Resize", "Upsample") for name in n.input[1:]}
     for tensor in graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.name not in exact:
             array = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(array + grid.noise(array, rng), tensor.name))
+            with np.errstate(over="ignore"):
+                tensor.CopyFrom(numpy_helper.from_array(array + grid.noise(array, rng), tensor.name))
     fed = dict(inputs)
     nodes = list(graph.node)
     del graph.node[:]
@@ -92,7 +95,7 @@ def _noisy(
         node.CopyFrom(original)
         constant = node.op_type in ("Constant", "ConstantOfShape")
         for index, name in enumerate(original.output):
-            if name not in values or not (grid.computed or constant):
+            if name not in values or name in exact or not (grid.computed or constant):
                 continue
             node.output[index] = f"{name}_clean"
             noise = numpy_helper.from_array(grid.noise(values[name], rng), f"{name}_noise")

@@ -14,6 +14,7 @@ from functools import partial
 import onnx_ir as ir
 
 from qtool.graph.prepare.affine import fold_affine
+from qtool.graph.prepare.arithmetic import fold_arithmetic
 from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.duplicates import share_duplicates
@@ -27,6 +28,7 @@ from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
 from qtool.graph.prepare.pools import normalize_pools
+from qtool.graph.prepare.ports import require_shapes
 from qtool.graph.prepare.requantize import restore_floats
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
@@ -44,8 +46,10 @@ PASSES: tuple[Pass, ...] = (
     lift_constants,  # the version converter makes Constants of its own
     unique_names,
     infer_shapes,
+    require_shapes,
     drop_noops,
     fold_moves,
+    fold_arithmetic,
     share_duplicates,
     merge_views,
     merge_slices,

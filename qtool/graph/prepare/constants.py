@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
@@ -11,6 +12,7 @@ def lift_constants(model: ir.Model) -> str:
 
     Weights in Constant nodes are weights: below, only initializers are looked at.
     """
+    _write_out_strings(model)
     before = _count(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     lifted = before - _count(model)
@@ -19,3 +21,16 @@ def lift_constants(model: ir.Model) -> str:
 
 def _count(model: ir.Model) -> int:
     return sum(n.op_type == "Constant" for n in model.graph.all_nodes())
+
+
+def _write_out_strings(model: ir.Model) -> None:
+    """Give strings the form of a tensor: onnx-ir's pass (1.1) takes ASCII only."""
+    for node in model.graph.all_nodes():
+        found = {k: a for k, a in node.attributes.items() if k in ("value_string", "value_strings")}
+        for name, attribute in found.items() if node.op_type == "Constant" else ():
+            words = [attribute.as_string()] if name == "value_string" else list(attribute.as_strings())
+            shape = () if name == "value_string" else (len(words),)
+            array = np.empty(len(words), object)
+            array[:] = [word.encode() for word in words]
+            node.attributes.pop(name)
+            node.attributes.add(ir.AttrTensor("value", ir.StringTensor(array.reshape(shape))))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from qtool.graph.edit import add_initializer
-from qtool.graph.view import constant, is_op, opset_of
+from qtool.graph.view import attribute_int, constant, is_op, opset_of
 from qtool.tables.ops import EXACT_ON_CONSTANTS
 
 # What a fold may add to the file: an Expand of a scalar to gigabytes stays an Expand.
@@ -30,8 +32,7 @@ def fold_moves(model: ir.Model) -> str:
         if not arrays or any(a is None or a.dtype.kind in "OSU" for a in arrays):
             continue
         result = evaluate(node, opset_of(model))
-        room = _GROWTH_BYTES + sum(a.nbytes for a in arrays if a is not None)
-        if result is None or result.nbytes > room or not isinstance(node.graph, ir.Graph):
+        if result is None or result.nbytes > _room(node) or not isinstance(node.graph, ir.Graph):
             continue
         old = node.outputs[0]
         name = old.name or ""
@@ -42,19 +43,43 @@ def fold_moves(model: ir.Model) -> str:
     return f"{folded} constant moves computed" if folded else ""
 
 
+def _room(node: ir.Node) -> int:
+    """The bytes that a result may take."""
+    arrays = [constant(v) for v in node.inputs]
+    return _GROWTH_BYTES + sum(a.nbytes for a in arrays if a is not None)
+
+
+def _grown_bytes(node: ir.Node) -> float:
+    """Bytes of the result of an op that can make much of little, by its inputs alone: it is not built yet.
+
+    0 for other ops; infinite where the inputs make no sense.
+    """
+    if node.op_type not in ("Expand", "Tile", "Gather", "Sub", "Mul"):
+        return 0
+    data, how = (constant(v) for v in node.inputs[:2])
+    if data is None or how is None:
+        return math.inf
+    try:
+        match node.op_type:
+            case "Expand":
+                elements = math.prod(np.broadcast_shapes(data.shape, tuple(int(n) for n in how)))
+            case "Tile":
+                elements = data.size * math.prod(int(n) for n in how)
+            case "Gather":
+                elements = how.size * data.size // max(data.shape[attribute_int(node, "axis", 0)], 1)
+            case _:
+                elements = math.prod(np.broadcast_shapes(data.shape, how.shape))
+    except (ValueError, TypeError, IndexError):
+        return math.inf
+    return elements * data.itemsize
+
+
 def evaluate(node: ir.Node, opset: int) -> np.ndarray | None:
     """What a node makes of its inputs, all constants; None where that would be huge, or is not known.
 
     As onnx.reference says, in the node's own types.
     """
-    shape = node.outputs[0].shape
-    if node.op_type in ("Expand", "Tile") and (shape is None or not shape.is_static()):
-        return None  # its size is not known before it is built
-    if (
-        shape is not None
-        and shape.is_static()
-        and np.prod([int(d) for d in shape.numpy()], dtype=float) > 1e9
-    ):
+    if _grown_bytes(node) > _room(node):
         return None
     proto = ir.to_proto(node)
     feeds = {v.name or "": constant(v) for v in node.inputs if v is not None}

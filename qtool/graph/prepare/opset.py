@@ -6,12 +6,16 @@ import onnx
 import onnx_ir as ir
 
 from qtool.errors import ModelError, printable
+from qtool.graph.prepare.resizes import FIRST_WITH_COORDINATES, settle_coordinates
 from qtool.graph.view import is_op, opset_of
 
 # QuantizeLinear and DequantizeLinear take an axis since 13.
 QDQ_OPSET = 13
-# Scan took its inputs with a batch axis before; the converter (1.23) renames the op and leaves the data.
-_SCAN_WITHOUT_BATCH = 9
+# What the converter (1.23) renames and leaves as it was: op -> the opset in which it changed, and from what.
+_FORGOTTEN = {
+    "Scan": (9, "has a batch axis there"),
+    "Hardmax": (13, "takes its axis and all behind it for one there"),
+}
 
 
 def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
@@ -27,13 +31,16 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
     if version >= least:
         _raise_ir_version(model, version)
         return ""
-    if version < _SCAN_WITHOUT_BATCH and any(is_op(n, "Scan") for n in model.graph.all_nodes()):
-        return f"opset {version} kept: Scan has a batch axis there, which the version converter forgets"
+    for op, (changed, was) in _FORGOTTEN.items():
+        if version < changed <= least and any(is_op(n, op) for n in model.graph.all_nodes()):
+            return f"opset {version} kept: {op} {was}, which the version converter forgets"
     try:
         proto = onnx.version_converter.convert_version(
             ir.to_proto(ir.external_data.load_to_model(model.clone())), least
         )
         converted = ir.from_proto(proto)
+        if version < FIRST_WITH_COORDINATES <= least:
+            settle_coordinates(converted)
     except Exception as error:  # the converter raises RuntimeError, or protobuf's own
         return f"opset {version} kept: the version converter failed ({printable(str(error), 120)})"
     if [v.name for v in converted.graph.outputs] != [v.name for v in model.graph.outputs]:

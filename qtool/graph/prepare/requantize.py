@@ -27,14 +27,15 @@ def restore_floats(model: ir.Model) -> str:
     written out again, unless what comes in can't be negative. Integer operators (QLinearConv,
     MatMulInteger, ..) have no float form here and stay.
     """
-    pairs = sum(_drop_pair(model, node) for node in list(model.graph.all_nodes()))
+    namer = Namer(model)
+    pairs = sum(_drop_pair(node, namer) for node in list(model.graph.all_nodes()))
     weights = sum(_restore(model, node) for node in list(model.graph.all_nodes()))
     if not pairs and not weights:
         return ""
     return f"taken back to floats: {weights} weights, {pairs} activations"
 
 
-def _drop_pair(model: ir.Model, node: ir.Node) -> bool:
+def _drop_pair(node: ir.Node, namer: Namer) -> bool:
     """Take a DequantizeLinear's readers back to what its QuantizeLinear read."""
     made = node.inputs[0] if is_op(node, "DequantizeLinear") else None
     quantizer = made.producer() if made is not None else None
@@ -44,7 +45,7 @@ def _drop_pair(model: ir.Model, node: ir.Node) -> bool:
     scale = constant(quantizer.inputs[1])
     if source is None or scale is None or source.dtype != ir.DataType.FLOAT or scale.size != 1:
         return False
-    old, graph, namer = node.outputs[0], node.graph, Namer(model)
+    old, graph = node.outputs[0], node.graph
     if old.is_graph_output() and (source.is_graph_input() or source.is_graph_output()):
         return False  # its name would be lost
     ceiling = _ceiling(quantizer, float(scale.reshape(-1)[0]))

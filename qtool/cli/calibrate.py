@@ -1,0 +1,101 @@
+"""`qtool calibrate`."""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qtool import __version__
+from qtool.cli.command import Command
+from qtool.cli.common import SRC, progress_bar
+from qtool.errors import EXIT_OK, UsageError
+from qtool.tables.targets import TARGETS
+
+
+def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    index, count = (int(n) for n in found.groups()) if found else (0, 0)
+    if not 1 <= index <= count:
+        raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", ctx, param)
+    return index, count
+
+
+@click.command(cls=Command)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL | RANGES..."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The ranges file to write."
+)
+@click.option(
+    "--calib", type=SRC, help="Samples: a directory of .npz, one sample a file, keys are input names."
+)
+@click.option(
+    "--target",
+    type=click.Choice(list(TARGETS)),
+    default="cpu",
+    show_default=True,
+    help="The target that the ranges are for.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    callback=_shard,
+    help="Only the samples number I, I+N, ..: one of N parts, to be merged.",
+)
+@click.option("--merge", is_flag=True, help="The files are ranges of one model: make one of them.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; errors only.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default="the runtime's choice",
+    help="Threads of the runtime.",
+)
+def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
+    """Run samples through MODEL, and write what they show of its tensors to a ranges file.
+
+    The file holds extremes and histograms of every tensor that could be quantized: `qtool quantize --ranges
+    FILE` then needs no samples, whatever its --method. Parts that were made apart merge to the very file
+    that one run over all samples makes.
+
+    \b
+    qtool calibrate model.onnx --calib samples/ -o ranges.json
+    qtool quantize model.onnx -o int8.onnx --ranges ranges.json --method mse --data held_out/
+    qtool calibrate model.onnx --calib samples/ --shard 2/8 -o part2.json
+    qtool calibrate --merge part*.json -o ranges.json
+    """
+    from qtool.calibrate.serial import read, to_json
+    from qtool.calibration import Shard, calibrate_model
+    from qtool.graph.save import check_target, staged
+
+    check_target(output, list(files), given["force"])
+    if given["merge"]:
+        if given["calib"] or given["shard"] != (1, 1):
+            raise UsageError("--merge takes ranges files only", "leave out --calib and --shard")
+        found = reduce(lambda a, b: a.merge(b), map(read, files))
+    elif len(files) > 1:
+        raise UsageError(f"one model at a time, not {len(files)}", "--merge makes one of many ranges files")
+    elif given["calib"] is None:
+        raise UsageError("no samples", "add --calib DIR (a directory of .npz files)")
+    else:
+        with progress_bar(given["quiet"]) as progress:
+            found = calibrate_model(
+                files[0],
+                given["calib"],
+                target=given["target"],
+                shard=Shard(*given["shard"]),
+                threads=given["threads"],
+                progress=progress,
+            )
+    with staged(output) as staging:
+        staging.write_text(to_json(found, __version__))
+        staging.commit()
+    if not given["quiet"]:
+        click.echo(f"{len(found.ranges)} tensors over {found.samples} samples -> {output}")
+    return EXIT_OK

@@ -1,0 +1,201 @@
+"""The gate for .npz files: what a file holds is known, and is little enough, before any of it is unpacked.
+
+The zip directory says how large each member is, a member's first bytes say what array it holds; the two must
+agree, and nothing is read beyond them. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtool.errors import DataError, printable
+from qtool.steps import step
+
+# What a file may have. No sample comes near; what goes beyond is a bomb, or no sample.
+ARRAYS = 4096
+BYTES = 1 << 31  # of all its arrays, unpacked: as much as one ONNX tensor can have
+READ_BYTES = 1 << 20  # at once; the zip directory is read at once
+HEAD_BYTES = 1 << 14  # of an array's own header; numpy stops at 10,000
+KINDS = "biufcSU"  # of numpy's types: numbers and text. No objects, records, dates
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of numpy's; others can't be unpacked bit by bit
+
+Mark = tuple[int, int, int]
+"""Of a file's content, as far as the system knows: inode, bytes, time of the last change."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array that lies in a file; `np.asarray` reads it."""
+
+    archive: Archive
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __array__(
+        self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
+    ) -> NDArray[np.generic]:
+        return np.asarray(self.archive.data[self.key], dtype)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Where an array lies in its archive, and how."""
+
+    info: zipfile.ZipInfo
+    start: int
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[np.generic]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Archive:
+    """An .npz file: its arrays are known at once, and read, all of them, when the first one is asked for.
+
+    Raises:
+        DataError: it can't be read, is no archive of plain arrays, has too much in it, or changes meanwhile.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with self._open() as (self.mark, archive):
+            self._members = self._look(archive)
+        self.arrays: Mapping[str, Stored] = {
+            key: Stored(self, key, m.shape, m.dtype) for key, m in self._members.items()
+        }
+
+    @cached_property
+    def data(self) -> dict[str, NDArray[np.generic]]:
+        with self._open() as (mark, archive):
+            if mark != self.mark:
+                raise self.changed()
+            return {key: _read(archive, member) for key, member in self._members.items()}
+
+    def changed(self) -> DataError:
+        return self._error("changed while it was in use")
+
+    def _error(self, what: str, hint: str = "") -> DataError:
+        return DataError(f"{printable(str(self.file))}: {what}", hint)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[tuple[Mark, zipfile.ZipFile]]:
+        """The archive, open; whatever goes wrong with it is the file's fault."""
+        try:
+            # Looked at first: a device may do something when it is opened, and a pipe would wait.
+            if not stat.S_ISREG(self.file.stat().st_mode):
+                raise self._error("not a regular file")
+            with step(str(self.file), "it is read", DataError), _Frugal(self.file) as stream:
+                if stream.read(6) == np.lib.format.MAGIC_PREFIX:
+                    raise self._error("a single array, not an .npz archive of named arrays")
+                info = os.fstat(stream.fileno())
+                with zipfile.ZipFile(stream) as archive:
+                    yield (info.st_ino, info.st_size, info.st_mtime_ns), archive
+        except (DataError, MemoryError):
+            raise
+        except OSError as error:
+            raise self._error(f"can't be read: {error.strerror or error}") from error
+        except Exception as error:  # zipfile, zlib, numpy and ast each raise their own
+            raise self._error(f"not a readable .npz file: {printable(str(error), 120)}") from error
+
+    def _look(self, archive: zipfile.ZipFile) -> dict[str, _Member]:
+        members: dict[str, _Member] = {}
+        infos = archive.infolist()
+        if len(infos) > ARRAYS:
+            raise self._error(f"{len(infos):,} arrays; no model has so many inputs")
+        if (total := sum(info.file_size for info in infos)) > BYTES:
+            raise self._error(
+                f"unpacks to {total:,} bytes; a sample may have {BYTES:,}", "save one sample a file"
+            )
+        for info in infos:
+            key = info.filename.removesuffix(".npy")
+            name = f"'{printable(key, 80)}'"
+            if key in members:
+                raise self._error(f"two arrays {name}")
+            if info.flag_bits & 1:
+                raise self._error(f"{name} is encrypted")
+            if info.compress_type not in METHODS:
+                raise self._error(f"{name} is compressed as .npz files are not", "save it with numpy.savez")
+            try:
+                member = _member(archive, info)
+            except zipfile.BadZipFile:
+                raise
+            except Exception as error:  # MemoryError too: that of a parser, for nesting without end
+                raise self._error(f"{name} is no array: {printable(str(error), 120)}") from error
+            if member.dtype.kind not in KINDS or not member.dtype.itemsize:
+                what = "Python objects" if member.dtype.hasobject else printable(str(member.dtype), 80)
+                raise self._error(f"{name} holds {what}, not numbers or text")
+            if min(member.shape, default=0) < 0 or member.start + member.bytes != info.file_size:
+                raise self._error(
+                    f"{name} says that it is {member.dtype}{_shown(member.shape)}, and has "
+                    f"{info.file_size - member.start:,} bytes"
+                )
+            members[key] = member
+        return members
+
+
+class _Frugal(io.FileIO):
+    """A file of which little is read at once, whatever it says of itself; opening it never waits."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = os.fstat(self.fileno()).st_size - self.tell()
+        size = rest if size is None or size < 0 else min(size, rest)
+        if size > READ_BYTES:
+            raise zipfile.BadZipFile(f"a directory of {size:,} bytes")
+        return super().read(size) or b""
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    """What array a member says that it is."""
+    with archive.open(info) as stream:
+        head = io.BytesIO(stream.read(HEAD_BYTES))
+    version = np.lib.format.read_magic(head)
+    with warnings.catch_warnings(action="ignore"):  # Python's, on what it finds in the header
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
+        else:  # 3.0 is for records with names of any script
+            raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    return _Member(info, head.tell(), shape, fortran, dtype)
+
+
+def _read(archive: zipfile.ZipFile, member: _Member) -> NDArray[np.generic]:
+    """The array itself, piece by piece; zipfile checks the sum at its end."""
+    data, done = bytearray(member.bytes), 0
+    with archive.open(member.info) as stream:
+        stream.read(member.start)
+        while done < len(data):
+            piece = stream.read(min(READ_BYTES, len(data) - done))
+            if not piece:
+                raise EOFError("an array ends early")
+            data[done : done + len(piece)] = piece
+            done += len(piece)
+    return np.ndarray(member.shape, member.dtype, data, order="F" if member.fortran else "C")
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return printable("[" + ", ".join(map(str, shape)) + "]", 80)

@@ -1,0 +1,51 @@
+"""Weights that are computed from constants alone are computed once, here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.edit import add_initializer
+from qtool.graph.prepare.moves import evaluate
+from qtool.graph.view import constant, float_constant, is_op, opset_of
+from qtool.tables.ops import FLOAT_ON_CONSTANTS
+
+
+def fold_arithmetic(model: ir.Model) -> str:
+    """Replace arithmetic on float32 constants by its result: weight normalization, merged adapters.
+
+    1. To float rounding, as the runtime does at load, too; it shows a weight as one.
+    2. Only what is known to be finite, and all of it together no larger than the constants are now.
+    3. A weight that is restored from integers stays as it is in the file: it begins with a Cast.
+    """
+    room = sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)
+    folded = 0
+    for node in list(model.graph.all_nodes()):
+        old = node.outputs[0]
+        if not is_op(node, *FLOAT_ON_CONSTANTS) or old.is_graph_output() or not isinstance(node.graph, ir.Graph):
+            continue
+        known = [v for v in node.inputs if v is not None]
+        if old.dtype != ir.DataType.FLOAT or any(constant(v) is None for v in known) or _bytes(old) > room:
+            continue
+        if float_constant(known[0]) is None:
+            continue
+        with np.errstate(all="ignore"):
+            result = evaluate(node, opset_of(model))
+        if result is None or result.dtype != np.float32 or not np.isfinite(result).all():
+            continue
+        room -= result.nbytes
+        name = old.name or ""
+        old.name = f"{name}_computed"
+        old.replace_all_uses_with(add_initializer(node.graph, name, result))
+        node.graph.remove(node, safe=True)
+        folded += 1
+    return f"{folded} operations on constants computed" if folded else ""
+
+
+def _bytes(value: ir.Value) -> float:
+    """What a float32 value takes; infinite where its shape is not known."""
+    if value.shape is None or not value.shape.is_static():
+        return math.inf
+    return 4 * math.prod(int(d) for d in value.shape.numpy())

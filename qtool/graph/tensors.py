@@ -1,0 +1,74 @@
+"""Whether a tensor's data is what its type and shape say, before anybody reads it as that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto
+
+from qtool.errors import ModelError, printable
+from qtool.graph.caps import CAPS
+
+_BYTES = 8
+# Where a type keeps its values when not in raw_data, and how many entries an element takes; all others
+# are in int32_data, those of less than a byte packed, a byte an entry.
+_ENTRIES: dict[int, tuple[str, int]] = {
+    TensorProto.FLOAT: ("float_data", 1),
+    TensorProto.COMPLEX64: ("float_data", 2),
+    TensorProto.DOUBLE: ("double_data", 1),
+    TensorProto.COMPLEX128: ("double_data", 2),
+    TensorProto.INT64: ("int64_data", 1),
+    TensorProto.UINT32: ("uint64_data", 1),
+    TensorProto.UINT64: ("uint64_data", 1),
+    TensorProto.STRING: ("string_data", 1),
+}
+
+
+def check_tensors(tensors: Iterable[onnx.TensorProto], name: str) -> None:
+    """Check the tensors of a model.
+
+    Raises:
+        ModelError: an unknown type, an impossible shape, or more or less data than that takes.
+    """
+    for tensor in tensors:
+        if problem := _problem(tensor):
+            raise ModelError(f"{name}: tensor '{printable(tensor.name, 80)}' {problem}")
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int | None:
+    """The bytes that a tensor's data takes; None for strings, which have no fixed width."""
+    bits = math.prod(tensor.dims) * _bits(tensor)
+    return -(-bits // _BYTES) if bits or tensor.data_type != TensorProto.STRING else None
+
+
+def _bits(tensor: onnx.TensorProto) -> int:
+    """Of an element; 0 for strings."""
+    return 0 if tensor.data_type == TensorProto.STRING else int(ir.DataType(tensor.data_type).bitwidth)
+
+
+def _problem(tensor: onnx.TensorProto) -> str:
+    """What is wrong with a tensor; '' when nothing is."""
+    dims = list(tensor.dims)
+    try:
+        bits = _bits(tensor)
+    except (ValueError, TypeError, KeyError):
+        return f"is of an unknown type ({tensor.data_type})"
+    if len(dims) > CAPS.rank:
+        return f"has {len(dims):,} axes"
+    if any(d < 0 for d in dims) or math.prod(max(d, 1) for d in dims) * max(bits, 1) >= CAPS.tensor_bits:
+        return f"has an impossible shape: {printable(str(dims), 80)}"
+    if tensor.HasField("segment"):
+        return "is a segment of a larger one"
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return "" if bits else "holds strings in external data"
+    elements = math.prod(dims)
+    if tensor.HasField("raw_data"):
+        unit, wanted, found = "bytes", -(-elements * bits // _BYTES), len(tensor.raw_data)
+    else:
+        entries, each = _ENTRIES.get(tensor.data_type, ("int32_data", 1))
+        packed = elements if bits >= _BYTES or not bits else -(-elements * bits // _BYTES)
+        unit, wanted, found = "values", packed * each, len(getattr(tensor, entries))
+    return "" if wanted == found else f"holds {found:,} {unit}; its shape takes {wanted:,}"

@@ -1,0 +1,301 @@
+"""The work in a process of its own: whatever becomes of it ends in one error that says what it was at."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from qtool import steps
+from qtool.cli.guard import Limits
+from qtool.errors import DataError, ModelError, RuntimeFailure
+
+# A program whose work is a few lines, and that tells what comes of it as its last line.
+PROGRAM = """
+import ctypes, json, os, signal, sys, tempfile, time
+from pathlib import Path
+from qtool.cli import guard
+from qtool.cli.main import _interrupt
+from qtool.errors import ModelError, QtoolError
+from qtool.steps import beat, step, weighs, writes_in
+
+signal.signal(signal.SIGTERM, _interrupt)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+guard._GRACE = 0.5
+here = os.getpid()
+
+def work():
+{work}
+
+def tell(**what):
+    print(json.dumps({{"child": os.getpid() != here, **what}}), flush=True)
+
+try:
+    tell(code=guard.guarded(work, guard.Limits({limits})))
+except QtoolError as error:
+    tell(error=error.message, code=error.exit_code)
+except KeyboardInterrupt:
+    tell(code=130)
+except MemoryError:
+    tell(code=5, error="memory")
+"""
+
+
+def start(folder: Path, work: str, limits: str = "") -> subprocess.Popen[str]:
+    body = "\n".join("    " + line for line in work.strip().splitlines())
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(work=body, limits=limits)],
+        env={**os.environ, "TMPDIR": str(folder)}, cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> list[dict]:
+    """What was told, once nobody is left to tell anything: the pipe ends with its last writer."""
+    try:
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "Traceback" not in errors
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def told(folder: Path, work: str, limits: str = "") -> dict:
+    """The last that was told: by the one that the user started. Nothing is left in the temporary folder."""
+    last = ended(start(folder, work, limits))[-1]
+    assert not last.pop("child")
+    assert not [p for p in folder.iterdir() if p.name.startswith(".qtool")]
+    return last
+
+
+def test_the_code_of_the_work_is_the_code_of_the_program(tmp_path: Path) -> None:
+    assert ended(start(tmp_path, "return 3")) == [
+        {"child": True, "code": 3},
+        {"child": False, "code": 0},  # it told, and ended: this program does not exit with its code
+    ]
+
+
+def test_its_error_is_told_by_the_child(tmp_path: Path) -> None:
+    first = ended(start(tmp_path, "raise ModelError('bad')"))[0]
+    assert first == {"child": True, "code": 3, "error": "bad"}
+
+
+DEATHS = {
+    # what it does: code, what the error says
+    "os.kill(os.getpid(), signal.SIGSEGV)": (3, "m.onnx: a native library crashed (SIGSEGV): it is checked"),
+    "os.abort()": (3, "m.onnx: a native library crashed (SIGABRT): it is checked"),
+    "os.kill(os.getpid(), signal.SIGRTMIN + 2)": (3, "m.onnx: a native library crashed (signal 36): it is checked"),
+    "ctypes.string_at(0)": (3, "m.onnx: a native library crashed (SIGSEGV): it is checked"),
+    "os.kill(os.getpid(), signal.SIGKILL)": (5, "killed by the system (m.onnx: it is checked): out of memory?"),
+    "os._exit(7)": (5, "a native library gave up (m.onnx: it is checked): out of memory?"),
+    "os._exit(0)": (5, "a native library gave up (m.onnx: it is checked): out of memory?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_death_is_an_error_that_names_the_step(death: str, tmp_path: Path) -> None:
+    code, message = DEATHS[death]
+    work = f"with step('m.onnx', 'it is checked', ModelError):\n    {death}"
+    assert told(tmp_path, work) == {"code": code, "error": message}
+
+
+def test_a_death_outside_of_any_step_is_our_own_fault(tmp_path: Path) -> None:
+    done = told(tmp_path, "with step('m', 'd', ModelError):\n    pass\nos.abort()")
+    assert done == {"code": 70, "error": "qtool crashed (SIGABRT)"}
+
+
+def test_the_inner_step_is_the_one_that_is_named(tmp_path: Path) -> None:
+    work = """
+with step('outer', 'one', ModelError):
+    with step('inner', 'two', QtoolError):
+        pass
+    with step('in\\x1bner\\n', 'three', ModelError):
+        os.abort()
+"""
+    assert told(tmp_path, work)["error"] == "in?ner: a native library crashed (SIGABRT): three"
+
+
+# Time
+
+
+def test_no_sign_of_life_ends_it(tmp_path: Path) -> None:
+    work = "with step('m.onnx', 'it is checked', ModelError):\n    time.sleep(600)"
+    began = time.monotonic()
+    done = told(tmp_path, work, "seconds=0.5")
+    assert done == {"code": 3, "error": "m.onnx: no end after 0 s: it is checked"}
+    assert time.monotonic() - began < 60
+
+
+def test_one_that_does_not_hear_is_ended_by_force(tmp_path: Path) -> None:
+    work = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(600)"
+    done = told(tmp_path, work, "seconds=0.5")
+    assert done == {"code": 5, "error": "no sign of life for 0 s"}
+
+
+def test_signs_of_life_keep_it(tmp_path: Path) -> None:
+    work = "for _ in range(30):\n    time.sleep(0.1)\n    beat()\nreturn 4"
+    assert ended(start(tmp_path, work, "seconds=2"))[0] == {"child": True, "code": 4}
+
+
+def test_time_for_which_all_was_stopped_does_not_count(tmp_path: Path) -> None:
+    """Ctrl-Z, and later `fg`."""
+    process = start(tmp_path, "Path('begun').touch()\ntime.sleep(1.5)\nreturn 4", "seconds=2")
+    wait_for(tmp_path / "begun", process)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGCONT)
+    assert ended(process)[0] == {"child": True, "code": 4}
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "seconds"),
+    [
+        (Limits(), 0, 60),
+        (Limits(), 2_000_000_000, 180),
+        (Limits(seconds=5), 10**12, 5),
+        (Limits(seconds=0), 0, float("inf")),
+    ],
+    ids=["none", "large", "given", "any"],
+)
+def test_patience_grows_with_the_model_unless_it_was_given(limits: Limits, size: int, seconds: float) -> None:
+    assert limits.patience(size) == seconds
+
+
+# Memory
+
+
+def test_memory_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    first = ended(start(tmp_path, "bytearray(1 << 30)", "memory=300 << 20"))[0]
+    assert first == {"child": True, "code": 5, "error": "memory"}
+
+
+@pytest.mark.parametrize("limits", ["memory=0", "memory=2 << 30", ""], ids=["any", "enough", "default"])
+def test_memory_within_the_limit_is_had(limits: str, tmp_path: Path) -> None:
+    assert ended(start(tmp_path, "bytearray(1 << 28)\nreturn 4", limits))[0]["code"] == 4
+
+
+def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
+    told(tmp_path, "os.abort()")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Ends from outside
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+BUSY = "Path('begun').touch()\nwhile True: time.sleep(0.01)"
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + BUSY
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
+@pytest.mark.parametrize("work", [BUSY, DEAF], ids=["hears", "deaf"])
+def test_asked_to_stop_both_do(number: signal.Signals, group: bool, work: str, tmp_path: Path) -> None:
+    process = start(tmp_path, work)
+    wait_for(tmp_path / "begun", process)
+    (os.killpg if group else os.kill)(process.pid, number)
+    last = ended(process)[-1]
+    assert last["code"] == 130 or last == {"child": False, "code": 0}
+    assert [p.name for p in tmp_path.iterdir()] == ["begun"]
+
+
+@pytest.mark.parametrize("work", [BUSY, DEAF], ids=["hears", "deaf"])
+def test_the_child_dies_with_its_parent(work: str, tmp_path: Path) -> None:
+    process = start(tmp_path, work)
+    wait_for(tmp_path / "begun", process)
+    process.kill()
+    ended(process)  # returns when the last one that could write is gone
+    left = [p.name for p in tmp_path.iterdir() if p.name != "begun"]
+    assert all(name.startswith(".qtool-") for name in left)
+    assert work == DEAF or not left
+    told(tmp_path, "return 0") if left else None  # the next one sweeps
+
+
+def test_a_child_that_ends_by_force_leaves_nothing_beside_its_output(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".qtool-mine.tmp").write_text("a file of somebody else's")
+    work = f"""
+from qtool.graph.save import staged
+with staged(Path({str(out)!r}) / 'q.onnx') as staging:
+    staging.write_text('half')
+    assert list(Path({str(out)!r}).glob('.qtool-*/q.onnx'))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert told(tmp_path, work)["code"] == 5
+    assert [p.name for p in out.iterdir()] == [".qtool-mine.tmp"]
+
+
+# The page
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> mmap.mmap:
+    monkeypatch.setattr(steps, "_notes", steps._Notes())
+    made = mmap.mmap(-1, steps.PAGE_BYTES)
+    steps.show_on(made)
+    return made
+
+
+def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
+    assert steps.seen(page).step is None
+    steps.weighs(10)
+    steps.weighs(5)
+    with steps.step("a", "b", ModelError):
+        with steps.step("c\n\x1b[31m", "d" * 300, DataError):
+            seen = steps.seen(page)
+            assert seen.step is not None
+            assert (seen.step.subject, seen.step.blame) == ("c ?[31m", 4)
+            assert len(seen.step.doing) == 200
+        assert steps.seen(page).step == steps.Step("a", "b", 3)
+    assert steps.seen(page).step is None
+    assert steps.seen(page).model_bytes == 10
+
+
+def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
+    beats = [steps.seen(page).beats]
+    for sign in (steps.beat, steps.end, lambda: steps.writes_in("/x"), lambda: steps.weighs(1)):
+        sign()
+        beats.append(steps.seen(page).beats)
+    assert beats == sorted(set(beats))
+
+
+def test_a_page_tells_the_end_and_the_folders(page: mmap.mmap) -> None:
+    assert not steps.seen(page).ended
+    for folder in ("/a", "/b\udcff", "/a"):
+        steps.writes_in(folder)
+    steps.end()
+    assert steps.seen(page) == steps.Seen(4, 0, True, None, ("/a", "/b\udcff"))
+
+
+def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mmap) -> None:
+    with steps.step("a", "b", RuntimeFailure):
+        for index in range(100):
+            steps.writes_in(f"/{index}" + "x" * 1000)
+        assert steps.seen(page).step == steps.Step("a", "b", 6)
+
+
+@pytest.mark.parametrize("note", [b"", b"[", b"null", b"[1, 2]", b"\xff" * 64], ids=repr)
+def test_a_torn_note_is_none(note: bytes, page: mmap.mmap) -> None:
+    page[: 25 + len(note)] = steps._HEAD.pack(7, 8, len(note), False) + note
+    seen = steps.seen(page)
+    assert (seen.beats, seen.model_bytes, seen.step, seen.folders) == (7, 8, None, ())
+
+
+def test_without_a_page_a_step_is_nothing() -> None:
+    with steps.step("a", "b", ModelError):
+        steps.beat()

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from qtool import __version__
 from qtool.data.fit import fit
 from qtool.data.open import Data, open_source
 from qtool.data.samples import Source as Samples
+from qtool.errors import ModelError
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
 from qtool.job import Job, load_model, open_job, samples_of
@@ -63,8 +65,9 @@ def quantize(
     job = open_job(model, options)
     check_target(Path(output), list(job.source.files), options.force)
     calib, held_out, notes = samples_of(job)
-    planned = replayed(job, options.plan) if options.plan else make_plan(job, job.wish, calib, progress)
-    with staged(Path(output)) as staging:
+    with _blaming_the_original(job):
+        planned = replayed(job, options.plan) if options.plan else make_plan(job, job.wish, calib, progress)
+    with _blaming_the_original(job), staged(Path(output)) as staging:
         _write(job, staging, planned.plan)
         timed = _race_staged(job, staging, held_out)
         if reason := _too_slow(job, planned.plan, timed):
@@ -200,6 +203,16 @@ def _without(job: Job, plan: Plan, reason: str) -> Wishes:
     """The wish for what is left when int8 is given up: only what the user insisted on."""
     keep = {s.node: s.reason for s in plan.skips} | dict.fromkeys(plan.forms.keys() - job.wish.force, reason)
     return replace(job.wish, keep_float=keep)
+
+
+@contextlib.contextmanager
+def _blaming_the_original(job: Job) -> Iterator[None]:
+    """A model made of one that the runtime refuses (a custom op, say) is refused under the name that is known."""
+    try:
+        yield
+    except ModelError:
+        Session(job.source.loadable, threads=job.options.threads, name=job.source.name)
+        raise
 
 
 def _opened(job: Job, staging: Staging) -> Session:

@@ -102,6 +102,8 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             try:
                 _become_child(page, folder, parent, limits)
                 return work()
+            except KeyboardInterrupt:  # the parent asked for it, and knows why
+                raise SystemExit(EXIT_INTERRUPTED) from None
             finally:
                 steps.end()
         os.close(theirs)
@@ -117,6 +119,8 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             raise _died(os.WTERMSIG(status), seen.step)
         if not seen.ended:
             raise _gave_up(seen.step)
+        if os.WEXITSTATUS(status) == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
         return os.WEXITSTATUS(status)
 
 
@@ -188,7 +192,7 @@ def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
     except KeyboardInterrupt:
         status = _end(pid, alive)
         if os.WIFEXITED(status):
-            return status  # it has said what there is to say
+            return status  # of that, or of the end that it came to first
         raise
 
 
@@ -210,9 +214,9 @@ def _sweep(page: mmap.mmap) -> None:
 
 def _too_long(seconds: float, step: steps.Step | None) -> QtoolError:
     if step is None:
-        return EnvironmentFailure(f"no sign of life for {seconds:.0f} s", "--time-limit SECONDS for more")
+        return EnvironmentFailure(f"no sign of life for {seconds:.6g} s", "--time-limit SECONDS for more")
     return _ERRORS[step.blame](
-        f"{step.subject}: no end after {seconds:.0f} s: {step.doing}",
+        f"{step.subject}: no end after {seconds:.6g} s: {step.doing}",
         "a hostile or very slow model? --time-limit SECONDS for more",
     )
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from typing import NoReturn
 
 import click
@@ -64,10 +65,14 @@ def main() -> NoReturn:
     for number in ASKED - {signal.SIGINT}:  # that one is Python's own
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries; ours are in the report
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of any script on a terminal of ASCII
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    code = _run()
+    _stop_listening()  # the code stands; Python would die of a signal while it shuts down
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -128,9 +133,13 @@ def _bug(error: Exception) -> int:
 
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM takes the same way out as Ctrl-C: every `finally` runs, undisturbed; nothing is left behind."""
-    for asked in ASKED:
-        signal.signal(asked, signal.SIG_IGN)
+    _stop_listening()
     raise KeyboardInterrupt
+
+
+def _stop_listening() -> None:
+    for number in ASKED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _drop_stdout() -> None:

@@ -193,7 +193,7 @@ def _read_plan(path: Path | None) -> Any:
         if len(data) > _LARGEST_PLAN:
             raise UsageError(f"plan '{path}' is larger than {_LARGEST_PLAN:,} bytes", "is it the one?")
         return from_json(data.decode(), str(path))
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8; a null character in the name
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, nesting without end, an odd name
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"plan '{path}' can't be read: {reason}") from error
 

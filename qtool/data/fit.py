@@ -62,13 +62,13 @@ def _check(held: Held, spec: Input, dtype: str | None, where: str) -> None:
     fits = len(shape) == held.ndim and all(
         not isinstance(want, int) or want in (0, have) for want, have in zip(shape, held.shape, strict=True)
     )
-    if not fits:
+    if shape and not fits:  # [] is what the runtime says of a scalar, and of an input without a shape
         wants = "(" + ", ".join(str(d) if d not in (None, 0) else "?" for d in shape) + ")"
         raise DataError(
             f"{where} has shape {printable(str(held.shape), 80)}; the model wants {printable(wants)}",
             _shape_hint(held.shape, shape),
         )
-    if held.shape and held.shape[0] == 0 and shape[0] != 0:
+    if held.shape[:1] == (0,) and shape[:1] != [0]:
         raise DataError(f"{where} is an empty batch: its shape is {held.shape}", "leave the sample out")
     if dtype == "str":
         if held.dtype.kind not in "OU":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from qtool.graph.external import external_files
 from qtool.graph.repair import repair
 from qtool.graph.tensors import check_tensors
 from qtool.steps import step, weighs
+
+# What it has to say of odd models would go to stderr, unasked.
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)

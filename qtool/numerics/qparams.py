@@ -32,9 +32,9 @@ SMALLEST_SCALE = 2.0**-60
 LARGEST_SCALE = 2.0**60
 
 
-def scalable(size: float, steps: int) -> bool:
-    """Whether values that reach to `size`, in so many steps, have a scale within these limits; 0 needs none."""
-    return not size or SMALLEST_SCALE * steps <= size <= LARGEST_SCALE * steps
+def scalable(size: float) -> bool:
+    """Whether values that reach to `size` have a scale within these limits, in 4 bits and in 16."""
+    return not size or SMALLEST_SCALE * 2**16 <= size <= LARGEST_SCALE * 2**3
 
 
 @dataclass(frozen=True, eq=False)

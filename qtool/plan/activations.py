@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from qtool.graph.view import View, float_constant, op_key
+from qtool.graph.view import View, float_constant, is_op, op_key
 from qtool.plan.eligible import data_inputs, rule_of
 from qtool.plan.groups import Groups
 from qtool.plan.guards import needs_guard
@@ -84,7 +84,17 @@ def _ports(view: View, scheme: Scheme) -> list[ir.Value]:
 
 
 def _is_exact(value: ir.Value) -> bool:
-    return any(use.idx in FLOAT32_INPUTS.get(op_key(use.node), ()) for use in value.uses())
+    if any(use.idx in FLOAT32_INPUTS.get(op_key(use.node), ()) for use in value.uses()):
+        return True
+    around = [value.producer(), *(use.node for use in value.uses())]
+    return any(_is_foreign(v) for n in around if n is not None for v in n.inputs)
+
+
+def _is_foreign(value: ir.Value | None) -> bool:
+    """Whether a value is restored from what is no integer: with a Q beside it, the runtime's fusion fails."""
+    maker = value.producer() if value is not None else None
+    stored = maker.inputs[0] if maker is not None and is_op(maker, "DequantizeLinear") else None
+    return stored is not None and stored.dtype is not None and not stored.dtype.is_integer()
 
 
 def at_run_time(view: View, placed: Placed) -> list[Site]:

@@ -26,7 +26,6 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-_INT8_STEPS = 127  # of one sign; the limits of scales are far from any that matters
 _ALREADY = "quantized already (--requantize redoes it)"
 
 
@@ -122,7 +121,7 @@ def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
         return "its weight is empty"
     if not np.isfinite(weight).all():
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
-    if not scalable(size := float(np.abs(weight).max()), _INT8_STEPS):
+    if not scalable(size := float(np.abs(weight).max())):
         return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
     if node.op_type in ("MatMul", "Gemm") and weight.size < _least(node, scheme.target.forms[form]):
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"

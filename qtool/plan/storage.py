@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, attribute_int, float_constant, opset_of
 from qtool.numerics.metrics import weight_sqnr
+from qtool.numerics.qparams import scalable
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.blocks import nearest_divisor
@@ -87,7 +88,10 @@ def _unfit(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
     least = max(scheme.mode.storage_min_elements, rule.storage_min_elements)
     if array.size < least:
         return f"its weight of fewer than {least} values is not worth it"
-    return "" if np.isfinite(array).all() else "its weight holds NaN or infinity"
+    if not np.isfinite(array).all():
+        return "its weight holds NaN or infinity"
+    size = float(np.abs(array).max(initial=0.0))
+    return "" if scalable(size) else f"its weight reaches {size:.3g}, beyond what a scale can be"
 
 
 def _spec(

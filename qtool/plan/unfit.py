@@ -17,7 +17,6 @@ from qtool.tables.modes import Mode
 from qtool.tables.ops import Role
 from qtool.tables.qtypes import PerBlock
 
-_STEPS = 255
 # How many times as wide as another a value may be whose scale that shares: 3 of 8 bits are left to it then.
 _MOST_UNEVEN = 32.0
 
@@ -52,7 +51,7 @@ def _reason(site: Site, seen: Range | None, view: View, mode: Mode) -> str:
         return f"never executed in calibration ('{site.value}' was always empty)"
     if seen.masked:
         return f"its activation '{site.value}' holds infinities or masks"
-    if site.kind is Kind.ACTIVATION and not scalable(_span(seen), _STEPS):
+    if site.kind is Kind.ACTIVATION and not scalable(_span(seen)):
         return f"no scale stands for its activation '{site.value}', which spans {seen.lo:.3g}..{seen.hi:.3g}"
     step = _span(seen) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
     step /= math.sqrt(_parts(site, view))
@@ -82,7 +81,8 @@ def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, str]]
         least = min(spans, key=lambda n: spans[n], default="")
         widest = max(spans, key=lambda n: spans[n], default="")
         if least and spans[widest] > _MOST_UNEVEN * spans[least]:
-            yield name, f"'{least}' spans {spans[least]:.3g}, '{widest}' {spans[widest]:.3g}: no scale suits both"
+            spread = f"'{least}' spans {spans[least]:.3g}, '{widest}' {spans[widest]:.3g}"
+            yield name, f"no one scale suits its inputs: {spread}"
 
 
 def _parts(site: Site, view: View) -> int:

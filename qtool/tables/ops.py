@@ -126,9 +126,8 @@ EXACT_ON_CONSTANTS = frozenset(
 # Arithmetic by which weights are made of constants: numpy and the runtime agree to float rounding
 # (graph/prepare/arithmetic.py).
 FLOAT_ON_CONSTANTS = frozenset(
-    "Add Sub Mul Div Neg Sqrt Reciprocal Abs Pow Exp MatMul Sum ReduceMean ReduceSum ReduceL2 ReduceMax ReduceSumSquare".split(
-        " "
-    )
+    "Add Sub Mul Div Neg Sqrt Reciprocal Abs Pow Exp MatMul Sum "
+    "ReduceMean ReduceSum ReduceL2 ReduceMax ReduceSumSquare".split(" ")
 )
 
 # The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).

@@ -12,7 +12,6 @@ QTOOL = str(Path(sys.executable).parent / "qtool")
 
 # What a process may do before it becomes qtool.
 OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"  # root, too
-LISTEN = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"  # a shell's background job does not
 
 
 def command(*arguments: object, before: str = "") -> list[str]:

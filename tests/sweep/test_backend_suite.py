@@ -43,8 +43,6 @@ REFUSALS = (
 )
 # What is still to be mended: words of the outcome, and the cause.
 KNOWN = {
-    "op_type:MeanVarianceNormalization": "onnx's full check (1.23) refuses every such node from opset 13 on",
-    "op_type:STFT": "onnx's full check (1.23) finds another shape than the runtime makes",
     "has shape (2, 3) in FP32, (1, 3) quantized": "validate takes another number of boxes for another model",
 }
 

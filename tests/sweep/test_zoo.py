@@ -39,10 +39,7 @@ ZOO_WAYS: dict[str, Way] = {
     "fp16-generic": replace(WAYS["fp16"], target="generic"),
 }
 COMBINATIONS = [
-    (name, label)
-    for name in ZOO
-    for label in ZOO_WAYS
-    if zlib.crc32(f"{name} {label}".encode()) % EVERY == 0
+    (name, label) for name in ZOO for label in ZOO_WAYS if zlib.crc32(f"{name} {label}".encode()) % EVERY == 0
 ]
 
 
@@ -153,7 +150,9 @@ def assert_near(
         assert session.outputs == names
         got = [session.run(_typed(sample, session.input_dtypes)) for sample in samples]
         if way.choices.get("io") == "float16":
-            got = [[_like(b, a) for a, b in zip(*both, strict=True)] for both in zip(expected, got, strict=True)]
+            got = [
+                [_like(b, a) for a, b in zip(*both, strict=True)] for both in zip(expected, got, strict=True)
+            ]
         problem = complaint(names, pooled(expected), pooled(got), floor, noise)
         assert not problem, f"{'optimized' if optimize else 'plain'}: {problem}"
 
@@ -161,7 +160,9 @@ def assert_near(
 def pooled(runs: Sequence[Any]) -> list[list[Any]]:
     """Each output as the list of what it was, sample by sample: scales rest on all of them together."""
     outputs = zip(*runs, strict=True)
-    return [[part for one in output for part in (one if isinstance(one, list) else [one])] for output in outputs]
+    return [
+        [part for one in output for part in (one if isinstance(one, list) else [one])] for output in outputs
+    ]
 
 
 @cache

@@ -12,9 +12,15 @@ _UNQUANTIZABLE = ALL - {"fp16"}
 _TABLE = (50, 64)
 
 
-def _gemm(attributes: str, weights: dict[str, Any], x: str = "4, 64", y: str = "4, 64", **more: Any) -> Specimen:
+def _gemm(
+    attributes: str, weights: dict[str, Any], x: str = "4, 64", y: str = "4, 64", **more: Any
+) -> Specimen:
     c = ", c" if "c" in weights else ""
-    return Specimen(f"(float[{x}] x) => (float[{y}] y) {{ g = Gemm<{attributes or 'alpha = 1.0'}>(x, w{c}) y = Relu(g) }}", weights, **more)
+    return Specimen(
+        f"(float[{x}] x) => (float[{y}] y) {{ g = Gemm<{attributes or 'alpha = 1.0'}>(x, w{c}) y = Relu(g) }}",
+        weights,
+        **more,
+    )
 
 
 def _ids(count: int = 7, high: int = 50) -> dict[str, Any]:
@@ -35,63 +41,214 @@ PRODUCTS: dict[str, Specimen] = {
     "gemm-full-c": _gemm("beta = 2.0", {"w": (64, 64), "c": (4, 64)}),
     "gemm-one-by-one-c": _gemm("", {"w": (64, 64), "c": (1, 1)}),
     "gemm-one-column": _gemm("", {"w": (64, 1), "c": (1,)}, y="4, 1"),
-    "gemm-computed-c": Specimen("(float[N, 64] x, float[64] c) => (float[N, 64] y) { y = Gemm(x, w, c) }", {"w": (64, 64)}),
-    "gemm-weight-on-the-left": Specimen("(float[64, N] x) => (float[64, N] y) { y = Gemm(w, x) }", {"w": (64, 64)}),
-    "gemm-and-batchnorm": Specimen("(float[N, 64] x) => (float[N, 64] y) { g = Gemm<transB = 1>(x, w, c) y = BatchNormalization(g, c, c, c, o) }", {"w": (64, 64), "c": (64,), "o": np.ones(64, np.float32)}),
-    "gemm-without-rows": Specimen("(float[N, 64] x) => (float[A, 64] y) { s = Slice(x, z, z) y = Gemm(s, w) }", {"w": (64, 64), "z": ints(0)}),
-    "gemm-k-0": Specimen("(float[N, 64] x) => (float[N, 64] y) { s = Slice(x, z, z, o) e = MatMul(s, w) m = MatMul(x, v) y = Add(e, m) }", {"w": (0, 64), "v": (64, 64), "z": ints(0), "o": ints(1)}),
-    "matmul-k-0-input": Specimen("(float[3, 0] x) => (float[3, 64] y) { e = MatMul(x, w) y = Add(e, b) }", {"w": (0, 64), "b": (64,)}, idle=_UNQUANTIZABLE),
-    "matmul-n-0": Specimen("(float[N, 64] x) => (float[N, 0] y, float[N, 64] z) { y = MatMul(x, w) z = MatMul(x, v) }", {"w": (64, 0), "v": (64, 64)}),
+    "gemm-computed-c": Specimen(
+        "(float[N, 64] x, float[64] c) => (float[N, 64] y) { y = Gemm(x, w, c) }", {"w": (64, 64)}
+    ),
+    "gemm-weight-on-the-left": Specimen(
+        "(float[64, N] x) => (float[64, N] y) { y = Gemm(w, x) }", {"w": (64, 64)}
+    ),
+    "gemm-and-batchnorm": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { g = Gemm<transB = 1>(x, w, c) y = BatchNormalization(g, c, c, c, o) }",
+        {"w": (64, 64), "c": (64,), "o": np.ones(64, np.float32)},
+    ),
+    "gemm-without-rows": Specimen(
+        "(float[N, 64] x) => (float[A, 64] y) { s = Slice(x, z, z) y = Gemm(s, w) }",
+        {"w": (64, 64), "z": ints(0)},
+    ),
+    "gemm-k-0": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { s = Slice(x, z, z, o) e = MatMul(s, w) m = MatMul(x, v) y = Add(e, m) }",
+        {"w": (0, 64), "v": (64, 64), "z": ints(0), "o": ints(1)},
+    ),
+    "matmul-k-0-input": Specimen(
+        "(float[3, 0] x) => (float[3, 64] y) { e = MatMul(x, w) y = Add(e, b) }",
+        {"w": (0, 64), "b": (64,)},
+        idle=_UNQUANTIZABLE,
+    ),
+    "matmul-n-0": Specimen(
+        "(float[N, 64] x) => (float[N, 0] y, float[N, 64] z) { y = MatMul(x, w) z = MatMul(x, v) }",
+        {"w": (64, 0), "v": (64, 64)},
+    ),
     "matmul-k-1": Specimen("(float[N, 1] x) => (float[N, 64] y) { y = MatMul(x, w) }", {"w": (1, 64)}),
-    "matmul-odd-sizes": Specimen("(float[N, 37] x) => (float[N, 41] y) { y = MatMul(x, w) }", {"w": (37, 41)}),
-    "matmul-vectors": Specimen("(float[64] x) => (float y) { y = MatMul(x, w) }", {"w": (64,)}),
-    "matmul-vector-input": Specimen("(float[64] x) => (float[64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": (64, 64)}),
-    "matmul-vector-input-with-bias": Specimen("(float[64] x) => (float[1, 64] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 64), "b": (1, 64)}),
-    "matmul-vector-weight": Specimen("(float[N, 64] x) => (float[N] y) { a = MatMul(x, w) y = Relu(a) }", {"w": (64,)}),
-    "matmul-vector-weight-on-the-left": Specimen("(float[64, N] x) => (float[N] y) { y = MatMul(w, x) }", {"w": (64,)}),
-    "matmul-batched-weight": Specimen("(float[4, N, 64] x) => (float[4, N, 32] y) { y = MatMul(x, w) }", {"w": (4, 64, 32)}),
-    "matmul-weight-of-4-axes": Specimen("(float[2, 3, N, 16] x) => (float[2, 3, N, 32] y) { y = MatMul(x, w) }", {"w": (2, 3, 16, 32)}),
-    "matmul-weight-of-one-batch": Specimen("(float[B, N, 64] x) => (float[B, N, 32] y) { y = MatMul(x, w) }", {"w": (1, 64, 32)}),
-    "matmul-weight-has-more-axes": Specimen("(float[N, 64] x) => (float[3, N, 32] y) { y = MatMul(x, w) }", {"w": (3, 64, 32)}),
-    "matmul-weight-on-the-left": Specimen("(float[64, N] x) => (float[64, N] y) { y = MatMul(w, x) }", {"w": (64, 64)}),
-    "matmul-weights-only": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = MatMul(w, v) y = MatMul(x, k) }", {"w": (64, 64), "v": (64, 64)}),
-    "matmul-behind-transpose": Specimen("(float[N, 64] x) => (float[N, 32] y) { t = Transpose(w) y = MatMul(x, t) }", {"w": (32, 64)}),
-    "matmul-both-ways-round": Specimen("(float[N, 64] x) => (float[N, 64] y) { t = Transpose(w) a = MatMul(x, t) b = Relu(a) y = MatMul(b, w) }", {"w": (64, 64)}),
-    "matmul-bias-has-more-axes": Specimen("(float[N, 64] x) => (float[1, N, 64] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 64), "b": (1, 1, 64)}),
-    "matmul-bias-has-more-axes-left": Specimen("(float[N, 64] x) => (float[1, 1, N, 64] y) { a = MatMul(x, w) s = Add(b, a) y = Relu(s) }", {"w": (64, 64), "b": (1, 1, 1, 64)}),
-    "matmul-bias-of-batch": Specimen("(float[N, 64] x) => (float[3, N, 64] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 64), "b": (3, 1, 64)}),
-    "matmul-bias-scalar": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 64), "b": scalar(0.5)}),
-    "matmul-bias-full": Specimen("(float[4, 64] x) => (float[4, 64] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 64), "b": (4, 64)}),
-    "matmul-bias-widens": Specimen("(float[N, 64] x) => (float[N, 8] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 1), "b": (8,)}),
-    "matmul-bias-twice": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Add(a, b) y = Add(c, b) }", {"w": (64, 64), "b": (64,)}),
-    "matmul-then-mul": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Mul(a, s) d = Add(c, b) y = Div(d, s) }", {"w": (64, 64), "b": (64,), "s": scalar(8.0)}),
-    "matmul-three-axes": Specimen("(float[B, T, 64] x) => (float[B, T, 64] y) { a = MatMul(x, w) c = Add(a, b) d = Relu(c) e = MatMul(d, w) y = Add(b, e) }", {"w": (64, 64), "b": (64,)}),
-    "matmul-large-k": Specimen("(float[N, 1536] x) => (float[N, 16] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (1536, 16), "b": (16,)}),
-    "matmul-two-readers": Specimen("(float[B, T, 64] x) => (float[1, B, T, 64] y) { q = MatMul(x, w) k = MatMul(x, v) c = Add(q, b) d = Add(k, e) y = Mul(c, d) }", {"w": (64, 64), "v": (64, 64), "b": (1, 1, 64), "e": (1, 1, 1, 64)}),
-    "einsum": Specimen('(float[B, T, 64] x) => (float[B, T, 4, 16] y) { y = Einsum<equation = "btc,chd->bthd">(x, w) }', {"w": (64, 4, 16)}, idle=frozenset({"static", "dynamic", "weight-only"})),
-    "einsum-plain": Specimen('(float[N, 64] x) => (float[N, 64] y) { a = Einsum<equation = "ij,jk->ik">(x, w) y = Relu(a) }', {"w": (64, 64)}, idle=frozenset({"static", "dynamic", "weight-only"})),
-    "tied-embeddings": Specimen("(int64[2, T] i) => (float[2, T, 50] y) { e = Gather(w, i) t = Transpose(w) y = MatMul(e, t) }", {"w": _TABLE}, feeds=_ids()),
-    "tied-embeddings-gemm": Specimen("(int64[T] i) => (float[T, 50] y) { e = Gather(w, i) y = Gemm<transB = 1>(e, w) }", {"w": _TABLE}, feeds={"i": lambda r: r.integers(0, 50, 7)}),
-    "tied-across-columns": Specimen("(int64[T] i, float[N, 50] x) => (float[N, 64] y, float[50, T] z) { z = Gather<axis = 1>(w, i) y = MatMul(x, w) }", {"w": _TABLE}, feeds={"i": lambda r: r.integers(0, 64, 7)}),
-    "embedding-one-id": Specimen("(int64 i) => (float[64] y) { y = Gather(w, i) }", {"w": (64, 64)}, feeds={"i": lambda r: np.asarray(r.integers(0, 64))}),
-    "embedding-int32": Specimen("(int32[2, T] i) => (float[2, T, 64] y) { e = Gather(w, i) p = GatherElements<axis = 1>(e, k) y = Add(e, p) }", {"w": (64, 64), "k": np.zeros((2, 1, 64), np.int64)}, feeds={"i": lambda r: r.integers(0, 64, (2, 5)).astype(np.int32)}),
-    "embedding-along-2": Specimen("(int64[T] i) => (float[4, 4, T] y) { y = Gather<axis = -1>(w, i) }", {"w": (4, 4, 256)}, feeds={"i": lambda r: r.integers(0, 256, 7)}),
-    "embedding-vector": Specimen("(int64[T] i) => (float[T] y) { y = Gather(w, i) }", {"w": (2048,)}, feeds={"i": lambda r: r.integers(0, 2048, 7)}),
-    "embedding-of-nothing": Specimen("(int64[T] i, float[N, 64] x) => (float[A, 64] y) { s = Slice(i, z, z) e = Gather(w, s) m = MatMul(x, w) y = Concat<axis = 0>(e, m) }", {"w": (64, 64), "z": ints(0)}),
-    "two-tables-added": Specimen("(int64[2, 7] i) => (float[2, 7, 64] y) { a = Gather(w, i) p = Gather(v, k) s = Add(a, p) y = LayerNormalization(s, g, b) }", {"w": _TABLE, "v": (16, 64), "k": ints(0, 1, 2, 3, 4, 5, 6), "g": (64,), "b": (64,)}, feeds=_ids()),
-    "gather-nd-table": Specimen("(int64[T, 1] i) => (float[T, 64] y) { y = GatherND(w, i) }", {"w": _TABLE}, idle=frozenset({"static", "dynamic", "weight-only"}), feeds={"i": lambda r: r.integers(0, 50, (7, 1))}),
-    "one-hot-product": Specimen("(int64[T] i) => (float[T, 64] y) { h = OneHot(i, d, v) y = MatMul(h, w) }", {"w": _TABLE, "d": np.asarray(50), "v": floats(0, 1)}),
+    "matmul-odd-sizes": Specimen(
+        "(float[N, 37] x) => (float[N, 41] y) { y = MatMul(x, w) }", {"w": (37, 41)}
+    ),
+    "matmul-vectors": Specimen(
+        "(float[64] x) => (float y) { y = MatMul(x, w) }", {"w": (64,)}, idle=_UNQUANTIZABLE
+    ),
+    "matmul-vector-input": Specimen(
+        "(float[64] x) => (float[64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": (64, 64)}
+    ),
+    "matmul-vector-input-with-bias": Specimen(
+        "(float[64] x) => (float[1, 64] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 64), "b": (1, 64)}
+    ),
+    "matmul-vector-weight": Specimen(
+        "(float[N, 64] x) => (float[N] y) { a = MatMul(x, w) y = Relu(a) }", {"w": (64,)}, idle=_UNQUANTIZABLE
+    ),
+    "matmul-vector-weight-on-the-left": Specimen(
+        "(float[64, N] x) => (float[N] y) { y = MatMul(w, x) }", {"w": (64,)}, idle=_UNQUANTIZABLE
+    ),
+    "matmul-batched-weight": Specimen(
+        "(float[4, N, 64] x) => (float[4, N, 32] y) { y = MatMul(x, w) }", {"w": (4, 64, 32)}
+    ),
+    "matmul-weight-of-4-axes": Specimen(
+        "(float[2, 3, N, 16] x) => (float[2, 3, N, 32] y) { y = MatMul(x, w) }", {"w": (2, 3, 16, 32)}
+    ),
+    "matmul-weight-of-one-batch": Specimen(
+        "(float[B, N, 64] x) => (float[B, N, 32] y) { y = MatMul(x, w) }", {"w": (1, 64, 32)}
+    ),
+    "matmul-weight-has-more-axes": Specimen(
+        "(float[N, 64] x) => (float[3, N, 32] y) { y = MatMul(x, w) }", {"w": (3, 64, 32)}
+    ),
+    "matmul-weight-on-the-left": Specimen(
+        "(float[64, N] x) => (float[64, N] y) { y = MatMul(w, x) }", {"w": (64, 64)}
+    ),
+    "matmul-weights-only": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = MatMul(w, v) y = MatMul(x, k) }",
+        {"w": (64, 64), "v": (64, 64)},
+    ),
+    "matmul-behind-transpose": Specimen(
+        "(float[N, 64] x) => (float[N, 32] y) { t = Transpose(w) y = MatMul(x, t) }", {"w": (32, 64)}
+    ),
+    "matmul-both-ways-round": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { t = Transpose(w) a = MatMul(x, t) b = Relu(a) y = MatMul(b, w) }",
+        {"w": (64, 64)},
+    ),
+    "matmul-bias-has-more-axes": Specimen(
+        "(float[N, 64] x) => (float[1, N, 64] y) { a = MatMul(x, w) y = Add(a, b) }",
+        {"w": (64, 64), "b": (1, 1, 64)},
+    ),
+    "matmul-bias-has-more-axes-left": Specimen(
+        "(float[N, 64] x) => (float[1, 1, N, 64] y) { a = MatMul(x, w) s = Add(b, a) y = Relu(s) }",
+        {"w": (64, 64), "b": (1, 1, 1, 64)},
+    ),
+    "matmul-bias-of-batch": Specimen(
+        "(float[N, 64] x) => (float[3, N, 64] y) { a = MatMul(x, w) y = Add(a, b) }",
+        {"w": (64, 64), "b": (3, 1, 64)},
+    ),
+    "matmul-bias-scalar": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) y = Add(a, b) }",
+        {"w": (64, 64), "b": scalar(0.5)},
+    ),
+    "matmul-bias-full": Specimen(
+        "(float[4, 64] x) => (float[4, 64] y) { a = MatMul(x, w) y = Add(a, b) }",
+        {"w": (64, 64), "b": (4, 64)},
+    ),
+    "matmul-bias-widens": Specimen(
+        "(float[N, 64] x) => (float[N, 8] y) { a = MatMul(x, w) y = Add(a, b) }", {"w": (64, 1), "b": (8,)}
+    ),
+    "matmul-bias-twice": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Add(a, b) y = Add(c, b) }",
+        {"w": (64, 64), "b": (64,)},
+    ),
+    "matmul-then-mul": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Mul(a, s) d = Add(c, b) y = Div(d, s) }",
+        {"w": (64, 64), "b": (64,), "s": scalar(8.0)},
+    ),
+    "matmul-three-axes": Specimen(
+        "(float[B, T, 64] x) => (float[B, T, 64] y) { a = MatMul(x, w) c = Add(a, b) d = Relu(c) e = MatMul(d, w) y = Add(b, e) }",
+        {"w": (64, 64), "b": (64,)},
+    ),
+    "matmul-large-k": Specimen(
+        "(float[N, 1536] x) => (float[N, 16] y) { a = MatMul(x, w) y = Add(a, b) }",
+        {"w": (1536, 16), "b": (16,)},
+    ),
+    "matmul-two-readers": Specimen(
+        "(float[B, T, 64] x) => (float[1, B, T, 64] y) { q = MatMul(x, w) k = MatMul(x, v) c = Add(q, b) d = Add(k, e) y = Mul(c, d) }",
+        {"w": (64, 64), "v": (64, 64), "b": (1, 1, 64), "e": (1, 1, 1, 64)},
+    ),
+    "einsum": Specimen(
+        '(float[B, T, 64] x) => (float[B, T, 4, 16] y) { y = Einsum<equation = "btc,chd->bthd">(x, w) }',
+        {"w": (64, 4, 16)},
+        idle=frozenset({"static", "dynamic", "weight-only"}),
+    ),
+    "einsum-plain": Specimen(
+        '(float[N, 64] x) => (float[N, 64] y) { a = Einsum<equation = "ij,jk->ik">(x, w) y = Relu(a) }',
+        {"w": (64, 64)},
+        idle=frozenset({"static", "dynamic", "weight-only"}),
+    ),
+    "tied-embeddings": Specimen(
+        "(int64[2, T] i) => (float[2, T, 50] y) { e = Gather(w, i) t = Transpose(w) y = MatMul(e, t) }",
+        {"w": _TABLE},
+        feeds=_ids(),
+    ),
+    "tied-embeddings-gemm": Specimen(
+        "(int64[T] i) => (float[T, 50] y) { e = Gather(w, i) y = Gemm<transB = 1>(e, w) }",
+        {"w": _TABLE},
+        feeds={"i": lambda r: r.integers(0, 50, 7)},
+    ),
+    "tied-across-columns": Specimen(
+        "(int64[T] i, float[N, 50] x) => (float[N, 64] y, float[50, T] z) { z = Gather<axis = 1>(w, i) y = MatMul(x, w) }",
+        {"w": _TABLE},
+        feeds={"i": lambda r: r.integers(0, 64, 7)},
+    ),
+    "embedding-one-id": Specimen(
+        "(int64 i) => (float[64] y) { y = Gather(w, i) }",
+        {"w": (64, 64)},
+        feeds={"i": lambda r: np.asarray(r.integers(0, 64))},
+    ),
+    "embedding-int32": Specimen(
+        "(int32[2, T] i) => (float[2, T, 64] y) { e = Gather(w, i) p = GatherElements<axis = 1>(e, k) y = Add(e, p) }",
+        {"w": (64, 64), "k": np.zeros((2, 1, 64), np.int64)},
+        feeds={"i": lambda r: r.integers(0, 64, (2, 5)).astype(np.int32)},
+    ),
+    "embedding-along-2": Specimen(
+        "(int64[T] i) => (float[4, 4, T] y) { y = Gather<axis = -1>(w, i) }",
+        {"w": (4, 4, 256)},
+        feeds={"i": lambda r: r.integers(0, 256, 7)},
+    ),
+    "embedding-vector": Specimen(
+        "(int64[T] i) => (float[T] y) { y = Gather(w, i) }",
+        {"w": (2048,)},
+        idle=_UNQUANTIZABLE,
+        feeds={"i": lambda r: r.integers(0, 2048, 7)},
+    ),
+    "embedding-of-nothing": Specimen(
+        "(int64[T] i, float[N, 64] x) => (float[A, 64] y) { s = Slice(i, z, z) e = Gather(w, s) m = MatMul(x, w) y = Concat<axis = 0>(e, m) }",
+        {"w": (64, 64), "z": ints(0)},
+    ),
+    "two-tables-added": Specimen(
+        "(int64[2, 7] i) => (float[2, 7, 64] y) { a = Gather(w, i) p = Gather(v, k) s = Add(a, p) y = LayerNormalization(s, g, b) }",
+        {"w": _TABLE, "v": (16, 64), "k": ints(0, 1, 2, 3, 4, 5, 6), "g": (64,), "b": (64,)},
+        feeds=_ids(),
+    ),
+    "gather-nd-table": Specimen(
+        "(int64[T, 1] i) => (float[T, 64] y) { y = GatherND(w, i) }",
+        {"w": _TABLE},
+        idle=frozenset({"static", "dynamic", "weight-only"}),
+        feeds={"i": lambda r: r.integers(0, 50, (7, 1))},
+    ),
+    "one-hot-product": Specimen(
+        "(int64[T] i) => (float[T, 64] y) { h = OneHot(i, d, v) y = MatMul(h, w) }",
+        {"w": _TABLE, "d": np.asarray(50), "v": floats(0, 1)},
+    ),
 }
 
 _SIZE = 16
 
 
-def _recurrent(op: str, gates: int, call: str = "x, w, r, b", attributes: str = "", directions: int = 1, outputs: str = "y, h", extra: dict[str, Any] | None = None, inputs: str = "", opset: int = 17, shape: str = "T, 2, 16", feeds: Any = None) -> Specimen:
+def _recurrent(
+    op: str,
+    gates: int,
+    call: str = "x, w, r, b",
+    attributes: str = "",
+    directions: int = 1,
+    outputs: str = "y, h",
+    extra: dict[str, Any] | None = None,
+    inputs: str = "",
+    opset: int = 17,
+    shape: str = "T, 2, 16",
+    feeds: Any = None,
+) -> Specimen:
     made = [o.strip() for o in outputs.split(",") if o.strip()]
     kinds = {"y": "float[T, D, B, 16] y", "h": "float[D, B, 16] h", "c": "float[D, B, 16] c"}
     declared = ", ".join(kinds[o] for o in made)
     text = f"(float[{shape}] x{inputs}) => ({declared}) {{ {outputs} = {op}<hidden_size = {_SIZE}{attributes}>({call}) }}"
-    weights: dict[str, Any] = {"w": (directions, gates * _SIZE, 16), "r": (directions, gates * _SIZE, _SIZE), "b": (directions, 2 * gates * _SIZE), **(extra or {})}
+    weights: dict[str, Any] = {
+        "w": (directions, gates * _SIZE, 16),
+        "r": (directions, gates * _SIZE, _SIZE),
+        "b": (directions, 2 * gates * _SIZE),
+        **(extra or {}),
+    }
     names = {n.strip() for n in call.split(",")}
     return Specimen(text, {k: v for k, v in weights.items() if k in names}, opset=opset, feeds=feeds or {})
 
@@ -104,25 +261,71 @@ SEQUENCES: dict[str, Specimen] = {
     "lstm-reverse-no-bias": _recurrent("LSTM", 4, "x, w, r", ', direction = "reverse"'),
     "lstm-last-state-only": _recurrent("LSTM", 4, outputs=", h"),
     "lstm-cell-only": _recurrent("LSTM", 4, outputs=", , c"),
-    "lstm-lengths": _recurrent("LSTM", 4, "x, w, r, b, n", shape="5, 2, 16", inputs=", int32[2] n", feeds={"n": lambda r: r.integers(1, 6, 2).astype(np.int32)}, outputs="y, h, c"),
-    "lstm-states": _recurrent("LSTM", 4, "x, w, r, b, , i, j", inputs=", float[1, 2, 16] i, float[1, 2, 16] j", outputs="y, h, c"),
-    "lstm-constant-states": _recurrent("LSTM", 4, "x, w, r, , , i, j", extra={"i": (1, 2, 16), "j": (1, 2, 16)}),
+    "lstm-lengths": _recurrent(
+        "LSTM",
+        4,
+        "x, w, r, b, n",
+        shape="5, 2, 16",
+        inputs=", int32[2] n",
+        feeds={"n": lambda r: r.integers(1, 6, 2).astype(np.int32)},
+        outputs="y, h, c",
+    ),
+    "lstm-states": _recurrent(
+        "LSTM", 4, "x, w, r, b, , i, j", inputs=", float[1, 2, 16] i, float[1, 2, 16] j", outputs="y, h, c"
+    ),
+    "lstm-constant-states": _recurrent(
+        "LSTM", 4, "x, w, r, , , i, j", extra={"i": (1, 2, 16), "j": (1, 2, 16)}
+    ),
     "lstm-peepholes": _recurrent("LSTM", 4, "x, w, r, b, , , , p", extra={"p": (1, 48)}),
-    "lstm-peepholes-and-forgetting": _recurrent("LSTM", 4, "x, w, r, , , , , p", ", input_forget = 1, clip = 0.5", extra={"p": (1, 48)}),
-    "lstm-other-activations": _recurrent("LSTM", 4, attributes=', activations = ["HardSigmoid", "Relu", "Tanh"], activation_alpha = [0.3], activation_beta = [0.4]'),
-    "lstm-layout-1": Specimen("(float[2, T, 16] x) => (float[2, T, 16] y) { t = Transpose<perm = [1, 0, 2]>(x) l, = LSTM<hidden_size = 16>(t, w, r, b) s = Squeeze(l, k) y = Transpose<perm = [1, 0, 2]>(s) }", {"w": (1, 64, 16), "r": (1, 64, 16), "b": (1, 128), "k": ints(1)}),
-    "lstm-one-weight-for-both": Specimen("(float[T, 2, 16] x) => (float[1, 2, 16] h) { , h = LSTM<hidden_size = 16>(x, w, w, b) }", {"w": (1, 64, 16), "b": (1, 128)}),
-    "lstm-stacked": Specimen("(float[T, 2, 16] x) => (float[1, 2, 16] h) { y = LSTM<hidden_size = 16>(x, w, r, b) s = Squeeze(y, k) , h = LSTM<hidden_size = 16>(s, w, r, b) }", {"w": (1, 64, 16), "r": (1, 64, 16), "b": (1, 128), "k": ints(1)}),
-    "lstm-computed-weight": Specimen("(float[T, 2, 16] x, float k) => (float[1, 2, 16] h) { v = Mul(w, k) , h = LSTM<hidden_size = 16>(x, v, r) }", {"w": (1, 64, 16), "r": (1, 64, 16)}),
+    "lstm-peepholes-and-forgetting": _recurrent(
+        "LSTM", 4, "x, w, r, , , , , p", ", input_forget = 1, clip = 0.5", extra={"p": (1, 48)}
+    ),
+    "lstm-other-activations": _recurrent(
+        "LSTM",
+        4,
+        attributes=', activations = ["HardSigmoid", "Relu", "Tanh"], activation_alpha = [0.3], activation_beta = [0.4]',
+    ),
+    "lstm-layout-1": Specimen(
+        "(float[2, T, 16] x) => (float[2, T, 16] y) { t = Transpose<perm = [1, 0, 2]>(x) l, = LSTM<hidden_size = 16>(t, w, r, b) s = Squeeze(l, k) y = Transpose<perm = [1, 0, 2]>(s) }",
+        {"w": (1, 64, 16), "r": (1, 64, 16), "b": (1, 128), "k": ints(1)},
+    ),
+    "lstm-one-weight-for-both": Specimen(
+        "(float[T, 2, 16] x) => (float[1, 2, 16] h) { , h = LSTM<hidden_size = 16>(x, w, w, b) }",
+        {"w": (1, 64, 16), "b": (1, 128)},
+    ),
+    "lstm-stacked": Specimen(
+        "(float[T, 2, 16] x) => (float[1, 2, 16] h) { y = LSTM<hidden_size = 16>(x, w, r, b) s = Squeeze(y, k) , h = LSTM<hidden_size = 16>(s, w, r, b) }",
+        {"w": (1, 64, 16), "r": (1, 64, 16), "b": (1, 128), "k": ints(1)},
+    ),
+    "lstm-computed-weight": Specimen(
+        "(float[T, 2, 16] x, float k) => (float[1, 2, 16] h) { v = Mul(w, k) , h = LSTM<hidden_size = 16>(x, v, r) }",
+        {"w": (1, 64, 16), "r": (1, 64, 16)},
+    ),
     "gru": _recurrent("GRU", 3),
-    "gru-bidirectional-linear": _recurrent("GRU", 3, attributes=_TWO_WAYS + ", linear_before_reset = 1", directions=2),
-    "gru-lengths-and-state": _recurrent("GRU", 3, "x, w, r, b, n, i", shape="5, 2, 16", inputs=", int32[2] n, float[1, 2, 16] i", feeds={"n": lambda r: r.integers(1, 6, 2).astype(np.int32)}),
+    "gru-bidirectional-linear": _recurrent(
+        "GRU", 3, attributes=_TWO_WAYS + ", linear_before_reset = 1", directions=2
+    ),
+    "gru-lengths-and-state": _recurrent(
+        "GRU",
+        3,
+        "x, w, r, b, n, i",
+        shape="5, 2, 16",
+        inputs=", int32[2] n, float[1, 2, 16] i",
+        feeds={"n": lambda r: r.integers(1, 6, 2).astype(np.int32)},
+    ),
     "gru-last-state-only": _recurrent("GRU", 3, "x, w, r", outputs=", h"),
     "rnn": _recurrent("RNN", 1, attributes=', activations = ["Relu"]'),
     "rnn-bidirectional": _recurrent("RNN", 1, attributes=_TWO_WAYS, directions=2),
     "attention-written": Specimen(
         "(float[2, T, 64] x, bool[2, T] m) => (float[2, T, 64] y) { q = MatMul(x, w) k = MatMul(x, v) t = Transpose<perm = [0, 2, 1]>(k) s = MatMul(q, t) d = Mul(s, c) n = Unsqueeze(m, a) e = Where(n, d, f) p = Softmax(e) o = MatMul(p, x) y = MatMul(o, u) }",
-        {"w": (64, 64), "v": (64, 64), "u": (64, 64), "c": scalar(0.125), "a": ints(1), "f": scalar(np.finfo(np.float32).min)},
+        {
+            "w": (64, 64),
+            "v": (64, 64),
+            "u": (64, 64),
+            "c": scalar(0.125),
+            "a": ints(1),
+            "f": scalar(np.finfo(np.float32).min),
+        },
         feeds={"m": lambda r: np.asarray([[True]] * 2)},
         lengths={"T": 5},
     ),
@@ -139,19 +342,69 @@ SEQUENCES: dict[str, Specimen] = {
         {"w": (64, 64), "o": scalar(1.0), "f": scalar(np.finfo(np.float32).min)},
         feeds={"m": lambda r: np.asarray([[[1, 1, 1, 0, 0]], [[1, 1, 1, 1, 0]]], np.float32)},
     ),
-    "mask-of-ten-thousand": Specimen("(float[2, 5, 64] x) => (float[2, 5, 64] y) { q = MatMul(x, w) t = Transpose<perm = [0, 2, 1]>(q) s = MatMul(x, t) d = Add(s, c) p = Softmax(d) y = MatMul(p, q) }", {"w": (64, 64), "c": np.triu(np.full((5, 5), -10000.0, np.float32), 1)}),
-    "attention-23": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { q = MatMul(x, w) k = MatMul(x, v) a = Attention<q_num_heads = 4, kv_num_heads = 4, is_causal = 1>(q, k, x) y = MatMul(a, u) }", {"w": (64, 64), "v": (64, 64), "u": (64, 64)}, opset=23, ir=11),
-    "attention-contrib": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { a = com.microsoft.Attention<num_heads = 4, unidirectional = 1>(x, w, b) y = MatMul(a, u) }", {"w": (64, 192), "b": (192,), "u": (64, 64)}, opsets={"com.microsoft": 1}),
-    "skip-norm-contrib": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { a = MatMul(x, w) n = com.microsoft.SkipLayerNormalization<epsilon = 1e-5>(a, x, g, b) c = com.microsoft.BiasGelu(n, b) y = MatMul(c, w) }", {"w": (64, 64), "g": (64,), "b": (64,)}, opsets={"com.microsoft": 1}),
-    "fused-contrib": Specimen('(float[N, 64] x) => (float[N, 64] y) { a = com.microsoft.FusedGemm<activation = "Relu">(x, w, b) c = com.microsoft.FusedMatMul<alpha = 0.5, transB = 1>(a, w) d = com.microsoft.Gelu(c) y = MatMul(d, w) }', {"w": (64, 64), "b": (64,)}, opsets={"com.microsoft": 1}),
-    "rotary-23": Specimen("(float[2, 4, 5, 16] x) => (float[2, 4, 5, 16] y) { q = MatMul(x, w) y = RotaryEmbedding(q, c, s) }", {"w": (16, 16), "c": (2, 5, 8), "s": (2, 5, 8)}, opset=23, ir=11),
-    "rms-norm-23": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { n = RMSNormalization(x, g) y = MatMul(n, w) }", {"g": (64,), "w": (64, 64)}, opset=23, ir=11),
-    "layer-norm-all-outputs": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y, float[2, T, 1] m, float[2, T, 1] d) { a = MatMul(x, w) y, m, d = LayerNormalization(a, g) }", {"w": (64, 64), "g": (64,)}),
-    "residual-norms": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { a = MatMul(x, w) s = Add(x, a) n = LayerNormalization(s, g, b) c = MatMul(n, v) d = Add(s, c) y = LayerNormalization(d, g, b) }", {"w": (64, 64), "v": (64, 64), "g": (64,), "b": (64,)}),
-    "gelu-tanh-written": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Mul(a, a) d = Mul(c, a) e = Mul(d, k) f = Add(a, e) g = Mul(f, q) t = Tanh(g) h = Add(t, o) m = Mul(a, h) n = Mul(m, z) y = MatMul(n, w) }", {"w": (64, 64), "k": scalar(0.044715), "q": scalar(0.7978845608), "o": scalar(1.0), "z": scalar(0.5)}),
-    "silu-gate": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) u = MatMul(x, v) m = Mul(a, u) y = MatMul(m, w) }", {"w": (64, 64), "v": (64, 64)}),
-    "experts-by-where": Specimen("(float[2, T, 64] x) => (float[2, T, 64] y) { r = MatMul(x, k) g = Softmax(r) v, i = TopK(g, n) a = MatMul(x, w) b = MatMul(x, u) z = Equal(i, o) y = Where(z, a, b) }", {"k": (64, 2), "w": (64, 64), "u": (64, 64), "n": ints(1), "o": np.asarray(0)}),
-    "key-value-cache": Specimen("(float[2, 1, 64] x, float[2, T, 64] p) => (float[2, 1, 64] y, float[2, A, 64] c) { k = MatMul(x, w) c = Concat<axis = 1>(p, k) t = Transpose<perm = [0, 2, 1]>(c) s = MatMul(x, t) q = Softmax(s) y = MatMul(q, c) }", {"w": (64, 64)}),
-    "empty-cache": Specimen("(float[2, 1, 64] x, float[2, 0, 64] p) => (float[2, A, 64] c) { k = MatMul(x, w) c = Concat<axis = 1>(p, k) }", {"w": (64, 64)}),
+    "mask-of-ten-thousand": Specimen(
+        "(float[2, 5, 64] x) => (float[2, 5, 64] y) { q = MatMul(x, w) t = Transpose<perm = [0, 2, 1]>(q) s = MatMul(x, t) d = Add(s, c) p = Softmax(d) y = MatMul(p, q) }",
+        {"w": (64, 64), "c": np.triu(np.full((5, 5), -10000.0, np.float32), 1)},
+    ),
+    "attention-23": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { q = MatMul(x, w) k = MatMul(x, v) a = Attention<q_num_heads = 4, kv_num_heads = 4, is_causal = 1>(q, k, x) y = MatMul(a, u) }",
+        {"w": (64, 64), "v": (64, 64), "u": (64, 64)},
+        opset=23,
+        ir=11,
+    ),
+    "attention-contrib": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { a = com.microsoft.Attention<num_heads = 4, unidirectional = 1>(x, w, b) y = MatMul(a, u) }",
+        {"w": (64, 192), "b": (192,), "u": (64, 64)},
+        opsets={"com.microsoft": 1},
+    ),
+    "skip-norm-contrib": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { a = MatMul(x, w) n = com.microsoft.SkipLayerNormalization<epsilon = 1e-5>(a, x, g, b) c = com.microsoft.BiasGelu(n, b) y = MatMul(c, w) }",
+        {"w": (64, 64), "g": (64,), "b": (64,)},
+        opsets={"com.microsoft": 1},
+    ),
+    "fused-contrib": Specimen(
+        '(float[N, 64] x) => (float[N, 64] y) { a = com.microsoft.FusedGemm<activation = "Relu">(x, w, b) c = com.microsoft.FusedMatMul<alpha = 0.5, transB = 1>(a, w) d = com.microsoft.Gelu(c) y = MatMul(d, w) }',
+        {"w": (64, 64), "b": (64,)},
+        opsets={"com.microsoft": 1},
+    ),
+    "rotary-23": Specimen(
+        "(float[2, 4, 5, 16] x) => (float[2, 4, 5, 16] y) { q = MatMul(x, w) y = RotaryEmbedding(q, c, s) }",
+        {"w": (16, 16), "c": (2, 5, 8), "s": (2, 5, 8)},
+        opset=23,
+        ir=11,
+    ),
+    "rms-norm-23": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { n = RMSNormalization(x, g) y = MatMul(n, w) }",
+        {"g": (64,), "w": (64, 64)},
+        opset=23,
+        ir=11,
+    ),
+    "layer-norm-all-outputs": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y, float[2, T, 1] m, float[2, T, 1] d) { a = MatMul(x, w) y, m, d = LayerNormalization(a, g) }",
+        {"w": (64, 64), "g": (64,)},
+    ),
+    "residual-norms": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { a = MatMul(x, w) s = Add(x, a) n = LayerNormalization(s, g, b) c = MatMul(n, v) d = Add(s, c) y = LayerNormalization(d, g, b) }",
+        {"w": (64, 64), "v": (64, 64), "g": (64,), "b": (64,)},
+    ),
+    "gelu-tanh-written": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Mul(a, a) d = Mul(c, a) e = Mul(d, k) f = Add(a, e) g = Mul(f, q) t = Tanh(g) h = Add(t, o) m = Mul(a, h) n = Mul(m, z) y = MatMul(n, w) }",
+        {"w": (64, 64), "k": scalar(0.044715), "q": scalar(0.7978845608), "o": scalar(1.0), "z": scalar(0.5)},
+    ),
+    "silu-gate": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) u = MatMul(x, v) m = Mul(a, u) y = MatMul(m, w) }",
+        {"w": (64, 64), "v": (64, 64)},
+    ),
+    "experts-by-where": Specimen(
+        "(float[2, T, 64] x) => (float[2, T, 64] y) { r = MatMul(x, k) g = Softmax(r) v, i = TopK(g, n) a = MatMul(x, w) b = MatMul(x, u) z = Equal(i, o) y = Where(z, a, b) }",
+        {"k": (64, 2), "w": (64, 64), "u": (64, 64), "n": ints(1), "o": np.asarray(0)},
+    ),
+    "key-value-cache": Specimen(
+        "(float[2, 1, 64] x, float[2, T, 64] p) => (float[2, 1, 64] y, float[2, A, 64] c) { k = MatMul(x, w) c = Concat<axis = 1>(p, k) t = Transpose<perm = [0, 2, 1]>(c) s = MatMul(x, t) q = Softmax(s) y = MatMul(q, c) }",
+        {"w": (64, 64)},
+    ),
+    "empty-cache": Specimen(
+        "(float[2, 1, 64] x, float[2, 0, 64] p) => (float[2, A, 64] c) { k = MatMul(x, w) c = Concat<axis = 1>(p, k) }",
+        {"w": (64, 64)},
+    ),
 }
-

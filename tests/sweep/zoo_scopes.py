@@ -9,7 +9,9 @@ from onnx import ModelProto, numpy_helper
 from tests.sweep.specimen import Specimen, all_graphs, array, floats, ints, scalar
 
 _IMAGE = {"w": (8, 8, 3, 3), "b": (8,)}
-_UPSAMPLED = "(float[N, 8, 6, 6] x) => (float[N, 8, 12, 12] y) {{ c = Conv<pads = [1, 1, 1, 1]>(x, w, b) {} }}"
+_UPSAMPLED = (
+    "(float[N, 8, 6, 6] x) => (float[N, 8, 12, 12] y) {{ c = Conv<pads = [1, 1, 1, 1]>(x, w, b) {} }}"
+)
 
 
 def _only_in_branches(model: ModelProto) -> None:
@@ -184,36 +186,157 @@ OPSETS: dict[str, Specimen] = {
         {**_IMAGE, "g": (8,), "h": (8,), "m": (8,), "v": np.ones(8, np.float32)},
         opset=7,
     ),
-    "7-upsample-nearest": Specimen(_UPSAMPLED.format('y = Upsample<mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]>(c)'), _IMAGE, opset=7),
-    "7-upsample-linear": Specimen(_UPSAMPLED.format('y = Upsample<mode = "linear", scales = [1.0, 1.0, 2.0, 2.0]>(c)'), _IMAGE, opset=7),
-    "9-upsample-linear": Specimen(_UPSAMPLED.format('y = Upsample<mode = "linear">(c, s)'), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=9),
-    "9-upsample-nearest": Specimen(_UPSAMPLED.format("y = Upsample(c, s)"), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=9),
-    "10-resize-linear": Specimen(_UPSAMPLED.format('y = Resize<mode = "linear">(c, s)'), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=10),
-    "10-resize-nearest": Specimen(_UPSAMPLED.format('y = Resize<mode = "nearest">(c, s)'), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=10),
-    "10-resize-down": Specimen("(float[N, 8, 9, 9] x) => (float[N, 8, A, B] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b) y = Resize<mode = \"nearest\">(c, s) }", {**_IMAGE, "s": floats(1, 1, 0.6, 0.6)}, opset=10),
-    "11-resize-align-corners": Specimen(_UPSAMPLED.format('y = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(c, r, s)'), {**_IMAGE, "r": floats(), "s": floats(1, 1, 2, 2)}, opset=11),
-    "11-resize-cubic-to-sizes": Specimen(_UPSAMPLED.format('y = Resize<mode = "cubic", cubic_coeff_a = -0.5>(c, r, r, s)'), {**_IMAGE, "r": floats(), "s": ints(3, 8, 12, 12)}, opset=11, lengths={"N": 3}),
-    "9-slice": Specimen("(float[N, 64] x) => (float[N, 30] y) { a = MatMul(x, w) y = Slice<axes = [1], starts = [2], ends = [-32]>(a) }", {"w": (64, 64)}, opset=9),
-    "9-slice-without-axes": Specimen("(float[4, 64] x) => (float[A, B] y) { s = Slice<starts = [1, 0], ends = [3, 9223372036854775807]>(x) y = MatMul(s, w) }", {"w": (64, 64)}, opset=9),
-    "8-squeeze-and-unsqueeze": Specimen("(float[N, 64] x) => (float[N, 64] y) { u = Unsqueeze<axes = [0, 2]>(x) a = MatMul(u, w) s = Squeeze<axes = [0, 2]>(a) y = Relu(s) }", {"w": (64, 64)}, opset=8),
-    "11-squeeze-without-axes": Specimen("(float[N, 64] x) => (float[A, 64] y) { u = Unsqueeze<axes = [0, 2]>(x) a = MatMul(u, w) s = Squeeze<axes = [-2]>(a) y = Squeeze<axes = [0]>(s) }", {"w": (64, 64)}, opset=11),
-    "12-softmax-over-the-rest": Specimen("(float[N, 4, 16] x) => (float[N, 4, 16] y) { a = MatMul(x, w) y = Softmax<axis = 1>(a) }", {"w": (16, 16)}, opset=12),
-    "7-softmax-default-axis": Specimen("(float[N, 4, 16] x) => (float[N, 4, 16] y, float[N, 4, 16] z, float[N, 4, 16] h) { a = MatMul(x, w) y = Softmax(a) z = LogSoftmax(a) h = Hardmax(y) }", {"w": (16, 16)}, opset=7),
-    "12-softmax-of-free-shape": Specimen("(float[A, B, 16] x) => (float[A, B, 16] y) { a = MatMul(x, w) y = Softmax<axis = 0>(a) }", {"w": (16, 16)}, opset=12),
-    "6-clip": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) y = Clip<min = 0.0, max = 0.5>(a) }", {"w": (64, 64)}, opset=10),
-    "6-clip-one-side": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, 4, 4] y) { a = Conv(x, w) y = Clip<min = 0.0>(a) }", {"w": (8, 8, 3, 3)}, opset=9),
-    "2-pad": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, 6, 8] y) { p = Pad<pads = [0, 0, 1, 2, 0, 0, 1, 2], mode = \"reflect\">(x) y = Conv(p, w, b) }", _IMAGE, opset=9),
-    "2-pad-constant": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) { p = Pad<pads = [0, 0, 1, 1, 0, 0, 1, 1], value = -2.5>(x) y = Conv(p, w, b) }", _IMAGE, opset=10),
-    "7-gemm-broadcast": Specimen("(float[4, 64] x) => (float[4, 64] y) { y = Gemm<alpha = 0.25, beta = 0.5, transB = 1>(x, w, b) }", {"w": (64, 64), "b": (4, 1)}, opset=7),
-    "11-reduce-sum": Specimen("(float[N, 4, 16] x) => (float[N, 16] y) { a = MatMul(x, w) y = ReduceSum<axes = [1], keepdims = 0>(a) }", {"w": (16, 16)}, opset=11),
-    "10-topk": Specimen("(float[N, 64] x) => (float[N, 3] y, int64[N, 3] i) { a = MatMul(x, w) y, i = TopK<axis = -1>(a, k) }", {"w": (64, 64), "k": ints(3)}, opset=10),
-    "9-topk-attribute": Specimen("(float[N, 64] x) => (float[N, 3] y, int64[N, 3] i) { a = MatMul(x, w) y, i = TopK<axis = -1, k = 3>(a) }", {"w": (64, 64)}, opset=9),
-    "7-lstm": Specimen("(float[T, 2, 16] x) => (float[T, 1, 2, 16] y) { y = LSTM<hidden_size = 16>(x, w, r, b) }", {"w": (1, 64, 16), "r": (1, 64, 16), "b": (1, 128)}, opset=7),
-    "11-split": Specimen("(float[N, 64] x) => (float[N, 16] y, float[N, 48] z) { a = MatMul(x, w) y, z = Split<axis = 1, split = [16, 48]>(a) }", {"w": (64, 64)}, opset=11),
-    "11-negative-gather": Specimen("(float[N, 64] x) => (float[N, 2] y) { a = MatMul(x, w) y = Gather<axis = 1>(a, k) }", {"w": (64, 64), "k": ints(-1, 0)}, opset=11),
-    "8-expand-and-sum": Specimen("(float[1, 64] x) => (float[3, 64] y) { a = MatMul(x, w) e = Expand(a, k) m = Max(e, a) y = Sum(e, m, a) }", {"w": (64, 64), "k": ints(3, 64)}, opset=8),
-    "7-scaled-by-hand": Specimen("(float[N, 3, 8, 8] x) => (float[N, 8, 6, 6] y) { a = Sub(x, m) s = Mul(a, k) c = Conv(s, w) y = PRelu(c, p) }", {"m": floats(0.4, 0.5, 0.6).reshape(3, 1, 1), "k": scalar(4.0), "w": (8, 3, 3, 3), "p": (8, 1, 1)}, opset=7),
-    "12-dropout-with-mask": Specimen("(float[N, 64] x) => (float[N, 64] y, bool[N, 64] m) { a = MatMul(x, w) y, m = Dropout(a) }", {"w": (64, 64)}, opset=12),
-    "13-everything-newer-22": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, 4, 4] y) { c = Conv(x, w, b) d = HardSwish(c) y = Relu(d) }", _IMAGE, opset=22, ir=10),
-    "opset-23": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) n = RMSNormalization(a, g) y = Gelu(n) }", {"w": (64, 64), "g": (64,)}, opset=23, ir=11),
+    "7-upsample-nearest": Specimen(
+        _UPSAMPLED.format('y = Upsample<mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]>(c)'), _IMAGE, opset=7
+    ),
+    "7-upsample-linear": Specimen(
+        _UPSAMPLED.format('y = Upsample<mode = "linear", scales = [1.0, 1.0, 2.0, 2.0]>(c)'), _IMAGE, opset=7
+    ),
+    "9-upsample-linear": Specimen(
+        _UPSAMPLED.format('y = Upsample<mode = "linear">(c, s)'), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=9
+    ),
+    "9-upsample-nearest": Specimen(
+        _UPSAMPLED.format("y = Upsample(c, s)"), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=9
+    ),
+    "10-resize-linear": Specimen(
+        _UPSAMPLED.format('y = Resize<mode = "linear">(c, s)'), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=10
+    ),
+    "10-resize-nearest": Specimen(
+        _UPSAMPLED.format('y = Resize<mode = "nearest">(c, s)'), {**_IMAGE, "s": floats(1, 1, 2, 2)}, opset=10
+    ),
+    "10-resize-down": Specimen(
+        '(float[N, 8, 9, 9] x) => (float[N, 8, A, B] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b) y = Resize<mode = "nearest">(c, s) }',
+        {**_IMAGE, "s": floats(1, 1, 0.6, 0.6)},
+        opset=10,
+    ),
+    "11-resize-align-corners": Specimen(
+        _UPSAMPLED.format(
+            'y = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(c, r, s)'
+        ),
+        {**_IMAGE, "r": floats(), "s": floats(1, 1, 2, 2)},
+        opset=11,
+    ),
+    "11-resize-cubic-to-sizes": Specimen(
+        _UPSAMPLED.format('y = Resize<mode = "cubic", cubic_coeff_a = -0.5>(c, r, r, s)'),
+        {**_IMAGE, "r": floats(), "s": ints(3, 8, 12, 12)},
+        opset=11,
+        lengths={"N": 3},
+    ),
+    "9-slice": Specimen(
+        "(float[N, 64] x) => (float[N, 30] y) { a = MatMul(x, w) y = Slice<axes = [1], starts = [2], ends = [-32]>(a) }",
+        {"w": (64, 64)},
+        opset=9,
+    ),
+    "9-slice-without-axes": Specimen(
+        "(float[4, 64] x) => (float[A, B] y) { s = Slice<starts = [1, 0], ends = [3, 9223372036854775807]>(x) y = MatMul(s, w) }",
+        {"w": (64, 64)},
+        opset=9,
+    ),
+    "8-squeeze-and-unsqueeze": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { u = Unsqueeze<axes = [0, 2]>(x) a = MatMul(u, w) s = Squeeze<axes = [0, 2]>(a) y = Relu(s) }",
+        {"w": (64, 64)},
+        opset=8,
+    ),
+    "11-squeeze-without-axes": Specimen(
+        "(float[N, 64] x) => (float[A, 64] y) { u = Unsqueeze<axes = [0, 2]>(x) a = MatMul(u, w) s = Squeeze<axes = [-2]>(a) y = Squeeze<axes = [0]>(s) }",
+        {"w": (64, 64)},
+        opset=11,
+    ),
+    "12-softmax-over-the-rest": Specimen(
+        "(float[N, 4, 16] x) => (float[N, 4, 16] y) { a = MatMul(x, w) y = Softmax<axis = 1>(a) }",
+        {"w": (16, 16)},
+        opset=12,
+    ),
+    "7-softmax-default-axis": Specimen(
+        "(float[N, 4, 16] x) => (float[N, 4, 16] y, float[N, 4, 16] z, float[N, 4, 16] h) { a = MatMul(x, w) y = Softmax(a) z = LogSoftmax(a) h = Hardmax(y) }",
+        {"w": (16, 16)},
+        opset=7,
+    ),
+    "12-softmax-of-free-shape": Specimen(
+        "(float[A, B, 16] x) => (float[A, B, 16] y) { a = MatMul(x, w) y = Softmax<axis = 0>(a) }",
+        {"w": (16, 16)},
+        opset=12,
+    ),
+    "6-clip": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) y = Clip<min = 0.0, max = 0.5>(a) }",
+        {"w": (64, 64)},
+        opset=10,
+    ),
+    "6-clip-one-side": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, 4, 4] y) { a = Conv(x, w) y = Clip<min = 0.0>(a) }",
+        {"w": (8, 8, 3, 3)},
+        opset=9,
+    ),
+    "2-pad": Specimen(
+        '(float[N, 8, 6, 6] x) => (float[N, 8, 6, 8] y) { p = Pad<pads = [0, 0, 1, 2, 0, 0, 1, 2], mode = "reflect">(x) y = Conv(p, w, b) }',
+        _IMAGE,
+        opset=9,
+    ),
+    "2-pad-constant": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, 6, 6] y) { p = Pad<pads = [0, 0, 1, 1, 0, 0, 1, 1], value = -2.5>(x) y = Conv(p, w, b) }",
+        _IMAGE,
+        opset=10,
+    ),
+    "7-gemm-broadcast": Specimen(
+        "(float[4, 64] x) => (float[4, 64] y) { y = Gemm<alpha = 0.25, beta = 0.5, transB = 1>(x, w, b) }",
+        {"w": (64, 64), "b": (4, 1)},
+        opset=7,
+    ),
+    "11-reduce-sum": Specimen(
+        "(float[N, 4, 16] x) => (float[N, 16] y) { a = MatMul(x, w) y = ReduceSum<axes = [1], keepdims = 0>(a) }",
+        {"w": (16, 16)},
+        opset=11,
+    ),
+    "10-topk": Specimen(
+        "(float[N, 64] x) => (float[N, 3] y, int64[N, 3] i) { a = MatMul(x, w) y, i = TopK<axis = -1>(a, k) }",
+        {"w": (64, 64), "k": ints(3)},
+        opset=10,
+    ),
+    "9-topk-attribute": Specimen(
+        "(float[N, 64] x) => (float[N, 3] y, int64[N, 3] i) { a = MatMul(x, w) y, i = TopK<axis = -1, k = 3>(a) }",
+        {"w": (64, 64)},
+        opset=9,
+    ),
+    "7-lstm": Specimen(
+        "(float[T, 2, 16] x) => (float[T, 1, 2, 16] y) { y = LSTM<hidden_size = 16>(x, w, r, b) }",
+        {"w": (1, 64, 16), "r": (1, 64, 16), "b": (1, 128)},
+        opset=7,
+    ),
+    "11-split": Specimen(
+        "(float[N, 64] x) => (float[N, 16] y, float[N, 48] z) { a = MatMul(x, w) y, z = Split<axis = 1, split = [16, 48]>(a) }",
+        {"w": (64, 64)},
+        opset=11,
+    ),
+    "11-negative-gather": Specimen(
+        "(float[N, 64] x) => (float[N, 2] y) { a = MatMul(x, w) y = Gather<axis = 1>(a, k) }",
+        {"w": (64, 64), "k": ints(-1, 0)},
+        opset=11,
+    ),
+    "8-expand-and-sum": Specimen(
+        "(float[1, 64] x) => (float[3, 64] y) { a = MatMul(x, w) e = Expand(a, k) m = Max(e, a) y = Sum(e, m, a) }",
+        {"w": (64, 64), "k": ints(3, 64)},
+        opset=8,
+    ),
+    "7-scaled-by-hand": Specimen(
+        "(float[N, 3, 8, 8] x) => (float[N, 8, 6, 6] y) { a = Sub(x, m) s = Mul(a, k) c = Conv(s, w) y = PRelu(c, p) }",
+        {"m": floats(0.4, 0.5, 0.6).reshape(3, 1, 1), "k": scalar(4.0), "w": (8, 3, 3, 3), "p": (8, 1, 1)},
+        opset=7,
+    ),
+    "12-dropout-with-mask": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y, bool[N, 64] m) { a = MatMul(x, w) y, m = Dropout(a) }",
+        {"w": (64, 64)},
+        opset=12,
+    ),
+    "13-everything-newer-22": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, 4, 4] y) { c = Conv(x, w, b) d = HardSwish(c) y = Relu(d) }",
+        _IMAGE,
+        opset=22,
+        ir=10,
+    ),
+    "opset-23": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) n = RMSNormalization(a, g) y = Gelu(n) }",
+        {"w": (64, 64), "g": (64,)},
+        opset=23,
+        ir=11,
+    ),
 }

@@ -10,7 +10,6 @@ from onnx import ModelProto, helper, numpy_helper
 
 from tests.sweep.specimen import ALL, Specimen, Weight, array, floats, ints, scalar
 
-
 _SQUARE = {"w": (64, 64)}
 _HALF = array("w", (64, 64)).astype(np.float16)
 _DOUBLE = array("w", (64, 64)).astype(np.float64)
@@ -47,37 +46,142 @@ def _sparse_initializer(model: ModelProto) -> None:
 _TENSOR = numpy_helper.from_array(array("k", (64, 64)), "k")
 
 TYPES: dict[str, Specimen] = {
-    "constant-tensor": Specimen("(float[N, 64] x) => (float[N, 64] y) { y = MatMul(x, k) }", edit=_constant(value=_TENSOR)),
-    "constant-float": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) y = Mul(a, k) }", _SQUARE, edit=_constant(value_float=0.3)),
-    "constant-floats": Specimen("(float[N, 64] x) => (float[N, 64] y) { y = Gemm(x, w, k) }", _SQUARE, edit=_constant(value_floats=[float(i) for i in range(64)])),
-    "constant-int": Specimen("(float[N, 64] x) => (float[N] y) { a = MatMul(x, w) y = Gather<axis = 1>(a, k) }", _SQUARE, edit=_constant(value_int=3)),
-    "constant-ints": Specimen("(float[N, 64] x) => (float[A, 2, 32] y) { a = MatMul(x, w) y = Reshape(a, k) }", _SQUARE, edit=_constant(value_ints=[-1, 2, 32])),
-    "constant-string": Specimen("(float[N, 64] x) => (float[N, 64] y, string t) { y = MatMul(x, w) t = Identity(k) }", _SQUARE, edit=_constant(value_string="a word")),
-    "constant-strings": Specimen("(float[N, 64] x) => (float[N, 64] y, string[2] t) { y = MatMul(x, w) t = Identity(k) }", _SQUARE, edit=_constant(value_strings=["a", "ü"])),
-    "constant-sparse": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, k) y = MatMul(a, w) }", _SQUARE, edit=_sparse, refused="sparse initializers"),
-    "sparse-initializer": Specimen("(float[N, 64] x) => (float[N, 64] y) { y = MatMul(x, w) }", edit=_sparse_initializer, refused="sparse initializers"),
-    "constant-of-shape": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = ConstantOfShape<value = float[1] {0.25}>(s) a = MatMul(x, k) y = MatMul(a, w) }", {**_SQUARE, "s": ints(64, 64)}),
-    "eye-as-weight": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = EyeLike(w) a = MatMul(x, k) y = MatMul(a, w) }", _SQUARE),
-    "half": Specimen("(float16[N, 64] x) => (float16[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _HALF}, idle=ALL),
-    "half-weights-cast": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = Relu(a) }", {"w": _HALF}, idle=ALL),
-    "half-inside": Specimen("(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 10>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }", {"w": _HALF, "v": (64, 64)}),
-    "half-in-and-out": Specimen("(float16[N, 64] x) => (float16[N, 64] y) { f = Cast<to = 1>(x) a = MatMul(f, w) y = Cast<to = 10>(a) }", _SQUARE),
-    "double": Specimen("(double[N, 64] x) => (double[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _DOUBLE}, idle=ALL),
-    "double-inside": Specimen("(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 11>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }", {"w": _DOUBLE, "v": (64, 64)}),
-    "brain-inside": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = MatMul(a, v) }", {"w": _BRAIN, "v": (64, 64)}),
-    "brain-between": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Cast<to = 16>(a) y = Cast<to = 1>(c) }", _SQUARE),
-    "four-bits-cast": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = MatMul(a, v) }", {"w": np.round(array("w", (64, 64)) * 9).clip(-8, 7).astype(ml_dtypes.int4), "v": (64, 64)}, opset=21, ir=10),
-    "eight-bit-floats-cast": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = MatMul(a, v) }", {"w": array("w", (64, 64)).astype(ml_dtypes.float8_e4m3fn), "v": (64, 64)}, opset=19, ir=9),
-    "integers-only": Specimen("(int64[N, 4] x) => (int64[N, 4] y) { a = MatMul(x, w) y = Add(a, w) }", {"w": np.arange(16).reshape(4, 4)[:4]}, idle=ALL, lengths={"N": 4}),
-    "integer-product-32": Specimen("(float[4, 64] x) => (int32[4, 64] y) { c = Cast<to = 6>(x) a = MatMul(c, w) y = Add(a, z) }", {"w": np.arange(4096, dtype=np.int32).reshape(64, 64), "z": np.arange(64, dtype=np.int32)}, idle=ALL),
-    "booleans": Specimen("(float[N, 64] x, bool[N, 64] m) => (float[N, 64] y, bool[N, 64] n) { a = MatMul(x, w) n = Not(m) y = Where(n, a, x) }", _SQUARE),
-    "strings-beside": Specimen("(float[N, 64] x, string[N] s) => (float[N, 64] y, string[N] t) { y = MatMul(x, w) t = Identity(s) }", _SQUARE),
-    "string-constants": Specimen("(float[N, 64] x) => (float[N, 64] y, string[2] t) { y = MatMul(x, w) t = Gather(s, k) }", {**_SQUARE, "s": np.asarray(["a", "b", ""], object), "k": ints(2, 0)}),
-    "sequence-inside": Specimen("(float[4, 64] x) => (float[4, 64] y) { a = MatMul(x, w) s = SplitToSequence<axis = 0>(a) y = ConcatFromSequence<axis = 0>(s) }", _SQUARE),
-    "sequence-split-by-sizes": Specimen("(float[4, 64] x) => (float[2, 64] y) { a = MatMul(x, w) s = SplitToSequence<axis = 0>(a, k) e = SequenceAt(s, o) y = MatMul(e, w) }", {**_SQUARE, "k": ints(2, 2), "o": np.asarray(1)}),
-    "sequence-without-axis": Specimen("(float[4, 64] x) => (float[64] y) { a = MatMul(x, w) s = SplitToSequence<keepdims = 0>(a) y = SequenceAt(s, o) }", {**_SQUARE, "o": np.asarray(-1)}),
-    "sequence-out": Specimen("(float[N, 64] x) => (seq(float[A, 64]) y) { a = MatMul(x, w) y = SequenceConstruct(a, x) }", _SQUARE),
-    "sequence-inserted-and-erased": Specimen("(float[N, 64] x) => (seq(float[A, 64]) y, int64 n) { a = MatMul(x, w) e = SequenceEmpty() s = SequenceInsert(e, a) t = SequenceInsert(s, x, z) y = SequenceErase(t, z) n = SequenceLength(y) }", {**_SQUARE, "z": np.asarray(0)}),
+    "constant-tensor": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { y = MatMul(x, k) }", edit=_constant(value=_TENSOR)
+    ),
+    "constant-float": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) y = Mul(a, k) }",
+        _SQUARE,
+        edit=_constant(value_float=0.3),
+    ),
+    "constant-floats": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { y = Gemm(x, w, k) }",
+        _SQUARE,
+        edit=_constant(value_floats=[float(i) for i in range(64)]),
+    ),
+    "constant-int": Specimen(
+        "(float[N, 64] x) => (float[N] y) { a = MatMul(x, w) y = Gather<axis = 1>(a, k) }",
+        _SQUARE,
+        edit=_constant(value_int=3),
+    ),
+    "constant-ints": Specimen(
+        "(float[N, 64] x) => (float[A, 2, 32] y) { a = MatMul(x, w) y = Reshape(a, k) }",
+        _SQUARE,
+        edit=_constant(value_ints=[-1, 2, 32]),
+    ),
+    "constant-string": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y, string t) { y = MatMul(x, w) t = Identity(k) }",
+        _SQUARE,
+        edit=_constant(value_string="a word"),
+    ),
+    "constant-strings": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y, string[2] t) { y = MatMul(x, w) t = Identity(k) }",
+        _SQUARE,
+        edit=_constant(value_strings=["a", "ü"]),
+    ),
+    "constant-sparse": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, k) y = MatMul(a, w) }",
+        _SQUARE,
+        edit=_sparse,
+        refused="sparse initializers",
+    ),
+    "sparse-initializer": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { y = MatMul(x, w) }",
+        edit=_sparse_initializer,
+        refused="sparse initializers",
+    ),
+    "constant-of-shape": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = ConstantOfShape<value = float[1] {0.25}>(s) a = MatMul(x, k) y = MatMul(a, w) }",
+        {**_SQUARE, "s": ints(64, 64)},
+    ),
+    "eye-as-weight": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = EyeLike(w) a = MatMul(x, k) y = MatMul(a, w) }", _SQUARE
+    ),
+    "half": Specimen(
+        "(float16[N, 64] x) => (float16[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _HALF}, idle=ALL
+    ),
+    "half-weights-cast": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = Relu(a) }",
+        {"w": _HALF},
+        idle=ALL,
+    ),
+    "half-inside": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 10>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }",
+        {"w": _HALF, "v": (64, 64)},
+    ),
+    "half-in-and-out": Specimen(
+        "(float16[N, 64] x) => (float16[N, 64] y) { f = Cast<to = 1>(x) a = MatMul(f, w) y = Cast<to = 10>(a) }",
+        _SQUARE,
+    ),
+    "double": Specimen(
+        "(double[N, 64] x) => (double[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _DOUBLE}, idle=ALL
+    ),
+    "double-inside": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 11>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }",
+        {"w": _DOUBLE, "v": (64, 64)},
+    ),
+    "brain-inside": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = MatMul(a, v) }",
+        {"w": _BRAIN, "v": (64, 64)},
+    ),
+    "brain-between": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) c = Cast<to = 16>(a) y = Cast<to = 1>(c) }",
+        _SQUARE,
+    ),
+    "four-bits-cast": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = MatMul(a, v) }",
+        {"w": np.round(array("w", (64, 64)) * 9).clip(-8, 7).astype(ml_dtypes.int4), "v": (64, 64)},
+        opset=21,
+        ir=10,
+    ),
+    "eight-bit-floats-cast": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = MatMul(a, v) }",
+        {"w": array("w", (64, 64)).astype(ml_dtypes.float8_e4m3fn), "v": (64, 64)},
+        opset=19,
+        ir=9,
+    ),
+    "integers-only": Specimen(
+        "(int64[N, 4] x) => (int64[N, 4] y) { a = MatMul(x, w) y = Add(a, w) }",
+        {"w": np.arange(16).reshape(4, 4)[:4]},
+        idle=ALL,
+        lengths={"N": 4},
+    ),
+    "integer-product-32": Specimen(
+        "(float[4, 64] x) => (int32[4, 64] y) { c = Cast<to = 6>(x) a = MatMul(c, w) y = Add(a, z) }",
+        {"w": np.arange(4096, dtype=np.int32).reshape(64, 64), "z": np.arange(64, dtype=np.int32)},
+        idle=ALL,
+    ),
+    "booleans": Specimen(
+        "(float[N, 64] x, bool[N, 64] m) => (float[N, 64] y, bool[N, 64] n) { a = MatMul(x, w) n = Not(m) y = Where(n, a, x) }",
+        _SQUARE,
+    ),
+    "strings-beside": Specimen(
+        "(float[N, 64] x, string[N] s) => (float[N, 64] y, string[N] t) { y = MatMul(x, w) t = Identity(s) }",
+        _SQUARE,
+    ),
+    "string-constants": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y, string[2] t) { y = MatMul(x, w) t = Gather(s, k) }",
+        {**_SQUARE, "s": np.asarray(["a", "b", ""], object), "k": ints(2, 0)},
+    ),
+    "sequence-inside": Specimen(
+        "(float[4, 64] x) => (float[4, 64] y) { a = MatMul(x, w) s = SplitToSequence<axis = 0>(a) y = ConcatFromSequence<axis = 0>(s) }",
+        _SQUARE,
+    ),
+    "sequence-split-by-sizes": Specimen(
+        "(float[4, 64] x) => (float[2, 64] y) { a = MatMul(x, w) s = SplitToSequence<axis = 0>(a, k) e = SequenceAt(s, o) y = MatMul(e, w) }",
+        {**_SQUARE, "k": ints(2, 2), "o": np.asarray(1)},
+    ),
+    "sequence-without-axis": Specimen(
+        "(float[4, 64] x) => (float[64] y) { a = MatMul(x, w) s = SplitToSequence<keepdims = 0>(a) y = SequenceAt(s, o) }",
+        {**_SQUARE, "o": np.asarray(-1)},
+    ),
+    "sequence-out": Specimen(
+        "(float[N, 64] x) => (seq(float[A, 64]) y) { a = MatMul(x, w) y = SequenceConstruct(a, x) }", _SQUARE
+    ),
+    "sequence-inserted-and-erased": Specimen(
+        "(float[N, 64] x) => (seq(float[A, 64]) y, int64 n) { a = MatMul(x, w) e = SequenceEmpty() s = SequenceInsert(e, a) t = SequenceInsert(s, x, z) y = SequenceErase(t, z) n = SequenceLength(y) }",
+        {**_SQUARE, "z": np.asarray(0)},
+    ),
     "sequence-through-loop": Specimen(
         """(float[4, 64] x) => (float[A, 64] y) {
             e = SequenceEmpty()
@@ -86,12 +190,28 @@ TYPES: dict[str, Specimen] = {
         }""",
         {**_SQUARE, "n": np.asarray(2)},
     ),
-    "sequence-map": Specimen("(float[4, 64] x) => (seq(float[A, B]) y) { s = SplitToSequence<axis = 0>(x, k) y = SequenceMap(s) <body = b (float[2, 64] i) => (float[2, 64] o) { a = MatMul(i, w) o = Relu(a) }> }", {**_SQUARE, "k": ints(2, 2)}),
-    "optional-inside": Specimen("(float[N, 64] x) => (float[N, 64] y, bool z) { a = MatMul(x, w) o = Optional(a) g = OptionalGetElement(o) z = OptionalHasElement(o) y = MatMul(g, w) }", _SQUARE),
-    "optional-out": Specimen("(float[N, 64] x) => (optional(float[N, 64]) y) { a = MatMul(x, w) y = Optional(a) }", _SQUARE),
-    "random-unused": Specimen("(float[N, 64] x) => (float[N, 64] y) { r = RandomNormal<shape = [3]>() y = MatMul(x, w) }", _SQUARE),
-    "shape-arithmetic": Specimen("(float[N, 64] x) => (float[A, 16] y) { a = MatMul(x, w) s = Shape(a) n = Gather(s, z) c = Cast<to = 1>(n) m = Mul(c, f) i = Cast<to = 7>(m) t = Concat<axis = 0>(i, k) y = Reshape(a, t) }", {**_SQUARE, "z": np.asarray([0]), "f": scalar(4.0), "k": ints(16)}),
-    "bits-and-range": Specimen("(float[N, 64] x) => (float[N, 64] y) { s = Shape(x) n = Gather(s, z) r = Range(o, n, e) c = Cast<to = 1>(r) u = Unsqueeze(c, k) a = Mul(x, u) y = MatMul(a, w) }", {**_SQUARE, "z": np.asarray(0), "o": np.asarray(0), "e": np.asarray(1), "k": ints(1)}),
+    "sequence-map": Specimen(
+        "(float[4, 64] x) => (seq(float[A, B]) y) { s = SplitToSequence<axis = 0>(x, k) y = SequenceMap(s) <body = b (float[2, 64] i) => (float[2, 64] o) { a = MatMul(i, w) o = Relu(a) }> }",
+        {**_SQUARE, "k": ints(2, 2)},
+    ),
+    "optional-inside": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y, bool z) { a = MatMul(x, w) o = Optional(a) g = OptionalGetElement(o) z = OptionalHasElement(o) y = MatMul(g, w) }",
+        _SQUARE,
+    ),
+    "optional-out": Specimen(
+        "(float[N, 64] x) => (optional(float[N, 64]) y) { a = MatMul(x, w) y = Optional(a) }", _SQUARE
+    ),
+    "random-unused": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { r = RandomNormal<shape = [3]>() y = MatMul(x, w) }", _SQUARE
+    ),
+    "shape-arithmetic": Specimen(
+        "(float[N, 64] x) => (float[A, 16] y) { a = MatMul(x, w) s = Shape(a) n = Gather(s, z) c = Cast<to = 1>(n) m = Mul(c, f) i = Cast<to = 7>(m) t = Concat<axis = 0>(i, k) y = Reshape(a, t) }",
+        {**_SQUARE, "z": np.asarray([0]), "f": scalar(4.0), "k": ints(16)},
+    ),
+    "bits-and-range": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { s = Shape(x) n = Gather(s, z) r = Range(o, n, e) c = Cast<to = 1>(r) u = Unsqueeze(c, k) a = Mul(x, u) y = MatMul(a, w) }",
+        {**_SQUARE, "z": np.asarray(0), "o": np.asarray(0), "e": np.asarray(1), "k": ints(1)},
+    ),
 }
 
 
@@ -106,7 +226,11 @@ def _with(value: float, base: float = 1.0) -> np.ndarray:
     return made
 
 
-def _fed(values: Any, text: str = "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, w) }", **more: Any) -> Specimen:
+def _fed(
+    values: Any,
+    text: str = "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, w) }",
+    **more: Any,
+) -> Specimen:
     return Specimen(text, _SQUARE, feeds={"x": lambda r: np.asarray(values(r), np.float32)}, **more)
 
 
@@ -115,9 +239,18 @@ NUMBERS: dict[str, Specimen] = {
     "weights-all-alike": _numbers(np.full((64, 64), 0.1, np.float32)),
     "weights-of-one-channel-0": _numbers(array("w", (64, 64)) * (np.arange(64) != 7).astype(np.float32)),
     "weights-minus-0": _numbers(np.full((64, 64), -0.0, np.float32)),
-    "weights-nan": _numbers(_with(np.nan), refused="holds NaN", quantized=True),
-    "weights-nan-unused": Specimen("(float[N, 64] x) => (float[N, 64] y) { d = MatMul(x, w) y = MatMul(x, v) }", {"w": _with(np.nan), "v": (64, 64)}),
-    "weights-infinite": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) r = Sigmoid(a) y = MatMul(r, v) }", {"w": _with(np.inf), "v": (64, 64)}),
+    "weights-nan": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) i = IsNaN(a) b = Where(i, x, a) y = MatMul(b, v) }",
+        {"w": _with(np.nan), "v": (64, 64)},
+    ),
+    "weights-nan-unused": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { d = MatMul(x, w) y = MatMul(x, v) }",
+        {"w": _with(np.nan), "v": (64, 64)},
+    ),
+    "weights-infinite": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) r = Sigmoid(a) y = MatMul(r, v) }",
+        {"w": _with(np.inf), "v": (64, 64)},
+    ),
     "weights-denormal": _numbers(array("w", (64, 64)) * np.float32(1e-39)),
     "weights-smallest": _numbers(np.full((64, 64), _TINY, np.float32)),
     "weights-one-denormal": _numbers(_with(_TINY)),
@@ -127,11 +260,16 @@ NUMBERS: dict[str, Specimen] = {
     "weights-of-many-scales": _numbers(array("w", (64, 64)) * np.logspace(-20, 5, 64, dtype=np.float32)),
     "weights-beyond-half": _numbers(array("w", (64, 64)) * np.float32(1e6)),
     "weights-all-negative": _numbers(-np.abs(array("w", (64, 64)))),
-    "weights-one-by-one": Specimen("(float[N, 1] x) => (float[N, 1] y) { a = MatMul(x, w) y = Add(a, w) }", {"w": np.full((1, 1), -3.0, np.float32)}),
+    "weights-one-by-one": Specimen(
+        "(float[N, 1] x) => (float[N, 1] y) { a = MatMul(x, w) y = Add(a, w) }",
+        {"w": np.full((1, 1), -3.0, np.float32)},
+    ),
     "weights-integers": _numbers(np.round(array("w", (64, 64)) * 100).astype(np.float32)),
     "bias-huge": _numbers(array("w", (64, 64)), np.full(64, 1e6, np.float32)),
     "bias-beyond-int32": _numbers(array("w", (64, 64)) * np.float32(1e-6), np.full(64, 1e8, np.float32)),
-    "bias-infinite": _numbers(array("w", (64, 64)), np.full(64, np.inf, np.float32), refused="holds NaN", quantized=True),
+    "bias-infinite": _numbers(
+        array("w", (64, 64)), np.full(64, np.inf, np.float32), refused="holds NaN", quantized=True
+    ),
     "bias-denormal": _numbers(array("w", (64, 64)), np.full(64, 1e-40, np.float32)),
     "activations-all-0": _fed(lambda r: np.zeros((4, 64))),
     "activations-constant": _fed(lambda r: np.full((4, 64), 3.25)),
@@ -139,49 +277,208 @@ NUMBERS: dict[str, Specimen] = {
     "activations-far-from-0": _fed(lambda r: r.standard_normal((4, 64)) * 0.01 + 100),
     "activations-denormal": _fed(lambda r: r.standard_normal((4, 64)) * 1e-40),
     "activations-1e30": _fed(lambda r: r.standard_normal((4, 64)) * 1e30),
-    "activations-of-one-outlier": _fed(lambda r: np.where(np.arange(256).reshape(4, 64) == 77, 3000.0, r.standard_normal((4, 64)))),
+    "activations-of-one-outlier": _fed(
+        lambda r: np.where(np.arange(256).reshape(4, 64) == 77, 3000.0, r.standard_normal((4, 64)))
+    ),
     "activations-differ-by-sample": _fed(lambda r: r.standard_normal((4, 64)) * 10.0 ** r.integers(-3, 4)),
     "activations-nan": _fed(lambda r: np.full((4, 64), np.nan), refused="holds NaN", quantized=True),
-    "activations-become-nan": _fed(lambda r: r.standard_normal((4, 64)), "(float[N, 64] x) => (float[N, 64] y, float[N, 64] z) { a = MatMul(x, w) z = Sqrt(a) b = Relu(a) y = MatMul(b, w) }", refused="holds NaN", quantized=True),
-    "activations-become-infinite": _fed(lambda r: np.round(r.standard_normal((4, 64))), "(float[N, 64] x) => (float[N, 64] y) { k = Reciprocal(x) n = Neg(k) e = Exp(n) p = Clip(e) a = MatMul(x, w) m = Min(a, k) c = Relu(m) y = MatMul(x, w) }"),
-    "activations-saturate": _fed(lambda r: r.standard_normal((4, 64)) * 1000, "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) s = Sigmoid(a) t = Tanh(a) m = Mul(s, t) y = MatMul(m, w) }"),
-    "output-constant": _fed(lambda r: r.standard_normal((4, 64)), "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) z = Sub(a, a) y = MatMul(z, w) }"),
-    "output-of-exponentials": _fed(lambda r: r.standard_normal((4, 64)) * 20, "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) e = Exp(a) s = Softplus(a) l = Log(s) y = Add(e, l) }"),
-    "softmax-of-extremes": _fed(lambda r: r.standard_normal((4, 64)) * 1e4, "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) s = Softmax(a) y = MatMul(s, w) }"),
-    "relu-always-0": _fed(lambda r: np.abs(r.standard_normal((4, 64))), "(float[N, 64] x) => (float[N, 64] y) { n = Neg(x) b = Relu(n) y = MatMul(b, w) }"),
+    "activations-become-nan": _fed(
+        lambda r: r.standard_normal((4, 64)),
+        "(float[N, 64] x) => (float[N, 64] y, float[N, 64] z) { a = MatMul(x, w) z = Sqrt(a) b = Relu(a) y = MatMul(b, w) }",
+        refused="holds NaN",
+        quantized=True,
+    ),
+    "activations-become-infinite": _fed(
+        lambda r: np.round(r.standard_normal((4, 64))),
+        "(float[N, 64] x) => (float[N, 64] y) { k = Reciprocal(x) n = Neg(k) e = Exp(n) p = Clip(e) a = MatMul(x, w) m = Min(a, k) c = Relu(m) y = MatMul(x, w) }",
+    ),
+    "activations-saturate": _fed(
+        lambda r: r.standard_normal((4, 64)) * 1000,
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) s = Sigmoid(a) t = Tanh(a) m = Mul(s, t) y = MatMul(m, w) }",
+    ),
+    "output-constant": _fed(
+        lambda r: r.standard_normal((4, 64)),
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) z = Sub(a, a) y = MatMul(z, w) }",
+    ),
+    "output-of-exponentials": _fed(
+        lambda r: r.standard_normal((4, 64)) * 20,
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) e = Exp(a) s = Softplus(a) l = Log(s) y = Add(e, l) }",
+    ),
+    "softmax-of-extremes": _fed(
+        lambda r: r.standard_normal((4, 64)) * 1e4,
+        "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) s = Softmax(a) y = MatMul(s, w) }",
+    ),
+    "relu-always-0": _fed(
+        lambda r: np.abs(r.standard_normal((4, 64))),
+        "(float[N, 64] x) => (float[N, 64] y) { n = Neg(x) b = Relu(n) y = MatMul(b, w) }",
+    ),
 }
 
 _INT8 = np.clip(np.round(array("w", (64, 64)) * 100), -127, 127).astype(np.int8)
 _SCALES = np.linspace(0.005, 0.02, 64).astype(np.float32)
-_GRID: dict[str, Weight] = {"s": scalar(0.03), "z": np.asarray(128, np.uint8), "t": scalar(0.01), "n": np.asarray(0, np.int8)}
+_GRID: dict[str, Weight] = {
+    "s": scalar(0.03),
+    "z": np.asarray(128, np.uint8),
+    "t": scalar(0.01),
+    "n": np.asarray(0, np.int8),
+}
 _QDQ = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
 _WIDE: dict[str, Any] = {"opset": 21, "ir": 10}
 _CONV8 = np.clip(np.round(array("w", (8, 8, 3, 3)) * 300), -127, 127).astype(np.int8)
 
 QUANTIZED: dict[str, Specimen] = {
-    "qdq-per-tensor": Specimen(f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t, n) a = MatMul(d, k) p = QuantizeLinear(a, s, z) y = DequantizeLinear(p, s, z) }}", {**_GRID, "w": _INT8}, idle=ALL),
-    "qdq-per-channel": Specimen(f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear<axis = 1>(w, c, m) a = MatMul(d, k) y = Relu(a) }}", {**_GRID, "w": _INT8, "c": _SCALES, "m": np.zeros(64, np.int8)}, idle=ALL),
-    "qdq-and-float-behind": Specimen(f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t) a = MatMul(d, k) b = Tanh(a) y = MatMul(b, v) }}", {**_GRID, "w": _INT8, "v": (64, 64)}),
-    "qdq-conv": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, 4, 4] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) k = DequantizeLinear<axis = 0>(w, c) e = DequantizeLinear(b, u) a = Conv(d, k, e) r = Relu(a) p = QuantizeLinear(r, s, h) y = DequantizeLinear(p, s, h) }", {**_GRID, "w": _CONV8, "c": _SCALES[:8], "b": np.arange(8, dtype=np.int32) * 100, "u": scalar(0.0003), "h": np.asarray(0, np.uint8)}, idle=ALL),
-    "qdq-16-bits": Specimen(f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t, n) a = MatMul(d, k) y = MatMul(a, v) }}", {"s": scalar(0.0005), "z": np.asarray(30000, np.uint16), "t": scalar(0.0001), "n": np.asarray(0, np.int16), "w": np.round(array("w", (64, 64)) * 9000).astype(np.int16), "v": (64, 64)}, **_WIDE),
-    "qdq-4-bits-blocked": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = DequantizeLinear<axis = 0, block_size = 32>(w, t) a = MatMul(x, k) y = MatMul(a, v) }", {"t": np.abs(array("t", (2, 64))) + np.float32(0.01), "w": np.round(array("w", (64, 64)) * 9).clip(-8, 7).astype(ml_dtypes.int4), "v": (64, 64)}, **_WIDE),
-    "qdq-8-bit-floats": Specimen("(float[N, 64] x) => (float[N, 64] y) { k = DequantizeLinear(w, t) a = MatMul(x, k) y = MatMul(a, v) }", {"t": scalar(0.5), "w": array("w", (64, 64)).astype(ml_dtypes.float8_e4m3fn), "v": (64, 64)}, opset=19, ir=9),
-    "qdq-opset-10": Specimen(f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t, n) a = MatMul(d, k) y = MatMul(a, v) }}", {**_GRID, "w": _INT8, "v": (64, 64)}, opset=10),
-    "qdq-around-input-and-output": Specimen(f"(float[N, 64] x) => (float[N, 64] d, float[N, 64] y) {{ {_QDQ} y = MatMul(d, w) }}", {**_GRID, "w": (64, 64)}),
-    "qdq-right-through": Specimen("(float[N, 64] x) => (float[N, 64] d) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) }", _GRID, idle=ALL),
-    "qdq-of-one-element-scales": Specimen(f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, s, n) a = MatMul(d, k) y = MatMul(a, v) }}", {"s": floats(0.03), "z": np.asarray([128], np.uint8), "n": np.asarray([0], np.int8), "w": _INT8, "v": (64, 64)}),
-    "qdq-in-if": Specimen(f"(float[N, 64] x, bool c) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t) y = If(c) <then_branch = o () => (float[M, 64] a) {{ a = MatMul(d, k) }}, else_branch = e () => (float[M, 64] b) {{ b = MatMul(d, v) }}> }}", {**_GRID, "w": _INT8, "v": (64, 64)}),
-    "integers-in-and-out": Specimen("(uint8[N, 64] x) => (uint8[N, 64] y) { d = DequantizeLinear(x, s, z) a = MatMul(d, v) y = QuantizeLinear(a, s, z) }", {**_GRID, "v": (64, 64)}),
-    "qlinear-conv": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { q = QuantizeLinear(x, s, z) c = QLinearConv(q, s, z, w, u, m, s, z, b) d = DequantizeLinear(c, s, z) y = Conv(d, v) }", {**_GRID, "w": _CONV8, "u": _SCALES[:8], "m": np.zeros(8, np.int8), "b": np.arange(8, dtype=np.int32) * 100, "v": (8, 8, 3, 3)}),
-    "qlinear-matmul": Specimen("(float[N, 64] x) => (float[N, 64] y) { q = QuantizeLinear(x, s, z) c = QLinearMatMul(q, s, z, w, t, n, s, z) d = DequantizeLinear(c, s, z) r = Relu(d) y = MatMul(r, v) }", {**_GRID, "w": _INT8, "v": (64, 64)}),
-    "matmul-integer": Specimen("(float[N, 64] x) => (float[N, 64] y) { q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w, z) c = Cast<to = 1>(i) m = Mul(s, t) a = Mul(c, m) y = MatMul(a, v) }", {"t": scalar(0.01), "w": _INT8, "v": (64, 64)}),
-    "conv-integer": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { q, s, z = DynamicQuantizeLinear(x) i = ConvInteger(q, w, z, h) c = Cast<to = 1>(i) m = Mul(s, t) a = Mul(c, m) y = Conv(a, v) }", {"t": scalar(0.003), "w": (_CONV8.astype(np.int16) + 128).astype(np.uint8), "h": np.asarray(128, np.uint8), "v": (8, 8, 3, 3)}),
-    "contrib-dynamic": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = com.microsoft.DynamicQuantizeMatMul(x, w, t) y = MatMul(a, v) }", {"t": scalar(0.01), "w": _INT8, "v": (64, 64)}, opsets={"com.microsoft": 1}),
-    "contrib-qlinear": Specimen("(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { q = QuantizeLinear(x, s, z) a = com.microsoft.QLinearAdd(q, s, z, q, s, z, s, z) g = com.microsoft.QLinearSigmoid(a, s, z, t, h) d = DequantizeLinear(g, t, h) y = Conv(d, v) }", {**_GRID, "h": np.asarray(0, np.uint8), "v": (8, 8, 3, 3)}, opsets={"com.microsoft": 1}),
-    "contrib-qdq": Specimen("(float[N, 64] x) => (float[N, 64] y) { q = com.microsoft.QuantizeLinear(x, s, z) d = com.microsoft.DequantizeLinear(q, s, z) y = MatMul(d, v) }", {"s": scalar(0.0005), "z": np.asarray(30000, np.uint16), "v": (64, 64)}, opsets={"com.microsoft": 1}),
-    "contrib-nbits": Specimen("(float[N, 64] x) => (float[N, 64] y) { a = com.microsoft.MatMulNBits<K = 64, N = 64, bits = 4, block_size = 32>(x, w, s) y = MatMul(a, v) }", {"w": np.arange(64 * 2 * 16, dtype=np.int64).astype(np.uint8).reshape(64, 2, 16), "s": np.full(128, 0.02, np.float32), "v": (64, 64)}, opsets={"com.microsoft": 1}),
-    "stored-weight": Specimen("(float[N, 64] x) => (float[N, 64] y) { c = Cast<to = 1>(w) k = Mul(c, t) a = MatMul(x, k) y = MatMul(a, v) }", {"t": _SCALES, "w": _INT8, "v": (64, 64)}),
-    "stored-table": Specimen("(int64[T] i) => (float[T, 64] y) { g = Gather(w, i) c = Cast<to = 1>(g) a = Mul(c, t) y = MatMul(a, v) }", {"t": scalar(0.01), "w": _INT8, "v": (64, 64)}, feeds={"i": lambda r: r.integers(0, 64, 5)}),
-    "quantizer-on-its-own": Specimen("(float[N, 64] x) => (uint8[N, 64] q, float[N, 64] y) { q = QuantizeLinear(x, s, z) y = MatMul(x, v) }", {**_GRID, "v": (64, 64)}),
-    "computed-scale": Specimen("(float[N, 64] x, float s) => (float[N, 64] y) { p = Abs(s) q = QuantizeLinear(x, p, z) d = DequantizeLinear(q, p, z) y = MatMul(d, v) }", {"z": np.asarray(128, np.uint8), "v": (64, 64)}),
+    "qdq-per-tensor": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t, n) a = MatMul(d, k) p = QuantizeLinear(a, s, z) y = DequantizeLinear(p, s, z) }}",
+        {**_GRID, "w": _INT8},
+        idle=ALL,
+    ),
+    "qdq-per-channel": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear<axis = 1>(w, c, m) a = MatMul(d, k) y = Relu(a) }}",
+        {**_GRID, "w": _INT8, "c": _SCALES, "m": np.zeros(64, np.int8)},
+        idle=ALL,
+    ),
+    "qdq-and-float-behind": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t) a = MatMul(d, k) b = Tanh(a) y = MatMul(b, v) }}",
+        {**_GRID, "w": _INT8, "v": (64, 64)},
+    ),
+    "qdq-conv": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, 4, 4] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) k = DequantizeLinear<axis = 0>(w, c) e = DequantizeLinear(b, u) a = Conv(d, k, e) r = Relu(a) p = QuantizeLinear(r, s, h) y = DequantizeLinear(p, s, h) }",
+        {
+            **_GRID,
+            "w": _CONV8,
+            "c": _SCALES[:8],
+            "b": np.arange(8, dtype=np.int32) * 100,
+            "u": scalar(0.0003),
+            "h": np.asarray(0, np.uint8),
+        },
+        idle=ALL,
+    ),
+    "qdq-16-bits": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t, n) a = MatMul(d, k) y = MatMul(a, v) }}",
+        {
+            "s": scalar(0.0005),
+            "z": np.asarray(30000, np.uint16),
+            "t": scalar(0.0001),
+            "n": np.asarray(0, np.int16),
+            "w": np.round(array("w", (64, 64)) * 9000).astype(np.int16),
+            "v": (64, 64),
+        },
+        **_WIDE,
+    ),
+    "qdq-4-bits-blocked": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = DequantizeLinear<axis = 0, block_size = 32>(w, t) a = MatMul(x, k) y = MatMul(a, v) }",
+        {
+            "t": np.abs(array("t", (2, 64))) + np.float32(0.01),
+            "w": np.round(array("w", (64, 64)) * 9).clip(-8, 7).astype(ml_dtypes.int4),
+            "v": (64, 64),
+        },
+        **_WIDE,
+    ),
+    "qdq-8-bit-floats": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { k = DequantizeLinear(w, t) a = MatMul(x, k) y = MatMul(a, v) }",
+        {"t": scalar(0.5), "w": array("w", (64, 64)).astype(ml_dtypes.float8_e4m3fn), "v": (64, 64)},
+        opset=19,
+        ir=9,
+    ),
+    "qdq-opset-10": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t, n) a = MatMul(d, k) y = MatMul(a, v) }}",
+        {**_GRID, "w": _INT8, "v": (64, 64)},
+        opset=10,
+    ),
+    "qdq-around-input-and-output": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] d, float[N, 64] y) {{ {_QDQ} y = MatMul(d, w) }}",
+        {**_GRID, "w": (64, 64)},
+    ),
+    "qdq-right-through": Specimen(
+        "(float[N, 64] x) => (float[N, 64] d) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) }",
+        _GRID,
+        idle=ALL,
+    ),
+    "qdq-of-one-element-scales": Specimen(
+        f"(float[N, 64] x) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, s, n) a = MatMul(d, k) y = MatMul(a, v) }}",
+        {
+            "s": floats(0.03),
+            "z": np.asarray([128], np.uint8),
+            "n": np.asarray([0], np.int8),
+            "w": _INT8,
+            "v": (64, 64),
+        },
+    ),
+    "qdq-in-if": Specimen(
+        f"(float[N, 64] x, bool c) => (float[N, 64] y) {{ {_QDQ} k = DequantizeLinear(w, t) y = If(c) <then_branch = o () => (float[M, 64] a) {{ a = MatMul(d, k) }}, else_branch = e () => (float[M, 64] b) {{ b = MatMul(d, v) }}> }}",
+        {**_GRID, "w": _INT8, "v": (64, 64)},
+    ),
+    "integers-in-and-out": Specimen(
+        "(uint8[N, 64] x) => (uint8[N, 64] y) { d = DequantizeLinear(x, s, z) a = MatMul(d, v) y = QuantizeLinear(a, s, z) }",
+        {**_GRID, "v": (64, 64)},
+    ),
+    "qlinear-conv": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { q = QuantizeLinear(x, s, z) c = QLinearConv(q, s, z, w, u, m, s, z, b) d = DequantizeLinear(c, s, z) y = Conv(d, v) }",
+        {
+            **_GRID,
+            "w": _CONV8,
+            "u": _SCALES[:8],
+            "m": np.zeros(8, np.int8),
+            "b": np.arange(8, dtype=np.int32) * 100,
+            "v": (8, 8, 3, 3),
+        },
+    ),
+    "qlinear-matmul": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { q = QuantizeLinear(x, s, z) c = QLinearMatMul(q, s, z, w, t, n, s, z) d = DequantizeLinear(c, s, z) r = Relu(d) y = MatMul(r, v) }",
+        {**_GRID, "w": _INT8, "v": (64, 64)},
+    ),
+    "matmul-integer": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, w, z) c = Cast<to = 1>(i) m = Mul(s, t) a = Mul(c, m) y = MatMul(a, v) }",
+        {"t": scalar(0.01), "w": _INT8, "v": (64, 64)},
+    ),
+    "conv-integer": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { q, s, z = DynamicQuantizeLinear(x) i = ConvInteger(q, w, z, h) c = Cast<to = 1>(i) m = Mul(s, t) a = Mul(c, m) y = Conv(a, v) }",
+        {
+            "t": scalar(0.003),
+            "w": (_CONV8.astype(np.int16) + 128).astype(np.uint8),
+            "h": np.asarray(128, np.uint8),
+            "v": (8, 8, 3, 3),
+        },
+    ),
+    "contrib-dynamic": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = com.microsoft.DynamicQuantizeMatMul(x, w, t) y = MatMul(a, v) }",
+        {"t": scalar(0.01), "w": _INT8, "v": (64, 64)},
+        opsets={"com.microsoft": 1},
+    ),
+    "contrib-qlinear": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { q = QuantizeLinear(x, s, z) a = com.microsoft.QLinearAdd(q, s, z, q, s, z, s, z) g = com.microsoft.QLinearSigmoid(a, s, z, t, h) d = DequantizeLinear(g, t, h) y = Conv(d, v) }",
+        {**_GRID, "h": np.asarray(0, np.uint8), "v": (8, 8, 3, 3)},
+        opsets={"com.microsoft": 1},
+    ),
+    "contrib-qdq": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { q = com.microsoft.QuantizeLinear(x, s, z) d = com.microsoft.DequantizeLinear(q, s, z) y = MatMul(d, v) }",
+        {"s": scalar(0.0005), "z": np.asarray(30000, np.uint16), "v": (64, 64)},
+        opsets={"com.microsoft": 1},
+    ),
+    "contrib-nbits": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { a = com.microsoft.MatMulNBits<K = 64, N = 64, bits = 4, block_size = 32>(x, w, s) y = MatMul(a, v) }",
+        {
+            "w": np.arange(64 * 2 * 16, dtype=np.int64).astype(np.uint8).reshape(64, 2, 16),
+            "s": np.full(128, 0.02, np.float32),
+            "v": (64, 64),
+        },
+        opsets={"com.microsoft": 1},
+    ),
+    "stored-weight": Specimen(
+        "(float[N, 64] x) => (float[N, 64] y) { c = Cast<to = 1>(w) k = Mul(c, t) a = MatMul(x, k) y = MatMul(a, v) }",
+        {"t": _SCALES, "w": _INT8, "v": (64, 64)},
+    ),
+    "stored-table": Specimen(
+        "(int64[T] i) => (float[T, 64] y) { g = Gather(w, i) c = Cast<to = 1>(g) a = Mul(c, t) y = MatMul(a, v) }",
+        {"t": scalar(0.01), "w": _INT8, "v": (64, 64)},
+        feeds={"i": lambda r: r.integers(0, 64, 5)},
+    ),
+    "quantizer-on-its-own": Specimen(
+        "(float[N, 64] x) => (uint8[N, 64] q, float[N, 64] y) { q = QuantizeLinear(x, s, z) y = MatMul(x, v) }",
+        {**_GRID, "v": (64, 64)},
+    ),
+    "computed-scale": Specimen(
+        "(float[N, 64] x, float s) => (float[N, 64] y) { p = Abs(s) q = QuantizeLinear(x, p, z) d = DequantizeLinear(q, p, z) y = MatMul(d, v) }",
+        {"z": np.asarray(128, np.uint8), "v": (64, 64)},
+    ),
 }

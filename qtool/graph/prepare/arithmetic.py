@@ -17,19 +17,19 @@ def fold_arithmetic(model: ir.Model) -> str:
     """Replace arithmetic on float32 constants by its result: weight normalization, merged adapters.
 
     1. To float rounding, as the runtime does at load, too; it shows a weight as one.
-    2. Only what is known to be finite, and all of it together no larger than the constants are now.
+    2. Only what is finite, and all of it together at most twice as large as the constants are now.
     3. A weight that is restored from integers stays as it is in the file: it begins with a Cast.
     """
-    room = sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)
+    tensors = [v.const_value for g in model.graphs() for v in g.initializers.values()]
+    room = 2 * sum(t.nbytes for t in tensors if t is not None)
     folded = 0
     for node in list(model.graph.all_nodes()):
-        old = node.outputs[0]
-        if not is_op(node, *FLOAT_ON_CONSTANTS) or old.is_graph_output() or not isinstance(node.graph, ir.Graph):
+        if not is_op(node, *FLOAT_ON_CONSTANTS) or not isinstance(node.graph, ir.Graph):
             continue
-        known = [v for v in node.inputs if v is not None]
-        if old.dtype != ir.DataType.FLOAT or any(constant(v) is None for v in known) or _bytes(old) > room:
+        old, known = node.outputs[0], [v for v in node.inputs if v is not None]
+        if float_constant(known[0]) is None or any(constant(v) is None for v in known):
             continue
-        if float_constant(known[0]) is None:
+        if old.is_graph_output() or _bytes(old) > room:
             continue
         with np.errstate(all="ignore"):
             result = evaluate(node, opset_of(model))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from qtool.graph.view import constant, is_op
 
@@ -31,7 +30,7 @@ def settle_coordinates(model: ir.Model) -> None:
         node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
 
 
-def _rounding(scales: NDArray[np.generic] | None) -> str:
+def _rounding(scales: np.ndarray | None) -> str:
     if scales is not None and np.all(scales >= 1):
         return "floor"
     if scales is not None and np.all(scales <= 1):
@@ -39,8 +38,8 @@ def _rounding(scales: NDArray[np.generic] | None) -> str:
     raise ValueError("a Resize to the nearest neighbour whose scales are not known, or go both ways")
 
 
-def _scales(node: ir.Node) -> NDArray[np.generic] | None:
+def _scales(node: ir.Node) -> np.ndarray | None:
     value = node.inputs[2]
     maker = value.producer() if value is not None else None
     made = maker.attributes.get("value") if is_op(maker, "Constant") and maker is not None else None
-    return constant(value) if made is None else made.as_tensor().numpy()
+    return constant(value) if made is None else np.asarray(made.as_tensor().numpy())

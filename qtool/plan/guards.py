@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from qtool.graph.view import constant, float_constant, is_op, sole_consumer
+from qtool.graph.view import constant, float_constant, sole_consumer
 from qtool.plan.model import Use
 from qtool.plan.place import Placed
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
@@ -21,14 +21,13 @@ def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer
     Two of its optimizers do it (seen in 1.31): WeightBiasQuantization quantizes, per tensor and
     without being asked, a float Conv, Gemm or MatMul that stands between a DQ and a Q; and
     QDQPropagation pulls the Q up through a float MaxPool, which then runs in int8, many times slower.
-    And what stays float for an attribute that its integer kernel lacks, or reads what was in other integers
-    before, is fused all the same, and fails.
+    And what stays float for an attribute that its integer kernel lacks is fused all the same, and fails: that
+    is met on any target, since whatever is written should run there.
     Each needs every value on the way to have one reader only: for the value itself that will be the Q,
     when all its readers (`uses`) go on behind it. `integer`: it is an output that is handed out as the
     Q's integers, so that nobody else reads it.
     """
-    if not placed.scheme.target.onnxruntime:
-        return False
+    own = placed.scheme.target.onnxruntime
     if not integer and (value.is_graph_output() or len(value.uses()) > len(uses)):
         return False
     while True:
@@ -36,16 +35,15 @@ def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer
         if producer is None or producer.name in placed.chosen:
             return False
         if producer.op_type in ("MaxPool", "GlobalMaxPool"):
-            return True
-        if any(_is_foreign(v) for v in producer.inputs):
-            return True
+            return own
         rule = OPS.get(producer.op_type)
         if rule is not None and any(a in producer.attributes for a in rule.unless):
             return True
         if rule is not None and rule.role is Role.WEIGHTED:
             source = producer.inputs[0]
             return (
-                float_constant(producer.inputs[1]) is not None
+                own
+                and float_constant(producer.inputs[1]) is not None
                 and source is not None
                 and placed.in_int8(source)
             )
@@ -55,10 +53,3 @@ def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer
         if len(computed) != 1 or sole_consumer(computed[0]) is None:
             return False
         value = computed[0]
-
-
-def _is_foreign(value: ir.Value | None) -> bool:
-    """Whether a value comes from a DequantizeLinear of a type that the fused kernels do not take."""
-    maker = value.producer() if value is not None else None
-    stored = maker.inputs[0] if is_op(maker, "DequantizeLinear") and maker is not None else None
-    return stored is not None and stored.dtype not in (ir.DataType.UINT8, ir.DataType.INT8)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
-from qtool.graph.view import attribute_int, float_constant, is_op, sole_consumer
+from qtool.graph.view import attribute_int, float_constant, is_op, is_vector, sole_consumer
 from qtool.numerics.quantize import quantize
 from qtool.plan.model import Site
 from qtool.plan.weights import added_bias
@@ -81,7 +81,10 @@ def _keep_apart(node: ir.Node) -> None:
     the product lacks are lost then, and another length than the product's fails.
     """
     reader = sole_consumer(node.outputs[0])
-    if reader is not None and is_op(reader, "Add") and added_bias(node) is None:
+    if reader is None or not is_op(reader, "Add") or added_bias(node) is not None:
+        return
+    arrays = [a for v in reader.inputs if (a := float_constant(v)) is not None]
+    if any(a.size > 1 and is_vector(a, a.size) for a in arrays):
         reader.op_type = "Sum"
 
 

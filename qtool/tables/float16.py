@@ -97,7 +97,7 @@ LIKE = frozenset(["EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli
 TYPE_BLIND = frozenset("Cast CastLike Shape Size EyeLike RandomNormalLike RandomUniformLike".split())
 
 # Inputs that stay float32 though the op's schema lets them be float16: coordinates and indices.
-FLOAT32_INPUTS = {"Resize": (1, 2), "GridSample": (1,), "OneHot": (0, 1)}
+FLOAT32_INPUTS = {"Resize": (1, 2), "GridSample": (1,), "OneHot": (0, 1), "NonMaxSuppression": (3, 4)}
 
 # Outputs that float16 can't hold: statistics, and scores with masks of -FLT_MAX in them.
 FLOAT32_OUTPUTS = {

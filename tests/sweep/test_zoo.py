@@ -25,7 +25,7 @@ from tests.sweep.ways import WAYS, Way, make_eager, settle_speed
 from tests.sweep.zoo import ZOO
 
 # In a normal run, one in so many of all the combinations; all of them with `make sweep`.
-EVERY = 1 if os.environ.get("SWEEP") == "all" else 16
+EVERY = 1 if os.environ.get("SWEEP") == "all" else 10
 # The backend suite's ways, and what that has no need of: each mode on each target, the modes that calibrate
 # without samples, and what is quantized already, anew.
 ZOO_WAYS: dict[str, Way] = {
@@ -38,8 +38,34 @@ ZOO_WAYS: dict[str, Way] = {
     "weight-only-anew": replace(WAYS["weight-only-eager"], choices={"requantize": True}),
     "fp16-generic": replace(WAYS["fp16"], target="generic"),
 }
+# What went wrong once is tried on every run.
+FOUND = {
+    "10-resize-by-1.7": "weight-only-eager",
+    "10-resize-linear-in-if": "dynamic",
+    "12-hardmax": "weight-only",
+    "7-upsample-linear": "fp16",
+    "avgpool-dilated-19": "static-generic",
+    "clip-inside-out": "static-eager",
+    "computed-constant-output": "static",
+    "concat-of-other-scales": "static-eager",
+    "constant-strings": "weight-only",
+    "deconv-grouped": "static-eager",
+    "gather-nd-tail": "static-generic",
+    "input-is-output": "static-io",
+    "matmul-bias-has-more-axes": "dynamic-generic",
+    "matmul-bias-widens": "dynamic-generic",
+    "matmul-vector-input-with-bias": "dynamic-generic",
+    "matmul-weight-on-the-left": "weight-only-eager",
+    "qdq-8-bit-floats": "static-io",
+    "weight-standardized": "static-eager",
+    "weights-1e38": "dynamic-eager",
+    "weights-largest": "weight-only-4",
+}
 COMBINATIONS = [
-    (name, label) for name in ZOO for label in ZOO_WAYS if zlib.crc32(f"{name} {label}".encode()) % EVERY == 0
+    (name, label)
+    for name in ZOO
+    for index, label in enumerate(ZOO_WAYS)
+    if (zlib.crc32(name.encode()) + index) % EVERY == 0 or FOUND.get(name) == label
 ]
 
 
@@ -110,7 +136,7 @@ def assert_alike(before: onnx.ModelProto, after: onnx.ModelProto, way: Way) -> N
     assert [o.name for o in after.graph.output] == [o.name for o in before.graph.output]
     if way.choices.get("io") is None:
         for a, b in ((fed, after.graph.input), (before.graph.output, after.graph.output)):
-            assert [_type(v) for v in b] == [_type(v) for v in a]
+            assert all(_fits(x, y) for x, y in zip(a, b, strict=True))
     props = {p.key: p.value for p in after.metadata_props}
     said = {p.key: p.value for p in before.metadata_props if not p.key.startswith("qtool.")}
     assert said.items() <= props.items()
@@ -119,11 +145,13 @@ def assert_alike(before: onnx.ModelProto, after: onnx.ModelProto, way: Way) -> N
     assert (after.graph.name, after.graph.doc_string) == (before.graph.name, before.graph.doc_string)
 
 
-def _type(value: onnx.ValueInfoProto) -> tuple[Any, ...]:
-    """Kind, element type, rank (None where it is not told)."""
-    tensor = value.type.tensor_type
-    rank = len(tensor.shape.dim) if tensor.HasField("shape") else None
-    return value.type.WhichOneof("value"), tensor.elem_type, rank
+def _fits(before: onnx.ValueInfoProto, after: onnx.ValueInfoProto) -> bool:
+    """Whether the kind, the element type and the rank, where one was told, are the same."""
+    a, b = before.type, after.type
+    if a.WhichOneof("value") != b.WhichOneof("value") or a.tensor_type.elem_type != b.tensor_type.elem_type:
+        return False
+    ranks = [len(t.tensor_type.shape.dim) for t in (a, b)]
+    return ranks[0] == ranks[1] or not a.tensor_type.HasField("shape")
 
 
 def assert_near(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from tests.sweep.specimen import Specimen
 from tests.sweep.zoo_graphs import GRAPHS
 from tests.sweep.zoo_layers import LAYERS
-from tests.sweep.zoo_products import PRODUCTS, SEQUENCES
+from tests.sweep.zoo_products import PRODUCTS
+from tests.sweep.zoo_quantized import QUANTIZED
 from tests.sweep.zoo_scopes import OPSETS, SCOPES
-from tests.sweep.zoo_values import NUMBERS, QUANTIZED, TYPES
+from tests.sweep.zoo_sequences import SEQUENCES
+from tests.sweep.zoo_values import NUMBERS, TYPES
 
 _ROOMS = (GRAPHS, SCOPES, OPSETS, LAYERS, PRODUCTS, SEQUENCES, TYPES, NUMBERS, QUANTIZED)
 

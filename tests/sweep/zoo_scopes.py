@@ -248,9 +248,44 @@ OPSETS: dict[str, Specimen] = {
         opset=12,
     ),
     "7-softmax-default-axis": Specimen(
-        "(float[N, 4, 16] x) => (float[N, 4, 16] y, float[N, 4, 16] z, float[N, 4, 16] h) { a = MatMul(x, w) y = Softmax(a) z = LogSoftmax(a) h = Hardmax(y) }",
+        "(float[N, 4, 16] x) => (float[N, 4, 16] y, float[N, 4, 16] z) { a = MatMul(x, w) y = Softmax(a) z = LogSoftmax(a) }",
         {"w": (16, 16)},
         opset=7,
+    ),
+    "12-hardmax": Specimen(  # which the version converter forgets
+        "(float[N, 4, 16] x) => (float[N, 4, 16] y) { a = MatMul(x, w) y = Hardmax<axis = 1>(a) }",
+        {"w": (16, 16)},
+        opset=12,
+        refused="can't be raised to",
+        quantized=True,
+    ),
+    "10-resize-both-ways": Specimen(  # of which no later opset has the like
+        "(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b) y = Resize(c, s) }",
+        {**_IMAGE, "s": floats(1, 1, 1.7, 0.6)},
+        opset=10,
+        refused="can't be raised to",
+        quantized=True,
+    ),
+    "10-resize-by-1.7": Specimen(
+        "(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b) y = Resize(c, s) }",
+        {**_IMAGE, "s": floats(1, 1, 1.7, 1.3)},
+        opset=10,
+    ),
+    "10-resize-linear-in-if": Specimen(
+        """(float[N, 8, 6, 6] x, bool k) => (float[N, 8, 12, 12] y) {
+            c = Conv<pads = [1, 1, 1, 1]>(x, w, b)
+            y = If(k) <then_branch = t () => (float[A, B, C, D] a) { a = Resize<mode = "linear">(c, s) }, else_branch = e () => (float[A, B, C, D] d) { n = Neg(c) d = Resize<mode = "linear">(n, s) }>
+        }""",
+        {**_IMAGE, "s": floats(1, 1, 2, 2)},
+        opset=10,
+    ),
+    "9-slice-in-if": Specimen(
+        """(float[N, 64] x, bool k) => (float[A, B] y) {
+            c = MatMul(x, w)
+            y = If(k) <then_branch = t () => (float[A1, B1] a) { a = Slice<axes = [1], starts = [2], ends = [9]>(c) }, else_branch = e () => (float[A2, B2] d) { f = Slice<axes = [1], starts = [0], ends = [7]>(c) d = Clip<min = 0.0>(f) }>
+        }""",
+        {"w": (64, 64)},
+        opset=9,
     ),
     "12-softmax-of-free-shape": Specimen(
         "(float[A, B, 16] x) => (float[A, B, 16] y) { a = MatMul(x, w) y = Softmax<axis = 0>(a) }",

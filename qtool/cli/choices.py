@@ -106,8 +106,9 @@ _OPTIONS = (
     ),
 )
 NAMES = tuple(
-    "bits block prefer format weights acts method symmetric per_tensor io requantize input_range "
-    "sets".split(" ")
+    "bits block prefer format weights acts method symmetric per_tensor io requantize input_range sets".split(
+        " "
+    )
 )
 
 

@@ -26,7 +26,7 @@ def read_labels(path: Path) -> Labels:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"labels '{path}' do not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"labels '{path}' can't be read: {printable(str(error), 120)}") from error
     if not isinstance(document, dict):
         raise DataError(f"labels '{path}': not an object of file name -> class")

@@ -107,7 +107,7 @@ def _described(table: dict[str, Any]) -> str:
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @output_options
 def quantize(model: Path, output: Path | None, **given: Any) -> int:
-    """Quantize MODEL to int8, write it to OUTPUT, and judge the file that was written.
+    """Quantize MODEL, write it to OUTPUT, and judge the file that was written.
 
     The output appears complete, and only when every gate holds. Where int8 turns out slower than FP32,
     the FP32 model is written with its weights stored as int8, and the report says so.
@@ -115,6 +115,8 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --fail-if 'sqnr<20'
+    qtool quantize model.onnx -o int8.onnx --mode dynamic
+    qtool quantize model.onnx -o half.onnx --mode fp16 --calib samples/
     qtool quantize model.onnx --dry-run -v
     fetch model | qtool quantize - -o - --calib samples/ > int8.onnx
     qtool quantize model.onnx -o int8.onnx --calib samples/ --exclude '*/head/*' --exclude op:Gemm

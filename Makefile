@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test sweep lint bench clean
+.PHONY: demo test sweep fuzz lint bench clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -21,6 +21,11 @@ test: $(VENV)/.dev
 # All of onnx's backend suite in every mode, of which `make test` runs one case in sixteen: 20 minutes on 2 cores.
 sweep: $(VENV)/.dev
 	SWEEP=all $(BIN)/python -m pytest -n auto tests/sweep
+
+# Damaged models and samples, for SECONDS; what ends badly is kept in fuzz-found/.
+SECONDS ?= 600
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -207,7 +207,7 @@ def _without(job: Job, plan: Plan, reason: str) -> Wishes:
 
 @contextlib.contextmanager
 def _blaming_the_original(job: Job) -> Iterator[None]:
-    """A model made of one that the runtime refuses (a custom op, say) is refused under the name that is known."""
+    """Of a model made of one that the runtime refuses (a custom op, say), say that it refuses that one."""
     try:
         yield
     except ModelError:

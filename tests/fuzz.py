@@ -22,14 +22,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-# The temporary files of the program, its bug reports too, are to lie where they are looked for.
-SCRATCH = Path(tempfile.mkdtemp(prefix="qtool-fuzz-"))
-tempfile.tempdir = str(SCRATCH)
 
 import numpy as np
 import onnx
@@ -42,19 +38,37 @@ import qtool.report.difference
 import qtool.report.inspection
 import qtool.report.json
 import qtool.report.terminal
+from qtool.cli import guard
 from qtool.cli import main as program
 from qtool.validate import latency
 from tests.graphs import SAMPLE_MODELS, node, weights, write_samples
 from tests.graphs import model as made
 from tests.rewrite.zoo import CASES
 
+# Where the temporary files of the program go, its bug reports too.
+SCRATCH = Path(tempfile.mkdtemp(prefix="qtool-fuzz-"))
 STEP_SECONDS = 15
 CASE_SECONDS = 90
 MEMORY = "4GB"
 # What the program says when a native library did what it should not.
 TOLD = {"crash": "a native library crashed", "hang": "no end after", "memory": "out of memory"}
-NUMBERS = (0, 1, -1, 2, 3, 7, 8, 127, 128, 255, 1 << 31, -(1 << 31), (1 << 31) - 1, 1 << 32, 1 << 62, (1 << 63) - 1, -(1 << 63))
-WORDS = ("", "x", "y", "\x1b[2J", "a\nb", "a" * 300, "../w", "\u202e", "[red]", "ai.onnx", "com.microsoft", "Relu", "MatMul", "Constant", "0")
+_EDGES = (1 << 31, (1 << 31) - 1, 1 << 32, 1 << 62, (1 << 63) - 1)
+NUMBERS = (0, 1, -1, 2, 3, 7, 8, 127, 128, 255, *_EDGES, -(1 << 31), -(1 << 63))
+WORDS = (
+    "",
+    "x",
+    "y",
+    "\x1b[2J",
+    "a\nb",
+    "a" * 300,
+    "../w",
+    "\u202e",
+    "[red]",
+    "0",
+    "ai.onnx",
+    "Relu",
+    "MatMul",
+)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e38, 1e-45, float("inf"), float("-inf"), float("nan"))
 
 
@@ -86,7 +100,13 @@ class Outcome:
 def branches() -> onnx.ModelProto:
     def branch(name: str, op: str) -> onnx.GraphProto:
         out = helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8])
-        return helper.make_graph([node("MatMul", ["x", f"w{name}"], [f"h{name}"]), node(op, [f"h{name}"], [name])], name, [], [out], [numpy_helper.from_array(weights(8, 8), f"w{name}")])
+        return helper.make_graph(
+            [node("MatMul", ["x", f"w{name}"], [f"h{name}"]), node(op, [f"h{name}"], [name])],
+            name,
+            [],
+            [out],
+            [numpy_helper.from_array(weights(8, 8), f"w{name}")],
+        )
 
     nodes = [
         node("ReduceSum", ["x"], ["s"], keepdims=0),
@@ -109,8 +129,22 @@ def loop() -> onnx.ModelProto:
 
 def functions() -> onnx.ModelProto:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
-    inner = helper.make_function("local", "Dense", ["a", "w"], ["b"], [node("MatMul", ["a", "w"], ["m"]), node("Relu", ["m"], ["b"])], opsets)
-    outer = helper.make_function("local", "Twice", ["a", "w"], ["c"], [node("Dense", ["a", "w"], ["d"], domain="local"), node("Dense", ["d", "w"], ["c"], domain="local")], opsets)
+    inner = helper.make_function(
+        "local",
+        "Dense",
+        ["a", "w"],
+        ["b"],
+        [node("MatMul", ["a", "w"], ["m"]), node("Relu", ["m"], ["b"])],
+        opsets,
+    )
+    outer = helper.make_function(
+        "local",
+        "Twice",
+        ["a", "w"],
+        ["c"],
+        [node("Dense", ["a", "w"], ["d"], domain="local"), node("Dense", ["d", "w"], ["c"], domain="local")],
+        opsets,
+    )
     proto = made([node("Relu", ["x"], ["y"])], {"x": (2, 8)}, {"y": (2, 8)}, {"w": weights(8, 8)})
     proto.graph.node[0].CopyFrom(node("Twice", ["x", "w"], ["y"], domain="local"))
     proto.opset_import.append(opsets[1])
@@ -121,7 +155,12 @@ def functions() -> onnx.ModelProto:
 def old() -> onnx.ModelProto:
     """Opset 9, initializers among the inputs, a Constant node, an opset that has to be raised."""
     value = numpy_helper.from_array(weights(8), "k")
-    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Constant", [], ["k"], value=value), node("Add", ["h", "k"], ["s"]), node("Squeeze", ["s3"], ["y"], axes=[0])]
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Constant", [], ["k"], value=value),
+        node("Add", ["h", "k"], ["s"]),
+        node("Squeeze", ["s3"], ["y"], axes=[0]),
+    ]
     nodes.insert(3, node("Unsqueeze", ["s"], ["s3"], axes=[0]))
     return made(nodes, {"x": (2, 8), "w": (8, 8)}, {"y": (2, 8)}, {"w": weights(8, 8)}, opset=9, ir_version=3)
 
@@ -131,13 +170,24 @@ def quantized() -> onnx.ModelProto:
         node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["d"]),
         node("DequantizeLinear", ["wq", "ws", "wz"], ["w"], axis=1), node("MatMul", ["d", "w"], ["y"]),
     ]  # fmt: skip
-    constants = {"s": np.float32(0.1), "z": np.uint8(128), "wq": np.arange(64, dtype=np.int8).reshape(8, 8), "ws": np.full(8, 0.1, np.float32), "wz": np.zeros(8, np.int8)}
+    constants = {
+        "s": np.float32(0.1),
+        "z": np.uint8(128),
+        "wq": np.arange(64, dtype=np.int8).reshape(8, 8),
+        "ws": np.full(8, 0.1, np.float32),
+        "wz": np.zeros(8, np.int8),
+    }
     return made(nodes, {"x": (2, 8)}, {"y": (2, 8)}, constants)
 
 
 def external() -> dict[str, bytes]:
     """A model with a file beside it."""
-    proto = made([node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])], {"x": (2, 8)}, {"y": (2, 300)}, {"w": weights(8, 300)})
+    proto = made(
+        [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["y"])],
+        {"x": (2, 8)},
+        {"y": (2, 300)},
+        {"w": weights(8, 300)},
+    )
     data = proto.graph.initializer[0].raw_data
     external_data_helper.set_external_data(proto.graph.initializer[0], "w.bin", 0, len(data))
     proto.graph.initializer[0].ClearField("raw_data")
@@ -198,7 +248,10 @@ def fields(message: object, depth: int = 0) -> Iterator[tuple[object, object]]:
 
 def change(proto: onnx.ModelProto, chance: random.Random) -> None:
     """Change one field of a model to something that is well-formed, and seldom sensible."""
-    message, field = chance.choice(list(fields(proto)))
+    found = list(fields(proto))
+    if not found:
+        return
+    message, field = chance.choice(found)
     value = getattr(message, field.name)
     many = hasattr(value, "extend")
     if chance.random() < 0.15:
@@ -264,17 +317,25 @@ def strange(sample: dict[str, np.ndarray], chance: random.Random) -> dict[str, n
     with np.errstate(all="ignore"):
         match chance.randrange(7):
             case 0:
-                changed[name] = array.astype(chance.choice(("float64", "float16", "int8", "bool", "complex64", "U3", "uint64", ">f4")))
+                changed[name] = array.astype(
+                    chance.choice(("float64", "float16", "int8", "bool", "complex64", "U3", "uint64", ">f4"))
+                )
             case 1:
                 changed[name] = array[None] if chance.random() < 0.5 else array.reshape(-1)
             case 2:
                 changed[name] = array[:0]
             case 3:
-                changed[name] = np.full_like(array, chance.choice((0, 1))) if array.dtype.kind != "f" else np.full_like(array, chance.choice(FLOATS))
+                changed[name] = (
+                    np.full_like(array, chance.choice((0, 1)))
+                    if array.dtype.kind != "f"
+                    else np.full_like(array, chance.choice(FLOATS))
+                )
             case 4:
                 changed[chance.choice(WORDS) or "other"] = changed.pop(name)
             case 5:
-                changed[name] = np.asfortranarray(np.resize(array, [chance.randrange(5) for _ in array.shape]))
+                changed[name] = np.asfortranarray(
+                    np.resize(array, [chance.randrange(5) for _ in array.shape])
+                )
             case _:
                 changed[name] = np.array([{}], dtype=object)
     return changed
@@ -320,7 +381,16 @@ def command(chance: random.Random) -> list[str]:
         words += ["--calib", chance.choice(("calib", "calib", "none"))]
     elif chance.random() < 0.3:
         words += ["--data", "calib"]
-    return words + chance.choice(([], ["--include", "*"], ["-v"], ["--json"], ["--dry-run"], ["--io", "uint8"] if mode == "static" else []))
+    return words + chance.choice(
+        (
+            [],
+            ["--include", "*"],
+            ["-v"],
+            ["--json"],
+            ["--dry-run"],
+            ["--io", "uint8"] if mode == "static" else [],
+        )
+    )
 
 
 def run(words: list[str], folder: Path) -> Outcome:
@@ -350,7 +420,17 @@ def work(words: list[str], folder: Path) -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(SCRATCH / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
-    sys.argv = ["qtool", *words, "--threads", "1", "--time-limit", str(STEP_SECONDS), "--memory-limit", MEMORY]
+    tempfile.tempdir = program.OUTSIDE = guard.OUTSIDE = str(SCRATCH)
+    sys.argv = [
+        "qtool",
+        *words,
+        "--threads",
+        "1",
+        "--time-limit",
+        str(STEP_SECONDS),
+        "--memory-limit",
+        MEMORY,
+    ]
     if words[0] == "inspect":
         del sys.argv[sys.argv.index("--threads") :][:2]
     code = 99
@@ -391,7 +471,9 @@ def judged(code: int, stderr: str, before: dict[str, bytes], folder: Path) -> st
     lines = stderr.splitlines()
     if code > 1 and sum(line.startswith("error: ") for line in lines) != 1:
         return "not one error line"
-    if odd := [line for line in lines if not line.startswith(("error: ", "  hint: ", "warning: ", "gate failed: "))]:
+    if odd := [
+        line for line in lines if not line.startswith(("error: ", "  hint: ", "warning: ", "gate failed: "))
+    ]:
         return f"a line that is none of ours: {odd[0][:200]!r}"
     if not all(line.isprintable() for line in lines):
         return "control characters on stderr"
@@ -405,7 +487,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def keep(folder: Path, where: Path, words: list[str], seed: Seed, outcome: Outcome) -> None:
     shutil.copytree(folder, where)
-    notes = {"command": words, "seed": seed.name, **{k: v for k, v in vars(outcome).items()}}
+    notes = {"command": words, "seed": seed.name, **vars(outcome)}
     (where / "case.json").write_text(json.dumps(notes, indent=1))
     for report in SCRATCH.glob("qtool-bug-*"):
         shutil.move(report, where / "trace.txt")
@@ -414,9 +496,13 @@ def keep(folder: Path, where: Path, words: list[str], seed: Seed, outcome: Outco
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=600)
-    parser.add_argument("--seed", type=int, default=None, help="of the first case; each has its own, which is printed")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the first case; each has its own, which is printed"
+    )
     parser.add_argument("--out", type=Path, default=Path("fuzz-found"), help="where reproducers go")
-    parser.add_argument("--known", action="store_true", help="keep crashes and hangs that the program told of, too")
+    parser.add_argument(
+        "--known", action="store_true", help="keep crashes and hangs that the program told of, too"
+    )
     given = parser.parse_args()
     qtool.pipeline.race = partial(latency.race, seconds=1e-3)
     planted, first = seeds(), random.SystemRandom().randrange(1 << 31) if given.seed is None else given.seed
@@ -430,7 +516,9 @@ def main() -> int:
         pass
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
-    print(f"{number} cases from --seed {first}: " + ", ".join(f"{n} {what}" for what, n in sorted(ends.items())))
+    print(
+        f"{number} cases from --seed {first}: " + ", ".join(f"{n} {what}" for what, n in sorted(ends.items()))
+    )
     print(f"{bad} ended badly" + (f": see {given.out}/" if bad else ""))
     return 1 if bad else 0
 
@@ -451,7 +539,10 @@ def one(number: int, planted: list[Seed], given: argparse.Namespace, ends: Count
     if (outcome.wrong or (given.known and outcome.told)) and not where.exists():
         keep(folder, where, words, seed, outcome)
     if outcome.wrong:
-        print(f"{number} {seed.name}: {outcome.wrong}: qtool {' '.join(words)}: {outcome.stderr.strip()[:200]}", flush=True)
+        print(
+            f"{number} {seed.name}: {outcome.wrong}: qtool {' '.join(words)}: {outcome.stderr.strip()[:200]}",
+            flush=True,
+        )
     return bool(outcome.wrong)
 
 

@@ -105,7 +105,7 @@ def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
 
 
 def _write_out_axes(found: Survey) -> None:
-    """Write out a default that onnx (1.23) forgets when it infers through the function that the op stands for."""
+    """Write out a default that onnx (1.23) forgets when it infers through the function that the op is."""
     for node in (n for g in found.graphs for n in g.node if n.op_type == "MeanVarianceNormalization"):
         if not any(a.name == "axes" for a in node.attribute):
             node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
@@ -154,6 +154,8 @@ def _overrule_outputs(proto: onnx.ModelProto, found: Survey) -> str:
 def _missing(proto: onnx.ModelProto) -> list[str]:
     """Give what has no shape one, where that can be told."""
     inputs = [i for i in proto.graph.input if _lacks_shape(i)]
+    if inputs:
+        del proto.graph.value_info[:]  # as good as any number of axes would contradict what is stale there
     for value in inputs[:_MOST_INPUTS]:
         _set_axes(proto, value)
     outputs = [o for o in proto.graph.output if not o.HasField("type") or _lacks_shape(o)]

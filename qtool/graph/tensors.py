@@ -13,8 +13,10 @@ from qtool.errors import ModelError, printable
 from qtool.graph.caps import CAPS
 
 _BYTES = 8
+# Types of so few bits are packed even outside raw_data: a byte an entry.
+_PACKED = 4
 # Where a type keeps its values when not in raw_data, and how many entries an element takes; all others
-# are in int32_data, those of less than a byte packed, a byte an entry.
+# are in int32_data.
 _ENTRIES: dict[int, tuple[str, int]] = {
     TensorProto.FLOAT: ("float_data", 1),
     TensorProto.COMPLEX64: ("float_data", 2),
@@ -69,6 +71,6 @@ def _problem(tensor: onnx.TensorProto) -> str:
         unit, wanted, found = "bytes", -(-elements * bits // _BYTES), len(tensor.raw_data)
     else:
         entries, each = _ENTRIES.get(tensor.data_type, ("int32_data", 1))
-        packed = elements if bits >= _BYTES or not bits else -(-elements * bits // _BYTES)
+        packed = -(-elements * bits // _BYTES) if 0 < bits <= _PACKED else elements
         unit, wanted, found = "values", packed * each, len(getattr(tensor, entries))
     return "" if wanted == found else f"holds {found:,} {unit}; its shape takes {wanted:,}"

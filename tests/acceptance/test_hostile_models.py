@@ -49,7 +49,9 @@ def put(folder: Path, proto: onnx.ModelProto) -> None:
 
 
 def lfs(folder: Path) -> None:
-    (folder / "m.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 12345\n")
+    (folder / "m.onnx").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 12345\n"
+    )
 
 
 def truncated(folder: Path) -> None:
@@ -83,7 +85,12 @@ def unix_socket(folder: Path) -> None:
 
 def nested(folder: Path, depth: int = 33) -> None:
     """An If in an If, as bytes: protobuf's Python can't build what it can't read."""
-    inner = helper.make_graph([node("Identity", ["x"], ["y"])], "b", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])])
+    inner = helper.make_graph(
+        [node("Identity", ["x"], ["y"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
     outer = model([node("Relu", ["x"], ["y"])], {"x": (1, 4)}, {"y": (1, 4)})
     data = inner.SerializeToString()
     for _ in range(depth):
@@ -109,7 +116,12 @@ def calling(*chains: list[str]) -> onnx.ModelProto:
     proto.opset_import.append(OPSETS[1])
     for number, chain in enumerate(chains):
         nodes = [
-            node(op, ["a" if i == 0 else f"t{i}"], ["b" if i == len(chain) - 1 else f"t{i + 1}"], domain="local" if op.startswith("F") else "")
+            node(
+                op,
+                ["a" if i == 0 else f"t{i}"],
+                ["b" if i == len(chain) - 1 else f"t{i + 1}"],
+                domain="local" if op.startswith("F") else "",
+            )
             for i, op in enumerate(chain)
         ]
         proto.functions.append(helper.make_function("local", f"F{number}", ["a"], ["b"], nodes, OPSETS))
@@ -144,7 +156,11 @@ def deep_by_functions(folder: Path) -> None:
     del proto.functions[:]
     for number in range(60):
         result = helper.make_tensor_value_info("r", TensorProto.FLOAT, None)
-        called = node(f"F{number + 1}", ["a"], ["r"], domain="local") if number < 59 else node("Relu", ["a"], ["r"])
+        called = (
+            node(f"F{number + 1}", ["a"], ["r"], domain="local")
+            if number < 59
+            else node("Relu", ["a"], ["r"])
+        )
         branch = helper.make_graph([called], "b", [], [result])
         nodes = [
             node("Constant", [], ["c"], value=numpy_helper.from_array(np.bool_(True))),
@@ -179,7 +195,10 @@ def infinite_loop(folder: Path) -> None:
         [helper.make_tensor_value_info("co", TensorProto.BOOL, []), helper.make_tensor_value_info("vo", TensorProto.FLOAT, [1, 4])],
     )  # fmt: skip
     constants = {"n": np.int64(2**62), "t": np.bool_(True)}
-    put(folder, model([node("Loop", ["n", "t", "x"], ["y"], body=body)], {"x": (1, 4)}, {"y": (1, 4)}, constants))
+    put(
+        folder,
+        model([node("Loop", ["n", "t", "x"], ["y"], body=body)], {"x": (1, 4)}, {"y": (1, 4)}, constants),
+    )
 
 
 def bomb(*nodes: onnx.NodeProto, **constants: object) -> Callable[[Path], None]:
@@ -200,7 +219,12 @@ ONE = np.ones((1, 1), np.float32)
 
 
 def divided_by_zero_groups(folder: Path) -> None:
-    proto = model([node("Conv", ["x", "w"], ["y"])], {"x": (1, 4, 4, 4)}, {"y": (1, 4, 4, 4)}, {"w": weights(4, 4, 1, 1)})
+    proto = model(
+        [node("Conv", ["x", "w"], ["y"])],
+        {"x": (1, 4, 4, 4)},
+        {"y": (1, 4, 4, 4)},
+        {"w": weights(4, 4, 1, 1)},
+    )
     proto.graph.node[0].attribute.append(helper.make_attribute("group", 0))
     put(folder, proto)
     write_samples(folder / "calib", samples(4, x=(1, 4, 4, 4)))
@@ -433,7 +457,12 @@ def content(folder: Path) -> dict[str, object]:
         info = path.lstat()
         small = path.is_file() and not path.is_symlink() and info.st_size < 1 << 24
         written = 0 if path.is_dir() else info.st_mtime_ns
-        found[str(path.relative_to(folder))] = (info.st_mode, info.st_size, written, path.read_bytes() if small else b"")
+        found[str(path.relative_to(folder))] = (
+            info.st_mode,
+            info.st_size,
+            written,
+            path.read_bytes() if small else b"",
+        )
     return found
 
 
@@ -510,7 +539,9 @@ def test_samples_fit_an_input_without_a_shape(place: Path) -> None:
 
 def test_a_custom_op_stays_float_for_a_target_that_is_not_here(place: Path) -> None:
     ROWS["a custom op"].make(place)
-    done = run("quantize", "m.onnx", "-o", "q.onnx", "--mode", "weight-only", "--target", "generic", "-v", cwd=place)
+    done = run(
+        "quantize", "m.onnx", "-o", "q.onnx", "--mode", "weight-only", "--target", "generic", "-v", cwd=place
+    )
     assert done.returncode == 0, done.stderr
     assert re.search("my.own::Relu", done.stdout)
     assert [n.domain for n in onnx.load(place / "q.onnx").graph.node if n.domain] == ["my.own"]
@@ -521,7 +552,11 @@ def test_names_reach_no_terminal_as_they_are(place: Path) -> None:
     for one in proto.graph.node:
         one.name = f"{one.name}\x1b[2J\r\n[red]{'n' * 500}\u202e"
     put(place, proto)
-    for command in (["quantize", "m.onnx", "--dry-run", "-v", "--mode", "dynamic"], ["inspect", "m.onnx", "-v"], ["inspect", "m.onnx", "--json"]):
+    for command in (
+        ["quantize", "m.onnx", "--dry-run", "-v", "--mode", "dynamic"],
+        ["inspect", "m.onnx", "-v"],
+        ["inspect", "m.onnx", "--json"],
+    ):
         done = run(*command, cwd=place)
         assert done.returncode == 0, done.stderr
         assert (done.stdout + done.stderr).replace("\n", "").isprintable()
@@ -529,7 +564,11 @@ def test_names_reach_no_terminal_as_they_are(place: Path) -> None:
 
 def chain(length: int, *ops: str) -> onnx.ModelProto:
     nodes = [
-        node(ops[i % len(ops)], [f"v{i}" if i else "x", *(["w"] if ops[i % len(ops)] in ("MatMul", "Add") else [])], [f"v{i + 1}"])
+        node(
+            ops[i % len(ops)],
+            [f"v{i}" if i else "x", *(["w"] if ops[i % len(ops)] in ("MatMul", "Add") else [])],
+            [f"v{i + 1}"],
+        )
         for i in range(length)
     ]
     return model(nodes, {"x": (4, 8)}, {f"v{length}": (4, 8)}, {"w": weights(8, 8)[:8]})
@@ -552,4 +591,3 @@ def test_every_way_to_cut_a_real_model_short_is_a_refusal(place: Path) -> None:
         done = run("inspect", "m.onnx", cwd=place)
         assert done.returncode == 3, done.stderr
         plain(done)
-

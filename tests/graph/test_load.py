@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from qtool.errors import ModelError
@@ -403,6 +405,99 @@ def test_external_data_of_a_branch_counts_too(tmp_path: Path) -> None:
     assert len(inner_graphs) == 2
     for graph in inner_graphs:
         np.testing.assert_array_equal(graph.initializers["w"].const_value.numpy(), np.arange(10))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"location": "w.bin\0"},
+        {"location": "w\x1b.bin"},
+        {"location": "C:\\w.bin"},
+        {"location": "..\\w.bin"},
+        {"location": "*/_ORT_MEM_ADDR_/*"},
+        {"location": "."},
+        {"location": "w.bin/"},
+        {"location": "w" * 5000},
+    ],
+    ids=lambda e: repr(e["location"])[:30],
+)
+def test_external_data_by_a_strange_name_is_refused_or_found(tmp_path: Path, entries: dict[str, str]) -> None:
+    path = external(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    tensor = proto.graph.initializer[0]
+    del tensor.external_data[:]
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    checkless(proto, path)
+    if entries["location"] != "w.bin/":
+        refused(path)
+
+
+def test_external_data_with_two_places_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    proto.graph.initializer[0].external_data.add(key="location", value="other.bin")
+    assert "twice" in refused(checkless(proto, path)).message
+
+
+def test_external_data_of_a_model_in_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the working folder happens to have it: a model in memory has no folder."""
+    proto = onnx.load(external(tmp_path), load_external_data=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="not loaded"):
+        from_model(proto)
+
+
+def test_external_data_through_a_linked_folder_is_refused(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "w.bin").rename(tmp_path / "real" / "w.bin")
+    (tmp_path / "sub").symlink_to("real")
+    proto = onnx.load(path, load_external_data=False)
+    next(e for e in proto.graph.initializer[0].external_data if e.key == "location").value = "sub/w.bin"
+    assert "symbolic link" in refused(checkless(proto, path)).message
+
+
+# Anything at all
+
+
+def in_a_fork(work: Callable[[], None]) -> int:
+    """The status of a child that does it: a native crash is one of its own, and not of the tests'."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes must stay in a child")
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5300), st.integers(0, 30), st.binary(max_size=8)), min_size=1, max_size=5
+    )
+)
+def test_a_damaged_model_loads_or_is_refused(tmp_path: Path, cuts: list[tuple[int, int, bytes]]) -> None:
+    """Nothing else: no other exception, no crash."""
+    data = net().SerializeToString()
+    for at, size, put in cuts:
+        data = data[:at] + put + data[at + size :]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+
+    def attempt() -> None:
+        try:
+            load(path)
+        except ModelError as error:
+            plain(error)
+
+    assert in_a_fork(attempt) == 0
 
 
 # What loads

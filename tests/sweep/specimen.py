@@ -23,7 +23,6 @@ Feed = Callable[[np.random.Generator], Any]
 SAMPLES = 6
 # What axes without a number are, sample by sample: no two alike, and one of them 1.
 _LENGTHS = (3, 5, 1, 4, 2, 6)
-# Parses to a shape of rank 0 that stands for no shape at all; the grammar has no words for that.
 ALL = frozenset({"static", "dynamic", "weight-only", "fp16"})
 
 

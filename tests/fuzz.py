@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -44,6 +45,8 @@ from qtool.validate import latency
 from tests.graphs import SAMPLE_MODELS, node, weights, write_samples
 from tests.graphs import model as made
 from tests.rewrite.zoo import CASES
+from tests.sweep.cases import case as suite_case
+from tests.sweep.cases import names
 
 # Where the temporary files of the program go, its bug reports too.
 SCRATCH = Path(tempfile.mkdtemp(prefix="qtool-fuzz-"))
@@ -68,6 +71,12 @@ WORDS = (
     "ai.onnx",
     "Relu",
     "MatMul",
+)
+# Fields whose change the checker may not see.
+NUMERIC = frozenset(
+    "i ints f floats raw_data float_data int32_data int64_data dim_value dims s elem_type version op_type".split(
+        " "
+    )
 )
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e38, 1e-45, float("inf"), float("-inf"), float("nan"))
 
@@ -209,6 +218,10 @@ def seeds() -> list[Seed]:
             files = sorted((folder / "calib").glob("*.npz"))[:4]
             samples = [dict(np.load(f)) for f in files]
             found.append(Seed(folder.name, {"m.onnx": (folder / "model.onnx").read_bytes()}, samples))
+    for name in names(every=20):  # of onnx's own suite: ops of all kinds
+        case = suite_case(name)
+        samples = [] if case.sample is None else [dict(case.sample)] * 2
+        found.append(Seed(name, {"m.onnx": case.model.SerializeToString()}, samples))
     return found
 
 
@@ -251,7 +264,8 @@ def change(proto: onnx.ModelProto, chance: random.Random) -> None:
     found = list(fields(proto))
     if not found:
         return
-    message, field = chance.choice(found)
+    numbers = [(m, f) for m, f in found if f.name in NUMERIC]
+    message, field = chance.choice(numbers if numbers and chance.random() < 0.7 else found)
     value = getattr(message, field.name)
     many = hasattr(value, "extend")
     if chance.random() < 0.15:
@@ -294,8 +308,21 @@ def other(value: object, chance: random.Random, proto: onnx.ModelProto) -> objec
             names = [n for one in proto.graph.node for n in (*one.input, *one.output, one.op_type)]
             return chance.choice((chance.choice(WORDS), chance.choice(names or [""])))
         case bytes():
-            return damage(value, chance) if value else b"\x01"
+            return other_data(value, chance)
     return value
+
+
+def other_data(data: bytes, chance: random.Random) -> bytes:
+    """Other numbers in a tensor's data; seldom more or fewer."""
+    if not data or chance.random() < 0.1:
+        return damage(data, chance)
+    width = chance.choice((1, 4, 8))
+    at = chance.randrange(max(1, len(data) // width)) * width
+    number = struct.pack("<f", chance.choice(FLOATS)) * 2
+    if chance.random() < 0.5:
+        number = (chance.choice(NUMBERS) % (1 << 64)).to_bytes(8, "little")
+    changed = data[:at] + number[:width] + data[at + width :]
+    return changed[: len(data)] if chance.random() < 0.8 else (number * len(data))[: len(data)]
 
 
 def rearranged(model: bytes, chance: random.Random) -> bytes:
@@ -421,18 +448,8 @@ def work(words: list[str], folder: Path) -> None:
         os.dup2(os.open(SCRATCH / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
     tempfile.tempdir = program.OUTSIDE = guard.OUTSIDE = str(SCRATCH)
-    sys.argv = [
-        "qtool",
-        *words,
-        "--threads",
-        "1",
-        "--time-limit",
-        str(STEP_SECONDS),
-        "--memory-limit",
-        MEMORY,
-    ]
-    if words[0] == "inspect":
-        del sys.argv[sys.argv.index("--threads") :][:2]
+    threads = [] if words[0] == "inspect" else ["--threads", "1"]
+    sys.argv = ["qtool", *words, *threads, "--time-limit", str(STEP_SECONDS), "--memory-limit", MEMORY]
     code = 99
     try:
         program.main()

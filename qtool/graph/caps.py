@@ -111,6 +111,8 @@ def _look(
             if key in functions:
                 count, deepest = body.calls.get(key, (0, 0))
                 body.calls[key] = (count + 1, max(deepest, depth))
+            if not key[0]:
+                _texts(name, node)
             held(node.attribute, depth)
         if body.nodes > CAPS.nodes:
             raise ModelError(f"{name}: more than {CAPS.nodes:,} nodes")
@@ -158,6 +160,16 @@ def _names(model: str, names: Iterable[str]) -> None:
             raise ModelError(f"{model}: a name in it is not UTF-8: {printable(repr(name), 80)}")
         if len(name) > CAPS.name_bytes:
             raise ModelError(f"{model}: a name of {len(name):,} characters: {printable(name, 60)}")
+
+
+def _texts(model: str, node: onnx.NodeProto) -> None:
+    """The words that an op of the standard takes are text; those of other ops may be anything."""
+    for attribute in node.attribute:
+        try:
+            attribute.s.decode()
+        except UnicodeDecodeError:
+            what = f"attribute '{printable(attribute.name, 80)}' of {printable(node.op_type, 80)}"
+            raise ModelError(f"{model}: {what} is not UTF-8") from None
 
 
 @dataclass

@@ -91,7 +91,7 @@ def _never(node: ir.Node) -> str:
 
 def _text(attribute: ir.Attr) -> str:
     value = attribute.value
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) -> Ports | str:

@@ -20,6 +20,7 @@ from qtool.tables.qtypes import PerBlock
 # How many times as wide as another a value may be whose scale that shares: 3 of 8 bits are left to it then.
 _MOST_UNEVEN = 32.0
 
+
 def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str = "") -> dict[str, str]:
     """Nodes that must stay in float because of what their activations held: name -> reason.
 

@@ -230,6 +230,22 @@ def divided_by_zero_groups(folder: Path) -> None:
     write_samples(folder / "calib", samples(4, x=(1, 4, 4, 4)))
 
 
+def bias_of_another_length(folder: Path) -> None:
+    """Folding the normalization would trip over it; shape inference does not."""
+    constants = {
+        "w": weights(4, 4, 1, 1),
+        "b": weights(9),
+        "ones": np.ones(4, np.float32),
+        "zeros": np.zeros(4, np.float32),
+    }
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"]),
+        node("BatchNormalization", ["c", "ones", "zeros", "zeros", "ones"], ["y"]),
+    ]
+    put(folder, model(nodes, {"x": (1, 4, 4, 4)}, {"y": (1, 4, 4, 4)}, constants))
+    write_samples(folder / "calib", samples(4, x=(1, 4, 4, 4)))
+
+
 # External data
 
 
@@ -396,6 +412,8 @@ ROWS: dict[str, Row] = {
     "types that do not fit": Row(edited(lambda p: setattr(p.graph.input[0].type.tensor_type, "elem_type", TensorProto.INT32)), "invalid"),
     "axes out of range": Row(edited(lambda p: p.graph.node[1].CopyFrom(node("Transpose", ["h"], ["y"], perm=[0, 5]))), "invalid.*perm"),
     "groups of nothing": Row(divided_by_zero_groups, "a native library crashed|onnxruntime", RUN, (3, 6)),
+    "a word that is not UTF-8": Row(edited(lambda p: p.graph.node[1].CopyFrom(node("DepthToSpace", ["h"], ["y"], blocksize=1, mode=b"\xff\xfe"))), "'mode' of DepthToSpace is not UTF-8"),
+    "a bias of another length": Row(bias_of_another_length, "m.onnx.*onnxruntime refuses|onnxruntime failed", RUN, (3, 6)),
     # bombs: refused by what would have to run them; nothing of ours builds them first
     "an endless loop": Row(infinite_loop, "no end after 5 s", (*RUN, "compare"), (3, 6), seconds=5),
     "ConstantOfShape": Row(bomb(node("ConstantOfShape", ["n"], ["big"]), n=HUGE), "onnxruntime|out of memory|killed", RUN, (3, 5, 6)),

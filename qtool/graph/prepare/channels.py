@@ -40,6 +40,8 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
     channels = output_channels(node, weight)
     if scale.shape != (channels,) or shift.shape != (channels,):
         return False
+    if bias is not None and bias.size not in (1, channels):
+        return False  # shape inference (onnx 1.23) does not look; the runtime will
     if node.op_type == "Gemm" and (
         attribute_float(node, "alpha", 1.0) != 1.0
         or attribute_float(node, "beta", 1.0) != 1.0

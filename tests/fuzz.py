@@ -350,7 +350,7 @@ def strange(sample: dict[str, np.ndarray], chance: random.Random) -> dict[str, n
             case 1:
                 changed[name] = array[None] if chance.random() < 0.5 else array.reshape(-1)
             case 2:
-                changed[name] = array[:0]
+                changed[name] = array.reshape(-1)[:0]
             case 3:
                 changed[name] = (
                     np.full_like(array, chance.choice((0, 1)))
@@ -383,7 +383,8 @@ def lay_out(seed: Seed, folder: Path, chance: random.Random) -> None:
         files[name] = damage(files[name], chance)
     elif samples and kind < 0.9:
         at = chance.randrange(len(samples))
-        samples[at] = strange(samples[at], chance)
+        with contextlib.suppress(ValueError, TypeError):  # strings are no numbers
+            samples[at] = strange(samples[at], chance)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     calib = write_samples(folder / "calib", samples)

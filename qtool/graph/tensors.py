@@ -64,8 +64,10 @@ def _problem(tensor: onnx.TensorProto) -> str:
         return f"has an impossible shape: {printable(str(dims), 80)}"
     if tensor.HasField("segment"):
         return "is a segment of a larger one"
+    if not bits and (tensor.HasField("raw_data") or tensor.data_location == TensorProto.EXTERNAL):
+        return "holds strings as raw data"
     if tensor.data_location == TensorProto.EXTERNAL:
-        return "" if bits else "holds strings in external data"
+        return ""
     elements = math.prod(dims)
     if tensor.HasField("raw_data"):
         unit, wanted, found = "bytes", -(-elements * bits // _BYTES), len(tensor.raw_data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import reduce
 from pathlib import Path
@@ -49,6 +50,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 )
 @click.option("--merge", is_flag=True, help="The files are ranges of one model: make one of them.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a line.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors only.")
 @click.option(
     "--threads",
@@ -96,6 +98,9 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     with staged(output) as staging:
         staging.write_text(to_json(found, __version__))
         staging.commit()
-    if not given["quiet"]:
+    if given["as_json"]:
+        told = {"model_sha256": found.model_sha256, "samples": found.samples, "tensors": len(found.ranges)}
+        click.echo(json.dumps({"command": "calibrate", "output": str(output), **told}))
+    elif not given["quiet"]:
         click.echo(f"{len(found.ranges)} tensors over {found.samples} samples -> {output}")
     return EXIT_OK

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from qtool.calibrate.runner import calibrate
 from qtool.calibrate.serial import Calibration, digest_of
-from qtool.data.open import Data, open_source
-from qtool.data.samples import Part, Sample
+from qtool.data.open import Data
+from qtool.data.reading import Reading
+from qtool.data.samples import Part, Sample, Traits, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError
-from qtool.job import open_job
+from qtool.job import open_job, read_for
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.eligible import observable
 
@@ -47,6 +48,10 @@ class _Digested:
     def name(self) -> str:
         return self._source.name
 
+    @property
+    def traits(self) -> Traits:
+        return self._source.traits
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -61,6 +66,8 @@ def calibrate_model(
     model: ModelLike,
     data: Data,
     *,
+    calib_format: str = "",
+    reading: Reading | None = None,
     target: str = "cpu",
     shard: Shard = WHOLE,
     threads: int = 0,
@@ -70,7 +77,9 @@ def calibrate_model(
 
     Args:
         model: a path, or a model in memory.
-        data: a directory of .npz, or an iterable of dicts.
+        data: a source that tables/sources.py knows, or an iterable of dicts.
+        calib_format: the kind of it, where it does not show that.
+        reading: how samples are to be read.
         target: whose preparation the model gets: the tensors are those of the prepared model.
         shard: which of the samples.
         threads: of the runtime; 0 leaves the choice to it.
@@ -80,7 +89,10 @@ def calibrate_model(
         QtoolError: ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
     job = open_job(model, Options(target=target))
-    source = _Digested(shard.of(open_source(data)))
+    reading = reading or Reading()
+    samples = read_for(job.source, data, reading, calib_format)
+    check_used(reading, [samples])
+    source = _Digested(shard.of(samples))
     if not len(source):
         raise DataError(f"{source.name}: shard {shard.index}/{shard.count} has no samples", "fewer shards")
     ranges = calibrate(

@@ -8,9 +8,11 @@ from pathlib import Path
 import onnx
 
 from qtool.calibrate.serial import Calibration, read
-from qtool.data.open import open_source
+from qtool.data.open import Data, open_source
+from qtool.data.ports import ports_of
+from qtool.data.reading import Reading
 from qtool.data.samples import Source as Samples
-from qtool.data.samples import hold_out
+from qtool.data.samples import check_used, hold_out, synthetic
 from qtool.errors import DataError, ModelError, UsageError
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import Prepared, prepare
@@ -105,22 +107,42 @@ def estimates(options: Options) -> bool:
 def samples_of(job: Job) -> tuple[Samples | None, Samples | None, tuple[str, ...]]:
     """What to calibrate on, what to judge on, and what to say about it."""
     options = job.options
-    calib = None if options.calib is None or estimates(options) else open_source(options.calib)
+    calib = None
+    if options.calib is not None and not estimates(options):
+        calib = read_for(job.source, options.calib, options.reading, options.calib_format)
     ready = options.plan is not None or job.known is not None or estimates(options)
     if calib is None and job.scheme.mode.needs_ranges and not ready:
         raise UsageError(
             f"--mode {job.scheme.mode.name} needs samples to set its ranges",
-            "add --calib DIR (a directory of .npz files), or --calib none for rough estimates",
+            "add --calib SRC (a directory of .npz files, of images ..), or --calib none for rough estimates",
         )
+    data = None
     if options.data is not None:
-        return calib, open_source(options.data), ()
+        data = read_for(job.source, options.data, options.reading, options.data_format)
+    check_used(options.reading, [s for s in (calib, data) if s is not None])
+    if data is not None:
+        return calib, data, made_up(calib, data)
     if calib is None:
-        return None, None, ("not judged: there are no samples (add --data DIR)",)
+        return None, None, ("not judged: there are no samples (add --data SRC)",)
     rest, held_out, split = hold_out(calib)
     if split:
-        return rest, held_out, ()
-    return (
-        calib,
-        calib,
-        (f"judged on the {len(calib)} samples that set the ranges: too few to hold some out",),
+        return rest, held_out, made_up(calib)
+    note = f"judged on the {len(calib)} samples that set the ranges: too few to hold some out"
+    return calib, calib, (note, *made_up(calib))
+
+
+def read_for(source: Source, data: Data, reading: Reading, kind: str = "") -> Samples:
+    """Samples for a model, read as the user said.
+
+    Raises:
+        QtoolError: DataError, UsageError or EnvironmentFailure, as data/open.py has it.
+    """
+    folder = source.path.parent if source.path else None
+    return open_source(data, ports_of(source.model), reading, kind=kind, model=folder)
+
+
+def made_up(*sources: Samples | None) -> tuple[str, ...]:
+    """What to say of random numbers, wherever they were taken for samples."""
+    return tuple(
+        f"{s.name} is random data: it says nothing of accuracy" for s in sources if s and synthetic(s)
     )

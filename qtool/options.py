@@ -11,6 +11,7 @@ import onnx
 from qtool.calibrate.ranges import Ranges
 from qtool.calibrate.serial import Calibration
 from qtool.data.open import Data
+from qtool.data.reading import Reading
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
@@ -30,8 +31,10 @@ class Options(Choices):
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.
-        calib: samples that set the ranges: a directory of .npz, or an iterable of dicts; 'none': ranges
-            are estimated from the model alone.
+        calib: samples that set the ranges: a source that tables/sources.py knows, or an iterable of dicts;
+            'none': ranges are estimated from the model alone.
+        calib_format, data_format: the kind of `calib` and `data`, where they don't show it.
+        reading: how samples are to be read.
         ranges: what an earlier calibration saw, or the file that holds it; nothing is calibrated then.
         input_range: with calib 'none', '[INPUT=]LOW,HIGH' of the model's float inputs.
         data: samples to judge on; None: every fourth calibration sample, which then sets no range.
@@ -48,9 +51,12 @@ class Options(Choices):
     mode: str = "static"
     target: str = "cpu"
     calib: Data | None = None
+    calib_format: str = ""
     ranges: Calibration | str | Path | None = None
     input_range: Sequence[str] = ()
     data: Data | None = None
+    data_format: str = ""
+    reading: Reading = field(default_factory=Reading)
     labels: str | Path | None = None
     exclude: Sequence[str] = ()
     include: Sequence[str] = ()

@@ -18,12 +18,14 @@ import onnx
 
 from qtool import __version__
 from qtool.data.fit import fit
-from qtool.data.open import Data, open_source
+from qtool.data.open import Data
+from qtool.data.reading import Reading
 from qtool.data.samples import Source as Samples
+from qtool.data.samples import check_used, synthetic
 from qtool.errors import ModelError
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
-from qtool.job import Job, load_model, open_job, samples_of
+from qtool.job import Job, load_model, made_up, open_job, read_for, samples_of
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
@@ -77,9 +79,10 @@ def quantize(
         if held_out is None and job.scheme.target.onnxruntime:
             _opened(job, staging)
         verdict = None if held_out is None else _compare_staged(job, staging, held_out, labels, progress)
-        report = _written(_report(job, planned.plan), staging, verdict, timed, gates)
+        report = _written(_report(job, planned.plan), staging, verdict, timed)
+        judged = judge(gates, _measured(report, synthetic(held_out)))
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
-        report = replace(report, warnings=warnings)
+        report = replace(report, warnings=warnings, gates=tuple(judged))
         result = Result(report, planned.plan, planned.ranges)
         if result.ok:
             staging.commit()
@@ -102,6 +105,8 @@ def compare_models(
     quantized: ModelLike,
     data: Data,
     *,
+    data_format: str = "",
+    reading: Reading | None = None,
     labels: str | Path | None = None,
     fail_if: Sequence[str] = (),
     speed: bool = False,
@@ -112,7 +117,9 @@ def compare_models(
 
     Args:
         fp32, quantized: paths, or models in memory.
-        data: a directory of .npz, or an iterable of dicts.
+        data: a source that tables/sources.py knows, or an iterable of dicts.
+        data_format: the kind of it, where it does not show that.
+        reading: how samples are to be read.
         labels: a JSON file of sample name -> class.
         fail_if: gates, such as 'sqnr<20'.
         speed: time both, interleaved; a gate on speedup does so too.
@@ -125,7 +132,9 @@ def compare_models(
     gates = [parse(text) for text in fail_if]
     sources = [load_model(m) for m in (fp32, quantized)]
     known = None if labels is None else read_labels(Path(labels))
-    samples = open_source(data)
+    reading = reading or Reading()
+    samples = read_for(sources[0], data, reading, data_format)
+    check_used(reading, [samples])
     a, b = (in_floats(Session(s.loadable, threads=threads, name=s.name)) for s in sources)
     comparison = compare(a, b, samples, known, lambda done, total: progress("compare", done, total))
     timed = None
@@ -134,7 +143,8 @@ def compare_models(
         timed = _race(loadable, samples, threads)
     files = [ModelFile(s.name, s.size, s.sha256) for s in sources]
     report = Report("compare", __version__, files[0], files[1], comparison=comparison, race=timed)
-    return replace(report, gates=tuple(judge(gates, Verdict(comparison, report.speedup, report.size_ratio))))
+    measured = Verdict(comparison, report.speedup, report.size_ratio, synthetic=synthetic(samples))
+    return replace(report, gates=tuple(judge(gates, measured)), warnings=made_up(samples))
 
 
 def _write(job: Job, staging: Staging, plan: Plan) -> None:
@@ -234,14 +244,17 @@ def _compare_staged(
     )
 
 
-def _written(
-    report: Report, staging: Staging, verdict: Comparison | None, timed: Race | None, gates: Sequence[Gate]
-) -> Report:
-    """The report with what was measured on the file, and judged by the gates."""
+def _written(report: Report, staging: Staging, verdict: Comparison | None, timed: Race | None) -> Report:
+    """The report with what was measured on the file."""
     file = ModelFile(str(staging.target), model_size(staging.path))
-    report = replace(report, quantized=file, comparison=verdict, race=timed)
-    measured = Verdict(verdict, report.speedup, report.size_ratio, report.quantized_nodes)
-    return replace(report, gates=tuple(judge(list(gates), measured)))
+    return replace(report, quantized=file, comparison=verdict, race=timed)
+
+
+def _measured(report: Report, synthetic: bool) -> Verdict:
+    """What gates may ask about."""
+    return Verdict(
+        report.comparison, report.speedup, report.size_ratio, report.quantized_nodes, synthetic=synthetic
+    )
 
 
 def _gates(options: Options) -> list[Gate]:

@@ -13,6 +13,7 @@ import click
 from qtool import __version__
 from qtool.cli.command import Command
 from qtool.cli.common import SRC, progress_bar
+from qtool.cli.sources import reading_of, source_help, source_options
 from qtool.errors import EXIT_OK, UsageError
 from qtool.tables.targets import TARGETS
 
@@ -32,9 +33,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The ranges file to write."
 )
-@click.option(
-    "--calib", type=SRC, help="Samples: a directory of .npz, one sample a file, keys are input names."
-)
+@click.option("--calib", type=SRC, help=source_help("Samples"))
 @click.option(
     "--target",
     type=click.Choice(list(TARGETS)),
@@ -59,6 +58,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     show_default="the runtime's choice",
     help="Threads of the runtime.",
 )
+@source_options("calib")
 def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     """Run samples through MODEL, and write what they show of its tensors to a ranges file.
 
@@ -84,12 +84,14 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     elif len(files) > 1:
         raise UsageError(f"one model at a time, not {len(files)}", "--merge makes one of many ranges files")
     elif given["calib"] is None:
-        raise UsageError("no samples", "add --calib DIR (a directory of .npz files)")
+        raise UsageError("no samples", "add --calib SRC, such as a directory of .npz files")
     else:
         with progress_bar(given["quiet"]) as progress:
             found = calibrate_model(
                 files[0],
                 given["calib"],
+                reading=reading_of(given),
+                calib_format=given["calib_format"],
                 target=given["target"],
                 shard=Shard(*given["shard"]),
                 threads=given["threads"],

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from qtool.cli.grouped import under
 from qtool.plan.scheme import (
     ACTIVATION_TYPES,
     BLOCKS,
@@ -21,8 +22,10 @@ from qtool.tables.modes import WEIGHT_BITS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_option = under("Types and forms")
+
 _OPTIONS = (
-    click.option(
+    _option(
         "--bits",
         type=click.Choice([str(b) for b in WEIGHT_BITS]),
         default="8",
@@ -30,14 +33,14 @@ _OPTIONS = (
         callback=lambda context, option, value: int(value),
         help="weight-only: bits of a weight.",
     ),
-    click.option(
+    _option(
         "--block",
         type=click.Choice([str(b) for b in BLOCKS]),
         callback=lambda context, option, value: int(value or 0),
         help="weight-only: values that share a scale. Default: 32 for 4 bits; for 8 bits a channel, or as "
         "few as the weight's accuracy asks for.",
     ),
-    click.option(
+    _option(
         "--prefer",
         type=click.Choice(PREFERENCES),
         default="size",
@@ -45,28 +48,28 @@ _OPTIONS = (
         help="weight-only: size stores weights in fewer bits and computes in float, at FP32 speed; speed "
         "computes on the packed weights (MatMulNBits) where that is faster.",
     ),
-    click.option(
+    _option(
         "--format",
         type=click.Choice(FORMATS),
         default="qdq",
         show_default=True,
         help="static: QuantizeLinear/DequantizeLinear pairs, or integer operators (QLinearConv ..).",
     ),
-    click.option(
+    _option(
         "--weights",
         type=click.Choice([t.name for t in WEIGHT_TYPES]),
         show_default="the target's",
         callback=lambda context, option, value: value or "",
         help="static: the type of weights.",
     ),
-    click.option(
+    _option(
         "--acts",
         type=click.Choice([t.name for t in ACTIVATION_TYPES]),
         show_default="the target's",
         callback=lambda context, option, value: value or "",
         help="static: the type of activations.",
     ),
-    click.option(
+    _option(
         "--method",
         type=click.Choice(list(METHODS)),
         default="minmax",
@@ -75,9 +78,9 @@ _OPTIONS = (
         + "; ".join(f"{m.name}: {m.summary}" for m in METHODS.values())
         + ".",
     ),
-    click.option("--symmetric", is_flag=True, help="static: activation ranges symmetric about zero."),
-    click.option("--per-tensor", is_flag=True, help="static: one scale a weight, not one a channel."),
-    click.option(
+    _option("--symmetric", is_flag=True, help="static: activation ranges symmetric about zero."),
+    _option("--per-tensor", is_flag=True, help="static: one scale a weight, not one a channel."),
+    _option(
         "--io",
         type=click.Choice(IO_TYPES),
         default="float",
@@ -85,18 +88,18 @@ _OPTIONS = (
         help="The type of the model's float inputs and outputs: uint8 or int8 (static: scale and zero point "
         "are in the metadata), float16 (fp16).",
     ),
-    click.option(
+    _option(
         "--requantize",
         is_flag=True,
         help="Take a model that is quantized already back to floats first. Default: what is quantized stays.",
     ),
-    click.option(
+    _option(
         "--input-range",
         multiple=True,
         metavar="[INPUT=]LOW,HIGH",
         help="static with --calib none: what the model's float inputs hold. Repeatable.",
     ),
-    click.option(
+    _option(
         "--set",
         "sets",
         multiple=True,

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from qtool.cli.config import Settings, settings
+from qtool.cli.grouped import format_grouped
 from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
 from qtool.cli.quantities import BYTES
 from qtool.cli.showconfig import show
@@ -84,6 +85,9 @@ class Command(click.Command):
         if not ctx.resilient_parsing:
             refuse_dash_files(ctx)
         return rest
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        format_grouped(self, ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         if ctx.meta.get(_SHOW):

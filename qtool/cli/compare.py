@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from qtool.cli.command import Command
 from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
+from qtool.cli.sources import reading_of, source_help, source_options
 
 
 @click.command(cls=Command)
@@ -17,7 +19,7 @@ from qtool.cli.common import SRC, deliver, gate_option, output_options, progress
     "--data",
     type=SRC,
     required=True,
-    help="Samples: a directory of .npz, one sample a file, keys are input names.",
+    help=source_help("Samples"),
 )
 @click.option(
     "--labels",
@@ -27,18 +29,8 @@ from qtool.cli.common import SRC, deliver, gate_option, output_options, progress
 @gate_option
 @click.option("--speed", is_flag=True, help="Time both, interleaved.")
 @output_options
-def compare(
-    fp32: Path,
-    quantized: Path,
-    data: str,
-    labels: Path | None,
-    fail_if: tuple[str, ...],
-    speed: bool,
-    threads: int,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-) -> int:
+@source_options("data")
+def compare(fp32: Path, quantized: Path, data: str, **given: Any) -> int:
     """Run FP32 and QUANTIZED over the same samples, measure how far apart they are, and judge gates.
 
     One of the two may be -, a model on stdin.
@@ -50,15 +42,17 @@ def compare(
     """
     from qtool.pipeline import compare_models
 
-    with progress_bar(quiet) as progress:
+    with progress_bar(given["quiet"]) as progress:
         report = compare_models(
             fp32,
             quantized,
             data,
-            labels=labels,
-            fail_if=fail_if,
-            speed=speed,
-            threads=threads,
+            reading=reading_of(given),
+            data_format=given["data_format"],
+            labels=given["labels"],
+            fail_if=given["fail_if"],
+            speed=given["speed"],
+            threads=given["threads"],
             progress=progress,
         )
-    return deliver(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    return deliver(report, **{key: given[key] for key in ("as_json", "quiet", "verbose")})

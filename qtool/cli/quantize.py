@@ -14,6 +14,7 @@ from qtool.cli.choices import NAMES, choice_options
 from qtool.cli.command import Command
 from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
 from qtool.cli.config import Settings
+from qtool.cli.sources import reading_of, source_help, source_options
 from qtool.errors import UsageError
 from qtool.steps import step
 from qtool.tables.modes import MODES
@@ -47,7 +48,7 @@ def _described(table: dict[str, Any]) -> str:
 @click.option(
     "--calib",
     type=SRC,
-    help="Samples that set the ranges: a directory of .npz, one sample a file, keys are input names.",
+    help=source_help("Samples that set the ranges") + " Or none: rough ranges, from the model alone.",
 )
 @click.option(
     "--ranges",
@@ -106,6 +107,7 @@ def _described(table: dict[str, Any]) -> str:
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @output_options
+@source_options("calib", "data")
 def quantize(model: Path, output: Path | None, **given: Any) -> int:
     """Quantize MODEL, write it to OUTPUT, and judge the file that was written.
 
@@ -122,8 +124,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     qtool quantize model.onnx -o int8.onnx --calib samples/ --exclude '*/head/*' --exclude op:Gemm
 
     \b
-    Known limits: samples come from .npz directories; nodes inside If, Loop and Scan get int8 weights
-    but no int8 activations.
+    Known limits: nodes inside If, Loop and Scan get int8 weights but no int8 activations.
     """
     from qtool.options import Options
     from qtool.pipeline import dry_run
@@ -132,10 +133,11 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
 
     show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
     names = (
-        "mode", "target", "calib", "ranges", "data", "labels", "exclude", "include", "fail_if",
-        "require_quantized", "threads", "force", *NAMES,
+        "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", "labels", "exclude",
+        "include", "fail_if", "require_quantized", "threads", "force", *NAMES,
     )  # fmt: skip
-    options = Options(**{name: given[name] for name in names}, plan=_read_plan(given["plan"]))
+    chosen = {name: given[name] for name in names}
+    options = Options(**chosen, reading=reading_of(given), plan=_read_plan(given["plan"]))
     if given["dry_run"]:
         if given["save_plan"]:
             raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 
 from qtool.data.samples import Arrays, Held, Sample
-from qtool.errors import DataError, ModelError, did_you_mean, printable
+from qtool.errors import DataError, ModelError, printable
 
 
 class Input(Protocol):
@@ -39,7 +40,7 @@ def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | Non
             has = ", ".join(sorted(sample.inputs)) or "nothing"
             raise DataError(
                 f"{where} has no input '{printable(name)}' (it has: {printable(has)})",
-                did_you_mean(name, sample.inputs) or f"the model wants: {', '.join(inputs)}",
+                _name_hint(name, set(sample.inputs) - set(inputs), inputs),
             )
     if extra := sorted(set(sample.inputs) - set(inputs)):
         wants = printable(", ".join(inputs))
@@ -51,6 +52,14 @@ def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | Non
         name: _values(np.asarray(sample.inputs[name]), dtypes[name], f"{where}: input '{printable(name)}'")
         for name in inputs
     }
+
+
+def _name_hint(missing: str, spare: set[str], inputs: Mapping[str, Input]) -> str:
+    """What may be meant by an input: the one array that is left over, or one of a like name."""
+    close = get_close_matches(missing, spare, n=1, cutoff=0.6) or (list(spare) if len(spare) == 1 else [])
+    if close:
+        return f"--map '{close[0]}={missing}'"
+    return f"the model wants: {', '.join(inputs)}; --fill '{missing}=0' makes up an input"
 
 
 def _check(held: Held, spec: Input, dtype: str | None, where: str) -> None:
@@ -113,9 +122,9 @@ def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
 
 def _shape_hint(have: tuple[int, ...], want: list[int | str | None]) -> str:
     if len(want) == 4 and len(have) == 4 and want[1] == have[3] and want[1] in (1, 3, 4):
-        return "looks channels-last: transpose it to (N, C, H, W)"
+        return "looks channels-last: add --layout nhwc, then check with: qtool data"
     if len(have) == len(want) - 1:
         return "looks like one sample without its batch axis: add it with array[None]"
     if len(have) == len(want) and want and want[0] == 1 and have[0] > 1:
-        return f"looks like a batch of {have[0]}: save one sample a file"
+        return f"looks like a batch of {have[0]}: add --split-batch"
     return ""

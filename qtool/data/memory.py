@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qtool.data.samples import Arrays, Sample
+from qtool.data.samples import Arrays, Sample, Traits
 from qtool.errors import DataError, printable
 
 
@@ -22,6 +22,7 @@ class InMemory:
         self._samples = samples
         self._length = length
         self.name = "samples"
+        self.traits = Traits("python")
 
     def __len__(self) -> int:
         return self._length
@@ -38,11 +39,12 @@ class Spooled:
     The folder goes when this object does, or when reading the generator fails.
     """
 
-    def __init__(self, samples: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, samples: Iterable[Mapping[str, Any]], name: str = "samples") -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="qtool-samples-"))
         self._discard = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._names: list[list[str]] = []
-        self.name = "samples"
+        self.name = name
+        self.traits = Traits("python")
         try:
             for index, sample in enumerate(samples):
                 arrays = as_arrays(sample, str(index))

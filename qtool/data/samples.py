@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qtool.data.reading import Reading
+from qtool.errors import UsageError
+from qtool.tables.sources import KINDS
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -34,6 +38,21 @@ class Held(Protocol):
 
 
 @dataclass(frozen=True)
+class Traits:
+    """How a source is read.
+
+    Args:
+        kind: a row of tables/sources.py.
+        how: what was settled about it, a line each, for `qtool data`.
+        synthetic: nobody's data: made up, good for plumbing and no verdict.
+    """
+
+    kind: str
+    how: tuple[str, ...] = ()
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
 class Sample:
     """One set of model inputs and where it came from."""
 
@@ -46,6 +65,9 @@ class Source(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def traits(self) -> Traits: ...
 
     def __len__(self) -> int: ...
 
@@ -60,6 +82,10 @@ class Part:
     source: Source
     positions: frozenset[int]
     name: str
+
+    @property
+    def traits(self) -> Traits:
+        return self.source.traits
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -86,3 +112,26 @@ def hold_out(source: Source) -> tuple[Source, Source, bool]:
         Part(source, held, f"{source.name} ({len(held)} of {total} held out)"),
         True,
     )
+
+
+def synthetic(source: Source | None) -> bool:
+    """Whether a source's samples are made up, and so no ground for a verdict."""
+    return source is not None and source.traits.synthetic
+
+
+_OF_SOME_KINDS: frozenset[str] = frozenset().union(*(kind.options for kind in KINDS.values()))
+
+
+def check_used(reading: Reading, sources: Sequence[Source]) -> None:
+    """Refuse options that none of the sources at hand knows what to do with.
+
+    Raises:
+        UsageError: naming the option, and the kinds that it is for.
+    """
+    kinds = {source.traits.kind for source in sources}
+    known: frozenset[str] = frozenset().union(*(KINDS[k].options for k in kinds))
+    for name in reading.given:
+        if name in _OF_SOME_KINDS and name not in known:
+            takers = " and ".join(k.name for k in KINDS.values() if name in k.options)
+            have = f"the samples here are {' and '.join(sorted(kinds))}" if kinds else "there are none here"
+            raise UsageError(f"--{name.replace('_', '-')} is for samples of the kind {takers}; {have}")

@@ -18,12 +18,17 @@ from qtool.validate.compare import Comparison, OutputMetrics
 
 @dataclass(frozen=True)
 class Verdict:
-    """Everything that a gate may ask about; None: not measured."""
+    """Everything that a gate may ask about; None: not measured.
+
+    Args:
+        synthetic: measured on made-up samples, which decide nothing.
+    """
 
     comparison: Comparison | None = None
     speedup: float | None = None
     size: float | None = None
     quantized: int | None = None
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class Metric:
         help: what it is, with its unit.
         of_output: the measure of one output; None for metrics of the whole model.
         of_model: the measure of the model.
+        of_samples: whether it depends on the samples.
     """
 
     help: str
     of_model: Callable[[Verdict], float]
     of_output: Callable[[OutputMetrics], float] | None = None
+    of_samples: bool = True
 
 
 def _over_outputs(measure: str, pick: Callable[..., float], text: str) -> Metric:
@@ -81,9 +88,13 @@ METRICS: dict[str, Metric] = {
     "accuracy_drop": Metric("accuracy lost against FP32 (needs labels)", _accuracy("drop")),
     "speedup": Metric("FP32 time / quantized time", lambda v: math.nan if v.speedup is None else v.speedup),
     "quantized": Metric(
-        "nodes that compute in int8", lambda v: math.nan if v.quantized is None else float(v.quantized)
+        "nodes that compute in int8",
+        lambda v: math.nan if v.quantized is None else float(v.quantized),
+        of_samples=False,
     ),
-    "size": Metric("quantized bytes / FP32 bytes", lambda v: math.nan if v.size is None else v.size),
+    "size": Metric(
+        "quantized bytes / FP32 bytes", lambda v: math.nan if v.size is None else v.size, of_samples=False
+    ),
 }
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -111,15 +122,22 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate and what became of it; `value` is nan when there was nothing to judge."""
+    """A gate and what became of it; `value` is nan when there was nothing to judge.
+
+    Args:
+        synthetic: failed because the samples were made up.
+    """
 
     gate: Gate
     value: float
     failed: bool
+    synthetic: bool = False
 
     @property
     def why(self) -> str:
         """One line for a person."""
+        if self.synthetic:
+            return f"{self.gate.text}: random data satisfies no gate"
         if math.isnan(self.value):
             return f"{self.gate.text}: nothing to judge ({self.gate.metric} is not available)"
         return f"{self.gate.text}: {self.gate.metric} is {self.value:.4g} ({METRICS[self.gate.metric].help})"
@@ -164,4 +182,6 @@ def _judge(gate: Gate, verdict: Verdict) -> GateResult:
             hint = did_you_mean(gate.output, outputs) or f"outputs: {', '.join(outputs)}"
             raise UsageError(f"gate '{gate.text}': no output '{gate.output}'", hint)
         value = metric.of_output(outputs[gate.output]) if gate.output in outputs else math.nan
-    return GateResult(gate, value, math.isnan(value) or _OPERATORS[gate.op](value, gate.threshold))
+    synthetic = verdict.synthetic and metric.of_samples
+    failed = synthetic or math.isnan(value) or _OPERATORS[gate.op](value, gate.threshold)
+    return GateResult(gate, value, failed, synthetic)

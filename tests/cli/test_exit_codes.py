@@ -91,7 +91,7 @@ MISTAKES = {
     "model is a folder": (3, ["quantize", "{calib}", "-o", "{out}", "--calib", "{calib}"], "not a regular file", ""),
     "model is text": (3, ["compare", "{plan}", "{model}", "--data", "{calib}"], "plan.json", "truncated"),
     "samples missing": (4, ["quantize", "{model}", "-o", "{out}", "--calib", "{folder}/clib"], "does not exist", "calib"),
-    "samples are a file": (4, ["compare", "{model}", "{model}", "--data", "{model}"], "not a directory", "npz"),
+    "samples are a file": (4, ["compare", "{model}", "{model}", "--data", "{model}"], "no file of samples", "npz"),
     "labels missing": (4, ["compare", "{model}", "{model}", "--data", "{calib}", "--labels", "{out}"], "do not exist", ""),
     "output folder missing": (5, ["quantize", "{model}", "-o", "{folder}/none/q.onnx", "--calib", "{calib}"], "does not exist", ""),
     "output folder read-only": (5, ["quantize", "{model}", "-o", "/proc/q.onnx", "--calib", "{calib}"], "can't write", ""),

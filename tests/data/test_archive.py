@@ -21,7 +21,7 @@ import pytest
 from qtool.data import archive
 from qtool.data.archive import Archive
 from qtool.data.fit import fit
-from qtool.data.npz import NpzDirectory
+from qtool.data.open import open_source
 from qtool.errors import DataError
 
 
@@ -102,7 +102,7 @@ def refused(folder: Path, content: bytes) -> str:
     """The message of the error that a file is met with, unread."""
     (folder / "0.npz").write_bytes(content)
     with pytest.raises(DataError) as caught, frugal():
-        for sample in NpzDirectory(folder).read():
+        for sample in open_source(folder).read():
             for array in sample.inputs.values():
                 np.asarray(array)
     message = caught.value.message
@@ -113,7 +113,7 @@ def refused(folder: Path, content: bytes) -> str:
 
 def read(folder: Path, content: bytes) -> dict[str, np.ndarray]:
     (folder / "0.npz").write_bytes(content)
-    (sample,) = NpzDirectory(folder).read()
+    (sample,) = open_source(folder).read()
     return {key: np.asarray(array) for key, array in sample.inputs.items()}
 
 
@@ -224,7 +224,7 @@ def test_shapes_and_types_are_known_before_anything_is_read(tmp_path: Path) -> N
     """A sample that can't be the model's is refused without unpacking it."""
     spec = SimpleNamespace(shape=[1, 3], type="tensor(float)")
     np.savez_compressed(tmp_path / "0.npz", x=np.zeros((64, 1 << 20), np.uint8))
-    (sample,) = NpzDirectory(tmp_path).read()
+    (sample,) = open_source(tmp_path).read()
     with pytest.raises(DataError, match="'x' has shape"), frugal(1 << 20):
         fit(sample, {"x": spec}, {"x": "float32"}, "calib")
 
@@ -250,19 +250,19 @@ def what_is_no_file(kind: str, path: Path) -> None:
 def test_what_is_no_file_is_refused_without_waiting(kind: str, tmp_path: Path) -> None:
     what_is_no_file(kind, tmp_path / "0.npz")
     with pytest.raises(DataError, match=r"0\.npz: (not a regular file|can't be read)"):
-        list(NpzDirectory(tmp_path).read())
+        list(open_source(tmp_path).read())
 
 
 def test_a_folder_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d").symlink_to("d")
     with pytest.raises(DataError, match="can't be read"):
-        NpzDirectory(tmp_path / "d")
+        open_source(tmp_path / "d")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["too long", "null"])
 def test_a_name_that_no_folder_has_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        NpzDirectory(tmp_path / name)
+        open_source(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", [b"a\nb.npz", b"\x1b[31m.npz", b"\xff\xfe.npz"], ids=repr)
@@ -270,12 +270,12 @@ def test_a_file_may_have_any_name_and_no_message_shows_it_raw(name: bytes, tmp_p
     path = os.fsencode(tmp_path) + b"/" + name
     with open(path, "wb") as stream:  # noqa: PTH123  # a Path has no bytes
         np.savez(stream, x=np.ones(1))
-    (sample,) = NpzDirectory(tmp_path).read()
+    (sample,) = open_source(tmp_path).read()
     assert np.asarray(sample.inputs["x"]).tolist() == [1]
     with open(path, "wb") as stream:  # noqa: PTH123
         stream.write(b"broken")
     with pytest.raises(DataError) as caught:
-        list(NpzDirectory(tmp_path).read())
+        list(open_source(tmp_path).read())
     assert caught.value.message.isprintable()
 
 
@@ -283,7 +283,7 @@ def test_a_folder_of_many_files_is_listed_in_little_time(tmp_path: Path) -> None
     """Without opening any; 10,000 here, and time grows with their number only."""
     for index in range(10_000):
         (tmp_path / f"{index}.npz").touch()
-    source = NpzDirectory(tmp_path)
+    source = open_source(tmp_path)
     assert len(source) == 10_000
     assert [f.name for f in source.files[:3]] == ["0.npz", "1.npz", "2.npz"]
 
@@ -306,7 +306,7 @@ def rewrite(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["renamed over", "written in place"])
 def test_a_file_that_changes_between_two_passes_is_refused(how: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "0.npz", x=np.zeros(2))
-    source = NpzDirectory(tmp_path)
+    source = open_source(tmp_path)
     list(source.read())
     list(source.read())
     rewrite(tmp_path / "0.npz", how)
@@ -317,7 +317,7 @@ def test_a_file_that_changes_between_two_passes_is_refused(how: str, tmp_path: P
 @pytest.mark.parametrize("how", ["renamed over", "written in place"])
 def test_a_file_that_changes_after_it_was_looked_at_is_refused(how: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "0.npz", x=np.zeros(2))
-    (sample,) = NpzDirectory(tmp_path).read()
+    (sample,) = open_source(tmp_path).read()
     rewrite(tmp_path / "0.npz", how)
     with pytest.raises(DataError, match=r"0\.npz: changed while it was in use"):
         np.asarray(sample.inputs["x"])

@@ -208,14 +208,14 @@ def test_a_missing_input_is_named_with_what_is_there() -> None:
         fit(sample, SPECS, DTYPES, "calib")
     assert "calib/0.npz has no input 'input_ids'" in caught.value.message
     assert "input_idz, mask" in caught.value.message
-    assert "'input_idz'" in caught.value.hint
+    assert "--map 'input_idz=input_ids'" in caught.value.hint
 
 
 def test_a_missing_input_without_a_like_is_hinted_at_with_what_the_model_wants() -> None:
     with pytest.raises(DataError) as caught:
         fit(Sample("0.npz", {}), SPECS, DTYPES, "calib")
     assert "nothing" in caught.value.message
-    assert caught.value.hint == "the model wants: input_ids, mask"
+    assert "the model wants: input_ids, mask" in caught.value.hint
 
 
 def test_an_extra_array_is_refused_by_its_name() -> None:

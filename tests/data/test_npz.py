@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qtool.data.npz import NpzDirectory
+from qtool.data.open import open_source
+from qtool.data.samples import Source
 from qtool.errors import DataError
 from tests.graphs import samples, write_samples
 
 
-def names(source: NpzDirectory, positions: set[int] | None = None) -> list[str]:
+def names(source: Source, positions: set[int] | None = None) -> list[str]:
     return [sample.name for sample in source.read(positions)]
 
 
@@ -41,13 +42,13 @@ def save(folder: Path, *stems: str) -> Path:
     ids=" ".join,
 )
 def test_files_come_in_natural_order(tmp_path: Path, ordered: list[str]) -> None:
-    source = NpzDirectory(save(tmp_path, *reversed(ordered)))
+    source = open_source(save(tmp_path, *reversed(ordered)))
     assert names(source) == [f"{stem}.npz" for stem in ordered]
     assert len(source) == len(ordered)
 
 
 def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
-    source = NpzDirectory(write_samples(tmp_path / "d", samples(5, x=(1, 3))))
+    source = open_source(write_samples(tmp_path / "d", samples(5, x=(1, 3))))
     first, second = ([s.inputs["x"] for s in source.read()] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
@@ -67,7 +68,7 @@ def test_arrays_come_back_as_they_were_saved(tmp_path: Path) -> None:
             member = io.BytesIO()
             np.save(member, array)
             archive.writestr(f"{key}.npy", member.getvalue())
-    (sample,) = NpzDirectory(tmp_path).read()
+    (sample,) = open_source(tmp_path).read()
     assert sample.inputs.keys() == saved.keys()
     for key, array in saved.items():
         np.testing.assert_array_equal(sample.inputs[key], array)
@@ -78,19 +79,19 @@ def test_arrays_come_back_as_they_were_saved(tmp_path: Path) -> None:
     ("positions", "wanted"), [({0}, [0]), ({3, 1}, [1, 3]), (set(), []), ({2, 99}, [2])], ids=str
 )
 def test_positions_choose_samples_in_order(tmp_path: Path, positions: set[int], wanted: list[int]) -> None:
-    source = NpzDirectory(save(tmp_path, *map(str, range(5))))
+    source = open_source(save(tmp_path, *map(str, range(5))))
     assert names(source, positions) == [f"{i}.npz" for i in wanted]
 
 
 def test_files_that_are_not_chosen_are_not_opened(tmp_path: Path) -> None:
     save(tmp_path, "0", "2")
     (tmp_path / "1.npz").write_bytes(b"broken")
-    assert names(NpzDirectory(tmp_path), {0, 2}) == ["0.npz", "2.npz"]
+    assert names(open_source(tmp_path), {0, 2}) == ["0.npz", "2.npz"]
 
 
 def test_other_files_in_the_folder_are_not_samples(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text("{}")
-    assert names(NpzDirectory(save(tmp_path, "0"))) == ["0.npz"]
+    assert names(open_source(save(tmp_path, "0"))) == ["0.npz"]
 
 
 def refused(data: Callable[[], object]) -> DataError:
@@ -104,31 +105,30 @@ def refused(data: Callable[[], object]) -> DataError:
 
 def test_a_missing_folder_is_refused_with_a_hint_at_a_similar_one(tmp_path: Path) -> None:
     (tmp_path / "calib").mkdir()
-    error = refused(lambda: NpzDirectory(tmp_path / "calip"))
+    error = refused(lambda: open_source(tmp_path / "calip"))
     assert "calip" in error.message
     assert "'calib'" in error.hint
 
 
 def test_a_missing_parent_is_refused_too(tmp_path: Path) -> None:
-    assert "does not exist" in refused(lambda: NpzDirectory(tmp_path / "no" / "such")).message
+    assert "does not exist" in refused(lambda: open_source(tmp_path / "no" / "such")).message
 
 
-def test_a_file_is_no_folder_of_samples(tmp_path: Path) -> None:
-    file = tmp_path / "one.npz"
-    file.touch()
-    assert "not a directory" in refused(lambda: NpzDirectory(file)).message
+def test_a_single_file_is_a_source_of_one_sample(tmp_path: Path) -> None:
+    save(tmp_path, "0", "1")
+    assert names(open_source(tmp_path / "1.npz")) == ["1.npz"]
 
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
-    assert "empty" in refused(lambda: NpzDirectory(tmp_path)).message
+    assert "empty" in refused(lambda: open_source(tmp_path)).message
 
 
 def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "cat.jpg").touch()
-    (tmp_path / "dog.jpg").touch()
-    message = refused(lambda: NpzDirectory(tmp_path)).message
-    assert "no .npz" in message
-    assert ".jpg" in message
+    (tmp_path / "cat.xyz").touch()
+    (tmp_path / "dog.xyz").touch()
+    message = refused(lambda: open_source(tmp_path)).message
+    assert "no samples" in message
+    assert ".xyz" in message
 
 
 def truncated() -> bytes:
@@ -182,21 +182,21 @@ BROKEN = {
 def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
     save(tmp_path, "0")
     (tmp_path / "1.npz").write_bytes(content)
-    assert "1.npz" in refused(lambda: list(NpzDirectory(tmp_path).read())).message
+    assert "1.npz" in refused(lambda: list(open_source(tmp_path).read())).message
 
 
 def test_a_single_array_is_called_that(tmp_path: Path) -> None:
     (tmp_path / "0.npz").write_bytes(single_array())
-    assert "single array" in refused(lambda: list(NpzDirectory(tmp_path).read())).message
+    assert "single array" in refused(lambda: list(open_source(tmp_path).read())).message
 
 
 def test_a_folder_named_like_a_sample_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "0.npz").mkdir()
-    assert "0.npz" in refused(lambda: list(NpzDirectory(tmp_path).read())).message
+    assert "0.npz" in refused(lambda: list(open_source(tmp_path).read())).message
 
 
 def test_a_file_that_went_away_is_refused_by_its_name(tmp_path: Path) -> None:
-    source = NpzDirectory(save(tmp_path, "0", "1"))
+    source = open_source(save(tmp_path, "0", "1"))
     (tmp_path / "1.npz").unlink()
     assert "1.npz" in refused(lambda: list(source.read())).message
 
@@ -211,5 +211,5 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     np.savez(folder / "0.npz", x=np.array([Trap()], object))
-    refused(lambda: list(NpzDirectory(folder).read()))
+    refused(lambda: list(open_source(folder).read()))
     assert not trap.exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qtool.data.memory import InMemory, Spooled
-from qtool.data.npz import NpzDirectory
+from qtool.data.npz import NpzFiles
 from qtool.data.open import open_source
 from qtool.errors import DataError
 from tests.graphs import samples, write_samples
@@ -19,7 +19,7 @@ def test_a_path_is_a_directory_of_npz_however_it_is_spelt(tmp_path: Path) -> Non
     folder = write_samples(tmp_path / "d", samples(2, x=(1,)))
     for spelling in (folder, str(folder)):
         source = open_source(spelling)
-        assert isinstance(source, NpzDirectory)
+        assert isinstance(source, NpzFiles)
         assert source.name == str(folder)
 
 

@@ -1,0 +1,223 @@
+"""The options that say how samples are to be read: --preset, --tokenizer, --shape and the like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from qtool.cli.grouped import under
+from qtool.tables.images import CHANNELS, PRESETS, RESIZES
+from qtool.tables.sources import KINDS, LAYOUTS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_option = under("Reading samples")
+_MOST_NUMBERS = 16
+
+
+def source_help(what: str) -> str:
+    """The help of an option that takes a source."""
+    return (
+        f"{what}: a directory of .npz, .npy, images, .wav or ONNX test data; .csv, .parquet, .txt, .jsonl; "
+        "Polygraphy's .json; file.py:function; random:N."
+    )
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(n) for n in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(
+            f"'{text}' is no list of numbers, such as 123.7,116.3,103.5", ctx, param
+        ) from None
+    if len(numbers) > _MOST_NUMBERS or not all(abs(n) < 1e9 for n in numbers):
+        raise click.BadParameter(f"'{text}': one number, or one a channel", ctx, param)
+    if param.name == "std" and not all(n > 0 for n in numbers):
+        raise click.BadParameter(f"'{text}': it is divided by, so above 0", ctx, param)
+    return numbers
+
+
+def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, axes = text.rpartition("=")
+        if not re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", axes) or (not axes and not name):
+            raise click.BadParameter(f"'{text}' is not [INPUT=]1,3,224,224", ctx, param)
+        found[name] = tuple(int(a) for a in axes.split(",")) if axes else ()
+    return found
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        old, equals, new = text.partition("=")
+        if not (old and equals and new):
+            raise click.BadParameter(f"'{text}' is not NAME=INPUT", ctx, param)
+        found[old] = new
+    return found
+
+
+def _fillings(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise click.BadParameter(f"'{text}' is not INPUT=NUMBER", ctx, param)
+    return found
+
+
+def _columns(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _word(ctx: click.Context, param: click.Parameter, text: str | None) -> str:
+    return text or ""
+
+
+def _count(ctx: click.Context, param: click.Parameter, number: int | None) -> int:
+    return number or 0
+
+
+_PRESETS = "; ".join(f"{p.name}: {p.summary}" for p in PRESETS.values())
+_RESIZES = "; ".join(f"{name}: {summary}" for name, summary in RESIZES.items())
+
+_OPTIONS = (
+    _option(
+        "--samples",
+        type=click.IntRange(min=1),
+        metavar="N",
+        callback=_count,
+        help="At most N samples of a source, chosen with --seed.",
+    ),
+    _option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of what is chosen or made up.",
+    ),
+    _option(
+        "--split-batch",
+        is_flag=True,
+        help="The files hold stacked samples: cut them along the first axis.",
+    ),
+    _option(
+        "--shape",
+        multiple=True,
+        metavar="[INPUT=]SHAPE",
+        callback=_shapes,
+        help="Shape of an input that the model leaves open, such as images=1,3,224,224. Repeatable.",
+    ),
+    _option(
+        "--map",
+        "rename",
+        multiple=True,
+        metavar="NAME=INPUT",
+        callback=_pairs,
+        help="The samples call an input NAME. Repeatable.",
+    ),
+    _option(
+        "--fill",
+        multiple=True,
+        metavar="INPUT=NUMBER",
+        callback=_fillings,
+        help="Fill an input that the samples lack with a number. Repeatable.",
+    ),
+    _option(
+        "--layout",
+        type=click.Choice(LAYOUTS),
+        callback=_word,
+        help="How the samples' arrays lie, where not as the model wants them.",
+    ),
+    _option("--preset", type=click.Choice(list(PRESETS)), callback=_word, help=f"images: {_PRESETS}."),
+    _option(
+        "--mean",
+        metavar="NUMBERS",
+        callback=_numbers,
+        help="images: subtracted from the pixels, which are 0..255 or as --preset says: one, or one each.",
+    ),
+    _option("--std", metavar="NUMBERS", callback=_numbers, help="images: divided by, after --mean."),
+    _option(
+        "--resize",
+        type=click.Choice(list(RESIZES)),
+        callback=_word,
+        show_default="stretch, or the preset's",
+        help=f"images of another size: {_RESIZES}.",
+    ),
+    _option(
+        "--channels",
+        type=click.Choice(CHANNELS),
+        callback=_word,
+        show_default="rgb",
+        help="images: the order that the model wants.",
+    ),
+    _option(
+        "--tokenizer",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        show_default="tokenizer.json beside the model",
+        help="text: the tokenizer.",
+    ),
+    _option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        metavar="N",
+        callback=_count,
+        show_default="the tokenizer's",
+        help="text: longer ones are cut.",
+    ),
+    _option(
+        "--columns",
+        metavar="NAMES",
+        callback=_columns,
+        help="csv, parquet: which, as names and globs; '!label' leaves one out.",
+    ),
+    _option(
+        "--rate",
+        type=click.IntRange(1, 1_000_000),
+        metavar="HZ",
+        callback=_count,
+        show_default="the files'",
+        help="audio: samples a second that the model wants.",
+    ),
+)
+NAMES = (
+    "samples", "seed", "split_batch", "shape", "rename", "fill", "layout", "preset", "mean", "std",
+    "resize", "channels", "tokenizer", "max_tokens", "columns", "rate",
+)  # fmt: skip
+
+
+def source_options(*sources: str) -> Callable[[F], F]:
+    """The options of all kinds, and `--X-format` for each X of --calib, --data that the command has."""
+
+    def declare(command: F) -> F:
+        forces = tuple(
+            _option(
+                f"--{source}-format",
+                type=click.Choice(list(KINDS)),
+                callback=lambda c, p, v: v or "",
+                show_default="recognised",
+                help=f"The kind of samples that --{source} names.",
+            )
+            for source in sources
+        )
+        for option in reversed((*forces, *_OPTIONS)):
+            command = option(command)
+        return command
+
+    return declare
+
+
+def reading_of(given: Mapping[str, Any]) -> Any:
+    """What the options say, as data.reading has it."""
+    from qtool.data.reading import Reading
+
+    return Reading(**{name: given[name] for name in NAMES})

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test sweep fuzz lint bench clean
+.PHONY: demo test sweep fuzz lint bench modes clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev
 # The table in docs/benchmarks.md: every model here, beside onnxruntime.quantization.
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/static.py $(MODELS) --rival $(if $(SCORER),--scorer $(SCORER))
+
+# The other table there: every mode on every model of ../shared, or of sample_models.
+modes: $(VENV)/.core
+	$(BIN)/python benchmarks/modes.py $(or $(wildcard ../shared/models),sample_models) $(if $(SCORER),--scorer $(SCORER))
 
 clean:
 	rm -rf $(VENV) demo dist build

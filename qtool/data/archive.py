@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 import stat
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,19 +19,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.data.files import Mark, mark_of
+from qtool.data.header import BYTES, HEAD_BYTES, READ_BYTES, Header, header_of
 from qtool.errors import DataError, printable
 from qtool.steps import step
 
-# What a file may have. No sample comes near; what goes beyond is a bomb, or no sample.
+# What a file may have. No sample comes near; what goes beyond is a bomb, or no sample. The zip directory is
+# read at once.
 ARRAYS = 4096
-BYTES = 1 << 31  # of all its arrays, unpacked: as much as one ONNX tensor can have
-READ_BYTES = 1 << 20  # at once; the zip directory is read at once
-HEAD_BYTES = 1 << 14  # of an array's own header; numpy stops at 10,000
-KINDS = "biufcSU"  # of numpy's types: numbers and text. No objects, records, dates
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of numpy's; others can't be unpacked bit by bit
-
-Mark = tuple[int, int, int]
-"""Of a file's content, as far as the system knows: inode, bytes, time of the last change."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +51,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class _Member:
-    """Where an array lies in its archive, and how."""
+    """Where an array lies in its archive, and what it is."""
 
     info: zipfile.ZipInfo
-    start: int
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[np.generic]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+    header: Header
 
 
 class Archive:
@@ -82,7 +69,7 @@ class Archive:
         with self._open() as (self.mark, archive):
             self._members = self._look(archive)
         self.arrays: Mapping[str, Stored] = {
-            key: Stored(self, key, m.shape, m.dtype) for key, m in self._members.items()
+            key: Stored(self, key, m.header.shape, m.header.dtype) for key, m in self._members.items()
         }
 
     @cached_property
@@ -108,9 +95,8 @@ class Archive:
             with step(str(self.file), "it is read", DataError), _Frugal(self.file) as stream:
                 if stream.read(6) == np.lib.format.MAGIC_PREFIX:
                     raise self._error("a single array, not an .npz archive of named arrays")
-                info = os.fstat(stream.fileno())
                 with zipfile.ZipFile(stream) as archive:
-                    yield (info.st_ino, info.st_size, info.st_mtime_ns), archive
+                    yield mark_of(stream), archive
         except (DataError, MemoryError):
             raise
         except OSError as error:
@@ -142,14 +128,8 @@ class Archive:
                 raise
             except Exception as error:  # MemoryError too: that of a parser, for nesting without end
                 raise self._error(f"{name} is no array: {printable(str(error), 120)}") from error
-            if member.dtype.kind not in KINDS or not member.dtype.itemsize:
-                what = "Python objects" if member.dtype.hasobject else printable(str(member.dtype), 80)
-                raise self._error(f"{name} holds {what}, not numbers or text")
-            if min(member.shape, default=0) < 0 or member.start + member.bytes != info.file_size:
-                raise self._error(
-                    f"{name} says that it is {member.dtype}{_shown(member.shape)}, and has "
-                    f"{info.file_size - member.start:,} bytes"
-                )
+            if problem := member.header.problem(info.file_size):
+                raise self._error(f"{name} {problem}")
             members[key] = member
         return members
 
@@ -171,31 +151,11 @@ class _Frugal(io.FileIO):
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     """What array a member says that it is."""
     with archive.open(info) as stream:
-        head = io.BytesIO(stream.read(HEAD_BYTES))
-    version = np.lib.format.read_magic(head)
-    with warnings.catch_warnings(action="ignore"):  # Python's, on what it finds in the header
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
-        else:  # 3.0 is for records with names of any script
-            raise ValueError(f"version {version[0]}.{version[1]} of the format")
-    return _Member(info, head.tell(), shape, fortran, dtype)
+        return _Member(info, header_of(stream.read(HEAD_BYTES)))
 
 
 def _read(archive: zipfile.ZipFile, member: _Member) -> NDArray[np.generic]:
-    """The array itself, piece by piece; zipfile checks the sum at its end."""
-    data, done = bytearray(member.bytes), 0
+    """The array itself; zipfile checks the sum at its end."""
     with archive.open(member.info) as stream:
-        stream.read(member.start)
-        while done < len(data):
-            piece = stream.read(min(READ_BYTES, len(data) - done))
-            if not piece:
-                raise EOFError("an array ends early")
-            data[done : done + len(piece)] = piece
-            done += len(piece)
-    return np.ndarray(member.shape, member.dtype, data, order="F" if member.fortran else "C")
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return printable("[" + ", ".join(map(str, shape)) + "]", 80)
+        stream.read(member.header.start)
+        return member.header.array(stream.read)

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from qtool.errors import DataError, did_you_mean, printable
 from qtool.steps import step
@@ -17,6 +17,9 @@ from qtool.steps import step
 WHOLE_BYTES = 1 << 30
 # Of files in a folder and below it: beyond this it is no folder of samples, but a disk.
 MOST_FILES = 10_000_000
+
+Mark = tuple[int, int, int]
+"""Of a file's content, as far as the system knows: inode, bytes, time of the last change."""
 
 
 def shown(path: Path) -> str:
@@ -73,6 +76,28 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts numbers by value: digits as (0, number, ''), the rest as (1, 0, text)."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
+
+
+def mark_of(stream: IO[bytes]) -> Mark:
+    """The mark of an open file."""
+    info = os.fstat(stream.fileno())
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
+class Unchanged:
+    """Files that must stay as they were first seen: what is read twice must be the same."""
+
+    def __init__(self) -> None:
+        self._marks: dict[Path, Mark] = {}
+
+    def check(self, file: Path, mark: Mark) -> None:
+        """Hold a file against what it was.
+
+        Raises:
+            DataError: it is another one than the last time.
+        """
+        if self._marks.setdefault(file, mark) != mark:
+            raise DataError(f"{shown(file)}: changed while it was in use")
 
 
 @contextlib.contextmanager

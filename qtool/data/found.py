@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from qtool.data.ports import Ports
+from qtool.data.ports import Port, Ports
 from qtool.data.reading import Reading
+from qtool.errors import DataError, printable
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,30 @@ class Found:
     def files(self) -> list[Path]:
         """The files to be read."""
         return [self.folder / name for name in self.names]
+
+    @cached_property
+    def wanted(self) -> dict[str, Port]:
+        """The inputs that samples must have, as the samples call them: --map renames some, --fill makes up
+        others.
+        """
+        rename, fill = self.reading.rename, self.reading.fill
+        own = {n: p for n, p in self.ports.items() if n not in rename.values()}
+        renamed = {old: self.ports[new] for old, new in rename.items() if new in self.ports}
+        return {n: p for n, p in (own | renamed).items() if p.name not in fill}
+
+    def only(self, what: str) -> tuple[str, Port]:
+        """The one input of a model of one, and what the samples call it.
+
+        Args:
+            what: has no names for more: "a file .npy holds one array".
+
+        Raises:
+            DataError: the model has another number of inputs.
+        """
+        if len(self.wanted) != 1:
+            names = printable(", ".join(self.wanted), 120) or "none"
+            raise DataError(
+                f"{printable(self.text)}: {what}, and the model has {len(self.wanted)} inputs ({names})",
+                "save .npz files, whose keys are input names; or --fill INPUT=NUMBER for all but one",
+            )
+        return next(iter(self.wanted.items()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from qtool.data.archive import Archive, Mark
+from qtool.data.archive import Archive
+from qtool.data.files import Unchanged
 from qtool.data.found import Found
 from qtool.data.samples import Sample, Traits
 
@@ -31,7 +32,7 @@ class NpzFiles:
         self.files = [folder / n for n in names]
         self.name = name
         self.traits = Traits("npz")
-        self._marks: dict[int, Mark] = {}
+        self._unchanged = Unchanged()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -40,6 +41,5 @@ class NpzFiles:
         for index, file in enumerate(self.files):
             if positions is None or index in positions:
                 archive = Archive(file)
-                if self._marks.setdefault(index, archive.mark) != archive.mark:
-                    raise archive.changed()
+                self._unchanged.check(file, archive.mark)
                 yield Sample(file.name, archive.arrays)

@@ -30,6 +30,10 @@ _SHOWN_KINDS = 6
 # kind -> module and name of the function that opens it: (Found) -> Source. Imported when it is needed.
 _OPENERS: dict[str, tuple[str, str]] = {
     "npz": ("qtool.data.npz", "open_npz"),
+    "npy": ("qtool.data.npy", "open_npy"),
+    "onnx": ("qtool.data.backend", "open_backend"),
+    "images": ("qtool.data.images", "open_images"),
+    "text": ("qtool.data.texts", "open_texts"),
 }
 
 

@@ -1,0 +1,102 @@
+"""Which input of a model takes images, and how they lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from qtool.data.ports import Axis, Port, Ports
+from qtool.errors import UsageError, printable
+
+CHANNELS = (1, 3, 4)
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An input that takes an image at a time.
+
+    Args:
+        name, dtype: of the input.
+        channels: 1, 3 or 4.
+        height, width: None where the model leaves them open.
+        batch: of rank 4, its first axis (None where it is open); 1 of rank 3, which has none.
+        batched: of rank 4.
+        first: channels come before height and width, and not after them.
+    """
+
+    name: str
+    dtype: str
+    channels: int
+    height: int | None
+    width: int | None
+    batch: int | None
+    batched: bool
+    first: bool
+
+    @property
+    def axis(self) -> int:
+        """Where the channels are."""
+        return int(self.batched) + (0 if self.first else 2)
+
+    @property
+    def layout(self) -> str:
+        """As people call it: NCHW, HWC .."""
+        return ("N" if self.batched else "") + ("CHW" if self.first else "HWC")
+
+
+def frame_of(port: Port) -> Frame | None:
+    """How an input takes images; None for one that does not: rank 4 or 3 with an axis of 1, 3 or 4."""
+    shape = port.shape
+    if shape is None or len(shape) not in (3, 4) or port.dtype in ("", "str", "bool"):
+        return None
+    batched = len(shape) == 4
+    axes = shape[1:] if batched else shape
+    first = axes[0] in CHANNELS
+    if not first and axes[2] not in CHANNELS:
+        return None
+    channels, height, width = map(_fixed, axes if first else (axes[2], axes[0], axes[1]))
+    batch = _fixed(shape[0]) if batched else 1
+    return Frame(port.name, port.dtype, channels or 0, height, width, batch, batched, first)
+
+
+def image_input(ports: Ports, filled: Container[str]) -> Frame:
+    """The one input that takes images, of those that --fill does not fill; rank 4 goes before rank 3.
+
+    Raises:
+        UsageError: there is none, there are many, or it takes many images at once.
+    """
+    wanted = [port for name, port in ports.items() if name not in filled]
+    frames = [frame for port in wanted if (frame := frame_of(port))]
+    frames = [f for f in frames if f.batched] or frames
+    if not frames:
+        raise UsageError(
+            f"no input of the model looks like one for images: {_listed(wanted)}",
+            f"where it leaves channels open: --shape {_name(wanted)}=1,3,224,224; else save samples as .npz",
+        )
+    if len(frames) > 1:
+        found = _listed([ports[f.name] for f in frames])
+        raise UsageError(
+            f"{len(frames)} inputs of the model look like ones for images: {found}",
+            f"--fill '{printable(frames[-1].name, 60)}=0' fills one with a number; samples of several images are saved as .npz",
+        )
+    (frame,) = frames
+    if frame.batch not in (None, 1):
+        raise UsageError(
+            f"input '{printable(frame.name)}' takes {frame.batch} images at once; a sample has one",
+            "export the model with an open batch, or save batches as .npz",
+        )
+    return frame
+
+
+def _fixed(axis: Axis) -> int | None:
+    return axis if isinstance(axis, int) else None
+
+
+def _listed(ports: list[Port]) -> str:
+    shown = ", ".join(f"'{printable(p.name, 60)}' {p}" for p in ports[:_SHOWN])
+    return (shown or "it has none") + (f", and {len(ports) - _SHOWN} more" if len(ports) > _SHOWN else "")
+
+
+def _name(ports: list[Port]) -> str:
+    return printable(ports[0].name, 60) if ports else "INPUT"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qtool.data.reading import Reading
     from qtool.errors import (
         DataError,
         EnvironmentFailure,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from qtool.pipeline import dry_run, quantize
     from qtool.plan.model import Plan
     from qtool.report.model import Report
+    from qtool.survey import Survey, survey
 
 # public name -> (module, name there)
 _PUBLIC = {
@@ -39,13 +41,16 @@ _PUBLIC = {
     "Inspection": ("qtool.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),
     "Plan": ("qtool.plan.model", "Plan"),
+    "Reading": ("qtool.data.reading", "Reading"),
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.options", "Result"),
+    "Survey": ("qtool.survey", "Survey"),
     "compare": ("qtool.pipeline", "compare_models"),
     "dry_run": ("qtool.pipeline", "dry_run"),
     "difference": ("qtool.inspection.change", "difference"),
     "inspect": ("qtool.inspection.read", "inspect_model"),
     "quantize": ("qtool.pipeline", "quantize"),
+    "survey": ("qtool.survey", "survey"),
     **{
         name: ("qtool.errors", name)
         for name in (
@@ -68,15 +73,18 @@ __all__ = [
     "Options",
     "Plan",
     "QtoolError",
+    "Reading",
     "Report",
     "Result",
     "RuntimeFailure",
+    "Survey",
     "UsageError",
     "compare",
     "difference",
     "dry_run",
     "inspect",
     "quantize",
+    "survey",
 ]
 
 

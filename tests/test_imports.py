@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
     "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
 }
-RENDERERS = ("report/terminal.py", "report/inspection.py", "report/difference.py")
-LAST = {"pipeline", "job", "planning", "calibration", "cli", "report", "options", "__init__", "__main__"}
+RENDERERS = ("report/terminal.py", "report/inspection.py", "report/difference.py", "report/survey.py")
+LAST = {"pipeline", "job", "planning", "calibration", "survey", "cli", "report", "options", "__init__", "__main__"}
 
 
 def room(path: Path) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STAGES = {"calibrate": "calibrating", "compare": "comparing", "validate": "validating"}
+STAGES = {"calibrate": "calibrating", "compare": "comparing", "validate": "validating", "survey": "looking"}
 
 
 class SourceType(click.types.StringParamType):

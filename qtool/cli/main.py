@@ -20,6 +20,7 @@ from qtool.cli.calibrate import calibrate
 from qtool.cli.command import GUARDED
 from qtool.cli.compare import compare
 from qtool.cli.completion import completion
+from qtool.cli.data import data
 from qtool.cli.guard import ASKED, OUTSIDE
 from qtool.cli.inspect import inspect
 from qtool.cli.quantize import quantize
@@ -41,6 +42,7 @@ def cli() -> None:
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
     qtool inspect model.onnx int8.onnx
+    qtool data samples/ --model model.onnx
 
     \b
     Options without flags: QTOOL_MODE=static in the environment, or mode = "static" in qtool.toml, or
@@ -57,6 +59,7 @@ cli.add_command(quantize)
 cli.add_command(calibrate)
 cli.add_command(compare)
 cli.add_command(inspect)
+cli.add_command(data)
 cli.add_command(completion)
 
 

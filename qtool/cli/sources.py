@@ -195,8 +195,12 @@ NAMES = (
 )  # fmt: skip
 
 
-def source_options(*sources: str) -> Callable[[F], F]:
-    """The options of all kinds, and `--X-format` for each X of --calib, --data that the command has."""
+def source_options(*sources: str, named: str = "") -> Callable[[F], F]:
+    """The options of all kinds, and `--X-format` for each X of --calib, --data that the command has.
+
+    Args:
+        named: what the help calls the source, where it is no option of that name.
+    """
 
     def declare(command: F) -> F:
         forces = tuple(
@@ -205,7 +209,7 @@ def source_options(*sources: str) -> Callable[[F], F]:
                 type=click.Choice(list(KINDS)),
                 callback=lambda c, p, v: v or "",
                 show_default="recognised",
-                help=f"The kind of samples that --{source} names.",
+                help=f"The kind of samples that {named or f'--{source}'} names.",
             )
             for source in sources
         )

@@ -78,7 +78,8 @@ def image_input(ports: Ports, filled: Container[str]) -> Frame:
         found = _listed([ports[f.name] for f in frames])
         raise UsageError(
             f"{len(frames)} inputs of the model look like ones for images: {found}",
-            f"--fill '{printable(frames[-1].name, 60)}=0' fills one with a number; samples of several images are saved as .npz",
+            f"--fill '{printable(frames[-1].name, 60)}=0' fills one with a number; "
+            "samples of several images are saved as .npz",
         )
     (frame,) = frames
     if frame.batch not in (None, 1):

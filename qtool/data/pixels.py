@@ -24,7 +24,7 @@ BILINEAR = 2
 
 @dataclass(frozen=True)
 class Norm:
-    """y = (x * scale + shift - mean) / std, for pixels x in 0..255; mean and std: none, one, one a channel."""
+    """y = (x * scale + shift - mean) / std, for pixels x in 0..255; mean, std: none, one, one a channel."""
 
     scale: float = 1.0
     shift: float = 0.0
@@ -105,7 +105,7 @@ class Recipe:
 
 
 def flat(image: Image.Image, channels: int) -> Image.Image:
-    """The image in 8 bits a channel: L, RGB or RGBA. Alpha that the model lacks is dropped, as in training."""
+    """In 8 bits a channel: L, RGB or RGBA. Alpha that the model lacks is dropped, as in training."""
     if image.mode == "F":
         raise DataError("its pixels are floats, of no known range", "save them as .npz")
     if image.mode.startswith("I"):  # 16 bits; what Pillow has in 32 was scaled to 16, or is no photo

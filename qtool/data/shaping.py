@@ -34,9 +34,14 @@ def as_asked(source: Source, ports: Ports, reading: Reading) -> Source:
     if reading.split_batch:
         source = SplitBatch(source, ports)
     if 0 < reading.samples < len(source):
-        chosen = np.random.default_rng(reading.seed).permutation(len(source))[: reading.samples]
-        source = Part(source, frozenset(map(int, chosen)), source.name)
+        source = Part(source, chosen(len(source), reading), source.name)
     return source
+
+
+def chosen(total: int, reading: Reading) -> frozenset[int]:
+    """The positions of the samples that the reading chooses among so many."""
+    order = np.random.default_rng(reading.seed).permutation(total)
+    return frozenset(map(int, order[: reading.samples]))
 
 
 class Changed:

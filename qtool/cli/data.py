@@ -1,0 +1,74 @@
+"""`qtool data`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qtool.cli.command import Command
+from qtool.cli.common import SRC, progress_bar
+from qtool.cli.sources import reading_of, source_options
+from qtool.errors import EXIT_OK, printable
+
+if TYPE_CHECKING:
+    from qtool.survey import Survey
+
+
+@click.command(cls=Command)
+@click.argument("src", type=SRC)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The model that the samples are for. It is opened, and not run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
+@click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and warnings only.")
+@source_options("data", named="SRC")
+def data(src: str, model: Path, as_json: bool, quiet: bool, **given: Any) -> int:
+    """Show how the samples SRC are read, and what each input of the model gets of them.
+
+    SRC is what --calib and --data of the other commands take, and so are the options. Each sample is held
+    against the model's inputs as it is before it calibrates or judges: what does not fit is an error. Of
+    100 samples, evenly chosen, or of those that --samples and --seed choose.
+
+    \b
+    qtool data samples/ --model model.onnx
+    qtool data photos/ --model model.onnx --preset imagenet
+    qtool data texts.txt --model model.onnx --tokenizer tokenizer.json
+    qtool data samples/ --model model.onnx --json | jq '.inputs[] | {name, figures}'
+
+    \b
+    JSON: schema qtool.data/1, docs/report.md. Exit codes: 0 every sample fits, whatever is warned of;
+    2 usage; 3 the model; 4 the data; 5 a library is missing.
+    """
+    from qtool.survey import survey
+
+    with progress_bar(quiet) as progress:
+        found = survey(
+            src,
+            model,
+            reading=reading_of(given),
+            data_format=given["data_format"],
+            progress=progress,
+        )
+    _print(found, as_json, quiet)
+    for warning in found.warnings:
+        click.echo(f"warning: {printable(warning)}", err=True)
+    return EXIT_OK
+
+
+def _print(found: Survey, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        from qtool.report.survey_json import to_json
+
+        click.echo(to_json(found))
+    elif not quiet:
+        from qtool.report.survey import render_survey
+        from qtool.report.terminal import TableConsole
+
+        render_survey(found, TableConsole())
+    sys.stdout.flush()

@@ -1,0 +1,96 @@
+"""A survey of samples, for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qtool.data.ports import Port
+from qtool.data.seen import Figures
+from qtool.errors import printable
+from qtool.report.inspection import bare_table, labelled
+from qtool.report.terminal import plain
+from qtool.survey import InputSeen, SampleSeen, Survey
+
+_MOST_INPUTS = 40
+_MOST_SHAPES = 3
+
+
+def render_survey(found: Survey, console: Console) -> None:
+    """Print how the samples are read, what each input gets of them, and the first few of them."""
+    console.print(_heading(found))
+    if found.how:
+        console.print(
+            labelled([("read as" if i == 0 else "", plain(line)) for i, line in enumerate(found.how)])
+        )
+    console.print(Text(), _inputs(found), Text(), _head(found.head), sep="\n")
+
+
+def _heading(found: Survey) -> Text:
+    looked = "" if found.looked == found.samples else f", {found.looked:,} of them looked at"
+    made_up = ", made up" if found.synthetic else ""
+    count = f"{found.samples:,} sample{'' if found.samples == 1 else 's'}"
+    return Text.assemble(plain(found.source, "bold"), f"  {count} of the kind {found.kind}{made_up}{looked}")
+
+
+def _inputs(found: Survey) -> Table:
+    table = bare_table("input", "wants", "given", "shapes", "min", "max", "mean", "std")
+    for column in table.columns[1:4]:
+        column.justify = "left"
+    for seen in found.inputs[:_MOST_INPUTS]:
+        wants = str(Port(seen.name, seen.wants, seen.dtype))
+        cells = (seen.name, wants, ", ".join(seen.given), _shapes(seen))
+        table.add_row(*map(plain, cells), *_figures(seen.figures))
+        if len(seen.channels) > 1:
+            for index, channel in enumerate(seen.channels):
+                table.add_row(f"  channel {index}", "", "", "", *_figures(channel))
+    if len(found.inputs) > _MOST_INPUTS:
+        table.add_row(f"and {len(found.inputs) - _MOST_INPUTS} more (--json)")
+    return table
+
+
+def _shapes(seen: InputSeen) -> str:
+    """Each with how many samples have it; of many, from the shortest to the longest of each axis."""
+    shapes = seen.shapes
+    if len(shapes) == 1:
+        return _shape(shapes[0].shape)
+    ranks = {len(s.shape) for s in shapes}
+    if len(shapes) <= _MOST_SHAPES or len(ranks) > 1:
+        return ", ".join(f"{_shape(s.shape)} ({s.samples})" for s in shapes[:_MOST_SHAPES])
+    axes = list(zip(*(s.shape for s in shapes), strict=True))
+    spans = (str(min(a)) if min(a) == max(a) else f"{min(a)}..{max(a)}" for a in axes)
+    return f"[{', '.join(spans)}] ({len(shapes)} shapes)"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _figures(figures: Figures | None) -> list[str]:
+    if figures is None or not figures.count:
+        return [""] * 4
+    low = "-inf" if figures.infinite else number(figures.minimum)
+    return [low, *(number(n) for n in (figures.maximum, figures.mean, figures.std))]
+
+
+def number(value: Any) -> str:
+    """Four digits of a float, all of anything else."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e9:
+        return str(int(value))
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def _head(head: tuple[SampleSeen, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("sample", "input", "shape", "first values"):
+        table.add_column(column, overflow="fold")
+    for sample in head:
+        label = sample.name
+        for name, shape in list(sample.shapes.items())[:_MOST_INPUTS]:
+            values = ", ".join(number(v) for v in sample.first[name])
+            table.add_row(plain(label), plain(name), _shape(shape), plain(printable(values)))
+            label = ""
+    return table

@@ -101,29 +101,41 @@ class Unchanged:
 
 
 @contextlib.contextmanager
+def blamed(file: Path) -> Iterator[None]:
+    """Reading a file, for a moment: who does is watched (steps.py), and every failure is a DataError.
+
+    Raises:
+        DataError: whatever goes wrong inside the `with` is said to be the file's fault.
+    """
+    try:
+        with step(str(file), "it is read", DataError):
+            yield
+    except (DataError, MemoryError):
+        raise
+    except OSError as error:
+        reason = error.strerror or printable(str(error))
+        raise DataError(f"{shown(file)}: can't be read: {reason}") from error
+    except Exception as error:  # every decoder raises its own
+        raise DataError(f"{shown(file)}: not readable: {printable(str(error), 120)}") from error
+
+
+@contextlib.contextmanager
 def opened(file: Path, most: int | None = None) -> Iterator[BinaryIO]:
-    """A plain file, open; whoever reads it is watched (steps.py), and every failure is a DataError.
+    """A plain file, open, for a moment: see `blamed`.
 
     Args:
         file: looked at before it is opened: a device may do something then, and a pipe would wait.
         most: bytes that it may have; None: it is read piece by piece.
 
     Raises:
-        DataError: no plain file, too large, can't be read; whatever else goes wrong inside the `with` is
-            said to be the file's fault.
+        DataError: no plain file, too large, can't be read, or whatever goes wrong inside the `with`.
     """
     name = shown(file)
-    try:
+    with blamed(file):
         info = file.stat()
         if not stat.S_ISREG(info.st_mode):
             raise DataError(f"{name}: not a regular file")
         if most is not None and info.st_size > most:
             raise DataError(f"{name}: {info.st_size:,} bytes; such a file may have {most:,}")
-        with step(str(file), "it is read", DataError), file.open("rb") as stream:
+        with file.open("rb") as stream:
             yield stream
-    except (DataError, MemoryError):
-        raise
-    except OSError as error:
-        raise DataError(f"{name}: can't be read: {error.strerror or printable(str(error))}") from error
-    except Exception as error:  # every decoder raises its own
-        raise DataError(f"{name}: not readable: {printable(str(error), 120)}") from error

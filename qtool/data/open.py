@@ -32,6 +32,8 @@ _OPENERS: dict[str, tuple[str, str]] = {
     "npz": ("qtool.data.npz", "open_npz"),
     "npy": ("qtool.data.npy", "open_npy"),
     "onnx": ("qtool.data.backend", "open_backend"),
+    "csv": ("qtool.data.tables", "open_csv"),
+    "parquet": ("qtool.data.tables", "open_parquet"),
     "images": ("qtool.data.images", "open_images"),
     "text": ("qtool.data.texts", "open_texts"),
 }

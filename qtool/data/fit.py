@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from qtool.data.samples import Arrays, Held, Sample
+from qtool.data.samples import where as place_of
 from qtool.errors import DataError, ModelError, printable
 
 
@@ -34,7 +35,7 @@ def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | Non
     Raises:
         DataError: a missing or unknown name, a wrong shape or type, an empty batch, NaN or infinity.
     """
-    where = printable(f"{source}/{sample.name}")
+    where = place_of(source, sample.name)
     for name in inputs:
         if name not in sample.inputs:
             has = ", ".join(sorted(sample.inputs)) or "nothing"

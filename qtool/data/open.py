@@ -34,6 +34,8 @@ _OPENERS: dict[str, tuple[str, str]] = {
     "onnx": ("qtool.data.backend", "open_backend"),
     "csv": ("qtool.data.tables", "open_csv"),
     "parquet": ("qtool.data.tables", "open_parquet"),
+    "audio": ("qtool.data.audio", "open_audio"),
+    "polygraphy": ("qtool.data.polygraphy", "open_polygraphy"),
     "images": ("qtool.data.images", "open_images"),
     "text": ("qtool.data.texts", "open_texts"),
 }

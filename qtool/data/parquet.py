@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from qtool.data.columns import Column
 from qtool.data.files import Unchanged, blamed, mark_of, opened, shown
+from qtool.data.samples import by_file
 from qtool.errors import DataError, printable
 
 _ROWS = 64  # at once
@@ -46,18 +46,14 @@ class ParquetTable:
         return self._starts[-1]
 
     def rows(self, positions: Sequence[int], columns: Sequence[int]) -> Iterator[list[Any]]:
-        if not positions:
-            return
         names = [self.columns[i].name for i in columns]
         with opened(self._file) as stream:  # looked at; then kept open from batch to batch
             self._unchanged.check(self._file, mark_of(stream))
         with self._file.open("rb") as stream:
             with blamed(self._file):
                 parquet = _parquet(stream)
-            for group, (start, end) in enumerate(pairwise(self._starts)):
-                first, last = (bisect_left(positions, edge) for edge in (start, end))
-                if wanted := {position - start for position in positions[first:last]}:
-                    yield from self._group(parquet, group, wanted, names)
+            for group, wanted in by_file(self._starts, set(positions)):
+                yield from self._group(parquet, group, set(wanted), names)
 
     def where(self, position: int) -> str:
         return f"{shown(self._file)}, row {position + 1}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtool.data.reading import Reading
-from qtool.errors import UsageError
+from qtool.errors import UsageError, printable
 from qtool.tables.sources import KINDS
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -20,6 +24,9 @@ Arrays = dict[str, NDArray[np.generic]]
 HELD_OUT_EVERY = 4
 HELD_OUT_LEAST = 4
 SPLIT_LEAST = 8
+
+
+_HELD_OUT = re.compile(r" \(\d+ of \d+ held out\)$")
 
 
 class Held(Protocol):
@@ -93,6 +100,27 @@ class Part:
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         chosen = sorted(self.positions)
         return self.source.read({p for i, p in enumerate(chosen) if positions is None or i in positions})
+
+
+def by_file(starts: Sequence[int], positions: Set[int] | None = None) -> Iterator[tuple[int, Sequence[int]]]:
+    """The wanted positions within each file of many samples, for files with any.
+
+    Args:
+        starts: of each file's first sample among all, and the number of all.
+        positions: among all; None: all of them.
+    """
+    chosen: Sequence[int] = range(starts[-1]) if positions is None else sorted(positions)
+    for index, (start, end) in enumerate(pairwise(starts)):
+        first, last = (bisect_left(chosen, edge) for edge in (start, end))
+        if first < last:
+            yield index, [position - start for position in chosen[first:last]]
+
+
+def where(source: str, sample: str) -> str:
+    """What to call a sample in a message; a file of many says so in the names of its samples."""
+    path = PurePath(_HELD_OUT.sub("", source))
+    known = path.name and sample.startswith(path.name)
+    return printable(str(path.with_name(sample) if known else path / sample))
 
 
 def hold_out(source: Source) -> tuple[Source, Source, bool]:

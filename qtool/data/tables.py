@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from qtool.data.columns import Column, array, assigned, described
 from qtool.data.files import MOST_FILES, shown
 from qtool.data.found import Found
-from qtool.data.samples import Arrays, Sample, Traits
+from qtool.data.samples import Arrays, Sample, Traits, by_file
 from qtool.errors import DataError, printable
 
 
@@ -79,9 +79,8 @@ class Rows:
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         places = sorted({i for slot in self._slots for i in slot.columns})
-        for index, table in enumerate(self._tables):
-            start, end = self._starts[index : index + 2]
-            wanted = range(end - start) if positions is None else _within(positions, start, end)
+        for index, wanted in by_file(self._starts, positions):
+            table = self._tables[index]
             for row, cells in zip(wanted, table.rows(wanted, places), strict=True):
                 inputs = self._inputs(table, row, dict(zip(places, cells, strict=True)))
                 yield Sample(f"{self._names[index]}:{row + 1}", inputs)
@@ -96,8 +95,3 @@ class Rows:
                 column = table.columns[slot.columns[place if slot.shape is not None else 0]].name
                 raise DataError(f"{table.where(row)}, column '{printable(column)}': {problem}") from None
         return arrays
-
-
-def _within(positions: Set[int], start: int, end: int) -> list[int]:
-    """Those of the positions in a file, from its own first row."""
-    return sorted(p - start for p in positions if start <= p < end)

@@ -70,6 +70,12 @@ class Spooled:
             yield Sample(str(index), arrays)
 
 
+def drained(reader: Any) -> Iterator[Mapping[str, Any]]:
+    """The samples of an onnxruntime CalibrationDataReader: get_next gives one, and None at the end."""
+    while (sample := reader.get_next()) is not None:
+        yield sample
+
+
 def as_arrays(sample: Mapping[str, Any], name: str) -> Arrays:
     """The sample's values as arrays; strings as numpy's fixed-width ones.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from qtool.data.files import names_in, shown, with_suffix
 from qtool.data.found import Found
-from qtool.data.memory import InMemory, Spooled
+from qtool.data.memory import InMemory, Spooled, drained
 from qtool.data.ports import Ports, shaped
 from qtool.data.reading import Reading
 from qtool.data.samples import Source
@@ -36,6 +36,8 @@ _OPENERS: dict[str, tuple[str, str]] = {
     "parquet": ("qtool.data.tables", "open_parquet"),
     "audio": ("qtool.data.audio", "open_audio"),
     "polygraphy": ("qtool.data.polygraphy", "open_polygraphy"),
+    "python": ("qtool.data.code", "open_code"),
+    "random": ("qtool.data.synthetic", "open_random"),
     "images": ("qtool.data.images", "open_images"),
     "text": ("qtool.data.texts", "open_texts"),
 }
@@ -146,7 +148,7 @@ def _present(kind: Kind) -> None:
 
 def _of_objects(data: Any) -> Source:
     if callable(getattr(data, "get_next", None)):
-        return Spooled(_drained(data))
+        return Spooled(drained(data))
     if not isinstance(data, Iterable):
         raise DataError(f"samples of no known kind: {type(data).__name__}", "a path, or an iterable of dicts")
     samples: Iterable[Mapping[str, Any]] = data
@@ -155,9 +157,3 @@ def _of_objects(data: Any) -> Source:
     if not len(data):
         raise DataError("the list of samples is empty")
     return InMemory(samples, len(data))
-
-
-def _drained(reader: Any) -> Iterator[Mapping[str, Any]]:
-    """The samples of an onnxruntime CalibrationDataReader: get_next gives one, and None at the end."""
-    while (sample := reader.get_next()) is not None:
-        yield sample

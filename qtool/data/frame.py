@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -52,9 +53,10 @@ def frame_of(port: Port) -> Frame | None:
         return None
     batched = len(shape) == 4
     axes = shape[1:] if batched else shape
-    first = axes[0] in CHANNELS
-    if not first and axes[2] not in CHANNELS:
+    if axes[0] not in CHANNELS and axes[2] not in CHANNELS:
         return None
+    # Of tiny images both ends may look like channels: those that leave the larger image are.
+    first = axes[2] not in CHANNELS or (axes[0] in CHANNELS and _least(axes[1:]) >= _least(axes[:2]))
     channels, height, width = map(_fixed, axes if first else (axes[2], axes[0], axes[1]))
     batch = _fixed(shape[0]) if batched else 1
     return Frame(port.name, port.dtype, channels or 0, height, width, batch, batched, first)
@@ -88,6 +90,10 @@ def image_input(ports: Ports, filled: Container[str]) -> Frame:
             "export the model with an open batch, or save batches as .npz",
         )
     return frame
+
+
+def _least(sides: tuple[Axis, ...]) -> float:
+    return min(side if isinstance(side, int) else math.inf for side in sides)
 
 
 def _fixed(axis: Axis) -> int | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Set
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from qtool.data.files import WHOLE_BYTES, opened, shown
 from qtool.data.found import Found
@@ -22,8 +23,24 @@ from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.tables.images import CHANNELS, PRESETS, RESIZES
 
 # What is decoded, whatever a file's name is: the more formats, the more decoders for hostile files.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-_CHOICES = f"--preset {'|'.join(sorted(PRESETS))}, or --mean and --std, or {NAME} beside the model"
+FORMATS = {
+    "BMP": "Bmp",
+    "GIF": "Gif",
+    "JPEG": "Jpeg",
+    "PNG": "Png",
+    "PPM": "Ppm",
+    "TIFF": "Tiff",
+    "WEBP": "WebP",
+}
+for _plugin in FORMATS.values():
+    import_module(f"PIL.{_plugin}ImagePlugin")  # Pillow itself loads some of them only when others fail
+# EXIF's number for how a camera was held -> what undoes it.
+_TURNS = dict(zip(range(2, 9), (
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+), strict=True))  # fmt: skip
+_CHOICES = f"--preset {'|'.join(PRESETS)}, or --mean and --std, or {NAME} beside the model"
 
 
 def open_images(found: Found) -> ImageFiles:
@@ -75,10 +92,10 @@ class ImageFiles:
     def _array(self, file: Path) -> NDArray[Any]:
         with opened(file, WHOLE_BYTES) as stream, warnings.catch_warnings(action="ignore"):
             try:
-                with Image.open(stream, formats=FORMATS) as image:
+                with Image.open(stream, formats=tuple(FORMATS)) as image:
                     if image.width * image.height > MOST_PIXELS:
                         raise Image.DecompressionBombError
-                    return self._recipe.array(ImageOps.exif_transpose(image), self._table)
+                    return self._recipe.array(_upright(image), self._table)
             except UnidentifiedImageError:
                 known = ", ".join(FORMATS)
                 raise DataError(f"{shown(file)}: not an image of a known format ({known})") from None
@@ -89,6 +106,15 @@ class ImageFiles:
                 ) from None
             except DataError as error:
                 raise DataError(f"{shown(file)}: {error.message}", error.hint) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As the camera was held; what can't be told of that is no reason to refuse an image."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever a parser of foreign bytes raises
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def settled(

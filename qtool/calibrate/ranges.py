@@ -6,17 +6,12 @@ import hashlib
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qtool.calibrate.histogram import Histogram
 
 # Every float32 is a whole number of 2**-149.
-_UNIT = 149
-LOG_UNIT = 1 << 32
-
-# A stride brings large activations down to about this many elements for the typical magnitude.
-_SAMPLED = 16_384
+UNIT = 149
+# Of sums of logarithms: a quarter of a million elements of any magnitude fit 64 bits.
+LOG_UNIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -26,13 +21,13 @@ class Range:
     Args:
         lo, hi: the least and the greatest value, masks left out.
         count: elements seen.
-        masked: of them, those that were +-inf or beyond 1e30 (masks are written so).
-        log_sum, log_count: sum, in units of 2**-32, and number of log2 |x| over a sample of the elements
+        masked: of them, those that were -inf or beyond 1e30 (masks are written so).
+        log_sum, log_count: sum, in units of 2**-20, and number of log2 |x| over a sample of the elements
             that are not 0.
         samples: how many arrays that was.
         lo_sum, hi_sum: of the least and greatest value of each array, in units of 2**-149. Integers add up
             exactly, whatever the order.
-        histogram: how many elements lie where; None where nobody asked for it.
+        histogram: how many of a sample of the elements lie where; None where nobody asked for it.
     """
 
     lo: float
@@ -65,12 +60,12 @@ class Range:
     @property
     def mean_lo(self) -> float:
         """The mean of each array's least value."""
-        return math.ldexp(self.lo_sum / self.samples, -_UNIT)
+        return math.ldexp(self.lo_sum / self.samples, -UNIT)
 
     @property
     def mean_hi(self) -> float:
         """The mean of each array's greatest value."""
-        return math.ldexp(self.hi_sum / self.samples, -_UNIT)
+        return math.ldexp(self.hi_sum / self.samples, -UNIT)
 
     @property
     def typical(self) -> float:
@@ -88,28 +83,10 @@ Ranges = dict[str, Range]
 HUGE = 1e30
 
 
-def observe(x: NDArray[np.floating]) -> Range | None:
-    """The statistics of one array; None when it is empty. lo is nan when it holds NaN."""
-    if not x.size:
-        return None
-    everything = x.size
-    lo, hi = float(x.min()), float(x.max())
-    if lo < -HUGE or hi > HUGE:
-        x = finite(x)
-        lo, hi = float(x.min(initial=0.0)), float(x.max(initial=0.0))
-    masked = everything - x.size
-    sampled = np.abs(x.reshape(-1)[:: max(1, x.size // _SAMPLED)])
-    logs = np.log2(sampled[sampled > 0], dtype=np.float64)
-    log_sum = round(float(logs.sum()) * LOG_UNIT) if math.isfinite(lo) else 0
-    least, greatest = (int(math.ldexp(end, _UNIT)) if math.isfinite(end) else 0 for end in (lo, hi))
-    return Range(lo, hi, everything, masked, log_sum, logs.size, 1, least, greatest)
-
-
-def finite(x: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The elements that are no masks, as float32."""
-    x = x.astype(np.float32, copy=False)  # float16 can't hold HUGE
-    largest = max(-float(x.min(initial=0.0)), float(x.max(initial=0.0)))
-    return x if largest <= HUGE else x[np.abs(x) <= HUGE]
+def merged(ranges: Ranges, others: Ranges) -> Ranges:
+    """What was seen of every tensor, by either."""
+    both = {name: ranges[name].merge(others[name]) for name in ranges.keys() & others.keys()}
+    return {**ranges, **others, **both}
 
 
 def digest(ranges: Ranges) -> str:

@@ -1,22 +1,41 @@
-"""Run samples through the FP32 model and observe exactly the tensors that the draft names."""
+"""Run samples through the FP32 model and observe exactly the tensors that are asked for."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 
-from qtool.calibrate.histogram import Collector
-from qtool.calibrate.ranges import Ranges, finite, observe
+from qtool.calibrate.groups import groups_of
+from qtool.calibrate.ranges import Ranges, merged
+from qtool.calibrate.tally import Tally
 from qtool.data.fit import fit
-from qtool.data.samples import Source
+from qtool.data.samples import Sample, Source
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
 from qtool.session import Session, running
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """What a calibration has done up to a point at which it can go on.
+
+    Args:
+        done: samples, over all passes: a model whose tensors don't fit memory takes several.
+        ranges: what they showed.
+    """
+
+    done: int = 0
+    ranges: Ranges = field(default_factory=dict)
+
+
+Keep = Callable[[Callable[[], SoFar]], None]
+"""Called after every sample with what makes a SoFar, which takes a moment."""
 
 
 def calibrate(
@@ -26,6 +45,9 @@ def calibrate(
     *,
     threads: int = 0,
     histograms: bool = False,
+    memory: int | None = None,
+    since: SoFar | None = None,
+    keep: Keep = lambda so_far: None,
     progress: Progress = lambda done, total: None,
 ) -> Ranges:
     """The ranges of the named values of the main graph, over all samples, one at a time.
@@ -33,48 +55,75 @@ def calibrate(
     Nothing of a sample is kept but what it adds to extremes, sums and (on demand) histograms. A value
     that never held an element is not in the result.
 
+    Args:
+        model: prepared.
+        values: names of inputs and of nodes' outputs, of floats.
+        source: the samples.
+        threads: of the runtime; 0 leaves the choice to it.
+        histograms: whether elements are counted.
+        memory: bytes that the observed activations of a sample may take; where all would take more, they
+            are observed in groups, a pass over the samples each. None: no limit.
+        since: what an earlier run, of the same arguments, had done before it ended.
+        keep: lets a later run go on.
+        progress: called with how many samples of how many are done.
+
     Raises:
-        DataError: no samples, a sample that does not fit the model, NaN in an activation.
+        DataError: no samples, a sample that does not fit the model, NaN or infinity in an activation.
         RuntimeFailure: the runtime failed on a sample.
     """
-    total = len(source)
-    if not total:
+    if not len(source):
         raise DataError(f"{source.name}: no samples to calibrate on")
-    fed = {v.name or "" for v in model.graph.inputs}
-    fetched = [v for v in values if v not in fed]
-    ranges: Ranges = {}
-    counted: dict[str, Collector] = {}
-    with model_for_session(_with_outputs(model, fetched)) as loadable:
-        session = Session(loadable, threads=threads, name="calibration model")
-        for done, sample in enumerate(source.read(), start=1):
-            inputs = fit(sample, session.inputs, session.input_dtypes, source.name)
-            with running(session):
-                arrays = dict(zip(fetched, session.run(inputs, fetched) if fetched else [], strict=True))
-            arrays |= {v: inputs[v] for v in values if v in fed}
-            for value, array in arrays.items():
-                seen = observe(array)
-                if seen is None:
-                    continue
-                if math.isnan(seen.lo):
-                    raise DataError(
-                        f"{source.name}/{sample.name}: activation '{printable(value)}' holds NaN",
-                        "the FP32 model itself fails on this sample; leave it out or mend the model",
-                    )
-                ranges[value] = ranges[value].merge(seen) if value in ranges else seen
-                if histograms:
-                    counted.setdefault(value, Collector()).add(finite(array), max(-seen.lo, seen.hi))
-            progress(done, total)
-    return {v: replace(r, histogram=counted[v].histogram()) if v in counted else r for v, r in ranges.items()}
-
-
-def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
-    clone = model.clone()
-    present = {v.name for v in clone.graph.outputs}
-    found = {v.name: v for node in clone.graph for v in node.outputs}
-    for name in values:
-        if name in present:
+    groups = groups_of(model, list(values), source, memory, threads)
+    since = since or SoFar()
+    ranges, total = dict(since.ranges), len(source)
+    for number, group in enumerate(groups):
+        skipped = min(max(since.done - number * total, 0), total)
+        if skipped == total:
             continue
-        value = found[name]
+        tally, before = Tally(group, histograms), ranges
+        rest = None if not skipped else frozenset(range(skipped, total))
+        with _observer(model, group, threads) as observe:
+            for done, sample in enumerate(source.read(rest), start=number * total + skipped + 1):
+                observe(sample, source.name, tally)
+                keep(lambda: SoFar(done, merged(before, tally.ranges())))  # noqa: B023 - called at once
+                progress(done, total * len(groups))
+        ranges = merged(before, tally.ranges())
+    return ranges
+
+
+@contextmanager
+def _observer(
+    model: ir.Model, values: Sequence[str], threads: int
+) -> Iterator[Callable[[Sample, str, Tally], None]]:
+    """What runs a sample, and adds what it shows of the values to a tally."""
+    fed = {v.name for v in model.graph.inputs}
+    fetched = [v for v in values if v not in fed]
+    with model_for_session(with_outputs(model, fetched)) as loadable:
+        session = Session(loadable, threads=threads, name="calibration model")
+        fetcher = session.fetcher(fetched)
+
+        def observe(sample: Sample, source: str, tally: Tally) -> None:
+            inputs = fit(sample, session.inputs, session.input_dtypes, source)
+            with running(session):
+                outputs = iter(fetcher.run(inputs))
+            arrays: list[Any] = [inputs[v] if v in fed else next(outputs) for v in values]
+            if wrong := tally.add(arrays):
+                raise DataError(
+                    f"{source}/{sample.name}: activation '{printable(wrong[0])}' holds {wrong[1]}",
+                    "the FP32 model itself fails on this sample; leave it out or mend the model",
+                )
+
+        yield observe
+
+
+def with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
+    """A copy of the model that gives out these values alone; what it gave out before, when there are none."""
+    clone = model.clone()
+    if not values:
+        return clone
+    found = {v.name: v for node in clone.graph for v in node.outputs}
+    outputs = [found[name] for name in values]
+    for value in outputs:
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
-        clone.graph.outputs.append(value)
+    clone.graph.outputs[:] = outputs
     return clone

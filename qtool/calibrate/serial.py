@@ -4,7 +4,7 @@
      "tensors": {value: {"lo", "hi", "count", "masked", "log_sum", "log_count", "samples", "lo_sum", "hi_sum",
                          "histogram": {"exponent", "first", "counts": [int]} | null}}}
 
-lo and hi are float32, whose shortest decimal restores them. log_sum is in units of 2**-32, lo_sum and
+lo and hi are float32, whose shortest decimal restores them. log_sum is in units of 2**-20, lo_sum and
 hi_sum in units of 2**-149 (integers beyond 2**53 are strings). samples_sha256 is the sum, modulo 2**256,
 of the digests of all samples: the same in any order, and of shards it adds up.
 """

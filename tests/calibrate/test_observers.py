@@ -13,9 +13,10 @@ from qtool.calibrate.histogram import Collector, Histogram
 from qtool.calibrate.observers import OBSERVERS
 from qtool.calibrate.observers.mse import expected_error
 from qtool.calibrate.observers.percentile import KEPT
-from qtool.calibrate.ranges import Range, observe
+from qtool.calibrate.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec
+from tests.calibrate.seen import observe
 
 SPECS = {
     "uint8": TensorSpec(UINT8, PER_TENSOR, symmetric=False),

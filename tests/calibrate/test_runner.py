@@ -51,7 +51,7 @@ def test_ranges_are_numpys_over_all_samples_at_once() -> None:
         assert (seen.lo, seen.hi) == (everything.min(), everything.max())
         assert (seen.count, seen.masked) == (everything.size, 0)
         logs = np.log2(np.abs(everything[everything != 0].astype(np.float64)))
-        assert seen.typical == pytest.approx(2 ** logs.mean(), rel=1e-9)
+        assert seen.typical == pytest.approx(2 ** logs.mean(), rel=1e-5)
 
 
 def test_the_order_of_samples_does_not_matter() -> None:
@@ -59,7 +59,7 @@ def test_the_order_of_samples_does_not_matter() -> None:
     one = calibrate(ir.from_proto(net()), ["h"], open_source(made))["h"]
     other = calibrate(ir.from_proto(net()), ["h"], open_source(made[::-1]))["h"]
     assert (one.lo, one.hi, one.count, one.masked) == (other.lo, other.hi, other.count, other.masked)
-    assert one.typical == pytest.approx(other.typical, rel=1e-9)
+    assert one.typical == pytest.approx(other.typical, rel=1e-5)
 
 
 def test_samples_of_different_shapes_mix() -> None:

@@ -67,7 +67,7 @@ def test_the_file_says_what_it_is_of(made: Path) -> None:
     assert document["samples"] == len(list((CNN / "calib").glob("*.npz")))
     for name, seen in document["tensors"].items():
         assert seen["lo"] <= seen["hi"], name
-        assert sum(seen["histogram"]["counts"]) == seen["count"] - seen["masked"], name
+        assert 0 < sum(seen["histogram"]["counts"]) <= seen["count"] - seen["masked"], name
 
 
 def edited(made: Path, tmp_path: Path, **changes: object) -> Path:

@@ -6,16 +6,13 @@ zero is representable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from qtool.calibrate.observers.auto import Observer, best_of
 from qtool.calibrate.observers.entropy import entropy
 from qtool.calibrate.observers.minmax import minmax, moving_average
 from qtool.calibrate.observers.mse import mse
 from qtool.calibrate.observers.percentile import percentile
-from qtool.calibrate.ranges import Range
-from qtool.tables.qtypes import TensorSpec
 
-Observer = Callable[[Range, TensorSpec], tuple[float, float]]
+__all__ = ["OBSERVERS", "Observer"]
 
 # By the names of tables/methods.py.
 OBSERVERS: dict[str, Observer] = {
@@ -24,4 +21,5 @@ OBSERVERS: dict[str, Observer] = {
     "percentile": percentile,
     "entropy": entropy,
     "mse": mse,
+    "auto": best_of((minmax, moving_average, percentile, entropy, mse)),
 }

@@ -15,7 +15,7 @@ from qtool.data.memory import InMemory, Spooled, drained
 from qtool.data.ports import Ports, shaped
 from qtool.data.reading import Reading
 from qtool.data.samples import Source
-from qtool.data.shaping import as_asked
+from qtool.data.shaping import as_asked, check_names
 from qtool.errors import DataError, EnvironmentFailure, UsageError, did_you_mean, printable
 from qtool.tables.sources import KINDS, Kind
 
@@ -68,6 +68,7 @@ def open_source(
     """
     reading = reading or Reading()
     ports = shaped(ports or {}, reading.shape)
+    check_names(ports, reading)
     source = (
         _open(str(data), ports, reading, kind, model) if isinstance(data, str | Path) else _of_objects(data)
     )

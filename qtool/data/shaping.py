@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtool.data.ports import Port, Ports
 from qtool.data.reading import Reading
-from qtool.data.samples import Held, Part, Sample, Source, Traits
+from qtool.data.samples import Held, Part, Sample, Source, Traits, where
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 
 Change = Callable[[Sample], Mapping[str, Held]]
 
 
+def check_names(ports: Ports, reading: Reading) -> None:
+    """Hold what --map and --fill say against the model, before any sample is read.
+
+    Raises:
+        UsageError: an input that the model does not have, two for one, or a number that it can't hold.
+    """
+    _known(reading.rename.values(), ports, "--map")
+    _known(reading.fill, ports, "--fill")
+    for new, count in Counter(reading.rename.values()).items():
+        if count > 1:
+            raise UsageError(f"--map: {count} names for the input '{printable(new)}'", "one each")
+        if new in reading.fill:
+            raise UsageError(f"--map and --fill are both for the input '{printable(new)}'")
+    for name, value in reading.fill.items():
+        _full(ports[name], value, ())
+
+
 def as_asked(source: Source, ports: Ports, reading: Reading) -> Source:
     """The source as the reading wants it: names, layout, batches, missing inputs, how many.
 
+    The names in the reading are those of inputs: see `check_names`.
+
     Raises:
-        UsageError: an input that the model does not have.
         DataError: batches that can't be split.
     """
     if reading.rename:
-        _known(reading.rename.values(), ports, "--map")
         source = Changed(source, partial(_renamed, reading.rename, source.name))
     if reading.layout:
-        source = Changed(source, partial(_laid_out, reading.layout))
+        source = Changed(source, partial(_laid_out, reading.layout, ports))
     if reading.fill:
-        _known(reading.fill, ports, "--fill")
-        constants = {name: _constant(ports[name], value) for name, value in reading.fill.items()}
-        source = Changed(source, partial(_filled, constants, source.name))
+        filled = {ports[name]: value for name, value in reading.fill.items()}
+        source = Changed(source, partial(_filled, filled, ports, source.name))
     if reading.split_batch:
         source = SplitBatch(source, ports)
     if 0 < reading.samples < len(source):
@@ -117,7 +137,7 @@ class SplitBatch:
         return array[k * width : (k + 1) * width] if self._cuts(name, array) else array
 
     def _count(self, sample: Sample) -> int:
-        where = f"{self.name}/{sample.name}"
+        here = where(self.name, sample.name)
         counts: dict[str, int] = {}
         for name, held in sample.inputs.items():
             if not self._cuts(name, held):
@@ -125,13 +145,13 @@ class SplitBatch:
             counts[name], rest = divmod(held.shape[0], self._width(name))
             if rest:
                 raise DataError(
-                    f"{printable(where)}: input '{printable(name)}' has {held.shape[0]} rows; the model "
+                    f"{here}: input '{printable(name)}' has {held.shape[0]} rows; the model "
                     f"takes {self._width(name)} at once",
                     "--split-batch cuts whole batches only",
                 )
         if len(set(counts.values())) > 1:
             shown = ", ".join(f"{printable(n)}: {c}" for n, c in counts.items())
-            raise DataError(f"{printable(where)}: inputs split into unequal numbers of samples ({shown})")
+            raise DataError(f"{here}: inputs split into unequal numbers of samples ({shown})")
         return next(iter(counts.values()), 1)
 
 
@@ -139,43 +159,107 @@ def _renamed(names: Mapping[str, str], source: str, sample: Sample) -> dict[str,
     for old in names:
         if old not in sample.inputs:
             raise DataError(
-                f"{printable(f'{source}/{sample.name}')} has no '{printable(old)}' to be mapped",
+                f"{where(source, sample.name)} has no '{printable(old)}' to be mapped",
                 did_you_mean(old, sample.inputs) or f"it has: {printable(', '.join(sorted(sample.inputs)))}",
+            )
+    for old, new in names.items():
+        if new in sample.inputs and new not in names:
+            raise DataError(
+                f"{where(source, sample.name)} has both '{printable(old)}' and '{printable(new)}'"
             )
     return {names.get(name, name): held for name, held in sample.inputs.items()}
 
 
-def _laid_out(layout: str, sample: Sample) -> dict[str, Held]:
-    """Images that lie as `layout` says, as the other of the two."""
-    return {name: _turned(held, layout) for name, held in sample.inputs.items()}
+def _laid_out(layout: str, ports: Ports, sample: Sample) -> dict[str, Held]:
+    """Images that lie as `layout` says, as the other of the two; what would not fit then is no image."""
+    return {name: _turned(held, layout, ports.get(name)) for name, held in sample.inputs.items()}
 
 
-def _turned(held: Held, layout: str) -> Held:
-    if held.ndim not in (3, 4, 5):
+@dataclass(frozen=True)
+class Turned:
+    """An array whose axes are in another order once it is read."""
+
+    held: Held
+    axes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.held.shape[axis] for axis in self.axes)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.axes)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.held.dtype
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(np.asarray(self.held).transpose(self.axes), dtype)
+
+
+def _turned(held: Held, layout: str, port: Port | None) -> Held:
+    rank = held.ndim
+    if rank not in (3, 4, 5):
         return held
-    array = np.asarray(held)
+    first = 0 if rank == 3 else 1  # where the channels are when they come before the pixels; 3: no batch
+    axes = list(range(rank))
     if layout == "nhwc":
-        return np.moveaxis(array, -1, -3 if array.ndim < 5 else 1)
-    return np.moveaxis(array, -3 if array.ndim < 5 else 1, -1)
+        axes.insert(first, axes.pop())
+    else:
+        axes.append(axes.pop(first))
+    turned = Turned(held, tuple(axes))
+    return turned if _takes(port, turned.shape) else held
 
 
-def _filled(constants: Mapping[str, np.ndarray], source: str, sample: Sample) -> dict[str, Held]:
-    for name in constants:
-        if name in sample.inputs:
+def _takes(port: Port | None, shape: tuple[int, ...]) -> bool:
+    """Whether an input takes a shape; of the batch, --split-batch may yet take care."""
+    if port is None or port.shape is None:
+        return True
+    mine = port.shape[-len(shape) :] if len(shape) == 3 else port.shape
+    theirs = shape if len(shape) == 3 else shape[1:]
+    mine = mine if len(shape) == 3 else mine[1:]
+    return len(mine) == len(theirs) and all(
+        not isinstance(want, int) or want == have for want, have in zip(mine, theirs, strict=True)
+    )
+
+
+def _filled(fill: Mapping[Port, float], ports: Ports, source: str, sample: Sample) -> dict[str, Held]:
+    """The sample with the inputs that it lacks; an axis that has the name of one it has is as long."""
+    for port in fill:
+        if port.name in sample.inputs:
             raise DataError(
-                f"{printable(f'{source}/{sample.name}')} has '{printable(name)}' itself", "leave out --fill"
+                f"{where(source, sample.name)} has '{printable(port.name)}' itself", "leave out --fill"
             )
-    return {**sample.inputs, **constants}
+    lengths = {
+        axis: length
+        for name, held in sample.inputs.items()
+        if name in ports and (axes := ports[name].shape) and len(axes) == held.ndim
+        for axis, length in zip(axes, held.shape, strict=True)
+        if isinstance(axis, str)
+    }
+    made: dict[str, Held] = {}
+    for port, value in fill.items():
+        made[port.name] = _full(port, value, tuple(lengths.get(str(axis), 1) for axis in port.shape or ()))
+    return {**sample.inputs, **made}
 
 
-def _constant(port: Port, value: float) -> np.ndarray:
-    """An input full of one number; an open axis is 1 long."""
+def _full(port: Port, value: float, lengths: tuple[int, ...]) -> np.ndarray:
+    """An input full of one number.
+
+    Args:
+        lengths: of its axes where they are open; () makes a single number, to see whether it fits.
+
+    Raises:
+        UsageError: the input can't hold the number.
+    """
     if port.dtype in ("", "str"):
         raise UsageError(f"--fill {port.name}={value:g}: the model wants {port}")
-    shape = [axis if isinstance(axis, int) else 1 for axis in port.shape or ()]
-    filled = np.full(shape, value)
-    cast = filled.astype(port.dtype)
-    if not port.floating and np.any(cast != filled):
+    axes = zip(port.shape or (), lengths, strict=False)
+    filled = np.full([axis if isinstance(axis, int) else length for axis, length in axes], value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = filled.astype(port.dtype)
+    if np.any(np.isinf(cast) & ~np.isinf(filled) if port.floating else cast != filled):
         raise UsageError(f"--fill {port.name}={value:g}: the model wants {port}")
     return cast
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qtool.pipeline import dry_run, quantize
     from qtool.plan.model import Plan
     from qtool.report.model import Report
-    from qtool.survey import Survey, survey
+    from qtool.surveying import Survey, survey
 
 # public name -> (module, name there)
 _PUBLIC = {
@@ -44,13 +44,13 @@ _PUBLIC = {
     "Reading": ("qtool.data.reading", "Reading"),
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.options", "Result"),
-    "Survey": ("qtool.survey", "Survey"),
+    "Survey": ("qtool.surveying", "Survey"),
     "compare": ("qtool.pipeline", "compare_models"),
     "dry_run": ("qtool.pipeline", "dry_run"),
     "difference": ("qtool.inspection.change", "difference"),
     "inspect": ("qtool.inspection.read", "inspect_model"),
     "quantize": ("qtool.pipeline", "quantize"),
-    "survey": ("qtool.survey", "survey"),
+    "survey": ("qtool.surveying", "survey"),
     **{
         name: ("qtool.errors", name)
         for name in (

@@ -29,7 +29,18 @@ MAY_IMPORT = {
     "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
 }
 RENDERERS = ("report/terminal.py", "report/inspection.py", "report/difference.py", "report/survey.py")
-LAST = {"pipeline", "job", "planning", "calibration", "survey", "cli", "report", "options", "__init__", "__main__"}
+LAST = {"workers", 
+    "pipeline",
+    "job",
+    "planning",
+    "calibration",
+    "surveying",
+    "cli",
+    "report",
+    "options",
+    "__init__",
+    "__main__",
+}
 
 
 def room(path: Path) -> str:

@@ -13,7 +13,7 @@ from qtool.data.seen import Figures
 from qtool.errors import printable
 from qtool.report.inspection import bare_table, labelled
 from qtool.report.terminal import plain
-from qtool.survey import InputSeen, SampleSeen, Survey
+from qtool.surveying import InputSeen, SampleSeen, Survey
 
 _MOST_INPUTS = 40
 _MOST_SHAPES = 3

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from qtool import __version__
 from qtool.report.json import jsonable
-from qtool.survey import Survey
+from qtool.surveying import Survey
 
 SCHEMA = "qtool.data/1"
 

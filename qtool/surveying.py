@@ -14,7 +14,7 @@ from qtool.data.frame import CHANNELS, Frame, frame_of
 from qtool.data.open import Data
 from qtool.data.ports import Axis, Port, ports_of, shaped
 from qtool.data.reading import Reading
-from qtool.data.samples import Arrays, check_used
+from qtool.data.samples import Arrays, check_used, where
 from qtool.data.seen import Figures, Tally
 from qtool.data.shaping import chosen
 from qtool.errors import DataError, printable
@@ -133,7 +133,7 @@ def survey(
     for done, sample in enumerate(samples.read(positions), start=1):
         arrays = fit(sample, session.inputs, session.input_dtypes, samples.name)
         for name, rows in tables.items():
-            _found_in(arrays[name], rows, f"{samples.name}/{sample.name}: input '{printable(name)}'")
+            _found_in(arrays[name], rows, f"{where(samples.name, sample.name)}: input '{printable(name)}'")
         for name, tally in tallies.items():
             tally.add(arrays[name], str(sample.inputs[name].dtype))
         if len(head) < _HEAD:
@@ -240,7 +240,7 @@ def _rows(model: ir.Model, name: str) -> int | None:
     return None
 
 
-def _found_in(array: np.ndarray, rows: int, where: str) -> None:
+def _found_in(array: np.ndarray, rows: int, named: str) -> None:
     """Whether a table has all the rows that an input asks for.
 
     Raises:
@@ -249,6 +249,6 @@ def _found_in(array: np.ndarray, rows: int, where: str) -> None:
     if array.size and (array.max() >= rows or array.min() < -rows):
         odd = int(array.max() if array.max() >= rows else array.min())
         raise DataError(
-            f"{printable(where)} holds {odd:,}; the model looks it up in a table of {rows:,} rows",
+            f"{named} holds {odd:,}; the model looks it up in a table of {rows:,} rows",
             "is the tokenizer another model's?",
         )

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from static import expand
 
 import qtool
-from qtool.calibration import calibrate_model
+from qtool.calibration import Calibrating, calibrate_model
 from qtool.tables.methods import METHODS
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 def of_methods(folder: Path, target: str) -> list[float]:
     """dB, a method a number."""
     model = folder / "model.onnx"
-    ranges = calibrate_model(model, folder / "calib", target=target)
+    ranges = calibrate_model(model, folder / "calib", Calibrating(target=target))
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for method in METHODS:

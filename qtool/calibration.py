@@ -6,19 +6,23 @@ one each; merged, in any order, they are what one run over all samples would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
 
-from qtool.calibrate.runner import calibrate
+from qtool.calibrate.checkpoint import Checkpoint, CheckpointFile
+from qtool.calibrate.runner import SoFar, calibrate
 from qtool.calibrate.serial import Calibration, digest_of
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Part, Sample, Traits, check_used
 from qtool.data.samples import Source as Samples
-from qtool.errors import DataError
-from qtool.job import open_job, read_for
+from qtool.errors import DataError, UsageError
+from qtool.job import Job, open_job, read_for
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.eligible import observable
+from qtool.workers import in_processes
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,53 @@ class Shard:
         positions = frozenset(range(self.index - 1, len(source), self.count))
         return Part(source, positions, source.name) if self.count > 1 else source
 
+    def split(self, parts: int) -> list[Shard]:
+        """Shards that are this one together."""
+        return [Shard(self.index + self.count * part, self.count * parts) for part in range(parts)]
 
-WHOLE = Shard()
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrating:
+    """How to calibrate.
+
+    Args:
+        calib_format: the kind of the samples, where they don't show it.
+        reading: how they are to be read.
+        target: whose preparation the model gets: the tensors are those of the prepared model.
+        shard: which of the samples.
+        threads: of the runtime in each process; 0 leaves the choice to it.
+        memory: bytes that the observed activations of a sample may take; where all would take more, the
+            samples pass several times. None: no limit.
+        jobs: processes, each with a part of the samples; needs a model and samples that are named by paths.
+        checkpoint: a file that is kept up to date, for a run that goes on from it with `resume`.
+    """
+
+    calib_format: str = ""
+    reading: Reading = field(default_factory=Reading)
+    target: str = "cpu"
+    shard: Shard = Shard()
+    threads: int = 0
+    memory: int | None = None
+    jobs: int = 1
+    checkpoint: str | Path | None = None
+    resume: bool = False
 
 
 class _Digested:
-    """A source that adds up the digests of what it gives out."""
+    """A source that adds up the digests of what it gives out, of each sample once.
 
-    def __init__(self, source: Samples) -> None:
+    Args:
+        source: the samples.
+        digest: of the first `done` of them.
+    """
+
+    def __init__(self, source: Samples, digest: int = 0, done: int = 0) -> None:
         self._source = source
-        self.digest = 0
+        self.digest = digest
+        self._done = done
 
     @property
     def name(self) -> str:
@@ -56,51 +97,84 @@ class _Digested:
         return len(self._source)
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
-        self.digest = 0
-        for sample in self._source.read(positions):
-            self.digest += digest_of(sample)
+        order = range(len(self)) if positions is None else sorted(positions)
+        for position, sample in zip(order, self._source.read(positions), strict=True):
+            if position == self._done:
+                self.digest += digest_of(sample)
+                self._done += 1
             yield sample
 
 
 def calibrate_model(
-    model: ModelLike,
-    data: Data,
-    *,
-    calib_format: str = "",
-    reading: Reading | None = None,
-    target: str = "cpu",
-    shard: Shard = WHOLE,
-    threads: int = 0,
-    progress: Progress = silent,
+    model: ModelLike, data: Data, how: Calibrating | None = None, progress: Progress = silent
 ) -> Calibration:
     """Run samples through a model, and keep what they show of every tensor that could be quantized.
 
     Args:
         model: a path, or a model in memory.
         data: a source that tables/sources.py knows, or an iterable of dicts.
-        calib_format: the kind of it, where it does not show that.
-        reading: how samples are to be read.
-        target: whose preparation the model gets: the tensors are those of the prepared model.
-        shard: which of the samples.
-        threads: of the runtime; 0 leaves the choice to it.
+        how: everything else.
         progress: called as the samples pass.
 
     Raises:
-        QtoolError: ModelError, DataError, EnvironmentFailure or RuntimeFailure.
+        QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
-    job = open_job(model, Options(target=target))
-    reading = reading or Reading()
-    samples = read_for(job.source, data, reading, calib_format)
-    check_used(reading, [samples])
-    source = _Digested(shard.of(samples))
-    if not len(source):
-        raise DataError(f"{source.name}: shard {shard.index}/{shard.count} has no samples", "fewer shards")
+    how = how or Calibrating()
+    if how.resume and how.checkpoint is None:
+        raise UsageError("--resume: from which file?", "--checkpoint FILE --resume")
+    job = open_job(model, Options(target=how.target))
+    samples = how.shard.of(read_for(job.source, data, how.reading, how.calib_format))
+    check_used(how.reading, [samples])
+    if not len(samples):
+        raise DataError(f"{samples.name}: shard {how.shard} has no samples", "fewer shards")
+    jobs = min(how.jobs, len(samples))
+    if jobs > 1:
+        return _by_processes(model, data, replace(how, jobs=jobs), progress)
+    return _by_this_process(job, samples, how, progress)
+
+
+def _by_this_process(job: Job, samples: Samples, how: Calibrating, progress: Progress) -> Calibration:
+    file, start = None, Checkpoint(SoFar(), 0)
+    if how.checkpoint is not None:
+        run: dict[str, str | int] = {
+            "model_sha256": job.source.sha256,
+            "target": how.target,
+            "source": samples.name,
+            "shard": str(how.shard),
+            "samples": len(samples),
+            "memory": how.memory or 0,
+        }
+        file = CheckpointFile(Path(how.checkpoint), run, resume=how.resume)
+        start = file.read() or start
+    source = _Digested(samples, start.digest, min(start.so_far.done, len(samples)))
+
+    def keep(so_far: Callable[[], SoFar]) -> None:
+        if file is not None:
+            file.keep(lambda: Checkpoint(so_far(), source.digest))
+
     ranges = calibrate(
         job.prepared.model,
         observable(job.view),
         source,
-        threads=threads,
+        threads=how.threads,
         histograms=True,
+        memory=how.memory,
+        since=start.so_far,
+        keep=keep,
         progress=lambda done, total: progress("calibrate", done, total),
     )
+    if file is not None:
+        file.remove()
     return Calibration(job.source.sha256, len(source), source.digest % (1 << 256), ranges)
+
+
+def _by_processes(model: ModelLike, data: Data, how: Calibrating, progress: Progress) -> Calibration:
+    """The parts of a calibration, one a process, merged."""
+    if not isinstance(model, str | Path) or not isinstance(data, str | Path):
+        raise UsageError("several processes need a model and samples that are named by paths", "jobs=1")
+    if how.checkpoint is not None:
+        raise UsageError("--checkpoint is for one process", "leave out -j, or run shards of their own")
+    parts = [replace(how, shard=shard, jobs=1) for shard in how.shard.split(how.jobs)]
+    calls = [(str(model), str(data), part) for part in parts]
+    found = in_processes(calibrate_model, calls, lambda done, total: progress("calibrate", done, total))
+    return reduce(Calibration.merge, found)

@@ -17,6 +17,7 @@ from qtool.data.samples import Sample, Source
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
 from qtool.session import Session, running
+from qtool.steps import beat
 
 Progress = Callable[[int, int], None]
 
@@ -104,8 +105,8 @@ def _observer(
 
         def observe(sample: Sample, source: str, tally: Tally) -> None:
             inputs = fit(sample, session.inputs, session.input_dtypes, source)
-            with running(session):
-                outputs = iter(fetcher.run(inputs))
+            outputs = iter(fetcher.run(inputs))
+            beat()
             arrays: list[Any] = [inputs[v] if v in fed else next(outputs) for v in values]
             if wrong := tally.add(arrays):
                 raise DataError(
@@ -113,7 +114,8 @@ def _observer(
                     "the FP32 model itself fails on this sample; leave it out or mend the model",
                 )
 
-        yield observe
+        with running(session):
+            yield observe
 
 
 def with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from qtool.calibrate.histogram import Histogram
-from qtool.calibrate.ranges import Range, Ranges
+from qtool.calibrate.ranges import Range, Ranges, merged
 from qtool.data.samples import Sample
 from qtool.errors import DataError, UsageError, printable
 
@@ -56,14 +56,9 @@ class Calibration:
             raise UsageError(
                 f"ranges of different models: sha256 {self.model_sha256[:12]} and {other.model_sha256[:12]}"
             )
-        names = sorted(self.ranges.keys() | other.ranges.keys())
-        mine, theirs = self.ranges, other.ranges
-        merged = {
-            n: mine[n].merge(theirs[n]) if n in mine and n in theirs else mine.get(n) or theirs[n]
-            for n in names
-        }
         digest = (self.samples_digest + other.samples_digest) % _MODULUS
-        return Calibration(self.model_sha256, self.samples + other.samples, digest, merged)
+        ranges = merged(self.ranges, other.ranges)
+        return Calibration(self.model_sha256, self.samples + other.samples, digest, ranges)
 
 
 def digest_of(sample: Sample) -> int:
@@ -87,8 +82,8 @@ def to_json(calibration: Calibration, version: str) -> str:
     }
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
     tensors = [
-        f"    {json.dumps(name)}: {json.dumps(_range_to_json(seen))}"
-        for name, seen in sorted(calibration.ranges.items())
+        f"    {json.dumps(name)}: {json.dumps(seen)}"
+        for name, seen in ranges_to_document(calibration.ranges).items()
     ]
     return (
         ",\n".join(["{\n" + lines[0], *lines[1:]])
@@ -110,7 +105,7 @@ def from_json(text: str, name: str) -> Calibration:
             raise DataError(
                 f"{name}: not a ranges file of this version ({SCHEMA})", "qtool calibrate makes one"
             )
-        ranges = {str(k): _range_from_json(v) for k, v in document["tensors"].items()}
+        ranges = ranges_from_document(document["tensors"])
         return Calibration(
             str(document["model_sha256"]),
             int(document["samples"]),
@@ -119,6 +114,20 @@ def from_json(text: str, name: str) -> Calibration:
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{name}: not a whole ranges file: {printable(str(error), 120)}") from error
+
+
+def ranges_to_document(ranges: Ranges) -> dict[str, dict[str, Any]]:
+    """Ranges as plain data, by their names."""
+    return {name: _range_to_json(seen) for name, seen in sorted(ranges.items())}
+
+
+def ranges_from_document(document: Mapping[str, Any]) -> Ranges:
+    """Ranges from plain data.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, OverflowError: they are no such thing.
+    """
+    return {str(name): _range_from_json(seen) for name, seen in document.items()}
 
 
 def _range_to_json(seen: Range) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import click
 from qtool import __version__
 from qtool.cli.command import Command
 from qtool.cli.common import SRC, progress_bar
+from qtool.cli.quantities import BYTES
 from qtool.cli.sources import reading_of, source_help, source_options
 from qtool.errors import EXIT_OK, UsageError
 from qtool.tables.targets import TARGETS
@@ -47,6 +48,29 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     callback=_shard,
     help="Only the samples number I, I+N, ..: one of N parts, to be merged.",
 )
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes, each with a part of the samples.",
+)
+@click.option(
+    "--memory",
+    type=BYTES,
+    callback=lambda ctx, param, size: size or None,
+    help="What the observed activations of a sample may take, such as 2GB: the samples pass several times "
+    "where all would take more.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Kept up to date, and removed at the end: with --resume, a run that was killed goes on from it.",
+)
+@click.option("--resume", is_flag=True, help="Go on from --checkpoint, where there is one.")
 @click.option("--merge", is_flag=True, help="The files are ranges of one model: make one of them.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a line.")
@@ -73,10 +97,12 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     qtool calibrate --merge part*.json -o ranges.json
     """
     from qtool.calibrate.serial import read, to_json
-    from qtool.calibration import Shard, calibrate_model
+    from qtool.calibration import Calibrating, Shard, calibrate_model
     from qtool.graph.save import check_target, staged
 
     check_target(output, list(files), given["force"])
+    if given["checkpoint"] is not None and given["checkpoint"].resolve() == output.resolve():
+        raise UsageError(f"--checkpoint '{output}' is the output")
     if given["merge"]:
         if given["calib"] or given["shard"] != (1, 1):
             raise UsageError("--merge takes ranges files only", "leave out --calib and --shard")
@@ -87,16 +113,13 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
         raise UsageError("no samples", "add --calib SRC, such as a directory of .npz files")
     else:
         with progress_bar(given["quiet"]) as progress:
-            found = calibrate_model(
-                files[0],
-                given["calib"],
+            names = ("calib_format", "target", "threads", "memory", "jobs", "checkpoint", "resume")
+            how = Calibrating(
                 reading=reading_of(given),
-                calib_format=given["calib_format"],
-                target=given["target"],
                 shard=Shard(*given["shard"]),
-                threads=given["threads"],
-                progress=progress,
+                **{name: given[name] for name in names},
             )
+            found = calibrate_model(files[0], given["calib"], how, progress)
     with staged(output) as staging:
         staging.write_text(to_json(found, __version__))
         staging.commit()

@@ -1,0 +1,191 @@
+"""Calibration in parts, by processes, in groups, and after a kill: always what one whole run finds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qtool.calibrate.checkpoint
+from qtool.calibrate.serial import Calibration, to_json
+from qtool.calibration import Calibrating, Shard, calibrate_model
+from qtool.data.reading import Reading
+from qtool.errors import DataError, QtoolError, UsageError
+from tests.graphs import model, node, samples, weights, write_samples
+
+COUNT = 23
+ONE = Calibrating(threads=1)
+
+
+def net(width: int = 8) -> onnx.ModelProto:
+    return model(
+        [
+            node("MatMul", ["x", "a"], ["h"]),
+            node("Relu", ["h"], ["r"]),
+            node("MatMul", ["r", "b"], ["k"]),
+            node("Sigmoid", ["k"], ["s"]),
+            node("MatMul", ["s", "c"], ["y"]),
+        ],
+        {"x": ("n", 4)},
+        {"y": ("n", 3)},
+        {"a": weights(4, width), "b": weights(width, width, seed=1), "c": weights(width, 3, seed=2)},
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    onnx.save(net(), tmp_path / "m.onnx")
+    write_samples(tmp_path / "calib", [s for i in range(COUNT) for s in samples(1, seed=i, x=(1 + i % 3, 4))])
+    return tmp_path
+
+
+def made(place: Path, how: Calibrating = ONE) -> Calibration:
+    return calibrate_model(place / "m.onnx", place / "calib", how)
+
+
+def same(a: Calibration, b: Calibration) -> None:
+    assert to_json(a, "") == to_json(b, "")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, COUNT])
+def test_shards_merge_to_the_whole_in_any_order(place: Path, count: int) -> None:
+    parts = [made(place, replace(ONE, shard=Shard(i, count))) for i in range(1, count + 1)]
+    same(reduce(Calibration.merge, parts), made(place))
+    same(reduce(Calibration.merge, reversed(parts)), made(place))
+    assert sum(p.samples for p in parts) == COUNT
+
+
+@pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)], ids=str)
+def test_processes_find_what_one_finds(place: Path, shard: Shard) -> None:
+    seen: list[tuple[int, int]] = []
+    how = replace(ONE, shard=shard)
+    both = calibrate_model(
+        place / "m.onnx",
+        place / "calib",
+        replace(how, jobs=3),
+        lambda stage, done, total: seen.append((done, total)),
+    )
+    same(both, made(place, how))
+    assert seen[-1][0] == seen[-1][1] == both.samples
+
+
+def test_an_error_in_a_process_is_the_error(place: Path) -> None:
+    np.savez(place / "calib" / "000.npz", y=np.zeros(3, np.float32))
+    errors: list[QtoolError] = []
+    for jobs in (1, 2):
+        with pytest.raises(DataError) as caught:
+            made(place, replace(ONE, jobs=jobs))
+        errors.append(caught.value)
+    assert errors[0].message == errors[1].message
+    assert errors[0].hint == errors[1].hint
+
+
+def test_processes_need_paths(place: Path) -> None:
+    with pytest.raises(UsageError, match="paths"):
+        calibrate_model(net(), place / "calib", replace(ONE, jobs=2))
+
+
+@pytest.mark.parametrize("memory", [1, 1000, 10**9])
+def test_groups_see_the_same_extremes(place: Path, memory: int) -> None:
+    """To rounding: the runtime fuses more where less is watched."""
+    whole, grouped = made(place), made(place, replace(ONE, memory=memory))
+    assert whole.ranges.keys() == grouped.ranges.keys()
+    assert whole.samples_digest == grouped.samples_digest
+    for name, seen in whole.ranges.items():
+        other = grouped.ranges[name]
+        assert (other.lo, other.hi) == pytest.approx((seen.lo, seen.hi), rel=1e-5, abs=1e-6)
+        assert (other.count, other.samples) == (seen.count, seen.samples)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("memory", [None, 1], ids=["one pass", "a pass a tensor"])
+@pytest.mark.parametrize("after", [1, 5, COUNT - 1, COUNT, COUNT + 2])
+def test_a_killed_run_goes_on_from_its_checkpoint(
+    place: Path, monkeypatch: pytest.MonkeyPatch, after: int, memory: int | None
+) -> None:
+    monkeypatch.setattr(qtool.calibrate.checkpoint, "SECONDS", 0.0)
+    file = place / "kept.json"
+    how = replace(ONE, memory=memory)
+    kept = replace(how, checkpoint=file)
+    done: list[int] = []
+
+    def kill(stage: str, at: int, total: int) -> None:
+        done.append(at)
+        if len(done) == after:
+            raise Killed
+
+    if memory is None and after > COUNT:
+        pytest.skip("it is done by then")
+    with pytest.raises(Killed):
+        calibrate_model(place / "m.onnx", place / "calib", kept, kill)
+    assert json.loads(file.read_text())["done"] == after
+    resumed: list[int] = []
+    found = calibrate_model(
+        place / "m.onnx",
+        place / "calib",
+        replace(kept, resume=True),
+        lambda stage, at, total: resumed.append(at),
+    )
+    same(found, made(place, how))
+    assert resumed[:1] == ([] if memory is None and after == COUNT else [after + 1])
+    assert not file.exists()
+    assert sorted(p.name for p in place.iterdir()) == ["calib", "m.onnx"]
+
+
+def test_a_checkpoint_that_is_there_is_not_overwritten(place: Path) -> None:
+    file = place / "kept.json"
+    file.write_text("precious")
+    with pytest.raises(UsageError, match="there already") as caught:
+        made(place, replace(ONE, checkpoint=file))
+    assert "--resume" in caught.value.hint
+    with pytest.raises(UsageError, match="can't be read"):
+        made(place, replace(ONE, checkpoint=file, resume=True))
+    assert file.read_text() == "precious"
+
+
+def test_resuming_what_was_never_begun_begins_it(place: Path) -> None:
+    file = place / "kept.json"
+    same(made(place, replace(ONE, checkpoint=file, resume=True)), made(place))
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [
+        ({"shard": Shard(1, 2)}, "shard"),
+        ({"target": "generic"}, "target"),
+        ({"reading": Reading(samples=9)}, "samples"),
+        ({"memory": 77}, "memory"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object], word: str
+) -> None:
+    monkeypatch.setattr(qtool.calibrate.checkpoint, "SECONDS", 0.0)
+    how = replace(ONE, checkpoint=place / "kept.json")
+
+    def kill(stage: str, at: int, total: int) -> None:
+        if at == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        calibrate_model(place / "m.onnx", place / "calib", how, kill)
+    with pytest.raises(UsageError, match=f"another run: its {word}"):
+        made(place, replace(how, resume=True, **other))
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"schema": "qtool.checkpoint/1"}', "[1]", '{"schema": 1}', "nul"])
+def test_a_damaged_checkpoint_is_refused(place: Path, damage: str) -> None:
+    file = place / "kept.json"
+    file.write_text(damage)
+    with pytest.raises(UsageError, match="checkpoint"):
+        made(place, replace(ONE, checkpoint=file, resume=True))

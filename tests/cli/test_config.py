@@ -181,7 +181,7 @@ MISTAKES = {
     "a command of no options": ("[completion]\nthreads = 1", ["[completion] is no command"]),
     "an option as a table": ("[mode]\nx = 1", ["[mode] is an option"]),
     "a command as an option": ("compare = 3", ["compare is a command", "[compare]"]),
-    "an argument": ('fp32 = "m.onnx"', ["no option 'model'", "command line"]),
+    "an argument": ('fp32 = "m.onnx"', ["no option 'fp32'", "command line"]),
     "a number for a choice": ("mode = 3", ["qtool.toml: mode: wants one of static", "not 3", 'mode = "static"']),
     "no such choice": ('mode = "statik"', ["qtool.toml: mode: 'statik'", "did you mean 'static'"]),
     "a word for a flag": ('force = "yes"', ["qtool.toml: force: wants true or false", '"yes"', "force = true"]),

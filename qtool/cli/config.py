@@ -100,17 +100,19 @@ class _Known:
             name: {key: p for p in command.params if isinstance(p, click.Option) for key in _keys(p)}
             for name, command in commands.items()
         }
-        self.every = {key for options in self.options.values() for key in options}
         found = (p for command in commands.values() for p in command.params)
         self.arguments = {p.name for p in found if isinstance(p, click.Argument)}
+        # What can be set for all commands: not what some of them take on the command line only.
+        self.every = {key for options in self.options.values() for key in options} - self.arguments
 
     def hint(self, key: str, allowed: Set[str]) -> str:
         """What may be meant by a key that is not allowed here."""
         owners = [name for name, options in self.options.items() if key in options]
+        if key in self.arguments:
+            own = f"; of {', '.join(owners)} it is an option: [{owners[0]}]" if owners else ""
+            return f"{key.upper()} is given on the command line{own}"
         if owners:
             return f"it is an option of {', '.join(owners)}"
-        if key in self.arguments:
-            return f"{key.upper()} is given on the command line"
         return did_you_mean(key, allowed - ONCE.keys())
 
 

@@ -114,7 +114,13 @@ ANY = hnp.arrays(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    max_examples=80,
+    derandomize=True,
+    database=None,
+)
 @given(array=ANY, raw=st.booleans())
 def test_whatever_onnx_writes_is_read(tmp_path: Path, array: np.ndarray, raw: bool) -> None:
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)

@@ -67,7 +67,13 @@ PLAIN = hnp.arrays(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    database=None,
+)
 @given(array=PLAIN, fortran=st.booleans(), version=st.sampled_from([(1, 0), (2, 0), (3, 0)]))
 def test_whatever_numpy_saves_is_read(
     tmp_path: Path, array: np.ndarray, fortran: bool, version: tuple[int, int]

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.data.memory import InMemory
-from qtool.data.samples import HELD_OUT_EVERY, HELD_OUT_LEAST, SPLIT_LEAST, Part, Source, hold_out
+from qtool.data.samples import (
+    HELD_OUT_EVERY,
+    HELD_OUT_LEAST,
+    SPLIT_LEAST,
+    Part,
+    Source,
+    by_file,
+    hold_out,
+    where,
+)
 
 LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
@@ -72,3 +81,39 @@ def test_a_part_of_a_part_is_a_part() -> None:
     part = Part(Part(numbered(10), frozenset({2, 4, 6, 8}), "even"), frozenset({1, 3}), "some")
     assert numbers(part) == [4, 8]
     assert len(part) == 2
+
+
+@LAW
+@given(
+    sizes=st.lists(st.integers(0, 6), min_size=1, max_size=8), wanted=st.sets(st.integers(0, 60)) | st.none()
+)
+def test_positions_are_found_in_their_files(sizes: list[int], wanted: set[int] | None) -> None:
+    starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    found = [starts[file] + p for file, positions in by_file(starts, wanted) for p in positions]
+    assert found == [p for p in range(starts[-1]) if wanted is None or p in wanted]
+    assert all(0 <= p < sizes[file] for file, positions in by_file(starts, wanted) for p in positions)
+
+
+@pytest.mark.parametrize(
+    ("source", "sample", "place"),
+    [
+        ("calib", "0.npz", "calib/0.npz"),
+        ("a/calib/", "0.npz", "a/calib/0.npz"),
+        ("a/speech.wav", "speech.wav@0.5", "a/speech.wav@0.5"),
+        ("t.csv", "t.csv:7", "t.csv:7"),
+        ("a/0.npz", "0.npz", "a/0.npz"),
+        ("a/speech.wav (4 of 16 held out)", "speech.wav@0.5", "a/speech.wav@0.5"),
+        ("calib (4 of 16 held out)", "0.npz", "calib/0.npz"),
+        ("samples", "3", "samples/3"),
+        ("random:8", "3", "random:8/3"),
+        ("calib.py:f", "3", "calib.py:f/3"),
+        ("", "3", "3"),
+        ("e\x1b[31m", "3", "e?[31m/3"),
+    ],
+)
+def test_a_message_says_where_a_sample_is(source: str, sample: str, place: str) -> None:
+    assert where(source, sample) == place
+
+
+def test_the_name_of_held_out_samples_is_known_to_messages() -> None:
+    assert where(hold_out(numbered(20))[1].name, "3") == "samples/3"

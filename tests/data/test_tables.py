@@ -269,7 +269,13 @@ def test_a_cell_of_parquet_that_is_no_number_is_named_by_row_and_column(
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    database=None,
+)
 @given(
     rows=st.lists(st.tuples(CELLS, st.floats(width=32, allow_nan=False, allow_infinity=False)), min_size=1)
 )

@@ -1,0 +1,103 @@
+"""What a model wants to be fed, and the shapes that the user gives."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from qtool.data.ports import Port, ports_of, shaped
+from qtool.errors import UsageError
+from tests.graphs import model, node, weights
+
+
+def of(*inputs: object, **options: object) -> dict[str, Port]:
+    graph = helper.make_graph([], "g", list(inputs), [], **options)
+    return ports_of(ir.from_proto(helper.make_model(graph)))
+
+
+def tensor(kind: int, shape: list | None) -> object:
+    return helper.make_tensor_value_info("x", kind, shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (TensorProto.FLOAT, "float32"),
+        (TensorProto.DOUBLE, "float64"),
+        (TensorProto.FLOAT16, "float16"),
+        (TensorProto.INT64, "int64"),
+        (TensorProto.UINT8, "uint8"),
+        (TensorProto.BOOL, "bool"),
+        (TensorProto.STRING, "str"),
+        (TensorProto.BFLOAT16, ""),
+        (TensorProto.FLOAT8E4M3FN, ""),
+        (TensorProto.INT4, ""),
+    ],
+)
+def test_types_have_the_names_of_numpy(kind: int, dtype: str) -> None:
+    assert of(tensor(kind, [1]))["x"].dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "text"),
+    [
+        ([1, 3], (1, 3), "float32 [1, 3]"),
+        (["N", 3], ("N", 3), "float32 [N, 3]"),
+        ([None, 3], (None, 3), "float32 [?, 3]"),
+        ([0, 3], (None, 3), "float32 [?, 3]"),
+        ([], (), "float32 []"),
+        (None, None, "float32 of any shape"),
+    ],
+    ids=str,
+)
+def test_axes_are_numbers_names_or_open(shape: list | None, axes: tuple | None, text: str) -> None:
+    port = of(tensor(TensorProto.FLOAT, shape))["x"]
+    assert port.shape == axes
+    assert str(port) == text
+
+
+def test_an_input_with_a_value_of_its_own_needs_no_sample() -> None:
+    made = model(
+        [node("MatMul", ["x", "w"], ["y"])], {"x": ["N", 4], "w": [4, 2]}, ["y"], {"w": weights(4, 2)}
+    )
+    assert list(ports_of(ir.from_proto(made))) == ["x"]
+
+
+TWO = {
+    "x": Port("x", ("N", 3, None, None), "float32"),
+    "ids": Port("ids", None, "int64"),
+    "z": Port("z", (0, 4), "float32"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "shape"),
+    [({"x": (2, 3, 8, 8)}, "x", (2, 3, 8, 8)), ({"ids": (1, 5)}, "ids", (1, 5)), ({"z": (7, 4)}, "z", (7, 4)), ({}, "x", ("N", 3, None, None))],
+)  # fmt: skip
+def test_a_shape_closes_what_is_open(given: dict, name: str, shape: tuple) -> None:
+    found = shaped(TWO, given)
+    assert found[name].shape == shape
+    assert list(found) == list(TWO)
+
+
+def test_without_a_name_the_only_input_is_meant() -> None:
+    assert shaped({"x": TWO["x"]}, {"": (1, 3, 2, 2)})["x"].shape == (1, 3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"": (1, 3)}, "--shape 1,3: which of the 3 inputs?", "--shape x=1,3"),
+        ({"idz": (1,)}, "--shape: no input 'idz'", "did you mean 'ids'?"),
+        ({"qqq": (1,)}, "no input 'qqq'", "inputs: x, ids, z"),
+        ({"x": (1, 4, 8, 8)}, "--shape x=1,4,8,8: the model wants float32 [N, 3, ?, ?]", ""),
+        ({"x": (1, 3, 8)}, "--shape x=1,3,8: the model wants", ""),
+    ],
+    ids=str,
+)
+def test_a_shape_that_the_model_does_not_take_is_refused(given: dict, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        shaped(TWO, given)
+    assert message in caught.value.message
+    assert hint in caught.value.hint

@@ -1,0 +1,82 @@
+"""random:N: what is made up, from what, and when it can't be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qtool.data.ports import Port
+from tests.data.asking import arrays, assert_positions, misused, names, ports, source
+
+MIXED = (
+    ports(x=("N", 400)) | ports("int64", ids=(1, 500)) | ports("bool", mask=(300,)) | ports("float16", h=())
+)
+
+
+def test_each_type_has_its_numbers() -> None:
+    made = arrays(source("random:3", MIXED))
+    assert [{n: (a.dtype, a.shape) for n, a in s.items()} for s in made] == 3 * [
+        {
+            "x": ("float32", (1, 400)),
+            "ids": ("int64", (1, 500)),
+            "mask": ("bool", (300,)),
+            "h": ("float16", ()),
+        }
+    ]
+    for sample in made:
+        assert abs(sample["x"].mean()) < 0.2
+        assert 0.8 < sample["x"].std() < 1.2
+        assert set(sample["ids"].reshape(-1).tolist()) == set(range(10))
+        assert set(sample["mask"].tolist()) == {False, True}
+    assert not np.array_equal(made[0]["x"], made[1]["x"])
+
+
+def test_a_sample_depends_on_seed_and_number_alone() -> None:
+    found = source("random:9", MIXED)
+    assert names(found) == [str(k) for k in range(9)]
+    assert_positions(found)
+    np.testing.assert_array_equal(arrays(found)[1]["x"], arrays(source("random:2", MIXED))[1]["x"])
+    np.testing.assert_array_equal(arrays(found)[1]["x"], arrays(source("random:2", MIXED, seed=0))[1]["x"])
+    assert not np.array_equal(arrays(found)[1]["x"], arrays(source("random:2", MIXED, seed=1))[1]["x"])
+
+
+def test_it_says_that_it_is_made_up() -> None:
+    traits = source("random:1", MIXED, seed=7).traits
+    assert traits.synthetic
+    assert "--seed 7" in traits.how[0]
+    assert any("integers 0..9" in line for line in traits.how)
+
+
+def test_what_is_filled_is_not_made_up() -> None:
+    (got,) = arrays(source("random:1", ports(x=(1, 2), s=(1,)), fill={"s": 5}))
+    assert got["s"].tolist() == [5]
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", "x", "1.5", "1e3", " 4", "٣", "9" * 30, "10000001", "4:5"])
+def test_a_number_of_samples_is_needed(count: str) -> None:
+    error = misused(lambda: source(f"random:{count}", MIXED))
+    assert "how many samples?" in error.message
+    assert "random:32" in error.hint
+
+
+UNKNOWN: dict[str, tuple[Port, str, str]] = {
+    "open": (Port("x", (None, 3, "h", "w"), "float32"), "leaves the shape of the input 'x' open", "--shape x=1,3,16,16"),
+    "of any rank": (Port("x", None, "float32"), "open", "--shape x=1,3,224,224"),
+    "text": (Port("x", (1,), "str"), "hold no strings", ".csv"),
+    "a type that numpy lacks": (Port("x", (1,), ""), "numpy lacks", ""),
+    "too large": (Port("x", (1, 1 << 40), "float32"), "too large", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_can_not_be_made_up_is_said(what: str) -> None:
+    port, message, hint = UNKNOWN[what]
+    error = misused(lambda: source("random:4", {"x": port}))
+    assert message in error.message
+    assert hint in error.hint
+
+
+def test_a_shape_closes_what_is_open() -> None:
+    wanted = ports(x=("N", "T"))
+    assert arrays(source("random:1", wanted, shape={"x": (2, 5)}))[0]["x"].shape == (2, 5)
+    assert arrays(source("random:1", ports(x=None), shape={"": (4,)}))[0]["x"].shape == (4,)

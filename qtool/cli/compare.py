@@ -24,7 +24,7 @@ from qtool.cli.sources import reading_of, source_help, source_options
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help="JSON, sample file name -> class: true accuracy of both models.",
+    help="JSON or .csv, sample file name -> class: true accuracy of both models.",
 )
 @gate_option
 @click.option("--speed", is_flag=True, help="Time both, interleaved.")

@@ -64,7 +64,7 @@ def _described(table: dict[str, Any]) -> str:
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help="JSON, sample file name -> class: true accuracy of both models.",
+    help="JSON or .csv, sample file name -> class: true accuracy of both models.",
 )
 @click.option(
     "--target",

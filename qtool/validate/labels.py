@@ -2,46 +2,72 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.data.files import opened
 from qtool.errors import DataError, printable
 
 Labels = dict[str, NDArray[np.int64]]
 
+LARGEST = 1 << 28  # bytes
+
 
 def read_labels(path: Path) -> Labels:
-    """A JSON object: sample file name (or its stem) -> class, or a list of classes, one a position.
+    """Sample file name (or its stem) -> class, or several, one a position.
 
-    Keys that start with '_' are metadata and left out.
+    A JSON object, whose keys that start with '_' are metadata and left out; or a .csv of rows `name,class`
+    (or `name,class,class,..`), with or without a header.
 
     Raises:
-        DataError: missing, not such an object, or labels that are no class numbers.
+        DataError: missing, of another form, or labels that are no class numbers.
     """
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"labels '{path}' do not exist") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"labels '{path}' can't be read: {printable(str(error), 120)}") from error
-    if not isinstance(document, dict):
-        raise DataError(f"labels '{path}': not an object of file name -> class")
+    if not path.exists():
+        raise DataError(f"labels '{path}' do not exist")
+    with opened(path, LARGEST) as stream:
+        text = stream.read().decode("utf-8-sig")
+        rows = list(_of_csv(text) if path.suffix.lower() == ".csv" else _of_json(text, path))
     labels: Labels = {}
-    for key, value in document.items():
-        if key.startswith("_"):
-            continue
+    for key, value in rows:
         classes = value if isinstance(value, list) else [value]
         if not classes or not all(isinstance(c, int) and not isinstance(c, bool) for c in classes):
             raise DataError(
                 f"labels '{path}': '{printable(key)}' has {printable(repr(value), 40)}, not a class number",
                 "only class numbers (or lists of them) can be judged",
             )
+        if key in labels:
+            raise DataError(f"labels '{path}': '{printable(key)}' is there twice")
         labels[key] = np.asarray(classes, np.int64)
     return labels
+
+
+def _of_json(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        document: Any = json.loads(text, object_pairs_hook=list)
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
+    if not text.lstrip().startswith("{"):
+        raise DataError(f"labels '{path}': not an object of file name -> class")
+    yield from ((key, value) for key, value in document if not key.startswith("_"))
+
+
+def _of_csv(text: str) -> Iterator[tuple[str, Any]]:
+    for number, row in enumerate(csv.reader(io.StringIO(text), strict=True)):
+        if not row:
+            continue
+        name, *cells = (cell.strip() for cell in row)
+        classes = [int(c) if re.fullmatch(r"[-+]?[0-9]{1,18}", c) else c for c in cells]
+        if number == 0 and not any(isinstance(c, int) for c in classes):
+            continue  # a header
+        yield name, classes
 
 
 def label_of(labels: Labels, sample: str) -> NDArray[np.int64] | None:

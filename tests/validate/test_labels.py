@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,38 @@ def test_what_is_no_label_is_a_data_error(tmp_path: Path, document: object) -> N
 def test_missing_labels_are_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not exist"):
         read_labels(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.npz,3\n1,1,2\n", "file,class\n0.npz,3\n1,1,2\n", '"0.npz", 3\r\n\r\n1,1,2', "\ufeff0.npz,3\n1,1,2"],
+)
+def test_a_table_holds_labels_too(tmp_path: Path, text: str) -> None:
+    labels = read_labels(write(tmp_path / "l.csv", text))
+    assert {k: v.tolist() for k, v in labels.items()} == {"0.npz": [3], "1": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("l.csv", "a,1\nb,cat\n", "'b' has"),
+        ("l.csv", "a,1\nb\n", "'b' has"),
+        ("l.csv", "a,1\na,2\n", "'a' is there twice"),
+        ("l.csv", 'a,"1\n', "not readable"),
+        ("l.json", '{"a": 1, "a": 2}', "'a' is there twice"),
+        ("l.json", "[" * 100_000, "nested"),
+    ],
+)
+def test_a_mistake_in_labels_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_labels(write(tmp_path / name, text))
+
+
+def test_labels_that_are_no_file_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "l.json")
+    for path in (tmp_path / "l.json", tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataError, match="not a regular file"):
+            read_labels(path)
 
 
 SCORES = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)

@@ -57,7 +57,7 @@ class Tokens:
         Raises:
             DataError: it has no token, one that the input's type can't hold, or the tokenizer fails.
         """
-        with tame("tokenizer"):
+        with tame("the tokenizer"):
             encoding = self.tokenizer.encode(text)
             columns = self._columns(encoding)
         return {name: _cast(columns[role], self.ports[name]) for name, role in self.roles.items()}
@@ -92,7 +92,7 @@ def tokens_for(ports: Ports, reading: Reading, beside: Path | None) -> Tokens:
     own = int(config.get("max_length", 0))
     limit = reading.max_tokens or own or length or 0
     limit = min(limit, length) if length else limit
-    with tame(shown(file)):
+    with tame(f"{shown(file)}: the tokenizer"):
         if limit:
             strategy = config.get("strategy", "longest_first")
             side = str(config.get("direction", "right")).lower()
@@ -178,7 +178,7 @@ def _file(reading: Reading, beside: Path | None) -> Path:
 
 
 def _loaded(file: Path) -> Tokenizer:
-    with opened(file, _MOST_BYTES) as stream, tame(shown(file)):
+    with opened(file, _MOST_BYTES) as stream, tame(f"{shown(file)}: the tokenizer"):
         content = stream.read()
         try:
             return Tokenizer.from_str(content.decode("utf-8"))
@@ -220,4 +220,4 @@ def tame(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise DataError(f"{what}: the tokenizer fails on it: {printable(str(error), 120)}") from None
+        raise DataError(f"{what} fails: {printable(str(error), 120)}") from None

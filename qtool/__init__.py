@@ -2,7 +2,7 @@
 
     import qtool
     result = qtool.quantize("model.onnx", "int8.onnx", qtool.Options(calib="calib/"))
-    report = qtool.compare("model.onnx", "int8.onnx", "held_out/", fail_if=["sqnr<20"])
+    report = qtool.compare("model.onnx", "int8.onnx", "held_out/", qtool.Comparing(fail_if=["sqnr<20"]))
     print(qtool.inspect("int8.onnx").quantized_share)
 
 Names are imported when they are first used, so that `import qtool` costs nothing.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qtool.comparing import compare_models as compare
     from qtool.data.reading import Reading
     from qtool.errors import (
         DataError,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from qtool.inspection.model import Difference, Inspection
     from qtool.inspection.read import inspect_model as inspect
     from qtool.options import Options, Result
-    from qtool.pipeline import compare_models as compare
     from qtool.pipeline import dry_run, quantize
     from qtool.plan.model import Plan
     from qtool.report.model import Report
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # public name -> (module, name there)
 _PUBLIC = {
+    "Calibrating": ("qtool.calibration", "Calibrating"),
+    "Comparing": ("qtool.options", "Comparing"),
     "Difference": ("qtool.inspection.model", "Difference"),
     "Inspection": ("qtool.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),
@@ -45,7 +47,7 @@ _PUBLIC = {
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.options", "Result"),
     "Survey": ("qtool.surveying", "Survey"),
-    "compare": ("qtool.pipeline", "compare_models"),
+    "compare": ("qtool.comparing", "compare_models"),
     "dry_run": ("qtool.pipeline", "dry_run"),
     "difference": ("qtool.inspection.change", "difference"),
     "inspect": ("qtool.inspection.read", "inspect_model"),

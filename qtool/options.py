@@ -15,6 +15,7 @@ from qtool.data.reading import Reading
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
+from qtool.validate.judging import Judging
 
 ModelLike = str | Path | onnx.ModelProto
 Progress = Callable[[str, int, int], None]
@@ -26,8 +27,9 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Choices):
-    """How to quantize. The choices of types and forms (bits, block, io ..) are those of plan/scheme.py.
+class Options(Choices, Judging):
+    """How to quantize. The choices of types and forms (bits, block, io ..) are those of plan/scheme.py; what
+    is measured, and what is to fail (labels, fail_if ..), is as validate/judging.py has it.
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.
@@ -38,11 +40,9 @@ class Options(Choices):
         ranges: what an earlier calibration saw, or the file that holds it; nothing is calibrated then.
         input_range: with calib 'none', '[INPUT=]LOW,HIGH' of the model's float inputs.
         data: samples to judge on; None: every fourth calibration sample, which then sets no range.
-        labels: a JSON file of sample name -> class, for true accuracy.
         exclude, include: node names, globs or op:Type that stay in float, or are quantized regardless.
         sets: 'PATTERN=int8|int4|fp16|fp32', for nodes that should differ from the mode; the last wins.
         plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
-        fail_if: gates, such as 'sqnr<20'.
         require_quantized: fail when nothing is quantized.
         threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
         force: replace an existing output.
@@ -57,12 +57,10 @@ class Options(Choices):
     data: Data | None = None
     data_format: str = ""
     reading: Reading = field(default_factory=Reading)
-    labels: str | Path | None = None
     exclude: Sequence[str] = ()
     include: Sequence[str] = ()
     sets: Sequence[str] = ()
     plan: Plan | None = None
-    fail_if: Sequence[str] = ()
     require_quantized: bool = False
     threads: int = 0
     force: bool = False
@@ -71,6 +69,27 @@ class Options(Choices):
     def choices(self) -> Choices:
         """The choices of types and forms alone."""
         return Choices(**{f.name: getattr(self, f.name) for f in fields(Choices)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(Judging):
+    """How to compare two models; what is measured, and what is to fail, is as validate/judging.py has it.
+
+    Args:
+        data_format: the kind of the samples, where they don't show it.
+        reading: how they are to be read.
+        speed: time both, interleaved; a gate on speedup does so too.
+        threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
+        save_ref: where to keep FP32's outputs, for a comparison without that model.
+        force: replace an existing file there.
+    """
+
+    data_format: str = ""
+    reading: Reading = field(default_factory=Reading)
+    speed: bool = False
+    threads: int = 0
+    save_ref: str | Path | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True)

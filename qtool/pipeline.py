@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import onnx
 
 from qtool import __version__
-from qtool.data.fit import fit
-from qtool.data.open import Data
-from qtool.data.reading import Reading
 from qtool.data.samples import Source as Samples
-from qtool.data.samples import check_used, synthetic
+from qtool.data.samples import synthetic
 from qtool.errors import ModelError
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
-from qtool.job import Job, load_model, made_up, open_job, read_for, samples_of
+from qtool.job import Job, open_job, samples_of
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
@@ -39,14 +35,11 @@ from qtool.report.model import ModelFile, Report
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
 from qtool.tables.targets import GENERAL_REASONS
-from qtool.validate.compare import Comparison, compare
+from qtool.validate.compare import Comparison, Measures, compare
 from qtool.validate.gates import Gate, Verdict, judge, parse
-from qtool.validate.labels import Labels, read_labels
-from qtool.validate.latency import Race, race
-from qtool.validate.ports import bare, feed, in_floats
-
-# Timing looks at a few samples: enough for shapes to differ, few enough to be brief.
-_TIMED_SAMPLES = 4
+from qtool.validate.judging import AUTO, gates_of, measures_of
+from qtool.validate.latency import Race, race_models
+from qtool.validate.ports import in_floats
 
 
 def quantize(
@@ -61,8 +54,8 @@ def quantize(
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
     options = options or Options()
-    gates = _gates(options)
-    labels = None if options.labels is None else read_labels(Path(options.labels))
+    measures = measures_of(options)
+    gates = gates_of(options)
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     job = open_job(model, options)
     check_target(Path(output), list(job.source.files), options.force)
@@ -78,9 +71,9 @@ def quantize(
             timed = _race_staged(job, staging, held_out)
         if held_out is None and job.scheme.target.onnxruntime:
             _opened(job, staging)
-        verdict = None if held_out is None else _compare_staged(job, staging, held_out, labels, progress)
+        verdict = None if held_out is None else _compare_staged(job, staging, held_out, measures, progress)
         report = _written(_report(job, planned.plan), staging, verdict, timed)
-        judged = judge(gates, _measured(report, synthetic(held_out)))
+        judged = judge([*gates, *_implied(options, job.scheme)], _measured(report, synthetic(held_out)))
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
         report = replace(report, warnings=warnings, gates=tuple(judged))
         result = Result(report, planned.plan, planned.ranges)
@@ -98,53 +91,6 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     job = open_job(model, options)
     plan = options.plan or draft(job.view, job.scheme, job.wish, job.source.sha256)
     return Result(_report(job, plan), plan)
-
-
-def compare_models(
-    fp32: ModelLike,
-    quantized: ModelLike,
-    data: Data,
-    *,
-    data_format: str = "",
-    reading: Reading | None = None,
-    labels: str | Path | None = None,
-    fail_if: Sequence[str] = (),
-    speed: bool = False,
-    threads: int = 0,
-    progress: Progress = silent,
-) -> Report:
-    """Run two models over samples, measure how far apart they are, and judge the gates.
-
-    Args:
-        fp32, quantized: paths, or models in memory.
-        data: a source that tables/sources.py knows, or an iterable of dicts.
-        data_format: the kind of it, where it does not show that.
-        reading: how samples are to be read.
-        labels: a JSON file of sample name -> class.
-        fail_if: gates, such as 'sqnr<20'.
-        speed: time both, interleaved; a gate on speedup does so too.
-        threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
-        progress: called as the samples pass.
-
-    Raises:
-        QtoolError: UsageError, ModelError, DataError or RuntimeFailure.
-    """
-    gates = [parse(text) for text in fail_if]
-    sources = [load_model(m) for m in (fp32, quantized)]
-    known = None if labels is None else read_labels(Path(labels))
-    reading = reading or Reading()
-    samples = read_for(sources[0], data, reading, data_format)
-    check_used(reading, [samples])
-    a, b = (in_floats(Session(s.loadable, threads=threads, name=s.name)) for s in sources)
-    comparison = compare(a, b, samples, known, lambda done, total: progress("compare", done, total))
-    timed = None
-    if speed or any(g.metric == "speedup" for g in gates):
-        loadable = dict(zip(("original", "quantized"), (s.loadable for s in sources), strict=True))
-        timed = _race(loadable, samples, threads)
-    files = [ModelFile(s.name, s.size, s.sha256) for s in sources]
-    report = Report("compare", __version__, files[0], files[1], comparison=comparison, race=timed)
-    measured = Verdict(comparison, report.speedup, report.size_ratio, synthetic=synthetic(samples))
-    return replace(report, gates=tuple(judge(gates, measured)), warnings=made_up(samples))
 
 
 def _write(job: Job, staging: Staging, plan: Plan) -> None:
@@ -177,21 +123,7 @@ def _race_staged(job: Job, staging: Staging, samples: Samples | None) -> Race | 
         return None
     with model_for_session(job.prepared.model) as prepared:
         models = {"original": job.source.loadable, "prepared": prepared, "quantized": staging.path}
-        return _race(models, samples, job.options.threads)
-
-
-def _race(models: Mapping[str, Path | bytes], samples: Samples, threads: int) -> Race:
-    """Time models on the first few samples; with one thread, unless another number was asked for."""
-    opened = {
-        name: in_floats(Session(m, threads=threads or 1, name=f"the {name} model"))
-        for name, m in models.items()
-    }
-    chosen = list(islice(samples.read(), _TIMED_SAMPLES))
-    fed = {
-        name: [feed(m, fit(s, m.inputs, m.input_dtypes, samples.name)) for s in chosen]
-        for name, m in opened.items()
-    }
-    return race({name: bare(m) for name, m in opened.items()}, fed, threads=threads or 1)
+        return race_models(models, samples, job.options.threads)
 
 
 def _too_slow(job: Job, plan: Plan, timed: Race | None) -> str:
@@ -231,7 +163,7 @@ def _opened(job: Job, staging: Staging) -> Session:
 
 
 def _compare_staged(
-    job: Job, staging: Staging, samples: Samples, labels: Labels | None, progress: Progress
+    job: Job, staging: Staging, samples: Samples, measures: Measures, progress: Progress
 ) -> Comparison:
     """The file that was written, against FP32."""
     threads = job.options.threads
@@ -239,7 +171,7 @@ def _compare_staged(
         Session(job.source.loadable, threads=threads, name=job.source.name),
         in_floats(_opened(job, staging)),
         samples,
-        labels,
+        measures,
         lambda done, total: progress("validate", done, total),
     )
 
@@ -257,9 +189,10 @@ def _measured(report: Report, synthetic: bool) -> Verdict:
     )
 
 
-def _gates(options: Options) -> list[Gate]:
-    implied = ["quantized<1"] if options.require_quantized else []
-    return [parse(text) for text in (*options.fail_if, *implied)]
+def _implied(options: Options, scheme: Scheme) -> list[Gate]:
+    """The gates that other options stand for."""
+    floor = [f"sqnr<{scheme.floor_db:g}"] if options.gate == AUTO else []
+    return [parse(text) for text in (*floor, *(["quantized<1"] if options.require_quantized else []))]
 
 
 def _report(job: Job, plan: Plan) -> Report:

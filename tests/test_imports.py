@@ -29,7 +29,9 @@ MAY_IMPORT = {
     "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
 }
 RENDERERS = ("report/terminal.py", "report/inspection.py", "report/difference.py", "report/survey.py")
-LAST = {"workers", 
+LAST = {
+    "comparing",
+    "workers",
     "pipeline",
     "job",
     "planning",

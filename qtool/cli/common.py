@@ -6,13 +6,14 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from qtool.cli.grouped import under
 from qtool.cli.streams import named
 from qtool.errors import EXIT_GATE, EXIT_OK, printable
 
@@ -70,17 +71,72 @@ def output_options(command: F) -> F:
     return command
 
 
-def gate_option(command: F) -> F:
-    """--fail-if, repeatable."""
-    option = click.option(
-        "--fail-if",
-        multiple=True,
-        metavar="EXPR",
-        help="Exit 1 when EXPR holds, or can't be judged: [OUTPUT:]METRIC<NUMBER, or >. Metrics: sqnr, "
-        "sqnr_worst, cosine, rel_l2, max_error, mean_error, top1, unequal, nonfinite, accuracy, "
-        "accuracy_drop (with --labels), speedup, size (quantized / FP32), quantized (nodes). Repeatable.",
-    )
-    return option(command)
+_gate = under("Judging")
+
+
+def gate_options(command: F) -> F:
+    """--fail-if, --gates, --gate, --metric, --atol, --rtol."""
+    for option in (
+        _gate(
+            "--rtol",
+            type=click.FloatRange(min=0),
+            default=1e-2,
+            show_default=True,
+            help="mismatch: what |a - b| may have of |a| ..",
+        ),
+        _gate(
+            "--atol",
+            type=click.FloatRange(min=0),
+            default=1e-3,
+            show_default=True,
+            help=".. beyond this.",
+        ),
+        _gate(
+            "--metric",
+            "tasks",
+            multiple=True,
+            metavar="FILE.py:FUNCTION",
+            help="A metric of your own: called with a sample's FP32 outputs and the quantized ones, dicts of "
+            "arrays, it gives a number; --fail-if 'FUNCTION<0.9' judges the mean. Repeatable.",
+        ),
+        _gate(
+            "--gate",
+            type=click.Choice(["none", "auto"]),
+            default="none",
+            show_default=True,
+            help="auto: fail below the SQNR that the precision usually holds: static 20 dB, dynamic 12, "
+            "4-bit weights 10, fp16 50.",
+        ),
+        _gate(
+            "--gates",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A file of gates, one a line, as --fail-if has them.",
+        ),
+        _gate(
+            "--fail-if",
+            multiple=True,
+            metavar="EXPR",
+            help="Exit 1 when EXPR holds, or can't be judged: [OUTPUT:]METRIC<NUMBER, or >. Metrics: sqnr, "
+            "sqnr_worst, sqnr_centred, cosine, rel_l2, max_error, mean_error, p99_error, mismatch, kl, top1, "
+            "top5, unequal, nonfinite, accuracy, accuracy_drop (with --labels), speedup, size (quantized / "
+            "FP32), quantized (nodes). Repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+JUDGING = ("labels", "gate", "tasks", "atol", "rtol")
+
+
+def gates_of(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """All gates that were asked for by flags and in a file."""
+    if given["gates"] is None:
+        return tuple(given["fail_if"])
+    from qtool.validate.gates import read_gates
+
+    return (*given["fail_if"], *read_gates(given["gates"]))
 
 
 @contextlib.contextmanager
@@ -128,9 +184,8 @@ def deliver(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> int
 def _warn(report: Report) -> None:
     for warning in report.warnings:
         click.echo(f"warning: {printable(warning)}", err=True)
-    samples = report.comparison.samples if report.comparison else 0
     for gate in report.failed:
-        click.echo(f"gate failed: {printable(gate.why)} ({samples} samples)", err=True)
+        click.echo(f"gate failed: {printable(gate.why)} ({gate.samples} samples)", err=True)
 
 
 def _print(report: Report, as_json: bool, quiet: bool, verbose: bool) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
+from qtool.cli.common import JUDGING, SRC, deliver, gate_options, gates_of, output_options, progress_bar
 from qtool.cli.sources import reading_of, source_help, source_options
+from qtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from qtool.validate.reference import Recorded
 
 
 @click.command(cls=Command)
 @click.argument("fp32", type=click.Path(path_type=Path, allow_dash=True))
-@click.argument("quantized", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("quantized", type=click.Path(path_type=Path, allow_dash=True), required=False)
 @click.option(
     "--data",
     type=SRC,
@@ -26,33 +30,58 @@ from qtool.cli.sources import reading_of, source_help, source_options
     type=click.Path(path_type=Path),
     help="JSON or .csv, sample file name -> class: true accuracy of both models.",
 )
-@gate_option
+@gate_options
+@click.option(
+    "--save-ref",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep FP32's outputs, to judge models where FP32 is not.",
+)
+@click.option(
+    "--load-ref",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="FP32's outputs on the very samples of --data, as --save-ref kept them.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing --save-ref file.")
 @click.option("--speed", is_flag=True, help="Time both, interleaved.")
 @output_options
 @source_options("data")
-def compare(fp32: Path, quantized: Path, data: str, **given: Any) -> int:
+def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     """Run FP32 and QUANTIZED over the same samples, measure how far apart they are, and judge gates.
 
-    One of the two may be -, a model on stdin.
+    One of the two may be -, a model on stdin. With --load-ref, FP32's outputs are in a file that --save-ref
+    made, and QUANTIZED is the only model.
 
     \b
     qtool compare model.onnx int8.onnx --data held_out/
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20' && ship int8.onnx
     qtool compare model.onnx int8.onnx --data eval/ --labels labels.json --fail-if 'accuracy_drop>0.005'
+    qtool compare model.onnx int8.onnx --data eval/ --metric metrics.py:f1 --fail-if 'f1<0.98'
+    qtool compare model.onnx int8.onnx --data eval/ --save-ref golden.npz
+    qtool compare int8.onnx --data eval/ --load-ref golden.npz --gates gates.txt
     """
-    from qtool.pipeline import compare_models
+    from qtool.comparing import compare_models
+    from qtool.options import Comparing
 
+    reference, model = _models(fp32, quantized, given["load_ref"])
+    names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
+    how = Comparing(
+        **{name: given[name] for name in names}, fail_if=gates_of(given), reading=reading_of(given)
+    )
     with progress_bar(given["quiet"]) as progress:
-        report = compare_models(
-            fp32,
-            quantized,
-            data,
-            reading=reading_of(given),
-            data_format=given["data_format"],
-            labels=given["labels"],
-            fail_if=given["fail_if"],
-            speed=given["speed"],
-            threads=given["threads"],
-            progress=progress,
-        )
+        report = compare_models(reference, model, data, how, progress)
     return deliver(report, **{key: given[key] for key in ("as_json", "quiet", "verbose")})
+
+
+def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path | Recorded, Path]:
+    """What is compared with what."""
+    if kept is None:
+        if quantized is None:
+            raise UsageError("compare needs two models", "qtool compare FP32 QUANTIZED --data SRC")
+        return fp32, quantized
+    if quantized is not None:
+        raise UsageError("--load-ref takes the place of FP32: one model only", f"leave out '{fp32}'")
+    from qtool.validate.reference import Recorded
+
+    return Recorded(kept), fp32

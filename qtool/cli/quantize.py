@@ -12,7 +12,7 @@ import click
 
 from qtool.cli.choices import NAMES, choice_options
 from qtool.cli.command import Command
-from qtool.cli.common import SRC, deliver, gate_option, output_options, progress_bar
+from qtool.cli.common import JUDGING, SRC, deliver, gate_options, gates_of, output_options, progress_bar
 from qtool.cli.config import Settings
 from qtool.cli.sources import reading_of, source_help, source_options
 from qtool.errors import UsageError
@@ -86,7 +86,7 @@ def _described(table: dict[str, Any]) -> str:
     help="Quantize even where the target would rather not; wins over --exclude. Repeatable.",
 )
 @choice_options
-@gate_option
+@gate_options
 @click.option("--require-quantized", is_flag=True, help="Exit 1 when nothing ends quantized.")
 @click.option(
     "--dry-run",
@@ -133,11 +133,13 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
 
     show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
     names = (
-        "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", "labels", "exclude",
-        "include", "fail_if", "require_quantized", "threads", "force", *NAMES,
+        "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING, "exclude",
+        "include", "require_quantized", "threads", "force", *NAMES,
     )  # fmt: skip
     chosen = {name: given[name] for name in names}
-    options = Options(**chosen, reading=reading_of(given), plan=_read_plan(given["plan"]))
+    options = Options(
+        **chosen, fail_if=gates_of(given), reading=reading_of(given), plan=_read_plan(given["plan"])
+    )
     if given["dry_run"]:
         if given["save_plan"]:
             raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")

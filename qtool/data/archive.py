@@ -60,12 +60,16 @@ class _Member:
 class Archive:
     """An .npz file: its arrays are known at once, and read, all of them, when the first one is asked for.
 
+    Args:
+        arrays, total: how many it may have, and of how many bytes together.
+
     Raises:
         DataError: it can't be read, is no archive of plain arrays, has too much in it, or changes meanwhile.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, arrays: int = ARRAYS, total: int = BYTES) -> None:
         self.file = file
+        self._most = arrays, total
         with self._open() as (self.mark, archive):
             self._members = self._look(archive)
         self.arrays: Mapping[str, Stored] = {
@@ -78,6 +82,13 @@ class Archive:
             if mark != self.mark:
                 raise self.changed()
             return {key: _read(archive, member) for key, member in self._members.items()}
+
+    def read(self, key: str) -> NDArray[np.generic]:
+        """One array alone, which is not kept."""
+        with self._open() as (mark, archive):
+            if mark != self.mark:
+                raise self.changed()
+            return _read(archive, self._members[key])
 
     def changed(self) -> DataError:
         return self._error("changed while it was in use")
@@ -107,11 +118,12 @@ class Archive:
     def _look(self, archive: zipfile.ZipFile) -> dict[str, _Member]:
         members: dict[str, _Member] = {}
         infos = archive.infolist()
-        if len(infos) > ARRAYS:
+        most, most_bytes = self._most
+        if len(infos) > most:
             raise self._error(f"{len(infos):,} arrays; no model has so many inputs")
-        if (total := sum(info.file_size for info in infos)) > BYTES:
+        if (total := sum(info.file_size for info in infos)) > most_bytes:
             raise self._error(
-                f"unpacks to {total:,} bytes; a sample may have {BYTES:,}", "save one sample a file"
+                f"unpacks to {total:,} bytes; a sample may have {most_bytes:,}", "save one sample a file"
             )
         for info in infos:
             key = info.filename.removesuffix(".npy")

@@ -8,17 +8,41 @@ a non-finite value in b where a is finite makes every measure nan, so that no ga
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+# An error's bin is the upper half of its float32: 2**-7 = 0.8% wide.
+_ERROR_SHIFT = 16
+_TOP = 5
+_Z95 = 1.959964
+
 
 @dataclass(frozen=True)
+class Tolerance:
+    """An element matches where |a - b| <= atol + rtol * |a|, as numpy.isclose has it."""
+
+    atol: float = 1e-3
+    rtol: float = 1e-2
+
+
+TOLERANCE = Tolerance()
+
+
+@dataclass(frozen=True, eq=False)
 class Sums:
     """What one or more pairs of tensors add up to; `+` pools.
 
-    count is of all elements, measured of those that the sums are over.
+    Args:
+        count: of all elements.
+        measured: of those that the sums are over.
+        a_mean, a_spread: the mean of a, and the sum of its squared deviations from that.
+        mismatched: elements beyond the tolerance.
+        rows, rows_agree, rows_top: vectors along the last axis; those whose largest entry is at the same
+            place; those whose largest entry in FP32 is among the five largest.
+        kl: sum over rows of KL(softmax(a) || softmax(b)), nats.
+        errors: int64, how many |a - b| fall in which bin; empty for none.
     """
 
     count: int = 0
@@ -33,8 +57,16 @@ class Sums:
     unequal: int = 0
     rows: int = 0
     rows_agree: int = 0
+    rows_top: int = 0
+    a_mean: float = 0.0
+    a_spread: float = 0.0
+    mismatched: int = 0
+    kl: float = 0.0
+    errors: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __add__(self, other: Sums) -> Sums:
+        measured = max(self.measured + other.measured, 1)
+        apart = other.a_mean - self.a_mean
         return Sums(
             self.count + other.count,
             self.measured + other.measured,
@@ -48,10 +80,25 @@ class Sums:
             self.unequal + other.unequal,
             self.rows + other.rows,
             self.rows_agree + other.rows_agree,
+            self.rows_top + other.rows_top,
+            # Chan, Golub and LeVeque 1983: sums of squares would cancel where the mean is large.
+            self.a_mean + apart * other.measured / measured,
+            self.a_spread + other.a_spread + apart**2 * self.measured * other.measured / measured,
+            self.mismatched + other.mismatched,
+            self.kl + other.kl,
+            _added(self.errors, other.errors),
         )
 
 
-def compare_arrays(a: NDArray[np.generic], b: NDArray[np.generic]) -> Sums:
+def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Two rows of counts, of whatever length each."""
+    longer, shorter = (a, b) if a.size >= b.size else (b, a)
+    total = longer.copy()
+    total[: shorter.size] += shorter
+    return total
+
+
+def compare_arrays(a: NDArray[np.generic], b: NDArray[np.generic], tolerance: Tolerance = TOLERANCE) -> Sums:
     """The sums of one pair of equally shaped arrays.
 
     Floating arrays are measured over the elements where `a` is finite (a mask of -inf tells nothing
@@ -66,13 +113,19 @@ def compare_arrays(a: NDArray[np.generic], b: NDArray[np.generic]) -> Sums:
     with np.errstate(invalid="ignore"):
         same = (x == y) | (np.isnan(x) & np.isnan(y))
     unequal = int(np.count_nonzero(~same & ~finite))
-    rows = agree = 0
+    rows = agree = top = 0
+    kl = 0.0
     if a.ndim >= 2 and a.shape[-1] > 1 and a.size:
         rows = math.prod(a.shape[:-1])
-        agree = int(np.count_nonzero(x.argmax(-1) == y.argmax(-1)))
-    fx, fy = x[finite], y[finite]
+        best = x.argmax(-1)
+        agree = int(np.count_nonzero(best == y.argmax(-1)))
+        top = _among_the_top(best, y)
+        kl = _divergence(x, y)
+    fx, fy = (x.reshape(-1), y.reshape(-1)) if finite.all() else (x[finite], y[finite])
     with np.errstate(over="ignore", invalid="ignore"):
         d = fx - fy
+        size = np.abs(d)
+        mean = float(fx.mean()) if fx.size else 0.0
         return Sums(
             count=a.size,
             measured=fx.size,
@@ -80,13 +133,36 @@ def compare_arrays(a: NDArray[np.generic], b: NDArray[np.generic]) -> Sums:
             bb=float(fy @ fy),
             ab=float(fx @ fy),
             dd=float(d @ d),
-            d_abs=float(np.abs(d).sum()),
-            d_max=float(np.abs(d).max(initial=0.0)),
+            d_abs=float(size.sum()),
+            d_max=float(size.max(initial=0.0)),
             nonfinite=nonfinite,
             unequal=unequal,
             rows=rows,
             rows_agree=agree,
+            rows_top=top,
+            a_mean=mean,
+            a_spread=float(np.square(fx - mean).sum()),
+            # Whatever is not within the tolerance, NaN too, is beyond it.
+            mismatched=int(np.count_nonzero(~(size <= tolerance.atol + tolerance.rtol * np.abs(fx)))),
+            kl=kl,
+            errors=np.bincount(size.astype(np.float32).view(np.uint32) >> _ERROR_SHIFT).astype(np.int64),
         )
+
+
+def _among_the_top(best: NDArray[np.intp], y: NDArray[np.float64]) -> int:
+    """How many rows of y have the entry at `best` among their five largest; of equals all count."""
+    there = np.take_along_axis(y, best[..., None], -1)
+    return int(np.count_nonzero((y > there).sum(-1) < _TOP))
+
+
+def _divergence(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The sum over rows of KL(softmax(x) || softmax(y)), nats; nan where a row has no softmax."""
+    with np.errstate(all="ignore"):
+        p, q = (v - v.max(-1, keepdims=True) for v in (x, y))
+        p, q = (v - np.log(np.exp(v).sum(-1, keepdims=True)) for v in (p, q))
+        share = np.exp(p)
+        # What has no probability has no part in the sum, whatever the other says of it.
+        return float(np.where(share == 0, 0.0, share * (p - q)).sum())
 
 
 def sqnr_db(signal: float, noise: float) -> float:
@@ -110,6 +186,11 @@ def judgeable(s: Sums) -> bool:
 def sqnr(s: Sums) -> float:
     """SQNR of pooled sums in dB."""
     return sqnr_db(s.aa, s.dd) if judgeable(s) else math.nan
+
+
+def centred_sqnr(s: Sums) -> float:
+    """10 log10(sum (a - mean a)^2 / sum d^2) in dB: an offset common to all of a is no signal."""
+    return sqnr_db(s.a_spread, s.dd) if judgeable(s) else math.nan
 
 
 def cosine(s: Sums) -> float:
@@ -140,6 +221,42 @@ def max_error(s: Sums) -> float:
 def mean_error(s: Sums) -> float:
     """The mean |a - b| over the elements where a is finite; 0 where there are none."""
     return s.d_abs / max(s.measured, 1) if judgeable(s) else math.nan
+
+
+def p99_error(s: Sums) -> float:
+    """What 99% of |a - b| do not exceed, to 1%; 0 where nothing was measured."""
+    if not judgeable(s):
+        return math.nan
+    if not s.measured:
+        return 0.0
+    bin_ = int(np.searchsorted(np.cumsum(s.errors), 0.99 * s.measured))
+    ends = (np.array([bin_, bin_ + 1], np.uint32) << _ERROR_SHIFT).view(np.float32)
+    return min(float(ends.astype(np.float64).mean()), s.d_max) if bin_ else 0.0
+
+
+def mismatch(s: Sums) -> float:
+    """The share of elements beyond the tolerance; 0 where nothing was measured."""
+    return s.mismatched / max(s.measured, 1) if judgeable(s) else math.nan
+
+
+def softmax_divergence(s: Sums) -> float:
+    """The mean over rows of KL(softmax(a) || softmax(b)), nats; nan where there are no rows."""
+    return s.kl / s.rows if s.rows and judgeable(s) else math.nan
+
+
+def top5_agreement(s: Sums) -> float:
+    """The share of rows whose largest entry in FP32 is among the five largest; nan without rows."""
+    return s.rows_top / s.rows if s.rows and not s.nonfinite else math.nan
+
+
+def wilson(hits: int, of: int) -> tuple[float, float]:
+    """The 95% score interval of a share (Wilson 1927); 0..1 for a share of nothing."""
+    if not of:
+        return 0.0, 1.0
+    share, z2 = hits / of, _Z95**2
+    middle = share + z2 / (2 * of)
+    spread = _Z95 * math.sqrt(share * (1 - share) / of + z2 / (4 * of**2))
+    return max(0.0, (middle - spread) / (1 + z2 / of)), min(1.0, (middle + spread) / (1 + z2 / of))
 
 
 def top1_agreement(s: Sums) -> float:

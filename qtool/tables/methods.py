@@ -26,6 +26,6 @@ METHODS: dict[str, Method] = {
         Method("percentile", "all but the outermost 0.01%"),
         Method("entropy", "least information lost (Kullback-Leibler)"),
         Method("mse", "least expected squared error"),
-        Method("auto", "of all these, tensor by tensor, the least expected squared error"),
+        Method("auto", "of all these, tensor by tensor, the least expected squared error, if much less"),
     )
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from qtool.data.fit import fit
 from qtool.data.samples import Source
 from qtool.errors import DataError, ModelError, printable
 from qtool.numerics import metrics
-from qtool.numerics.metrics import Sums
+from qtool.numerics.metrics import TOLERANCE, Sums, Tolerance
 from qtool.session import Model, running
 from qtool.validate.labels import Labels, label_of, predict
+from qtool.validate.tasks import Task
 
 Progress = Callable[[int, int], None]
 
@@ -32,6 +33,11 @@ class OutputMetrics:
         top1: share of rows (last axis) with the same largest entry; nan where there are no rows.
         nonfinite: elements that are finite in FP32 and not in the quantized model.
         unequal: elements that differ, where only equality can be asked.
+        centred_sqnr: SQNR where an offset common to all of a is no signal.
+        p99_error: what 99% of |a - b| do not exceed.
+        mismatch: share of elements beyond the tolerance.
+        top5: share of rows whose largest entry in FP32 is among the five largest.
+        kl: mean over rows of KL(softmax(a) || softmax(b)), nats.
     """
 
     name: str
@@ -48,6 +54,24 @@ class OutputMetrics:
     rows: int
     nonfinite: int
     unequal: int
+    centred_sqnr: float = math.nan
+    p99_error: float = math.nan
+    mismatch: float = math.nan
+    top5: float = math.nan
+    kl: float = math.nan
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """The 95% interval of top1."""
+        return self._interval(self.top1)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """The 95% interval of top5."""
+        return self._interval(self.top5)
+
+    def _interval(self, share: float) -> tuple[float, float]:
+        return metrics.wilson(round(share * self.rows), self.rows) if share == share else (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -65,12 +89,17 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models over the samples of a source."""
+    """Two models over the samples of a source.
+
+    Args:
+        tasks: the means of the user's own metrics.
+    """
 
     data: str
     samples: int
     outputs: tuple[OutputMetrics, ...]
     accuracy: Accuracy | None = None
+    tasks: Mapping[str, float] = field(default_factory=dict)
 
     def worst(self, measure: str, pick: Callable[..., float]) -> float:
         """The worst of a measure over the outputs that have it; nan if any is nan or none is there.
@@ -89,6 +118,24 @@ class Comparison:
     def sqnr(self) -> float:
         """SQNR of the worst output in dB."""
         return self.worst("sqnr", min)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What to measure.
+
+    Args:
+        labels: for true accuracy.
+        tasks: the user's own metrics.
+        tolerance: what counts as a match.
+    """
+
+    labels: Labels | None = None
+    tasks: Sequence[Task] = ()
+    tolerance: Tolerance = TOLERANCE
+
+
+PLAIN = Measures()
 
 
 def match_outputs(reference: list[str], other: list[str]) -> dict[str, str]:
@@ -111,10 +158,16 @@ def compare(
     fp32: Model,
     quantized: Model,
     source: Source,
-    labels: Labels | None = None,
+    measures: Measures = PLAIN,
     progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Compare all outputs over all samples; memory does not grow with their number.
+
+    Args:
+        fp32, quantized: the models.
+        source: the samples.
+        measures: what is measured beside the outputs themselves.
+        progress: called with how many samples of how many are done.
 
     Raises:
         DataError: no samples, samples that do not fit, labels for none of them.
@@ -124,6 +177,7 @@ def compare(
     total = len(source)
     if not total:
         raise DataError(f"{source.name}: no samples to compare on")
+    labels = measures.labels
     pairs = match_outputs(fp32.outputs, quantized.outputs)
     names = list(pairs)
     pooled = {name: Sums() for name in names}
@@ -138,7 +192,8 @@ def compare(
         with running(quantized):
             got = quantized.run(inputs, [pairs[n] for n in names])
         for name, a, b in zip(names, expected, got, strict=True):
-            sums, kind_exact = _sums(name, sample.name, a, b, fp32.output_shapes[name])
+            where = _Where(name, sample.name, fp32.output_shapes[name], measures.tolerance)
+            sums, kind_exact = _sums(where, a, b)
             exact[name] |= kind_exact
             pooled[name] += sums
             db = metrics.sqnr(sums)
@@ -148,6 +203,8 @@ def compare(
                 and (math.isnan(db) or db < worst[name][0] or not worst[name][1])
             ):
                 worst[name] = (db if not math.isnan(worst[name][0]) else math.nan, sample.name)
+        for task in measures.tasks:
+            task.add(sample.name, dict(zip(names, expected, strict=True)), dict(zip(names, got, strict=True)))
         label = label_of(labels, sample.name) if labels else None
         if label is not None:
             predicted = [predict(outputs, label) for outputs in (expected, got)]
@@ -165,7 +222,7 @@ def compare(
         )
     accuracy = Accuracy(hits[0] / judged, hits[1] / judged, judged) if judged else None
     outputs = tuple(_output(name, pooled[name], worst[name], exact[name]) for name in names)
-    return Comparison(source.name, total, outputs, accuracy)
+    return Comparison(source.name, total, outputs, accuracy, {t.name: t.mean for t in measures.tasks})
 
 
 def _output(name: str, s: Sums, worst: tuple[float, str], exact: bool) -> OutputMetrics:
@@ -184,10 +241,25 @@ def _output(name: str, s: Sums, worst: tuple[float, str], exact: bool) -> Output
         rows=s.rows,
         nonfinite=s.nonfinite,
         unequal=s.unequal,
+        centred_sqnr=metrics.centred_sqnr(s),
+        p99_error=metrics.p99_error(s),
+        mismatch=metrics.mismatch(s),
+        top5=metrics.top5_agreement(s),
+        kl=metrics.softmax_divergence(s),
     )
 
 
-def _sums(name: str, sample: str, a: Any, b: Any, declared: Sequence[Any]) -> tuple[Sums, bool]:
+@dataclass(frozen=True)
+class _Where:
+    """Which output of which sample, and its declared shape; and what counts as a match there."""
+
+    name: str
+    sample: str
+    declared: Sequence[Any]
+    tolerance: Tolerance
+
+
+def _sums(where: _Where, a: Any, b: Any) -> tuple[Sums, bool]:
     """The sums of one output of one sample, and whether it holds no floats.
 
     Where values decide how long an axis is (NonZero, NonMaxSuppression), two models may differ in that:
@@ -195,21 +267,24 @@ def _sums(name: str, sample: str, a: Any, b: Any, declared: Sequence[Any]) -> tu
     """
     if isinstance(a, list) or isinstance(b, list):  # a sequence of tensors
         if not isinstance(a, list) or not isinstance(b, list) or len(a) != len(b):
-            raise ModelError(f"output '{printable(name)}' is a sequence of another length on sample {sample}")
+            raise ModelError(
+                f"output '{printable(where.name)}' is a sequence of another length on sample {where.sample}"
+            )
         total, exact = Sums(), False
         for x, y in zip(a, b, strict=True):
-            sums, one_exact = _sums(name, sample, x, y, declared)
+            sums, one_exact = _sums(where, x, y)
             total, exact = total + sums, exact or one_exact
         return total, exact
     x, y = np.asarray(a), np.asarray(b)
-    if x.shape != y.shape and _is_free(x.shape, y.shape, declared):
+    if x.shape != y.shape and _is_free(x.shape, y.shape, where.declared):
         larger = max(x.size, y.size)
         return Sums(count=larger, unequal=larger), x.dtype.kind != "f"
     if x.shape != y.shape:
         raise ModelError(
-            f"output '{printable(name)}' has shape {x.shape} in FP32, {y.shape} quantized, on sample {sample}"
+            f"output '{printable(where.name)}' has shape {x.shape} in FP32, {y.shape} quantized, on sample "
+            f"{where.sample}"
         )
-    return metrics.compare_arrays(x, y), x.dtype.kind != "f"
+    return metrics.compare_arrays(x, y, where.tolerance), x.dtype.kind != "f"
 
 
 def _is_free(a: Sequence[int], b: Sequence[int], declared: Sequence[Any]) -> bool:

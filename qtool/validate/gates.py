@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from qtool.errors import UsageError, did_you_mean
 from qtool.validate.compare import Comparison, OutputMetrics
@@ -30,6 +31,11 @@ class Verdict:
     quantized: int | None = None
     synthetic: bool = False
 
+    @property
+    def tasks(self) -> Mapping[str, float]:
+        """The user's own metrics (validate/tasks.py)."""
+        return self.comparison.tasks if self.comparison else {}
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -40,22 +46,29 @@ class Metric:
         of_output: the measure of one output; None for metrics of the whole model.
         of_model: the measure of the model.
         of_samples: whether it depends on the samples.
+        interval: where the value would be with 95% certainty, for more samples like these; None: as it is.
     """
 
     help: str
     of_model: Callable[[Verdict], float]
     of_output: Callable[[OutputMetrics], float] | None = None
     of_samples: bool = True
+    interval: Callable[[OutputMetrics], tuple[float, float]] | None = None
 
 
-def _over_outputs(measure: str, pick: Callable[..., float], text: str) -> Metric:
+def _over_outputs(
+    measure: str,
+    pick: Callable[..., float],
+    text: str,
+    interval: Callable[[OutputMetrics], tuple[float, float]] | None = None,
+) -> Metric:
     def of_model(verdict: Verdict) -> float:
         return verdict.comparison.worst(measure, pick) if verdict.comparison else math.nan
 
     def of_output(output: OutputMetrics) -> float:
         return float(getattr(output, measure))
 
-    return Metric(text, of_model, of_output)
+    return Metric(text, of_model, of_output, interval=interval)
 
 
 def _accuracy(measure: str) -> Callable[[Verdict], float]:
@@ -69,11 +82,26 @@ def _accuracy(measure: str) -> Callable[[Verdict], float]:
 METRICS: dict[str, Metric] = {
     "sqnr": _over_outputs("sqnr", min, "signal to quantization noise of the worst output, dB"),
     "sqnr_worst": _over_outputs("sqnr_worst", min, "the same on the worst sample, dB"),
+    "sqnr_centred": _over_outputs("centred_sqnr", min, "SQNR where a common offset is no signal, dB"),
     "cosine": _over_outputs("cosine", min, "cosine similarity, worst output"),
     "rel_l2": _over_outputs("relative_l2", max, "|a - b| / |a|, worst output"),
     "max_error": _over_outputs("max_error", max, "largest |a - b|"),
     "mean_error": _over_outputs("mean_error", max, "mean |a - b|, worst output"),
-    "top1": _over_outputs("top1", min, "share of rows with the same largest entry, worst output"),
+    "p99_error": _over_outputs("p99_error", max, "what 99% of |a - b| do not exceed, worst output"),
+    "mismatch": _over_outputs("mismatch", max, "share of elements beyond --atol + --rtol |a|, worst output"),
+    "kl": _over_outputs("kl", max, "divergence of the softmax, nats, worst output"),
+    "top1": _over_outputs(
+        "top1",
+        min,
+        "share of rows with the same largest entry, worst output",
+        lambda output: output.top1_interval,
+    ),
+    "top5": _over_outputs(
+        "top5",
+        min,
+        "share of rows whose largest entry is among the five largest, worst output",
+        lambda output: output.top5_interval,
+    ),
     "unequal": Metric(
         "elements of integer, bool and string outputs that differ",
         lambda v: float(sum(o.unequal for o in v.comparison.outputs)) if v.comparison else math.nan,
@@ -103,6 +131,8 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+# Of a file of gates, bytes.
+_LARGEST = 1 << 20
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FORM = re.compile(
     rf"^\s*(?:(?P<output>.+):)?(?P<metric>\w+)\s*(?P<op><=|>=|<|>)\s*(?P<number>{_NUMBER})\s*$"
@@ -125,13 +155,19 @@ class GateResult:
     """A gate and what became of it; `value` is nan when there was nothing to judge.
 
     Args:
+        samples: how many it was judged on.
         synthetic: failed because the samples were made up.
+        interval: where the value would be for more samples; None: as it is.
+        inconclusive: failed because that interval holds the threshold.
     """
 
     gate: Gate
     value: float
     failed: bool
+    samples: int = 0
     synthetic: bool = False
+    interval: tuple[float, float] | None = None
+    inconclusive: bool = False
 
     @property
     def why(self) -> str:
@@ -140,11 +176,22 @@ class GateResult:
             return f"{self.gate.text}: random data satisfies no gate"
         if math.isnan(self.value):
             return f"{self.gate.text}: nothing to judge ({self.gate.metric} is not available)"
-        return f"{self.gate.text}: {self.gate.metric} is {self.value:.4g} ({METRICS[self.gate.metric].help})"
+        found = f"{self.gate.text}: {self.gate.metric} is {self.value:.4g}"
+        if self.inconclusive and self.interval:
+            low, high = self.interval
+            return f"{found}, inconclusive: {low:.4g} to {high:.4g} with 95% certainty; more samples decide"
+        return f"{found} ({_help(self.gate.metric)})"
 
 
-def parse(text: str) -> Gate:
+def _help(metric: str) -> str:
+    return METRICS[metric].help if metric in METRICS else "the user's own metric"
+
+
+def parse(text: str, tasks: Collection[str] = ()) -> Gate:
     """`[OUTPUT:]METRIC OP NUMBER`, such as sqnr<20 or logits:top1<0.99.
+
+    Args:
+        tasks: names of the user's own metrics.
 
     Raises:
         UsageError: not of that form, or no such metric.
@@ -155,10 +202,11 @@ def parse(text: str) -> Gate:
             f"gate '{text}' is not METRIC<NUMBER or METRIC>NUMBER", "for example: --fail-if 'sqnr<20'"
         )
     metric, output = found["metric"], found["output"]
-    if metric not in METRICS:
-        hint = did_you_mean(metric, METRICS) or f"metrics: {', '.join(METRICS)}"
+    known = [*METRICS, *tasks]
+    if metric not in known:
+        hint = did_you_mean(metric, known) or f"metrics: {', '.join(known)}"
         raise UsageError(f"gate '{text}': no metric '{metric}'", hint)
-    if output and METRICS[metric].of_output is None:
+    if output and (metric in tasks or METRICS[metric].of_output is None):
         raise UsageError(f"gate '{text}': {metric} is measured on the whole model, not on one output")
     return Gate(text.strip(), output, metric, found["op"], float(found["number"]))
 
@@ -173,15 +221,47 @@ def judge(gates: list[Gate], verdict: Verdict) -> list[GateResult]:
 
 
 def _judge(gate: Gate, verdict: Verdict) -> GateResult:
-    metric = METRICS[gate.metric]
+    if gate.metric in verdict.tasks or gate.metric not in METRICS:
+        metric = Metric("", lambda v: v.tasks.get(gate.metric, math.nan))
+    else:
+        metric = METRICS[gate.metric]
+    comparison = verdict.comparison
+    outputs = {o.name: o for o in comparison.outputs} if comparison else {}
+    interval = None
     if gate.output is None or metric.of_output is None:
         value = metric.of_model(verdict)
+        judged = list(outputs.values())
     else:
-        outputs = {o.name: o for o in verdict.comparison.outputs} if verdict.comparison else {}
-        if verdict.comparison and gate.output not in outputs:
+        if comparison and gate.output not in outputs:
             hint = did_you_mean(gate.output, outputs) or f"outputs: {', '.join(outputs)}"
             raise UsageError(f"gate '{gate.text}': no output '{gate.output}'", hint)
-        value = metric.of_output(outputs[gate.output]) if gate.output in outputs else math.nan
+        judged = [outputs[gate.output]] if gate.output in outputs else []
+        value = metric.of_output(judged[0]) if judged else math.nan
+    fails = _OPERATORS[gate.op]
     synthetic = verdict.synthetic and metric.of_samples
-    failed = synthetic or math.isnan(value) or _OPERATORS[gate.op](value, gate.threshold)
-    return GateResult(gate, value, failed, synthetic)
+    failed = synthetic or math.isnan(value) or fails(value, gate.threshold)
+    if metric.interval is not None and not failed:
+        intervals = [metric.interval(o) for o in judged if o.rows]
+        interval = min(low for low, _ in intervals), min(high for _, high in intervals)
+    inconclusive = interval is not None and any(fails(end, gate.threshold) for end in interval)
+    samples = comparison.samples if comparison else 0
+    return GateResult(gate, value, failed or inconclusive, samples, synthetic, interval, inconclusive)
+
+
+def read_gates(path: Path) -> list[str]:
+    """The gates of a file, one a line; what follows a '#' is a comment.
+
+    Raises:
+        UsageError: it can't be read, or holds none.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"gates '{path}': larger than {_LARGEST:,} bytes", "is it the one?")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"gates '{path}' can't be read: {reason}") from error
+    found = [text for line in lines if (text := line.partition("#")[0].strip())]
+    if not found:
+        raise UsageError(f"gates '{path}': there is none", "a gate a line, such as: sqnr<20")
+    return found

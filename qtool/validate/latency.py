@@ -7,10 +7,18 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
+from qtool.data.fit import fit
+from qtool.data.samples import Source
 from qtool.session import Array, Session, running
+from qtool.validate.ports import bare, feed, in_floats
 
+SECONDS = 1.5  # that a race usually takes
 _LEAST_ROUNDS = 9
+# Enough samples for shapes to differ, few enough to be brief.
+_SAMPLES = 4
 _Z95 = 1.96
 _TIGHT = 0.02  # an interval this wide settles any question that is worth asking
 _PATIENCE = 4  # times as long as usual, when a noisy machine leaves it wider
@@ -57,7 +65,7 @@ def race(
     samples: Mapping[str, Sequence[Mapping[str, Array]]],
     *,
     threads: int,
-    seconds: float = 1.5,
+    seconds: float = SECONDS,
 ) -> Race:
     """Time sessions in turn on the same samples, round after round, for about `seconds`; longer amid noise.
 
@@ -79,6 +87,23 @@ def race(
         race = Race(threads, {name: tuple(r[name] for r in rounds) for name in sessions})
         if spent > _PATIENCE or _is_tight(race):
             return race
+
+
+def race_models(
+    models: Mapping[str, Path | bytes], samples: Source, threads: int = 0, *, seconds: float = SECONDS
+) -> Race:
+    """Time models on the first few samples of a source, with one thread unless more are asked for."""
+    opened = {
+        name: in_floats(Session(m, threads=threads or 1, name=f"the {name} model"))
+        for name, m in models.items()
+    }
+    chosen = list(islice(samples.read(), _SAMPLES))
+    fed = {
+        name: [feed(m, fit(s, m.inputs, m.input_dtypes, samples.name)) for s in chosen]
+        for name, m in opened.items()
+    }
+    sessions = {name: bare(m) for name, m in opened.items()}
+    return race(sessions, fed, threads=threads or 1, seconds=seconds)
 
 
 def _is_tight(race: Race) -> bool:

@@ -66,10 +66,10 @@ WAYS: dict[str, Way] = {
 def settle_speed(patch: pytest.MonkeyPatch) -> None:
     """Int8 always wins its race, at once: tiny models are faster in float, and this is about their results."""
 
-    def won(sessions: Sequence[str], *args: Any, threads: int, **kwargs: Any) -> Race:
-        return Race(threads, {n: (1.0 if n == "quantized" else 2.0,) * 9 for n in sessions})
+    def won(models: Sequence[str], *args: Any, **kwargs: Any) -> Race:
+        return Race(1, {n: (1.0 if n == "quantized" else 2.0,) * 9 for n in models})
 
-    patch.setattr(pipeline, "race", won)
+    patch.setattr(pipeline, "race_models", won)
 
 
 def make_eager(patch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qtool.errors import UsageError
 from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
-from qtool.validate.gates import METRICS, Verdict, judge, parse
+from qtool.validate.gates import METRICS, Verdict, judge, parse, read_gates
 
 GOOD = OutputMetrics(
     name="logits", exact=False, count=100, sqnr=30.0, sqnr_worst=25.0, worst_sample="7", cosine=0.99,
@@ -170,7 +171,7 @@ def test_exact_outputs_do_not_count_in_the_floats_of_a_model() -> None:
 
 def test_outputs_without_rows_are_left_out_of_top1() -> None:
     scalar = replace(GOOD, name="score", rows=0, top1=math.nan)
-    (result,) = judge([parse("top1<0.9")], verdict(GOOD, scalar))
+    (result,) = judge([parse("top1<0.9")], verdict(replace(GOOD, rows=1000), scalar))
     assert not result.failed
     (alone,) = judge([parse("top1<0.9")], verdict(scalar))
     assert alone.failed
@@ -189,3 +190,57 @@ def test_every_metric_is_in_the_help_of_the_command_line() -> None:
     for command in ("quantize", "compare"):
         text = CliRunner().invoke(cli, [command, "--help"]).output
         assert all(metric in text for metric in METRICS)
+
+
+@pytest.mark.parametrize(
+    ("gate", "rows", "top1", "failed", "inconclusive"),
+    [
+        ("top1<0.99", 200, 1.0, True, True),  # 200 of 200: 0.981 to 1
+        ("top1<0.98", 200, 1.0, False, False),
+        ("top1<0.99", 400, 1.0, False, False),
+        ("top1<0.9", 200, 0.91, True, True),
+        ("top1<0.9", 200, 0.89, True, False),  # it fails anyway
+        ("top1<0.9", 10_000, 0.91, False, False),
+        ("top1>0.95", 200, 0.94, True, True),
+        ("top5<0.9", 200, 0.91, True, True),
+        ("logits:top1<0.9", 200, 0.91, True, True),
+    ],
+)
+def test_agreement_that_few_samples_can_not_decide_is_inconclusive_and_fails(
+    gate: str, rows: int, top1: float, failed: bool, inconclusive: bool
+) -> None:
+    (result,) = judge([parse(gate)], verdict(replace(GOOD, rows=rows, top1=top1, top5=top1)))
+    assert (result.failed, result.inconclusive) == (failed, inconclusive)
+    assert ("inconclusive" in result.why) == inconclusive
+
+
+def test_a_task_of_the_users_own_is_a_metric() -> None:
+    comparison = Comparison("eval", 10, (GOOD,), None, {"f1": 0.97})
+    results = judge([parse("f1<0.98", ["f1"]), parse("f1<0.9", ["f1"])], Verdict(comparison))
+    assert [r.failed for r in results] == [True, False]
+    (unmeasured,) = judge([parse("f1<0.9", ["f1"])], Verdict(None))
+    assert unmeasured.failed
+    with pytest.raises(UsageError):
+        parse("f1<0.98")
+    with pytest.raises(UsageError, match="whole model"):
+        parse("logits:f1<0.98", ["f1"])
+
+
+def test_made_up_samples_satisfy_no_gate_that_rests_on_samples() -> None:
+    gates = [parse(text) for text in ("sqnr<1", "speedup<0.1", "size>0.9", "quantized<0")]
+    made_up = replace(verdict(GOOD), synthetic=True, quantized=3)
+    assert [r.failed for r in judge(gates, made_up)] == [True, True, False, False]
+
+
+def test_a_file_of_gates_is_read_line_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "gates.txt"
+    file.write_text("# what we ship\nsqnr<20   # dB\n\nlogits:top1<0.99\n")
+    assert read_gates(file) == ["sqnr<20", "logits:top1<0.99"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# nothing\n", b"\xff\xfe\x00"])
+def test_a_file_without_gates_is_a_usage_error(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "gates.txt").write_bytes(content)
+    with pytest.raises(UsageError, match=r"gates\.txt"):
+        read_gates(tmp_path / "gates.txt")

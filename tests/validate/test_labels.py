@@ -12,7 +12,7 @@ import pytest
 from qtool.data.memory import InMemory
 from qtool.errors import DataError
 from qtool.session import Session
-from qtool.validate.compare import compare
+from qtool.validate.compare import Measures, compare
 from qtool.validate.labels import label_of, predict, read_labels
 from tests.graphs import node
 from tests.plan.build import model
@@ -126,7 +126,7 @@ ROWS = [{"x": np.eye(3, dtype=np.float32)[[i]]} for i in (0, 1, 2, 0)]
 def test_accuracy_of_both_models_is_counted_over_the_labelled_samples() -> None:
     labels = {str(i): np.array([c]) for i, c in enumerate([0, 1, 1])}
     biased = classifier([5, 0, 0])
-    found = compare(classifier([0, 0, 0]), biased, InMemory(ROWS, 4), labels).accuracy
+    found = compare(classifier([0, 0, 0]), biased, InMemory(ROWS, 4), Measures(labels)).accuracy
     assert found is not None
     assert (found.fp32, found.quantized, found.labels) == pytest.approx((2 / 3, 1 / 3, 3))
     assert found.drop == pytest.approx(1 / 3)
@@ -134,12 +134,19 @@ def test_accuracy_of_both_models_is_counted_over_the_labelled_samples() -> None:
 
 def test_labels_for_none_of_the_samples_are_an_error() -> None:
     with pytest.raises(DataError, match="no sample has a label"):
-        compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4), {"other": np.array([1])})
+        compare(
+            classifier([0, 0, 0]),
+            classifier([0, 0, 0]),
+            InMemory(ROWS, 4),
+            Measures({"other": np.array([1])}),
+        )
 
 
 def test_labels_that_no_output_predicts_are_an_error() -> None:
     with pytest.raises(DataError, match="no output predicts"):
-        compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4), {"0": np.array([1, 2])})
+        compare(
+            classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4), Measures({"0": np.array([1, 2])})
+        )
 
 
 def test_without_labels_there_is_no_accuracy() -> None:

@@ -1,0 +1,124 @@
+"""Two models side by side: how far apart they are, and whether that is good enough."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from qtool import __version__
+from qtool.data.open import Data
+from qtool.data.samples import check_used, synthetic
+from qtool.errors import UsageError
+from qtool.graph.load import Source
+from qtool.graph.save import check_target, staged
+from qtool.inspection.model import Inspection
+from qtool.inspection.read import inspect_model
+from qtool.job import load_model, made_up, read_for
+from qtool.options import Comparing, ModelLike, Progress, silent
+from qtool.report.model import ModelFile, Report
+from qtool.session import Model, Session
+from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES
+from qtool.validate.compare import compare
+from qtool.validate.gates import Verdict, judge, parse
+from qtool.validate.judging import AUTO, gates_of, measures_of
+from qtool.validate.latency import race_models
+from qtool.validate.ports import in_floats
+from qtool.validate.reference import Original, Recorded, Recorder
+
+Reference = ModelLike | Recorded
+
+# The mode that makes models of a form (inspection/model.py).
+_MODE_OF = {
+    "qdq": "static",
+    "qoperator": "static",
+    "dynamic": "dynamic",
+    "weight-only": "weight-only",
+    "float16": "fp16",
+    "bfloat16": "fp16",
+}
+
+
+def compare_models(
+    fp32: Reference,
+    quantized: ModelLike,
+    data: Data,
+    how: Comparing | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Run two models over samples, measure how far apart they are, and judge the gates.
+
+    Args:
+        fp32, quantized: paths, or models in memory; in place of FP32 its outputs, as save_ref kept them.
+        data: a source that tables/sources.py knows, or an iterable of dicts.
+        how: everything else.
+        progress: called as the samples pass.
+
+    Raises:
+        QtoolError: UsageError, ModelError, DataError or RuntimeFailure.
+    """
+    how = how or Comparing()
+    gates, measures = gates_of(how), measures_of(how)
+    other = load_model(quantized)
+    source = None if isinstance(fp32, Recorded) else load_model(fp32)
+    timing = how.speed or any(g.metric == "speedup" for g in gates)
+    if timing and source is None:
+        raise UsageError(
+            "FP32's speed can't be measured without its model", "leave out --speed and its gates"
+        )
+    samples = read_for(source or other, data, how.reading, how.data_format)
+    check_used(how.reading, [samples])
+    if how.gate == AUTO:
+        gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
+    with _reference(source, fp32, how) as reference:
+        model = in_floats(Session(other.loadable, threads=how.threads, name=other.name))
+        comparison = compare(
+            reference, model, samples, measures, lambda done, total: progress("compare", done, total)
+        )
+    race = None
+    if timing and source is not None:
+        race = race_models({"original": source.loadable, "quantized": other.loadable}, samples, how.threads)
+    original = fp32.original if isinstance(fp32, Recorded) else _original(source or other)
+    files = (
+        ModelFile(original.path, original.bytes, original.sha256),
+        ModelFile(other.name, other.size, other.sha256),
+    )
+    found = Report(
+        "compare", __version__, *files, comparison=comparison, race=race, warnings=made_up(samples)
+    )
+    measured = Verdict(comparison, found.speedup, found.size_ratio, synthetic=synthetic(samples))
+    return replace(found, gates=tuple(judge(gates, measured)))
+
+
+@contextlib.contextmanager
+def _reference(source: Source | None, fp32: Reference, how: Comparing) -> Iterator[Model]:
+    """FP32: its model, its outputs from a file, or the former on their way into one."""
+    if isinstance(fp32, Recorded):
+        if how.save_ref is not None:
+            raise UsageError("FP32's outputs are in a file already", "leave out --save-ref")
+        yield fp32
+        return
+    assert source is not None
+    model = in_floats(Session(source.loadable, threads=how.threads, name=source.name))
+    if how.save_ref is None:
+        yield model
+        return
+    check_target(Path(how.save_ref), list(source.files), how.force)
+    with staged(Path(how.save_ref)) as staging:
+        recorder = Recorder(model, _original(source), staging.path)
+        yield recorder
+        recorder.close()
+        staging.commit()
+
+
+def _floor(found: Inspection) -> float:
+    """The SQNR in dB that a model's precision usually holds; of several forms the least."""
+    floors = [MODES[_MODE_OF[form]].floor_db for form in found.forms if form in _MODE_OF]
+    if any(weight.bits <= 4 for weight in found.weights.values()):
+        floors.append(FOUR_BIT_FLOOR_DB)
+    return min(floors, default=MODES["fp16"].floor_db)
+
+
+def _original(source: Source) -> Original:
+    return Original(source.name, source.size, source.sha256)

@@ -21,6 +21,7 @@ from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
 from qtool.job import Job, open_job, read_for
 from qtool.options import ModelLike, Options, Progress, silent
+from qtool.plan.activations import positive
 from qtool.plan.eligible import observable
 from qtool.workers import in_processes
 
@@ -152,12 +153,14 @@ def _by_this_process(job: Job, samples: Samples, how: Calibrating, progress: Pro
         if file is not None:
             file.keep(lambda: Checkpoint(so_far(), source.digest))
 
+    values = observable(job.view)
     ranges = calibrate(
         job.prepared.model,
-        observable(job.view),
+        values,
         source,
         threads=how.threads,
         histograms=True,
+        positive=positive(job.view, values),
         memory=how.memory,
         since=start.so_far,
         keep=keep,

@@ -16,7 +16,7 @@ from qtool.data.samples import Source as Samples
 from qtool.errors import UsageError, did_you_mean
 from qtool.job import Job, estimates
 from qtool.options import Progress
-from qtool.plan.activations import integer_ports
+from qtool.plan.activations import integer_ports, positive
 from qtool.plan.draft import draft
 from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan, Wishes
@@ -98,6 +98,7 @@ def _ranges(
         calib,
         threads=job.options.threads,
         histograms=METHODS[job.options.method].needs_histogram,
+        positive=positive(job.view, values),
         progress=lambda done, total: progress("calibrate", done, total),
     )
     return observed, {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,7 @@ def calibrate(
     *,
     threads: int = 0,
     histograms: bool = False,
+    positive: Set[str] = frozenset(),
     memory: int | None = None,
     since: SoFar | None = None,
     keep: Keep = lambda so_far: None,
@@ -62,6 +63,7 @@ def calibrate(
         source: the samples.
         threads: of the runtime; 0 leaves the choice to it.
         histograms: whether elements are counted.
+        positive: values that are never negative, whatever the samples.
         memory: bytes that the observed activations of a sample may take; where all would take more, they
             are observed in groups, a pass over the samples each. None: no limit.
         since: what an earlier run, of the same arguments, had done before it ended.
@@ -81,7 +83,7 @@ def calibrate(
         skipped = min(max(since.done - number * total, 0), total)
         if skipped == total:
             continue
-        tally, before = Tally(group, histograms), ranges
+        tally, before = Tally(group, histograms, positive), ranges
         rest = None if not skipped else frozenset(range(skipped, total))
         with _observer(model, group, threads) as observe:
             for done, sample in enumerate(source.read(rest), start=number * total + skipped + 1):

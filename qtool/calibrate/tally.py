@@ -8,7 +8,7 @@ tensors, every k-th element, with k coprime to the size, so that it walks throug
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +66,13 @@ class Tally:
     Args:
         names: of the tensors.
         histograms: whether elements are counted, too.
+        positive: those that are never negative: their least value, which no grid asks for as zero is on
+            every one, is taken for 0 and not looked for.
     """
 
-    def __init__(self, names: Sequence[str], histograms: bool) -> None:
+    def __init__(self, names: Sequence[str], histograms: bool, positive: Set[str] = frozenset()) -> None:
         size = len(names)
+        self._signed = np.array([name not in positive for name in names], bool)
         self._names = list(names)
         self._counted = COUNTED if histograms else LOGGED
         self._collectors = [Collector() for _ in names] if histograms else []
@@ -94,7 +97,7 @@ class Tally:
         layout = self._layout_of(arrays)
         if not layout.flat:
             return None
-        lo, hi = _extremes(layout.flat)
+        lo, hi = _extremes(layout.flat, self._signed[layout.index].tolist())
         parts = self._row(layout)
         masked = np.zeros(len(lo), np.int64)
         for i in np.flatnonzero(~((lo >= -HUGE) & (hi <= HUGE))):
@@ -177,9 +180,10 @@ class Tally:
             starts = layout.starts
         magnitude = np.abs(parts)
         used = (magnitude > 0) & (magnitude <= HUGE)
-        logs = np.log2(np.where(used, magnitude, 1.0), dtype=np.float64)
+        logs = np.log2(np.where(used, magnitude, np.float32(1)))
         n = self._integers
-        n["logs"][layout.index] += np.rint(np.add.reduceat(logs, starts) * LOG_UNIT).astype(np.int64)
+        sums = np.add.reduceat(logs, starts, dtype=np.float64)
+        n["logs"][layout.index] += np.rint(sums * LOG_UNIT).astype(np.int64)
         n["log_count"][layout.index] += np.add.reduceat(used, starts, dtype=np.int64)
 
     def _count(self) -> None:
@@ -204,12 +208,16 @@ def stride(size: int, least: int) -> int:
     return step
 
 
-def _extremes(arrays: list[Floats]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The least and the greatest element of each, NaN where there is one."""
+def _extremes(arrays: list[Floats], signed: list[bool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The least (0 of what is not signed) and the greatest element of each, NaN where there is one."""
     lo, hi = [], []
     least, greatest = np.minimum.reduce, np.maximum.reduce
-    for flat in arrays:
-        if flat.size <= _CHUNK:
+    for flat, both in zip(arrays, signed, strict=True):
+        if not both:
+            top = greatest(flat)
+            lo.append(0.0 if top == top else np.nan)
+            hi.append(top)
+        elif flat.size <= _CHUNK:
             lo.append(least(flat))
             hi.append(greatest(flat))
         else:

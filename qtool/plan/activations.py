@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -54,7 +54,7 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
             None if name in everywhere or name in shown else tuple(uses[name]),
             spec,
             group=groups.of(name),
-            bounds=_bounds(value),
+            bounds=bounds_of(value),
             guard=name not in everywhere
             and needs_guard(value, uses.get(name, ()), placed, integer=name in shown),
         )
@@ -125,7 +125,7 @@ def _is_epilogue(placed: Placed, node: ir.Node) -> bool:
     return producer is not None and placed.epilogue_of(producer) is node
 
 
-def _bounds(value: ir.Value) -> Bounds:
+def bounds_of(value: ir.Value) -> Bounds:
     """What the op that makes a value can't exceed."""
     producer = value.producer()
     rule = rule_of(producer) if producer is not None else None
@@ -135,6 +135,11 @@ def _bounds(value: ir.Value) -> Bounds:
         return rule.bounds
     lo, hi = (_scalar(producer, index, none) for index, none in zip((1, 2), ANY, strict=True))
     return min(lo, hi), hi  # where they are the wrong way round, all is the upper one (Clip-13)
+
+
+def positive(view: View, names: Iterable[str]) -> frozenset[str]:
+    """Those of the values that are never negative."""
+    return frozenset(name for name in names if bounds_of(view.values[name])[0] >= 0)
 
 
 def _scalar(node: ir.Node, index: int, none: float) -> float:

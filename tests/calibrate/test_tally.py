@@ -113,3 +113,18 @@ def test_masks_are_in_no_histogram() -> None:
     assert (seen.lo, seen.hi, seen.masked, seen.count) == (0.0, 3.0, 2, 6)
     assert seen.histogram is not None
     assert seen.histogram.total == 4
+
+
+def test_what_is_never_negative_has_its_least_at_zero() -> None:
+    tally = Tally(["r", "x"], True, frozenset({"r"}))
+    for row in ([1.0, 2.0], [3.0, 0.5]):
+        assert tally.add([np.array(row, np.float32)] * 2) is None
+    found = tally.ranges()
+    assert (found["r"].lo, found["r"].hi, found["r"].lo_sum) == (0.0, 3.0, 0)
+    assert (found["x"].lo, found["x"].hi) == (0.5, 3.0)
+
+
+@pytest.mark.parametrize(("wrong", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_what_is_wrong_is_told_of_what_is_never_negative(wrong: float, word: str) -> None:
+    tally = Tally(["r"], False, frozenset({"r"}))
+    assert tally.add([np.array([0.0, wrong], np.float32)]) == ("r", word)

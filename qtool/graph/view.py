@@ -33,6 +33,10 @@ class View:
         producer = value.producer()
         return (value.graph if producer is None else producer.graph) is self.model.graph
 
+    def is_fed(self, value: ir.Value | None) -> bool:
+        """Whether whoever runs the model gives a value; prepare makes constants of those that need not be."""
+        return value is not None and value.is_graph_input() and self.in_main(value)
+
     def in_subgraph(self, node: ir.Node) -> bool:
         """Whether the node lies in an If, Loop or Scan."""
         return node.graph is not self.model.graph

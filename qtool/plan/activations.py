@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_op, op_key
-from qtool.plan.eligible import data_inputs, rule_of
+from qtool.plan.eligible import data_inputs, rule_of, summed_axis
 from qtool.plan.groups import Groups
 from qtool.plan.guards import needs_guard
 from qtool.plan.model import Kind, Site, Use
@@ -105,7 +105,7 @@ def at_run_time(view: View, placed: Placed) -> list[Site]:
         if candidate is None or candidate.form is not Form.DYNAMIC or candidate.rule.role is Role.RECURRENT:
             continue
         size = split_of(node, candidate.rule, placed.scheme)
-        granularity = PerBlock(-1, size) if size else PER_TENSOR
+        granularity = PerBlock(summed_axis(node), size) if size else PER_TENSOR
         for index, value in data_inputs(node, candidate.rule):
             sites.setdefault((value.name or "", granularity), []).append((node.name or "", index))
     return [

@@ -8,12 +8,14 @@ import onnx_ir as ir
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import (
     View,
+    attribute_float,
     attribute_int,
     constant,
     float_constant,
     is_op,
     is_vector,
     opset_of,
+    sole_consumer,
 )
 from qtool.numerics.qparams import scalable
 from qtool.plan.blocks import nbits_block
@@ -47,7 +49,11 @@ def rule_of(node: ir.Node) -> OpRule | None:
 
 
 def observable(view: View) -> list[str]:
-    """Every float32 value of the main graph that a quantizable op, or the model itself, takes or gives."""
+    """Every float32 value of the main graph that a quantizable op, or the model itself, takes or gives.
+
+    But for what a clamp alone reads: plans quantize the clamp's result, and the runtime runs the two as one
+    unless it is asked for what passes between them.
+    """
     found: dict[str, None] = {}
     graph = view.model.graph
     values = [v for v in graph.inputs if not v.is_initializer()]
@@ -57,9 +63,19 @@ def observable(view: View) -> list[str]:
             values += [v for _, v in data_inputs(node, rule)]
             values += node.outputs
     for value in (*values, *graph.outputs):
-        if value.dtype == ir.DataType.FLOAT and constant(value) is None and value.graph is graph:
+        wanted = value.dtype == ir.DataType.FLOAT and constant(value) is None and value.graph is graph
+        if wanted and not _is_clamped(value):
             found[value.name or ""] = None
     return list(found)
+
+
+def _is_clamped(value: ir.Value) -> bool:
+    """Whether a node's result goes to a Relu or Clip, and nowhere else."""
+    reader = sole_consumer(value)
+    if reader is None or value.producer() is None or reader.inputs[0] is not value:
+        return False
+    rule = rule_of(reader)
+    return rule is not None and rule.role is Role.EPILOGUE
 
 
 def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
@@ -82,7 +98,7 @@ def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form)
             return f"it computes in {value.dtype.name.lower()}"
         if value.dtype is None:
             return "the type of its input is not known"
-    if rule.role is Role.WEIGHTED and (reason := _weighted(node, rule, scheme, form)):
+    if rule.role is Role.WEIGHTED and (reason := _weighted(view, node, rule, scheme, form)):
         return reason
     return "an operand is a constant" if any(constant(v) is not None for _, v in inputs) else ""
 
@@ -108,15 +124,13 @@ def _is_restored(value: ir.Value) -> bool:
     return is_op(maker, "Sub", "Mul", "Reshape") and len(known) == 1 and _is_restored(known[0])
 
 
-def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
+def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
     value = node.inputs[rule.weight[0]]
-    if node.op_type == "MatMul" and constant(value) is None:
-        if form is not Form.INT8:
-            return "its weight is not a constant"
-        return "" if constant(node.inputs[0]) is None else "its weight is the left operand"
+    if constant(value) is None:
+        return _no_constant(view, node, value, scheme, form)
     weight = float_constant(value)
     if weight is None:
-        return "its weight is not a constant" if constant(value) is None else "its weight is not float32"
+        return "its weight is not float32"
     if weight.size == 0:
         return "its weight is empty"
     if not np.isfinite(weight).all():
@@ -125,6 +139,8 @@ def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
         return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
     if node.op_type in ("MatMul", "Gemm") and weight.size < _least(node, scheme.target.forms[form]):
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
+    if _spelt_out(scheme, form):
+        return ""
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its weight has {weight.ndim} axes"
     if node.op_type == "Gemm" and attribute_int(node, "transA", 0):
@@ -136,10 +152,32 @@ def _weighted(node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
         channels = weight.shape[_channel_axis(node, rule)]
         if node.op_type == "Gemm" and not is_vector(bias, channels):
             return "its bias is not one value a channel"
+    if form is not Form.INT8 and any(attribute_float(node, name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        return "its alpha or beta makes too much of its constants"
     total = weight.shape[1 - channel_axis(node, rule, 2)] if weight.ndim == 2 else 0
     if form is Form.NBITS and not nbits_block(total, scheme.storage, scheme.block):
         return f"the {total} values that it sums over have no block of 16 or more"
     return ""
+
+
+def _no_constant(view: View, node: ir.Node, value: ir.Value | None, scheme: Scheme, form: Form) -> str:
+    """What stands against a weight that is none: fed by whoever runs the model, or made by another node.
+
+    A product of two results, as in attention, bears calibrated scales but not those of every run.
+    """
+    if form is Form.INT8 and node.op_type == "MatMul":
+        return "" if constant(node.inputs[0]) is None else "its weight is the left operand"
+    if not (_spelt_out(scheme, form) and view.is_fed(value)):
+        return "its weight is not a constant"
+    return "its weight is empty" if value is not None and value.shape and 0 in value.shape else ""
+
+
+def _spelt_out(scheme: Scheme, form: Form) -> bool:
+    """Whether a node becomes several of ONNX's own, among which there is room for more than a fused op knows.
+
+    Such as a weight that is quantized at run time too, or has any number of axes, and any bias.
+    """
+    return form is Form.DYNAMIC and not scheme.target.onnxruntime
 
 
 def _least(node: ir.Node, placements: Placements) -> int:
@@ -177,6 +215,11 @@ def channel_axis(node: ir.Node, rule: OpRule, ndim: int) -> int:
     if node.op_type == "Gather":
         return attribute_int(node, "axis", 0) % ndim
     return _channel_axis(node, rule) % ndim
+
+
+def summed_axis(node: ir.Node) -> int:
+    """The axis of a product's left operand that it sums over, from the end."""
+    return -2 if attribute_int(node, "transA", 0) else -1
 
 
 def row_axis(node: ir.Node, ndim: int) -> int:

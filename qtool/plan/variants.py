@@ -30,7 +30,11 @@ def _conv(node: ir.Node) -> str:
 
 
 def _matmul(node: ir.Node) -> str:
-    return "" if float_constant(node.inputs[1]) is not None else "activations"
+    """By its right operand: a weight, one that is given to the graph, or what another node makes."""
+    weight = node.inputs[1]
+    if weight is None or float_constant(weight) is not None:
+        return ""
+    return "fed" if weight.is_graph_input() else "activations"
 
 
 def _mul(node: ir.Node) -> str:

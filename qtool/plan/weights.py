@@ -73,6 +73,8 @@ def coarsest(node: ir.Node, rule: OpRule, ndim: int, index: int = -1) -> Granula
     """One scale an output channel, or what comes nearest to that; `index`: of which of its inputs."""
     if index in rule.kept:
         return PerChannel(row_axis(node, ndim))
+    if ndim == 1:
+        return PER_TENSOR  # a vector is summed over whole: it has no channels
     return PerRowOfLast() if rule.role is Role.RECURRENT else PerChannel(channel_axis(node, rule, ndim))
 
 
@@ -84,7 +86,7 @@ def k_axis(node: ir.Node, rule: OpRule) -> int:
 def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
     """Into parts of how many values a product with run-time activations is split; 0: it is not."""
     weight = float_constant(node.inputs[rule.weight[0]])
-    if node.op_type not in ("MatMul", "Gemm") or weight is None:
+    if node.op_type not in ("MatMul", "Gemm") or weight is None or weight.ndim != 2:
         return 0
     total, limit = weight.shape[k_axis(node, rule)], scheme.target.split
     size = largest_divisor(total, limit)
@@ -136,7 +138,7 @@ def added_bias(matmul: ir.Node) -> AddedBias | None:
     """The bias in the Add behind a MatMul, when there is one."""
     add = sole_consumer(matmul.outputs[0])
     weight = float_constant(matmul.inputs[1])
-    if add is None or add.op_type != "Add" or weight is None:
+    if add is None or add.op_type != "Add" or weight is None or weight.ndim != 2:
         return None
     index = 1 if add.inputs[0] is matmul.outputs[0] else 0
     value = add.inputs[index]

@@ -1,6 +1,7 @@
 """The writers of nodes whose activations are quantized at run time.
 
 Standard: DynamicQuantizeLinear -> MatMulInteger or ConvInteger -> Cast -> Mul(scales) (-> Add bias).
+Where the plan has a weight quantized at run time, a DynamicQuantizeLinear stands before that operand, too.
 onnxruntime has all of it in one node for a product: com.microsoft DynamicQuantizeMatMul, or
 MatMulIntegerToFloat where several products read the same activation, which is then quantized once
 (onnxruntime docs/ContribOperators.md).
@@ -8,19 +9,26 @@ MatMulIntegerToFloat where several products read the same activation, which is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
-from qtool.graph.view import attribute_int, float_constant, is_op, is_vector, sole_consumer
+from qtool.graph.edit import add_initializer, replace_node
+from qtool.graph.view import (
+    attribute_float,
+    attribute_int,
+    float_constant,
+    is_op,
+    is_vector,
+    rank,
+    sole_consumer,
+)
 from qtool.numerics.quantize import quantize
-from qtool.plan.model import Site
+from qtool.plan.eligible import summed_axis
+from qtool.plan.model import Kind, Site
 from qtool.plan.weights import added_bias
 from qtool.rewrite.recurrent import fuse_lstm
+from qtool.rewrite.runtime import Quantized, at_run_time, one_node, split, transposed
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
@@ -30,48 +38,110 @@ def write_dynamic(writer: Writer, node: ir.Node) -> None:
     _WRITERS[node.op_type](writer, node)
 
 
-@dataclass(frozen=True)
-class _Quantized:
-    """An activation as integers, with the scale and zero point that were found for them."""
-
-    values: ir.Value
-    scale: ir.Value
-    zero_point: ir.Value
-
-
 def _product(writer: Writer, node: ir.Node) -> None:
-    """A MatMul or Gemm with a constant [K, N] weight, and the bias that it or the Add behind it has."""
-    source, readers = node.inputs[0], writer.sites_of[node.name or "", 0].uses or ()
-    if source is None:
-        raise KeyError(f"'{node.name}' has no input")
-    weight = writer.sites_of[node.name or "", 1]
-    integers, scales = _matrix(writer, node, weight)
-    bias, last = _bias(writer, node)
-    parts = _parts(writer, source, [len(q) for q in integers])
+    """A MatMul or Gemm, its operands in parts where the plan says so, and the bias that it adds itself."""
+    (_fused if writer.target.onnxruntime else _spelt_out)(writer, node)
+
+
+def _fused(writer: Writer, node: ir.Node) -> None:
+    """onnxruntime's own operator for each part; the first one adds the bias, a Gemm's C or the Add behind."""
+    writer.use_contrib()
+    shared = len(writer.sites_of[node.name or "", 0].uses or ()) > 1
+    site = writer.added.get(node.name or "")
+    bias, last = node.inputs[2] if len(node.inputs) > 2 else None, node
+    if site is not None and site.uses:
+        bias, last = writer.view.values[site.value], writer.view.node_by_name[site.uses[0][0]]
     nodes: list[ir.Node] = []
-    products: list[ir.Value] = []
-    for index, (part, q, scale) in enumerate(zip(parts, integers, scales, strict=True)):
-        suffix = f"_{index}" if len(parts) > 1 else ""
-        key = (weight.value, weight.spec, node.op_type, attribute_int(node, "transB", 0), index)
-        graph = home(node)
-        w = writer.once(("dynamic", *key), graph, f"{weight.value}_quantized{suffix}", q)
-        s = writer.once(("dynamic scale", *key), graph, f"{weight.value}_scale{suffix}", scale)
-        own_bias = None
-        if bias is not None and index == 0 and writer.target.onnxruntime:
-            own_bias = vector(writer, graph, bias)
-        shared = len(readers) > 1
-        made = (_fused if writer.target.onnxruntime else _spelt_out)(
-            writer, node, suffix, (part, w, s), own_bias, shared
+    for suffix, source, w in _parts(writer, node):
+        own = vector(writer, home(node), bias) if bias is not None and not nodes else None
+        if shared:
+            a = at_run_time(writer, source)
+            inputs = [a.values, w.values, a.scale, w.scale, a.zero_point, None, own]
+        else:
+            inputs = [source, w.values, w.scale, None, own]
+        while inputs[-1] is None:
+            inputs.pop()
+        op_type = "MatMulIntegerToFloat" if shared else "DynamicQuantizeMatMul"
+        nodes.append(
+            one_node(writer, op_type, inputs, f"{node.name}_quantized{suffix}", domain="com.microsoft")
         )
-        nodes += made
-        products.append(made[-1].outputs[0])
-    if len(products) > 1:
-        nodes.append(_node(writer, "Sum", products, f"{node.name}_Sum"))
-    if bias is not None and not writer.target.onnxruntime:
-        nodes.append(_node(writer, "Add", [nodes[-1].outputs[0], bias], f"{node.name}_bias"))
-    if not writer.target.onnxruntime:
-        _keep_apart(node)
-    _settle(writer, node, last, nodes)
+    _settle(writer, node, last, [*nodes, *_summed(writer, node, nodes)])
+
+
+def _spelt_out(writer: Writer, node: ir.Node) -> None:
+    """MatMulInteger -> Cast -> Mul for each part, then their sum, and then beta * C."""
+    alpha = attribute_float(node, "alpha", 1.0)
+    nodes: list[ir.Node] = []
+    ends: list[ir.Node] = []
+    for suffix, source, w in _parts(writer, node):
+        a = at_run_time(writer, source)
+        if attribute_int(node, "transA", 0):
+            a = transposed(writer, a)
+        inputs = [a.values, w.values, a.zero_point, w.zero_point]
+        while inputs[-1] is None:
+            inputs.pop()
+        product = one_node(writer, "MatMulInteger", inputs, f"{node.name}_quantized{suffix}")
+        nodes += [product, *_to_float(writer, node, suffix, product, a.scale, w.scale, alpha)]
+        ends.append(nodes[-1])
+    nodes += _summed(writer, node, ends)
+    beta = attribute_float(node, "beta", 1.0)
+    bias = node.inputs[2] if len(node.inputs) > 2 and beta else None
+    if bias is not None and beta != 1.0:
+        nodes.append(
+            one_node(writer, "Mul", [bias, _number(writer, node, "beta", beta)], f"{node.name}_scaled")
+        )
+        nodes.append(_plus(writer, node, nodes[-2], nodes[-1].outputs[0]))
+    elif bias is not None:
+        nodes.append(_plus(writer, node, nodes[-1], bias))
+    _keep_apart(node)
+    _settle(writer, node, node, nodes)
+
+
+def _parts(writer: Writer, node: ir.Node) -> list[tuple[str, ir.Value, Quantized]]:
+    """(what to name it by, left operand in floats, right one as integers [.., K, N]) of each part of K."""
+    left, right = node.inputs[0], node.inputs[1]
+    if left is None or right is None:
+        raise KeyError(f"'{node.name}' lacks an operand")
+    site, upright = writer.sites_of[node.name or "", 1], not attribute_int(node, "transB", 0)
+    if site.kind is Kind.RUNTIME:
+        found = at_run_time(writer, right)
+        return [("", left, found if upright else transposed(writer, found))]
+    integers, scales = _matrix(writer, site, upright)
+    sources = split(writer, left, [len(q) for q in integers], summed_axis(node))
+    graph, parts = home(node), []
+    for index, (source, q, scale) in enumerate(zip(sources, integers, scales, strict=True)):
+        suffix = f"_{index}" if len(sources) > 1 else ""
+        key = (site.value, site.spec, node.op_type, upright, index)
+        w = writer.once(("dynamic", *key), graph, f"{site.value}_quantized{suffix}", q)
+        s = writer.once(("dynamic scale", *key), graph, f"{site.value}_scale{suffix}", scale)
+        parts.append((suffix, source, Quantized(w, s)))
+    return parts
+
+
+def _matrix(
+    writer: Writer, site: Site, upright: bool
+) -> tuple[list[NDArray[np.integer]], list[NDArray[np.float32]]]:
+    """The weight as integers [.., K, N] with scales [N], or its parts along K, each with its own scales."""
+    array = float_array(writer.view.values[site.value])
+    found = params(site)
+    q = quantize(array, found, site.spec.qtype, site.spec.granularity)
+    scale = found.scale
+    if not upright:
+        q, scale = q.T, scale.T
+    if not isinstance(site.spec.granularity, PerBlock):
+        return [q], [scale]
+    return np.split(q, len(scale)), list(scale)
+
+
+def _summed(writer: Writer, node: ir.Node, parts: list[ir.Node]) -> list[ir.Node]:
+    """The sum of the parts, where there are several."""
+    if len(parts) == 1:
+        return []
+    return [one_node(writer, "Sum", [p.outputs[0] for p in parts], f"{node.name}_Sum")]
+
+
+def _plus(writer: Writer, node: ir.Node, product: ir.Node, bias: ir.Value) -> ir.Node:
+    return one_node(writer, "Add", [product.outputs[0], bias], f"{node.name}_bias")
 
 
 def _keep_apart(node: ir.Node) -> None:
@@ -88,150 +158,73 @@ def _keep_apart(node: ir.Node) -> None:
         reader.op_type = "Sum"
 
 
-def _matrix(
-    writer: Writer, node: ir.Node, site: Site
-) -> tuple[list[NDArray[np.integer]], list[NDArray[np.float32]]]:
-    """The weight as integers [K, N] with scales [N], or its parts along K, each with scales of its own."""
-    array = float_array(writer.view.values[site.value])
-    found = params(site)
-    q = quantize(array, found, site.spec.qtype, site.spec.granularity)
-    blocked = isinstance(site.spec.granularity, PerBlock)
-    scale = found.scale
-    if attribute_int(node, "transB", 0):
-        q, scale = q.T, scale.T
-    if not blocked:
-        return [q], [scale]
-    return np.split(q, len(scale)), list(scale)
-
-
-def _bias(writer: Writer, node: ir.Node) -> tuple[ir.Value | None, ir.Node]:
-    """The vector to add, and the last of the nodes that are replaced."""
-    site = writer.added.get(node.name or "")
-    if site is not None and site.uses:
-        return writer.view.values[site.value], writer.view.node_by_name[site.uses[0][0]]
-    return (node.inputs[2] if len(node.inputs) > 2 else None), node
-
-
-def _parts(writer: Writer, source: ir.Value, sizes: Sequence[int]) -> Sequence[ir.Value]:
-    """The activation, split along its last axis, once for all readers."""
-    if len(sizes) == 1:
-        return [source]
-    key = ("split", source.name, tuple(sizes))
-    if key not in writer.made:
-        name, namer = source.name or "", writer.namer
-        lengths = add_initializer(_main(writer), namer(f"{name}_lengths"), np.asarray(sizes, np.int64))
-        split = new_node(
-            "Split",
-            [source, lengths],
-            name=namer(f"{name}_Split"),
-            outputs=[namer(f"{name}_part_{i}") for i in range(len(sizes))],
-            attributes={"axis": ir.AttrInt64("axis", -1)},
-        )
-        insert_after_value(source, [split], owner(source))
-        writer.made[key] = split.outputs
-    return writer.made[key]
-
-
-def _quantized(writer: Writer, source: ir.Value) -> _Quantized:
-    """DynamicQuantizeLinear, once for all readers."""
-    key = ("quantized", source.name)
-    if key not in writer.made:
-        name, namer = source.name or "", writer.namer
-        node = new_node(
-            "DynamicQuantizeLinear",
-            [source],
-            name=namer(f"{name}_DynamicQuantizeLinear"),
-            outputs=[namer(f"{name}_{what}") for what in ("quantized", "scale", "zero_point")],
-        )
-        insert_after_value(source, [node], owner(source))
-        writer.made[key] = node.outputs
-    return _Quantized(*writer.made[key])
-
-
-def _fused(
-    writer: Writer,
-    node: ir.Node,
-    suffix: str,
-    operands: tuple[ir.Value, ir.Value, ir.Value],
-    bias: ir.Value | None,
-    shared: bool,
-) -> list[ir.Node]:
-    writer.use_contrib()
-    source, weight, scale = operands
-    if shared:
-        a = _quantized(writer, source)
-        inputs = [a.values, weight, a.scale, scale, a.zero_point, None, bias]
-        op_type = "MatMulIntegerToFloat"
-    else:
-        inputs = [source, weight, scale, None, bias]
-        op_type = "DynamicQuantizeMatMul"
-    while inputs[-1] is None:
-        inputs.pop()
-    return [_node(writer, op_type, inputs, f"{node.name}_quantized{suffix}", domain="com.microsoft")]
-
-
-def _spelt_out(
-    writer: Writer,
-    node: ir.Node,
-    suffix: str,
-    operands: tuple[ir.Value, ir.Value, ir.Value],
-    bias: ir.Value | None,
-    shared: bool,
-) -> list[ir.Node]:
-    source, weight, scale = operands
-    a = _quantized(writer, source)
-    product = _node(
-        writer, "MatMulInteger", [a.values, weight, a.zero_point], f"{node.name}_quantized{suffix}"
-    )
-    return [product, *_to_float(writer, node, suffix, product, a.scale, scale)]
-
-
 def _to_float(
-    writer: Writer, node: ir.Node, suffix: str, product: ir.Node, a_scale: ir.Value, w_scale: ir.Value
+    writer: Writer,
+    node: ir.Node,
+    suffix: str,
+    product: ir.Node,
+    a_scale: ir.Value,
+    w_scale: ir.Value,
+    factor: float = 1.0,
 ) -> list[ir.Node]:
-    """int32 sums times the product of both scales."""
+    """int32 sums times the product of both scales, and of a factor."""
     to_float = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}
-    cast = _node(writer, "Cast", [product.outputs[0]], f"{node.name}_Cast{suffix}", attributes=to_float)
-    scales = _node(writer, "Mul", [a_scale, w_scale], f"{node.name}_scales{suffix}")
-    return [
-        cast,
-        scales,
-        _node(writer, "Mul", [cast.outputs[0], scales.outputs[0]], f"{node.name}_Mul{suffix}"),
-    ]
+    cast = one_node(writer, "Cast", [product.outputs[0]], f"{node.name}_Cast{suffix}", attributes=to_float)
+    scales = [one_node(writer, "Mul", [a_scale, w_scale], f"{node.name}_scales{suffix}")]
+    if factor != 1.0:
+        inputs = [scales[0].outputs[0], _number(writer, node, "alpha", factor)]
+        scales.append(one_node(writer, "Mul", inputs, f"{node.name}_factor{suffix}"))
+    step = scales[-1].outputs[0]
+    return [cast, *scales, one_node(writer, "Mul", [cast.outputs[0], step], f"{node.name}_Mul{suffix}")]
+
+
+def _number(writer: Writer, node: ir.Node, name: str, number: float) -> ir.Value:
+    key = (name, node.name)
+    return writer.once(key, home(node), f"{node.name}_{name}", np.asarray(number, np.float32))
 
 
 def _conv(writer: Writer, node: ir.Node) -> None:
-    """A Conv with a constant weight [O, I/group, ..] and perhaps a bias [O]."""
-    source = node.inputs[0]
-    if source is None:
-        raise KeyError(f"'{node.name}' has no input")
-    site = writer.sites_of[node.name or "", 1]
-    value = writer.view.values[site.value]
-    array, found, graph = float_array(value), params(site), home(node)
-    spatial = (1,) * (array.ndim - 2)
-    # ConvInteger has no kernel for s8 weights in onnxruntime (1.31): the same integers, 128 higher.
-    q = (quantize(array, found, site.spec.qtype, site.spec.granularity).astype(np.int16) + 128).astype(
-        np.uint8
-    )
-    key = (site.value, site.spec)
-    w = writer.once(("conv", *key), graph, f"{site.value}_quantized", q)
-    zero = writer.once(("conv zero",), graph, "conv_weight_zero_point", np.asarray(128, np.uint8))
-    scales = found.scale.reshape(-1, *spatial)
-    scale = writer.once(("conv scale", *key), graph, f"{site.value}_scale", scales)
-    a = _quantized(writer, source)
-    conv = _node(
+    """A Conv with a weight [O, I/group, ..] and perhaps a bias [O]."""
+    source, weight = node.inputs[0], node.inputs[1]
+    if source is None or weight is None:
+        raise KeyError(f"'{node.name}' lacks an input")
+    spatial = (1,) * ((rank(weight) or 2) - 2)
+    a, w = at_run_time(writer, source), _filters(writer, node, weight, spatial)
+    conv = one_node(
         writer,
         "ConvInteger",
-        [a.values, w, a.zero_point, zero],
+        [a.values, w.values, a.zero_point, w.zero_point],
         f"{node.name}_quantized",
         attributes=dict(node.attributes),
     )
-    nodes = [conv, *_to_float(writer, node, "", conv, a.scale, scale)]
-    bias = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is not None:
-        spread = add_initializer(graph, writer.namer(f"{node.name}_bias"), bias.reshape(-1, *spatial))
-        nodes.append(_node(writer, "Add", [nodes[-1].outputs[0], spread], f"{node.name}_bias"))
+    nodes = [conv, *_to_float(writer, node, "", conv, a.scale, w.scale)]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    array = float_constant(bias)
+    if array is not None:
+        spread = add_initializer(home(node), writer.namer(f"{node.name}_bias"), array.reshape(-1, *spatial))
+        nodes.append(_plus(writer, node, nodes[-1], spread))
+    elif bias is not None:
+        shape = writer.once(("column", len(spatial)), home(node), "bias_shape", np.asarray((-1, *spatial)))
+        column = one_node(writer, "Reshape", [bias, shape], f"{node.name}_column")
+        nodes += [column, _plus(writer, node, nodes[-1], column.outputs[0])]
     _settle(writer, node, node, nodes)
+
+
+def _filters(writer: Writer, node: ir.Node, weight: ir.Value, spatial: tuple[int, ...]) -> Quantized:
+    """A convolution's weight as integers, with scales that broadcast over its result."""
+    site = writer.sites_of[node.name or "", 1]
+    if site.kind is Kind.RUNTIME:
+        return at_run_time(writer, weight)
+    found, key, graph = params(site), (site.value, site.spec), home(node)
+    q = quantize(float_array(weight), found, site.spec.qtype, site.spec.granularity)
+    # ConvInteger has no kernel for s8 weights in onnxruntime (1.31): the same integers, 128 higher.
+    q = (q.astype(np.int16) + 128).astype(np.uint8)
+    scales = found.scale.reshape(-1, *spatial)
+    return Quantized(
+        writer.once(("conv", *key), graph, f"{site.value}_quantized", q),
+        writer.once(("conv scale", *key), graph, f"{site.value}_scale", scales),
+        writer.once(("conv zero",), graph, "conv_weight_zero_point", np.asarray(128, np.uint8)),
+    )
 
 
 def _settle(writer: Writer, node: ir.Node, last: ir.Node, nodes: list[ir.Node]) -> None:
@@ -239,30 +232,6 @@ def _settle(writer: Writer, node: ir.Node, last: ir.Node, nodes: list[ir.Node]) 
     replace_node(last, nodes, last.outputs[0], nodes[-1].outputs[0], writer.namer)
     if node is not last and node.graph is not None:
         node.graph.remove(node, safe=True)
-
-
-def _main(writer: Writer) -> ir.Graph:
-    return writer.model.graph
-
-
-def _node(
-    writer: Writer,
-    op_type: str,
-    inputs: Sequence[ir.Value | None],
-    name: str,
-    *,
-    domain: str = "",
-    attributes: dict[str, ir.Attr] | None = None,
-) -> ir.Node:
-    """A node with one output, named after it."""
-    return new_node(
-        op_type,
-        inputs,
-        name=writer.namer(name),
-        outputs=[writer.namer(f"{name}_output")],
-        domain=domain,
-        attributes=attributes,
-    )
 
 
 _WRITERS = {"MatMul": _product, "Gemm": _product, "Conv": _conv, "LSTM": fuse_lstm}

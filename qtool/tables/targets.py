@@ -93,13 +93,15 @@ class Target:
     split: int = 512
 
 
+_TWO_ACTIVATIONS = _never("a product of two activations gains nothing in int8 (1.0-1.2x)")
 _CPU_INT8: dict[str, Placement] = {
     "Conv": ALWAYS,
     "Conv/stem": _never("a first convolution of few input values runs at 0.5x in int8"),
     "Conv/depthwise": INSIDE,
     "Conv/grouped": _never("a grouped convolution runs at 0.3x in int8"),
     "MatMul": ALWAYS,
-    "MatMul/activations": _never("a product of two activations gains nothing in int8 (1.0-1.2x)"),
+    "MatMul/activations": _TWO_ACTIVATIONS,
+    "MatMul/fed": _TWO_ACTIVATIONS,
     "Gemm": ALWAYS,
     "ConvTranspose": _never("there is no int8 ConvTranspose kernel"),
     "LSTM": ALWAYS,
@@ -135,7 +137,8 @@ _CPU_FORMS: dict[Form, Placements] = {
         {
             "MatMul": ALWAYS,
             "Gemm": ALWAYS,
-            "MatMul/activations": _never("a product of two activations gains nothing in int8 (1.0-1.2x)"),
+            "MatMul/activations": _TWO_ACTIVATIONS,
+            "MatMul/fed": _TWO_ACTIVATIONS,
             "LSTM": ALWAYS,
             "Conv": _never("a convolution quantized at run time runs at 0.03-1.2x"),
         },
@@ -187,7 +190,7 @@ TARGETS: dict[str, Target] = {
                         "MatMul": ALWAYS,
                         "Gemm": ALWAYS,
                         "MatMul/activations": _never("a product of two activations has no weight to shrink"),
-                        "Conv": _never("few runtimes run ConvInteger faster than float"),
+                        "Conv": ALWAYS,
                     },
                     _NO_DYNAMIC,
                 ),

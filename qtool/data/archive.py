@@ -72,9 +72,11 @@ class Archive:
         self._most = arrays, total
         with self._open() as (self.mark, archive):
             self._members = self._look(archive)
-        self.arrays: Mapping[str, Stored] = {
-            key: Stored(self, key, m.header.shape, m.header.dtype) for key, m in self._members.items()
-        }
+
+    @property
+    def arrays(self) -> Mapping[str, Stored]:
+        """What it holds. Made anew each time: a circle of references would keep sample after sample alive."""
+        return {key: Stored(self, key, m.header.shape, m.header.dtype) for key, m in self._members.items()}
 
     @cached_property
     def data(self) -> dict[str, NDArray[np.generic]]:

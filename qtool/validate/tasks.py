@@ -62,8 +62,9 @@ def tasks_of(texts: Sequence[str]) -> list[Task]:
     for text in texts:
         function = load_function(text)
         if function.arguments not in (2, 3):
+            plural = "" if function.arguments == 1 else "s"
             raise UsageError(
-                f"{function.where} takes {function.arguments} arguments",
+                f"{function.where} takes {function.arguments} argument{plural}",
                 "two: the outputs of FP32 and of the quantized model; or three: the sample's name, too",
             )
         if function.name in tasks:

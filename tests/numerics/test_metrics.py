@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,15 +13,22 @@ from hypothesis.extra import numpy as npst
 
 from qtool.numerics.metrics import (
     Sums,
+    Tolerance,
+    centred_sqnr,
     compare_arrays,
     cosine,
     max_error,
     mean_error,
+    mismatch,
+    p99_error,
     relative_l2,
+    softmax_divergence,
     sqnr,
     sqnr_db,
     top1_agreement,
+    top5_agreement,
     weight_sqnr,
+    wilson,
 )
 from tests.graphs import rng
 
@@ -279,3 +287,95 @@ def test_arrays_are_left_as_they_were() -> None:
     compare_arrays(a, b)
     np.testing.assert_array_equal(a, before[0])
     np.testing.assert_array_equal(b, before[1])
+
+
+def rows_of(rng_: int, shape: tuple[int, ...] = (40, 9)) -> tuple[np.ndarray, np.ndarray]:
+    a = rng(rng_).standard_normal(shape) * 3
+    return a, a + rng(rng_ + 1).standard_normal(shape)
+
+
+def pooled(a: np.ndarray, b: np.ndarray, parts: int) -> Sums:
+    total = Sums()
+    for x, y in zip(np.array_split(a, parts), np.array_split(b, parts), strict=True):
+        total += compare_arrays(x, y)
+    return total
+
+
+@pytest.mark.parametrize("parts", [1, 3, 40])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_centred_sqnr_takes_an_offset_for_no_signal(parts: int, offset: float) -> None:
+    a, b = rows_of(0)
+    wanted = 10 * math.log10(np.square(a - a.mean()).sum() / np.square(a - b).sum())
+    assert centred_sqnr(pooled(a + offset, b + offset, parts)) == pytest.approx(wanted, rel=1e-4)
+
+
+@LAW
+@given(
+    d=npst.arrays(np.float64, st.integers(1, 300), elements=st.floats(1e-30, 1e30)), parts=st.integers(1, 4)
+)
+def test_p99_is_that_of_numpy_to_one_percent(d: np.ndarray, parts: int) -> None:
+    wanted = float(np.quantile(d, 0.99, method="inverted_cdf"))
+    assert p99_error(pooled(np.zeros_like(d), d, min(parts, d.size))) == pytest.approx(wanted, rel=0.01)
+
+
+def test_p99_of_nothing_wrong_is_zero() -> None:
+    assert p99_error(compare_arrays(np.ones(200), np.ones(200))) == 0
+    assert p99_error(compare_arrays(np.zeros(200), np.r_[np.zeros(199), 5.0])) == 0
+
+
+@pytest.mark.parametrize(("atol", "rtol"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.3, 0.2)])
+def test_mismatch_is_what_isclose_says(atol: float, rtol: float) -> None:
+    a, b = rows_of(3)
+    wanted = 1 - np.isclose(b, a, atol=atol, rtol=rtol).mean()
+    assert mismatch(compare_arrays(a, b, Tolerance(atol, rtol))) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_divergence_is_that_of_the_softmaxes(parts: int) -> None:
+    a, b = rows_of(5)
+    p, q = (np.exp(v) / np.exp(v).sum(-1, keepdims=True) for v in (a, b))
+    wanted = float((p * np.log(p / q)).sum(-1).mean())
+    assert softmax_divergence(pooled(a, b, parts)) == pytest.approx(wanted)
+
+
+def test_divergence_of_masked_and_of_huge_scores_is_a_number() -> None:
+    a = np.array([[0.0, -np.inf, 1.0], [1e300, 0.0, -1e300]])
+    assert softmax_divergence(compare_arrays(a, a)) == 0
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_top5_asks_where_the_largest_entry_went(parts: int) -> None:
+    a, b = rows_of(7)
+    order = np.argsort(-b, axis=-1)[:, :5]
+    wanted = np.mean([best in five for best, five in zip(a.argmax(-1), order, strict=True)])
+    assert top5_agreement(pooled(a, b, parts)) == pytest.approx(wanted)
+    assert top5_agreement(compare_arrays(a[:, :4], b[:, :4])) == 1
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "low", "high"),
+    # Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_is_as_published(hits: int, of: int, low: float, high: float) -> None:
+    assert wilson(hits, of) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_wilson_of_nothing_says_nothing() -> None:
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_a_scaled_copy_has_a_perfect_cosine_and_fails_all_else() -> None:
+    a, _ = rows_of(9)
+    s = compare_arrays(a, 1.5 * a)
+    assert cosine(s) == pytest.approx(1)
+    assert sqnr(s) == pytest.approx(10 * math.log10(4))
+    assert mismatch(s) > 0.99
+    assert softmax_divergence(s) > 0.05
+
+
+@pytest.mark.parametrize("measure", [centred_sqnr, p99_error, mismatch, softmax_divergence, top5_agreement])
+def test_new_nan_makes_every_measure_nan(measure: Callable[[Sums], float]) -> None:
+    a, b = rows_of(11)
+    b[3, 3] = np.nan
+    assert math.isnan(measure(compare_arrays(a, b)))

@@ -13,7 +13,7 @@ from qtool.calibrate.groups import groups_of
 from qtool.calibrate.ranges import Ranges, merged
 from qtool.calibrate.tally import Tally
 from qtool.data.fit import fit
-from qtool.data.samples import Sample, Source
+from qtool.data.samples import Sample, Source, where
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
 from qtool.session import Session, running
@@ -112,7 +112,7 @@ def _observer(
             arrays: list[Any] = [inputs[v] if v in fed else next(outputs) for v in values]
             if wrong := tally.add(arrays):
                 raise DataError(
-                    f"{source}/{sample.name}: activation '{printable(wrong[0])}' holds {wrong[1]}",
+                    f"{where(source, sample.name)}: activation '{printable(wrong[0])}' holds {wrong[1]}",
                     "the FP32 model itself fails on this sample; leave it out or mend the model",
                 )
 

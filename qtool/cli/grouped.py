@@ -26,7 +26,7 @@ def format_grouped(command: click.Command, ctx: click.Context, formatter: click.
     """Write the options' help, the plain ones first, then heading by heading as they were declared."""
     sections: dict[str, list[tuple[str, str]]] = {"": []}
     for param in command.get_params(ctx):
-        record = param.get_help_record(ctx)
+        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
         if record is not None:
             sections.setdefault(getattr(param, "group", ""), []).append(record)
     for group, records in sections.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qtool.data.fit import fit
-from qtool.data.samples import Source
+from qtool.data.samples import Arrays, Source, where
 from qtool.errors import DataError, ModelError, printable
 from qtool.numerics import metrics
 from qtool.numerics.metrics import TOLERANCE, Sums, Tolerance
@@ -187,13 +187,13 @@ def compare(
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
         with running(fp32):
-            expected = fp32.run(inputs, names)
+            expected = _expected(fp32, inputs, names, where(source.name, sample.name))
         inputs = fit(sample, quantized.inputs, quantized.input_dtypes, source.name)
         with running(quantized):
             got = quantized.run(inputs, [pairs[n] for n in names])
         for name, a, b in zip(names, expected, got, strict=True):
-            where = _Where(name, sample.name, fp32.output_shapes[name], measures.tolerance)
-            sums, kind_exact = _sums(where, a, b)
+            place = _Where(name, sample.name, fp32.output_shapes[name], measures.tolerance)
+            sums, kind_exact = _sums(place, a, b)
             exact[name] |= kind_exact
             pooled[name] += sums
             db = metrics.sqnr(sums)
@@ -210,7 +210,7 @@ def compare(
             predicted = [predict(outputs, label) for outputs in (expected, got)]
             if predicted[0] is None or predicted[1] is None:
                 raise DataError(
-                    f"{source.name}/{sample.name}: no output predicts {label.size} class(es)",
+                    f"{where(source.name, sample.name)}: no output predicts {label.size} class(es)",
                     "labels are compared with integer outputs, or with the largest entry of the last axis",
                 )
             hits += [int(np.count_nonzero(p == label)) for p in predicted]
@@ -223,6 +223,14 @@ def compare(
     accuracy = Accuracy(hits[0] / judged, hits[1] / judged, judged) if judged else None
     outputs = tuple(_output(name, pooled[name], worst[name], exact[name]) for name in names)
     return Comparison(source.name, total, outputs, accuracy, {t.name: t.mean for t in measures.tasks})
+
+
+def _expected(fp32: Model, inputs: Arrays, names: list[str], name: str) -> list[Any]:
+    """What FP32 gives; if it comes from a file that lacks it, the sample is named."""
+    try:
+        return fp32.run(inputs, names)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", error.hint) from error
 
 
 def _output(name: str, s: Sums, worst: tuple[float, str], exact: bool) -> OutputMetrics:

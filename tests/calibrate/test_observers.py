@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qtool.calibrate.histogram import Collector, Histogram
 from qtool.calibrate.observers import OBSERVERS
+from qtool.calibrate.observers.auto import WORTH
 from qtool.calibrate.observers.mse import expected_error
 from qtool.calibrate.observers.percentile import KEPT
 from qtool.calibrate.ranges import Range
@@ -185,3 +186,24 @@ def test_an_outlier_is_cut_off() -> None:
 
 def test_the_table_and_the_functions_name_each_other() -> None:
     assert set(METHODS) == set(OBSERVERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_auto_clips_only_where_that_is_expected_to_pay(spec: str, kind: str) -> None:
+    what, histogram, lo, hi = found("auto", SPECS[spec], random(kind))
+    steps = SPECS[spec].qtype.qmax - SPECS[spec].qtype.qmin
+
+    def error(ends: tuple[float, float]) -> float:
+        least, greatest = min(ends[0], 0.0), max(ends[1], 0.0)
+        if SPECS[spec].symmetric:
+            greatest = max(-least, greatest)
+            least = -greatest
+        return expected_error(histogram, least, greatest, steps)
+
+    everything = error((what.lo, what.hi))
+    others = {m: error(OBSERVERS[m](what, SPECS[spec])) for m in METHODS if m not in ("auto", "minmax")}
+    if (lo, hi) == (what.lo, what.hi):
+        assert min(others.values()) >= WORTH * everything or error((lo, hi)) == min(others.values())
+    else:
+        assert error((lo, hi)) == min(others.values()) < WORTH * everything

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qtool.pipeline import dry_run, quantize
     from qtool.plan.model import Plan
     from qtool.report.model import Report
+    from qtool.report.saved import read_report, rejudge
     from qtool.surveying import Survey, survey
 
 # public name -> (module, name there)
@@ -52,6 +53,8 @@ _PUBLIC = {
     "difference": ("qtool.inspection.change", "difference"),
     "inspect": ("qtool.inspection.read", "inspect_model"),
     "quantize": ("qtool.pipeline", "quantize"),
+    "read_report": ("qtool.report.saved", "read_report"),
+    "rejudge": ("qtool.report.saved", "rejudge"),
     "survey": ("qtool.surveying", "survey"),
     **{
         name: ("qtool.errors", name)
@@ -86,6 +89,8 @@ __all__ = [
     "dry_run",
     "inspect",
     "quantize",
+    "read_report",
+    "rejudge",
     "survey",
 ]
 

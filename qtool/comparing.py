@@ -17,11 +17,11 @@ from qtool.inspection.model import Inspection
 from qtool.inspection.read import inspect_model
 from qtool.job import load_model, made_up, read_for
 from qtool.options import Comparing, ModelLike, Progress, silent
-from qtool.report.model import ModelFile, Report
+from qtool.report.model import ModelFile, Report, Timing
 from qtool.session import Model, Session
 from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES
 from qtool.validate.compare import compare
-from qtool.validate.gates import Verdict, judge, parse
+from qtool.validate.gates import judge, parse
 from qtool.validate.judging import AUTO, gates_of, measures_of
 from qtool.validate.latency import race_models
 from qtool.validate.ports import in_floats
@@ -78,17 +78,23 @@ def compare_models(
         )
     race = None
     if timing and source is not None:
-        race = race_models({"original": source.loadable, "quantized": other.loadable}, samples, how.threads)
+        models = {"original": source.loadable, "quantized": other.loadable}
+        race = Timing.of(race_models(models, samples, how.threads))
     original = fp32.original if isinstance(fp32, Recorded) else _original(source or other)
     files = (
         ModelFile(original.path, original.bytes, original.sha256),
         ModelFile(other.name, other.size, other.sha256),
     )
     found = Report(
-        "compare", __version__, *files, comparison=comparison, race=race, warnings=made_up(samples)
+        "compare",
+        __version__,
+        *files,
+        comparison=comparison,
+        race=race,
+        warnings=made_up(samples),
+        synthetic=synthetic(samples),
     )
-    measured = Verdict(comparison, found.speedup, found.size_ratio, synthetic=synthetic(samples))
-    return replace(found, gates=tuple(judge(gates, measured)))
+    return replace(found, gates=tuple(judge(gates, found.verdict)))
 
 
 @contextlib.contextmanager

@@ -31,12 +31,12 @@ from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
 from qtool.planning import make_plan, replayed
 from qtool.report.coverage import coverage
-from qtool.report.model import ModelFile, Report
+from qtool.report.model import ModelFile, Report, Timing
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
 from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison, Measures, compare
-from qtool.validate.gates import Gate, Verdict, judge, parse
+from qtool.validate.gates import Gate, judge, parse
 from qtool.validate.judging import AUTO, gates_of, measures_of
 from qtool.validate.latency import Race, race_models
 from qtool.validate.ports import in_floats
@@ -72,10 +72,12 @@ def quantize(
         if held_out is None and job.scheme.target.onnxruntime:
             _opened(job, staging)
         verdict = None if held_out is None else _compare_staged(job, staging, held_out, measures, progress)
-        report = _written(_report(job, planned.plan), staging, verdict, timed)
-        judged = judge([*gates, *_implied(options, job.scheme)], _measured(report, synthetic(held_out)))
+        report = _judged_file(_report(job, planned.plan), staging, verdict, timed)
+        report = replace(report, synthetic=synthetic(held_out))
+        judged = tuple(judge([*gates, *_implied(options, job.scheme)], report.verdict))
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
-        report = replace(report, warnings=warnings, gates=tuple(judged))
+        written = not any(gate.failed for gate in judged)
+        report = replace(report, warnings=warnings, gates=judged, written=written)
         result = Result(report, planned.plan, planned.ranges)
         if result.ok:
             staging.commit()
@@ -176,17 +178,11 @@ def _compare_staged(
     )
 
 
-def _written(report: Report, staging: Staging, verdict: Comparison | None, timed: Race | None) -> Report:
+def _judged_file(report: Report, staging: Staging, verdict: Comparison | None, timed: Race | None) -> Report:
     """The report with what was measured on the file."""
     file = ModelFile(str(staging.target), model_size(staging.path))
-    return replace(report, quantized=file, comparison=verdict, race=timed)
-
-
-def _measured(report: Report, synthetic: bool) -> Verdict:
-    """What gates may ask about."""
-    return Verdict(
-        report.comparison, report.speedup, report.size_ratio, report.quantized_nodes, synthetic=synthetic
-    )
+    race = None if timed is None else Timing.of(timed)
+    return replace(report, quantized=file, comparison=verdict, race=race)
 
 
 def _implied(options: Options, scheme: Scheme) -> list[Gate]:
@@ -233,7 +229,7 @@ def _warnings(report: Report, scheme: Scheme, rough: str) -> tuple[str, ...]:
             f"SQNR {comparison.sqnr:.1f} dB is below the {scheme.floor_db:g} dB that "
             f"{scheme.mode.name} usually holds"
         )
-    ratio = report.race.speedup("quantized", "original") if report.race else None
+    ratio = report.race.speedup["original"] if report.race else None
     if ratio is not None and ratio.high < 1:
         found.append(f"slower than FP32 here: {ratio.median:.2f}x")
     return tuple(found)

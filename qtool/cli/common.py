@@ -1,9 +1,8 @@
-"""What the commands share: verbosity, progress, and how a result leaves the program."""
+"""What the commands share: verbosity, gates, progress."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +13,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from qtool.cli.grouped import under
-from qtool.cli.streams import named
-from qtool.errors import EXIT_GATE, EXIT_OK, printable
 
 if TYPE_CHECKING:
     from qtool.options import Progress
-    from qtool.report.model import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +45,12 @@ SRC = SourceType()
 def output_options(command: F) -> F:
     """--json, -q, -v, --threads."""
     for option in (
-        click.option("-v", "--verbose", is_flag=True, help="Every node left in float, with its reason."),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            help="All measures, and every node left in float, with its reason.",
+        ),
         click.option(
             "-q",
             "--quiet",
@@ -167,34 +168,3 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
             bar.update(tasks[stage], completed=done, total=total)
 
         yield show
-
-
-def deliver(report: Report, *, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Print a report (stdout), its warnings and failed gates (stderr), and give the exit code."""
-    report = named(report)
-    try:
-        _print(report, as_json, quiet, verbose)
-    except BrokenPipeError:  # `| head`: the verdict below still counts
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if not (as_json and sys.stdout is sys.stderr):  # -o -: the document says it all, and stays whole
-        _warn(report)
-    return EXIT_GATE if report.failed else EXIT_OK
-
-
-def _warn(report: Report) -> None:
-    for warning in report.warnings:
-        click.echo(f"warning: {printable(warning)}", err=True)
-    for gate in report.failed:
-        click.echo(f"gate failed: {printable(gate.why)} ({gate.samples} samples)", err=True)
-
-
-def _print(report: Report, as_json: bool, quiet: bool, verbose: bool) -> None:
-    if as_json:
-        from qtool.report.json import to_json
-
-        click.echo(to_json(report))
-    elif not quiet:
-        from qtool.report.terminal import TableConsole, render
-
-        render(report, TableConsole(), verbose)
-    sys.stdout.flush()

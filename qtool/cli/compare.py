@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import JUDGING, SRC, deliver, gate_options, gates_of, output_options, progress_bar
+from qtool.cli.common import JUDGING, SRC, gate_options, gates_of, output_options, progress_bar
+from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.sources import reading_of, source_help, source_options
+from qtool.cli.targets import check_reports
 from qtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,9 +45,10 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="FP32's outputs on the very samples of --data, as --save-ref kept them.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing --save-ref file.")
+@click.option("--force", is_flag=True, help="Replace existing files of --save-ref and --report.")
 @click.option("--speed", is_flag=True, help="Time both, interleaved.")
 @output_options
+@report_options
 @source_options("data")
 def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     """Run FP32 and QUANTIZED over the same samples, measure how far apart they are, and judge gates.
@@ -60,10 +63,13 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     qtool compare model.onnx int8.onnx --data eval/ --metric metrics.py:f1 --fail-if 'f1<0.98'
     qtool compare model.onnx int8.onnx --data eval/ --save-ref golden.npz
     qtool compare int8.onnx --data eval/ --load-ref golden.npz --gates gates.txt
+    qtool compare model.onnx int8.onnx --data eval/ --gates gates.txt --github --report junit.xml
     """
     from qtool.comparing import compare_models
     from qtool.options import Comparing
 
+    form = form_of(given)
+    check_reports(given, [m for m in (fp32, quantized) if m is not None], [given["save_ref"]])
     reference, model = _models(fp32, quantized, given["load_ref"])
     names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
     how = Comparing(
@@ -71,7 +77,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     )
     with progress_bar(given["quiet"]) as progress:
         report = compare_models(reference, model, data, how, progress)
-    return deliver(report, **{key: given[key] for key in ("as_json", "quiet", "verbose")})
+    return deliver(report, form, given)
 
 
 def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path | Recorded, Path]:

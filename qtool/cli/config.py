@@ -28,6 +28,10 @@ ONCE = {
 }
 
 
+class OfOneRun(click.Option):
+    """An option that no file and no variable sets: another command calls something else so."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """A value that an option gets without a flag, and the variable or file that says so."""
@@ -97,7 +101,12 @@ class _Known:
 
     def __init__(self, commands: Mapping[str, click.Command]) -> None:
         self.options = {
-            name: {key: p for p in command.params if isinstance(p, click.Option) for key in _keys(p)}
+            name: {
+                key: p
+                for p in command.params
+                if isinstance(p, click.Option) and not isinstance(p, OfOneRun)
+                for key in _keys(p)
+            }
             for name, command in commands.items()
         }
         found = (p for command in commands.values() for p in command.params)

@@ -24,6 +24,7 @@ from qtool.cli.data import data
 from qtool.cli.guard import ASKED, OUTSIDE
 from qtool.cli.inspect import inspect
 from qtool.cli.quantize import quantize
+from qtool.cli.report import report
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
 
 # What the machine, not the program, is to blame for: a full disk behind stdout, say.
@@ -41,6 +42,7 @@ def cli() -> None:
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
+    qtool report run.json --fail-if 'sqnr<25'
     qtool inspect model.onnx int8.onnx
     qtool data samples/ --model model.onnx
 
@@ -58,6 +60,7 @@ def cli() -> None:
 cli.add_command(quantize)
 cli.add_command(calibrate)
 cli.add_command(compare)
+cli.add_command(report)
 cli.add_command(inspect)
 cli.add_command(data)
 cli.add_command(completion)

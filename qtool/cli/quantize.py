@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +10,10 @@ import click
 
 from qtool.cli.choices import NAMES, choice_options
 from qtool.cli.command import Command
-from qtool.cli.common import JUDGING, SRC, deliver, gate_options, gates_of, output_options, progress_bar
-from qtool.cli.config import Settings
+from qtool.cli.common import JUDGING, SRC, gate_options, gates_of, output_options, progress_bar
+from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.sources import reading_of, source_help, source_options
+from qtool.cli.targets import check_reports, files_read, same_name
 from qtool.errors import UsageError
 from qtool.steps import step
 from qtool.tables.modes import MODES
@@ -105,8 +104,9 @@ def _described(table: dict[str, Any]) -> str:
     metavar="FILE",
     help="Replay a saved plan, byte for byte, without calibration.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--force", is_flag=True, help="Replace an existing output, plan or report.")
 @output_options
+@report_options
 @source_options("calib", "data")
 def quantize(model: Path, output: Path | None, **given: Any) -> int:
     """Quantize MODEL, write it to OUTPUT, and judge the file that was written.
@@ -131,7 +131,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     from qtool.pipeline import quantize as run
     from qtool.plan.serial import to_json
 
-    show = {key: given[key] for key in ("as_json", "quiet", "verbose")}
+    form = form_of(given)
     names = (
         "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING, "exclude",
         "include", "require_quantized", "threads", "force", *NAMES,
@@ -143,7 +143,8 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     if given["dry_run"]:
         if given["save_plan"]:
             raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")
-        return deliver(dry_run(model, options).report, **show)
+        check_reports(given, [model], [])
+        return deliver(dry_run(model, options).report, form, given)
     if output is None:
         raise UsageError("no output", "add -o OUTPUT, or --dry-run")
     _check_targets(model, output, given)
@@ -153,7 +154,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
         if plan_file is not None and result.ok:
             plan_file.write_text(to_json(result.plan))
             plan_file.commit()
-    return deliver(result.report, **show)
+    return deliver(result.report, form, given)
 
 
 def _check_targets(model: Path, output: Path, given: dict[str, Any]) -> None:
@@ -161,31 +162,16 @@ def _check_targets(model: Path, output: Path, given: dict[str, Any]) -> None:
     from qtool.graph.load import load
     from qtool.graph.save import check_target
 
-    read = [model, *_files_read(given)]
+    read = [model, *files_read(given)]
     check_target(output, read, given["force"])
     plan: Path | None = given["save_plan"]
-    if plan is None:
-        return
-    # Where file names differ in more than case, nobody misses 'Q.onnx' beside 'q.onnx'.
-    if str(plan.resolve()).casefold() == str(output.resolve()).casefold():
-        raise UsageError(f"--save-plan '{plan}' is the output")
-    check_target(plan, read, given["force"])
-    if plan.exists():  # and --force: it may be what holds the model's weights
-        check_target(plan, load(model).files, given["force"])
-
-
-def _files_read(given: dict[str, Any]) -> Iterator[Path]:
-    """The files that are read: those that options name, and the one that options are from."""
-    for name in ("plan", "labels", "ranges", "calib", "data"):
-        if given[name] is None:
-            continue
-        yield (path := Path(given[name]))
-        if isinstance(given[name], str):  # a source of samples
-            with contextlib.suppress(OSError, ValueError):  # the one who reads it will say so
-                yield from path.iterdir()
-    for settings in click.get_current_context().meta.values():
-        if isinstance(settings, Settings) and settings.file:
-            yield Path(settings.file.removesuffix(" [tool.qtool]"))
+    if plan is not None:
+        if same_name(plan, output):
+            raise UsageError(f"--save-plan '{plan}' is the output")
+        check_target(plan, read, given["force"])
+        if plan.exists():  # and --force: it may be what holds the model's weights
+            check_target(plan, load(model).files, given["force"])
+    check_reports(given, [model], [output, plan])
 
 
 def _read_plan(path: Path | None) -> Any:

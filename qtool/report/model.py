@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qtool.plan.model import Skip
 from qtool.tables.forms import HEADINGS, Form
 from qtool.validate.compare import Comparison
-from qtool.validate.gates import GateResult
-from qtool.validate.latency import Race
+from qtool.validate.gates import GateResult, Verdict
+from qtool.validate.latency import Race, Ratio
 
 SCHEMA = "qtool.report/2"
+COMMANDS = ("quantize", "compare")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,34 @@ class CoverageRow:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What a race came to.
+
+    Args:
+        threads: that each model ran with.
+        rounds: how often all models were timed.
+        milliseconds: model -> median time of one inference.
+        speedup: model -> its time / time of the quantized one, with the 95% interval of that median.
+    """
+
+    threads: int
+    rounds: int
+    milliseconds: Mapping[str, float]
+    speedup: Mapping[str, Ratio]
+
+    @classmethod
+    def of(cls, race: Race) -> Timing:
+        """The medians of a race that has a model 'quantized'."""
+        others = [name for name in race.seconds if name != "quantized"]
+        return cls(
+            race.threads,
+            race.rounds,
+            {name: race.milliseconds(name) for name in race.seconds},
+            {name: race.speedup("quantized", name) for name in others},
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one command; None or empty where a command has no such part.
 
@@ -75,15 +105,17 @@ class Report:
         command: quantize or compare.
         version: of qtool.
         fp32, quantized: the two models.
-        mode, target: what was asked for.
+        mode, target: what was asked for; empty for compare.
         prepared: what preparation did, one line a pass.
         coverage, skips: what became of the nodes, in total and one by one.
         comparison: fidelity on `comparison.data`.
-        race: latency, with the models 'original', 'prepared' (quantize only) and 'quantized'.
+        race: latency of the models 'original', 'prepared' (quantize only) and 'quantized'.
         gates: what was asked to fail on, judged.
         warnings: what a user should know before shipping.
         plan_sha256: the plan that gives these bytes again.
         weights_only: the mode quantizes weights and nothing else.
+        synthetic: measured on made-up samples, which satisfy no gate.
+        written: quantize put the file in place.
     """
 
     command: str
@@ -96,11 +128,13 @@ class Report:
     coverage: tuple[CoverageRow, ...] = ()
     skips: tuple[Skip, ...] = ()
     comparison: Comparison | None = None
-    race: Race | None = None
+    race: Timing | None = None
     gates: tuple[GateResult, ...] = ()
     warnings: tuple[str, ...] = ()
     plan_sha256: str = ""
     weights_only: bool = False
+    synthetic: bool = False
+    written: bool = False
 
     @property
     def failed(self) -> tuple[GateResult, ...]:
@@ -115,9 +149,15 @@ class Report:
     @property
     def speedup(self) -> float | None:
         """FP32 time / quantized time, against the original model."""
-        return self.race.speedup("quantized", "original").median if self.race else None
+        return self.race.speedup["original"].median if self.race else None
 
     @property
     def quantized_nodes(self) -> int:
         """Nodes that compute in fewer bits; where weights are all that is quantized, those that have such."""
         return sum(r.total - r.floats if self.weights_only else r.computed for r in self.coverage)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What gates may ask about."""
+        nodes = self.quantized_nodes if self.command == "quantize" else None
+        return Verdict(self.comparison, self.speedup, self.size_ratio, nodes, synthetic=self.synthetic)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 from qtool import __version__
-from qtool.report.json import jsonable
+from qtool.report.serial import jsonable
 from qtool.surveying import Survey
 
 SCHEMA = "qtool.data/1"

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
+from qtool.report.figures import decibels, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.tables.forms import HEADINGS
 from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison, OutputMetrics
-from qtool.validate.latency import Race
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12
 
 
 class TableConsole(Console):
-    """stdout: as wide as the terminal, or wide where there is none; a reader that left is an error."""
+    """stdout: as wide as the terminal, or wide where there is none; a reader that left is an error.
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False)
+    Args:
+        file: in place of stdout.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        super().__init__(highlight=False, file=file)
         if not self.is_terminal:
             self.width = 160
 
@@ -43,6 +48,8 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
         console.print(_coverage(report, verbose), Text(), sep="\n")
     if report.comparison is not None:
         console.print(_outputs(report.comparison), Text(), sep="\n")
+        if verbose and any(not output.exact for output in report.comparison.outputs):
+            console.print(_more(report.comparison), Text(), sep="\n")
     console.print(_summary(report))
     if verbose:
         for note in report.prepared:
@@ -98,10 +105,20 @@ def _reasons(row: CoverageRow) -> str:
 
 
 def _outputs(comparison: Comparison) -> Table:
-    columns = ("output", "SQNR dB", "worst sample dB", "cosine", "max error", "mean error", "top-1 agreement")
+    columns = ("output", "SQNR dB", "worst sample dB", "cosine", "max error", "mean error", "top-1 (95%)")
     table = _table(f"Against FP32 on {comparison.samples} samples of {comparison.data}", *columns)
+    return _fill(table, comparison, _measures)
+
+
+def _more(comparison: Comparison) -> Table:
+    """What the first table has no room for."""
+    columns = ("output", "centred dB", "relative L2", "p99 error", "mismatch", "top-5 (95%)", "KL nats")
+    return _fill(_table("", *columns), comparison, _more_measures)
+
+
+def _fill(table: Table, comparison: Comparison, measures: Callable[[OutputMetrics], list[str]]) -> Table:
     for output in comparison.outputs[:_MOST_OUTPUTS]:
-        table.add_row(plain(output.name), *map(plain, _measures(output)))
+        table.add_row(plain(output.name), *map(plain, measures(output)))
     if len(comparison.outputs) > _MOST_OUTPUTS:
         table.add_row(f"and {len(comparison.outputs) - _MOST_OUTPUTS} more (--json)")
     return table
@@ -116,13 +133,21 @@ def _measures(o: OutputMetrics) -> list[str]:
         f"{o.cosine:.5f}",
         f"{o.max_error:.3g}",
         f"{o.mean_error:.3g}",
-        f"{o.top1:.4f}" if o.rows else "",
+        share(o.top1, o.top1_interval) if o.rows else "",
     ]
 
 
-def decibels(value: float) -> str:
-    """One decimal; inf is 'exact'."""
-    return "exact" if value == math.inf else f"{value:.1f}"
+def _more_measures(o: OutputMetrics) -> list[str]:
+    if o.exact:
+        return []
+    return [
+        decibels(o.centred_sqnr),
+        f"{o.relative_l2:.3g}",
+        f"{o.p99_error:.3g}",
+        f"{o.mismatch:.3g}",
+        share(o.top5, o.top5_interval) if o.rows else "",
+        f"{o.kl:.3g}" if o.rows else "",
+    ]
 
 
 def _summary(report: Report) -> Table:
@@ -130,7 +155,7 @@ def _summary(report: Report) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for label, text in _figures(report):
-        table.add_row(label, plain(text))
+        table.add_row(plain(label), plain(text))
     return table
 
 
@@ -140,30 +165,28 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         total = sum(row.total for row in report.coverage)
         how = f"({report.mode}, target {report.target})"
         rows.append(("quantized", f"{report.quantized_nodes} of {total} nodes {how}"))
-    if report.quantized is not None:
-        sizes = report.fp32.bytes, report.quantized.bytes
-        rows.append(
-            ("size", f"{sizes[0]:,} -> {sizes[1]:,} bytes ({sizes[0] / max(sizes[1], 1):.2f}x smaller)")
-        )
-    if report.race is not None:
-        rows.append(("speed", _speed(report.race, "original", "the original")))
-        if "prepared" in report.race.seconds:
-            rows.append(("", _speed(report.race, "prepared", "its prepared FP32 form")))
-    comparison = report.comparison
-    if comparison is not None and any(not o.exact for o in comparison.outputs):
-        rows.append(("SQNR", f"{decibels(comparison.sqnr)} dB (worst output)"))
-    if comparison is not None and comparison.accuracy is not None:
-        a = comparison.accuracy
-        rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)"))
+    if text := size_text(report):
+        rows.append(("size", text))
+    rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
+    if report.comparison is not None:
+        rows += _judged(report.comparison)
     if report.quantized is not None and report.command == "quantize":
-        rows.append(
-            ("output", "none: a gate failed") if report.failed else ("written", report.quantized.path)
-        )
+        none = "output", "none: a gate failed"
+        rows.append(("written", report.quantized.path) if report.written else none)
     return rows
 
 
-def _speed(race: Race, against: str, name: str) -> str:
-    ratio = race.speedup("quantized", against)
-    times = f"{race.milliseconds(against):.3g} -> {race.milliseconds('quantized'):.3g} ms"
-    threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
-    return f"{ratio.median:.2f}x of {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"
+def _judged(comparison: Comparison) -> list[tuple[str, str]]:
+    """What the table of outputs does not say."""
+    rows = []
+    if sum(not o.exact for o in comparison.outputs) > 1:
+        rows.append(("SQNR", f"{decibels(comparison.sqnr)} dB (worst output)"))
+    for output in comparison.outputs:
+        if output.nonfinite:
+            name = printable(output.name, 80)
+            rows.append(("not finite", f"{output.nonfinite:,} elements of {name}, finite in FP32"))
+    if comparison.accuracy is not None:
+        a = comparison.accuracy
+        rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)"))
+    samples = f"mean over {comparison.samples} sample{'' if comparison.samples == 1 else 's'}"
+    return rows + [(name, f"{value:.4g} ({samples})") for name, value in comparison.tasks.items()]

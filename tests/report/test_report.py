@@ -14,7 +14,7 @@ from rich.console import Console
 from qtool.plan.model import Kind, Skip
 from qtool.report.coverage import coverage
 from qtool.report.json import to_json
-from qtool.report.model import CoverageRow, ModelFile, Report
+from qtool.report.model import CoverageRow, ModelFile, Report, Timing
 from qtool.report.terminal import render
 from qtool.tables.forms import Form
 from qtool.tables.targets import TARGETS
@@ -42,7 +42,7 @@ COMPARISON = Comparison(
 FULL = Report(
     "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
     ROWS, (Skip("sin", "Sin", "no quantized form"),), COMPARISON,
-    Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)}),
+    Timing.of(Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)})),
     tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
 )  # fmt: skip
 BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))

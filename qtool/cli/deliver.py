@@ -1,0 +1,155 @@
+"""How a report leaves the program: stdout, files, GitHub's annotations, stderr, the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from qtool.cli.grouped import under
+from qtool.cli.streams import named
+from qtool.cli.targets import reports_of
+from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
+from qtool.report.formats import FORMATS
+
+if TYPE_CHECKING:
+    from qtool.report.model import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TABLE = "table"
+_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+_report = under("Reports")
+
+
+def report_options(command: F) -> F:
+    """--report, --report-format, --github."""
+    formats = "; ".join(f"{row.suffix}: {name}, {row.help}" for name, row in FORMATS.items())
+    for option in (
+        _report(
+            "--github",
+            is_flag=True,
+            help="In a GitHub workflow: an ::error line a failed gate, a ::warning line a warning, and the "
+            f"Markdown appended to ${_SUMMARY}.",
+        ),
+        _report(
+            "--report-format",
+            type=click.Choice(list(FORMATS)),
+            help="What --report FILE is, whatever its suffix says.",
+        ),
+        _report(
+            "--report",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            metavar="FILE",
+            help=f"Write the result to FILE, also when a gate fails. By suffix: {formats}. Repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def form_of(given: Mapping[str, Any]) -> str:
+    """What goes to stdout: a name of FORMATS, the table, or '' for nothing.
+
+    Raises:
+        UsageError: --github has no stream of its own left.
+    """
+    form = "json" if given["as_json"] else "" if given["quiet"] else TABLE
+    if given["github"] and form == "json" and sys.stdout is sys.stderr:
+        raise UsageError(
+            "--github with --json and '-o -' has no stream left", "--report run.json instead of --json"
+        )
+    return form
+
+
+def deliver(report: Report, form: str, given: Mapping[str, Any]) -> int:
+    """Write the files, print the report (stdout), its warnings and failed gates (stderr); the exit code.
+
+    Args:
+        report: a result.
+        form: what goes to stdout; see `form_of`.
+        given: the command's options.
+    """
+    report = named(report)
+    try:
+        _write(report, given)
+    finally:  # what can't be written must not cost the result
+        try:
+            _print(report, form, given)
+        except BrokenPipeError:  # `| head`: the verdict below still counts
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not (form in FORMATS and sys.stdout is sys.stderr):  # -o -: the document says it all, and stays whole
+        _warn(report)
+    return EXIT_GATE if report.failed else EXIT_OK
+
+
+def _write(report: Report, given: Mapping[str, Any]) -> None:
+    """The files of --report: each the whole new one or the old one."""
+    if not given["report"]:
+        return
+    from qtool.graph.save import staged
+    from qtool.report.formats import rendered
+
+    for path, name in reports_of(given):
+        with staged(path) as staging:
+            staging.write_text(rendered(report, name))
+            staging.commit()
+
+
+def _print(report: Report, form: str, given: Mapping[str, Any]) -> None:
+    if form in FORMATS:
+        from qtool.report.formats import rendered
+
+        click.echo(rendered(report, form), nl=False)
+    elif form == TABLE:
+        _print_table(report, given)
+    if given["github"]:
+        _annotate(report, to_stderr=form in FORMATS)
+    sys.stdout.flush()
+
+
+def _print_table(report: Report, given: Mapping[str, Any]) -> None:
+    from qtool.report.terminal import TableConsole, render
+
+    if not given["github"]:
+        render(report, TableConsole(), given["verbose"])
+        return
+    from qtool.report.github import muted
+
+    console = TableConsole(io.StringIO())
+    render(report, console, given["verbose"])
+    click.echo(muted(report, console.file.getvalue()))  # type: ignore[attr-defined]
+
+
+def _annotate(report: Report, *, to_stderr: bool) -> None:
+    """GitHub's workflow commands, which it reads on either stream, and the summary of the step."""
+    from qtool.report.formats import rendered
+    from qtool.report.github import workflow_commands
+
+    for line in workflow_commands(report):
+        click.echo(line, err=to_stderr)
+    summary = os.environ.get(_SUMMARY)
+    if not summary:
+        return
+    try:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(f"{rendered(report, 'markdown')}\n")
+    except (OSError, ValueError) as error:  # the verdict counts for more
+        reason = getattr(error, "strerror", None) or error
+        with contextlib.suppress(OSError):
+            click.echo(f"warning: ${_SUMMARY} can't be written: {printable(str(reason))}", err=True)
+
+
+def _warn(report: Report) -> None:
+    for warning in report.warnings:
+        click.echo(f"warning: {printable(warning)}", err=True)
+    for gate in report.failed:
+        click.echo(f"gate failed: {printable(gate.why)} ({gate.samples} samples)", err=True)

@@ -1,0 +1,71 @@
+"""`qtool report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qtool.cli.command import Command
+from qtool.cli.common import gates_of
+from qtool.cli.config import OfOneRun
+from qtool.cli.deliver import TABLE, deliver, report_options
+from qtool.cli.targets import check_reports
+from qtool.report.formats import FORMATS
+
+
+@click.command(cls=Command)
+@click.argument("run", metavar="RUN.json", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    cls=OfOneRun,
+    type=click.Choice([TABLE, *FORMATS]),
+    show_default=f"{TABLE}; nothing with --report",
+    help="What to print.",
+)
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar="EXPR",
+    help="Judge by this instead of the gates of then: [OUTPUT:]METRIC<NUMBER, or >, as qtool compare has "
+    "it. A metric that was not measured fails. Repeatable.",
+)
+@click.option(
+    "--gates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file of gates, one a line, as --fail-if has them.",
+)
+@click.option("--force", is_flag=True, help="Replace existing files of --report.")
+@click.option("--json", "as_json", is_flag=True, help="--format json, unless another is named.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and failed gates.")
+@click.option("-v", "--verbose", is_flag=True, help="All measures, and every node left in float.")
+@report_options
+def report(run: Path, **given: Any) -> int:
+    """Render a saved result, or judge it by other gates. No model is run.
+
+    RUN.json is what quantize and compare write with --json or --report RUN.json.
+
+    \b
+    qtool report run.json
+    qtool report run.json --format markdown > summary.md
+    qtool report run.json --report junit.xml --report outputs.csv
+    qtool report run.json --fail-if 'sqnr<25' && ship int8.onnx
+
+    \b
+    Exit codes: 0 every gate held; 1 a gate failed, then or now; 2 usage; 4 RUN.json is damaged or of
+    another version.
+    """
+    from qtool.report.saved import read_report, rejudge
+
+    form = _form(given)
+    check_reports(given, [run], [])
+    return deliver(rejudge(read_report(run), gates_of(given)), form, given)
+
+
+def _form(given: dict[str, Any]) -> str:
+    """What goes to stdout: what was asked for, else the table, unless it is files that are wanted."""
+    silent = given["quiet"] or given["report"]
+    return given["form"] or ("json" if given["as_json"] else "" if silent else TABLE)

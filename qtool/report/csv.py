@@ -1,0 +1,43 @@
+"""The report as CSV: a row an output, all measures; files of many runs can be put one below the other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import fields
+from typing import Any
+
+from qtool.errors import printable
+from qtool.report.model import Report
+from qtool.validate.compare import OutputMetrics
+
+MEASURES = [f.name for f in fields(OutputMetrics) if f.name != "name"]
+COLUMNS = ["model", "data", "samples", "output", *MEASURES]
+_LONGEST = 1000
+# What a spreadsheet takes for a formula, which could call programs.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def to_csv(report: Report) -> str:
+    """A heading and a row an output; numbers in full, with inf and nan; columns as COLUMNS."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    comparison = report.comparison
+    if comparison is not None:
+        model = report.quantized.path if report.quantized else ""
+        for output in comparison.outputs:
+            own = [getattr(output, name) for name in MEASURES]
+            writer.writerow(map(_cell, [model, comparison.data, comparison.samples, output.name, *own]))
+    return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Foreign text on one line, and never a formula; a nan of any kind."""
+    if isinstance(value, str):
+        clean = printable(value, _LONGEST)
+        return f"'{clean}" if clean.startswith(_FORMULA) else clean
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "nan" if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,49 @@
+"""Figures of a report in words, as every renderer for people says them."""
+
+from __future__ import annotations
+
+import math
+
+from qtool.report.model import Report, Timing
+
+
+def decibels(value: float) -> str:
+    """One decimal; inf is 'exact'."""
+    return "exact" if value == math.inf else f"{value:.1f}"
+
+
+def share(value: float, interval: tuple[float, float]) -> str:
+    """A share with its 95% interval."""
+    return "nan" if math.isnan(value) else f"{value:.4f} ({interval[0]:.3f}-{interval[1]:.3f})"
+
+
+def verdict_line(report: Report) -> str:
+    """What became of the gates, in one line."""
+    gates, failed = len(report.gates), len(report.failed)
+    if not gates:
+        return "no gates"
+    many = f"{gates} gate{'' if gates == 1 else 's'}"
+    return f"{failed} of {many} failed" if failed else f"{many} held"
+
+
+def size_text(report: Report) -> str:
+    """Bytes of both models; '' where there is one only."""
+    if report.quantized is None:
+        return ""
+    a, b = report.fp32.bytes, report.quantized.bytes
+    return f"{a:,} -> {b:,} bytes ({a / max(b, 1):.2f}x smaller)"
+
+
+def speed_lines(report: Report) -> list[str]:
+    """Against the original, and against its prepared form where that was timed."""
+    if report.race is None:
+        return []
+    against = {"original": "the original", "prepared": "its prepared FP32 form"}
+    return [_speed(report.race, key, name) for key, name in against.items() if key in report.race.speedup]
+
+
+def _speed(race: Timing, against: str, name: str) -> str:
+    ratio = race.speedup[against]
+    times = f"{race.milliseconds[against]:.3g} -> {race.milliseconds['quantized']:.3g} ms"
+    threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
+    return f"{ratio.median:.2f}x of {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"

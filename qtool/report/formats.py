@@ -1,0 +1,62 @@
+"""The forms that a report can be written in, one file each: a row here is all that a new one needs.
+
+Only names are here, so that the command line can offer them without importing what renders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtool.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from qtool.report.model import Report
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of a report.
+
+    Args:
+        suffix: of its files.
+        function: 'module:function' that renders a report as text.
+        help: what it is for.
+    """
+
+    suffix: str
+    function: str
+    help: str
+
+
+FORMATS = {
+    "json": Format(".json", "qtool.report.json:to_json", "all of it, for qtool report and other programs"),
+    "markdown": Format(".md", "qtool.report.markdown:to_markdown", "for a CI step's summary"),
+    "junit": Format(".xml", "qtool.report.junit:to_junit", "a test case a gate, for CI's list of tests"),
+    "csv": Format(".csv", "qtool.report.csv:to_csv", "a row an output, all measures"),
+}
+
+
+def rendered(report: Report, name: str) -> str:
+    """A report in the format of that name, with a final newline."""
+    module, function = FORMATS[name].function.split(":")
+    text: str = getattr(import_module(module), function)(report)
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's suffix stands for.
+
+    Raises:
+        UsageError: none.
+    """
+    known = {row.suffix: name for name, row in FORMATS.items()}
+    suffix = path.suffix.lower()
+    if suffix not in known:
+        hint = did_you_mean(suffix, known) if suffix else ""
+        every = ", ".join(f"{row.suffix} ({name})" for name, row in FORMATS.items())
+        message = f"--report '{path}': the suffix names no format (there are: {every})"
+        raise UsageError(message, hint or f"name it '{path.stem or 'run'}.json', or add --report-format")
+    return known[suffix]

@@ -1,0 +1,42 @@
+"""A report that was saved: read back, rendered again, judged anew. Nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from qtool.data.files import opened
+from qtool.report.json import from_json
+from qtool.report.model import Report
+from qtool.validate.gates import judge, parse
+
+_LARGEST = 1 << 28  # bytes; a model of a million nodes has less to tell
+
+
+def read_report(path: str | Path) -> Report:
+    """The report that `--json` or `--report FILE.json` has put in a file.
+
+    Raises:
+        DataError: it can't be read, is damaged, or of another version of qtool.
+    """
+    path = Path(path)
+    with opened(path, _LARGEST) as stream:
+        text = stream.read().decode("utf-8-sig")
+    return from_json(text, str(path))
+
+
+def rejudge(report: Report, fail_if: Sequence[str]) -> Report:
+    """The same report under other gates; without any, its own verdict stands.
+
+    A metric that was not measured then fails, as there is nothing to judge; so does what was measured on
+    random data.
+
+    Raises:
+        UsageError: no gate, no such metric, or no such output.
+    """
+    if not fail_if:
+        return report
+    tasks = report.comparison.tasks if report.comparison else {}
+    gates = [parse(text, list(tasks)) for text in fail_if]
+    return replace(report, gates=tuple(judge(gates, report.verdict)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,38 +13,14 @@ from rich.console import Console
 from qtool.plan.model import Kind, Skip
 from qtool.report.coverage import coverage
 from qtool.report.json import to_json
-from qtool.report.model import CoverageRow, ModelFile, Report, Timing
+from qtool.report.model import CoverageRow, ModelFile, Report
 from qtool.report.terminal import render
 from qtool.tables.forms import Form
 from qtool.tables.targets import TARGETS
-from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
-from qtool.validate.gates import Verdict, judge, parse
-from qtool.validate.latency import Race
+from qtool.validate.compare import Comparison
 from tests.plan.flow import settled
+from tests.report.made import BARE, FULL, GATED, JUDGED, OUTPUT, ROWS
 from tests.rewrite.zoo import CASES
-
-OUTPUT = OutputMetrics(
-    name="logits", exact=False, count=100, sqnr=math.inf, sqnr_worst=-math.inf, worst_sample="7.npz", cosine=math.nan,
-    relative_l2=0.0, max_error=0.0, mean_error=0.0, top1=math.nan, rows=0, nonfinite=0, unequal=0,
-)  # fmt: skip
-ROWS = (
-    CoverageRow(
-        "Conv", 5, {"int8": 3, "stored-int8": 1, "float": 1}, {"a first convolution": 1, "excluded by 'x'": 1}
-    ),
-    CoverageRow("LSTM", 1, {"int8-dynamic": 1}),
-    CoverageRow("Sin", 2, {"float": 2}, {"no quantized form": 2}),
-    CoverageRow("Softmax", 1, {"float": 1}, {"slow": 1}),
-)
-COMPARISON = Comparison(
-    "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
-)
-FULL = Report(
-    "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
-    ROWS, (Skip("sin", "Sin", "no quantized form"),), COMPARISON,
-    Timing.of(Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)})),
-    tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
-)  # fmt: skip
-BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
 
 
 def shown(report: Report, *, verbose: bool = False, width: int = 160, color: bool = False) -> str:
@@ -95,6 +70,36 @@ def test_the_short_table_still_counts_every_node() -> None:
     text = shown(FULL)
     (others,) = (x for x in text.splitlines() if x.startswith("others"))
     assert others.split()[1] == "2"
+
+
+def test_the_table_is_narrow_and_has_the_interval_of_top_1() -> None:
+    text = shown(GATED)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 110
+    (line,) = (x for x in text.splitlines() if x.startswith("scores"))
+    assert line.split()[-2:] == ["0.9900", "(0.964-0.997)"]
+    assert "p99" not in text
+
+
+def test_verbose_adds_the_other_measures() -> None:
+    lines = shown(GATED, verbose=True).splitlines()
+    (heading,) = (x for x in lines if "p99 error" in x)
+    row = lines[lines.index(heading) + 1].split()
+    assert row == ["scores", "30.5", "0.03", "0.2", "0.125", "1.0000", "(0.981-1.000)", "0.01"]
+
+
+def test_the_summary_says_what_the_table_does_not() -> None:
+    lines = [" ".join(x.split()) for x in shown(GATED).splitlines()]
+    assert "SQNR 28.0 dB (worst output)" in lines
+    assert "f1 0.875 (mean over 200 samples)" in lines
+    assert "not finite 3 elements of scores, finite in FP32" in lines
+    one = replace(GATED, comparison=replace(JUDGED, outputs=JUDGED.outputs[:1]))
+    assert "worst output" not in shown(one), "there is but one, and the table has it"
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_whether_it_was_written_is_not_what_other_gates_say_later(written: bool) -> None:
+    lines = shown(replace(FULL, written=written)).splitlines()
+    assert any(line.startswith("written") for line in lines) == written
 
 
 def test_verbose_names_every_node_left_in_float() -> None:

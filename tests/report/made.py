@@ -1,0 +1,131 @@
+"""Reports made by hand, and any report at all."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from qtool.plan.model import Skip
+from qtool.report.model import COMMANDS, FLOAT, CoverageRow, ModelFile, Report, Timing
+from qtool.report.serial import kinds_of
+from qtool.tables.forms import Form
+from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
+from qtool.validate.gates import Verdict, judge, parse
+from qtool.validate.latency import Race, Ratio
+
+OUTPUT = OutputMetrics(
+    name="logits", exact=False, count=100, sqnr=math.inf, sqnr_worst=-math.inf, worst_sample="7.npz", cosine=math.nan,
+    relative_l2=0.0, max_error=0.0, mean_error=0.0, top1=math.nan, rows=0, nonfinite=0, unequal=0,
+)  # fmt: skip
+SCORES = replace(
+    OUTPUT, name="scores", sqnr=31.5, sqnr_worst=22.0, cosine=0.999, top1=0.99, top5=1.0, rows=200, kl=0.01,
+    centred_sqnr=30.5, p99_error=0.2, mismatch=0.125, relative_l2=0.03, max_error=0.5, mean_error=0.0625, nonfinite=3,
+)  # fmt: skip
+ROWS = (
+    CoverageRow(
+        "Conv", 5, {"int8": 3, "stored-int8": 1, "float": 1}, {"a first convolution": 1, "excluded by 'x'": 1}
+    ),
+    CoverageRow("LSTM", 1, {"int8-dynamic": 1}),
+    CoverageRow("Sin", 2, {"float": 2}, {"no quantized form": 2}),
+    CoverageRow("Softmax", 1, {"float": 1}, {"slow": 1}),
+)
+COMPARISON = Comparison(
+    "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
+)
+FULL = Report(
+    "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
+    ROWS, (Skip("sin", "Sin", "no quantized form"),), COMPARISON,
+    Timing.of(Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)})),
+    tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
+)  # fmt: skip
+BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
+JUDGED = Comparison("eval", 200, (SCORES, replace(SCORES, name="more", sqnr=28.0)), tasks={"f1": 0.875})
+GATED = Report(
+    "compare", "0.1", ModelFile("m.onnx", 1000), ModelFile("q.onnx", 300), comparison=JUDGED,
+    gates=tuple(
+        judge(
+            [parse(g, ["f1"]) for g in ("sqnr<20", "sqnr<30", "scores:top1<0.98", "f1<0.9", "speedup<1")],
+            Verdict(JUDGED),
+        )
+    ),
+    warnings=("beware, of [this] | @you #1",),
+)  # fmt: skip
+SYNTHETIC = replace(
+    GATED, synthetic=True, gates=tuple(judge([parse("sqnr<1")], Verdict(JUDGED, synthetic=True)))
+)
+REPORTS = {"full": FULL, "bare": BARE, "gated": GATED, "synthetic": SYNTHETIC}
+
+# Any text, of control characters and halves of characters too, and what means something somewhere.
+MEANING = st.sampled_from(
+    ["|", "`", "\\", "@a", "#1", "<b>", "&amp;", "]]>", "\n", "\r\n", "::error::", "%0A", ",", ":", '"', "'", "=1+1",
+     "[x](http://y)", "www.a.com", "https://a.b", "*a*", "_a_", "~~a~~", "$x$", "![i](j)", "-->", "##[error]", "\x1b[0m"]
+)  # fmt: skip
+TEXTS = st.lists(MEANING | st.text(st.characters(exclude_categories=()), max_size=4), max_size=8).map("".join)
+
+
+def named(text: str) -> Report:
+    """A report with that text wherever foreign text can be."""
+    output = replace(SCORES, name=text, worst_sample=text)
+    comparison = replace(JUDGED, data=text, outputs=(output, output), tasks={text: 0.5})
+    gates = tuple(replace(g, gate=replace(g.gate, text=text, output=text)) for g in GATED.gates)
+    return replace(
+        FULL, fp32=ModelFile(text, 10), quantized=ModelFile(text, 10), mode=text, target=text, version=text,
+        coverage=(CoverageRow(text, 1, {"float": 1}, {text: 1}), CoverageRow(text, 1, {"int8": 1})),
+        skips=(Skip(text, text, text),), comparison=comparison, gates=gates, warnings=(text,),
+    )  # fmt: skip
+
+
+def _timings() -> st.SearchStrategy[Timing]:
+    ratios = st.builds(Ratio, st.floats(), st.floats(), st.floats())
+    others = st.dictionaries(st.text(), ratios).map(lambda d: {"original": Ratio(2.0, 1.5, 2.5), **d})
+    return others.flatmap(
+        lambda speedup: st.builds(
+            Timing,
+            st.integers(0, 99),
+            st.integers(0, 99),
+            st.just(dict.fromkeys((*speedup, "quantized"), 1.5)),
+            st.just(speedup),
+        )
+    )
+
+
+_SHARE = st.floats(0, 1) | st.just(math.nan)
+_KINDS = [*(form.value for form in Form), "stored-int8", FLOAT]
+
+
+def anything(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of the type of a field, as far as its values are free."""
+    if kind is Timing:
+        return _timings()
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        made = {name: anything(k) for name, k in kinds_of(kind).items()}
+        if kind is Report:
+            made["command"] = st.sampled_from(COMMANDS)
+        elif kind is ModelFile:
+            made["bytes"] = st.integers(1, 2**40)
+        elif kind is CoverageRow:
+            made["counts"] = st.dictionaries(st.sampled_from(_KINDS), st.integers(0, 9))
+        elif kind is OutputMetrics:
+            made |= {"top1": _SHARE, "top5": _SHARE}
+        return st.builds(kind, **made)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return st.none() | anything(next(a for a in arguments if a is not types.NoneType))
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return st.lists(anything(arguments[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(anything, arguments))
+    if origin in (dict, Mapping):
+        return st.dictionaries(anything(arguments[0]), anything(arguments[1]), max_size=3)
+    simple = {float: st.floats(), int: st.integers(0, 2**53), bool: st.booleans(), str: st.text(max_size=5)}
+    return simple[kind]
+
+
+ANY_REPORT = anything(Report)

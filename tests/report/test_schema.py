@@ -1,0 +1,56 @@
+"""docs/report.schema.json is what the dataclasses say, and every report is as it says."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+
+from qtool.report.json import to_json
+from qtool.report.model import Report
+from qtool.report.schema import report_schema
+from tests.graphs import ROOT
+from tests.report.made import ANY_REPORT, FULL, REPORTS
+from tests.report.test_json import DOCUMENT, at, places
+
+SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def test_the_file_is_what_the_dataclasses_say() -> None:
+    """Make it anew: python -m qtool.report.schema > docs/report.schema.json"""
+    assert report_schema() == SCHEMA
+
+
+def test_it_is_a_schema_of_that_draft() -> None:
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_reports_are_valid(name: str) -> None:
+    VALIDATOR.validate(json.loads(to_json(REPORTS[name])))
+
+
+@given(ANY_REPORT)
+@settings(max_examples=40, deadline=None)
+def test_any_report_is_valid(report: Report) -> None:
+    VALIDATOR.validate(json.loads(to_json(report)))
+
+
+def test_it_refuses_what_reading_refuses() -> None:
+    """Wrong types, and keys that are missing, anywhere."""
+    assert to_json(FULL)
+    for path in places(DOCUMENT):
+        document = copy.deepcopy(DOCUMENT)
+        holder, key = at(document, path)
+        holder[key] = [[]]
+        assert not VALIDATOR.is_valid(document), path
+
+
+def test_what_a_field_means_is_in_it() -> None:
+    described = SCHEMA["$defs"]["Comparison"]["properties"]["tasks"]
+    assert described["description"] == "the means of the user's own metrics."

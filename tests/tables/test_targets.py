@@ -34,7 +34,12 @@ EXAMPLES = {
         {"x": (1, 8, 8, 8)},
         {"w": weights(4, 4, 3, 3)},
     ),
-    "MatMul/activations": ([node("MatMul", ["x", "z"], ["y"])], {"x": (2, 3), "z": (3, 2)}, {}),
+    "MatMul/activations": (
+        [node("Sigmoid", ["z"], ["s"]), node("MatMul", ["x", "s"], ["y"])],
+        {"x": (2, 3), "z": (3, 2)},
+        {},
+    ),
+    "MatMul/fed": ([node("MatMul", ["x", "z"], ["y"])], {"x": (2, 3), "z": (3, 2)}, {}),
     "Mul/square": ([node("Mul", ["x", "x"], ["y"])], {"x": (2, 3)}, {}),
     "Mul/silu": (
         [node("Sigmoid", ["x"], ["s"]), node("Mul", ["x", "s"], ["y"])],

@@ -10,7 +10,7 @@ from typing import Any
 
 from qtool.errors import printable
 from qtool.report.model import Report
-from qtool.validate.compare import OutputMetrics
+from qtool.validate.outputs import OutputMetrics
 
 MEASURES = [f.name for f in fields(OutputMetrics) if f.name != "name"]
 COLUMNS = ["model", "data", "samples", "output", *MEASURES]

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from qtool.errors import printable
 from qtool.report.figures import decibels, share, size_text, speed_lines, verdict_line
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
-from qtool.validate.compare import Comparison, OutputMetrics
+from qtool.validate.compare import Comparison
 from qtool.validate.gates import GateResult
+from qtool.validate.outputs import OutputMetrics
 
 _MOST_OUTPUTS = 50
 _MOST_REASONS = 3

@@ -12,7 +12,8 @@ from operator import attrgetter
 from typing import Any
 
 from qtool.report.model import Report
-from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
+from qtool.validate.compare import Accuracy, Comparison
+from qtool.validate.outputs import OutputMetrics
 
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 

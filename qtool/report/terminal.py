@@ -14,7 +14,8 @@ from qtool.report.figures import decibels, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.tables.forms import HEADINGS
 from qtool.tables.targets import GENERAL_REASONS
-from qtool.validate.compare import Comparison, OutputMetrics
+from qtool.validate.compare import Comparison
+from qtool.validate.outputs import OutputMetrics
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12

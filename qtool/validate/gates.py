@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.errors import UsageError, did_you_mean
-from qtool.validate.compare import Comparison, OutputMetrics
+from qtool.validate.compare import Comparison
+from qtool.validate.outputs import OutputMetrics
 
 
 @dataclass(frozen=True)

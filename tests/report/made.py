@@ -15,16 +15,17 @@ from qtool.plan.model import Skip
 from qtool.report.model import COMMANDS, FLOAT, CoverageRow, ModelFile, Report, Timing
 from qtool.report.serial import kinds_of
 from qtool.tables.forms import Form
-from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
+from qtool.validate.compare import Accuracy, Comparison
 from qtool.validate.gates import Verdict, judge, parse
 from qtool.validate.latency import Race, Ratio
+from qtool.validate.outputs import OutputMetrics
 
 OUTPUT = OutputMetrics(
     name="logits", exact=False, count=100, sqnr=math.inf, sqnr_worst=-math.inf, worst_sample="7.npz", cosine=math.nan,
     relative_l2=0.0, max_error=0.0, mean_error=0.0, top1=math.nan, rows=0, nonfinite=0, unequal=0,
 )  # fmt: skip
 SCORES = replace(
-    OUTPUT, name="scores", sqnr=31.5, sqnr_worst=22.0, cosine=0.999, top1=0.99, top5=1.0, rows=200, kl=0.01,
+    OUTPUT, name="scores", sqnr=31.5, sqnr_worst=22.0, sqnr_mean=30.5, cosine=0.999, top1=0.99, top5=1.0, rows=200, kl=0.01,
     centred_sqnr=30.5, p99_error=0.2, mismatch=0.125, relative_l2=0.03, max_error=0.5, mean_error=0.0625, nonfinite=3,
 )  # fmt: skip
 ROWS = (

@@ -12,7 +12,8 @@ import pytest
 from qtool.data.memory import InMemory
 from qtool.errors import DataError, ModelError
 from qtool.session import Session
-from qtool.validate.compare import Comparison, OutputMetrics, compare, match_outputs
+from qtool.validate.compare import Comparison, compare, match_outputs
+from qtool.validate.outputs import OutputMetrics
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import run

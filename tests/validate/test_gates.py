@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from qtool.errors import UsageError
-from qtool.validate.compare import Accuracy, Comparison, OutputMetrics
+from qtool.numerics.metrics import TOLERANCE
+from qtool.validate.compare import Accuracy, Comparison
 from qtool.validate.gates import METRICS, Verdict, judge, parse, read_gates
+from qtool.validate.outputs import OutputMetrics, OutputTally
 
 GOOD = OutputMetrics(
     name="logits", exact=False, count=100, sqnr=30.0, sqnr_worst=25.0, worst_sample="7", cosine=0.99,
@@ -139,13 +141,10 @@ def test_nan_fails(metric: str, scope: str, op: str) -> None:
 @pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
 def test_float_measures_of_an_output_of_integers_pass_nothing(metric: str) -> None:
     """Every label differs: no error, no cosine of such an output means that all is well."""
-    from qtool.numerics import metrics
-    from qtool.numerics.metrics import compare_arrays
-    from qtool.validate.compare import _output
-
-    sums = compare_arrays(np.arange(6), np.arange(6) + 1)
-    labels = _output("label", sums, (math.inf, ""), True)
-    assert labels.unequal == 6, metrics
+    tally = OutputTally("label", [6], TOLERANCE)
+    tally.add("0.npz", np.arange(6), np.arange(6) + 1)
+    labels = tally.metrics()
+    assert labels.unequal == 6
     for op in ("<-1e30", ">1e30"):
         (result,) = judge([parse(f"label:{metric}{op}")], verdict(GOOD, labels))
         assert result.failed, f"label:{metric}{op} passed with {result.value}"
@@ -154,10 +153,9 @@ def test_float_measures_of_an_output_of_integers_pass_nothing(metric: str) -> No
 @pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
 @pytest.mark.parametrize("scope", ["", "logits:"], ids=["model", "output"])
 def test_an_output_that_was_always_empty_passes_nothing(metric: str, scope: str) -> None:
-    from qtool.numerics.metrics import Sums
-    from qtool.validate.compare import _output
-
-    empty = _output("logits", Sums(), (math.inf, ""), False)
+    tally = OutputTally("logits", ["n"], TOLERANCE)
+    tally.add("0.npz", np.zeros(0, np.float32), np.zeros(0, np.float32))
+    empty = tally.metrics()
     for op in ("<-1e30", ">1e30"):
         (result,) = judge([parse(f"{scope}{metric}{op}")], verdict(empty))
         assert result.failed, f"{scope}{metric}{op} passed with {result.value}"

@@ -1,0 +1,158 @@
+"""A bench, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePath
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
+from qtool.report.inspection import bare_table, labelled, percent
+from qtool.report.terminal import plain
+from qtool.validate.profile import OpTime, Profile
+
+_MOST_OPS = 12
+_MOST_NODES = 5
+# Conversions, whose cost is what one looks for, are shown however little they take.
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast")
+_VERDICTS = {
+    FASTER: "faster ({0})",
+    SLOWER: "slower ({0})",
+    SAME: "the same, as far as can be told ({0})",
+    UNDECIDED: "can't be told: too few rounds",
+    "": "",
+}
+
+
+def render_bench(found: Bench, console: Console, verbose: bool = False) -> None:
+    """Print how fast the models are, what they take, and where their time goes."""
+    console.print(_latency(found), Text(), _costs(found), Text(), sep="\n")
+    profiles = [m.profile for m in found.models if m.profile is not None]
+    if profiles:
+        console.print(_ops(found, profiles, verbose), Text(), _nodes(found, verbose), Text(), sep="\n")
+    console.print(labelled([(label, plain(text)) for label, text in _facts(found)]))
+
+
+def _latency(found: Bench) -> Table:
+    several = len(found.models) > 1
+    columns = ["model", "p50 ms", "p90 ms", "p99 ms", *(["speed"] if several else [])]
+    table = bare_table(*columns)
+    if several:
+        table.add_column("verdict (95% interval)", overflow="fold")
+    for model in found.models:
+        latency = model.latency
+        cells = [plain(model.path), *map(_ms, (latency.p50, latency.p90, latency.p99))]
+        if several:
+            cells += [plain(f"{model.speedup.median:.2f}x" if model.speedup else "1x"), _verdict(model)]
+        table.add_row(*cells)
+    return table
+
+
+def _verdict(model: Benched) -> Text:
+    interval = f"{model.speedup.low:.2f}-{model.speedup.high:.2f}" if model.speedup else ""
+    styles = {FASTER: "green", SLOWER: "red"}
+    return plain(_VERDICTS[model.verdict].format(interval), styles.get(model.verdict, ""))
+
+
+def _ms(milliseconds: float | None) -> Text:
+    return plain("" if milliseconds is None else f"{milliseconds:#.3g}".rstrip("."))
+
+
+def _costs(found: Bench) -> Table:
+    columns = ["model", "file bytes", *(["of the first"] if len(found.models) > 1 else []), "load ms"]
+    memory = [m.memory for m in found.models if m.memory]
+    table = bare_table(*columns, *(["memory MB", "peak MB"] if memory else []))
+    for model in found.models:
+        cells = [plain(model.path), plain(f"{model.bytes:,}")]
+        if len(found.models) > 1:
+            cells.append(plain(f"{model.size_ratio:.2f}" if model is not found.models[0] else ""))
+        cells.append(_ms(model.load_ms))
+        if model.memory:
+            held = (model.memory.loaded, model.memory.peak)
+            cells += [plain(f"{max(0, n - model.memory.idle) / 1e6:.1f}") for n in held]
+        table.add_row(*cells)
+    return table
+
+
+def _ops(found: Bench, profiles: list[Profile], verbose: bool) -> Table:
+    """A row an op: the milliseconds of an inference, their share, and the nodes, a model beside the other."""
+    columns = (f"{name} {what}" for name in _short(found) for what in ("ms", "share", "nodes"))
+    table = bare_table("op", *columns)
+    slowest: dict[str, float] = {}
+    for profile in profiles:
+        for op in profile.ops:
+            slowest[op.op] = max(slowest.get(op.op, 0.0), op.share)
+    ranked = sorted(slowest, key=lambda op: -slowest[op])
+    shown = ranked if verbose else [op for i, op in enumerate(ranked) if i < _MOST_OPS or op in _CONVERSIONS]
+    by_op = [{op.op: op for op in profile.ops} for profile in profiles]
+    for name in shown:
+        table.add_row(plain(name), *(cell for ops in by_op for cell in _op_cells(ops.get(name))))
+    if len(shown) < len(ranked):
+        rest = [_rest([op for op in profile.ops if op.op not in shown]) for profile in profiles]
+        table.add_row(
+            f"{len(ranked) - len(shown)} others (-v)", *(cell for op in rest for cell in _op_cells(op))
+        )
+    between = (cell for profile in profiles for cell in (_ms(profile.between_ms), Text(), Text()))
+    table.add_row("between nodes", *between)
+    return table
+
+
+def _op_cells(op: OpTime | None) -> tuple[Text, Text, Text]:
+    if op is None or not op.nodes:
+        return Text(), Text(), Text()
+    return _ms(op.ms), plain(percent(op.share)), plain(f"{op.nodes:,}")
+
+
+def _rest(ops: list[OpTime]) -> OpTime:
+    return OpTime("", sum(op.nodes for op in ops), sum(op.ms for op in ops), sum(op.share for op in ops))
+
+
+def _nodes(found: Bench, verbose: bool) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "slowest nodes", "op"):
+        table.add_column(column, overflow="fold")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    for name, model in zip(_short(found), found.models, strict=True):
+        nodes = model.profile.slowest if model.profile else ()
+        for place, node in enumerate(nodes if verbose else nodes[:_MOST_NODES]):
+            cells = ("" if place else name, node.name, node.op)
+            table.add_row(*map(plain, cells), _ms(node.ms), plain(percent(node.share)))
+    return table
+
+
+def _short(found: Bench) -> list[str]:
+    """Names for the heads of columns: the files', with a number where they are the same."""
+    names = [PurePath(model.path).name for model in found.models]
+    many = Counter(names)
+    return [f"{name} #{i}" if many[name] > 1 else name for i, name in enumerate(names, start=1)]
+
+
+def _facts(found: Bench) -> list[tuple[str, str]]:
+    samples = f"{found.samples} sample{'' if found.samples == 1 else 's'} of {found.data}"
+    made_up = ", made up: it says nothing of accuracy" if found.synthetic else ""
+    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+    inferences = max(m.latency.inferences for m in found.models)
+    several = "in turns, " if len(found.models) > 1 else ""
+    rows = [
+        ("timed", f"{threads}; {samples}{made_up}"),
+        (
+            "timed",
+            f"{several}up to {inferences:,} inferences each, in {found.rounds} rounds of new processes, "
+            f"{found.seconds:.1f} s",
+        ),
+    ]
+    memory = [m.memory for m in found.models if m.memory]
+    if memory:
+        idle = max(m.idle for m in memory) / 1e6
+        rows.append(
+            ("memory", f"beyond the {idle:.0f} MB of a process without the model: opened, and at most")
+        )
+    if any(m.profile for m in found.models):
+        rows.append(
+            ("ops", "by onnxruntime's profiler, as it runs them; it slows small nodes: compare the shares")
+        )
+    return rows

@@ -1,0 +1,205 @@
+"""One output of two models, measured while samples pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtool.errors import ModelError, printable
+from qtool.numerics import metrics
+from qtool.numerics.metrics import Sums, Tolerance
+
+# Small outputs are measured together: a few numpy calls a sample cost as much as a small model's inference.
+_TOGETHER = 64
+_ELEMENTS = 1 << 17
+
+
+@dataclass(frozen=True)
+class OutputMetrics:
+    """One output over all samples. dB for SQNR; errors in the output's own unit; nan: can't be judged.
+
+    Args:
+        name: of the FP32 output.
+        exact: the output holds no floats; only `unequal` and `count` mean something.
+        sqnr: 10 log10(sum a^2 / sum d^2), pooled over all samples.
+        sqnr_worst, worst_sample: the same of the worst sample, and which it was.
+        sqnr_mean: the mean over samples of the same; exact ones are left out.
+        top1: share of rows (last axis) with the same largest entry; nan where there are no rows.
+        nonfinite: elements that are finite in FP32 and not in the quantized model.
+        unequal: elements that differ, where only equality can be asked.
+        centred_sqnr: SQNR where an offset common to all of a is no signal.
+        p99_error: what 99% of |a - b| do not exceed.
+        mismatch: share of elements beyond the tolerance.
+        top5: share of rows whose largest entry in FP32 is among the five largest.
+        kl: mean over rows of KL(softmax(a) || softmax(b)), nats.
+    """
+
+    name: str
+    exact: bool
+    count: int
+    sqnr: float
+    sqnr_worst: float
+    worst_sample: str
+    cosine: float
+    relative_l2: float
+    max_error: float
+    mean_error: float
+    top1: float
+    rows: int
+    nonfinite: int
+    unequal: int
+    centred_sqnr: float = math.nan
+    p99_error: float = math.nan
+    mismatch: float = math.nan
+    top5: float = math.nan
+    kl: float = math.nan
+    sqnr_mean: float = math.nan
+
+    @property
+    def top1_interval(self) -> tuple[float, float]:
+        """The 95% interval of top1."""
+        return self._interval(self.top1)
+
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """The 95% interval of top5."""
+        return self._interval(self.top5)
+
+    def _interval(self, share: float) -> tuple[float, float]:
+        return metrics.wilson(round(share * self.rows), self.rows) if share == share else (0.0, 1.0)
+
+
+class OutputTally:
+    """What is known of one output so far.
+
+    Args:
+        name: of the output in FP32.
+        declared: its shape there, as far as the model says it.
+        tolerance: what counts as a match.
+    """
+
+    def __init__(self, name: str, declared: Sequence[Any], tolerance: Tolerance) -> None:
+        self._name = name
+        self._declared = declared
+        self._tolerance = tolerance
+        self._sums = Sums()
+        self._exact = False
+        self._worst, self._worst_sample = math.inf, ""
+        self._db, self._judged = 0.0, 0
+        self._waiting: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
+
+    def add(self, sample: str, a: Any, b: Any) -> None:
+        """Take in what FP32 and the quantized model gave for a sample: arrays, or sequences of them.
+
+        Where values decide how long an axis is (NonZero, NonMaxSuppression), two models may differ in that:
+        all elements are then unequal, and nothing else can be said of them.
+
+        Raises:
+            ModelError: they differ in shape, or length.
+        """
+        if isinstance(a, list) or isinstance(b, list):
+            self._add_sequence(sample, a, b)
+            return
+        x, y = np.asarray(a), np.asarray(b)
+        if x.shape != y.shape:
+            self._add_other_shape(sample, x, y)
+            return
+        alike = all(
+            (u.shape, u.dtype, v.dtype) == (x.shape, x.dtype, y.dtype) for _, u, v in self._waiting[:1]
+        )
+        if not alike or len(self._waiting) * x.size > _ELEMENTS or len(self._waiting) == _TOGETHER:
+            self._measure()
+        self._waiting.append((sample, x, y))
+
+    def metrics(self) -> OutputMetrics:
+        """All measures over the samples so far."""
+        self._measure()
+        s = self._sums
+        return OutputMetrics(
+            name=self._name,
+            exact=self._exact,
+            count=s.count,
+            sqnr=metrics.sqnr(s),
+            sqnr_worst=self._worst if self._worst_sample else math.nan,
+            worst_sample=self._worst_sample,
+            sqnr_mean=self._mean_db(),
+            cosine=metrics.cosine(s),
+            relative_l2=metrics.relative_l2(s),
+            max_error=metrics.max_error(s),
+            mean_error=metrics.mean_error(s),
+            top1=metrics.top1_agreement(s),
+            rows=s.rows,
+            nonfinite=s.nonfinite,
+            unequal=s.unequal,
+            centred_sqnr=metrics.centred_sqnr(s),
+            p99_error=metrics.p99_error(s),
+            mismatch=metrics.mismatch(s),
+            top5=metrics.top5_agreement(s),
+            kl=metrics.softmax_divergence(s),
+        )
+
+    def _mean_db(self) -> float:
+        if not self._worst_sample:
+            return math.nan
+        return self._db / self._judged if self._judged else math.inf
+
+    def _measure(self) -> None:
+        """Measure what waits."""
+        if not self._waiting:
+            return
+        names, xs, ys = zip(*self._waiting, strict=True)
+        self._waiting = []
+        self._exact |= xs[0].dtype.kind != "f"
+        sums, each = metrics.compare_stacks(np.stack(xs), np.stack(ys), self._tolerance)
+        self._sums += sums
+        if xs[0].size:
+            for name, db in zip(names, each, strict=False):  # integers have none
+                self._note(name, db)
+
+    def _note(self, sample: str, db: float) -> None:
+        """The SQNR of a sample: the worst one is remembered, and NaN is worse than any."""
+        if math.isnan(db) or db < self._worst or not self._worst_sample:
+            self._worst = db if not math.isnan(self._worst) else math.nan
+            self._worst_sample = sample
+        if db != math.inf:
+            self._db += db
+            self._judged += 1
+
+    def _add_sequence(self, sample: str, a: Any, b: Any) -> None:
+        self._measure()
+        if not isinstance(a, list) or not isinstance(b, list) or len(a) != len(b):
+            raise ModelError(
+                f"output '{printable(self._name)}' is a sequence of another length on sample {sample}"
+            )
+        part = OutputTally(self._name, self._declared, self._tolerance)
+        for x, y in zip(a, b, strict=True):
+            part.add(sample, x, y)
+            part._measure()
+        self._sums += part._sums
+        self._exact |= part._exact
+        if part._sums.count and not part._exact:
+            self._note(sample, metrics.sqnr(part._sums))
+
+    def _add_other_shape(self, sample: str, x: NDArray[Any], y: NDArray[Any]) -> None:
+        if not _is_free(x.shape, y.shape, self._declared):
+            raise ModelError(
+                f"output '{printable(self._name)}' has shape {x.shape} in FP32, {y.shape} quantized, on "
+                f"sample {sample}"
+            )
+        larger = max(x.size, y.size)
+        self._sums += Sums(count=larger, unequal=larger)
+        self._exact |= x.dtype.kind != "f"
+        if x.dtype.kind == "f":
+            self._note(sample, math.nan)
+
+
+def _is_free(a: Sequence[int], b: Sequence[int], declared: Sequence[Any]) -> bool:
+    """Whether two shapes differ in nothing but axes whose length the model leaves open."""
+    return len(a) == len(b) == len(declared) and not any(
+        x != y and isinstance(known, int) for x, y, known in zip(a, b, declared, strict=True)
+    )

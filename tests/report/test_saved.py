@@ -1,0 +1,89 @@
+"""A saved report, read back and judged by other gates."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+import qtool
+from qtool.errors import DataError, UsageError
+from qtool.report.json import to_json
+from qtool.report.model import Report
+from qtool.report.saved import read_report, rejudge
+from tests.report.made import BARE, FULL, GATED, REPORTS, SYNTHETIC
+
+
+def save(report: Report, folder: Path) -> Path:
+    path = folder / "run.json"
+    path.write_text(to_json(report), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_file_comes_back(name: str, tmp_path: Path) -> None:
+    assert repr(read_report(save(REPORTS[name], tmp_path))) == repr(REPORTS[name])
+    assert repr(qtool.read_report(str(tmp_path / "run.json"))) == repr(REPORTS[name])
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"PK\x03\x04", b"{}", b"[[[["])
+def test_4_a_damaged_file_is_named(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(damage)
+    with pytest.raises(DataError, match="run.json"):
+        read_report(tmp_path / "run.json")
+
+
+def test_4_a_file_that_is_none(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.json", Path("/dev/zero")):
+        with pytest.raises(DataError, match=path.name):
+            read_report(path)
+
+
+def test_without_gates_the_verdict_stands() -> None:
+    assert rejudge(GATED, []) is GATED
+    assert qtool.rejudge(GATED, ()) is GATED
+
+
+@pytest.mark.parametrize(
+    ("gate", "failed"),
+    [
+        ("sqnr<27.9", False), ("sqnr<28.1", True), ("scores:sqnr<30", False), ("more:sqnr<30", True),
+        ("size>0.31", False), ("size>0.29", True), ("f1<0.8", False), ("f1<0.9", True),
+        ("top1<0.5", False), ("top1<0.98", True), ("p99_error>0.1", True), ("nonfinite>0", True),
+    ],
+)  # fmt: skip
+def test_new_gates_take_the_place_of_the_old(gate: str, failed: bool) -> None:
+    again = rejudge(GATED, [gate])
+    assert [g.gate.text for g in again.gates] == [gate]
+    assert bool(again.failed) == failed
+    assert again.comparison == GATED.comparison
+
+
+@pytest.mark.parametrize("gate", ["accuracy<0.5", "speedup<1", "quantized<1"])
+def test_what_was_not_measured_fails(gate: str) -> None:
+    (found,) = rejudge(GATED, [gate]).failed
+    assert math.isnan(found.value)
+    assert "nothing to judge" in found.why
+
+
+@pytest.mark.parametrize("gate", ["sqnr<1", "speedup<1", "size>1", "quantized<1", "accuracy<0.1"])
+def test_a_dry_run_measured_next_to_nothing(gate: str) -> None:
+    assert rejudge(BARE, [gate]).failed
+
+
+def test_what_quantize_measured_is_judged() -> None:
+    assert not rejudge(FULL, ["quantized<4", "speedup<1.9", "size>0.4", "accuracy_drop>0.6"]).failed
+    assert len(rejudge(FULL, ["quantized<5", "speedup<2.1", "size>0.2", "accuracy_drop>0.4"]).failed) == 4
+
+
+def test_random_data_still_satisfies_no_gate() -> None:
+    (gate,) = rejudge(SYNTHETIC, ["sqnr<1"]).failed
+    assert gate.synthetic
+    assert not rejudge(SYNTHETIC, ["size>0.5"]).failed, "which no sample had a say in"
+
+
+@pytest.mark.parametrize("gate", ["sqrn<1", "f2<1", "nope:sqnr<1", "sqnr=1", "scores:f1<1", "scores:size>1"])
+def test_2_a_gate_that_is_none(gate: str) -> None:
+    with pytest.raises(UsageError):
+        rejudge(GATED, [gate])

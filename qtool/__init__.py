@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qtool.benching import Bench, Benching
+    from qtool.benching import bench_models as bench
     from qtool.comparing import compare_models as compare
     from qtool.data.reading import Reading
     from qtool.errors import (
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 # public name -> (module, name there)
 _PUBLIC = {
+    "Bench": ("qtool.benching", "Bench"),
+    "Benching": ("qtool.benching", "Benching"),
     "Calibrating": ("qtool.calibration", "Calibrating"),
     "Comparing": ("qtool.options", "Comparing"),
     "Difference": ("qtool.inspection.model", "Difference"),
@@ -48,6 +52,7 @@ _PUBLIC = {
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.options", "Result"),
     "Survey": ("qtool.surveying", "Survey"),
+    "bench": ("qtool.benching", "bench_models"),
     "compare": ("qtool.comparing", "compare_models"),
     "dry_run": ("qtool.pipeline", "dry_run"),
     "difference": ("qtool.inspection.change", "difference"),
@@ -70,6 +75,8 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Bench",
+    "Benching",
     "DataError",
     "Difference",
     "EnvironmentFailure",
@@ -84,6 +91,7 @@ __all__ = [
     "RuntimeFailure",
     "Survey",
     "UsageError",
+    "bench",
     "compare",
     "difference",
     "dry_run",

@@ -68,13 +68,20 @@ class Session:
         threads: intra-op threads; 0 leaves the choice to the runtime.
         name: what to call it in errors.
         optimize: the runtime's graph optimizations, as a user would have them.
+        trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
 
     Raises:
         ModelError: the runtime refuses the model.
     """
 
     def __init__(
-        self, model: Path | bytes, *, threads: int = 0, name: str = "", optimize: bool = True
+        self,
+        model: Path | bytes,
+        *,
+        threads: int = 0,
+        name: str = "",
+        optimize: bool = True,
+        trace: Path | None = None,
     ) -> None:
         self.name = name or (str(model) if isinstance(model, Path) else "model")
         options = ort.SessionOptions()
@@ -82,6 +89,9 @@ class Session:
         options.log_severity_level = 4
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace)
         source = str(model) if isinstance(model, Path) else model
         try:
             with step(self.name, "onnxruntime opens it", ModelError):
@@ -105,6 +115,10 @@ class Session:
             return list(self._session.run(None if outputs is None else list(outputs), dict(sample)))
         except Exception as error:
             raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
+
+    def end_trace(self) -> Path:
+        """The file of a session that was opened with `trace`: Chrome's trace format, in microseconds."""
+        return Path(self._session.end_profiling())
 
     def fetcher(self, outputs: Sequence[str]) -> Fetcher:
         """A way to run it again and again for the same outputs."""

@@ -59,7 +59,7 @@ def in_processes(
                     ) from None
                 beat()
                 if kind == "error":
-                    raise _error(*content)
+                    raise error_of(*content)
                 if kind == "result":
                     results[number] = content
                     del ends[end]
@@ -96,13 +96,17 @@ def _end_with_parent() -> None:
         os._exit(errors.EXIT_INTERRUPTED)
 
 
-def _error(name: str, message: str, hint: str) -> QtoolError:
+def error_of(name: str, message: str, hint: str) -> QtoolError:
+    """The error that another process told of."""
     kind: type[QtoolError] = getattr(errors, name)
     return kind(message, hint)
 
 
 def _died(process: BaseProcess) -> str:
     process.join()
-    code = process.exitcode or 0
-    how = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-    return f"one of the processes died ({how})"
+    return f"one of the processes died ({cause_of_death(process.exitcode or 0)})"
+
+
+def cause_of_death(code: int) -> str:
+    """What an exit code says: that of a process killed by a signal is its negative number."""
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"

@@ -28,12 +28,15 @@ MAY_IMPORT = {
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
     "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
 }
-RENDERERS = ("report/terminal.py", "report/inspection.py", "report/difference.py", "report/survey.py")
+RENDERERS = tuple(f"report/{name}.py" for name in "terminal inspection difference survey bench".split())
 LAST = {
+    "attendant",
+    "benching",
     "comparing",
     "workers",
     "pipeline",
     "job",
+    "remotes",
     "planning",
     "calibration",
     "surveying",

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STAGES = {"calibrate": "calibrating", "compare": "comparing", "validate": "validating", "survey": "looking"}
+STAGES = {
+    "calibrate": "calibrating",
+    "compare": "comparing",
+    "validate": "validating",
+    "survey": "looking",
+    "bench": "timing",
+}
 
 
 class SourceType(click.types.StringParamType):

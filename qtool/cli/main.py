@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from qtool import __version__
+from qtool.cli.bench import bench
 from qtool.cli.calibrate import calibrate
 from qtool.cli.command import GUARDED
 from qtool.cli.compare import compare
@@ -43,6 +44,7 @@ def cli() -> None:
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
     qtool report run.json --fail-if 'sqnr<25'
+    qtool bench model.onnx int8.onnx --data held_out/
     qtool inspect model.onnx int8.onnx
     qtool data samples/ --model model.onnx
 
@@ -62,6 +64,7 @@ cli.add_command(calibrate)
 cli.add_command(compare)
 cli.add_command(report)
 cli.add_command(inspect)
+cli.add_command(bench)
 cli.add_command(data)
 cli.add_command(completion)
 

@@ -16,9 +16,10 @@ from qtool.graph.edit import add_initializer, new_node
 from qtool.numerics.qparams import QParams, asymmetric
 from qtool.plan.model import Kind, Plan, Site
 from qtool.rewrite.writer import Writer, params
+from qtool.tables.metadata import PORTS
 from qtool.tables.qtypes import QTYPES, QType
 
-METADATA_KEY = "qtool.io"
+METADATA_KEY = PORTS
 _INTEGERS = ("uint8", "int8")
 
 

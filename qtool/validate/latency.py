@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from qtool.data.fit import fit
@@ -121,9 +121,16 @@ def _repeats(session: Session, samples: Sequence[Mapping[str, Array]]) -> int:
 
 def _time(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> float:
     """Seconds for one inference."""
+    return statistics.fmean(single_times(session, samples, repeats))
+
+
+def single_times(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> list[float]:
+    """Seconds of each inference: all samples once, then again .."""
+    clock = time.perf_counter
     with running(session):
-        start = time.perf_counter()
+        ticks = [clock()]
         for _ in range(repeats):
             for sample in samples:
                 session.run(sample)
-        return (time.perf_counter() - start) / (repeats * len(samples))
+                ticks.append(clock())
+    return [end - start for start, end in pairwise(ticks)]

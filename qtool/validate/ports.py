@@ -14,8 +14,8 @@ from qtool.data.samples import Arrays
 from qtool.errors import ModelError
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
-from qtool.rewrite.ports import METADATA_KEY
 from qtool.session import Model, Sample, Session
+from qtool.tables.metadata import PORTS
 from qtool.tables.qtypes import QTYPES, QType
 
 
@@ -68,15 +68,15 @@ def in_floats(session: Session) -> Model:
     Raises:
         ModelError: metadata that says what is not so.
     """
-    text = session.metadata.get(METADATA_KEY, "")
+    text = session.metadata.get(PORTS, "")
     if not text:
         return session
     try:
         ports = {name: _port(row) for name, row in json.loads(text).items()}
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise ModelError(f"{session.name}: its metadata '{METADATA_KEY}' can't be read") from error
+        raise ModelError(f"{session.name}: its metadata '{PORTS}' can't be read") from error
     if not ports.keys() <= session.inputs.keys() | set(session.outputs):
-        raise ModelError(f"{session.name}: its metadata '{METADATA_KEY}' names what it does not have")
+        raise ModelError(f"{session.name}: its metadata '{PORTS}' names what it does not have")
     return FloatPorts(session, ports)
 
 

@@ -1,0 +1,330 @@
+"""How fast models are side by side, what they take, and where their time goes: each in its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import onnx
+
+from qtool import __version__
+from qtool.data.open import Data
+from qtool.data.ports import ports_of
+from qtool.data.reading import Reading
+from qtool.data.samples import Sample, check_used, synthetic
+from qtool.data.samples import Source as Samples
+from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, did_you_mean, printable
+from qtool.graph.load import Source
+from qtool.job import load_model, read_for
+from qtool.numerics.bootstrap import quantile
+from qtool.options import ModelLike, Progress, silent
+from qtool.remotes import Memory, Remote, remotes
+from qtool.validate.gates import Gate, GateResult, Verdict, judge, parse
+from qtool.validate.latency import Ratio
+from qtool.validate.profile import Profile
+from qtool.validate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
+
+SECONDS = 20.0
+# Of a source, unless more are asked for: enough for shapes to differ.
+_SAMPLES = 8
+# A difference below this is not called one, however sure it is: no user feels it.
+MARGIN = 0.01
+FASTER, SLOWER, SAME, UNDECIDED = "faster", "slower", "same", "undecided"
+GATED = ("speedup", "size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benching:
+    """How to time models.
+
+    Args:
+        data_format: the kind of the samples, where they don't show it.
+        reading: how they are to be read; 8 of them, evenly chosen, unless it says how many.
+        threads: of the runtime, at least 1.
+        max_time: seconds of timing; less where every ratio is known to 1% before.
+        profile_ops: measure where the time goes, too.
+        fail_if: gates on `speedup` (of every model against the first) and `size` (its bytes / those of the
+            first), such as 'speedup<1.2'.
+    """
+
+    data_format: str = ""
+    reading: Reading = field(default_factory=Reading)
+    threads: int = 1
+    max_time: float = SECONDS
+    profile_ops: bool = False
+    fail_if: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of single inferences.
+
+    Args:
+        inferences: how many were timed.
+        p50, p90, p99: what so many percent of them did not exceed; None where there were too few to say.
+    """
+
+    inferences: int
+    p50: float
+    p90: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What was measured of one model.
+
+    Args:
+        path: as it was named; 'model' in memory.
+        bytes: of its file, external data included.
+        load_ms: milliseconds to open it, the median over rounds; its file was read before.
+        memory: None where the system does not say.
+        speedup: time of the first model / time of this one, None for the first itself.
+        size_ratio: bytes / those of the first model.
+        verdict: 'faster' or 'slower' than the first, where the interval shows it to be by more than 1%;
+            'same': as far as can be told; 'undecided' after too few rounds; '' for the first itself.
+        profile: where its time goes.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    latency: Latency
+    load_ms: float
+    memory: Memory | None
+    speedup: Ratio | None
+    size_ratio: float
+    verdict: str
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A gate on one model."""
+
+    model: str
+    result: GateResult
+
+    @property
+    def why(self) -> str:
+        """One line for a person."""
+        result = self.result
+        if result.inconclusive and result.interval:
+            low, high = result.interval
+            return (
+                f"{self.model}: {result.gate.text}: {result.gate.metric} is {result.value:.4g}, "
+                f"inconclusive: {low:.4g} to {high:.4g} with 95% certainty"
+            )
+        return f"{self.model}: {result.why}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The result.
+
+    Args:
+        version: of qtool.
+        data: the source of samples.
+        samples: how many of them were used.
+        synthetic: they were made up.
+        threads: of the runtime.
+        rounds: how often all models had new processes, in which each was opened several times.
+        seconds: that timing took.
+        models: the first is what the others are held against.
+        gates: every gate on every model but the first.
+        warnings: what a reader should know.
+    """
+
+    version: str
+    data: str
+    samples: int
+    synthetic: bool
+    threads: int
+    rounds: int
+    seconds: float
+    models: tuple[Benched, ...]
+    gates: tuple[Judged, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Judged, ...]:
+        """The gates that failed."""
+        return tuple(g for g in self.gates if g.result.failed)
+
+
+def bench_models(
+    models: ModelLike | Sequence[ModelLike],
+    data: Data,
+    how: Benching | None = None,
+    progress: Progress = silent,
+) -> Bench:
+    """Time models in turns on the same samples, until every ratio to the first is known, or the time is up.
+
+    Each runs in a process of its own, a new one in every round: where a session's memory comes to lie changes
+    its speed for as long as it is open (validate/rounds.py).
+
+    Args:
+        models: paths, or models in memory; at least one.
+        data: a source that tables/sources.py knows, or an iterable of dicts.
+        how: everything else.
+        progress: called with seconds of seconds.
+
+    Raises:
+        QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
+    """
+    how = how or Benching()
+    named = [models] if isinstance(models, str | Path | onnx.ModelProto) else list(models)
+    gates = _gates(how, len(named))
+    sources = _loaded(named)
+    samples = read_for(sources[0], data, how.reading, how.data_format)
+    check_used(how.reading, [samples])
+    chosen = _chosen(samples, how.reading.samples or _SAMPLES)
+    with _scratch() as folder, contextlib.ExitStack() as stack:
+        remote = remotes(sources, chosen, samples.name, how.threads, folder)
+        for each in remote:
+            stack.callback(each.close)
+        began = time.perf_counter()
+        timings = run_rounds(
+            remote, len(chosen), how.max_time, progress=lambda s: progress("bench", int(s), int(how.max_time))
+        )
+        seconds = time.perf_counter() - began
+        profiles = [each.profile(folder) if how.profile_ops else None for each in remote]
+    found = tuple(
+        _benched(each, timing, None if each is remote[0] else speedup(timing, timings[0]), profile)
+        for each, timing, profile in zip(remote, timings, profiles, strict=True)
+    )
+    found = tuple(replace(b, size_ratio=b.bytes / max(found[0].bytes, 1)) for b in found)
+    return Bench(
+        version=__version__,
+        data=samples.name,
+        samples=len(chosen),
+        synthetic=synthetic(samples),
+        threads=how.threads,
+        rounds=len(timings[0].turns),
+        seconds=seconds,
+        models=found,
+        gates=tuple(Judged(b.path, _judged(gate, b)) for b in found[1:] for gate in gates),
+        warnings=_warnings(sources, found),
+    )
+
+
+def _gates(how: Benching, models: int) -> list[Gate]:
+    """What is to fail.
+
+    Raises:
+        UsageError: a gate that bench can't judge; options that can't be.
+    """
+    if how.threads < 1:
+        raise UsageError("bench needs a number of threads", "threads=1, or as many as the model will have")
+    if not how.max_time > 0:
+        raise UsageError("bench needs time", f"max_time={SECONDS:g}")
+    if not models:
+        raise UsageError("bench needs a model")
+    gates = [parse(text) for text in how.fail_if]
+    for gate in gates:
+        if gate.metric not in GATED:
+            raise UsageError(
+                f"gate '{gate.text}': bench does not measure {gate.metric}",
+                f"metrics here: {', '.join(GATED)}; qtool compare measures accuracy",
+            )
+        if models < 2:
+            raise UsageError(f"gate '{gate.text}': nothing to hold the model against", "qtool bench A B")
+    return gates
+
+
+def _loaded(models: Sequence[ModelLike]) -> list[Source]:
+    """The models, which take the same inputs.
+
+    Raises:
+        ModelError: one can't be read, or has other inputs than the first.
+    """
+    sources = [load_model(model) for model in models]
+    first, wanted = sources[0], set(ports_of(sources[0].model))
+    for source in sources[1:]:
+        have = set(ports_of(source.model))
+        for name in sorted(wanted ^ have):
+            lacking, other = (source, first) if name in wanted else (first, source)
+            has = printable(", ".join(sorted(ports_of(lacking.model))) or "none")
+            raise ModelError(
+                f"{lacking.name} has no input '{printable(name)}', which {other.name} has (it has: {has})",
+                did_you_mean(name, ports_of(lacking.model)) or "models side by side take the same samples",
+            )
+    return sources
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="qtool-bench-")
+    except OSError as error:
+        raise EnvironmentFailure(f"no temporary folder: {error.strerror}", "set TMPDIR") from error
+    with folder as path:
+        yield Path(path)
+
+
+def _chosen(samples: Samples, most: int) -> list[Sample]:
+    """Some of the samples, evenly chosen."""
+    total = len(samples)
+    if not total:
+        raise DataError(f"{samples.name}: no samples to run on")
+    count = min(total, most)
+    return list(samples.read({index * total // count for index in range(count)}))
+
+
+def _benched(remote: Remote, timing: Timing, ratio: Ratio | None, profile: Profile | None) -> Benched:
+    p50, p90, p99 = (_ms(quantile(timing.singles, share)) for share in (0.5, 0.9, 0.99))
+    return Benched(
+        path=remote.source.name,
+        bytes=remote.source.size,
+        sha256=remote.source.sha256,
+        latency=Latency(len(timing.singles), p50 or median(timing.singles) * 1e3, p90, p99),
+        load_ms=median(timing.loads) * 1e3,
+        memory=remote.memory,
+        speedup=ratio,
+        size_ratio=1.0,
+        verdict=verdict_of(ratio) if ratio else "",
+        profile=profile,
+    )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
+
+
+def verdict_of(ratio: Ratio) -> str:
+    """What may be said of a model that is so many times as fast."""
+    if ratio.low <= 0 or ratio.high == float("inf"):
+        return UNDECIDED
+    if ratio.low > 1 + MARGIN:
+        return FASTER
+    return SLOWER if ratio.high < 1 / (1 + MARGIN) else SAME
+
+
+def _judged(gate: Gate, benched: Benched) -> GateResult:
+    """A gate on a model; random samples do for speed. Fails, too, where the interval leaves it open."""
+    (result,) = judge([gate], Verdict(speedup=_middle(benched), size=benched.size_ratio))
+    if gate.metric != "speedup" or result.failed or benched.speedup is None:
+        return result
+    interval = benched.speedup.low, benched.speedup.high
+    fails = [judge([gate], Verdict(speedup=end))[0].failed for end in interval]
+    return replace(result, interval=interval, inconclusive=any(fails), failed=any(fails))
+
+
+def _middle(benched: Benched) -> float | None:
+    return benched.speedup.median if benched.speedup else None
+
+
+def _warnings(sources: Sequence[Source], found: Sequence[Benched]) -> tuple[str, ...]:
+    mended = [f"{source.name}: {warning}" for source in sources for warning in source.warnings]
+    if any(b.verdict == UNDECIDED for b in found):
+        mended.append(f"less than {LEAST_ROUNDS} rounds tell nothing of ratios: a larger --max-time")
+    elif any(b.speedup and b.speedup.high - b.speedup.low > TIGHT * b.speedup.median for b in found):
+        mended.append(
+            "the time was up before every ratio was known to 1%: a larger --max-time, or a quieter machine"
+        )
+    return tuple(dict.fromkeys(mended))

@@ -1,0 +1,107 @@
+"""`qtool bench`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qtool.cli.command import Command
+from qtool.cli.common import SRC, progress_bar
+from qtool.cli.sources import reading_of, source_help, source_options
+from qtool.cli.streams import called
+from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
+
+if TYPE_CHECKING:
+    from qtool.benching import Bench
+
+
+@click.command(cls=Command)
+@click.argument("models", metavar="A [B]...", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--data", type=SRC, help=source_help("What to run the models on. Required"))
+@click.option(
+    "--max-time",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of timing; it ends before when every ratio is known to 1%.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime."
+)
+@click.option("--profile-ops", is_flag=True, help="Where the time goes, too: ops and the slowest nodes.")
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar="EXPR",
+    help="Exit 1 when EXPR holds of any model but A, or can't be judged: 'speedup<1.2' (A's time / the "
+    "model's), 'size>0.5' (the model's bytes / A's). Repeatable.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="--profile-ops: every op, and more of the nodes.")
+@click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and failed gates only.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
+@source_options("data")
+def bench(models: tuple[Path, ...], data: str | None, **given: Any) -> int:
+    """Time models side by side: latency, how sure their ratio to A is, load time, memory, file size.
+
+    Each model runs in a process of its own, and takes its turn for some milliseconds; a round starts new
+    processes, since where memory comes to lie changes a model's speed. A difference is called one where
+    95% of the rounds' resamples agree that it is more than 1%. One of the models may be -, a model on stdin.
+
+    \b
+    qtool bench model.onnx int8.onnx --data samples/
+    qtool bench model.onnx int8.onnx --data random:8 --shape images=1,3,224,224 --profile-ops
+    qtool bench model.onnx int8.onnx --data samples/ --fail-if 'speedup<1.2' && ship int8.onnx
+    qtool bench *.onnx --data samples/ --threads 2 --max-time 60 --json | jq '.models[].latency'
+
+    \b
+    JSON: schema qtool.bench/1, docs/report.md. Exit codes: 0 done, every gate held; 1 a gate failed;
+    2 usage; 3 a model; 4 the data; 5 the environment; 6 the runtime failed.
+    """
+    if not models:
+        raise UsageError("bench needs a model", "qtool bench model.onnx int8.onnx --data SRC")
+    if data is None:
+        raise UsageError(
+            "bench needs samples to run the models on",
+            "--data SRC; for speed made-up ones will do: --data random:8 (--shape INPUT=1,3,224,224)",
+        )
+    from qtool.benching import Benching, bench_models
+
+    names = ("data_format", "threads", "max_time", "profile_ops", "fail_if")
+    how = Benching(**{name: given[name] for name in names}, reading=reading_of(given))
+    with progress_bar(given["quiet"]) as progress:
+        found = _named(bench_models(models, data, how, progress))
+    try:
+        _print(found, given["as_json"], given["quiet"], given["verbose"])
+    except BrokenPipeError:  # `| head`: the verdict below still counts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for warning in found.warnings:
+        click.echo(f"warning: {printable(warning)}", err=True)
+    for gate in found.failed:
+        click.echo(f"gate failed: {printable(gate.why)} ({found.rounds} rounds)", err=True)
+    return EXIT_GATE if found.failed else EXIT_OK
+
+
+def _named(found: Bench) -> Bench:
+    """Say stdin where the path would be that of a file which nobody will find."""
+    models = tuple(replace(m, path=called(m.path)) for m in found.models)
+    gates = tuple(replace(g, model=called(g.model)) for g in found.gates)
+    return replace(found, models=models, gates=gates, warnings=tuple(map(called, found.warnings)))
+
+
+def _print(found: Bench, as_json: bool, quiet: bool, verbose: bool) -> None:
+    if as_json:
+        from qtool.report.bench_json import to_json
+
+        click.echo(to_json(found))
+    elif not quiet:
+        from qtool.report.bench import render_bench
+        from qtool.report.terminal import TableConsole
+
+        render_bench(found, TableConsole(), verbose)
+    sys.stdout.flush()

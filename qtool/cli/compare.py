@@ -11,7 +11,7 @@ from qtool.cli.command import Command
 from qtool.cli.common import JUDGING, SRC, gate_options, gates_of, output_options, progress_bar
 from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.sources import reading_of, source_help, source_options
-from qtool.cli.targets import check_reports
+from qtool.cli.targets import check_reports, files_read
 from qtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,10 +66,15 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     qtool compare model.onnx int8.onnx --data eval/ --gates gates.txt --github --report junit.xml
     """
     from qtool.comparing import compare_models
+    from qtool.graph.save import check_target
     from qtool.options import Comparing
 
     form = form_of(given)
-    check_reports(given, [m for m in (fp32, quantized) if m is not None], [given["save_ref"]])
+    models = [model for model in (fp32, quantized) if model is not None]
+    read = {**given, "data": data}
+    if given["save_ref"] is not None:
+        check_target(given["save_ref"], [*models, *files_read(read)], given["force"])
+    check_reports(read, models, [given["save_ref"]])
     reference, model = _models(fp32, quantized, given["load_ref"])
     names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
     how = Comparing(

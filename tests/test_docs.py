@@ -7,13 +7,20 @@ from dataclasses import fields
 import pytest
 
 from qtool.data.seen import Figures
+from qtool.plan.model import Skip
+from qtool.report.model import SCHEMA as REPORT_SCHEMA
+from qtool.report.model import CoverageRow, ModelFile, Report, Timing
+from qtool.report.serial import DERIVED, kinds_of
 from qtool.report.survey_json import SCHEMA
 from qtool.surveying import InputSeen, SampleSeen, ShapeSeen, Survey
 from qtool.tables.images import PRESETS, RESIZES
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
 from qtool.tables.texts import ROLES
-from qtool.validate.gates import METRICS
+from qtool.validate.compare import Accuracy, Comparison
+from qtool.validate.gates import METRICS, Gate, GateResult
+from qtool.validate.latency import Ratio
+from qtool.validate.outputs import OutputMetrics
 from tests.cli.program import run
 from tests.graphs import ROOT
 
@@ -37,6 +44,30 @@ def test_every_key_of_the_survey_is_described(part: type) -> None:
     described = section("report.md", "`data --json`")
     assert SCHEMA in described
     assert [f.name for f in fields(part) if f"`{f.name}`" not in described.replace("[]`", "`")] == []
+
+
+REPORT = (
+    Report,
+    ModelFile,
+    CoverageRow,
+    Skip,
+    Comparison,
+    OutputMetrics,
+    Accuracy,
+    Timing,
+    Ratio,
+    GateResult,
+    Gate,
+)
+
+
+@pytest.mark.parametrize("part", REPORT, ids=lambda p: p.__name__)
+def test_every_key_of_the_report_is_described(part: type) -> None:
+    described = section("report.md", "`--json`").replace("[]`", "`")
+    assert REPORT_SCHEMA in described
+    assert [name for name in kinds_of(part) if f"`{name}`" not in described] == []
+    marked = [name for name in DERIVED.get(part, {}) if f"`{name}`*" not in described]
+    assert marked == [], "what follows from the rest has a *"
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ _OUTPUTS: Columns = {
     "worst sample": _measure(
         lambda o: f"{decibels(o.sqnr_worst)} ({code(o.worst_sample)})" if o.worst_sample else ""
     ),
+    "mean dB": _measure(lambda o: decibels(o.sqnr_mean)),
     "centred dB": _measure(lambda o: decibels(o.centred_sqnr)),
     "cosine": _measure(lambda o: f"{o.cosine:.5f}"),
     "rel. L2": _measure(lambda o: f"{o.relative_l2:.3g}"),

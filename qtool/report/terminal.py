@@ -113,7 +113,16 @@ def _outputs(comparison: Comparison) -> Table:
 
 def _more(comparison: Comparison) -> Table:
     """What the first table has no room for."""
-    columns = ("output", "centred dB", "relative L2", "p99 error", "mismatch", "top-5 (95%)", "KL nats")
+    columns = (
+        "output",
+        "mean dB",
+        "centred dB",
+        "relative L2",
+        "p99 error",
+        "mismatch",
+        "top-5 (95%)",
+        "KL nats",
+    )
     return _fill(_table("", *columns), comparison, _more_measures)
 
 
@@ -142,6 +151,7 @@ def _more_measures(o: OutputMetrics) -> list[str]:
     if o.exact:
         return []
     return [
+        decibels(o.sqnr_mean),
         decibels(o.centred_sqnr),
         f"{o.relative_l2:.3g}",
         f"{o.p99_error:.3g}",

@@ -84,7 +84,7 @@ def test_verbose_adds_the_other_measures() -> None:
     lines = shown(GATED, verbose=True).splitlines()
     (heading,) = (x for x in lines if "p99 error" in x)
     row = lines[lines.index(heading) + 1].split()
-    assert row == ["scores", "30.5", "0.03", "0.2", "0.125", "1.0000", "(0.981-1.000)", "0.01"]
+    assert row == ["scores", "30.5", "30.5", "0.03", "0.2", "0.125", "1.0000", "(0.981-1.000)", "0.01"]
 
 
 def test_the_summary_says_what_the_table_does_not() -> None:

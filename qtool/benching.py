@@ -18,7 +18,7 @@ from qtool.data.ports import ports_of
 from qtool.data.reading import Reading
 from qtool.data.samples import Sample, check_used, synthetic
 from qtool.data.samples import Source as Samples
-from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, did_you_mean, printable
+from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
 from qtool.graph.load import Source
 from qtool.job import load_model, read_for
 from qtool.numerics.bootstrap import quantile
@@ -35,7 +35,8 @@ _SAMPLES = 8
 # A difference below this is not called one, however sure it is: no user feels it.
 MARGIN = 0.01
 FASTER, SLOWER, SAME, UNDECIDED = "faster", "slower", "same", "undecided"
-GATED = ("speedup", "size")
+# What gates may be on, and what it is here.
+GATED = {"speedup": "time of the first model / its own", "size": "its bytes / those of the first model"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +114,12 @@ class Judged:
     @property
     def why(self) -> str:
         """One line for a person."""
-        result = self.result
+        gate, result = self.result.gate, self.result
+        found = f"{self.model}: {gate.text}: {gate.metric} is {result.value:.4g}"
         if result.inconclusive and result.interval:
             low, high = result.interval
-            return (
-                f"{self.model}: {result.gate.text}: {result.gate.metric} is {result.value:.4g}, "
-                f"inconclusive: {low:.4g} to {high:.4g} with 95% certainty"
-            )
-        return f"{self.model}: {result.why}"
+            return f"{found}, inconclusive: {low:.4g} to {high:.4g} with 95% certainty"
+        return f"{found} ({GATED[gate.metric]})"
 
 
 @dataclass(frozen=True)
@@ -247,12 +246,12 @@ def _loaded(models: Sequence[ModelLike]) -> list[Source]:
     first, wanted = sources[0], set(ports_of(sources[0].model))
     for source in sources[1:]:
         have = set(ports_of(source.model))
-        for name in sorted(wanted ^ have):
+        for name in (*sorted(wanted - have), *sorted(have - wanted)):
             lacking, other = (source, first) if name in wanted else (first, source)
             has = printable(", ".join(sorted(ports_of(lacking.model))) or "none")
             raise ModelError(
                 f"{lacking.name} has no input '{printable(name)}', which {other.name} has (it has: {has})",
-                did_you_mean(name, ports_of(lacking.model)) or "models side by side take the same samples",
+                "models side by side take the same samples",
             )
     return sources
 

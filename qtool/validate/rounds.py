@@ -105,7 +105,7 @@ def run_rounds(
     began, share, anew = clock(), max_seconds / _ROUNDS_AT_LEAST, True
     while clock() < began + max_seconds and not _is_settled(contest.timings):
         starting = contest.round(anew, share, began + max_seconds)
-        anew = starting < share  # else the processes stay, for there to be rounds enough
+        anew = anew and starting < share  # else the processes stay, for there to be rounds enough
         progress(clock() - began)
     return contest.timings
 

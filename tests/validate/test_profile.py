@@ -1,0 +1,90 @@
+"""What the runtime's trace says of ops and nodes: times made up, so that the sums are known; and a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qtool.errors import RuntimeFailure
+from qtool.session import Session
+from qtool.validate.profile import Profile, profile_of, read_profile
+from tests.rewrite.zoo import CASES
+
+
+def run(start: int, length: int) -> dict[str, Any]:
+    return {"cat": "Session", "name": "model_run", "ts": start, "dur": length, "args": {}}
+
+
+def kernel(name: str, op: str, start: int, length: int, index: int = 0) -> dict[str, Any]:
+    arguments = {"op_name": op, "node_index": str(index)}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": start, "dur": length, "args": arguments}
+
+
+def test_times_are_of_one_inference_and_the_first_ones_do_not_count() -> None:
+    events = []
+    for start, slow in ((0, 900), (2000, 0), (4000, 0), (6000, 500)):
+        events += [
+            kernel("a", "Conv", start + 10, 60 + slow),
+            kernel("b", "Conv", start + 100 + slow, 20),
+            kernel("q", "QuantizeLinear", start + 130 + slow, 20),
+            run(start, 200 + slow),
+        ]
+    found = profile_of(events, 1)
+    assert found.inferences == 2  # of three, the one that was interrupted is left out
+    assert found.ms == pytest.approx(0.2)
+    assert found.between_ms == pytest.approx(0.1)
+    assert [(o.op, o.nodes, o.ms, o.share) for o in found.ops] == [
+        ("Conv", 2, pytest.approx(0.08), pytest.approx(0.8)),
+        ("QuantizeLinear", 1, pytest.approx(0.02), pytest.approx(0.2)),
+    ]
+    assert next((n.name, n.op, n.ms) for n in found.slowest) == ("a", "Conv", pytest.approx(0.06))
+
+
+def test_a_loop_is_without_what_runs_in_it() -> None:
+    events = [run(0, 10), run(100, 200)]
+    events += [kernel("loop", "Loop", 110, 100), kernel("if", "If", 115, 50), kernel("m", "MatMul", 120, 30)]
+    events += [kernel("m", "MatMul", 170, 30), kernel("after", "Relu", 210, 10)]
+    found = {o.op: o for o in profile_of(events, 1).ops}
+    assert {op: round(o.ms * 1e3) for op, o in found.items()} == {
+        "Loop": 20,
+        "If": 20,
+        "MatMul": 60,
+        "Relu": 10,
+    }
+    assert found["MatMul"].nodes == 1
+    assert sum(o.share for o in found.values()) == pytest.approx(1)
+
+
+def test_nodes_without_a_name_are_told_apart() -> None:
+    events = [
+        run(0, 10),
+        run(100, 50),
+        kernel("", "Add", 101, 5, index=3),
+        kernel("", "Add", 110, 7, index=4),
+    ]
+    found = profile_of(events, 1)
+    assert [n.name for n in found.slowest] == ["Add (node 4)", "Add (node 3)"]
+    assert found.ops[0].nodes == 2
+
+
+@pytest.mark.parametrize("text", ["", "[", "[{}]", "[]", "{}", '[{"cat": "Session", "name": "model_run"}]'])
+def test_what_is_no_trace_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(text)
+    with pytest.raises(RuntimeFailure, match="profile can't be read"):
+        read_profile(path, 1)
+
+
+def test_a_real_trace_has_every_node(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    session = Session(case.build().SerializeToString(), threads=1, optimize=False, trace=tmp_path / "trace")
+    for _ in range(4):
+        session.run(case.samples()[0])
+    found = read_profile(session.end_trace(), 1)
+    assert isinstance(found, Profile)
+    assert {o.op: o.nodes for o in found.ops}["Conv"] == sum(
+        n.op_type == "Conv" for n in case.build().graph.node
+    )
+    assert 0 < sum(o.ms for o in found.ops) <= found.ms

@@ -163,19 +163,20 @@ def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: For
 def _no_constant(view: View, node: ir.Node, value: ir.Value | None, scheme: Scheme, form: Form) -> str:
     """What stands against a weight that is none: fed by whoever runs the model, or made by another node.
 
-    A product of two results, as in attention, bears calibrated scales but not those of every run.
+    ONNX's own operators take a fed one as they take any activation. A product of two results, as in
+    attention, bears calibrated scales, but not those of every run.
     """
     if form is Form.INT8 and node.op_type == "MatMul":
         return "" if constant(node.inputs[0]) is None else "its weight is the left operand"
-    if not (_spelt_out(scheme, form) and view.is_fed(value)):
+    if scheme.target.onnxruntime or form not in (Form.INT8, Form.DYNAMIC) or not view.is_fed(value):
         return "its weight is not a constant"
     return "its weight is empty" if value is not None and value.shape and 0 in value.shape else ""
 
 
 def _spelt_out(scheme: Scheme, form: Form) -> bool:
-    """Whether a node becomes several of ONNX's own, among which there is room for more than a fused op knows.
+    """Whether a node becomes several of ONNX's own, which have room for more than a fused one knows.
 
-    Such as a weight that is quantized at run time too, or has any number of axes, and any bias.
+    Such as a weight of any number of axes, and any bias.
     """
     return form is Form.DYNAMIC and not scheme.target.onnxruntime
 

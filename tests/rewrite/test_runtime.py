@@ -91,6 +91,12 @@ FED: dict[str, Fed] = {
     "conv-1d-bias-alone": conv((2, 8, 21), (12, 8, 3), 12, ("w",)),
     "conv-3d": conv((1, 4, 6, 6, 6), (8, 4, 3, 3, 3), 8),
 }  # fmt: skip
+# There is no ConvTransposeInteger.
+CALIBRATED_ONLY: dict[str, Fed] = {
+    "deconv": Fed("ConvTranspose", IMAGE, (8, 12, 3, 3)),
+    "deconv-bias": Fed("ConvTranspose", IMAGE, (8, 12, 3, 3), (12,), attributes={"strides": [2, 2]}),
+}
+FORMATS = ("qdq", "qoperator")
 
 
 def shapes(case: Fed) -> dict[str, Shape]:
@@ -98,14 +104,14 @@ def shapes(case: Fed) -> dict[str, Shape]:
 
 
 @cache
-def written(name: str) -> Written:
-    case = FED[name]
+def written(name: str, mode: str = "dynamic", **choices: str) -> Written:
+    case = FED[name] if name in FED else CALIBRATED_ONLY[name]
     found = shapes(case)
     fed = {k: s for k, s in found.items() if k not in case.stored}
     constants = {k: weights(*found[k], seed=i) for i, k in enumerate(case.stored)}
     nodes = [node(case.op, list(found), ["y"], name="n", **case.attributes)]
     proto = model(nodes, {k: list(s) for k, s in fed.items()}, ["y"], constants)
-    return write(proto, samples(3, **fed), "generic", mode="dynamic")
+    return write(proto, samples(3, **fed), "generic", mode=mode, **choices)
 
 
 def ops(proto: onnx.ModelProto) -> Counter[str]:
@@ -232,3 +238,29 @@ def test_an_alpha_that_no_weight_can_take_in_is_a_factor_of_its_own() -> None:
         assert sqnr(run(proto, given), run(done.data, given, optimize)) > 30
     for target in ORT_TARGETS:
         assert "alpha" in reasons(drafted(proto, target, mode="dynamic"))["n"]
+
+
+@pytest.mark.parametrize(
+    "name", [*(n for n, case in FED.items() if "w" not in case.stored), *CALIBRATED_ONLY]
+)
+@pytest.mark.parametrize("form", FORMATS)
+def test_calibrated_scales_do_for_a_weight_that_is_fed(name: str, form: str) -> None:
+    done = written(name, "static", format=form)
+    assert "n" in done.plan.forms
+    assert sites(done.plan, Kind.ACTIVATION).keys() == {"x", "w", "y"}
+    onnx.checker.check_model(done.proto, full_check=True)
+    wanted = run(done.original, done.samples)
+    for optimize in (True, False):
+        assert sqnr(wanted, run(done.data, done.samples, optimize)) > 25
+    assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 30
+
+
+@pytest.mark.parametrize("op", ["Gemm", "Conv", "ConvTranspose"])
+@pytest.mark.parametrize("target", ORT_TARGETS)
+def test_onnxruntime_has_no_calibrated_form_for_a_weight_that_is_fed(target: str, op: str) -> None:
+    shape = (48, 48) if op == "Gemm" else (8, 8, 3, 3)
+    x = [16, 48] if op == "Gemm" else [1, 8, 9, 9]
+    proto = model([node(op, ["x", "w"], ["y"], name="n")], {"x": x, "w": list(shape)}, ["y"])
+    plan = drafted(proto, target)
+    assert not plan.forms
+    assert reasons(plan) == {"n": "its weight is not a constant"}

@@ -32,8 +32,9 @@ from qtool.validate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speed
 SECONDS = 20.0
 # Of a source, unless more are asked for: enough for shapes to differ.
 _SAMPLES = 8
-# A difference below this is not called one, however sure it is: no user feels it.
-MARGIN = 0.01
+# A difference below this is not called one, however sure it seems: no user feels it, and what a busy machine
+# does to one process and not to the other may last for many rounds.
+MARGIN = 0.015
 FASTER, SLOWER, SAME, UNDECIDED = "faster", "slower", "same", "undecided"
 # What gates may be on, and what it is here.
 GATED = {"speedup": "time of the first model / its own", "size": "its bytes / those of the first model"}
@@ -87,7 +88,7 @@ class Benched:
         memory: None where the system does not say.
         speedup: time of the first model / time of this one, None for the first itself.
         size_ratio: bytes / those of the first model.
-        verdict: 'faster' or 'slower' than the first, where the interval shows it to be by more than 1%;
+        verdict: 'faster' or 'slower' than the first, where the interval shows it to be by more than 1.5%;
             'same': as far as can be told; 'undecided' after too few rounds; '' for the first itself.
         profile: where its time goes.
     """

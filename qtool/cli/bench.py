@@ -51,7 +51,8 @@ def bench(models: tuple[Path, ...], data: str | None, **given: Any) -> int:
 
     Each model runs in a process of its own, and takes its turn for some milliseconds; a round starts new
     processes, since where memory comes to lie changes a model's speed. A difference is called one where
-    95% of the rounds' resamples agree that it is more than 1%. One of the models may be -, a model on stdin.
+    the whole 95% interval of the ratio, over rounds, says that it is more than 1.5%. One of the models may
+    be -, a model on stdin.
 
     \b
     qtool bench model.onnx int8.onnx --data samples/

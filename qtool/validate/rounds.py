@@ -118,7 +118,7 @@ class _Contest:
         self._samples = samples
         self._clock = clock
         self._course: _Course | None = None
-        self._number = 0
+        self._openings = self._turns = 0
         self.timings = [Timing() for _ in racers]
 
     def round(self, anew: bool, share: float, end: float) -> float:
@@ -147,21 +147,26 @@ class _Contest:
     def _open(self) -> tuple[float, _Course]:
         """Open all models: the seconds that it took, and what a turn is."""
         began = self._clock()
+        self._openings += 1
         warming = self._course.samples if self._course else self._samples
-        for racer, timing in zip(self._racers, self.timings, strict=True):
-            timing.loads.append(racer.open(warming))
-            timing.turns[-1].append([])
+        for index in self._order(self._openings):
+            self.timings[index].loads.append(self._racers[index].open(warming))
+            self.timings[index].turns[-1].append([])
         opening = self._clock() - began
         self._course = self._course or _course(self._racers, self._samples)
         return opening, self._course
 
+    def _order(self, number: int) -> list[int]:
+        """The models, each time beginning with another one."""
+        many = len(self._racers)
+        return [(number + place) % many for place in range(many)]
+
     def _take_turns(self, course: _Course, end: float) -> None:
-        """A turn of each model on the same samples, again and again; each time another one begins."""
+        """A turn of each model on the same samples, again and again."""
         while True:
-            self._number += 1
-            first = self._number * course.samples % self._samples
-            for place in range(len(self._racers)):
-                index = (self._number + place) % len(self._racers)
+            self._turns += 1
+            first = self._turns * course.samples % self._samples
+            for index in self._order(self._turns):
                 seconds = self._racers[index].turn(first, course.samples, course.repeats[index])
                 timing = self.timings[index]
                 timing.turns[-1][-1].append(_typical(seconds, course.samples))

@@ -2,8 +2,8 @@
 
     python benchmarks/comparing.py ../shared/models
 
-The int8 model is the installed program's. One process, one thread, interleaved, samples in memory on both sides
-(eval/, repeated to 300 or more); the median of the rounds. Prints a Markdown table.
+The int8 model is the installed program's. One process, one thread, interleaved, samples in memory on both
+sides (eval/, repeated to 300 or more); the median of the rounds. Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -236,6 +236,7 @@ CASES: dict[str, Case] = {
         IMAGE, {"roi": floats(), "s": floats(1, 1, 2, 2)}, order=("x", "roi", "s"), attributes={"mode": "linear"},
         typical=1.7,
     ),
+    "GridSample": Case(IMAGE, {"g": uniform((16, 16, 16, 2), -1, 1)}, typical=1.7),
     "Upsample": Case(IMAGE, {"s": floats(1, 1, 2, 2)}, opset=9),
     "DepthToSpace": Case(IMAGE, attributes={"blocksize": 2}),
     "SpaceToDepth": Case(IMAGE, attributes={"blocksize": 2}),

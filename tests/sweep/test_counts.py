@@ -24,8 +24,12 @@ from tests.sweep.test_backend_suite import fp32_outputs
 from tests.sweep.ways import settle_speed
 
 LEAST = {"dynamic": 23, "static": 366, "fp16": 10}
-# Relative errors beyond this are to be explained by 8 bits alone; there are fewer than so many.
-LARGE, FEWER = 0.2, 10
+# Relative errors beyond this are explained by 8 bits alone.
+LARGE = 0.2
+EXPLAINED = {
+    "test_attention_4d_softcap_neginf_mask_poison_expanded": "V is below 1, but for a row of 1000 that a mask hides",
+    "test_softmax_large_number": "rows of 0..3 and of 10000..10003 share a grid whose step is 39",
+}
 QUANTIZED = (
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear MatMulInteger ConvInteger "
     "DynamicQuantizeMatMul MatMulIntegerToFloat DynamicQuantizeLSTM QLinearConv QLinearMatMul"
@@ -100,4 +104,4 @@ def test_enough_cases_change_and_few_lose_much(
     record_property("far", far)
     print(f"{mode}: {len(changed)} of {len(node_cases())} changed; relative error above {LARGE}: {far}")
     assert len(changed) >= LEAST[mode]
-    assert len(far) < FEWER, far
+    assert far.keys() <= EXPLAINED.keys(), far

@@ -230,3 +230,12 @@ def resize(call: Call) -> Spread:
     if call.text("mode", "nearest") != "cubic" and not outside:
         return x
     return spread(x.values, basis=x.basis, masked=x.masked)
+
+
+def grid_sample(call: Call) -> Spread:
+    """Interpolated at places that another input says; beyond the borders there may be zeros."""
+    x = call[0].scalar()
+    if call.text("padding_mode", "zeros") == "zeros":
+        x = any_of([x, constant_spread(np.zeros(()))])
+    overshoots = call.text("mode", "linear") in ("cubic", "bicubic")
+    return spread(x.values, basis=x.basis, masked=x.masked) if overshoots else x

@@ -94,6 +94,7 @@ RULES: dict[str, Rule] = {
     "Tile": moves.apart(moves.tile),
     "Pad": moves.apart(moves.pad),
     "Resize": moves.apart(moves.resize),
+    "GridSample": moves.apart(moves.grid_sample),
     "Upsample": moves.apart(moves.resize),
     "DepthToSpace": moves.apart(moves.depth_to_space),
     "SpaceToDepth": moves.apart(moves.space_to_depth),

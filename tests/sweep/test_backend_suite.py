@@ -39,6 +39,7 @@ REFUSALS = (
     (3, "which 4 and 16 bit types need"),
     (3, "which integer inputs and outputs need"),
     (4, "holds NaN"),
+    (4, "holds infinity"),
     (4, "is an empty batch"),
 )
 # What is still to be mended: words of the outcome, and the cause.

@@ -250,12 +250,14 @@ NUMBERS: dict[str, Specimen] = {
     "weights-infinite": Specimen(
         "(float[N, 64] x) => (float[N, 64] y) { a = MatMul(x, w) r = Sigmoid(a) y = MatMul(r, v) }",
         {"w": _with(np.inf), "v": (64, 64)},
+        refused="holds infinity",
+        quantized=True,
     ),
     "weights-denormal": _numbers(array("w", (64, 64)) * np.float32(1e-39)),
     "weights-smallest": _numbers(np.full((64, 64), _TINY, np.float32)),
     "weights-one-denormal": _numbers(_with(_TINY)),
     "weights-1e38": _numbers(array("w", (64, 64)) * np.float32(1e36)),
-    "weights-largest": _numbers(_with(np.finfo(np.float32).max)),
+    "weights-largest": _numbers(_with(np.finfo(np.float32).max), refused="holds", quantized=True),
     "weights-one-outlier": _numbers(_with(1000.0)),
     "weights-of-many-scales": _numbers(array("w", (64, 64)) * np.logspace(-20, 5, 64, dtype=np.float32)),
     "weights-beyond-half": _numbers(array("w", (64, 64)) * np.float32(1e6)),
@@ -268,7 +270,7 @@ NUMBERS: dict[str, Specimen] = {
     "bias-huge": _numbers(array("w", (64, 64)), np.full(64, 1e6, np.float32)),
     "bias-beyond-int32": _numbers(array("w", (64, 64)) * np.float32(1e-6), np.full(64, 1e8, np.float32)),
     "bias-infinite": _numbers(
-        array("w", (64, 64)), np.full(64, np.inf, np.float32), refused="holds NaN", quantized=True
+        array("w", (64, 64)), np.full(64, np.inf, np.float32), refused="holds", quantized=True
     ),
     "bias-denormal": _numbers(array("w", (64, 64)), np.full(64, 1e-40, np.float32)),
     "activations-all-0": _fed(lambda r: np.zeros((4, 64))),

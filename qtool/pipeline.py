@@ -38,7 +38,7 @@ from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison, Measures, compare
 from qtool.validate.gates import Gate, judge, parse
 from qtool.validate.judging import AUTO, gates_of, measures_of
-from qtool.validate.latency import Race, race_models
+from qtool.validate.latency import PATIENCE, Race, race_models
 from qtool.validate.ports import in_floats
 
 
@@ -64,11 +64,12 @@ def quantize(
         planned = replayed(job, options.plan) if options.plan else make_plan(job, job.wish, calib, progress)
     with _blaming_the_original(job), staged(Path(output)) as staging:
         _write(job, staging, planned.plan)
-        timed = _race_staged(job, staging, held_out)
-        if reason := _too_slow(job, planned.plan, timed):
+        decides = _speed_decides(job, planned.plan)
+        timed = _race_staged(job, staging, held_out, PATIENCE if decides else 1)
+        if decides and (reason := _too_slow(timed)):
             planned = make_plan(job, _without(job, planned.plan, reason), calib, progress)
             _write(job, staging, planned.plan)
-            timed = _race_staged(job, staging, held_out)
+            timed = _race_staged(job, staging, held_out, 1)
         if held_out is None and job.scheme.target.onnxruntime:
             _opened(job, staging)
         verdict = None if held_out is None else _compare_staged(job, staging, held_out, measures, progress)
@@ -119,23 +120,28 @@ def _recipe(plan: Plan) -> dict[str, str]:
     }
 
 
-def _race_staged(job: Job, staging: Staging, samples: Samples | None) -> Race | None:
+def _race_staged(job: Job, staging: Staging, samples: Samples | None, patience: float) -> Race | None:
     """Time the staged model against its two FP32 forms; None without samples."""
     if samples is None:
         return None
     with model_for_session(job.prepared.model) as prepared:
         models = {"original": job.source.loadable, "prepared": prepared, "quantized": staging.path}
-        return race_models(models, samples, job.options.threads)
+        return race_models(models, samples, job.options.threads, patience=patience)
 
 
-def _too_slow(job: Job, plan: Plan, timed: Race | None) -> str:
-    """Why int8 is given up, '' when it is not: faster, asked for, replayed, or for another runtime.
+def _speed_decides(job: Job, plan: Plan) -> bool:
+    """Whether int8 is given up where it gains nothing: unless asked for, replayed, or for another runtime."""
+    scheme = job.scheme
+    settled = job.options.plan is not None or not scheme.target.onnxruntime or scheme.asked
+    return not settled and scheme.mode.for_speed and bool(plan.forms.keys() - job.wish.force)
+
+
+def _too_slow(timed: Race | None) -> str:
+    """Why int8 is given up, '' when it is not.
 
     Where the noise covers the gain there is none to speak of, and FP32 is the truer model.
     """
-    scheme = job.scheme
-    settled = job.options.plan is not None or not scheme.target.onnxruntime or scheme.asked
-    if timed is None or settled or not scheme.mode.for_speed or not plan.forms.keys() - job.wish.force:
+    if timed is None:
         return ""
     ratio = timed.speedup("quantized", "prepared")
     if ratio.low >= 1:

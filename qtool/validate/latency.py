@@ -21,7 +21,7 @@ _LEAST_ROUNDS = 9
 _SAMPLES = 4
 _Z95 = 1.96
 _TIGHT = 0.02  # an interval this wide settles any question that is worth asking
-_PATIENCE = 4  # times as long as usual, when a noisy machine leaves it wider
+PATIENCE = 4.0  # times as long as usual, when a noisy machine leaves the question open
 _SLICE_SECONDS = 0.004  # a timed slice runs a model at least this long, or once
 
 
@@ -66,8 +66,11 @@ def race(
     *,
     threads: int,
     seconds: float = SECONDS,
+    patience: float = PATIENCE,
 ) -> Race:
-    """Time sessions in turn on the same samples, round after round, for about `seconds`; longer amid noise.
+    """Time sessions in turn on the same samples, round after round, for about `seconds`.
+
+    For up to `patience` times as long while noise leaves open whether the last one is faster than the others.
 
     Each round runs every model over the samples once (or more often, when that is too short to time).
 
@@ -85,12 +88,17 @@ def race(
         if len(rounds) < _LEAST_ROUNDS or spent < 1:
             continue
         race = Race(threads, {name: tuple(r[name] for r in rounds) for name in sessions})
-        if spent > _PATIENCE or _is_tight(race):
+        if spent > patience or _is_settled(race):
             return race
 
 
 def race_models(
-    models: Mapping[str, Path | bytes], samples: Source, threads: int = 0, *, seconds: float = SECONDS
+    models: Mapping[str, Path | bytes],
+    samples: Source,
+    threads: int = 0,
+    *,
+    seconds: float = SECONDS,
+    patience: float = PATIENCE,
 ) -> Race:
     """Time models on the first few samples of a source, with one thread unless more are asked for."""
     opened = {
@@ -103,14 +111,14 @@ def race_models(
         for name, m in opened.items()
     }
     sessions = {name: bare(m) for name, m in opened.items()}
-    return race(sessions, fed, threads=threads or 1, seconds=seconds)
+    return race(sessions, fed, threads=threads or 1, seconds=seconds, patience=patience)
 
 
-def _is_tight(race: Race) -> bool:
-    """Whether all models are known well enough against the last one."""
+def _is_settled(race: Race) -> bool:
+    """Whether the last model is known to be faster or slower than each other one, or just how fast."""
     *others, last = race.seconds
     ratios = [race.speedup(last, other) for other in others]
-    return all(r.high - r.low <= _TIGHT * r.median for r in ratios)
+    return all(r.low > 1 or r.high < 1 or r.high - r.low <= _TIGHT * r.median for r in ratios)
 
 
 def _repeats(session: Session, samples: Sequence[Mapping[str, Array]]) -> int:

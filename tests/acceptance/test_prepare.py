@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from qtool.data.fit import fit
-from qtool.data.npz import NpzDirectory
+from qtool.data.open import open_source
 from qtool.graph.load import from_model, load
 from qtool.graph.prepare import prepare
 from qtool.graph.save import to_bytes
@@ -31,7 +31,7 @@ def test_prepared_equals_original(folder: Path, onnxruntime: bool) -> None:
     b = Session(to_bytes(prepared.model), threads=1)
     assert a.outputs == b.outputs
     assert set(b.inputs) == {name for name in a.inputs if name in b.inputs}
-    data = NpzDirectory(folder / "eval")
+    data = open_source(folder / "eval")
     for sample in islice(data.read(set(range(0, len(data), max(1, len(data) // SAMPLES)))), SAMPLES):
         expected = a.run(fit(sample, a.inputs, a.input_dtypes, data.name))
         got = b.run(fit(sample, b.inputs, b.input_dtypes, data.name))

@@ -235,7 +235,9 @@ def test_interrupted_it_leaves_nothing_behind(here: Path) -> None:
         [QTOOL, "bench", "a.onnx", "a.onnx", "--data", "samples", "--max-time", "60"],
         cwd=here, env={**os.environ, "TMPDIR": str(tmp)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    time.sleep(3)
+    while not any(tmp.iterdir()):  # until it is at work
+        time.sleep(0.02)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors.split()) == (130, [b"error:", b"interrupted"])

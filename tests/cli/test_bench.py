@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -228,11 +229,15 @@ def test_a_model_that_fails_on_the_samples_is_named(here: Path) -> None:
     assert done.stderr.startswith("error: gather.onnx: onnxruntime failed: ")
 
 
+# Whoever started the tests may ignore SIGINT (a shell's background job), and children inherit that.
+LISTEN = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def test_interrupted_it_leaves_nothing_behind(here: Path) -> None:
     tmp = here / "tmp"
     tmp.mkdir()
     process = subprocess.Popen(
-        [QTOOL, "bench", "a.onnx", "a.onnx", "--data", "samples", "--max-time", "60"],
+        [sys.executable, "-c", LISTEN, QTOOL, "bench", "a.onnx", "a.onnx", "--data", "samples", "--max-time", "60"],
         cwd=here, env={**os.environ, "TMPDIR": str(tmp)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     while not any(tmp.iterdir()):  # until it is at work

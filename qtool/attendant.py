@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from qtool.errors import EXIT_INTERRUPTED, EnvironmentFailure, QtoolError, RuntimeFailure
 from qtool.steps import beat, step
@@ -48,6 +48,9 @@ class Attendant:
         command = [sys.executable, *_PYTHON, _START, json.dumps(sys.path), factory]
         try:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._requests, self._answers = (
+                cast(IO[bytes], s) for s in (self._process.stdin, self._process.stdout)
+            )
         except OSError as error:
             raise EnvironmentFailure(f"can't start a process: {error.strerror}") from error
         self._ask("", arguments)
@@ -79,14 +82,12 @@ class Attendant:
             return self._answer(doing, blame)
 
     def _ask(self, method: str, arguments: Sequence[Any]) -> None:
-        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # that it is dead is seen when it does not answer
-            self._process.stdin.write(json.dumps([method, arguments]).encode() + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps([method, arguments]).encode() + b"\n")
+            self._requests.flush()
 
     def _answer(self, doing: str, blame: type[QtoolError]) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         beat()
         if not line.endswith(b"\n"):
             raise self._death(doing, blame)
@@ -109,10 +110,9 @@ class Attendant:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # what was not written is for nobody
-                    stream.close()
+        for stream in (self._requests, self._answers):
+            with contextlib.suppress(OSError):  # what was not written is for nobody
+                stream.close()
 
 
 def serve(factory: str) -> None:

@@ -16,7 +16,7 @@ from qtool import __version__
 from qtool.data.open import Data
 from qtool.data.ports import ports_of
 from qtool.data.reading import Reading
-from qtool.data.samples import Sample, check_used, synthetic
+from qtool.data.samples import Sample, check_used, evenly, synthetic
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
 from qtool.graph.load import Source
@@ -272,8 +272,7 @@ def _chosen(samples: Samples, most: int) -> list[Sample]:
     total = len(samples)
     if not total:
         raise DataError(f"{samples.name}: no samples to run on")
-    count = min(total, most)
-    return list(samples.read({index * total // count for index in range(count)}))
+    return list(samples.read(evenly(total, most)))
 
 
 def _benched(remote: Remote, timing: Timing, ratio: Ratio | None, profile: Profile | None) -> Benched:

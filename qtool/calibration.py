@@ -16,7 +16,7 @@ from qtool.calibrate.runner import SoFar, calibrate
 from qtool.calibrate.serial import Calibration, digest_of
 from qtool.data.open import Data
 from qtool.data.reading import Reading
-from qtool.data.samples import Part, Sample, Traits, check_used
+from qtool.data.samples import Part, Sample, Wrapped, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
 from qtool.job import Job, open_job, read_for
@@ -73,7 +73,7 @@ class Calibrating:
     resume: bool = False
 
 
-class _Digested:
+class _Digested(Wrapped):
     """A source that adds up the digests of what it gives out, of each sample once.
 
     Args:
@@ -82,20 +82,9 @@ class _Digested:
     """
 
     def __init__(self, source: Samples, digest: int = 0, done: int = 0) -> None:
-        self._source = source
+        super().__init__(source)
         self.digest = digest
         self._done = done
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def traits(self) -> Traits:
-        return self._source.traits
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         order = range(len(self)) if positions is None else sorted(positions)

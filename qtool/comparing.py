@@ -61,26 +61,26 @@ def compare_models(
     how = how or Comparing()
     gates, measures = gates_of(how), measures_of(how)
     other = load_model(quantized)
-    source = None if isinstance(fp32, Recorded) else load_model(fp32)
+    first = fp32 if isinstance(fp32, Recorded) else load_model(fp32)
     timing = how.speed or any(g.metric == "speedup" for g in gates)
-    if timing and source is None:
+    if timing and isinstance(first, Recorded):
         raise UsageError(
             "FP32's speed can't be measured without its model", "leave out --speed and its gates"
         )
-    samples = read_for(source or other, data, how.reading, how.data_format)
+    samples = read_for(other if isinstance(first, Recorded) else first, data, how.reading, how.data_format)
     check_used(how.reading, [samples])
     if how.gate == AUTO:
         gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
-    with _reference(source, fp32, how) as reference:
+    with _reference(first, how) as reference:
         model = in_floats(Session(other.loadable, threads=how.threads, name=other.name))
         comparison = compare(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
     race = None
-    if timing and source is not None:
-        models = {"original": source.loadable, "quantized": other.loadable}
+    if timing and isinstance(first, Source):
+        models = {"original": first.loadable, "quantized": other.loadable}
         race = Timing.of(race_models(models, samples, how.threads))
-    original = fp32.original if isinstance(fp32, Recorded) else _original(source or other)
+    original = first.original if isinstance(first, Recorded) else _original(first)
     files = (
         ModelFile(original.path, original.bytes, original.sha256),
         ModelFile(other.name, other.size, other.sha256),
@@ -98,14 +98,13 @@ def compare_models(
 
 
 @contextlib.contextmanager
-def _reference(source: Source | None, fp32: Reference, how: Comparing) -> Iterator[Model]:
+def _reference(source: Source | Recorded, how: Comparing) -> Iterator[Model]:
     """FP32: its model, its outputs from a file, or the former on their way into one."""
-    if isinstance(fp32, Recorded):
+    if isinstance(source, Recorded):
         if how.save_ref is not None:
             raise UsageError("FP32's outputs are in a file already", "leave out --save-ref")
-        yield fp32
+        yield source
         return
-    assert source is not None
     model = in_floats(Session(source.loadable, threads=how.threads, name=source.name))
     if how.save_ref is None:
         yield model

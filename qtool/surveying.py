@@ -14,7 +14,7 @@ from qtool.data.frame import CHANNELS, Frame, frame_of
 from qtool.data.open import Data
 from qtool.data.ports import Axis, Port, ports_of, shaped
 from qtool.data.reading import Reading
-from qtool.data.samples import Arrays, check_used, where
+from qtool.data.samples import Arrays, check_used, evenly, where
 from qtool.data.seen import Figures, Tally
 from qtool.data.shaping import chosen
 from qtool.errors import DataError, printable
@@ -166,8 +166,7 @@ def _positions(total: int, reading: Reading) -> frozenset[int]:
     """Those that the user's options choose, as they do elsewhere; else some, evenly."""
     if 0 < reading.samples < total:
         return chosen(total, reading)
-    count = total if reading.samples else min(total, LOOKED_AT)
-    return frozenset(i * total // count for i in range(count))
+    return evenly(total, total if reading.samples else LOOKED_AT)
 
 
 def _input(port: Port, tally: Tally) -> InputSeen:

@@ -34,7 +34,7 @@ def in_processes(
     # Not forked: a runtime with threads of its own does not survive that.
     context = multiprocessing.get_context("spawn")
     done = [(0, 0)] * len(calls)
-    results: list[T | None] = [None] * len(calls)
+    results: dict[int, T] = {}
     processes: list[BaseProcess] = []
     ends: dict[Connection, int] = {}
     try:
@@ -48,9 +48,8 @@ def in_processes(
             processes.append(process)
             ends[ours] = number
         while ends:
-            for end in wait(list(ends)):
-                assert isinstance(end, Connection)
-                number = ends[end]
+            ready = wait(list(ends))
+            for end, number in [(end, number) for end, number in ends.items() if end in ready]:
                 try:
                     kind, content = end.recv()
                 except EOFError:
@@ -70,7 +69,7 @@ def in_processes(
         for process in processes:
             process.terminate()
             process.join()
-    return [result for result in results if result is not None]
+    return [results[number] for number in range(len(calls))]
 
 
 def _work(end: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -15,6 +15,7 @@ from qtool.cli.command import Command
 from qtool.cli.common import SRC, progress_bar
 from qtool.cli.quantities import BYTES
 from qtool.cli.sources import reading_of, source_help, source_options
+from qtool.cli.targets import files_read
 from qtool.errors import EXIT_OK, UsageError
 from qtool.tables.targets import TARGETS
 
@@ -100,7 +101,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     from qtool.calibration import Calibrating, Shard, calibrate_model
     from qtool.graph.save import check_target, staged
 
-    check_target(output, list(files), given["force"])
+    check_target(output, [*files, *files_read(given)], given["force"])
     if given["checkpoint"] is not None and given["checkpoint"].resolve() == output.resolve():
         raise UsageError(f"--checkpoint '{output}' is the output")
     if given["merge"]:

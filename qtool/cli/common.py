@@ -81,8 +81,16 @@ def output_options(command: F) -> F:
 _gate = under("Judging")
 
 
+gates_option: Callable[[F], F] = _gate(
+    "--gates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file of gates, one a line, as --fail-if has them.",
+)
+
+
 def gate_options(command: F) -> F:
-    """--fail-if, --gates, --gate, --metric, --atol, --rtol."""
+    """--fail-if, --gates, --gate, --labels, --metric, --atol, --rtol."""
     for option in (
         _gate(
             "--rtol",
@@ -114,11 +122,11 @@ def gate_options(command: F) -> F:
             help="auto: fail below the SQNR that the precision usually holds: static 20 dB, dynamic 12, "
             "4-bit weights 10, fp16 50.",
         ),
+        gates_option,
         _gate(
-            "--gates",
+            "--labels",
             type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="A file of gates, one a line, as --fail-if has them.",
+            help="JSON or .csv, sample file name -> class: true accuracy of both models.",
         ),
         _gate(
             "--fail-if",

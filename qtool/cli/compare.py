@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     required=True,
     help=source_help("Samples"),
 )
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="JSON or .csv, sample file name -> class: true accuracy of both models.",
-)
 @gate_options
 @click.option(
     "--save-ref",

@@ -61,11 +61,6 @@ def _described(table: dict[str, Any]) -> str:
     help="Samples to judge on. Default: every fourth calibration sample, which then sets no range.",
 )
 @click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="JSON or .csv, sample file name -> class: true accuracy of both models.",
-)
-@click.option(
     "--target",
     type=click.Choice(list(TARGETS)),
     default="cpu",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import gates_of
+from qtool.cli.common import gates_of, gates_option
 from qtool.cli.config import OfOneRun
 from qtool.cli.deliver import TABLE, deliver, report_options
 from qtool.cli.targets import check_reports
@@ -32,12 +32,7 @@ from qtool.report.formats import FORMATS
     help="Judge by this instead of the gates of then: [OUTPUT:]METRIC<NUMBER, or >, as qtool compare has "
     "it. A metric that was not measured fails. Repeatable.",
 )
-@click.option(
-    "--gates",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A file of gates, one a line, as --fail-if has them.",
-)
+@gates_option
 @click.option("--force", is_flag=True, help="Replace existing files of --report.")
 @click.option("--json", "as_json", is_flag=True, help="--format json, unless another is named.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and failed gates.")

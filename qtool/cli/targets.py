@@ -10,25 +10,37 @@ from typing import Any
 import click
 
 from qtool.cli.config import Settings
-from qtool.errors import UsageError
+from qtool.errors import DataError, UsageError
 
-_NAMES = ("plan", "labels", "ranges", "calib", "data", "gates", "load_ref")
+_FILES = ("plan", "labels", "ranges", "gates", "load_ref", "tokenizer")
+_SOURCES = ("calib", "data")
 
 
 def files_read(given: Mapping[str, Any]) -> Iterator[Path]:
     """The files that are read: those that options name, and the one that options are from."""
-    for name in _NAMES:
-        if given.get(name) is None:
-            continue
-        yield (path := Path(given[name]))
-        if isinstance(given[name], str):  # a source of samples
-            with contextlib.suppress(OSError, ValueError):  # the one who reads it will say so
-                yield from path.iterdir()
+    yield from (Path(given[name]) for name in _FILES if given.get(name) is not None)
+    for text in (given[name] for name in _SOURCES if given.get(name) is not None):
+        yield from _files_of(text)
     for text in given.get("tasks", ()):
-        yield Path(text.rpartition(":")[0])
+        yield _code_of(text)
     for settings in click.get_current_context().meta.values():
         if isinstance(settings, Settings) and settings.file:
             yield Path(settings.file.removesuffix(" [tool.qtool]"))
+
+
+def _files_of(source: str) -> Iterator[Path]:
+    """The files of a source of samples, as far as they can be listed: the one who reads it says why not."""
+    from qtool.data.files import names_in
+
+    folder = Path(source)
+    yield from (folder, _code_of(source))
+    with contextlib.suppress(DataError):
+        yield from (folder / name for name in names_in(folder, nested=True))
+
+
+def _code_of(text: str) -> Path:
+    """The file of 'file.py:function'."""
+    return Path(text.rpartition(":")[0])
 
 
 def check_reports(given: Mapping[str, Any], models: Iterable[Path], written: Iterable[Path | None]) -> None:

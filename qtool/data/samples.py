@@ -82,6 +82,24 @@ class Source(Protocol):
         """The samples in order; with positions, only those, without loading the others."""
 
 
+class Wrapped:
+    """A source in front of another one: of its name, its traits and its length."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def traits(self) -> Traits:
+        return self._source.traits
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+
 @dataclass(frozen=True)
 class Part:
     """Some samples of a source, by position, in the source's order."""
@@ -140,6 +158,12 @@ def hold_out(source: Source) -> tuple[Source, Source, bool]:
         Part(source, held, f"{source.name} ({len(held)} of {total} held out)"),
         True,
     )
+
+
+def evenly(total: int, most: int) -> frozenset[int]:
+    """The positions of at most so many of `total` samples, as far apart as can be."""
+    count = min(total, most)
+    return frozenset(index * total // count for index in range(count))
 
 
 def synthetic(source: Source | None) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qtool.data.ports import Port, Ports
 from qtool.data.reading import Reading
-from qtool.data.samples import Held, Part, Sample, Source, Traits, where
+from qtool.data.samples import Held, Part, Sample, Source, Wrapped, where
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 
 Change = Callable[[Sample], Mapping[str, Held]]
@@ -64,30 +64,19 @@ def chosen(total: int, reading: Reading) -> frozenset[int]:
     return frozenset(map(int, order[: reading.samples]))
 
 
-class Changed:
+class Changed(Wrapped):
     """A source whose samples' inputs are changed one by one."""
 
     def __init__(self, source: Source, change: Change) -> None:
-        self._source = source
+        super().__init__(source)
         self._change = change
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def traits(self) -> Traits:
-        return self._source.traits
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         for sample in self._source.read(positions):
             yield Sample(sample.name, self._change(sample))
 
 
-class SplitBatch:
+class SplitBatch(Wrapped):
     """A source of stacked samples, cut along the first axis into what the model takes at once.
 
     An input is cut where its first axis is longer than the model's, which counts as 1 where the model
@@ -95,17 +84,9 @@ class SplitBatch:
     """
 
     def __init__(self, source: Source, ports: Ports) -> None:
-        self._source = source
+        super().__init__(source)
         self._ports = ports
         self._parts = [self._count(sample) for sample in source.read()]
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def traits(self) -> Traits:
-        return self._source.traits
 
     def __len__(self) -> int:
         return sum(self._parts)
@@ -116,8 +97,8 @@ class SplitBatch:
         files = {
             i: [k for k in range(count) if starts[i] + k in wanted] for i, count in enumerate(self._parts)
         }
-        chosen = {i for i, parts in files.items() if parts}
-        for i, sample in zip(sorted(chosen), self._source.read(chosen), strict=True):
+        needed = {i for i, parts in files.items() if parts}
+        for i, sample in zip(sorted(needed), self._source.read(needed), strict=True):
             arrays = {name: np.asarray(held) for name, held in sample.inputs.items()}
             for k in files[i]:
                 yield Sample(f"{sample.name}[{k}]", {n: self._cut(n, a, k) for n, a in arrays.items()})

@@ -101,11 +101,6 @@ def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     return total
 
 
-def compare_arrays(a: NDArray[np.generic], b: NDArray[np.generic], tolerance: Tolerance = TOLERANCE) -> Sums:
-    """The sums of one pair of equally shaped arrays, as `compare_stacks` has them."""
-    return compare_stacks(a[None], b[None], tolerance)[0]
-
-
 def compare_stacks(
     a: NDArray[np.generic], b: NDArray[np.generic], tolerance: Tolerance = TOLERANCE
 ) -> tuple[Sums, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,20 @@ def test_4_a_shard_without_samples(tmp_path: Path) -> None:
     )
     assert done.returncode == 4
     assert "2/2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("samples", "samples/0.npz"), ("samples", "samples/more/1.npz"), ("calib.py:load", "calib.py")],
+)
+def test_2_what_it_reads_is_not_its_output(source: str, output: str, tmp_path: Path) -> None:
+    """--force is leave to replace an old result, never what the new one is made from."""
+    (tmp_path / "samples" / "more").mkdir(parents=True)
+    for name in ("0.npz", "more/1.npz"):
+        shutil.copy(next((CNN / "calib").iterdir()), tmp_path / "samples" / name)
+    (tmp_path / "calib.py").write_text("def load():\n    return []\n")
+    target = tmp_path / output
+    before = target.read_bytes()
+    given = ["--calib", tmp_path / source, "-o", target, "--force"]
+    done = run("calibrate", CNN / "model.onnx", *given)
+    assert (done.returncode, target.read_bytes()) == (2, before), done.stderr

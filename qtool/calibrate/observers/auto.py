@@ -12,8 +12,8 @@ from qtool.tables.qtypes import TensorSpec
 Observer = Callable[[Range, TensorSpec], tuple[float, float]]
 
 # What the others must bring the expected error down to before the first is left. What is clipped here is
-# rare, and may be what later layers go by: at 1 four of ten models lose by clipping, at 0.6 two do
-# (docs/calibration.md), and those that gain gain as much.
+# rare, and may be what later layers go by: at 1 (`mse`) three of ten models lose by clipping, at 0.6
+# two do, one of them less (docs/calibration.md), and those that gain gain as much.
 WORTH = 0.6
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View
 from qtool.plan.activations import at_run_time, calibrated
+from qtool.plan.apart import apart
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Wishes
 from qtool.plan.place import place
@@ -35,7 +36,9 @@ def draft(
     own = weights(view, placed)
     storage = stored(view, scheme, wishes, {use for s in own for use in s.uses or ()})
     halves = _halves(view, scheme, wishes, ranges, {s.value for s in storage.sites})
-    sites = (*calibrated(view, placed, scheme), *at_run_time(view, placed), *own, *storage.sites)
+    activations = calibrated(view, placed, scheme)
+    kept_apart = apart(view, placed, [*activations, *own])
+    sites = (*activations, *at_run_time(view, placed), *own, *storage.sites, *kept_apart)
     forms = {name: candidate.form for name, candidate in placed.chosen.items()}
     # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
     adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}

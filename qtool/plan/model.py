@@ -26,6 +26,7 @@ class Kind(Enum):
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
     ADDED = "added"  # a float bias that the product before it adds itself
     LIFTED = "lifted"  # a float bias vector, given leading axes of 1
+    APART = "apart"  # a float result that a guard keeps from its readers
     FUSED = "fused"  # integer initializer that a node reads itself
     STORED = "stored"  # integer initializer -> Cast -> Mul: folded at load, float at run time
     LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored

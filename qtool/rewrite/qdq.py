@@ -27,15 +27,8 @@ def write_activation(writer: Writer, site: Site) -> None:
     nodes: list[ir.Node] = []
     source = value
     if site.guard:
-        floor = writer.once(("guard",), graph, "guard_floor", np.asarray(_GUARD_FLOOR, np.float32))
-        guard = new_node(
-            "Max",
-            [value, floor],
-            name=namer(f"{name}_guard"),
-            outputs=[namer(f"{name}_guarded")],
-        )
-        nodes.append(guard)
-        source = guard.outputs[0]
+        nodes.append(_guard(writer, value))
+        source = nodes[0].outputs[0]
     q = new_node(
         "QuantizeLinear",
         [source, scale, zero],
@@ -56,6 +49,23 @@ def write_activation(writer: Writer, site: Site) -> None:
     writer.made["qdq", site.value] = (q.outputs[0], result)
     if site.uses is None:
         take_output_name(value, result, writer.namer)
+
+
+def write_apart(writer: Writer, site: Site) -> None:
+    """Whoever reads the value, a Q on it included, reads it behind a guard."""
+    value = writer.view.values[site.value]
+    guard = _guard(writer, value)
+    result = guard.outputs[0]
+    result.type, result.shape = value.type, value.shape
+    insert_after_value(value, [guard], owner(value))
+    redirect(writer, site, value, result, keep={id(guard)})
+    take_output_name(value, result, writer.namer)
+
+
+def _guard(writer: Writer, value: ir.Value) -> ir.Node:
+    floor = writer.once(("guard",), owner(value), "guard_floor", np.asarray(_GUARD_FLOOR, np.float32))
+    name, namer = value.name, writer.namer
+    return new_node("Max", [value, floor], name=namer(f"{name}_guard"), outputs=[namer(f"{name}_guarded")])
 
 
 def write_weight(writer: Writer, site: Site) -> None:

@@ -13,7 +13,7 @@ from qtool.rewrite.dynamic import write_dynamic
 from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.ports import write_ports
-from qtool.rewrite.qdq import write_activation, write_bias, write_lifted, write_weight
+from qtool.rewrite.qdq import write_activation, write_apart, write_bias, write_lifted, write_weight
 from qtool.rewrite.qoperator import fuse_qoperators
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
@@ -31,6 +31,7 @@ _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
     Kind.WEIGHT: write_weight,
     Kind.BIAS: write_bias,
     Kind.LIFTED: write_lifted,
+    Kind.APART: write_apart,
     Kind.STORED: write_stored,
     Kind.LOOKUP: write_lookup,
     Kind.RUNTIME: _whole,

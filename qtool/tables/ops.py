@@ -145,3 +145,7 @@ FLOAT_ON_CONSTANTS = frozenset(
 
 # The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).
 Q_MOVES_UP_THROUGH = frozenset(["MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"])
+
+# Between a DQ and a Q the runtime (QDQSelectorActionTransformer, 1.31) runs these in int8 without being
+# asked, at a fraction of their speed in float (docs/targets.md).
+SLOW_BETWEEN_DQ_AND_Q = frozenset(["AveragePool", "Softmax"])

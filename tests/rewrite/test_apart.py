@@ -1,0 +1,103 @@
+"""An int8 product that hands on floats is run in int8, whoever reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.plan.model import Kind
+from tests.graphs import node, samples, weights
+from tests.plan.build import model
+from tests.plan.flow import sites
+from tests.rewrite.flow import run, sqnr, write
+from tests.rewrite.runtime_ops import ran
+
+PRODUCTS = {
+    "Gemm": [node("Gemm", ["x", "w", "b"], ["g"], name="first")],
+    "MatMul": [node("MatMul", ["x", "w"], ["g"], name="first")],
+    "MatMul+Add": [node("MatMul", ["x", "w"], ["m"], name="first"), node("Add", ["m", "b"], ["g"])],
+}
+CLIP = node("Clip", ["g", "zero", "six"], ["r"])
+RELU = node("Relu", ["g"], ["r"])
+SECOND = node("Gemm", ["g", "v", "d"], ["y"], name="second")
+# Readers -> (nodes, outputs, whether a guard is needed).
+READERS: dict[str, tuple[list[onnx.NodeProto], list[str], bool]] = {
+    "a clamp with one float reader": ([RELU, node("Softmax", ["r"], ["y"])], ["y"], True),
+    "a Clip with one float reader": ([CLIP, node("Softmax", ["r"], ["y"])], ["y"], True),
+    "an output and a clamp with a float reader": ([RELU, node("Softmax", ["r"], ["y"])], ["y", "g"], True),
+    "a clamp and two moves, then floats": ([RELU, node("Reshape", ["r", "flat"], ["f"]), node("Softmax", ["f"], ["y"])], ["y"], True),
+    "a clamp that is an output": ([RELU], ["r"], False),
+    "a clamp with two float readers": ([RELU, node("Softmax", ["r"], ["y"]), node("Sigmoid", ["r"], ["z"])], ["y", "z"], False),
+    "a clamp and a float op": ([RELU, node("Softmax", ["r"], ["y"]), node("Sigmoid", ["g"], ["z"])], ["y", "z"], False),
+    "int8 and a float op": ([SECOND, node("Sigmoid", ["g"], ["z"])], ["y", "z"], True),
+    "int8, and it is an output": ([SECOND], ["y", "g"], True),
+    "int8 behind a clamp, and a float op": ([RELU, node("Gemm", ["r", "v", "d"], ["y"]), node("Sigmoid", ["g"], ["z"])], ["y", "z"], True),
+    "int8 behind a clamp and beside it": ([RELU, node("Gemm", ["r", "v", "d"], ["y"]), node("MatMul", ["g", "v"], ["z"])], ["y", "z"], False),
+    "int8 behind a clamp and a move": ([RELU, node("Transpose", ["r"], ["t"]), node("Gemm", ["t", "u"], ["y"])], ["y"], False),
+    "int8 behind a move, and a float op": ([node("Transpose", ["g"], ["t"]), node("Gemm", ["t", "u"], ["y"]), node("Sigmoid", ["g"], ["z"])], ["y", "z"], True),
+    "int8 and floats behind a clamp": ([RELU, node("Gemm", ["r", "v", "d"], ["y"]), node("Softmax", ["r"], ["z"])], ["y", "z"], False),
+    "int8 alone": ([SECOND], ["y"], False),
+    "two in int8": ([SECOND, node("MatMul", ["g", "v"], ["z"])], ["y", "z"], False),
+    "a float op": ([node("Sigmoid", ["g"], ["y"])], ["y"], False),
+}  # fmt: skip
+CONSTANTS: dict[str, Any] = {
+    "w": weights(32, 32),
+    "b": weights(32, seed=1),
+    "v": weights(32, 32, seed=2),
+    "d": weights(32, seed=3),
+    "u": weights(24, 40, seed=4),
+    "zero": np.float32(0),
+    "six": np.float32(6),
+    "flat": np.asarray([-1, 64]),
+}
+
+
+def _model(product: str, readers: str) -> onnx.ModelProto:
+    nodes, outputs, _ = READERS[readers]
+    every = [*PRODUCTS[product], *nodes]
+    used = {i for n in every for i in n.input}
+    return model(every, {"x": [24, 32]}, outputs, {k: v for k, v in CONSTANTS.items() if k in used})
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("readers", READERS)
+def test_products_that_hand_on_floats_are_fused(product: str, readers: str) -> None:
+    proto, data = _model(product, readers), samples(4, x=(24, 32))
+    result = write(proto, data, "cpu")
+    found = ran(result.data)
+    assert not found.keys() & {"Gemm", "FusedGemm", "MatMul"}, found
+    assert bool(sites(result.plan, Kind.APART)) == READERS[readers][2]
+    expected = run(proto, data)
+    for optimize in (True, False):
+        assert sqnr(expected, run(result.data, data, optimize)) >= 30
+
+
+@pytest.mark.parametrize("readers", READERS)
+def test_other_runtimes_need_no_guard(readers: str) -> None:
+    assert not sites(write(_model("Gemm", readers), samples(4, x=(24, 32)), "generic").plan, Kind.APART)
+
+
+POOLS = {
+    "AveragePool": node("AveragePool", ["a"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    "Softmax": node("Softmax", ["a"], ["p"], axis=1),
+}
+
+
+@pytest.mark.parametrize("op", POOLS)
+def test_what_int8_makes_slow_is_not_run_in_int8_by_the_runtime_either(op: str) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        POOLS[op],
+        node("Conv", ["p", "v"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    constants = {"w": weights(16, 16, 3, 3), "v": weights(16, 16, 3, 3, seed=1)}
+    proto = model(nodes, {"x": [1, 16, 8, 8]}, ["y"], constants)
+    data = samples(4, x=(1, 16, 8, 8))
+    result = write(proto, data, "cpu")
+    found = ran(result.data)
+    assert found["QLinearConv"] == 2
+    assert found[op] == 1
+    assert sqnr(run(proto, data), run(result.data, data)) >= 30

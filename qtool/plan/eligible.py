@@ -141,9 +141,9 @@ def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: For
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
     if _spelt_out(scheme, form):
         return ""
-    if node.op_type == "MatMul" and weight.ndim != 2:
+    if node.op_type == "MatMul" and (weight.ndim < 2 or (form is Form.NBITS and weight.ndim > 2)):
         return f"its weight has {weight.ndim} axes"
-    if node.op_type == "Gemm" and attribute_int(node, "transA", 0):
+    if form is not Form.INT8 and attribute_int(node, "transA", 0):
         return "its input is transposed (transA)"
     if rule.bias is not None and len(node.inputs) > rule.bias and node.inputs[rule.bias] is not None:
         bias = float_constant(node.inputs[rule.bias])

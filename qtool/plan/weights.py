@@ -64,8 +64,8 @@ def _spec(candidate: Candidate, array: np.ndarray, placed: Placed) -> TensorSpec
         qtype = scheme.target.weight
         if size:
             granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
-    elif scheme.per_tensor:
-        granularity = PER_TENSOR
+    elif scheme.per_tensor or (candidate.node.op_type == "MatMul" and array.ndim > 2):
+        granularity = PER_TENSOR  # onnxruntime's (1.31) kernels take no scale a column of a stack of matrices
     return TensorSpec(qtype, granularity, symmetric=centred)
 
 

@@ -105,6 +105,8 @@ _CPU_INT8: dict[str, Placement] = {
     "Gemm": ALWAYS,
     "ConvTranspose": _never("there is no int8 ConvTranspose kernel"),
     "LSTM": ALWAYS,
+    "GRU": _never("there is no int8 GRU kernel"),
+    "RNN": _never("there is no int8 RNN kernel"),
     "Add": INSIDE,
     "Sigmoid": INSIDE,
     "LeakyRelu": INSIDE,

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from qtool.graph.prepare.affine import fold_affine
 from qtool.graph.prepare.arithmetic import fold_arithmetic
 from qtool.graph.prepare.batchnorm import fold_batchnorm
+from qtool.graph.prepare.biases import split_biases
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.duplicates import share_duplicates
 from qtool.graph.prepare.functions import inline_functions
@@ -32,6 +33,8 @@ from qtool.graph.prepare.ports import require_shapes
 from qtool.graph.prepare.requantize import restore_floats
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
+from qtool.graph.prepare.slopes import merge_slopes
+from qtool.graph.prepare.stacks import unstack_matrices
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.prepare.views import merge_views
 from qtool.steps import beat
@@ -56,6 +59,9 @@ PASSES: tuple[Pass, ...] = (
     fold_batchnorm,
     fold_affine,
     normalize_gemm,
+    split_biases,
+    merge_slopes,
+    unstack_matrices,
     normalize_pools,
     drop_unused,
 )

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from qtool.inspection.read import inspect_model as inspect
     from qtool.options import Options, Result
     from qtool.pipeline import dry_run, quantize
+    from qtool.plan.costs_file import CostTable
     from qtool.plan.model import Plan
+    from qtool.profiling import Profiling
+    from qtool.profiling import profile_machine as profile
     from qtool.report.model import Report
     from qtool.report.saved import read_report, rejudge
     from qtool.surveying import Survey, survey
@@ -44,10 +47,12 @@ _PUBLIC = {
     "Benching": ("qtool.benching", "Benching"),
     "Calibrating": ("qtool.calibration", "Calibrating"),
     "Comparing": ("qtool.options", "Comparing"),
+    "CostTable": ("qtool.plan.costs_file", "CostTable"),
     "Difference": ("qtool.inspection.model", "Difference"),
     "Inspection": ("qtool.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),
     "Plan": ("qtool.plan.model", "Plan"),
+    "Profiling": ("qtool.profiling", "Profiling"),
     "Reading": ("qtool.data.reading", "Reading"),
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.options", "Result"),
@@ -57,6 +62,7 @@ _PUBLIC = {
     "dry_run": ("qtool.pipeline", "dry_run"),
     "difference": ("qtool.inspection.change", "difference"),
     "inspect": ("qtool.inspection.read", "inspect_model"),
+    "profile": ("qtool.profiling", "profile_machine"),
     "quantize": ("qtool.pipeline", "quantize"),
     "read_report": ("qtool.report.saved", "read_report"),
     "rejudge": ("qtool.report.saved", "rejudge"),
@@ -77,6 +83,7 @@ _PUBLIC = {
 __all__ = [
     "Bench",
     "Benching",
+    "CostTable",
     "DataError",
     "Difference",
     "EnvironmentFailure",
@@ -84,6 +91,7 @@ __all__ = [
     "ModelError",
     "Options",
     "Plan",
+    "Profiling",
     "QtoolError",
     "Reading",
     "Report",
@@ -96,6 +104,7 @@ __all__ = [
     "difference",
     "dry_run",
     "inspect",
+    "profile",
     "quantize",
     "read_report",
     "rejudge",

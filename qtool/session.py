@@ -22,6 +22,8 @@ from qtool.steps import step
 Array = NDArray[np.generic]
 Sample = Mapping[str, Any]
 
+RUNTIME_VERSION: str = ort.__version__
+
 ort.set_default_logger_severity(3)
 
 _NUMPY_OF = {

@@ -23,12 +23,13 @@ MAY_IMPORT = {
     "data": FOUNDATION,
     "inspection": FOUNDATION | {"graph"},
     "session": FOUNDATION,
+    "kernels": FOUNDATION | {"session"},
     "calibrate": FOUNDATION | {"graph", "data", "session"},
     "plan": FOUNDATION | {"graph", "data", "calibrate"},
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
     "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
 }
-RENDERERS = tuple(f"report/{name}.py" for name in "terminal inspection difference survey bench".split())
+RENDERERS = tuple(f"report/{name}.py" for name in "terminal inspection difference survey bench profile".split())
 LAST = {
     "attendant",
     "benching",
@@ -38,6 +39,7 @@ LAST = {
     "job",
     "remotes",
     "planning",
+    "profiling",
     "calibration",
     "surveying",
     "cli",

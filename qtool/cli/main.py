@@ -24,6 +24,7 @@ from qtool.cli.completion import completion
 from qtool.cli.data import data
 from qtool.cli.guard import ASKED, OUTSIDE
 from qtool.cli.inspect import inspect
+from qtool.cli.profile import profile
 from qtool.cli.quantize import quantize
 from qtool.cli.report import report
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
@@ -65,6 +66,7 @@ cli.add_command(compare)
 cli.add_command(report)
 cli.add_command(inspect)
 cli.add_command(bench)
+cli.add_command(profile)
 cli.add_command(data)
 cli.add_command(completion)
 

@@ -1,0 +1,79 @@
+"""`qtool profile`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qtool.cli.command import Command
+from qtool.cli.common import progress_bar
+from qtool.errors import EXIT_OK, printable
+
+if TYPE_CHECKING:
+    from qtool.plan.costs_file import CostTable
+
+
+@click.command(cls=Command)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The cost table to write (JSON)."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime."
+)
+@click.option(
+    "--effort",
+    type=click.Choice(["fast", "balanced"]),
+    default="balanced",
+    show_default=True,
+    help="fast: fewer sizes, fewer runs.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--json", "as_json", is_flag=True, help="The table as JSON on stdout, too, instead of as text.")
+@click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and warnings only.")
+def profile(output: Path, threads: int, effort: str, force: bool, as_json: bool, quiet: bool) -> int:
+    """Time this machine's kernels, and write the cost table behind placement.
+
+    Convolutions, products, activations and all that moves values: what each takes in float, in int8 and in
+    the other forms, at several sizes, and what the conversions between them take. The runtime's own trace
+    says how long a kernel ran, and whether it was the one that was meant; where another ran in its place,
+    that is said and not timed. The table that comes with qtool was made so. On a machine that others use
+    the quietest of several passes counts; an idle one is better.
+
+    \b
+    qtool profile -o costs.json
+    qtool profile -o costs.json --effort fast --threads 4 --force
+
+    \b
+    JSON: schema qtool.costs/1, docs/targets.md. Exit codes: 0 done; 2 usage; 5 the environment;
+    6 the runtime failed.
+    """
+    from qtool.profiling import Profiling, profile_machine
+
+    with progress_bar(quiet) as progress:
+        found = profile_machine(output, Profiling(threads=threads, effort=effort, force=force), progress)
+    try:
+        _print(found, output, as_json, quiet)
+    except BrokenPipeError:  # `| head`: the table is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for row in found.untimed:
+        told = f"{row.row} in {row.kind.value} ({row.size}): not timed, the runtime ran {row.ran}"
+        click.echo(f"warning: {printable(told)}", err=True)
+    return EXIT_OK
+
+
+def _print(found: CostTable, output: Path, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        from qtool.plan.costs_file import to_json
+
+        click.echo(to_json(found), nl=False)
+    elif not quiet:
+        from qtool.report.profile import render_profile
+        from qtool.report.terminal import TableConsole
+
+        render_profile(found, TableConsole())
+        click.echo(f"written     {printable(str(output))}")
+    sys.stdout.flush()

@@ -73,5 +73,11 @@ def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
     assert "qtool/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
+def test_the_wheel_carries_the_tables_of_what_kernels_cost(wheel: Path) -> None:
+    tables = {str(f.relative_to(ROOT)) for f in (ROOT / "qtool/tables/costs").glob("*.json")}
+    assert tables
+    assert tables <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_wheel_carries_its_licence(wheel: Path) -> None:
     assert any(n.endswith("/LICENSE") for n in zipfile.ZipFile(wheel).namelist())

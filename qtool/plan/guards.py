@@ -37,11 +37,11 @@ def needs_guard(value: ir.Value, uses: Sequence[Use], placed: Placed, *, integer
             return False
         if producer.op_type in ("MaxPool", "GlobalMaxPool"):
             return own
-        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_in_int8(producer.inputs[0], placed):
-            return own
         rule = OPS.get(producer.op_type)
         if rule is not None and any(a in producer.attributes for a in rule.unless):
             return True
+        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_in_int8(producer.inputs[0], placed):
+            return own
         if rule is not None and rule.role is Role.WEIGHTED:
             weighs = float_constant(producer.inputs[1]) is not None
             return own and weighs and _is_in_int8(producer.inputs[0], placed)

@@ -77,10 +77,10 @@ def place(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
         name, rule = node.name or "", rule_of(node)
         if rule is None:
             continue
-        placement = _placement(node, scheme)
+        form = scheme.form_of(rule, inside=view.in_subgraph(node))
+        placement = _placement(node, scheme, form)
         if name in wishes.force and placement.worth is not Worth.ALWAYS:
             placement = Placement(Worth.ALWAYS)
-        form = scheme.form_of(rule)
         reason = wishes.keep_float.get(name) or (why_not(view, node, rule, scheme, form) if form else "")
         if not reason and (form is None or placement.worth is Worth.NEVER):
             reason = placement.reason or NO_FORM.reason
@@ -97,8 +97,9 @@ def place(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
     return replace(placed, skips=tuple(skips))
 
 
-def _placement(node: ir.Node, scheme: Scheme) -> Placement:
-    form = scheme.form
+def _placement(node: ir.Node, scheme: Scheme, form: Form | None) -> Placement:
+    """The target's word on a form, or where a node has none in this mode, on the mode's."""
+    form = form or scheme.form
     if form is None or form not in scheme.target.forms:
         return WEIGHTS_ONLY
     return scheme.target.forms[form].of(node.op_type, variant(node))

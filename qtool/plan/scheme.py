@@ -93,12 +93,16 @@ class Scheme:
     floor_db: float
     asked: bool
 
-    def form_of(self, rule: OpRule) -> Form | None:
+    def form_of(self, rule: OpRule, *, inside: bool = False) -> Form | None:
         """The form that a node of an op takes, None when it has none in this mode.
 
-        A recurrent layer's state can't be observed from outside: only run-time quantization is left.
+        A recurrent layer's state can't be observed from outside, and neither can what is inside an If, Loop
+        or Scan: only run-time quantization is left. That costs onnxruntime next to nothing; other runtimes
+        that want calibrated scales may have no such operators at all.
         """
-        if self.form is Form.INT8 and rule.role is Role.RECURRENT and Form.DYNAMIC in rule.forms:
+        unseen = rule.role is Role.RECURRENT
+        unseen |= inside and rule.role is Role.WEIGHTED and self.target.onnxruntime
+        if self.form is Form.INT8 and unseen and Form.DYNAMIC in rule.forms:
             return Form.DYNAMIC
         return self.form if self.form in rule.forms else None
 

@@ -36,7 +36,8 @@ def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str 
         if site.kind not in OBSERVED:
             continue
         seen = ranges.get(site.value)
-        reason = absent if absent and seen is None else _reason(site, seen, view, mode)
+        unknown = seen is None and bool(absent) and site.kind is not Kind.RUNTIME
+        reason = absent if unknown else _reason(site, seen, view, mode)
         for name in touching(site, view) if reason else ():
             reasons.setdefault(name, reason)
     return reasons

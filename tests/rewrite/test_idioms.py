@@ -1,0 +1,144 @@
+"""What is often forgotten: near FP32 in every mode, run in int8 where that is fast, in float for a true reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import pytest
+
+from qtool.graph.view import float_constant
+from qtool.plan.eligible import rule_of
+from qtool.plan.model import WEIGHTS
+from qtool.tables.modes import MODES
+from tests.rewrite.flow import Outputs, Written, run, sqnr, write
+from tests.rewrite.runtime_ops import ran
+from tests.sweep.zoo_idioms import IDIOMS
+
+FLOORS = {"static": 25.0, "dynamic": 30.0, "weight-only": 38.0}
+# A session of a plan that nothing is fused in, and one of what users run.
+OPTIMIZE = (True, False)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What becomes of an idiom on a CPU.
+
+    Args:
+        ops: what onnxruntime runs, and how many of each; 0: none of them.
+        floats: op -> what its reason for staying float says.
+    """
+
+    ops: dict[str, int]
+    floats: dict[str, str] = field(default_factory=dict)
+
+
+def _convs(count: int, ops: dict[str, int] | None = None, **floats: str) -> Ran:
+    return Ran({"QLinearConv": count, "Conv": 0, "FusedConv": 0, **(ops or {})}, floats)
+
+
+def _gemms(op: str, count: int, ops: dict[str, int] | None = None, **floats: str) -> Ran:
+    return Ran({op: count, "Gemm": 0, "FusedGemm": 0, "MatMul": 0, **(ops or {})}, floats)
+
+
+_NO_KERNEL = "no int8 kernel"
+ON_CPU: dict[str, Ran] = {
+    "conv-1d": _convs(2),
+    "conv-3d": _convs(2),
+    "conv-transpose": _convs(2, {"ConvTranspose": 1}, ConvTranspose="no int8 ConvTranspose kernel"),
+    "conv-grouped": _convs(2, {"FusedConv": 1}, Conv="grouped convolution runs at 0.3x"),
+    "conv-dilated": _convs(3),
+    "conv-auto-pad": _convs(4),
+    "gemm-alpha-beta": _gemms("QGemm", 2),
+    "gemm-trans-a": _gemms("QGemm", 2, {"Transpose": 0}),
+    "gemm-any-c": _gemms("QGemm", 3, {"Add": 1}, Tanh=_NO_KERNEL),
+    "matmul-stack": _gemms("MatMulIntegerToFloat", 2),
+    "matmul-two-activations": _gemms("MatMulIntegerToFloat", 3, {"FusedMatMul": 1, "MatMul": 1}, MatMul="two activations", Softmax="0.16x"),
+    "mlp-with-a-float-head": _gemms("QGemm", 3, {"QLinearAdd": 1}, Softmax="0.16x"),
+    "prelu": _convs(2, {"PRelu": 1}, PRelu=_NO_KERNEL),
+    "prelu-one-slope": _convs(2, {"QLinearLeakyRelu": 1, "PRelu": 0}),
+    "silu": _convs(2, {"QLinearSigmoid": 1, "QLinearMul": 1}),
+    "hard-swish": _convs(2, HardSwish=_NO_KERNEL),
+    "tanh": _convs(2, {"Tanh": 1}, Tanh=_NO_KERNEL),
+    "gelu": _convs(2, {"Erf": 1}, Erf="no quantized form", Div="an operand is a constant"),
+    "channel-shuffle": _convs(2, {"DequantizeLinear": 1, "Reshape": 2}),
+    "depth-to-space": _convs(3, {"DequantizeLinear": 1, "DepthToSpace": 1}),
+    "squeeze-excite": _convs(4, {"QLinearGlobalAveragePool": 1}, Mul="0.5-0.7x"),
+    "squeeze-excite-hard": _convs(4, {"QLinearGlobalAveragePool": 1}, Mul="0.5-0.7x", HardSigmoid=_NO_KERNEL),
+    "concat-heads": _convs(3, {"Concat": 1}, Concat="alone it gains nothing"),
+    "concat-unlike": _convs(5, {"QLinearConcat": 1}, Concat="no one scale suits"),
+    "concat-clamped": _convs(4, {"QLinearConcat": 1}, Concat="the clamp of 'e' to 0..inf stays"),
+    "residuals": _convs(4, {"QLinearAdd": 2, "Relu": 0, "DequantizeLinear": 1}),
+    "residuals-before-relu": _convs(4, {"QLinearAdd": 2, "Relu": 0}),
+    "average-pool": _convs(2, {"AveragePool": 1, "QLinearAveragePool": 0}, AveragePool="0.04-0.1x"),
+    "average-pool-dilated": _convs(2, {"AveragePool": 1}, AveragePool="dilations"),
+    "max-pool": _convs(2, {"NhwcMaxPool": 1, "DequantizeLinear": 1}),
+    "spatial-attention": _convs(2, {"Softmax": 1, "QLinearSoftmax": 0}, Softmax="0.16x"),
+    "lstm": _gemms("MatMulIntegerToFloat", 1, {"DynamicQuantizeLSTM": 1}),
+    "gru": _gemms("MatMulIntegerToFloat", 1, {"GRU": 1}, GRU="no int8 GRU kernel"),
+    "if": _gemms("MatMulIntegerToFloat", 3, {"DynamicQuantizeLinear": 1}, Relu="can't be observed"),
+}  # fmt: skip
+
+
+@cache
+def quantized(idiom: str, target: str, mode: str) -> Written:
+    specimen = IDIOMS[f"idiom-{idiom}"]
+    return write(specimen.model(), specimen.samples(), target, mode=mode)
+
+
+@cache
+def fp32(idiom: str) -> list[Outputs]:
+    specimen = IDIOMS[f"idiom-{idiom}"]
+    return run(specimen.model(), specimen.samples())
+
+
+def test_every_idiom_is_expected_to_become_something() -> None:
+    assert {f"idiom-{name}" for name in ON_CPU} == IDIOMS.keys()
+
+
+@pytest.mark.parametrize("mode", FLOORS)
+@pytest.mark.parametrize("target", ["cpu", "generic"])
+@pytest.mark.parametrize("idiom", ON_CPU)
+def test_stays_near_fp32(idiom: str, target: str, mode: str) -> None:
+    result, expected = quantized(idiom, target, mode), fp32(idiom)
+    for optimize in OPTIMIZE:
+        got = run(result.data, result.samples, optimize)
+        assert all(np.isfinite(v).all() for o in got for v in o.values())
+        assert sqnr(expected, got) >= FLOORS[mode]
+
+
+@pytest.mark.parametrize("idiom", ON_CPU)
+def test_a_cpu_runs_it_as_it_is_fast(idiom: str) -> None:
+    found: Counter[str] = ran(quantized(idiom, "cpu", "static").data)
+    wanted = ON_CPU[idiom].ops
+    assert {op: found[op] for op in wanted} == wanted, found
+
+
+@pytest.mark.parametrize("idiom", ON_CPU)
+def test_what_stays_float_on_a_cpu_has_its_reason(idiom: str) -> None:
+    skips = quantized(idiom, "cpu", "static").plan.skips
+    for op, words in ON_CPU[idiom].floats.items():
+        assert any(words in s.reason for s in skips if s.op == op), (op, skips)
+
+
+@pytest.mark.parametrize("mode", FLOORS)
+@pytest.mark.parametrize("target", ["cpu", "generic"])
+@pytest.mark.parametrize("idiom", ON_CPU)
+def test_every_large_weight_takes_8_bits_and_every_other_node_says_why(
+    idiom: str, target: str, mode: str
+) -> None:
+    result = quantized(idiom, target, mode)
+    plan, view = result.plan, result.settled.ready.view
+    explained = {s.node for s in plan.skips if s.reason}
+    kept = {s.value for s in plan.sites if s.kind in WEIGHTS}
+    for node in view.nodes:
+        rule = rule_of(node)
+        if rule is None or node.name in plan.forms:
+            continue
+        assert node.name in explained or not any(v.dtype == 1 for v in node.outputs), node.name
+        for value in (node.inputs[i] for i in rule.weight if i < len(node.inputs)):
+            array = float_constant(value)
+            if value is not None and array is not None and array.size >= MODES[mode].storage_min_elements:
+                assert value.name in kept, value.name

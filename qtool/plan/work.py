@@ -11,7 +11,7 @@ from qtool.graph.view import attribute_int, constant, is_op, sole_consumer
 from qtool.plan.variants import variant
 from qtool.plan.weights import added_bias
 from qtool.tables.forms import Form
-from qtool.tables.kernels import FUSED_IN_FLOAT, FUSED_IN_INT8, KERNELS, SAME_AS
+from qtool.tables.kernels import FUSED_IN_FLOAT, FUSED_IN_INT8, KERNELS, POOLS, SAME_AS
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -75,8 +75,33 @@ def _is_behind(node: ir.Node) -> bool:
         maker = value.producer() if value is not None else None
         if maker is None or value is None or node.op_type not in FUSED_IN_FLOAT.get(maker.op_type, ()):
             continue
-        if sole_consumer(value) is node and (maker.op_type != "Add" or _is_behind(maker) or _is_bias(maker)):
+        if sole_consumer(value) is not node:
+            continue
+        if is_op(node, "Add"):
+            return all(_is_blocked(v) for v in node.inputs)
+        return maker.op_type != "Add" or _is_behind(maker) or _is_bias(maker)
+    return False
+
+
+def _is_blocked(value: ir.Value | None) -> bool:
+    """Whether a float value is in the layout that convolutions of images make, and can be added to by one.
+
+    Through a chain of residual sums it is, as far back as it goes.
+    """
+    while value is not None and (maker := value.producer()) is not None:
+        if is_op(maker, "Conv"):
+            weight = constant(maker.inputs[1])
+            return weight is not None and weight.ndim == 4
+        if is_op(maker, *POOLS):
             return True
+        sources = [v for v in maker.inputs if v is not None and constant(v) is None]
+        if is_op(maker, "Add"):
+            sources = [v for v in sources if not is_op(v.producer(), "Conv")] or sources[:1]
+        elif maker.op_type not in FUSED_IN_FLOAT["Conv"]:
+            return False
+        if len(sources) != 1:
+            return False
+        value = sources[0]
     return False
 
 

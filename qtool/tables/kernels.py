@@ -90,9 +90,11 @@ SAME_AS = {
 FUSED_IN_FLOAT: dict[str, frozenset[str]] = {
     "Conv": frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Add"}),
     "Gemm": frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu"}),
-    # An Add in the float Conv is followed by one more.
+    # An Add is part of a Conv where both operands have its layout (plan/work.py); then so is a clamp behind.
     "Add": frozenset({"Relu"}),
 }
+# In float they hand on the layout of convolutions, as these do.
+POOLS = ("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 # Clamps are part of the QuantizeLinear behind them.
 FUSED_IN_INT8 = frozenset({"Relu", "Clip"})
 
@@ -129,7 +131,9 @@ KERNELS: dict[str, Kernel] = {
         Kernel(
             "Conv/1x1-thin",
             _CONV,
-            convolutions((16, 16, 8, 1), (16, 64, 28, 1), (64, 24, 56, 1), (16, 96, 112, 1)),
+            convolutions(
+                (16, 16, 8, 1), (24, 96, 14, 1), (96, 24, 28, 1), (24, 144, 56, 1), (16, 96, 112, 1)
+            ),
         ),
         Kernel(
             "Conv/3x3",
@@ -157,7 +161,15 @@ KERNELS: dict[str, Kernel] = {
         Kernel(
             "Conv/depthwise",
             _CONV,
-            convolutions((32, 32, 8, 3), (64, 64, 28, 3), (96, 96, 56, 3), (96, 96, 112, 3), group=0),
+            convolutions(
+                (64, 64, 4, 3),
+                (128, 128, 8, 3),
+                (192, 192, 14, 3),
+                (144, 144, 28, 3),
+                (96, 96, 56, 3),
+                (96, 96, 112, 3),
+                group=0,
+            ),
         ),
         Kernel(
             "Conv/grouped", _CONV, convolutions((32, 32, 14, 3), (64, 64, 28, 3), (128, 128, 56, 3), group=4)

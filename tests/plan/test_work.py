@@ -153,6 +153,7 @@ def test_a_foreign_op_of_a_known_name_is_in_no_row() -> None:
 
 W = weights(16, 16, 3, 3)
 CONV = [node("Conv", ["x", "w"], ["c"], pads=[1] * 4)]
+SECOND = [node("Conv", ["c", "w"], ["d"], pads=[1] * 4)]
 PRODUCT = [node("MatMul", ["x", "m"], ["c"])]
 FUSED = {
     "an activation behind a convolution": ([*CONV, node("Relu", ["c"], ["y"])], "Relu", {None, Form.INT8}),
@@ -161,11 +162,21 @@ FUSED = {
         "Sigmoid",
         set(),
     ),
-    "a sum with a convolution": ([*CONV, node("Add", ["c", "x"], ["y"])], "Add", {None}),
-    "a clamp behind such a sum": (
-        [*CONV, node("Add", ["c", "x"], ["a"]), node("Relu", ["a"], ["y"])],
+    "a sum of convolutions": ([*CONV, *SECOND, node("Add", ["c", "d"], ["y"])], "Add", {None}),
+    "a sum with what has another layout": ([*CONV, node("Add", ["c", "x"], ["y"])], "Add", set()),
+    "a clamp behind a sum of convolutions": (
+        [*CONV, *SECOND, node("Add", ["c", "d"], ["a"]), node("Relu", ["a"], ["y"])],
         "Relu",
         {None, Form.INT8},
+    ),
+    "a sum with what was pooled": (
+        [
+            node("MaxPool", ["x"], ["p"], kernel_shape=[1, 1]),
+            node("Conv", ["p", "w"], ["c"], pads=[1] * 4),
+            node("Add", ["p", "c"], ["y"]),
+        ],
+        "Add",
+        {None},
     ),
     "a clamp behind a plain sum": (
         [node("Add", ["x", "x"], ["a"]), node("Relu", ["a"], ["y"])],
@@ -188,3 +199,19 @@ def test_what_the_runtime_makes_part_of_another_kernel_is_known(case: str) -> No
     graph, _ = known(proto)
     found = next(n for n in graph if n.op_type == op)
     assert {form for form in (None, Form.INT8) if is_fused(found, form)} == forms
+
+
+def test_residual_sums_are_followed_however_many_there_are() -> None:
+    nodes = [node("Conv", ["x", "w"], ["v0"])]
+    for i in range(1500):
+        nodes += [node("Conv", [f"v{i}", "w"], [f"c{i}"]), node("Add", [f"v{i}", f"c{i}"], [f"v{i + 1}"])]
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            nodes,
+            "deep",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4, 8, 8])],
+            [onnx.helper.make_tensor_value_info("v1500", onnx.TensorProto.FLOAT, None)],
+            [onnx.numpy_helper.from_array(weights(4, 4, 1, 1), "w")],
+        )
+    )
+    assert is_fused(ir.from_proto(proto).graph[-1], None)

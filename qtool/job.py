@@ -20,9 +20,10 @@ from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options
 from qtool.plan.model import Wishes
 from qtool.plan.scheme import Scheme, settle
-from qtool.plan.wishes import Asked, wishes
+from qtool.plan.wishes import Asked, named, wishes
 from qtool.session import Session
 from qtool.steps import step
+from qtool.tables.modes import MODES, WEIGHT_BITS
 
 # --calib none: no samples, rough ranges.
 NO_SAMPLES = "none"
@@ -30,7 +31,10 @@ NO_SAMPLES = "none"
 
 @dataclass(frozen=True)
 class Job:
-    """A model that is ready to be planned for, and everything that was asked; `known` from earlier runs."""
+    """A model that is ready to be planned for, and everything that was asked; `known` from earlier runs.
+
+    `puzzling` are the nodes that the report is to explain.
+    """
 
     source: Source
     prepared: Prepared
@@ -39,6 +43,7 @@ class Job:
     wish: Wishes
     options: Options
     known: Calibration | None = None
+    puzzling: tuple[str, ...] = ()
 
 
 def open_job(model: ModelLike, options: Options) -> Job:
@@ -54,6 +59,8 @@ def open_job(model: ModelLike, options: Options) -> Job:
             sets=plan.sets,
             **vars(plan.choices),
         )
+    if options.target_size or options.target_bits:
+        options = _mixing(options)
     scheme = settle(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)
     if source.warnings and scheme.target.onnxruntime:
@@ -72,7 +79,21 @@ def open_job(model: ModelLike, options: Options) -> Job:
             "quantize to 8 bits with float inputs and outputs, or export the model anew",
         )
     wish = wishes(view, source.model, scheme, Asked(options.exclude, options.include, options.sets))
-    return Job(source, prepared, view, scheme, wish, options, _known(source, options))
+    puzzling = named(view, source.model, options.explain, "--explain")
+    return Job(source, prepared, view, scheme, wish, options, _known(source, options), puzzling)
+
+
+def _mixing(options: Options) -> Options:
+    """Bits a layer start from the fewest.
+
+    Raises:
+        UsageError: another mode, or two aims.
+    """
+    if "bits" not in MODES[options.mode].options:
+        raise UsageError("--target-size and --target-bits are for --mode weight-only")
+    if options.target_size and options.target_bits:
+        raise UsageError("--target-size and --target-bits are two aims", "leave one of them out")
+    return replace(options, bits=min(WEIGHT_BITS))
 
 
 def _known(source: Source, options: Options) -> Calibration | None:

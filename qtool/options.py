@@ -15,7 +15,12 @@ from qtool.data.reading import Reading
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
+from qtool.tables.judging import USUAL
 from qtool.validate.judging import Judging
+
+# --profile: whether placement times this very model, or looks its kernels up.
+MEASURED, TABLE = "measured", "table"
+PROFILES = (MEASURED, TABLE)
 
 ModelLike = str | Path | onnx.ModelProto
 Progress = Callable[[str, int, int], None]
@@ -44,10 +49,21 @@ class Options(Choices, Judging):
         sets: 'PATTERN=int8|int4|fp16|fp32', for nodes that should differ from the mode; the last wins.
         plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
         require_quantized: fail when nothing is quantized.
+        profile: 'measured': nodes are timed here; 'table': their times are looked up, and no time decides.
+        costs: the table, from `qtool profile`; None: the target's own.
+        min_sqnr: dB below which the result fails; what is needed for it goes back to float. None: what the
+            precision usually holds, where there are samples to judge by.
+        min_speedup: against the original model, below which the result fails.
+        max_size: bytes of the model above which it fails.
+        target_size, target_bits: weight-only: bytes of the model, or bits a weight on the mean, which
+            sensitivities are to make the best of; 0: no such aim.
+        keep_failed: put a result in place that fails.
+        explain: node names, globs or op:Type of nodes that the report is to say more of.
         threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
         force: replace an existing output.
     """
 
+    gate: str = USUAL
     mode: str = "static"
     target: str = "cpu"
     calib: Data | None = None
@@ -62,6 +78,15 @@ class Options(Choices, Judging):
     sets: Sequence[str] = ()
     plan: Plan | None = None
     require_quantized: bool = False
+    profile: str = MEASURED
+    costs: str | Path | None = None
+    min_sqnr: float | None = None
+    min_speedup: float = 0.0
+    max_size: int = 0
+    target_size: int = 0
+    target_bits: float = 0.0
+    keep_failed: bool = False
+    explain: Sequence[str] = ()
     threads: int = 0
     force: bool = False
 

@@ -9,35 +9,37 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from qtool import __version__
+from qtool.asked import budget_of, implied_gates, repairable
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import ModelError
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
 from qtool.job import Job, open_job, samples_of
-from qtool.options import ModelLike, Options, Progress, Result, silent
+from qtool.options import TABLE, ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
 from qtool.plan.half_notes import half_notes
-from qtool.plan.model import Plan, Wishes
+from qtool.plan.model import Plan
 from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
-from qtool.planning import make_plan, replayed
-from qtool.report.coverage import coverage
+from qtool.planning import Planned, Planner, replayed
+from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.rewrite.write import rewrite
+from qtool.search import Search
 from qtool.session import Session
 from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison, Measures, compare
-from qtool.validate.gates import Gate, judge, parse
-from qtool.validate.judging import AUTO, gates_of, measures_of
+from qtool.validate.gates import judge
+from qtool.validate.judging import gates_of, measures_of
 from qtool.validate.latency import PATIENCE, Race, race_models
 from qtool.validate.ports import in_floats
 
@@ -53,34 +55,57 @@ def quantize(
     Raises:
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
-    options = options or Options()
+    return produced(model, output, options or Options(), progress, Search.first)
+
+
+def produced(
+    model: ModelLike,
+    output: str | Path,
+    options: Options,
+    progress: Progress,
+    first: Callable[[Search], Planned],
+) -> Result:
+    """The same, beginning with a plan that is found in some other way; `options.plan` is used as it is."""
     measures = measures_of(options)
     gates = gates_of(options)
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     job = open_job(model, options)
     check_target(Path(output), list(job.source.files), options.force)
     calib, held_out, notes = samples_of(job)
-    with _blaming_the_original(job):
-        planned = replayed(job, options.plan) if options.plan else make_plan(job, job.wish, calib, progress)
+    planner = Planner(job, calib, progress)
+    search = Search(job, planner, held_out, budget_of(job, gates), progress)
+    decides = options.plan is None
     with _blaming_the_original(job), staged(Path(output)) as staging:
-        _write(job, staging, planned.plan)
-        decides = _speed_decides(job, planned.plan)
-        timed = _race_staged(job, staging, held_out, PATIENCE if decides else 1)
-        if decides and (reason := _too_slow(timed)):
-            planned = make_plan(job, _without(job, planned.plan, reason), calib, progress)
+        planned = replayed(job, options.plan) if options.plan else first(search)
+        while True:
             _write(job, staging, planned.plan)
-            timed = _race_staged(job, staging, held_out, 1)
-        if held_out is None and job.scheme.target.onnxruntime:
-            _opened(job, staging)
-        verdict = None if held_out is None else _compare_staged(job, staging, held_out, measures, progress)
-        report = _judged_file(_report(job, planned.plan), staging, verdict, timed)
-        report = replace(report, synthetic=synthetic(held_out))
-        judged = tuple(judge([*gates, *_implied(options, job.scheme)], report.verdict))
+            if held_out is None and job.scheme.target.onnxruntime:
+                _opened(job, staging)
+            verdict = (
+                None if held_out is None else _compare_staged(job, staging, held_out, measures, progress)
+            )
+            report = _judged_file(_report(job, planned.plan), staging, verdict, None)
+            report = replace(report, synthetic=synthetic(held_out))
+            asked = [*gates, *implied_gates(job, verdict, report.synthetic)]
+            if decides and (missed := repairable(asked, report.verdict)) is not None:
+                better = search.truer(planned, missed)
+                if better is not None:
+                    planned = better
+                    continue
+            in_doubt = decides and _speed_decides(job, planned.plan)
+            timed = _race_staged(job, staging, held_out, PATIENCE if in_doubt else 1)
+            if not in_doubt or not (reason := _too_slow(timed)):
+                break
+            planned = search.in_float(planned, reason)
+        report = _judged_file(report, staging, verdict, timed)
+        judged = tuple(judge(asked, report.verdict))
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
-        written = not any(gate.failed for gate in judged)
+        failed = any(gate.failed for gate in judged)
+        written = not failed or options.keep_failed
         report = replace(report, warnings=warnings, gates=judged, written=written)
+        report = replace(report, trials=search.trials, chosen=search.name_of(planned.plan))
         result = Result(report, planned.plan, planned.ranges)
-        if result.ok:
+        if written:
             staging.commit()
     return result
 
@@ -130,9 +155,9 @@ def _race_staged(job: Job, staging: Staging, samples: Samples | None, patience: 
 
 
 def _speed_decides(job: Job, plan: Plan) -> bool:
-    """Whether int8 is given up where it gains nothing: unless asked for, replayed, or for another runtime."""
+    """Whether int8 is given up where it gains nothing: unless asked for, or for another runtime."""
     scheme = job.scheme
-    settled = job.options.plan is not None or not scheme.target.onnxruntime or scheme.asked
+    settled = not scheme.target.onnxruntime or scheme.asked or job.options.profile == TABLE
     return not settled and scheme.mode.for_speed and bool(plan.forms.keys() - job.wish.force)
 
 
@@ -147,12 +172,6 @@ def _too_slow(timed: Race | None) -> str:
     if ratio.low >= 1:
         return ""
     return f"no gain in int8: {ratio.median:.2f}x of FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"
-
-
-def _without(job: Job, plan: Plan, reason: str) -> Wishes:
-    """The wish for what is left when int8 is given up: only what the user insisted on."""
-    keep = {s.node: s.reason for s in plan.skips} | dict.fromkeys(plan.forms.keys() - job.wish.force, reason)
-    return replace(job.wish, keep_float=keep)
 
 
 @contextlib.contextmanager
@@ -191,12 +210,6 @@ def _judged_file(report: Report, staging: Staging, verdict: Comparison | None, t
     return replace(report, quantized=file, comparison=verdict, race=race)
 
 
-def _implied(options: Options, scheme: Scheme) -> list[Gate]:
-    """The gates that other options stand for."""
-    floor = [f"sqnr<{scheme.floor_db:g}"] if options.gate == AUTO else []
-    return [parse(text) for text in (*floor, *(["quantized<1"] if options.require_quantized else []))]
-
-
 def _report(job: Job, plan: Plan) -> Report:
     return Report(
         "quantize",
@@ -207,6 +220,8 @@ def _report(job: Job, plan: Plan) -> Report:
         prepared=job.prepared.notes,
         coverage=coverage(job.view, plan),
         skips=plan.skips,
+        units=plan.units,
+        explained=explained(job.view, plan, job.puzzling),
         warnings=(*job.source.warnings, *half_notes(plan, job.view), *port_notes(plan, job.view, job.scheme)),
         plan_sha256=serial.digest(plan),
         weights_only=job.scheme.mode.form is None,

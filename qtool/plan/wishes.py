@@ -41,7 +41,7 @@ def wishes(view: View, original: ir.Model, scheme: Scheme, asked: Asked) -> Wish
     Raises:
         UsageError: a pattern that matches nothing, an unknown precision, or one that no match can take.
     """
-    folded = {n.name for n in original.graph.all_nodes() if n.name} - set(view.node_by_name)
+    folded = _folded(view, original)
     last: dict[str, _Wish] = {}
     for option, pattern, precision in _requests(asked):
         matched = _matches(view, folded, pattern, option)
@@ -56,6 +56,27 @@ def wishes(view: View, original: ir.Model, scheme: Scheme, asked: Asked) -> Wish
             verb = "excluded" if option == "--exclude" else f"set to {precision}"
             last[node.name or ""] = _Wish(precision, f"{verb} by '{pattern}'")
     return _sorted_out(last, view, scheme)
+
+
+def named(view: View, original: ir.Model, patterns: Sequence[str], option: str) -> tuple[str, ...]:
+    """The nodes that any of the patterns matches, in graph order.
+
+    Args:
+        view, original: the prepared model, and as it came.
+        patterns: node names, globs or op:Type.
+        option: what to call them in an error.
+
+    Raises:
+        UsageError: one matches nothing.
+    """
+    folded = _folded(view, original)
+    found = {n.name for pattern in patterns for n in _matches(view, folded, pattern, option)}
+    return tuple(n.name or "" for n in view.nodes if n.name in found)
+
+
+def _folded(view: View, original: ir.Model) -> set[str]:
+    """The nodes that preparation left nothing of."""
+    return {n.name for n in original.graph.all_nodes() if n.name} - set(view.node_by_name)
 
 
 @dataclass(frozen=True)

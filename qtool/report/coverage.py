@@ -1,37 +1,37 @@
-"""From a plan to the table of what became of each op."""
+"""From a plan to what became of each node, and the table of what became of each op."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from qtool.graph.view import View, op_key
 from qtool.plan.model import Kind, Plan
-from qtool.report.model import FLOAT, CoverageRow, stored_as
+from qtool.report.model import FLOAT, CoverageRow, Explained, stored_as
 
 _STORED = (Kind.STORED, Kind.LOOKUP)
+_NO_FLOATS = "it computes no floats that could be quantized"
+_TABLE = "the table of target {} has it so; nothing was measured"
+_WEIGHTS = "its weights are stored so, and it computes in float"
+
+
+def kinds_of_nodes(view: View, plan: Plan) -> dict[str, str]:
+    """Node -> what it is counted as; nodes that compute no floats are left out."""
+    found = {skip.node: FLOAT for skip in plan.skips}
+    for site in plan.sites:
+        if site.kind in _STORED:
+            found |= {name: stored_as(site.spec.qtype.name) for name, _ in site.uses or ()}
+    found |= {name: form.value for name, form in plan.forms.items()}
+    return {name: found[name] for node in view.nodes if (name := node.name or "") in found}
 
 
 def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
     """A row an op type, the most quantized first; nodes that compute no floats are not counted."""
-    stored = {
-        name: stored_as(s.spec.qtype.name)
-        for s in plan.sites
-        if s.kind in _STORED
-        for name, _ in s.uses or ()
-    }
     reasons = {s.node: s.reason for s in plan.skips}
     counts: dict[str, Counter[str]] = {}
     why: dict[str, Counter[str]] = {}
-    for node in view.nodes:
-        name, op = node.name or "", op_key(node)
-        if name in plan.forms:
-            kind = plan.forms[name].value
-        elif name in stored:
-            kind = stored[name]
-        elif name in reasons:
-            kind = FLOAT
-        else:
-            continue
+    for name, kind in kinds_of_nodes(view, plan).items():
+        op = op_key(view.node_by_name[name])
         counts.setdefault(op, Counter())[kind] += 1
         if name in reasons and name not in plan.forms:
             why.setdefault(op, Counter())[reasons[name]] += 1
@@ -40,3 +40,19 @@ def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
         for op, c in counts.items()
     ]
     return tuple(sorted(rows, key=lambda r: (-r.computed, -(r.total - r.floats), -r.total, r.op)))
+
+
+def explained(view: View, plan: Plan, names: Iterable[str]) -> tuple[Explained, ...]:
+    """Why these nodes are what they are: by what was measured of them, else as the tables have it."""
+    kinds = kinds_of_nodes(view, plan)
+    units = {name: unit for unit in plan.units for name in unit.nodes}
+    reasons = {s.node: s.reason for s in plan.skips}
+    found = []
+    for name in names:
+        kind, unit = kinds.get(name, ""), units.get(name)
+        if name in plan.forms:
+            why = unit.why if unit is not None else _TABLE.format(plan.target)
+        else:
+            why = reasons.get(name, _WEIGHTS if kind else _NO_FLOATS)
+        found.append(Explained(name, op_key(view.node_by_name[name]), kind, why, unit))
+    return tuple(found)

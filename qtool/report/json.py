@@ -1,4 +1,4 @@
-"""The report as one JSON document (schema qtool.report/2, described in docs/report.md), and back."""
+"""The report as one JSON document (schema qtool.report/3, described in docs/report.md), and back."""
 
 from __future__ import annotations
 
@@ -59,9 +59,11 @@ def _check(report: Report) -> None:
     """What types don't say."""
     if report.command not in COMMANDS:
         raise ValueError(f"command is {report.command!r}")
-    for row in report.coverage:
-        for kind in row.counts:
+    for kind in (*(k for row in report.coverage for k in row.counts), *(e.kind for e in report.explained)):
+        if kind:
             heading(kind)
+    if report.chosen and report.chosen not in {trial.name for trial in report.trials}:
+        raise ValueError(f"chosen is {report.chosen!r}, which is no trial")
     if report.race is not None and {*report.race.speedup, "quantized"} != set(report.race.milliseconds):
         raise ValueError("race.speedup is of other models than race.milliseconds")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qtool.plan.model import Skip
+from qtool.plan.choose import Trial, front
+from qtool.plan.model import Skip, UnitNote
 from qtool.tables.forms import HEADINGS, Form
 from qtool.validate.compare import Comparison
 from qtool.validate.gates import GateResult, Verdict
 from qtool.validate.latency import Race, Ratio
 
-SCHEMA = "qtool.report/2"
-COMMANDS = ("quantize", "compare")
+SCHEMA = "qtool.report/3"
+COMMANDS = ("quantize", "compare", "tune")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,24 @@ class CoverageRow:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Why one node is what it is.
+
+    Args:
+        node, op: its name and op type.
+        kind: as in the counts of coverage; '' of a node that computes no floats.
+        why: what decided it.
+        unit: what was measured of the nodes that stand or fall with it; None where nothing was.
+    """
+
+    node: str
+    op: str
+    kind: str
+    why: str
+    unit: UnitNote | None = None
+
+
+@dataclass(frozen=True)
 class Timing:
     """What a race came to.
 
@@ -102,7 +121,7 @@ class Report:
     """The result of one command; None or empty where a command has no such part.
 
     Args:
-        command: quantize or compare.
+        command: quantize, tune or compare.
         version: of qtool.
         fp32, quantized: the two models.
         mode, target: what was asked for; empty for compare.
@@ -115,7 +134,11 @@ class Report:
         plan_sha256: the plan that gives these bytes again.
         weights_only: the mode quantizes weights and nothing else.
         synthetic: measured on made-up samples, which satisfy no gate.
-        written: quantize put the file in place.
+        written: the file was put in place.
+        units: what was measured of nodes that stand or fall together, and what became of them.
+        trials: the plans that were built and raced; the answer is one of them, or follows from one.
+        chosen: the trial that `quantized` is; '' where it is none of them.
+        explained: the nodes that were asked about.
     """
 
     command: str
@@ -135,6 +158,15 @@ class Report:
     weights_only: bool = False
     synthetic: bool = False
     written: bool = False
+    units: tuple[UnitNote, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    chosen: str = ""
+    explained: tuple[Explained, ...] = ()
+
+    @property
+    def front(self) -> tuple[str, ...]:
+        """The trials that no other one beats in speed, error and size, the fastest first."""
+        return tuple(t.name for t in front(self.trials))
 
     @property
     def failed(self) -> tuple[GateResult, ...]:
@@ -159,5 +191,5 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """What gates may ask about."""
-        nodes = self.quantized_nodes if self.command == "quantize" else None
+        nodes = None if self.command == "compare" else self.quantized_nodes
         return Verdict(self.comparison, self.speedup, self.size_ratio, nodes, synthetic=self.synthetic)

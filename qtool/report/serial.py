@@ -36,6 +36,9 @@ def _interval(measure: str) -> Callable[[OutputMetrics], tuple[float, float] | N
 _PAIR = tuple[float, float] | None
 DERIVED: dict[type, dict[str, Derived]] = {
     Report: {
+        "front": Derived(
+            tuple[str, ...], attrgetter("front"), "the trials that no other one beats in speed, error, size"
+        ),
         "size_ratio": Derived(float | None, attrgetter("size_ratio"), "quantized / FP32 bytes"),
         "speedup": Derived(float | None, attrgetter("speedup"), "FP32 time / quantized time, median"),
         "failed": Derived(

@@ -1,0 +1,183 @@
+"""The plans that quantize builds, one after the other, until one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from qtool.bits import allotted
+from qtool.data.samples import Source as Samples
+from qtool.data.samples import synthetic
+from qtool.job import Job
+from qtool.measure.sensitivity import is_float, sensitivity
+from qtool.options import MEASURED, Progress
+from qtool.placing import Measured, front, labelled, measured
+from qtool.plan.choose import Budget, Trial, choose
+from qtool.plan.explain import decibels, notes
+from qtool.plan.front import Point
+from qtool.plan.model import Plan
+from qtool.plan.predict import Errors, keys_of
+from qtool.plan.repair import repaired
+from qtool.plan.serial import digest
+from qtool.planning import Planned, Planner
+from qtool.tables.forms import Form
+from qtool.trials import tried
+
+# Of all cuts, how many are built, beside the rules' plan and that of everything in int8.
+_BUILT = 3
+# Error that a prediction is off by, or a prediction's margin: what goes back to float is enough for this much
+# more than is missing.
+_MARGIN_DB = 0.5
+# Where no number says how far a gate is missed.
+_STEP_DB = 3.0
+_FORMS = frozenset({Form.INT8, Form.DYNAMIC})
+
+
+@dataclass
+class Search:
+    """What is known of a job by now, and where to go from there.
+
+    Args:
+        job: the model, and what was asked.
+        planner: makes its plans.
+        samples: held-out ones; None where there are none, and nothing can be measured.
+        budget: what is asked of the answer.
+        progress: told how far it is.
+        trials: of what was built.
+        front: all that could be built, fastest first, as far as it can be predicted.
+    """
+
+    job: Job
+    planner: Planner
+    samples: Samples | None
+    budget: Budget
+    progress: Progress
+    trials: tuple[Trial, ...] = ()
+    _known: Measured | None = None
+    front: list[Point] = field(default_factory=list)
+    _errors: Errors | None = None
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def first(self) -> Planned:
+        """The best of what rules and measurements come to; the rules' plan where nothing can be measured."""
+        options = self.job.options
+        if options.target_size or options.target_bits:
+            return allotted(self.job, self.planner, self.samples, self.progress)
+        rules = self.planner.plan(self.job.wish)
+        if self.samples is None or not self.measures():
+            return rules
+        known = self.learned(self.samples)
+        plans = {"rules": rules, "all": known.everything}
+        for point in shortlist(known, self.front, self.budget):
+            plans[f"cut {self.front.index(point) + 1}"] = self.planner.plan(labelled(known, point))
+        return self.best_of(plans, self.samples)
+
+    def learned(self, samples: Samples) -> Measured:
+        """What is to be known of the model: times, errors, and the front that they come to."""
+        known = self._known = measured(self.job, self.planner, samples, self.progress)
+        self.front = front(known, self.budget.floor_db)
+        return known
+
+    def best_of(self, plans: Mapping[str, Planned], samples: Samples, *, small: bool = False) -> Planned:
+        """The best of several plans, by what each comes to when they are run side by side.
+
+        Args:
+            plans: by name. Of the same plan under two names the later one says why it is what it is.
+            samples: held-out ones.
+            small: what counts is size, not speed.
+        """
+        names = {_content(planned.plan): name for name, planned in plans.items()}
+        built = {name: self._noted(plans[name]) for name in names.values()}
+        self._names = {digest(planned.plan): name for name, planned in built.items()}
+        timed = self.job.options.profile == MEASURED
+        bare = {name: planned.plan for name, planned in built.items()}
+        trials = tried(self.job, bare, samples, timed, self.progress)
+        if not timed and self._known is not None:
+            speeds = {name: self._known.speed_of(plan) for name, plan in bare.items()}
+            trials = tuple(replace(t, speed=speeds[t.name], speedup=speeds[t.name]) for t in trials)
+        self.trials = trials
+        if small:
+            trials = tuple(replace(t, speed=self.job.source.size / t.bytes) for t in trials)
+        return built[choose(trials, self.budget).name]
+
+    def name_of(self, plan: Plan) -> str:
+        """The trial that a plan is; '' where it is none of them."""
+        return self._names.get(digest(plan), "")
+
+    def measures(self) -> bool:
+        """Whether placement is measured: not where types or forms were asked for, nor for another runtime."""
+        scheme = self.job.scheme
+        return (
+            scheme.form in _FORMS
+            and scheme.target.onnxruntime
+            and not scheme.asked
+            and not synthetic(self.samples)
+            and any(is_float(v) for v in self.job.prepared.model.graph.outputs)
+        )
+
+    def in_float(self, planned: Planned, reason: str) -> Planned:
+        """What is left when int8 is given up: only what the user insisted on."""
+        plan, wish = planned.plan, self.job.wish
+        keep = {s.node: s.reason for s in plan.skips} | dict.fromkeys(plan.forms.keys() - wish.force, reason)
+        return self._noted(self.planner.plan(replace(wish, keep_float=keep)))
+
+    def truer(self, planned: Planned, sqnr: float) -> Planned | None:
+        """A plan with more in float than one that misses a gate; None when there is none.
+
+        Args:
+            planned: what was built.
+            sqnr: dB, what it came to on held-out samples.
+        """
+        if self.samples is None or not self.samples or synthetic(self.samples):
+            return None
+        errors = self._errors_of(planned)
+        before = errors.sqnr(keys_of(planned.plan))
+        missing = self.budget.floor_db - sqnr if sqnr < self.budget.floor_db else _STEP_DB
+        aim = before + missing + _MARGIN_DB
+        if self._known is not None:
+            for point in self.front:
+                if decibels(point.noise) >= aim:
+                    return self._noted(self.planner.plan(labelled(self._known, point)))
+        wish = repaired(self.job.view, planned.plan, planned.wish, errors, aim)
+        return None if wish is None else self._noted(self.planner.plan(wish))
+
+    def _errors_of(self, planned: Planned) -> Errors:
+        """Of all that a plan quantizes; measured when it is first asked for."""
+        keys = set(keys_of(planned.plan))
+        known = self._errors or (self._known.errors if self._known else None)
+        if known is None or not keys <= known.noise.keys():
+            if self.samples is None:
+                raise ValueError("no samples")
+            known = sensitivity(
+                self.job.prepared.model,
+                [planned.plan],
+                self.samples,
+                self.job.options.threads,
+                lambda done, total: self.progress("sensitivity", done, total),
+            )
+        self._errors = known
+        return known
+
+    def _noted(self, planned: Planned) -> Planned:
+        if self._known is None:
+            return planned
+        return replace(planned, plan=replace(planned.plan, units=notes(self._known.network, planned.plan)))
+
+
+def _content(plan: Plan) -> str:
+    """A digest of all that makes the model: reasons make none of it."""
+    return digest(replace(plan, skips=()))
+
+
+def shortlist(known: Measured, points: list[Point], budget: Budget) -> list[Point]:
+    """The points that are predicted to be the best, the best one first."""
+    trials = {}
+    for number, point in enumerate(points):
+        speed = known.speed(point)
+        trials[str(number)] = Trial(str(number), decibels(point.noise), speed, speed, 0)
+    found: list[Point] = []
+    while trials and len(found) < _BUILT:
+        best = choose(list(trials.values()), replace(budget, size=0))
+        del trials[best.name]
+        found.append(points[int(best.name)])
+    return found

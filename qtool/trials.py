@@ -1,0 +1,85 @@
+"""Plans built and run, side by side: what each comes to in time, error and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from qtool.data.samples import Part, evenly
+from qtool.data.samples import Source as Samples
+from qtool.graph.save import model_for_session
+from qtool.job import Job
+from qtool.options import Progress
+from qtool.plan.choose import Trial
+from qtool.plan.model import Plan
+from qtool.rewrite.write import rewrite
+from qtool.session import Session
+from qtool.validate.compare import compare
+from qtool.validate.latency import race_models
+from qtool.validate.ports import in_floats
+
+# What a candidate is judged on; the answer is judged on all there are.
+_SAMPLES = 32
+# Of the race, for each model in it.
+_SECONDS = 0.3
+
+
+def tried(
+    job: Job, plans: Mapping[str, Plan], samples: Samples, timed: bool, progress: Progress
+) -> tuple[Trial, ...]:
+    """Build each plan, compare it with FP32, and race them all.
+
+    Args:
+        job: the model.
+        plans: resolved, by name.
+        samples: held-out ones.
+        timed: whether they are raced; else all are as fast as FP32.
+        progress: told how many are judged.
+    """
+    threads = job.options.threads
+    some = Part(samples, evenly(len(samples), _SAMPLES), samples.name)
+    fp32 = Session(job.source.loadable, threads=threads, name=job.source.name)
+    with ExitStack() as stack:
+        models: dict[str, Path | bytes] = {}
+        errors: dict[str, float] = {}
+        for done, (name, plan) in enumerate(plans.items(), start=1):
+            loadable = stack.enter_context(model_for_session(rewrite(job.prepared.model, plan)))
+            session = in_floats(Session(loadable, threads=threads, name=f"the candidate '{name}'"))
+            errors[name] = compare(fp32, session, some).sqnr
+            models[name] = loadable
+            progress("candidates", done, len(plans))
+        sizes = {name: _size(model) for name, model in models.items()}
+        if not timed:
+            return tuple(
+                Trial(name, errors[name], 1.0, 1.0, sizes[name], _units(plan)) for name, plan in plans.items()
+            )
+        others: dict[str, Path | bytes] = {
+            _ORIGINAL: job.source.loadable,
+            _PREPARED: stack.enter_context(model_for_session(job.prepared.model)),
+        }
+        seconds = _SECONDS * (len(models) + len(others))
+        race = race_models({**others, **models}, some, threads, seconds=seconds, patience=1)
+    return tuple(
+        Trial(
+            name,
+            errors[name],
+            race.speedup(name, _PREPARED).median,
+            race.speedup(name, _ORIGINAL).median,
+            sizes[name],
+            _units(plan),
+        )
+        for name, plan in plans.items()
+    )
+
+
+# No plan has such a name.
+_ORIGINAL, _PREPARED = " original", " prepared"
+
+
+def _units(plan: Plan) -> int:
+    return sum(unit.quantized for unit in plan.units)
+
+
+def _size(model: Path | bytes) -> int:
+    return len(model) if isinstance(model, bytes) else sum(f.stat().st_size for f in model.parent.iterdir())

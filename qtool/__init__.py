@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from qtool.report.model import Report
     from qtool.report.saved import read_report, rejudge
     from qtool.surveying import Survey, survey
+    from qtool.tuning import tune
 
 # public name -> (module, name there)
 _PUBLIC = {
@@ -67,6 +68,7 @@ _PUBLIC = {
     "read_report": ("qtool.report.saved", "read_report"),
     "rejudge": ("qtool.report.saved", "rejudge"),
     "survey": ("qtool.surveying", "survey"),
+    "tune": ("qtool.tuning", "tune"),
     **{
         name: ("qtool.errors", name)
         for name in (
@@ -109,6 +111,7 @@ __all__ = [
     "read_report",
     "rejudge",
     "survey",
+    "tune",
 ]
 
 

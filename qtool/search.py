@@ -86,15 +86,16 @@ class Search:
             samples: held-out ones.
             small: what counts is size, not speed.
         """
-        names = {_content(planned.plan): name for name, planned in plans.items()}
-        built = {name: self._noted(plans[name]) for name in names.values()}
-        self._names = {digest(planned.plan): name for name, planned in built.items()}
+        self._names = {_content(planned.plan): name for name, planned in plans.items()}
+        built = {name: self._noted(plans[name]) for name in self._names.values()}
         timed = self.job.options.profile == MEASURED
         bare = {name: planned.plan for name, planned in built.items()}
         trials = tried(self.job, bare, samples, timed, self.progress)
         if not timed and self._known is not None:
             speeds = {name: self._known.speed_of(plan) for name, plan in bare.items()}
-            trials = tuple(replace(t, speed=speeds[t.name], speedup=speeds[t.name]) for t in trials)
+            trials = tuple(
+                replace(t, speed=speeds[t.name], speedup=speeds[t.name], timed=False) for t in trials
+            )
         self.trials = trials
         if small:
             trials = tuple(replace(t, speed=self.job.source.size / t.bytes) for t in trials)
@@ -102,7 +103,7 @@ class Search:
 
     def name_of(self, plan: Plan) -> str:
         """The trial that a plan is; '' where it is none of them."""
-        return self._names.get(digest(plan), "")
+        return self._names.get(_content(plan), "")
 
     def measures(self) -> bool:
         """Whether placement is measured: not where types or forms were asked for, nor for another runtime."""
@@ -161,7 +162,9 @@ class Search:
     def _noted(self, planned: Planned) -> Planned:
         if self._known is None:
             return planned
-        return replace(planned, plan=replace(planned.plan, units=notes(self._known.network, planned.plan)))
+        return replace(
+            planned, plan=replace(planned.plan, units=notes(self._known.network, planned.plan, self.job.view))
+        )
 
 
 def _content(plan: Plan) -> str:

@@ -27,15 +27,26 @@ MAY_IMPORT = {
     "calibrate": FOUNDATION | {"graph", "data", "session"},
     "plan": FOUNDATION | {"graph", "data", "calibrate"},
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
-    "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
+    "measure": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
+    "recover": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
+    "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
 }
-RENDERERS = tuple(f"report/{name}.py" for name in "terminal inspection difference survey bench profile".split())
+RENDERERS = tuple(
+    f"report/{name}.py"
+    for name in "terminal inspection difference survey bench profile placement plain".split()
+)
 LAST = {
     "attendant",
     "benching",
     "comparing",
     "workers",
     "pipeline",
+    "trials",
+    "search",
+    "sparing",
+    "placing",
+    "asked",
+    "bits",
     "job",
     "remotes",
     "planning",

@@ -27,6 +27,7 @@ from qtool.cli.inspect import inspect
 from qtool.cli.profile import profile
 from qtool.cli.quantize import quantize
 from qtool.cli.report import report
+from qtool.cli.tune import tune
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
 
 # What the machine, not the program, is to blame for: a full disk behind stdout, say.
@@ -43,6 +44,7 @@ def cli() -> None:
 
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
+    qtool tune model.onnx --calib samples/ --svg front.svg
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
     qtool report run.json --fail-if 'sqnr<25'
     qtool bench model.onnx int8.onnx --data held_out/
@@ -61,6 +63,7 @@ def cli() -> None:
 
 
 cli.add_command(quantize)
+cli.add_command(tune)
 cli.add_command(calibrate)
 cli.add_command(compare)
 cli.add_command(report)

@@ -12,7 +12,7 @@ import click
 from qtool.cli.config import Settings
 from qtool.errors import DataError, UsageError
 
-_FILES = ("plan", "labels", "ranges", "gates", "load_ref", "tokenizer")
+_FILES = ("plan", "labels", "ranges", "gates", "load_ref", "tokenizer", "costs")
 _SOURCES = ("calib", "data")
 
 

@@ -43,6 +43,7 @@ class Trial:
         speedup: the same against the original.
         bytes: of the model.
         units: how many are in int8, of those that were measured.
+        timed: whether the speeds were; else they are predicted.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Trial:
     speedup: float
     bytes: int
     units: int = 0
+    timed: bool = True
 
     def beats(self, other: Trial) -> bool:
         """Whether it is as fast, as true and as small, and more so in one of these at least."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qtool.numerics.qparams import QParams
 from qtool.plan.half import Halves
@@ -49,6 +52,7 @@ class Site:
         guard: the runtime must be kept from moving this Q, or from quantizing what precedes it.
         scale_from: for a bias, whose it is: (input value, node that reads the weight).
         qparams: None until resolved.
+        integers: what a weight becomes, of its shape and qtype.dtype; None: the nearest (plan/integers.py).
     """
 
     value: str
@@ -60,6 +64,14 @@ class Site:
     guard: bool = False
     scale_from: tuple[str, str] | None = None
     qparams: QParams | None = None
+    integers: NDArray[np.integer] | None = field(default=None, compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Site):
+            return NotImplemented
+        plain = all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.compare)
+        a, b = self.integers, other.integers
+        return plain and (a is b or (a is not None and b is not None and np.array_equal(a, b)))
 
     @property
     def scaled(self) -> bool:
@@ -77,6 +89,42 @@ class Skip:
 
 
 @dataclass(frozen=True)
+class Spared:
+    """What an int8 product leaves to float.
+
+    Args:
+        columns: of the activation's last axis.
+        lo, hi: the range of all other columns.
+    """
+
+    columns: tuple[int, ...]
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class UnitNote:
+    """What was measured of nodes that stand or fall together, and what came of it.
+
+    Args:
+        nodes: the unit, in graph order.
+        float_us, int8_us: microseconds of one inference.
+        sqnr: dB of the worst output where this unit alone is quantized; inf where that changes nothing.
+        quantized: the label.
+        why: what decided it.
+        ops: their op types.
+    """
+
+    nodes: tuple[str, ...]
+    float_us: float
+    int8_us: float
+    sqnr: float
+    quantized: bool
+    why: str
+    ops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that rewrite needs to know.
 
@@ -91,6 +139,8 @@ class Plan:
         choices: of types and forms.
         exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
+        units: what placement was decided by, where it was measured. It changes nothing in the model.
+        spared: activation -> the columns of it that its int8 readers leave to a float product beside them.
     """
 
     mode: str
@@ -106,6 +156,8 @@ class Plan:
     include: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     calibration_sha256: str = ""
+    units: tuple[UnitNote, ...] = ()
+    spared: Mapping[str, Spared] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -128,6 +180,7 @@ class Wishes:
         half: nodes to compute in float16, whatever the mode.
         weights: node -> the type that its weights are kept in.
         float_ports: inputs and outputs that stay float although integers were asked for.
+        spared: activation -> columns to leave to float, where all its int8 readers can.
     """
 
     keep_float: dict[str, str]
@@ -135,3 +188,4 @@ class Wishes:
     half: frozenset[str] = frozenset()
     weights: Mapping[str, QType] = field(default_factory=dict)
     float_ports: frozenset[str] = frozenset()
+    spared: Mapping[str, Spared] = field(default_factory=dict)

@@ -1,15 +1,18 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
-    {"schema": "qtool.plan/2", "mode", "target", "model_sha256", "calibration_sha256",
+    {"schema": "qtool.plan/3", "mode", "target", "model_sha256", "calibration_sha256",
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
-                "group", "bounds", "guard", "scale_from", "scale", "zero_point"}],
-     "skips": [{"node", "op", "reason"}]}
+                "group", "bounds", "guard", "scale_from", "scale", "zero_point", "integers"}],
+     "skips": [{"node", "op", "reason"}],
+     "spared": {value: {"columns": [index], "lo", "hi"}},
+     "units": [{"nodes": [node], "float_us", "int8_us", "sqnr", "quantized", "why", "ops"}]}
 
-Scales are float32; a decimal of enough digits restores each to the bit. Long arrays are base64 of
-little-endian float32 or int32, so that a plan for an embedding stays small.
+Scales are float32; a decimal of enough digits restores each to the bit. Integers are null where a weight
+is rounded to nearest. Long arrays are base64 of little-endian float32 or int32, or of what type the integers
+are, so that a plan for an embedding stays small.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,7 @@ from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Kind, Plan, Site, Skip
+from qtool.plan.model import Kind, Plan, Site, Skip, Spared, UnitNote
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import (
@@ -38,10 +41,11 @@ from qtool.tables.qtypes import (
     PerRowOfLast,
     PerRun,
     PerTensor,
+    QType,
     TensorSpec,
 )
 
-SCHEMA = "qtool.plan/2"
+SCHEMA = "qtool.plan/3"
 _LONGEST_LIST = 16
 
 _GRANULARITIES: dict[str, Callable[..., Granularity]] = {
@@ -73,13 +77,17 @@ def to_json(plan: Plan) -> str:
         "forms": {name: form.value for name, form in plan.forms.items()},
         "sites": [_site(s) for s in plan.sites],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
+        "spared": {v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.spared.items()},
+        "units": [
+            {**vars(u), "nodes": list(u.nodes), "ops": list(u.ops), "sqnr": str(u.sqnr)} for u in plan.units
+        ],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def digest(plan: Plan) -> str:
-    """A sha256 of the plan, for the model's metadata."""
-    return hashlib.sha256(to_json(plan).encode()).hexdigest()
+    """A sha256 of the plan, for the model's metadata: of all that makes the model, and not of timings."""
+    return hashlib.sha256(to_json(replace(plan, units=())).encode()).hexdigest()
 
 
 def from_json(text: str, name: str) -> Plan:
@@ -112,9 +120,27 @@ def from_json(text: str, name: str) -> Plan:
             include=tuple(map(str, document["include"])),
             sets=tuple(map(str, document["sets"])),
             calibration_sha256=str(document["calibration_sha256"]),
+            units=tuple(_read_unit(u) for u in document["units"]),
+            spared={str(v): _read_spared(d) for v, d in document["spared"].items()},
         )
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
+
+
+def _read_spared(d: dict[str, Any]) -> Spared:
+    return Spared(tuple(map(int, d["columns"])), float(d["lo"]), float(d["hi"]))
+
+
+def _read_unit(d: dict[str, Any]) -> UnitNote:
+    return UnitNote(
+        nodes=tuple(map(str, d["nodes"])),
+        float_us=float(d["float_us"]),
+        int8_us=float(d["int8_us"]),
+        sqnr=float(d["sqnr"]),
+        quantized=bool(d["quantized"]),
+        why=str(d["why"]),
+        ops=tuple(map(str, d["ops"])),
+    )
 
 
 def _site(site: Site) -> dict[str, Any]:
@@ -132,6 +158,7 @@ def _site(site: Site) -> dict[str, Any]:
         "scale_from": None if site.scale_from is None else list(site.scale_from),
         "scale": None if params is None else _array(params.scale, "<f4"),
         "zero_point": None if params is None else _array(params.zero_point, "<i4"),
+        "integers": None if site.integers is None else _array(site.integers, _little(site.spec.qtype)),
     }
 
 
@@ -143,18 +170,32 @@ def _read_site(d: dict[str, Any]) -> Site:
         if not (np.isfinite(scale).all() and (scale > 0).all() and zero.shape == scale.shape):
             raise ValueError(f"'{d['value']}' has a scale that is not finite and positive")
         params = QParams(scale, zero)
+    spec = TensorSpec(QTYPES[d["qtype"]], _read_granularity(d["granularity"]), bool(d["symmetric"]))
     lo, hi = d["bounds"]
     return Site(
         value=d["value"],
         kind=Kind(d["kind"]),
         uses=None if d["uses"] is None else tuple((str(n), int(i)) for n, i in d["uses"]),
-        spec=TensorSpec(QTYPES[d["qtype"]], _read_granularity(d["granularity"]), bool(d["symmetric"])),
+        spec=spec,
         group=d["group"],
         bounds=(float(lo), float(hi)),
         guard=bool(d["guard"]),
         scale_from=None if d["scale_from"] is None else (d["scale_from"][0], d["scale_from"][1]),
         qparams=params,
+        integers=None if d["integers"] is None else _read_integers(d["integers"], spec.qtype),
     )
+
+
+def _read_integers(value: Any, qtype: QType) -> np.ndarray:
+    found = _read_array(value, _little(qtype)).astype(qtype.dtype)
+    if qtype.qmin == qtype.qmax or ((found < qtype.qmin) | (found > qtype.qmax)).any():
+        raise ValueError(f"integers that {qtype.name} does not have")
+    return found
+
+
+def _little(qtype: QType) -> str:
+    """How numpy calls a type whose first byte is its least."""
+    return np.dtype(qtype.dtype).newbyteorder("<").str
 
 
 def _read_halves(d: dict[str, Any]) -> Halves:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
 from qtool.report.inspection import bare_table, labelled, percent
-from qtool.report.terminal import plain
+from qtool.report.plain import plain
 from qtool.validate.profile import OpTime, Profile
 
 _MOST_OPS = 12

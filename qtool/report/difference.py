@@ -20,7 +20,7 @@ from qtool.report.inspection import (
     recipe_text,
     shape_text,
 )
-from qtool.report.terminal import plain
+from qtool.report.plain import plain
 
 _MOST_OPS = 20
 _MOST_PORTS = 8

@@ -19,7 +19,7 @@ from qtool.inspection.model import (
     OpCount,
     Port,
 )
-from qtool.report.terminal import plain
+from qtool.report.plain import plain
 
 _MOST_PORTS = 12
 _MOST_OPS = 14

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from qtool.plan.costs_file import CostTable
 from qtool.report.inspection import bare_table, labelled
-from qtool.report.terminal import plain
+from qtool.report.plain import plain
 from qtool.tables.kernels import Kind
 
 _HEADS = {

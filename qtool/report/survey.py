@@ -12,7 +12,7 @@ from qtool.data.ports import Port
 from qtool.data.seen import Figures
 from qtool.errors import printable
 from qtool.report.inspection import bare_table, labelled
-from qtool.report.terminal import plain
+from qtool.report.plain import plain
 from qtool.surveying import InputSeen, SampleSeen, Survey
 
 _MOST_INPUTS = 40

@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
+from qtool.report import placement
 from qtool.report.figures import decibels, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
+from qtool.report.plain import plain
 from qtool.tables.forms import HEADINGS
 from qtool.tables.targets import GENERAL_REASONS
 from qtool.validate.compare import Comparison
@@ -38,21 +40,24 @@ class TableConsole(Console):
         raise BrokenPipeError
 
 
-def plain(text: str, style: str = "") -> Text:
-    """Foreign text: no markup, no emoji codes, no control characters."""
-    return Text(printable(text), style=style)
-
-
 def render(report: Report, console: Console, verbose: bool = False) -> None:
     """Print the report: coverage, then the verdict, then the figures that matter most."""
     if report.coverage:
         console.print(_coverage(report, verbose), Text(), sep="\n")
+    if len(report.trials) > 1:
+        console.print(placement.raced(report), Text(), sep="\n")
+        if report.command == "tune":
+            console.print(placement.drawn(report, console))
     if report.comparison is not None:
         console.print(_outputs(report.comparison), Text(), sep="\n")
         if verbose and any(not output.exact for output in report.comparison.outputs):
             console.print(_more(report.comparison), Text(), sep="\n")
     console.print(_summary(report))
+    for node in report.explained:
+        console.print(Text(), placement.title(node), placement.explained(node), sep="\n")
     if verbose:
+        if report.units:
+            console.print(Text(), placement.units(report), Text(), sep="\n")
         for note in report.prepared:
             console.print(plain(f"prepared: {note}", "dim"))
         for skip in report.skips:
@@ -181,8 +186,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
     if report.comparison is not None:
         rows += _judged(report.comparison)
-    if report.quantized is not None and report.command == "quantize":
-        none = "output", "none: a gate failed"
+    if report.quantized is not None and report.command != "compare":
+        none = "output", "none: a gate failed" if report.failed else "none: -o FILE writes what was chosen"
         rows.append(("written", report.quantized.path) if report.written else none)
     return rows
 

@@ -1,0 +1,88 @@
+"""`qtool tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qtool.cli.budget import tune_options
+from qtool.cli.choices import choice_options
+from qtool.cli.command import Command
+from qtool.cli.common import gate_options, output_options, progress_bar
+from qtool.cli.deliver import deliver, form_of, report_options
+from qtool.cli.jobs import check_targets, job_options, options_of, text_file
+from qtool.cli.sources import source_options
+
+
+@click.command(cls=Command)
+@click.argument("model", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Where to write the model of the chosen point; - is stdout. Default: nothing is written.",
+)
+@click.option(
+    "--points",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Plans along the front that are built, at most, beside the rules', all in int8, and none in it.",
+)
+@click.option(
+    "--svg",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the plot as SVG, for a page.",
+)
+@job_options
+@choice_options
+@tune_options
+@gate_options
+@output_options
+@report_options
+@source_options("calib", "data")
+def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
+    """Show what speed, size and accuracy MODEL can have, measured here, and choose one.
+
+    Every unit of nodes is timed in float and in int8, and how wrong each makes the outputs is found on
+    samples. From that follow the plans that trade error for time best: some of them, from the fastest to the
+    truest, are built, compared with FP32 and raced side by side. The chosen one is that which --min-sqnr,
+    --min-speedup, --max-size and the gates ask for; without any, as quantize chooses. -o writes it, under the
+    same gates as quantize has; the saved plan writes it again, byte for byte.
+
+    With --mode weight-only the plans differ in bits, weight by weight, and trade error for size.
+
+    \b
+    qtool tune model.onnx --calib samples/
+    qtool tune model.onnx --calib samples/ --svg front.svg --points 16
+    qtool tune model.onnx --calib samples/ -o int8.onnx --save-plan plan.json --min-sqnr 30
+    qtool tune model.onnx --calib samples/ -o int8.onnx --min-speedup 1.5 --explain op:Add
+    qtool tune model.onnx --calib samples/ --mode weight-only --max-size 25MB -o small.onnx
+    qtool tune model.onnx --calib samples/ --json | jq '.trials[] | {name, speedup, sqnr, bytes}'
+
+    \b
+    docs/placement.md says how to read it. JSON: schema qtool.report/3, docs/report.md. Exit codes: 0 done,
+    every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data; 5 the environment; 6 the runtime.
+    """
+    from qtool.plan.serial import to_json
+    from qtool.report.svg import to_svg
+    from qtool.tuning import tune as run
+
+    form = form_of(given)
+    options = options_of(given)
+    written = {"--output": output, "--save-plan": given["save_plan"], "--svg": given["svg"]}
+    check_targets(model, given, written)
+    with text_file(given["save_plan"]) as plan_file, text_file(given["svg"]) as svg_file:
+        with progress_bar(given["quiet"]) as progress:
+            result = run(model, output, options, points, progress)
+        if plan_file is not None and (result.ok or result.report.written):
+            plan_file.write_text(to_json(result.plan))
+            plan_file.commit()
+        if svg_file is not None:  # what can be had is worth seeing when a gate fails, too
+            svg_file.write_text(to_svg(result.report))
+            svg_file.commit()
+    return deliver(result.report, form, given)

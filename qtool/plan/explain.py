@@ -1,0 +1,61 @@
+"""Why a unit has the label that it has, in words that name the figures."""
+
+from __future__ import annotations
+
+import math
+
+from qtool.graph.view import View, op_key
+from qtool.plan.model import Plan, UnitNote
+from qtool.plan.network import Network
+from qtool.plan.units import Unit
+
+_US = 1e6
+
+
+def why_float(unit: Unit, network: Network, weight: float) -> str:
+    """Why a cut left a unit in float.
+
+    Args:
+        unit: the unit.
+        network: its costs.
+        weight: of noise against seconds, in that cut.
+    """
+    before, after = network.times[unit.name]
+    noise = network.noise(unit.name)
+    if after >= before:
+        return f"it gains nothing in int8 here: {before * _US:.1f} us in float, {after * _US:.1f} in int8"
+    if weight * noise >= before - after:
+        return (
+            f"its error: alone it takes the outputs to {decibels(noise):.1f} dB, "
+            f"for {(before - after) * _US:.1f} us"
+        )
+    return (
+        f"its neighbours are in float: a Q and a DQ would cost more than the {(before - after) * _US:.1f} us "
+        "that it gains"
+    )
+
+
+def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
+    """What was measured of each unit, and what became of it in a plan."""
+    reasons = {skip.node: skip.reason for skip in plan.skips}
+    found = []
+    for unit in network.units:
+        quantized = any(name in plan.forms for name in unit.nodes)
+        before, after = network.times[unit.name]
+        noise = network.noise(unit.name)
+        if not quantized:
+            why = next((reasons[n] for n in unit.nodes if n in reasons), "")
+        elif unit.name in network.forced:
+            why = "asked for"
+        elif after < before:
+            why = f"{(before - after) * _US:.1f} us faster, and alone {decibels(noise):.1f} dB"
+        else:
+            why = "between int8 units: a DQ and a Q around it would cost more"
+        ops = tuple(dict.fromkeys(op_key(view.node_by_name[name]) for name in unit.nodes))
+        found.append(UnitNote(unit.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops))
+    return tuple(found)
+
+
+def decibels(noise: float) -> float:
+    """SQNR in dB of noise as a share of the signal."""
+    return -10 * math.log10(noise) if noise > 0 else math.inf

@@ -1,0 +1,127 @@
+"""What was measured and what decided, for a person at a terminal."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from qtool.errors import printable
+from qtool.plan.choose import Trial
+from qtool.plan.model import UnitNote
+from qtool.report.figures import decibels
+from qtool.report.model import Explained, Report, heading
+from qtool.report.picture import picture
+from qtool.report.plain import plain
+from qtool.report.plot import ASCII, UNICODE, plot
+
+_LONGEST_NAME = 60
+_MOST_OTHERS = 8
+
+
+def raced(report: Report) -> Table:
+    """A row a plan that was built: the fastest first, the smallest where only weights are quantized."""
+    predicted = any(not trial.timed for trial in report.trials)
+    table = Table(title="Plans that were built and run", title_justify="left", box=None, pad_edge=False)
+    table.add_column("plan", overflow="fold")
+    for column in ("speed, predicted" if predicted else "speed", "SQNR dB", "bytes", "int8 units"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    front = set(report.front)
+    for trial in ordered(report):
+        chosen, beaten = trial.name == report.chosen, trial.name not in front
+        cells = [
+            trial.name,
+            f"{trial.speedup:.2f}x",
+            decibels(trial.sqnr),
+            f"{trial.bytes:,}",
+            str(trial.units),
+        ]
+        mark = "chosen" if chosen else "beaten" if beaten else ""
+        style = "bold" if chosen else "dim" if beaten else ""
+        table.add_row(*(plain(cell, style) for cell in (*cells, mark)))
+    if not report.units:
+        table.columns.pop(4)
+    return table
+
+
+def ordered(report: Report) -> list[Trial]:
+    """The trials as a table has them."""
+    if report.weights_only:
+        return sorted(report.trials, key=lambda t: (t.bytes, -t.sqnr))
+    return sorted(report.trials, key=lambda t: (-t.speedup, -t.sqnr))
+
+
+def drawn(report: Report, console: Console) -> RenderableType:
+    """The plans as a plot, in signs that the terminal has."""
+    signs = UNICODE if console.encoding.lower().startswith("utf") else ASCII
+    lines = plot(picture(report), console.width, signs)
+    if not lines:
+        return Text()
+    legend = f"{signs[0]} chosen  {signs[1]} the front  {signs[2]} beaten in speed, error and size"
+    return Text("\n".join([*lines, "", legend, ""]))
+
+
+def units(report: Report) -> Table:
+    """A row a unit."""
+    title = "What was measured of nodes that stand or fall together"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("nodes", overflow="fold")
+    table.add_column("op", overflow="fold")
+    for column in ("float us", "int8 us", "alone dB"):
+        table.add_column(column, justify="right")
+    table.add_column("is")
+    table.add_column("why", overflow="fold")
+    for unit in report.units:
+        cells = [_first(unit), " ".join(unit.ops), _us(unit.float_us), _us(unit.int8_us), decibels(unit.sqnr)]
+        table.add_row(*map(plain, (*cells, _label(unit), unit.why)))
+    return table
+
+
+def _first(unit: UnitNote) -> str:
+    first = printable(unit.nodes[0], _LONGEST_NAME) if unit.nodes else ""
+    return f"{first} (+{len(unit.nodes) - 1})" if len(unit.nodes) > 1 else first
+
+
+def _us(microseconds: float) -> str:
+    return f"{microseconds:.1f}" if math.isfinite(microseconds) else "?"
+
+
+def _label(unit: UnitNote) -> str:
+    return "int8" if unit.quantized else "float"
+
+
+def explained(node: Explained) -> Table:
+    """All that is known of one node."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in facts(node):
+        table.add_row(plain(f"  {label}"), plain(text))
+    return table
+
+
+def title(node: Explained) -> Text:
+    """Which node it is, and what became of it."""
+    kind = heading(node.kind) if node.kind else "as it was"
+    return Text.assemble(plain(node.node, "bold"), plain(f" ({node.op}): {kind}"))
+
+
+def facts(node: Explained) -> list[tuple[str, str]]:
+    """A label and a text each, the decision first."""
+    rows = [("why", node.why)]
+    unit = node.unit
+    if unit is None:
+        return rows
+    others = [name for name in unit.nodes if name != node.node]
+    more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
+    alone = "changes nothing" if unit.sqnr == math.inf else f"{decibels(unit.sqnr)} dB"
+    return [
+        *rows,
+        ("unit", f"one with {', '.join(others[:_MOST_OTHERS])}{more}" if others else "by itself"),
+        ("time", f"{_us(unit.float_us)} us in float, {_us(unit.int8_us)} us in int8"),
+        ("error", f"quantized alone: {alone} at the outputs"),
+        ("label", _label(unit)),
+    ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from qtool.data.samples import Source as Samples
 from qtool.errors import UsageError
-from qtool.graph.save import to_bytes
+from qtool.graph.save import file_size
 from qtool.graph.view import float_constant
 from qtool.job import Job
 from qtool.measure.sensitivity import sensitivity
@@ -17,7 +17,7 @@ from qtool.plan.allocate import Level, allocate
 from qtool.plan.model import WEIGHTS, Plan, Site, Wishes
 from qtool.plan.predict import Errors, key_of
 from qtool.planning import Planned, Planner
-from qtool.rewrite.write import rewrite
+from qtool.recipe import written
 from qtool.tables.qtypes import FLOAT32, INT8
 
 _SCALE_BYTES = 4
@@ -139,7 +139,7 @@ def _most(job: Job, found: Weights) -> int:
                 "a larger --block has fewer scales",
             )
         return most
-    smallest = len(to_bytes(rewrite(job.prepared.model, found.fewest)))
+    smallest = file_size(written(job.prepared.model, found.fewest))
     if options.target_size < smallest:
         raise UsageError(
             f"--target-size {options.target_size:,}: with 4 bits a weight it has {smallest:,} bytes",

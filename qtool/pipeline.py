@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +30,9 @@ from qtool.plan.model import Plan
 from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
 from qtool.planning import Planned, Planner, replayed
+from qtool.recipe import written as written_model
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Timing
-from qtool.rewrite.write import rewrite
 from qtool.search import Search
 from qtool.session import Session
 from qtool.tables.targets import GENERAL_REASONS
@@ -78,7 +77,7 @@ def produced(
     with _blaming_the_original(job), staged(Path(output)) as staging:
         planned = replayed(job, options.plan) if options.plan else first(search)
         while True:
-            _write(job, staging, planned.plan)
+            staging.write(written_model(job.prepared.model, planned.plan))
             if held_out is None and job.scheme.target.onnxruntime:
                 _opened(job, staging)
             verdict = (
@@ -119,30 +118,6 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     job = open_job(model, options)
     plan = options.plan or draft(job.view, job.scheme, job.wish, job.source.sha256)
     return Result(_report(job, plan), plan)
-
-
-def _write(job: Job, staging: Staging, plan: Plan) -> None:
-    model = rewrite(job.prepared.model, plan)
-    model.metadata_props.update(_recipe(plan))
-    staging.write(model)
-
-
-def _recipe(plan: Plan) -> dict[str, str]:
-    """What made the model, for whoever finds it later: no times, no paths, no machine.
-
-    All of it is in the plan, so that a replay writes the same.
-    """
-    return {
-        "qtool.version": __version__,
-        "qtool.mode": plan.mode,
-        "qtool.target": plan.target,
-        "qtool.options": json.dumps(
-            {"exclude": plan.exclude, "include": plan.include, "set": plan.sets, **plan.choices.made()}
-        ),
-        "qtool.source_sha256": plan.model_sha256,
-        "qtool.calibration_sha256": plan.calibration_sha256,
-        "qtool.plan_sha256": serial.digest(plan),
-    }
 
 
 def _race_staged(job: Job, staging: Staging, samples: Samples | None, patience: float) -> Race | None:

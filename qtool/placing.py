@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from qtool.measure.times import Times, fused, node_times
 from qtool.options import TABLE, Progress
 from qtool.plan.costs import Costs, load_costs
 from qtool.plan.eligible import rule_of
-from qtool.plan.explain import decibels, why_float
+from qtool.plan.explain import decibels, quantized_units, why_float
 from qtool.plan.front import Point, between, envelope
 from qtool.plan.model import Kind, Plan, Wishes
 from qtool.plan.network import Ends, Network, Prices, network
@@ -26,6 +27,8 @@ from qtool.plan.predict import Errors
 from qtool.plan.units import Unit, units_of
 from qtool.planning import Planned, Planner
 from qtool.rewrite.write import rewrite
+from qtool.sparing import spare
+from qtool.tables.kernels import kind_of
 from qtool.tables.ops import Role
 
 
@@ -53,21 +56,25 @@ class Measured:
 
     def speed_of(self, plan: Plan) -> float:
         """The same of any plan."""
-        int8 = [u.name for u in self.network.units if any(n in plan.forms for n in u.nodes)]
-        return self._faster(self.network.seconds(int8))
+        return self._faster(self.network.seconds(self.units_of(plan)))
+
+    def units_of(self, plan: Plan) -> frozenset[str]:
+        """The units that a plan has in int8."""
+        return quantized_units(self.network, plan)
 
     def _faster(self, seconds: float) -> float:
         rest = self.seconds - self.network.seconds(())
         return self.seconds / max(rest + seconds, 1e-9)
 
 
-def measured(job: Job, planner: Planner, samples: Samples, progress: Progress) -> Measured:
+def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, progress: Progress) -> Measured:
     """Time a model's units and find their sensitivities.
 
     Args:
         job: the model.
         planner: makes its plans.
         samples: held-out ones, of which a few are run.
+        floor_db: the least SQNR that is allowed.
         progress: told how far it is.
     """
     first = widest(job.view, job.scheme, job.wish)
@@ -84,33 +91,77 @@ def measured(job: Job, planner: Planner, samples: Samples, progress: Progress) -
         job.options.threads,
         lambda done, total: progress("sensitivity", done, total),
     )
-    units, times, seconds = _timed(job, chosen, everything, samples)
+    spared, quieter = spare(job, planner, samples, everything, errors, floor_db)
+    sparing = planner.plan(replace(everything.wish, spared=spared)) if spared else everything
+    ran = _timed(job, chosen, [everything, sparing], samples)
+    readers = {v: ran.reading(v, job.view) for v in spared}
+    kept = {
+        v: s for v, s in spared.items() if _pays(ran, readers[v], errors.relative(v), quieter.relative(v))
+    }
+    if kept:
+        wish = replace(wish, spared=kept)
+        everything = planner.plan(replace(everything.wish, spared=kept))
+        errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in kept}})
+    slower = {name for value in kept for name in readers[value]}
+    times = {name: (t[0], t[2] if name in slower else t[1]) for name, t in ran.seconds.items()}
     prices = Prices(times, *_edges(job, everything, samples), errors)
-    net = network(job.view, chosen, Ends(everything.plan, floats), units, prices)
-    return Measured(wish, everything, net, errors, seconds)
+    net = network(job.view, chosen, Ends(everything.plan, floats), ran.units, prices)
+    return Measured(wish, everything, net, errors, ran.whole)
 
 
-def _timed(
-    job: Job, chosen: Placed, everything: Planned, samples: Samples
-) -> tuple[tuple[Unit, ...], dict[str, tuple[float, float]], float]:
-    """The units, seconds of each in float and in int8, and of the whole in float."""
+@dataclass(frozen=True)
+class _Ran:
+    """The units, seconds of each in float, in int8, and with columns spared; of the whole in float."""
+
+    units: tuple[Unit, ...]
+    seconds: dict[str, tuple[float, float, float]]
+    whole: float
+
+    def reading(self, value: str, view: View) -> list[str]:
+        """The units that read a value."""
+        readers = {use.node.name for use in view.values[value].uses()}
+        return [u.name for u in self.units if readers & {*u.nodes}]
+
+
+def _pays(ran: _Ran, readers: list[str], before: float, after: float) -> bool:
+    """Whether sparing columns takes less time than the same accuracy would cost with the readers in float."""
+    floats, plain, spared = (math.fsum(ran.seconds[name][i] for name in readers) for i in range(3))
+    return spared - plain < (floats - plain) * (before - after) / before
+
+
+def _timed(job: Job, chosen: Placed, plans: Sequence[Planned], samples: Samples) -> _Ran:
+    """Time units as float, and as each of two plans has them."""
     view, model = job.view, job.prepared.model
     if job.options.profile == TABLE:
         units = units_of(view, chosen)
         costs = load_costs(job.options.costs, job.scheme.target.name)
         shapes = shapes_of(model, list(view.values), samples, job.options.threads)
-        times = {u.name: _looked_up(u, chosen, view, costs, shapes) for u in units}
+        sums = {name: _sums(plans[1].plan, name, costs, shapes, view) for name in view.node_by_name}
+        pairs = {u.name: _looked_up(u, chosen, view, costs, shapes) for u in units}
+        extra = {u.name: math.fsum(sums[n] for n in u.nodes) for u in units}
+        times = {name: (f, i, i + extra[name]) for name, (f, i) in pairs.items()}
         found = (costs.seconds(n, None, shapes) for n in view.nodes)
-        return units, times, math.fsum(s for s in found if s is not None)
-    before, after = node_times(
-        [model, rewrite(model, everything.plan)], view, samples, job.options.threads or 1
+        return _Ran(units, times, math.fsum(s for s in found if s is not None))
+    models = [model, *(rewrite(model, planned.plan) for planned in plans[: 1 if plans[0] is plans[1] else 2])]
+    ran = node_times(models, view, samples, job.options.threads or 1)
+    units = units_of(view, chosen, fused(ran, view))
+    before, plain, spared = ran[0], ran[1], ran[-1]
+    return _Ran(
+        units, {u.name: (_sum(u, before), _sum(u, plain), _sum(u, spared)) for u in units}, before.whole
     )
-    units = units_of(view, chosen, fused([before, after], view))
-    return units, {u.name: (_sum(u, before), _sum(u, after)) for u in units}, before.whole
 
 
 def _sum(unit: Unit, times: Times) -> float:
     return math.fsum(times.nodes.get(n, 0.0) for n in (*unit.nodes, *unit.others))
+
+
+def _sums(plan: Plan, name: str, costs: Costs, shapes: Shapes, view: View) -> float:
+    """What the sum with a spared product takes, 0 where there is none."""
+    node = view.node_by_name[name]
+    if not any(v is not None and v.name in plan.spared for v in node.inputs):
+        return 0.0
+    size = math.prod(shapes.get(node.outputs[0].name or "", ()))
+    return costs.time("Add", kind_of(None), size) or 0.0
 
 
 def _looked_up(unit: Unit, chosen: Placed, view: View, costs: Costs, shapes: Shapes) -> tuple[float, float]:

@@ -74,7 +74,7 @@ class Search:
 
     def learned(self, samples: Samples) -> Measured:
         """What is to be known of the model: times, errors, and the front that they come to."""
-        known = self._known = measured(self.job, self.planner, samples, self.progress)
+        known = self._known = measured(self.job, self.planner, samples, self.budget.floor_db, self.progress)
         self.front = front(known, self.budget.floor_db)
         return known
 
@@ -87,19 +87,18 @@ class Search:
             small: what counts is size, not speed.
         """
         self._names = {_content(planned.plan): name for name, planned in plans.items()}
-        built = {name: self._noted(plans[name]) for name in self._names.values()}
         timed = self.job.options.profile == MEASURED
-        bare = {name: planned.plan for name, planned in built.items()}
+        bare = {name: plans[name].plan for name in self._names.values()}
         trials = tried(self.job, bare, samples, timed, self.progress)
-        if not timed and self._known is not None:
-            speeds = {name: self._known.speed_of(plan) for name, plan in bare.items()}
-            trials = tuple(
-                replace(t, speed=speeds[t.name], speedup=speeds[t.name], timed=False) for t in trials
-            )
+        if (known := self._known) is not None:
+            trials = tuple(replace(t, units=len(known.units_of(bare[t.name]))) for t in trials)
+            speeds = {name: known.speed_of(plan) for name, plan in bare.items()}
+            if not timed:
+                trials = tuple(replace(t, speed=speeds[t.name], speedup=speeds[t.name]) for t in trials)
         self.trials = trials
         if small:
             trials = tuple(replace(t, speed=self.job.source.size / t.bytes) for t in trials)
-        return built[choose(trials, self.budget).name]
+        return self._noted(plans[choose(trials, self.budget).name])
 
     def name_of(self, plan: Plan) -> str:
         """The trial that a plan is; '' where it is none of them."""

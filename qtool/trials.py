@@ -8,12 +8,12 @@ from pathlib import Path
 
 from qtool.data.samples import Part, evenly
 from qtool.data.samples import Source as Samples
-from qtool.graph.save import model_for_session
+from qtool.graph.save import file_size, model_for_session
 from qtool.job import Job
 from qtool.options import Progress
 from qtool.plan.choose import Trial
 from qtool.plan.model import Plan
-from qtool.rewrite.write import rewrite
+from qtool.recipe import written
 from qtool.session import Session
 from qtool.validate.compare import compare
 from qtool.validate.latency import race_models
@@ -43,43 +43,27 @@ def tried(
     with ExitStack() as stack:
         models: dict[str, Path | bytes] = {}
         errors: dict[str, float] = {}
+        sizes: dict[str, int] = {}
         for done, (name, plan) in enumerate(plans.items(), start=1):
-            loadable = stack.enter_context(model_for_session(rewrite(job.prepared.model, plan)))
+            model = written(job.prepared.model, plan)
+            loadable = stack.enter_context(model_for_session(model))
             session = in_floats(Session(loadable, threads=threads, name=f"the candidate '{name}'"))
             errors[name] = compare(fp32, session, some).sqnr
-            models[name] = loadable
+            models[name], sizes[name] = loadable, file_size(model)
             progress("candidates", done, len(plans))
-        sizes = {name: _size(model) for name, model in models.items()}
         if not timed:
-            return tuple(
-                Trial(name, errors[name], 1.0, 1.0, sizes[name], _units(plan)) for name, plan in plans.items()
-            )
+            return tuple(Trial(name, errors[name], 1.0, 1.0, sizes[name], timed=False) for name in plans)
         others: dict[str, Path | bytes] = {
             _ORIGINAL: job.source.loadable,
             _PREPARED: stack.enter_context(model_for_session(job.prepared.model)),
         }
         seconds = _SECONDS * (len(models) + len(others))
         race = race_models({**others, **models}, some, threads, seconds=seconds, patience=1)
-    return tuple(
-        Trial(
-            name,
-            errors[name],
-            race.speedup(name, _PREPARED).median,
-            race.speedup(name, _ORIGINAL).median,
-            sizes[name],
-            _units(plan),
-        )
-        for name, plan in plans.items()
-    )
+    # Of one race, so that what is faster than another against the one is so against the other.
+    gain = race.speedup(_PREPARED, _ORIGINAL).median
+    speeds = {name: race.speedup(name, _PREPARED).median for name in plans}
+    return tuple(Trial(name, errors[name], speeds[name], speeds[name] * gain, sizes[name]) for name in plans)
 
 
 # No plan has such a name.
 _ORIGINAL, _PREPARED = " original", " prepared"
-
-
-def _units(plan: Plan) -> int:
-    return sum(unit.quantized for unit in plan.units)
-
-
-def _size(model: Path | bytes) -> int:
-    return len(model) if isinstance(model, bytes) else sum(f.stat().st_size for f in model.parent.iterdir())

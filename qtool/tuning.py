@@ -121,13 +121,12 @@ def _explored(search: Search, points: int) -> Planned:
 def _cuts(search: Search, samples: Samples, points: int) -> Planned:
     """Of int8: the cuts of the network, between everything in int8 and nothing."""
     known = search.learned(samples)
-    plans = {
-        "rules": search.planner.plan(search.job.wish),
-        "all int8": known.everything,
-        "float": search.in_float(known.everything, _FLOAT),
-    }
+    plans = {"rules": search.planner.plan(search.job.wish), "all int8": known.everything}
     for number, point in enumerate(spread(known.network, search.front, points), start=1):
-        plans[f"cut {number}"] = search.planner.plan(labelled(known, point))
+        name = f"cut {number}" if point.int8 else "float"
+        plans[name] = search.planner.plan(labelled(known, point))
+    if "float" not in plans:
+        plans["float"] = search.in_float(known.everything, _FLOAT)
     return search.best_of(plans, samples)
 
 

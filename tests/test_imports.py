@@ -41,6 +41,8 @@ LAST = {
     "comparing",
     "workers",
     "pipeline",
+    "recipe",
+    "tuning",
     "trials",
     "search",
     "sparing",

@@ -53,6 +53,15 @@ def to_bytes(model: ir.Model) -> bytes:
     return data
 
 
+def file_size(model: ir.Model) -> int:
+    """Bytes that the model has when it is saved, but for what keeps the tensors of a side file apart."""
+    if tensor_bytes(model) > SIDE_FILE_BYTES:
+        return tensor_bytes(model)  # the rest is nothing beside it
+    proto = ir.to_proto(ir.external_data.load_to_model(model.clone()))
+    forget_inner_shapes(proto.graph)
+    return int(proto.ByteSize())
+
+
 def forget_inner_shapes(graph: onnx.GraphProto) -> None:
     """Drop value_info: any tool infers it again, and in a small model it is a tenth of the file."""
     del graph.value_info[:]

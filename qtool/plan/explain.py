@@ -38,9 +38,11 @@ def why_float(unit: Unit, network: Network, weight: float) -> str:
 def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
     """What was measured of each unit, and what became of it in a plan."""
     reasons = {skip.node: skip.reason for skip in plan.skips}
+    int8 = quantized_units(network, plan)
+    seconds = network.seconds(int8)
     found = []
     for unit in network.units:
-        quantized = any(name in plan.forms for name in unit.nodes)
+        quantized = unit.name in int8
         before, after = network.times[unit.name]
         noise = network.noise(unit.name)
         if not quantized:
@@ -49,11 +51,18 @@ def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
             why = "asked for"
         elif after < before:
             why = f"{(before - after) * _US:.1f} us faster, and alone {decibels(noise):.1f} dB"
-        else:
+        elif network.seconds(int8 - {unit.name}) > seconds:
             why = "between int8 units: a DQ and a Q around it would cost more"
+        else:
+            why = f"{(after - before) * _US:.1f} us slower by itself; the plan that was the best when run has it"
         ops = tuple(dict.fromkeys(op_key(view.node_by_name[name]) for name in unit.nodes))
         found.append(UnitNote(unit.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops))
     return tuple(found)
+
+
+def quantized_units(network: Network, plan: Plan) -> frozenset[str]:
+    """The units that a plan has in int8."""
+    return frozenset(u.name for u in network.units if any(name in plan.forms for name in u.nodes))
 
 
 def decibels(noise: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -99,14 +100,14 @@ def explained(node: Explained) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in facts(node):
-        table.add_row(plain(f"  {label}"), plain(text))
+        table.add_row(Padding(plain(label), (0, 0, 0, 2)), plain(text))
     return table
 
 
 def title(node: Explained) -> Text:
     """Which node it is, and what became of it."""
     kind = heading(node.kind) if node.kind else "as it was"
-    return Text.assemble(plain(node.node, "bold"), plain(f" ({node.op}): {kind}"))
+    return Text.assemble(plain(node.node, "bold"), " ", plain(f"({node.op}): {kind}"))
 
 
 def facts(node: Explained) -> list[tuple[str, str]]:
@@ -117,11 +118,11 @@ def facts(node: Explained) -> list[tuple[str, str]]:
         return rows
     others = [name for name in unit.nodes if name != node.node]
     more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
+    one = f"as one with {', '.join(others[:_MOST_OTHERS])}{more}" if others else "by itself"
     alone = "changes nothing" if unit.sqnr == math.inf else f"{decibels(unit.sqnr)} dB"
     return [
         *rows,
-        ("unit", f"one with {', '.join(others[:_MOST_OTHERS])}{more}" if others else "by itself"),
+        ("unit", f"{_label(unit)}, {one}"),
         ("time", f"{_us(unit.float_us)} us in float, {_us(unit.int8_us)} us in int8"),
         ("error", f"quantized alone: {alone} at the outputs"),
-        ("label", _label(unit)),
     ]

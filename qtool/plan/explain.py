@@ -54,7 +54,7 @@ def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
         elif network.seconds(int8 - {unit.name}) > seconds:
             why = "between int8 units: a DQ and a Q around it would cost more"
         else:
-            why = f"{(after - before) * _US:.1f} us slower by itself; the plan that was the best when run has it"
+            why = f"{(after - before) * _US:.1f} us slower by itself; the plan that was best when run has it"
         ops = tuple(dict.fromkeys(op_key(view.node_by_name[name]) for name in unit.nodes))
         found.append(UnitNote(unit.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops))
     return tuple(found)

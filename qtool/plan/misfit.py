@@ -62,6 +62,8 @@ def _site(site: Site, view: View) -> str:
             return f"there is no input {index} of a node '{name}'"
         if node.inputs[index] is not view.values[site.value]:
             return f"input {index} of '{name}' is another value"
+    if site.integers is not None and site.kind not in WEIGHTS:
+        return "it is no weight to have integers of its own"
     if not site.scaled:
         return ""
     if site.qparams is None:
@@ -77,6 +79,8 @@ def _site(site: Site, view: View) -> str:
         wanted = () if per_tensor else (array.size,)
         if site.kind in WEIGHTS:
             wanted = magnitudes(array, site.spec.granularity).shape
+        if site.integers is not None and site.integers.shape != array.shape:
+            return "its integers are not one for each of its values"
         centred = not site.spec.symmetric or bool((zero == midpoint(site.spec.qtype)).all())
         fits = scale.shape == wanted and centred
     if not fits:

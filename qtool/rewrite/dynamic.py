@@ -23,8 +23,8 @@ from qtool.graph.view import (
     rank,
     sole_consumer,
 )
-from qtool.numerics.quantize import quantize
 from qtool.plan.eligible import summed_axis
+from qtool.plan.integers import integers_of
 from qtool.plan.model import Kind, Site
 from qtool.plan.weights import added_bias
 from qtool.rewrite.recurrent import fuse_lstm
@@ -124,7 +124,7 @@ def _matrix(
     """The weight as integers [.., K, N] with scales [N], or its parts along K, each with its own scales."""
     array = float_array(writer.view.values[site.value])
     found = params(site)
-    q = quantize(array, found, site.spec.qtype, site.spec.granularity)
+    q = integers_of(site, array)
     scale = found.scale
     if not upright:
         q, scale = q.T, scale.T
@@ -216,7 +216,7 @@ def _filters(writer: Writer, node: ir.Node, weight: ir.Value, spatial: tuple[int
     if site.kind is Kind.RUNTIME:
         return at_run_time(writer, weight)
     found, key, graph = params(site), (site.value, site.spec), home(node)
-    q = quantize(float_array(weight), found, site.spec.qtype, site.spec.granularity)
+    q = integers_of(site, float_array(weight))
     # ConvInteger has no kernel for s8 weights in onnxruntime (1.31): the same integers, 128 higher.
     q = (q.astype(np.int16) + 128).astype(np.uint8)
     scales = found.scale.reshape(-1, *spatial)

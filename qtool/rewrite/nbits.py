@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtool.graph.edit import new_node, replace_node
 from qtool.graph.view import attribute_int
-from qtool.numerics.quantize import quantize
+from qtool.plan.integers import integers_of
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
@@ -30,7 +30,7 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
         raise KeyError(f"'{site.value}' is not in blocks")
     value = writer.view.values[site.value]
     array, found, graph = float_array(value), params(site), home(node)
-    q = quantize(array, found, site.spec.qtype, granularity)
+    q = integers_of(site, array)
     scale = found.scale
     if not attribute_int(node, "transB", 0):
         q, scale = q.T, np.ascontiguousarray(scale.T)

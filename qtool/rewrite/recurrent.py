@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import new_node, take_over
-from qtool.numerics.quantize import quantize
+from qtool.plan.integers import integers_of
 from qtool.plan.model import Site
 from qtool.rewrite.writer import Writer, float_array, home, params
 
@@ -50,7 +50,7 @@ def _initializers(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """A weight [D, R, C] as integers [D, C, R], its scale and its zero_point [D, R]."""
     array, found = float_array(value), params(site)
-    q = quantize(array, found, site.spec.qtype, site.spec.granularity)
+    q = integers_of(site, array)
     name, key = site.value, (site.value, site.spec)
     zeros = np.zeros(found.scale.shape, q.dtype)
     return (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qtool.graph.edit import Namer, add_initializer, owner
 from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams, unfold
-from qtool.numerics.quantize import quantize
+from qtool.plan.integers import integers_of
 from qtool.plan.model import Site, Use
 from qtool.tables.qtypes import UINT4, PerChannel, QType
 from qtool.tables.targets import Target
@@ -96,7 +96,7 @@ def integers(writer: Writer, site: Site, value: ir.Value, array: NDArray[np.floa
     if (*key, id(graph)) in writer.initializers:
         return writer.initializers[*key, id(graph)]
     spec = site.spec
-    q: NDArray[Any] = unfold(quantize(array, params(site), spec.qtype, spec.granularity), spec.granularity)
+    q: NDArray[Any] = unfold(integers_of(site, array), spec.granularity)
     return writer.once(key, graph, f"{site.value}_quantized", packed(q, spec.qtype))
 
 

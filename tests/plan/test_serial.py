@@ -33,8 +33,10 @@ SERIALIZED = (
 
 def as_data(site: Site) -> tuple[Any, ...]:
     """A site with its arrays as bytes, so that == means to the bit."""
-    arrays = () if site.qparams is None else (site.qparams.scale, site.qparams.zero_point)
-    plain = {k: v for k, v in vars(site).items() if k != "qparams"}
+    arrays = [] if site.qparams is None else [site.qparams.scale, site.qparams.zero_point]
+    if site.integers is not None:
+        arrays.append(site.integers)
+    plain = {k: v for k, v in vars(site).items() if k not in ("qparams", "integers")}
     return plain, tuple((a.dtype, a.shape, a.tobytes()) for a in arrays)
 
 

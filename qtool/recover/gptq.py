@@ -1,0 +1,190 @@
+"""GPTQ over a plan: weights get integers of their own where those come nearer to what the layer gives out.
+
+Of few bits, they get scales of their own, too. What a layer is fed is taken from the FP32 model, rounded as
+the node will get it; so no layer waits for another one, and the order of layers is of no account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtool.data.samples import Source
+from qtool.graph.view import View, float_constant, is_op
+from qtool.numerics.clip import FEW_BITS, refitted, searched
+from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
+from qtool.numerics.qparams import F32, QParams, unfold
+from qtool.numerics.quantize import spread
+from qtool.plan.integers import restored
+from qtool.plan.model import Kind, Plan, Site
+from qtool.recover.hessians import Streamed, Wanted, hessians
+from qtool.recover.operands import Operand, Seen, operand_of, seen_by
+from qtool.steps import beat
+from qtool.tables.qtypes import TensorSpec
+
+Progress = Callable[[int, int], None]
+Key = tuple[str, TensorSpec]
+"""A weight and how it is quantized: sites that agree in both have the same integers."""
+
+# Of what is written as integers of its own; tables of which rows are picked have no products.
+KINDS = frozenset({Kind.WEIGHT, Kind.FUSED, Kind.STORED})
+_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+_WEIGHT = 1
+_MOST_BITS = 8
+
+
+def improved(
+    view: View,
+    plan: Plan,
+    samples: Source,
+    threads: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Plan:
+    """A resolved plan whose weights are rounded by GPTQ, with clipped ranges where they have 4 bits or fewer.
+
+    On what it is judged by, each layer's own squared error over these samples, no row of a weight gets worse;
+    the model as a whole may, and is to be measured. Scales of 8 bits stay, as do biases.
+
+    Args:
+        view: of the prepared model.
+        plan: resolved, for that model.
+        samples: of which 16 to 64 are taken; not those that the result is judged on.
+        threads: of the runtime.
+        progress: called with how many runs of how many are done.
+
+    Raises:
+        DataError: samples that do not fit the model.
+        RuntimeFailure: the model fails on one.
+    """
+    return rounded_by(Streamed(view.model, samples, threads, progress), view, plan)
+
+
+def rounded_by(streamed: Streamed, view: View, plan: Plan) -> Plan:
+    """The same from samples through any model whose values have the prepared model's names."""
+    waiting: dict[Wanted, list[Site]] = {}
+    for site, want in wanted_of(view, plan).values():
+        waiting.setdefault(want, []).append(site)
+    found: dict[Key, Site] = {}
+    for want, sums in hessians(streamed, list(waiting)):
+        on = hessian(sums)
+        del sums
+        for site in waiting[want]:
+            found[site.value, site.spec] = _better(view, site, want.operands[0], on)
+            beat()
+
+    def better(site: Site) -> Site:
+        new = found.get((site.value, site.spec))
+        return site if new is None else replace(site, integers=new.integers, qparams=new.qparams)
+
+    return replace(plan, sites=tuple(better(s) for s in plan.sites))
+
+
+def wanted_of(view: View, plan: Plan) -> dict[Key, tuple[Site, Wanted]]:
+    """The weights that can be rounded so, and what each is multiplied with.
+
+    That must be known of all who read it: a table that a Gather reads as well has another measure of error.
+    """
+    seen = seen_by(plan)
+    readers: dict[Key, list[Operand | None]] = {}
+    sites: dict[Key, Site] = {}
+    for site in plan.sites:
+        if site.kind not in KINDS or site.spec.qtype.bits > _MOST_BITS or site.qparams is None:
+            continue
+        key = site.value, site.spec
+        sites[key] = site
+        readers.setdefault(key, []).extend(_operand(view, *use, seen) for use in site.uses or ())
+    found = {}
+    for key, operands in readers.items():
+        known = tuple(dict.fromkeys(o for o in operands if o is not None))
+        weight = float_constant(view.values[key[0]])
+        if None in operands or not known or weight is None:
+            continue
+        shapes = {o.weight_rows(weight).shape for o in known}
+        if len(shapes) == 1:
+            groups, _, columns = shapes.pop()
+            found[key] = sites[key], Wanted(known, groups, columns)
+    return found
+
+
+def _operand(view: View, name: str, index: int, seen: dict[tuple[str, int], Seen]) -> Operand | None:
+    node = view.node_by_name[name]
+    x = node.inputs[0]
+    if index != _WEIGHT or not is_op(node, *_OPS) or x is None or not view.in_main(x):
+        return None
+    return operand_of(node, seen)
+
+
+@dataclass(frozen=True, eq=False)
+class _Arranged:
+    """A site's weight as rows, and its scales as they lie over these.
+
+    Args:
+        rows: [G, O, K] float32.
+        grid: of them.
+        index: [G, O, B]: where in the site's scales, flattened, each of the grid's is from.
+        own: no two rows share a scale.
+    """
+
+    rows: F32
+    grid: Grid
+    index: NDArray[np.intp]
+    own: bool
+
+
+def _arranged(site: Site, w: F32, operand: Operand, params: QParams) -> _Arranged:
+    granularity = site.spec.granularity
+
+    def laid(scales: NDArray[Any]) -> NDArray[Any]:
+        over = np.broadcast_to(spread(scales, granularity, w.ndim), unfold(w, granularity).shape)
+        return operand.weight_rows(over.reshape(w.shape))
+
+    count, rows = params.scale.size, operand.weight_rows(w)
+    wide = laid(np.arange(count).reshape(params.scale.shape))
+    # Runs of equal length, or else a scale for every column.
+    size = int(np.argmax(wide[0, 0] != wide[0, 0, 0])) or wide.shape[2]
+    index = wide[:, :, ::size]
+    if wide.shape[2] % size or not np.array_equal(np.repeat(index, size, axis=2), wide):
+        index = wide
+    grid = Grid(params.scale.reshape(-1)[index], params.zero_point.reshape(-1)[index], site.spec.qtype)
+    return _Arranged(rows, grid, index, index.size == count)
+
+
+def _better(view: View, site: Site, operand: Operand, on: Hessian) -> Site:
+    """The site with the integers, and perhaps scales, of less error."""
+    w, params = float_constant(view.values[site.value]), site.qparams
+    if w is None or params is None:
+        raise KeyError(f"'{site.value}' is no float constant, or not resolved")
+    laid = _arranged(site, w, operand, params)
+    # The scales of an int8 kernel's weight are its bias's, too.
+    few = site.spec.qtype.bits <= FEW_BITS and laid.own and site.kind is not Kind.WEIGHT
+    if not few:
+        q, grid = gptq(laid.rows, on, laid.grid), laid.grid
+    else:
+        q, grid = _fitted(laid, on, site.spec.symmetric)
+        scale, zero = params.scale.copy(), params.zero_point.copy()
+        scale.reshape(-1)[laid.index], zero.reshape(-1)[laid.index] = grid.scale, grid.zero
+        params = QParams(scale, zero)
+    integers = operand.weight_of(q, w.shape).astype(site.spec.qtype.dtype)
+    new = replace(site, integers=integers, qparams=params)
+    # Where these are the nearest there is nothing to keep.
+    plain = replace(new, integers=None)
+    return plain if np.array_equal(restored(plain, w), restored(new, w)) else new
+
+
+def _fitted(laid: _Arranged, on: Hessian, symmetric: bool) -> tuple[Integers, Grid]:
+    """Clipped, rounded, and scaled anew; row by row no worse than the nearest integers on the given grid."""
+    w = laid.rows
+    first = searched(w, on, laid.grid, symmetric=symmetric)
+    q = gptq(w, on, first)
+    last = refitted(w, q, on, first)
+    nearest = laid.grid.nearest(w)
+    error = on.objective(w - last.restored(q))
+    kept = (error < on.objective(w - laid.grid.restored(nearest)))[..., None]
+    scale, zero = (
+        np.where(kept, a, b) for a, b in ((last.scale, laid.grid.scale), (last.zero, laid.grid.zero))
+    )
+    return np.where(kept, q, nearest), Grid(scale, zero, laid.grid.qtype)

@@ -1,0 +1,125 @@
+"""Integers that a plan has for a weight are those that every writer writes, and that a plan file keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qtool.errors import UsageError
+from qtool.graph.save import to_bytes
+from qtool.graph.view import float_constant
+from qtool.plan.integers import integers_of, restored
+from qtool.plan.misfit import misfit
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.plan.serial import digest, from_json, to_json
+from qtool.rewrite.write import rewrite
+from qtool.tables.targets import TARGETS
+from tests.plan.flow import Settled, settled
+from tests.rewrite.zoo import CASES
+
+# Every form that a weight is written in.
+WRITTEN = ("conv-bn-relu6", "transformer", "lstm-bidirectional", "tied-embedding", "if-weights")
+FORMS = (
+    {"mode": "static"},
+    {"mode": "dynamic"},
+    {"mode": "weight-only"},
+    {"mode": "weight-only", "bits": 4},
+    {"mode": "weight-only", "bits": 4, "prefer": "speed"},
+)
+
+
+def weight_of(done: Settled, site: Site) -> np.ndarray:
+    array = float_constant(done.ready.view.values[site.value])
+    assert array is not None
+    return array
+
+
+def with_integers(done: Settled, step: int) -> Plan:
+    """The plan with every weight's integers spelt out: the nearest, so many steps further on."""
+
+    def spelt(site: Site) -> Site:
+        if site.kind not in WEIGHTS:
+            return site
+        q, qtype = integers_of(site, weight_of(done, site)), site.spec.qtype
+        moved = np.clip(q.astype(np.int64) + step, qtype.qmin, qtype.qmax)
+        return replace(site, integers=moved.astype(qtype.dtype))
+
+    return replace(done.plan, sites=tuple(spelt(s) for s in done.plan.sites))
+
+
+def quantize_case(case: str, target: str, form: dict[str, object]) -> Settled:
+    row = CASES[case]
+    if form.get("prefer") and not TARGETS[target].onnxruntime:
+        pytest.skip("MatMulNBits is onnxruntime's own")
+    return settled(row.build(), row.samples(), target, **form)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", WRITTEN)
+@pytest.mark.parametrize("target", TARGETS)
+def test_writers_write_the_plans_own_integers(case: str, target: str, form: dict[str, object]) -> None:
+    done = quantize_case(case, target, form)
+    if not any(s.kind in WEIGHTS for s in done.plan.sites):
+        return
+    plain = to_bytes(rewrite(done.ready.model, done.plan))
+    assert to_bytes(rewrite(done.ready.model, with_integers(done, 0))) == plain
+    assert to_bytes(rewrite(done.ready.model, with_integers(done, 1))) != plain
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_plan_file_keeps_integers_to_the_byte(form: dict[str, object]) -> None:
+    done = quantize_case("transformer", "cpu", form)
+    plan = with_integers(done, 1)
+    text = to_json(plan)
+    back = from_json(text, "plan.json")
+    assert back.sites == plan.sites and to_json(back) == text
+    assert digest(back) != digest(done.plan)
+    assert not misfit(back, done.ready.view)
+    for site, found in zip(plan.sites, back.sites, strict=True):
+        if site.integers is not None and found.integers is not None:
+            assert found.integers.dtype == site.integers.dtype
+    assert to_bytes(rewrite(done.ready.model, back)) == to_bytes(rewrite(done.ready.model, plan))
+
+
+@pytest.mark.parametrize("damage", ["range", "length", "base64", "kind", "float"])
+def test_damaged_integers_are_refused(damage: str) -> None:
+    done = quantize_case("conv-bn-relu6", "cpu", {"mode": "static"})
+    document = json.loads(to_json(with_integers(done, 0)))
+    site = next(s for s in document["sites"] if s["kind"] == "weight")
+    other = next(s for s in document["sites"] if s["kind"] == "activation")
+    if damage == "range":
+        site["integers"] = [-128] * 4
+    elif damage == "length":
+        site["integers"] = [1, 2]
+    elif damage == "base64":
+        site["integers"]["base64"] = "A" * 7
+    elif damage == "kind":
+        other["integers"] = [1]
+    else:
+        site["qtype"] = "float32"
+    with pytest.raises(UsageError):
+        plan = from_json(json.dumps(document), "plan.json")
+        if problem := misfit(plan, done.ready.view):
+            raise UsageError(problem)
+
+
+def test_sites_with_other_integers_are_other_sites() -> None:
+    done = quantize_case("conv-bn-relu6", "cpu", {"mode": "static"})
+    one, same, other = with_integers(done, 0), with_integers(done, 0), with_integers(done, 1)
+    assert one.sites == same.sites
+    assert one.sites != other.sites and one.sites != done.plan.sites
+    assert {s.value for s in one.sites} == {s.value for s in other.sites}
+    assert hash(one.sites[0]) == hash(same.sites[0])
+
+
+def test_restored_is_what_the_integers_stand_for() -> None:
+    done = quantize_case("conv-bn-relu6", "cpu", {"mode": "static"})
+    site = next(s for s in with_integers(done, 0).sites if s.kind is Kind.WEIGHT)
+    w = weight_of(done, site)
+    assert site.qparams is not None
+    assert np.abs(restored(site, w) - w).max() <= site.qparams.scale.max() / 2 * 1.0001
+    with pytest.raises(KeyError):
+        restored(replace(site, qparams=None), w)

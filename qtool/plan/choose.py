@@ -10,6 +10,8 @@ from dataclasses import dataclass
 # above that: as much as this share of all the speed that there is to gain. See docs/placement.md.
 SPAN_DB = 15.0
 SPAN_WORTH = 0.5
+# How much faster than asked for a plan is to be, where there is one: another race may say that much less.
+_SURE = 1.03
 # Speeds nearer than this are the same, as far as a race of a second can tell.
 _SAME = 1.01
 
@@ -83,6 +85,7 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
     if not able:
         return max(trials, key=lambda t: (min(t.sqnr, budget.floor_db), t.speed))
     if budget.speedup:
+        able = [t for t in able if t.speedup >= budget.speedup * _SURE] or able
         return max(able, key=lambda t: (t.sqnr, t.speed))
     fastest = max(t.speed for t in able)
     if budget.asked_db:

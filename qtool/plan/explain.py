@@ -10,6 +10,11 @@ from qtool.plan.network import Network
 from qtool.plan.units import Unit
 
 _US = 1e6
+# What a unit can be left in float for; figures follow.
+NO_GAIN = "it gains nothing in int8 here"
+ITS_ERROR = "its error"
+ITS_NEIGHBOURS = "its neighbours are in float"
+MEASURED_REASONS = (NO_GAIN, ITS_ERROR, ITS_NEIGHBOURS)
 
 
 def why_float(unit: Unit, network: Network, weight: float) -> str:
@@ -23,14 +28,14 @@ def why_float(unit: Unit, network: Network, weight: float) -> str:
     before, after = network.times[unit.name]
     noise = network.noise(unit.name)
     if after >= before:
-        return f"it gains nothing in int8 here: {before * _US:.1f} us in float, {after * _US:.1f} in int8"
+        return f"{NO_GAIN}: {before * _US:.1f} us in float, {after * _US:.1f} in int8"
     if weight * noise >= before - after:
         return (
-            f"its error: alone it takes the outputs to {decibels(noise):.1f} dB, "
+            f"{ITS_ERROR}: alone it takes the outputs to {decibels(noise):.1f} dB, "
             f"for {(before - after) * _US:.1f} us"
         )
     return (
-        f"its neighbours are in float: a Q and a DQ would cost more than the {(before - after) * _US:.1f} us "
+        f"{ITS_NEIGHBOURS}: a Q and a DQ would cost more than the {(before - after) * _US:.1f} us "
         "that it gains"
     )
 

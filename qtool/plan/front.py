@@ -88,6 +88,7 @@ def spread(network: Network, points: Sequence[Point], count: int) -> list[Point]
     able = list(points)
     if len(able) < count:
         able += [inner for fast, true in pairwise(points) for inner in between(network, fast, true)]
+    able = [p for p in able if not any(_better(other, p) for other in able)]
     places = _places(able)
     chosen: list[int] = [0] if able else []
     while len(chosen) < min(count, len(able)):
@@ -99,6 +100,12 @@ def spread(network: Network, points: Sequence[Point], count: int) -> list[Point]
             break
         chosen.append(best)
     return sorted((able[i] for i in chosen), key=lambda p: (p.seconds, p.noise))
+
+
+def _better(a: Point, b: Point) -> bool:
+    """Whether one is as fast and as true as another, and not the same in both."""
+    ours, theirs = (a.seconds, a.noise), (b.seconds, b.noise)
+    return ours[0] <= theirs[0] and ours[1] <= theirs[1] and ours != theirs
 
 
 def _places(points: Sequence[Point]) -> list[tuple[float, float]]:

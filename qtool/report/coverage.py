@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from qtool.graph.view import View, op_key
+from qtool.plan.explain import MEASURED_REASONS
 from qtool.plan.model import Kind, Plan
 from qtool.report.model import FLOAT, CoverageRow, Explained, stored_as
 
@@ -34,12 +35,17 @@ def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
         op = op_key(view.node_by_name[name])
         counts.setdefault(op, Counter())[kind] += 1
         if name in reasons and name not in plan.forms:
-            why.setdefault(op, Counter())[reasons[name]] += 1
+            why.setdefault(op, Counter())[_in_short(reasons[name])] += 1
     rows = [
         CoverageRow(op, c.total(), dict(c), dict(why.get(op, Counter()).most_common()))
         for op, c in counts.items()
     ]
     return tuple(sorted(rows, key=lambda r: (-r.computed, -(r.total - r.floats), -r.total, r.op)))
+
+
+def _in_short(reason: str) -> str:
+    """A reason without its figures, where each node has its own."""
+    return next((short for short in MEASURED_REASONS if reason.startswith(f"{short}:")), reason)
 
 
 def explained(view: View, plan: Plan, names: Iterable[str]) -> tuple[Explained, ...]:

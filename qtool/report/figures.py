@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from qtool.plan.choose import Trial
 from qtool.report.model import Report, Timing
 
 
@@ -47,3 +48,10 @@ def _speed(race: Timing, against: str, name: str) -> str:
     times = f"{race.milliseconds[against]:.3g} -> {race.milliseconds['quantized']:.3g} ms"
     threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
     return f"{ratio.median:.2f}x of {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"
+
+
+def ordered(report: Report) -> list[Trial]:
+    """The trials as a table has them."""
+    if report.weights_only:
+        return sorted(report.trials, key=lambda t: (t.bytes, -t.sqnr))
+    return sorted(report.trials, key=lambda t: (-t.speedup, -t.sqnr))

@@ -11,14 +11,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from qtool.errors import printable
-from qtool.report.figures import decibels, share, size_text, speed_lines, verdict_line
-from qtool.report.model import FLOAT, CoverageRow, Report, heading
+from qtool.report.figures import decibels, ordered, share, size_text, speed_lines, verdict_line
+from qtool.report.model import FLOAT, CoverageRow, Explained, Report, heading
 from qtool.validate.compare import Comparison
 from qtool.validate.gates import GateResult
 from qtool.validate.outputs import OutputMetrics
 
 _MOST_OUTPUTS = 50
 _MOST_REASONS = 3
+_MOST_NODES = 50
 _LONGEST_NAME = 120
 _MARKS = re.compile(r"[!-/:-@\[-`{-~]")
 # What GitHub links even where it was written as a reference: @somebody, #1. A break of no width ends that.
@@ -60,6 +61,8 @@ def to_markdown(report: Report) -> str:
         _figures(report),
         _outputs(report.comparison),
         _coverage(report.coverage),
+        _trials(report),
+        _explained(report.explained),
         "\n".join(f"- ⚠️ {prose(warning)}" for warning in report.warnings),
         f"<sub>qtool {prose(report.version)}</sub>",
     ]
@@ -163,6 +166,43 @@ def _coverage(rows: Sequence[CoverageRow]) -> str:
         columns[prose(heading(kind))] = lambda r, kind=kind: str(r.counts.get(kind) or "")
     columns["why in float"] = _reasons
     return f"### What became of each op\n\n{_table(columns, rows, optional=(FLOAT, 'why in float'))}"
+
+
+_TRIALS: Columns = {
+    "plan": lambda t: code(t.name),
+    "speed": lambda t: f"{t.speedup:.2f}x" if t.timed else f"{t.speedup:.2f}x (predicted)",
+    "SQNR dB": lambda t: decibels(t.sqnr),
+    "bytes": lambda t: f"{t.bytes:,}",
+    "int8 units": lambda t: str(t.units or ""),
+}
+
+
+def _trials(report: Report) -> str:
+    """The plans that were raced, where there was a choice."""
+    if len(report.trials) < 2:
+        return ""
+    front = set(report.front)
+    columns = dict(_TRIALS)
+    columns[""] = lambda t: "**chosen**" if t.name == report.chosen else "" if t.name in front else "beaten"
+    table = _table(columns, ordered(report), optional=("int8 units",))
+    return f"### Plans that were built and run\n\n{table}"
+
+
+_EXPLAINED: Columns = {
+    "node": lambda e: code(e.node),
+    "op": lambda e: code(e.op),
+    "is": lambda e: prose(heading(e.kind)) if e.kind else "",
+    "float µs": lambda e: f"{e.unit.float_us:.1f}" if e.unit else "",
+    "int8 µs": lambda e: f"{e.unit.int8_us:.1f}" if e.unit else "",
+    "alone dB": lambda e: decibels(e.unit.sqnr) if e.unit else "",
+    "why": lambda e: prose(e.why),
+}
+
+
+def _explained(nodes: Sequence[Explained]) -> str:
+    table = _table(_EXPLAINED, nodes[:_MOST_NODES], optional=("float µs", "int8 µs", "alone dB"))
+    more = f"\n\nand {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
+    return f"### Why\n\n{table}{more}" if nodes else ""
 
 
 def _reasons(row: CoverageRow) -> str:

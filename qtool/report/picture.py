@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from qtool.report.model import Report
 
-# No finite error is drawn further from the others than this, and an exact one just beyond the truest.
+# From here on an error is that of float32 itself: it is drawn as an exact one, just beyond the truest other.
+_EXACT_DB = 100.0
 _BEYOND_DB = 3.0
 _MARGIN = 0.06
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -64,12 +65,12 @@ class Picture:
 def picture(report: Report) -> Picture:
     """Speed, or bytes where only weights are quantized, against SQNR."""
     front = set(report.front)
-    finite = [t.sqnr for t in report.trials if math.isfinite(t.sqnr)]
+    finite = [t.sqnr for t in report.trials if -math.inf < t.sqnr < _EXACT_DB]
     low, high = min(finite, default=0.0) - _BEYOND_DB, max(finite, default=0.0) + _BEYOND_DB
     dots = []
     for trial in report.trials:
         exact = "exact" if trial.sqnr == math.inf else f"{trial.sqnr:.1f} dB"
-        height = trial.sqnr if math.isfinite(trial.sqnr) else high if trial.sqnr > 0 else low
+        height = min(max(trial.sqnr, low), high) if not math.isnan(trial.sqnr) else low
         x = trial.bytes / 1e6 if report.weights_only else trial.speedup
         said = f"{trial.speedup:.2f}x, {exact}, {trial.bytes:,} bytes"
         dots.append(

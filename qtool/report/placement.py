@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
-from qtool.plan.choose import Trial
 from qtool.plan.model import UnitNote
-from qtool.report.figures import decibels
+from qtool.report.figures import decibels, ordered
 from qtool.report.model import Explained, Report, heading
 from qtool.report.picture import picture
 from qtool.report.plain import plain
@@ -46,13 +45,6 @@ def raced(report: Report) -> Table:
     if not report.units:
         table.columns.pop(4)
     return table
-
-
-def ordered(report: Report) -> list[Trial]:
-    """The trials as a table has them."""
-    if report.weights_only:
-        return sorted(report.trials, key=lambda t: (t.bytes, -t.sqnr))
-    return sorted(report.trials, key=lambda t: (-t.speedup, -t.sqnr))
 
 
 def drawn(report: Report, console: Console) -> RenderableType:

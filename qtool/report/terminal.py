@@ -44,7 +44,7 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
     """Print the report: coverage, then the verdict, then the figures that matter most."""
     if report.coverage:
         console.print(_coverage(report, verbose), Text(), sep="\n")
-    if len(report.trials) > 1:
+    if len(report.trials) > (report.command != "tune"):
         console.print(placement.raced(report), Text(), sep="\n")
         if report.command == "tune":
             console.print(placement.drawn(report, console))

@@ -119,8 +119,8 @@ def hessian(h: F64) -> Hessian:
 def gptq(w: F32, on: Hessian, grid: Grid) -> Integers:
     """Integers for the weights of a layer, no row of them worse than the nearest ones on the objective.
 
-    Columns that no sample ever fed, and all of a group whose H is not finite or positive, are rounded to
-    nearest.
+    Columns that no sample ever fed, all of a group whose H is not finite, and all of a layer of which one H is
+    not positive (a sum of squares is), are rounded to nearest.
 
     Args:
         w: [G, O, K] float32: G groups of O rows; finite.

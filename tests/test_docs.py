@@ -7,9 +7,10 @@ from dataclasses import fields
 import pytest
 
 from qtool.data.seen import Figures
-from qtool.plan.model import Skip
+from qtool.plan.choose import Trial
+from qtool.plan.model import Skip, UnitNote
 from qtool.report.model import SCHEMA as REPORT_SCHEMA
-from qtool.report.model import CoverageRow, ModelFile, Report, Timing
+from qtool.report.model import CoverageRow, Explained, ModelFile, Report, Timing
 from qtool.report.serial import DERIVED, kinds_of
 from qtool.report.survey_json import SCHEMA
 from qtool.surveying import InputSeen, SampleSeen, ShapeSeen, Survey
@@ -58,6 +59,9 @@ REPORT = (
     Ratio,
     GateResult,
     Gate,
+    UnitNote,
+    Trial,
+    Explained,
 )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qtool.plan.model import Skip
-from qtool.report.model import COMMANDS, FLOAT, CoverageRow, ModelFile, Report, Timing
+from qtool.plan.choose import Trial
+from qtool.plan.model import Skip, UnitNote
+from qtool.report.model import COMMANDS, FLOAT, CoverageRow, Explained, ModelFile, Report, Timing
 from qtool.report.serial import kinds_of
 from qtool.tables.forms import Form
 from qtool.validate.compare import Accuracy, Comparison
@@ -39,11 +40,21 @@ ROWS = (
 COMPARISON = Comparison(
     "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
 )
+UNITS = (
+    UnitNote(("conv", "relu"), 12.5, 4.25, 41.5, True, "8.2 us faster, and alone 41.5 dB", ("Conv", "Relu")),
+    UnitNote(("pool",), 1.5, 3.5, math.inf, False, "it gains nothing in int8 here: 1.5 us in float, 3.5 in int8", ("MaxPool",)),
+)  # fmt: skip
+TRIALS = (
+    Trial("rules", 38.5, 1.25, 1.5, 300, 1), Trial("all", 36.0, 1.125, 1.25, 310, 2),
+    Trial("cut 1", 45.0, 1.0625, 1.125, 305, 1), Trial("float", math.inf, 1.0, 1.0, 290),
+)  # fmt: skip
 FULL = Report(
     "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
     ROWS, (Skip("sin", "Sin", "no quantized form"),), COMPARISON,
     Timing.of(Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)})),
     tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
+    units=UNITS, trials=TRIALS, chosen="rules",
+    explained=(Explained("relu", "Relu", "int8", UNITS[0].why, UNITS[0]), Explained("shape", "Shape", "", "no floats")),
 )  # fmt: skip
 BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
 JUDGED = Comparison("eval", 200, (SCORES, replace(SCORES, name="more", sqnr=28.0)), tasks={"f1": 0.875})
@@ -60,7 +71,8 @@ GATED = Report(
 SYNTHETIC = replace(
     GATED, synthetic=True, gates=tuple(judge([parse("sqnr<1")], Verdict(JUDGED, synthetic=True)))
 )
-REPORTS = {"full": FULL, "bare": BARE, "gated": GATED, "synthetic": SYNTHETIC}
+TUNED = replace(FULL, command="tune", trials=tuple(replace(t, timed=False) for t in TRIALS), chosen="")
+REPORTS = {"full": FULL, "bare": BARE, "gated": GATED, "synthetic": SYNTHETIC, "tuned": TUNED}
 
 # Any text, of control characters and halves of characters too, and what means something somewhere.
 MEANING = st.sampled_from(
@@ -74,11 +86,14 @@ def named(text: str) -> Report:
     """A report with that text wherever foreign text can be."""
     output = replace(SCORES, name=text, worst_sample=text)
     comparison = replace(JUDGED, data=text, outputs=(output, output), tasks={text: 0.5})
+    unit = UnitNote((text, text), 1.0, 2.0, 3.0, True, text, (text,))
+    trials = tuple(Trial(text * n, 30.0, n, n, 10) for n in (1, 2))
     gates = tuple(replace(g, gate=replace(g.gate, text=text, output=text)) for g in GATED.gates)
     return replace(
         FULL, fp32=ModelFile(text, 10), quantized=ModelFile(text, 10), mode=text, target=text, version=text,
         coverage=(CoverageRow(text, 1, {"float": 1}, {text: 1}), CoverageRow(text, 1, {"int8": 1})),
         skips=(Skip(text, text, text),), comparison=comparison, gates=gates, warnings=(text,),
+        units=(unit,), trials=trials, chosen=text, explained=(Explained(text, text, "int8", text, unit),),
     )  # fmt: skip
 
 
@@ -108,7 +123,9 @@ def anything(kind: Any) -> st.SearchStrategy[Any]:
         assert isinstance(kind, type)
         made = {name: anything(k) for name, k in kinds_of(kind).items()}
         if kind is Report:
-            made["command"] = st.sampled_from(COMMANDS)
+            made |= {"command": st.sampled_from(COMMANDS), "chosen": st.just("")}
+        elif kind is Explained:
+            made["kind"] = st.sampled_from(["", *_KINDS])
         elif kind is ModelFile:
             made["bytes"] = st.integers(1, 2**40)
         elif kind is CoverageRow:

@@ -102,12 +102,14 @@ def hessian(h: F64) -> Hessian:
     size = np.where(mean > 0, mean, 1.0)[:, None]
     # H = V V^T with V upper triangular: the Cholesky factor of H read from its other end.
     back, k = order[:, ::-1], h.shape[1]
-    turned = h[np.arange(len(h))[:, None, None], back[:, :, None], back[:, None, :]] / size[..., None]
+    turned = h[np.arange(len(h))[:, None, None], back[:, :, None], back[:, None, :]]
+    turned /= size[..., None]
     turned[:, range(k), range(k)] += np.where(mean > 0, _DAMPING, 1.0)[:, None]
     try:
         factor = np.linalg.cholesky(turned)
     except np.linalg.LinAlgError:
         factor = np.broadcast_to(np.eye(k), turned.shape)
+    del turned
     v = factor[:, ::-1, ::-1].swapaxes(1, 2)
     pivots = np.diagonal(v, axis1=1, axis2=2)
     u = np.divide(v, pivots[:, :, None], order="C")

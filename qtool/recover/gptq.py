@@ -6,9 +6,8 @@ the node will get it; so no layer waits for another one, and the order of layers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from qtool.data.samples import Source
 from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.clip import FEW_BITS, refitted, searched
 from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
-from qtool.numerics.qparams import F32, QParams, unfold
+from qtool.numerics.qparams import F32, F64, QParams, unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.integers import restored
 from qtool.plan.model import Kind, Plan, Site
@@ -35,6 +34,8 @@ KINDS = frozenset({Kind.WEIGHT, Kind.FUSED, Kind.STORED})
 _OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _WEIGHT = 1
 _MOST_BITS = 8
+# Bytes of the sums that are factored together.
+_ROOM = 16 << 20
 
 
 def improved(
@@ -70,11 +71,9 @@ def rounded_by(streamed: Streamed, view: View, plan: Plan) -> Plan:
         waiting.setdefault(want, []).append(site)
     found: dict[Key, Site] = {}
     for want, sums in hessians(streamed, list(waiting)):
-        on = hessian(sums)
-        del sums
-        for site in waiting[want]:
-            found[site.value, site.spec] = _better(view, site, want.operands[0], on)
-            beat()
+        for site in _better(view, waiting[want], want.operands[0], sums):
+            found[site.value, site.spec] = site
+        beat()
 
     def better(site: Site) -> Site:
         new = found.get((site.value, site.spec))
@@ -118,6 +117,9 @@ def _operand(view: View, name: str, index: int, seen: dict[tuple[str, int], Seen
     return operand_of(node, seen)
 
 
+_Fit = tuple[Integers, Grid]
+
+
 @dataclass(frozen=True, eq=False)
 class _Arranged:
     """A site's weight as rows, and its scales as they lie over these.
@@ -126,65 +128,84 @@ class _Arranged:
         rows: [G, O, K] float32.
         grid: of them.
         index: [G, O, B]: where in the site's scales, flattened, each of the grid's is from.
-        own: no two rows share a scale.
+        symmetric: its zero points stay.
+        free: its scales may change: they are of few bits, each of one row, and no bias rests on them.
     """
 
     rows: F32
     grid: Grid
     index: NDArray[np.intp]
-    own: bool
+    symmetric: bool
+    free: bool
+
+    def part(self, groups: slice) -> _Arranged:
+        """Some of its groups."""
+        grid = Grid(self.grid.scale[groups], self.grid.zero[groups], self.grid.qtype)
+        return replace(self, rows=self.rows[groups], grid=grid, index=self.index[groups])
 
 
-def _arranged(site: Site, w: F32, operand: Operand, params: QParams) -> _Arranged:
-    granularity = site.spec.granularity
-
-    def laid(scales: NDArray[Any]) -> NDArray[Any]:
-        over = np.broadcast_to(spread(scales, granularity, w.ndim), unfold(w, granularity).shape)
-        return operand.weight_rows(over.reshape(w.shape))
-
-    count, rows = params.scale.size, operand.weight_rows(w)
-    wide = laid(np.arange(count).reshape(params.scale.shape))
+def _arranged(view: View, site: Site, operand: Operand) -> _Arranged:
+    w, params = _known(view, site)
+    granularity, qtype = site.spec.granularity, site.spec.qtype
+    numbers = np.arange(params.scale.size).reshape(params.scale.shape)
+    over = np.broadcast_to(spread(numbers, granularity, w.ndim), unfold(w, granularity).shape)
+    wide = operand.weight_rows(over.reshape(w.shape))
     # Runs of equal length, or else a scale for every column.
     size = int(np.argmax(wide[0, 0] != wide[0, 0, 0])) or wide.shape[2]
     index = wide[:, :, ::size]
     if wide.shape[2] % size or not np.array_equal(np.repeat(index, size, axis=2), wide):
         index = wide
-    grid = Grid(params.scale.reshape(-1)[index], params.zero_point.reshape(-1)[index], site.spec.qtype)
-    return _Arranged(rows, grid, index, index.size == count)
+    grid = Grid(params.scale.reshape(-1)[index], params.zero_point.reshape(-1)[index], qtype)
+    free = qtype.bits <= FEW_BITS and index.size == numbers.size and site.kind is not Kind.WEIGHT
+    return _Arranged(operand.weight_rows(w), grid, index, site.spec.symmetric, free)
 
 
-def _better(view: View, site: Site, operand: Operand, on: Hessian) -> Site:
-    """The site with the integers, and perhaps scales, of less error."""
-    w, params = float_constant(view.values[site.value]), site.qparams
-    if w is None or params is None:
-        raise KeyError(f"'{site.value}' is no float constant, or not resolved")
-    laid = _arranged(site, w, operand, params)
-    # The scales of an int8 kernel's weight are its bias's, too.
-    few = site.spec.qtype.bits <= FEW_BITS and laid.own and site.kind is not Kind.WEIGHT
-    if not few:
-        q, grid = gptq(laid.rows, on, laid.grid), laid.grid
-    else:
-        q, grid = _fitted(laid, on, site.spec.symmetric)
-        scale, zero = params.scale.copy(), params.zero_point.copy()
-        scale.reshape(-1)[laid.index], zero.reshape(-1)[laid.index] = grid.scale, grid.zero
+def _better(view: View, sites: Sequence[Site], operand: Operand, sums: F64) -> list[Site]:
+    """Sites that are multiplied with the same, with integers, and perhaps scales, of less error."""
+    laid = [_arranged(view, site, operand) for site in sites]
+    fits: list[list[_Fit]] = [[] for _ in sites]
+    step = max(1, _ROOM // sums[0].nbytes)
+    for start in range(0, len(sums), step):
+        part = slice(start, start + step)
+        on = hessian(sums[part])
+        for each, of in zip(fits, laid, strict=True):
+            each.append(_fitted(of.part(part), on))
+    return [_joined(view, *three, operand) for three in zip(sites, laid, fits, strict=True)]
+
+
+def _joined(view: View, site: Site, laid: _Arranged, fits: list[_Fit], operand: Operand) -> Site:
+    """The site with what was found for its groups."""
+    w, old = _known(view, site)
+    q, scales, zeros = (np.concatenate(a) for a in zip(*((q, g.scale, g.zero) for q, g in fits), strict=True))
+    params = old
+    if laid.free:
+        scale, zero = old.scale.copy(), old.zero_point.copy()
+        scale.reshape(-1)[laid.index], zero.reshape(-1)[laid.index] = scales, zeros
         params = QParams(scale, zero)
     integers = operand.weight_of(q, w.shape).astype(site.spec.qtype.dtype)
     new = replace(site, integers=integers, qparams=params)
-    # Where these are the nearest there is nothing to keep.
     plain = replace(new, integers=None)
+    # Where these are the nearest there is nothing to keep.
     return plain if np.array_equal(restored(plain, w), restored(new, w)) else new
 
 
-def _fitted(laid: _Arranged, on: Hessian, symmetric: bool) -> tuple[Integers, Grid]:
-    """Clipped, rounded, and scaled anew; row by row no worse than the nearest integers on the given grid."""
-    w = laid.rows
-    first = searched(w, on, laid.grid, symmetric=symmetric)
+def _known(view: View, site: Site) -> tuple[F32, QParams]:
+    w = float_constant(view.values[site.value])
+    if w is None or site.qparams is None:
+        raise KeyError(f"'{site.value}' is no float constant, or not resolved")
+    return w, site.qparams
+
+
+def _fitted(laid: _Arranged, on: Hessian) -> _Fit:
+    """Rounded, and of few bits clipped and scaled anew: no row worse than the nearest on the given grid."""
+    w, given = laid.rows, laid.grid
+    if not laid.free:
+        return gptq(w, on, given), given
+    first = searched(w, on, given, symmetric=laid.symmetric)
     q = gptq(w, on, first)
     last = refitted(w, q, on, first)
-    nearest = laid.grid.nearest(w)
+    nearest = given.nearest(w)
     error = on.objective(w - last.restored(q))
-    kept = (error < on.objective(w - laid.grid.restored(nearest)))[..., None]
-    scale, zero = (
-        np.where(kept, a, b) for a, b in ((last.scale, laid.grid.scale), (last.zero, laid.grid.zero))
-    )
-    return np.where(kept, q, nearest), Grid(scale, zero, laid.grid.qtype)
+    kept = (error < on.objective(w - given.restored(nearest)))[..., None]
+    scale, zero = np.where(kept, last.scale, given.scale), np.where(kept, last.zero, given.zero)
+    return np.where(kept, q, nearest), Grid(scale, zero, given.qtype)

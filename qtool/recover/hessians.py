@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 _SAMPLES, _MOST_SAMPLES = 16, 64
 _ROWS, _ROWS_A_COLUMN = 8192, 8
 # Bytes of the sums at work, of the values that they are taken over, and of patches at a time.
-_SUMS, _VALUES, _PATCHES = 48 << 20, 64 << 20, 8 << 20
+_SUMS, _VALUES, _PATCHES = 32 << 20, 32 << 20, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def _runs(streamed: Streamed, batch: list[Wanted], rounds: Sequence[Set[int]]) -
     fetched = [n for n in names if n not in fed]
     with model_for_session(with_outputs(streamed.model, fetched)) as loadable:
         session = Session(loadable, threads=streamed.threads, name="the model whose layers are watched")
+        del loadable  # the session has its own
         fetcher = session.fetcher(fetched)
         with running(session):
             for sample in chain.from_iterable(map(streamed.source.read, rounds)):

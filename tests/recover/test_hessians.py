@@ -17,8 +17,6 @@ from qtool.recover.hessians import Streamed, Wanted, hessians
 from qtool.recover.operands import Operand, operand_of
 from tests.graphs import model, node, rng
 
-RELU = "Relu"
-
 
 def network() -> View:
     """Conv (grouped) -> Relu -> two products that read the same rows."""
@@ -108,7 +106,6 @@ def test_more_samples_are_taken_where_they_have_few_rows() -> None:
         )
     )
     assert len(few) == 40  # 72 rows each: far from enough
-    assert samples(40) and len(few) > 16
 
 
 def test_a_sample_that_the_model_fails_on_is_told() -> None:

@@ -71,8 +71,8 @@ def by_the_paper(made: Layer) -> np.ndarray:
     result = np.zeros(made.w.shape, np.int64)
     for g, h in enumerate(made.h):
         order = np.argsort(-np.diag(h), kind="stable")
-        mean = np.trace(h) / len(h) or 100.0  # of zeros: as without any H
-        damped = (h + 0.01 * mean * np.eye(len(h)))[order][:, order]
+        mean = np.trace(h) / len(h) or 1.0  # of zeros: as without any H
+        damped = (h + module._DAMPING * mean * np.eye(len(h)))[order][:, order]
         upper = np.linalg.cholesky(np.linalg.inv(damped)).T
         for o, row in enumerate(made.w[g].astype(np.float64)):
             left = row[order]

@@ -19,10 +19,11 @@ from qtool.job import load_model, made_up, read_for
 from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.session import Model, Session
+from qtool.tables.judging import AUTO, USUAL
 from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES
 from qtool.validate.compare import compare
 from qtool.validate.gates import judge, parse
-from qtool.validate.judging import AUTO, gates_of, measures_of
+from qtool.validate.judging import gates_of, measures_of
 from qtool.validate.latency import race_models
 from qtool.validate.ports import in_floats
 from qtool.validate.reference import Original, Recorded, Recorder
@@ -69,7 +70,7 @@ def compare_models(
         )
     samples = read_for(other if isinstance(first, Recorded) else first, data, how.reading, how.data_format)
     check_used(how.reading, [samples])
-    if how.gate == AUTO:
+    if how.gate in (AUTO, USUAL):
         gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
     with _reference(first, how) as reference:
         model = in_floats(Session(other.loadable, threads=how.threads, name=other.name))

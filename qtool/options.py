@@ -16,11 +16,8 @@ from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
 from qtool.tables.judging import USUAL
+from qtool.tables.targets import MEASURED
 from qtool.validate.judging import Judging
-
-# --profile: whether placement times this very model, or looks its kernels up.
-MEASURED, TABLE = "measured", "table"
-PROFILES = (MEASURED, TABLE)
 
 ModelLike = str | Path | onnx.ModelProto
 Progress = Callable[[str, int, int], None]

@@ -15,14 +15,14 @@ from pathlib import Path
 import onnx
 
 from qtool import __version__
-from qtool.asked import budget_of, implied_gates, repairable
+from qtool.asked import budget_of, implied_gates, missed
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import ModelError
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
 from qtool.job import Job, open_job, samples_of
-from qtool.options import TABLE, ModelLike, Options, Progress, Result, silent
+from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.draft import draft
 from qtool.plan.half_notes import half_notes
@@ -35,7 +35,7 @@ from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.search import Search
 from qtool.session import Session
-from qtool.tables.targets import GENERAL_REASONS
+from qtool.tables.targets import GENERAL_REASONS, TABLE
 from qtool.validate.compare import Comparison, Measures, compare
 from qtool.validate.gates import judge
 from qtool.validate.judging import gates_of, measures_of
@@ -85,9 +85,9 @@ def produced(
             )
             report = _judged_file(_report(job, planned.plan), staging, verdict, None)
             report = replace(report, synthetic=synthetic(held_out))
-            asked = [*gates, *implied_gates(job, verdict, report.synthetic)]
-            if decides and (missed := repairable(asked, report.verdict)) is not None:
-                better = search.truer(planned, missed)
+            implied = implied_gates(job, verdict, report.synthetic)
+            if decides and missed(implied, report.verdict) and verdict is not None:
+                better = search.truer(planned, verdict.sqnr)
                 if better is not None:
                     planned = better
                     continue
@@ -97,7 +97,7 @@ def produced(
                 break
             planned = search.in_float(planned, reason)
         report = _judged_file(report, staging, verdict, timed)
-        judged = tuple(judge(asked, report.verdict))
+        judged = tuple(judge([*gates, *implied], report.verdict))
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
         failed = any(gate.failed for gate in judged)
         written = not failed or options.keep_failed

@@ -15,7 +15,7 @@ from qtool.job import Job
 from qtool.measure.sensitivity import sensitivity
 from qtool.measure.shapes import Shapes, shapes_of
 from qtool.measure.times import Times, fused, node_times
-from qtool.options import TABLE, Progress
+from qtool.options import Progress
 from qtool.plan.costs import Costs, load_costs
 from qtool.plan.eligible import rule_of
 from qtool.plan.explain import decibels, quantized_units, why_float
@@ -28,8 +28,9 @@ from qtool.plan.units import Unit, units_of
 from qtool.planning import Planned, Planner
 from qtool.rewrite.write import rewrite
 from qtool.sparing import spare
-from qtool.tables.kernels import kind_of
+from qtool.tables import kernels
 from qtool.tables.ops import Role
+from qtool.tables.targets import TABLE
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, prog
     wish = replace(everything.wish, force=job.wish.force)
     chosen = replace(widest(job.view, job.scheme, everything.wish), wishes=wish)
     rules = planner.plan(job.wish).plan
-    kept = dict.fromkeys(chosen.chosen, "for comparison") | wish.keep_float
-    floats = planner.plan(replace(wish, keep_float=kept)).plan
+    apart = dict.fromkeys(chosen.chosen, "for comparison") | wish.keep_float
+    floats = planner.plan(replace(wish, keep_float=apart)).plan
     errors = sensitivity(
         job.prepared.model,
         [everything.plan, floats, rules],
@@ -96,14 +97,16 @@ def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, prog
     ran = _timed(job, chosen, [everything, sparing], samples)
     readers = {v: ran.reading(v, job.view) for v in spared}
     kept = {
-        v: s for v, s in spared.items() if _pays(ran, readers[v], errors.relative(v), quieter.relative(v))
+        value: columns
+        for value, columns in spared.items()
+        if _pays(ran, readers[value], errors.relative(value), quieter.relative(value))
     }
     if kept:
         wish = replace(wish, spared=kept)
         everything = planner.plan(replace(everything.wish, spared=kept))
         errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in kept}})
-    slower = {name for value in kept for name in readers[value]}
-    times = {name: (t[0], t[2] if name in slower else t[1]) for name, t in ran.seconds.items()}
+    slower = {unit for value in kept for unit in readers[value]}
+    times = {unit: (t[0], t[2] if unit in slower else t[1]) for unit, t in ran.seconds.items()}
     prices = Prices(times, *_edges(job, everything, samples), errors)
     net = network(job.view, chosen, Ends(everything.plan, floats), ran.units, prices)
     return Measured(wish, everything, net, errors, ran.whole)
@@ -161,7 +164,7 @@ def _sums(plan: Plan, name: str, costs: Costs, shapes: Shapes, view: View) -> fl
     if not any(v is not None and v.name in plan.spared for v in node.inputs):
         return 0.0
     size = math.prod(shapes.get(node.outputs[0].name or "", ()))
-    return costs.time("Add", kind_of(None), size) or 0.0
+    return costs.time("Add", kernels.Kind.FLOAT, size) or 0.0
 
 
 def _looked_up(unit: Unit, chosen: Placed, view: View, costs: Costs, shapes: Shapes) -> tuple[float, float]:

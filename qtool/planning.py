@@ -31,11 +31,13 @@ class Planned:
 
     Args:
         plan: resolved.
+        wish: what it was drafted by, with what calibration showed to be unfit.
         ranges: of the values that were looked at.
         rough: how far ranges that nobody observed may be off, to be told; '' where samples set them.
     """
 
     plan: Plan
+    wish: Wishes
     ranges: Ranges = field(default_factory=dict)
     rough: str = ""
 
@@ -52,34 +54,56 @@ def replayed(job: Job, plan: Plan) -> Planned:
         )
     if problem := misfit(plan, job.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
-    return Planned(plan)
+    return Planned(plan, job.wish)
 
 
-def make_plan(job: Job, wish: Wishes, calib: Samples | None, progress: Progress) -> Planned:
-    """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
-    ranges: Ranges = {}
-    basis: dict[str, str] = {}
-    asked: set[str] = set()
-    absent = "its range can't be derived without samples" if estimates(job.options) else ""
-    while True:
-        plan = draft(job.view, job.scheme, wish, job.source.sha256, ranges)
-        todo = [v for v in plan.observed if v not in asked and job.view.in_main(job.view.values[v])]
-        if todo and (calib is not None or job.known is not None or estimates(job.options)):
-            found, rests = _ranges(job, todo, calib, progress)
-            ranges |= found
-            basis |= rests
-            asked |= set(todo)
-            continue
-        unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode, absent)
-        ports = unfit_ports(plan, ranges, integer_ports(job.view, job.scheme))
-        # A port that was asked for stays one though every node around it went back to float.
-        if unfit.keys() <= wish.keep_float.keys() and not ports:
-            return Planned(
-                _signed(job, resolve(plan, ranges, job.view, OBSERVERS[job.options.method]), ranges),
-                ranges,
-                roughness(basis),
+class Planner:
+    """Makes plans for one job. What calibration has seen once it is not asked again.
+
+    Args:
+        job: the model, and what was asked.
+        calib: samples; None where ranges come from elsewhere, or nowhere.
+        progress: told how calibration goes.
+    """
+
+    def __init__(self, job: Job, calib: Samples | None, progress: Progress) -> None:
+        self._job = job
+        self.calib = calib
+        self._progress = progress
+        self._ranges: Ranges = {}
+        self._basis: dict[str, str] = {}
+        self._asked: set[str] = set()
+
+    def plan(self, wish: Wishes) -> Planned:
+        """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
+        job = self._job
+        absent = "its range can't be derived without samples" if estimates(job.options) else ""
+        while True:
+            plan = draft(job.view, job.scheme, wish, job.source.sha256, self._ranges)
+            if self._observe(plan):
+                continue
+            unfit = unfit_nodes(plan, self._ranges, job.view, job.scheme.mode, absent)
+            ports = unfit_ports(plan, self._ranges, integer_ports(job.view, job.scheme))
+            # A port that was asked for stays one though every node around it went back to float.
+            if unfit.keys() <= wish.keep_float.keys() and not ports:
+                resolved = resolve(plan, self._ranges, job.view, OBSERVERS[job.options.method])
+                signed = _signed(job, resolved, self._ranges)
+                return Planned(signed, wish, self._ranges, roughness(self._basis))
+            wish = replace(
+                wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports
             )
-        wish = replace(wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports)
+
+    def _observe(self, plan: Plan) -> bool:
+        """Find the ranges that a plan needs and nobody has asked for yet; whether there were any."""
+        job = self._job
+        todo = [v for v in plan.observed if v not in self._asked and job.view.in_main(job.view.values[v])]
+        if not todo or (self.calib is None and job.known is None and not estimates(job.options)):
+            return False
+        found, rests = _ranges(job, todo, self.calib, self._progress)
+        self._ranges = self._ranges | found
+        self._basis |= rests
+        self._asked |= set(todo)
+        return True
 
 
 def _ranges(

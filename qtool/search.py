@@ -10,7 +10,7 @@ from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.job import Job
 from qtool.measure.sensitivity import is_float, sensitivity
-from qtool.options import MEASURED, Progress
+from qtool.options import Progress
 from qtool.placing import Measured, front, labelled, measured
 from qtool.plan.choose import Budget, Trial, choose
 from qtool.plan.explain import decibels, notes
@@ -21,6 +21,7 @@ from qtool.plan.repair import repaired
 from qtool.plan.serial import digest
 from qtool.planning import Planned, Planner
 from qtool.tables.forms import Form
+from qtool.tables.targets import MEASURED
 from qtool.trials import tried
 
 # Of all cuts, how many are built, beside the rules' plan and that of everything in int8.

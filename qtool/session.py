@@ -71,6 +71,7 @@ class Session:
         name: what to call it in errors.
         optimize: the runtime's graph optimizations, as a user would have them.
         trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
+        optimized: a file to write the graph to that the runtime makes of the model.
 
     Raises:
         ModelError: the runtime refuses the model.
@@ -84,6 +85,7 @@ class Session:
         name: str = "",
         optimize: bool = True,
         trace: Path | None = None,
+        optimized: Path | None = None,
     ) -> None:
         self.name = name or (str(model) if isinstance(model, Path) else "model")
         options = ort.SessionOptions()
@@ -94,6 +96,8 @@ class Session:
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace)
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
         source = str(model) if isinstance(model, Path) else model
         try:
             with step(self.name, "onnxruntime opens it", ModelError):

@@ -22,7 +22,7 @@ from qtool.validate.ports import in_floats
 # What a candidate is judged on; the answer is judged on all there are.
 _SAMPLES = 32
 # Of the race, for each model in it.
-_SECONDS = 0.3
+_SECONDS = 0.2
 
 
 def tried(

@@ -101,7 +101,7 @@ def _observer(
     """What runs a sample, and adds what it shows of the values to a tally."""
     fed = {v.name for v in model.graph.inputs}
     fetched = [v for v in values if v not in fed]
-    with model_for_session(_with_outputs(model, fetched)) as loadable:
+    with model_for_session(with_outputs(model, fetched)) as loadable:
         session = Session(loadable, threads=threads, name="calibration model")
         fetcher = session.fetcher(fetched)
 
@@ -120,7 +120,7 @@ def _observer(
             yield observe
 
 
-def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
+def with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
     """A copy of the model that gives out these values alone; what it gave out before, when there are none."""
     clone = model.clone()
     if not values:

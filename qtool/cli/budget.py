@@ -10,7 +10,7 @@ import click
 
 from qtool.cli.grouped import under
 from qtool.cli.quantities import BYTES
-from qtool.options import MEASURED, PROFILES
+from qtool.tables.targets import MEASURED, PROFILES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from qtool.cli.grouped import under
+from qtool.tables.judging import AUTO, NONE, USUAL
 
 if TYPE_CHECKING:
     from qtool.options import Progress
@@ -25,6 +26,8 @@ STAGES = {
     "validate": "validating",
     "survey": "looking",
     "bench": "timing",
+    "sensitivity": "finding errors",
+    "candidates": "trying plans",
 }
 
 
@@ -116,11 +119,10 @@ def gate_options(command: F) -> F:
         ),
         _gate(
             "--gate",
-            type=click.Choice(["none", "auto"]),
-            default="none",
-            show_default=True,
+            type=click.Choice([NONE, USUAL, AUTO]),
+            show_default="usual where a model is quantized, none where two are compared",
             help="auto: fail below the SQNR that the precision usually holds: static 20 dB, dynamic 12, "
-            "4-bit weights 10, fp16 50.",
+            "4-bit weights 10, fp16 50. usual: the same, where there are samples to judge by.",
         ),
         gates_option,
         _gate(
@@ -142,7 +144,7 @@ def gate_options(command: F) -> F:
     return command
 
 
-JUDGING = ("labels", "gate", "tasks", "atol", "rtol")
+JUDGING = ("labels", "tasks", "atol", "rtol")
 
 
 def gates_of(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.sources import reading_of, source_help, source_options
 from qtool.cli.targets import check_reports, files_read
 from qtool.errors import UsageError
+from qtool.tables.judging import NONE
 
 if TYPE_CHECKING:
     from qtool.validate.reference import Recorded
@@ -73,7 +74,10 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     reference, model = _models(fp32, quantized, given["load_ref"])
     names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
     how = Comparing(
-        **{name: given[name] for name in names}, fail_if=gates_of(given), reading=reading_of(given)
+        **{name: given[name] for name in names},
+        gate=given["gate"] or NONE,
+        fail_if=gates_of(given),
+        reading=reading_of(given),
     )
     with progress_bar(given["quiet"]) as progress:
         report = compare_models(reference, model, data, how, progress)

@@ -83,7 +83,7 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
     """
     able = [t for t in trials if t.holds(budget)]
     if not able:
-        return max(trials, key=lambda t: (min(t.sqnr, budget.floor_db), t.speed))
+        return max(trials, key=lambda t: (min(_worth(t.sqnr), budget.floor_db), t.speed))
     if budget.speedup:
         able = [t for t in able if t.speedup >= budget.speedup * _SURE] or able
         return max(able, key=lambda t: (t.sqnr, t.speed))
@@ -92,6 +92,11 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
         return max((t for t in able if t.speed * _SAME >= fastest), key=lambda t: t.sqnr)
     gain = max(math.log(fastest), math.log(_SAME))
     return max(able, key=lambda t: (math.log(t.speed) / gain + SPAN_WORTH * _share(t.sqnr, budget), t.sqnr))
+
+
+def _worth(sqnr: float) -> float:
+    """An SQNR that can be compared: outputs that are no numbers are the worst there are."""
+    return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def _share(sqnr: float, budget: Budget) -> float:

@@ -12,6 +12,7 @@ from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Wishes
 from qtool.plan.place import place
 from qtool.plan.scheme import Scheme
+from qtool.plan.spared import with_spared
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
 from qtool.tables.forms import Form
@@ -39,6 +40,7 @@ def draft(
     activations = calibrated(view, placed, scheme)
     kept_apart = apart(view, placed, [*activations, *own])
     sites = (*activations, *at_run_time(view, placed), *own, *storage.sites, *kept_apart)
+    sites, spared = with_spared(view, sites, wishes.spared)
     forms = {name: candidate.form for name, candidate in placed.chosen.items()}
     # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
     adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
@@ -56,7 +58,17 @@ def draft(
         if s.node not in forms
     )
     watched = tuple(observed(halves, view, io_half=scheme.io is FLOAT16))
-    return Plan(scheme.mode.name, scheme.target.name, model_sha256, forms, sites, skips, halves, watched)
+    return Plan(
+        scheme.mode.name,
+        scheme.target.name,
+        model_sha256,
+        forms,
+        sites,
+        skips,
+        halves,
+        watched,
+        spared=spared,
+    )
 
 
 def _halves(view: View, scheme: Scheme, wishes: Wishes, ranges: Ranges | None, taken: set[str]) -> Halves:

@@ -71,6 +71,30 @@ class Placed:
 
 def place(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
     """Label every node of the model: quantized, or skipped with its reason."""
+    candidates, reasons = _candidates(view, scheme, wishes)
+    placed = _fixpoint(Placed(candidates, (), scheme, wishes), reasons)
+    skips = [
+        Skip(node.name or "", node.op_type, reasons.get(node.name or "", NO_FORM.reason))
+        for node in view.nodes
+        if node.name not in placed.chosen and _computes_floats(node)
+    ]
+    return replace(placed, skips=tuple(skips))
+
+
+def widest(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
+    """Every node that could pay in int8 under some labels: what measurement has to choose from.
+
+    What `place` leaves out can't: nodes worth it between others only are in wherever any labels have such
+    others around them. Beside these, the ops of which only a measurement can tell.
+    """
+    candidates, reasons = _candidates(view, scheme, wishes, measured=True)
+    return _fixpoint(Placed(candidates, (), scheme, wishes), reasons)
+
+
+def _candidates(
+    view: View, scheme: Scheme, wishes: Wishes, *, measured: bool = False
+) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """The nodes that can be quantized, and why the others can't be, or should not."""
     candidates: dict[str, Candidate] = {}
     reasons: dict[str, str] = {}
     for node in view.nodes:
@@ -79,8 +103,10 @@ def place(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
             continue
         form = scheme.form_of(rule, inside=view.in_subgraph(node))
         placement = _placement(node, scheme, form)
-        if name in wishes.force and placement.worth is not Worth.ALWAYS:
+        if name in wishes.force:
             placement = Placement(Worth.ALWAYS)
+        elif measured and placement.measured is not None:
+            placement = Placement(placement.measured, placement.reason)
         reason = wishes.keep_float.get(name) or (why_not(view, node, rule, scheme, form) if form else "")
         if not reason and (form is None or placement.worth is Worth.NEVER):
             reason = placement.reason or NO_FORM.reason
@@ -88,13 +114,7 @@ def place(view: View, scheme: Scheme, wishes: Wishes) -> Placed:
             reasons[name] = reason
         else:
             candidates[name] = Candidate(node, rule, placement, form)
-    placed = _fixpoint(Placed(candidates, (), scheme, wishes), reasons)
-    skips = [
-        Skip(node.name or "", node.op_type, reasons.get(node.name or "", NO_FORM.reason))
-        for node in view.nodes
-        if node.name not in placed.chosen and _computes_floats(node)
-    ]
-    return replace(placed, skips=tuple(skips))
+    return candidates, reasons
 
 
 def _placement(node: ir.Node, scheme: Scheme, form: Form | None) -> Placement:

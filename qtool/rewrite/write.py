@@ -15,6 +15,7 @@ from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.ports import write_ports
 from qtool.rewrite.qdq import write_activation, write_apart, write_bias, write_lifted, write_weight
 from qtool.rewrite.qoperator import fuse_qoperators
+from qtool.rewrite.spare import split_spared
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
 from qtool.tables.forms import Form
@@ -51,6 +52,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
         KeyError: the plan names what the model does not have, or is not resolved.
     """
     clone = model.clone()
+    split_spared(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
     added = {s.scale_from[1]: s for s in plan.sites if s.kind is Kind.ADDED and s.scale_from}
     absorbed = {name for s in added.values() for name, _ in s.uses or ()}

@@ -15,6 +15,10 @@ from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
 
+# --profile: whether placement times this very model, or looks its kernels up.
+MEASURED, TABLE = "measured", "table"
+PROFILES = (MEASURED, TABLE)
+
 
 class Worth(Enum):
     """When an op is worth running in int8."""
@@ -26,10 +30,15 @@ class Worth(Enum):
 
 @dataclass(frozen=True)
 class Placement:
-    """Whether an op runs in int8, and why not where it does not."""
+    """Whether an op runs in int8, and why not where it does not.
+
+    Args:
+        measured: when it may be worth it where its time and its error are measured, all the same.
+    """
 
     worth: Worth
     reason: str = ""
+    measured: Worth | None = None
 
 
 ALWAYS = Placement(Worth.ALWAYS)
@@ -38,6 +47,11 @@ INSIDE = Placement(Worth.INSIDE, "not between int8 ops: alone it gains nothing t
 
 def _never(reason: str) -> Placement:
     return Placement(Worth.NEVER, reason)
+
+
+def _seldom(reason: str, measured: Worth = Worth.ALWAYS) -> Placement:
+    """It has a kernel, which pays here and there: only a measurement can tell where."""
+    return Placement(Worth.NEVER, reason, measured)
 
 
 # Reasons that say nothing of a node in particular: a report need not repeat them.
@@ -96,9 +110,9 @@ class Target:
 _TWO_ACTIVATIONS = _never("a product of two activations gains nothing in int8 (1.0-1.2x)")
 _CPU_INT8: dict[str, Placement] = {
     "Conv": ALWAYS,
-    "Conv/stem": _never("a first convolution of few input values runs at 0.5x in int8"),
+    "Conv/stem": _seldom("a first convolution of few input values runs at 0.5x in int8"),
     "Conv/depthwise": INSIDE,
-    "Conv/grouped": _never("a grouped convolution runs at 0.3x in int8"),
+    "Conv/grouped": _seldom("a grouped convolution runs at 0.3x in int8"),
     "MatMul": ALWAYS,
     "MatMul/activations": _TWO_ACTIVATIONS,
     "MatMul/fed": _TWO_ACTIVATIONS,
@@ -111,7 +125,8 @@ _CPU_INT8: dict[str, Placement] = {
     "Sigmoid": INSIDE,
     "LeakyRelu": INSIDE,
     "Mul/silu": INSIDE,
-    "Mul": _never("Mul runs at 0.5-0.7x in int8"),
+    "Mul": _seldom("Mul runs at 0.5-0.7x in int8", Worth.INSIDE),
+    "Mul/square": _never("a square needs twice the bits of what is squared"),
     "Relu": INSIDE,
     "Clip": INSIDE,
     "MaxPool": INSIDE,

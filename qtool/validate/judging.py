@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.numerics.metrics import TOLERANCE, Tolerance
+from qtool.tables.judging import NONE
 from qtool.validate.compare import Measures
 from qtool.validate.gates import Gate, parse
 from qtool.validate.labels import read_labels
 from qtool.validate.tasks import tasks_of
-
-AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,7 @@ class Judging:
     Args:
         labels: a JSON or .csv file of sample name -> class, for true accuracy.
         fail_if: gates, such as 'sqnr<20'.
-        gate: 'auto': fail below the SQNR that the precision usually holds, too; 'none'.
+        gate: a word of tables/judging.py: whether to fail below the SQNR that the precision usually holds.
         tasks: the user's own metrics, 'file.py:function' each.
         atol, rtol: an element matches where |a - b| <= atol + rtol * |a|.
     """

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qtool.errors import RuntimeFailure
+from qtool.measure.trace import Kernels, kernels, read_trace
 
 _SLOWEST = 20
-_KERNEL = "_kernel_time"
 _US = 1e-3  # milliseconds
 
 
@@ -73,10 +70,7 @@ def read_profile(path: Path, samples: int) -> Profile:
     Raises:
         RuntimeFailure: it is no trace, or has nothing after the warm-up.
     """
-    try:
-        return profile_of(json.loads(path.read_text(encoding="utf-8", errors="replace")), samples)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RuntimeFailure("onnxruntime's profile can't be read", "leave out --profile-ops") from error
+    return _summary(read_trace(path, samples))
 
 
 def profile_of(events: Sequence[Mapping[str, Any]], samples: int) -> Profile:
@@ -85,62 +79,22 @@ def profile_of(events: Sequence[Mapping[str, Any]], samples: int) -> Profile:
     Raises:
         ValueError: nothing after the warm-up.
     """
-    runs = _quiet_runs([_span(e) for e in events if e["name"] == "model_run"][samples:], samples)
-    if not runs:
-        raise ValueError("no inference in it")
-    kernels = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_KERNEL)]
-    by_node: Counter[tuple[str, str]] = Counter()
-    starts = [start for start, _ in runs]
-    for event, alone in zip(kernels, _alone(kernels), strict=True):
-        run = bisect_right(starts, event["ts"]) - 1
-        if run >= 0 and event["ts"] < runs[run][1]:
-            by_node[(event["args"].get("op_name", ""), _name(event))] += alone
+    return _summary(kernels(events, samples))
+
+
+def _summary(ran: Kernels) -> Profile:
     by_op: Counter[str] = Counter()
-    for (op, _), spent in by_node.items():
+    for (op, _), spent in ran.spent.items():
         by_op[op] += spent
-    nodes = Counter(op for op, _ in by_node)
-    total, whole = by_op.total(), sum(end - start for start, end in runs)
-    scale, share = _US / len(runs), 1 / max(total, 1)
+    nodes = Counter(op for op, _ in ran.spent)
+    total = by_op.total()
+    scale, share = _US / ran.inferences, 1 / max(total, 1)
     return Profile(
-        inferences=len(runs),
-        ms=whole * scale,
-        between_ms=max(0, whole - total) * scale,
+        inferences=ran.inferences,
+        ms=ran.us * scale,
+        between_ms=max(0, ran.us - total) * scale,
         ops=tuple(OpTime(op, nodes[op], us * scale, us * share) for op, us in by_op.most_common()),
         slowest=tuple(
-            NodeTime(name, op, us * scale, us * share) for (op, name), us in by_node.most_common(_SLOWEST)
+            NodeTime(name, op, us * scale, us * share) for (op, name), us in ran.spent.most_common(_SLOWEST)
         ),
     )
-
-
-def _span(event: Mapping[str, Any]) -> tuple[int, int]:
-    """When it began and ended, microseconds."""
-    return event["ts"], event["ts"] + event["dur"]
-
-
-def _quiet_runs(runs: Sequence[tuple[int, int]], samples: int) -> list[tuple[int, int]]:
-    """The faster half of the runs of each sample: what interrupts a run would be put down to some node."""
-    chosen: list[tuple[int, int]] = []
-    for sample in range(samples):
-        ours = sorted(runs[sample::samples], key=lambda span: span[1] - span[0])
-        chosen += ours[: (len(ours) + 1) // 2]
-    return sorted(chosen)
-
-
-def _name(event: Mapping[str, Any]) -> str:
-    """The runtime has nodes without a name, and some that share one."""
-    name: str = event["name"].removesuffix(_KERNEL)
-    return name or f"{event['args'].get('op_name', '')} (node {event['args'].get('node_index', '')})"
-
-
-def _alone(kernels: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Microseconds of each kernel without those that ran within it: the body of a Loop, say."""
-    alone = [event["dur"] for event in kernels]
-    around: list[int] = []
-    for index in sorted(range(len(kernels)), key=lambda i: (kernels[i]["ts"], -kernels[i]["dur"])):
-        start = kernels[index]["ts"]
-        while around and start >= kernels[around[-1]]["ts"] + kernels[around[-1]]["dur"]:
-            around.pop()
-        if around:
-            alone[around[-1]] -= kernels[index]["dur"]
-        around.append(index)
-    return alone

@@ -17,7 +17,7 @@ from qtool.job import Job, open_job
 from qtool.options import Options, silent
 from qtool.plan.half_notes import half_notes
 from qtool.plan.model import Plan
-from qtool.planning import make_plan
+from qtool.planning import Planner
 from qtool.rewrite.write import rewrite
 from tests.plan.flow import Sample, reasons
 from tests.rewrite.flow import Outputs, run, sqnr
@@ -61,7 +61,7 @@ def converted(proto: onnx.ModelProto, samples: Sequence[Sample] = (), **asked: A
     """Plan and write, in fp16 mode unless told; without samples nothing is known of activations."""
     job = open_job(proto, Options(**{"mode": "fp16", **asked}))
     calib = InMemory(list(samples), len(samples)) if samples else None
-    plan = make_plan(job, job.wish, calib, silent).plan
+    plan = Planner(job, calib, silent).plan(job.wish).plan
     return Converted(proto, job, plan, to_bytes(rewrite(job.prepared.model, plan)))
 
 

@@ -18,6 +18,7 @@ from qtool.graph.prepare.arithmetic import fold_arithmetic
 from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.biases import split_biases
 from qtool.graph.prepare.constants import lift_constants
+from qtool.graph.prepare.denormals import flush_denormals
 from qtool.graph.prepare.duplicates import share_duplicates
 from qtool.graph.prepare.functions import inline_functions
 from qtool.graph.prepare.gelu import fuse_gelu
@@ -58,6 +59,7 @@ PASSES: tuple[Pass, ...] = (
     merge_slices,
     fold_batchnorm,
     fold_affine,
+    flush_denormals,
     normalize_gemm,
     split_biases,
     merge_slopes,

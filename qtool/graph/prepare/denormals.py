@@ -1,0 +1,33 @@
+"""Numbers too small for a float32's full precision become 0."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.view import float_constant
+
+_LEAST = float(np.finfo(np.float32).tiny)
+
+
+def flush_denormals(model: ir.Model) -> str:
+    """Replace denormal values (below 1.2e-38) of float32 constants by 0.
+
+    1. Weights that training drove to nothing hold many. A processor multiplies them a hundred times slower
+       than any other number: convolutions with 1% of them ran at a third of their speed.
+    2. Next to any other value they are nothing: a sum would need 2**100 of them to notice.
+    3. Constants that are denormal or 0 throughout stay: somebody may divide by them.
+    """
+    flushed = 0
+    for graph in model.graphs():
+        for name, value in list(graph.initializers.items()):
+            array = float_constant(value)
+            if array is None or value.is_graph_output():
+                continue
+            size = np.abs(array)
+            tiny = (size < _LEAST) & (size > 0)
+            if not tiny.any() or not (size >= _LEAST).any():
+                continue
+            value.const_value = ir.tensor(np.where(tiny, np.float32(0), array), name=name)
+            flushed += int(tiny.sum())
+    return f"{flushed} denormal weights are 0" if flushed else ""

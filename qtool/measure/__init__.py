@@ -1,0 +1,1 @@
+"""What quantizing a node costs, and how wrong it makes the outputs: run, not guessed."""

@@ -1,0 +1,107 @@
+"""The runtime's own trace of a session: which kernel ran when, and for how long."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qtool.errors import RuntimeFailure
+
+_KERNEL = "_kernel_time"
+
+Kernel = tuple[str, str]
+"""The op that ran, and the runtime's name for its node."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What ran in the quiet inferences of a trace.
+
+    Args:
+        inferences: how many of them.
+        us: microseconds of all of them, with what was between the kernels.
+        spent: kernel -> microseconds over all of them, without what ran within it.
+        output_bytes: kernel -> of its outputs, in one inference.
+    """
+
+    inferences: int
+    us: int
+    spent: Counter[Kernel]
+    output_bytes: Mapping[Kernel, int]
+
+
+def read_trace(path: Path, samples: int) -> Kernels:
+    """What a file of the runtime says.
+
+    Args:
+        path: the file.
+        samples: that were run, all of them once to warm up, and then again ..
+
+    Raises:
+        RuntimeFailure: it is no trace, or has nothing after the warm-up.
+    """
+    try:
+        return kernels(json.loads(path.read_text(encoding="utf-8", errors="replace")), samples)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RuntimeFailure("onnxruntime's profile can't be read", "leave out --profile-ops") from error
+
+
+def kernels(events: Sequence[Mapping[str, Any]], samples: int) -> Kernels:
+    """The same, of the events themselves.
+
+    Raises:
+        ValueError: nothing after the warm-up.
+    """
+    runs = _quiet_runs([_span(e) for e in events if e["name"] == "model_run"][samples:], samples)
+    if not runs:
+        raise ValueError("no inference in it")
+    found = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_KERNEL)]
+    spent: Counter[Kernel] = Counter()
+    sizes: dict[Kernel, int] = {}
+    starts = [start for start, _ in runs]
+    for event, alone in zip(found, _alone(found), strict=True):
+        run = bisect_right(starts, event["ts"]) - 1
+        if run >= 0 and event["ts"] < runs[run][1]:
+            kernel = (event["args"].get("op_name", ""), _name(event))
+            spent[kernel] += alone
+            sizes[kernel] = int(event["args"].get("output_size", 0))
+    return Kernels(len(runs), sum(end - start for start, end in runs), spent, sizes)
+
+
+def _span(event: Mapping[str, Any]) -> tuple[int, int]:
+    """When it began and ended, microseconds."""
+    return event["ts"], event["ts"] + event["dur"]
+
+
+def _quiet_runs(runs: Sequence[tuple[int, int]], samples: int) -> list[tuple[int, int]]:
+    """The faster half of the runs of each sample: what interrupts a run would be put down to some node."""
+    chosen: list[tuple[int, int]] = []
+    for sample in range(samples):
+        ours = sorted(runs[sample::samples], key=lambda span: span[1] - span[0])
+        chosen += ours[: (len(ours) + 1) // 2]
+    return sorted(chosen)
+
+
+def _name(event: Mapping[str, Any]) -> str:
+    """The runtime has nodes without a name, and some that share one."""
+    name: str = event["name"].removesuffix(_KERNEL)
+    return name or f"{event['args'].get('op_name', '')} (node {event['args'].get('node_index', '')})"
+
+
+def _alone(events: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Microseconds of each kernel without those that ran within it: the body of a Loop, say."""
+    alone = [event["dur"] for event in events]
+    around: list[int] = []
+    for index in sorted(range(len(events)), key=lambda i: (events[i]["ts"], -events[i]["dur"])):
+        start = events[index]["ts"]
+        while around and start >= events[around[-1]]["ts"] + events[around[-1]]["dur"]:
+            around.pop()
+        if around:
+            alone[around[-1]] -= events[index]["dur"]
+        around.append(index)
+    return alone

@@ -1,0 +1,62 @@
+"""Columns of an activation that an int8 product leaves to a small float one beside it.
+
+A few columns that reach many times as far as all others set the scale of a whole tensor. Without them the
+others have steps as fine as they deserve (Dettmers et al., LLM.int8(), arXiv 2208.07339, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from qtool.graph.view import View, float_constant, is_op
+from qtool.plan.model import Kind, Site, Spared
+from qtool.plan.weights import added_bias
+
+
+def sparable(view: View, site: Site) -> bool:
+    """Whether all who read a value in int8 are MatMuls whose weight is their own matrix."""
+    if (
+        site.kind not in (Kind.ACTIVATION, Kind.RUNTIME)
+        or not site.uses
+        or site.group not in ("", site.value)
+    ):
+        return False
+    return all(_is_able(view, name, index) for name, index in site.uses)
+
+
+def _is_able(view: View, name: str, index: int) -> bool:
+    node = view.node_by_name[name]
+    if not is_op(node, "MatMul") or index != 0 or view.in_subgraph(node):
+        return False
+    weight = node.inputs[1]
+    array = float_constant(weight)
+    return weight is not None and array is not None and array.ndim == 2 and len(weight.uses()) == 1
+
+
+def with_spared(
+    view: View, sites: Iterable[Site], wanted: Mapping[str, Spared]
+) -> tuple[tuple[Site, ...], dict[str, Spared]]:
+    """The sites, with the ranges of what is left of the wanted values; and which of these are spared.
+
+    Args:
+        view: of the prepared graph.
+        sites: as the tables have them.
+        wanted: value -> what to spare of it.
+    """
+    found: list[Site] = []
+    spared: dict[str, Spared] = {}
+    for site in sites:
+        rest = wanted.get(site.value)
+        if rest is not None and sparable(view, site):
+            lo, hi = site.bounds
+            site = replace(site, bounds=(max(lo, rest.lo), min(hi, rest.hi)))
+            spared[site.value] = rest
+        found.append(site)
+    return tuple(found), spared
+
+
+def end_of(node_name: str, view: View) -> str:
+    """The node behind which the small product is added: the MatMul, or the Add of its bias."""
+    bias = added_bias(view.node_by_name[node_name])
+    return bias.use[0] if bias is not None else node_name

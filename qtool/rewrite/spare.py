@@ -1,0 +1,100 @@
+"""x W = x' W' + x[C] W[C]: the columns C of an activation in float beside the int8 product of the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from qtool.graph.edit import Namer, add_initializer, new_node, owner, take_over
+from qtool.graph.view import View
+from qtool.plan.model import Kind, Plan, Site
+from qtool.plan.spared import end_of
+from qtool.rewrite.writer import float_array
+
+
+def split_spared(model: ir.Model, plan: Plan) -> None:
+    """Put the small products of a plan into a clone of the prepared model, before anything is quantized.
+
+    The result is the same as before, in float. W loses its rows C; where the scale is found at run time, x
+    loses its columns, too: with calibrated scales they saturate, and meet rows of zeros.
+
+    The sum is a Sum: an Add of what is no constant would become part of a Gemm (onnxruntime 1.31).
+    """
+    view, namer = View(model), Namer(model)
+    for site in plan.sites:
+        spared = plan.spared.get(site.value)
+        if spared is None or site.kind not in (Kind.ACTIVATION, Kind.RUNTIME):
+            continue
+        value = view.values[site.value]
+        graph = owner(value)
+        columns = np.asarray(spared.columns, np.int64)
+        indices = add_initializer(graph, namer(f"{site.value}_columns"), columns)
+        picked = new_node(
+            "Gather",
+            [value, indices],
+            name=namer(f"{site.value}_Gather"),
+            outputs=[namer(f"{site.value}_spared")],
+            attributes={"axis": ir.AttrInt64("axis", -1)},
+        )
+        source = value
+        added = [picked]
+        if site.kind is Kind.RUNTIME:
+            width = float_array(_weight(view, site)).shape[0]
+            mask = np.ones(width, np.float32)
+            mask[columns] = 0
+            rest = add_initializer(graph, namer(f"{site.value}_rest_mask"), mask)
+            name = namer(f"{site.value}_rest")
+            added.append(new_node("Mul", [value, rest], name=name, outputs=[namer(f"{site.value}_rest")]))
+            source = added[-1].outputs[0]
+            source.type, source.shape = value.type, value.shape
+        _insert(value, added, graph)
+        for name, index in site.uses or ():
+            node = view.node_by_name[name]
+            node.replace_input_with(index, source)
+            _beside(view, namer, node, picked.outputs[0], columns)
+
+
+def _weight(view: View, site: Site) -> ir.Value:
+    name, _ = (site.uses or ())[0]
+    weight = view.node_by_name[name].inputs[1]
+    if weight is None:
+        raise KeyError(f"'{name}' has no weight")
+    return weight
+
+
+def _insert(value: ir.Value, nodes: list[ir.Node], graph: ir.Graph) -> None:
+    producer = value.producer()
+    if producer is not None:
+        graph.insert_after(producer, nodes)
+    else:
+        graph.insert_before(graph[0], nodes)
+
+
+def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: np.ndarray) -> None:
+    """Give one product its small one."""
+    weight = node.inputs[1]
+    if weight is None or not isinstance(node.graph, ir.Graph):
+        raise KeyError(f"'{node.name}' has no weight")
+    array = float_array(weight)
+    rows = add_initializer(node.graph, namer(f"{weight.name}_spared"), array[columns])
+    kept = array.copy()
+    kept[columns] = 0
+    weight.const_value = ir.tensor(kept, name=weight.name)
+    small = new_node(
+        "MatMul",
+        [picked, rows],
+        name=namer(f"{node.name}_spared"),
+        outputs=[namer(f"{node.outputs[0].name}_spared")],
+    )
+    last = view.node_by_name[end_of(node.name or "", view)]
+    whole = last.outputs[0]
+    node.graph.insert_after(last, [small])
+    total = new_node(
+        "Sum",
+        [small.outputs[0], small.outputs[0]],
+        name=namer(f"{node.name}_Sum"),
+        outputs=[namer(f"{whole.name}_whole")],
+    )
+    node.graph.insert_after(small, [total])
+    take_over(whole, total.outputs[0], namer)
+    total.replace_input_with(1, whole)  # only now: every reader of the product reads the sum instead

@@ -1,0 +1,106 @@
+"""The front: every point is the best for its weight, and none that is the best for some weight is missing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtool.plan.front import Point, between, envelope, spread
+from qtool.plan.network import Network
+from tests.plan.networks import networks, subsets
+
+Figures = tuple[float, float]
+
+
+def every(network: Network) -> list[Figures]:
+    """Seconds and noise of all choices."""
+    return [(network.seconds(s), network.noise_of(s)) for s in subsets(network)]
+
+
+def hull(points: list[Figures]) -> list[Figures]:
+    """The corners of the lower convex hull that some weight above 0 is the best for."""
+    found: list[Figures] = []
+    for point in sorted(set(points)):
+        if found and point[1] >= found[-1][1]:
+            continue
+        while len(found) > 1 and _left(found[-2], found[-1], point) <= 1e-9:
+            found.pop()
+        found.append(point)
+    return found
+
+
+def _left(a: Figures, b: Figures, c: Figures) -> float:
+    """Positive where b is below the line from a to c."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+@given(networks())
+@settings(max_examples=200, deadline=None)
+def test_every_point_is_the_best_for_its_weight(network: Network) -> None:
+    choices = every(network)
+    for point in envelope(network):
+        best = min(seconds + point.weight * noise for seconds, noise in choices)
+        assert point.seconds + point.weight * point.noise == pytest.approx(best)
+        assert network.forced <= point.int8
+
+
+@given(networks())
+@settings(max_examples=200, deadline=None)
+def test_every_corner_is_found(network: Network) -> None:
+    found = {(round(p.seconds, 6), round(p.noise, 6)) for p in envelope(network)}
+    for seconds, noise in hull(every(network)):
+        assert (round(seconds, 6), round(noise, 6)) in found
+
+
+@given(networks())
+@settings(max_examples=100, deadline=None)
+def test_the_faster_the_noisier(network: Network) -> None:
+    for fast, true in pairwise(envelope(network)):
+        assert fast.seconds <= true.seconds
+        assert fast.noise >= true.noise or fast.seconds == pytest.approx(true.seconds)
+
+
+@given(networks(), st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_however_few_cuts_the_ends_are_there(network: Network, most: int) -> None:
+    whole, short = envelope(network), envelope(network, most)
+    assert {whole[0].int8, whole[-1].int8} <= {p.int8 for p in short}
+    assert len(short) <= most + 2
+
+
+@given(networks())
+@settings(max_examples=100, deadline=None)
+def test_between_two_points_units_go_back_one_by_one(network: Network) -> None:
+    for fast, true in pairwise(envelope(network)):
+        steps = [fast, *between(network, fast, true)]
+        for before, after in pairwise(steps):
+            assert after.int8 < before.int8
+            assert len(before.int8 - after.int8) == 1
+            assert after.seconds == pytest.approx(network.seconds(after.int8))
+            assert after.noise == pytest.approx(network.noise_of(after.int8))
+
+
+@given(networks(), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_what_is_spread_has_the_fastest_and_is_beaten_by_nothing_in_it(network: Network, count: int) -> None:
+    points = envelope(network)
+    chosen = spread(network, points, count)
+    assert 1 <= len(chosen) <= count
+    assert chosen == sorted(chosen, key=lambda p: (p.seconds, p.noise))
+    assert min(p.seconds for p in chosen) == min(p.seconds for p in points)
+    figures = {(p.seconds, p.noise) for p in chosen}
+    assert not any(a[0] <= b[0] and a[1] <= b[1] for a in figures for b in figures if a != b)
+    if count > 1:
+        assert min(p.noise for p in chosen) == min(p.noise for p in points)
+
+
+def test_of_nothing_nothing_is_spread() -> None:
+    assert spread(Network((), {}, {}), [], 3) == []
+
+
+def test_a_network_without_noise_has_one_point() -> None:
+    network = Network((), {}, {})
+    assert envelope(network) == [Point(frozenset(), 0.0, 0.0, 0.0)]

@@ -46,7 +46,7 @@ class Errors:
         """Its noise, as a share of the signal, summed over the outputs; 0 of what was not measured."""
         if key not in self.noise:
             return 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return float(np.nansum(self.noise[key] / self.signal))
 
     def sqnr(self, keys: Iterable[str]) -> float:
@@ -54,6 +54,6 @@ class Errors:
         known = [self.noise[k] for k in keys if k in self.noise]
         if not known:
             return math.inf
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratios = 10 * np.log10(self.signal / np.sum(known, axis=0))
         return float(np.nanmin(ratios)) if np.isfinite(ratios).any() else math.inf

@@ -40,7 +40,7 @@ def repaired(view: View, plan: Plan, wish: Wishes, errors: Errors, aim_db: float
         changed = False
         for site in sites.get(key, ()):
             changed |= _give_back(site, touching(site, view), wish, reason, (keep, weights))
-        if key in plan.halves.sites and key not in wish.half:
+        if key in plan.halves.sites and key not in wish.half | wish.force:
             keep[key], changed = reason, True
         if changed:
             left.remove(key)

@@ -1,0 +1,45 @@
+"""Every unit has a reason, and the label that the plan gives it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from qtool.plan.explain import MEASURED_REASONS, decibels, notes, quantized_units, why_float
+from qtool.plan.network import Network
+from qtool.plan.units import Unit
+from tests.plan.test_network import made
+
+A, B = Unit("a", ("a",)), Unit("b", ("b",))
+
+
+@pytest.mark.parametrize(
+    ("times", "noise", "weight", "reason"),
+    [((1e-6, 2e-6), 0.0, 0.0, 0), ((2e-6, 1e-6), 0.01, 1.0, 1), ((2e-6, 1e-6), 0.01, 1e-9, 2)],
+)
+def test_why_a_unit_is_in_float(times: tuple[float, float], noise: float, weight: float, reason: int) -> None:
+    network = Network((A,), {"a": times}, {"a": noise})
+    found = why_float(A, network, weight)
+    assert found.startswith(f"{MEASURED_REASONS[reason]}: ")
+    if reason == 1:
+        assert "20.0 dB" in found
+
+
+@pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
+def test_every_unit_of_a_plan_is_noted(case: str) -> None:
+    network, done = made(case)
+    found = notes(network, done.plan, done.ready.view)
+    assert [n.nodes for n in found] == [u.nodes for u in network.units]
+    assert [n.quantized for n in found] == [
+        u.name in quantized_units(network, done.plan) for u in network.units
+    ]
+    for note in found:
+        assert note.ops
+        assert note.why or not note.quantized
+        assert (note.float_us, note.int8_us) == pytest.approx((3e6, network.times[note.nodes[0]][1] * 1e6))
+
+
+@pytest.mark.parametrize(("noise", "db"), [(0.0, math.inf), (1.0, 0.0), (0.001, 30.0)])
+def test_decibels(noise: float, db: float) -> None:
+    assert decibels(noise) == pytest.approx(db)

@@ -1,0 +1,127 @@
+"""With all switches off it is FP32; with one on, that tensor alone is quantized: by onnxruntime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from qtool.graph.save import to_bytes
+from qtool.plan.model import OBSERVED, Kind
+from qtool.plan.predict import key_of
+from qtool.rewrite.switched import Switched, switched
+from tests.plan.flow import Settled, settled
+from tests.rewrite.zoo import CASES
+
+NAMES = [n for n in ("residual", "conv-bn-relu6", "transformer", "lstm", "if-weights") if n in CASES]
+LEVELS = {
+    "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "on": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+Arrays = dict[str, np.ndarray]
+
+
+def opened(data: bytes, level: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = LEVELS[level]
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+
+
+def made(name: str, mode: str = "static") -> tuple[Settled, Switched]:
+    case = CASES[name]
+    done = settled(case.build(), case.samples(), mode=mode)
+    return done, switched(done.ready.model, done.plan)
+
+
+def fed(found: Switched, sample: Arrays, *on: str) -> dict[str, Any]:
+    switches = {value: np.asarray(key in on) for key, value in found.switches.items()}
+    return sample | switches | found.weights
+
+
+def near(a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    for x, y in zip(a, b, strict=True):
+        size = max(float(np.abs(x).max(initial=0)), 1e-3)
+        np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * size)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("mode", ["static", "dynamic", "fp16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_with_all_switches_off_it_is_fp32(name: str, mode: str, level: str) -> None:
+    done, found = made(name, mode)
+    ours, theirs = opened(to_bytes(found.model), level), opened(to_bytes(done.ready.model), level)
+    for sample in CASES[name].samples()[:2]:
+        near(theirs.run(None, sample), ours.run(None, fed(found, sample)))
+
+
+def fake(array: np.ndarray, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
+    q = np.clip(np.rint(array / scale) + zero, qmin, qmax)
+    return ((q - zero) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "if-weights"])
+def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> None:
+    """What the readers get is the fake quantization of what the maker gave: both are looked at."""
+    done, found = made(name)
+    done_any = False
+    for key in found.switches:
+        sites = [s for s in done.plan.sites if s.kind is Kind.ACTIVATION and key_of(s) == key]
+        if len(sites) != 1 or sites[0].qparams is None:
+            continue
+        site = sites[0]
+        proto = __import__("onnx").load_from_string(to_bytes(found.model))
+        ((chosen),) = [n for n in proto.graph.node if n.op_type == "If" and n.input[0] == found.switches[key]]
+        looked = {v.name for v in proto.graph.output}
+        body = next(a.g for a in chosen.attribute if a.name == "else_branch")
+        before, after = body.node[0].input[0], chosen.output[0]
+        for value in {before, after} - looked - {i.name for i in proto.graph.input}:
+            proto.graph.output.add().name = value
+        session = opened(proto.SerializeToString(), level)
+        sample = CASES[name].samples()[0]
+        values = dict(
+            zip(
+                [o.name for o in session.get_outputs()],
+                session.run(None, fed(found, sample, key)),
+                strict=True,
+            )
+        )
+        plain = sample[before] if before in sample else values[before]
+        q, params = site.spec.qtype, site.qparams
+        expected = fake(plain, params.scale, params.zero_point, q.qmin, q.qmax)
+        step = float(np.max(params.scale))
+        off = np.abs(values[after] - expected)
+        assert off.max() <= step * 1.01, "half a step rounds either way"
+        assert (off > step / 100).mean() < 0.01
+        done_any = True
+    assert done_any
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_scale_has_a_switch_and_every_weight_is_fed(name: str) -> None:
+    done, found = made(name)
+    main = [
+        s
+        for s in done.plan.sites
+        if s.kind in OBSERVED and done.ready.view.in_main(done.ready.view.values[s.value])
+    ]
+    assert {key_of(s) for s in main} == found.switches.keys()
+    inputs = {v.name for v in found.model.graph.inputs}
+    assert {*found.switches.values(), *found.weights} <= inputs
+    original = {v.name for v in done.ready.model.graph.inputs}
+    assert not original & found.weights.keys(), "the prepared model is as it was"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "if-weights"])
+def test_a_weight_that_is_fed_counts(name: str) -> None:
+    _, found = made(name)
+    session = opened(to_bytes(found.model), "on")
+    sample = CASES[name].samples()[0]
+    plain = session.run(None, fed(found, sample))
+    weight = next(iter(found.weights))
+    other = session.run(None, fed(found, sample) | {weight: found.weights[weight] * 2 + 1})
+    assert any(not np.array_equal(a, b) for a, b in zip(plain, other, strict=True))

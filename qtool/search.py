@@ -135,10 +135,12 @@ class Search:
         before = errors.sqnr(keys_of(planned.plan))
         missing = self.budget.floor_db - sqnr if sqnr < self.budget.floor_db else _STEP_DB
         aim = before + missing + _MARGIN_DB
-        if self._known is not None:
+        if (seen := self._known) is not None:
+            now = seen.network.noise_of(seen.units_of(planned.plan))
             for point in self.front:
-                if decibels(point.noise) >= aim:
-                    return self._noted(self.planner.plan(labelled(self._known, point)))
+                # Less than now, or it would never end where the error is not that of quantization.
+                if point.noise < now and decibels(point.noise) >= aim:
+                    return self._noted(self.planner.plan(labelled(seen, point)))
         wish = repaired(self.job.view, planned.plan, planned.wish, errors, aim)
         return None if wish is None else self._noted(self.planner.plan(wish))
 

@@ -30,6 +30,8 @@ def search(case: str, budget: Budget | None = None, **options: object) -> tuple[
     return Search(job, planner, source, budget or Budget(20.0), silent), job
 
 
+# Of the last two nothing is quantized where all nodes are in float.
+REPAIRED = ["residual", "transformer", "mobile-block", "gemm-row-bias"]
 NAMES = ["residual", "conv-bn-relu6", "transformer"]
 
 
@@ -61,7 +63,7 @@ def test_what_is_looked_up_is_the_same_every_time(case: str) -> None:
      {"weights": "uint8"}, {"target": "generic"}],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.parametrize("case", REPAIRED)
 def test_repairing_ends_in_floats_and_each_step_is_truer(case: str, options: dict[str, object]) -> None:
     """Nothing is exact enough: it ends all the same."""
     found, job = search(case, Budget(300.0, asked_db=True), **options)

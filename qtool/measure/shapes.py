@@ -27,7 +27,7 @@ def shapes_of(model: ir.Model, values: Iterable[str], source: Source, threads: i
         DataError: the sample does not fit.
         RuntimeFailure: the model fails on it.
     """
-    made = {v.name or "" for node in model.graph for v in node.outputs}
+    made = {v.name for node in model.graph for v in node.outputs if v.name}  # an LSTM may lack some
     fetched = sorted({v for v in values if v in made})
     with model_for_session(with_outputs(model, fetched)) as loadable:
         session = Session(loadable, threads=threads, name="the model whose shapes are looked at")

@@ -10,7 +10,7 @@ from tests.plan.flow import ready
 from tests.rewrite.zoo import CASES
 
 
-@pytest.mark.parametrize("name", ["residual", "conv-bn-relu6", "transformer"])
+@pytest.mark.parametrize("name", ["residual", "conv-bn-relu6", "transformer", "lstm-y-unused"])
 def test_of_all_values_of_a_model(name: str) -> None:
     case = CASES[name]
     job = ready(case.build())

@@ -87,8 +87,8 @@ def _number(value: float) -> float:
 
 def _axis(label: str, values: Sequence[float]) -> Axis:
     low, high = min(values, default=0.0), max(values, default=1.0)
-    span = high - low or max(abs(high), 1.0) * 0.1
-    low, high = low - _MARGIN * span, high + _MARGIN * span
+    room = _MARGIN * (high - low) or _MARGIN * max(abs(high), 1.0)
+    low, high = low - room, high + room
     return Axis(label, low, high, ticks(low, high))
 
 

@@ -124,6 +124,8 @@ def anything(kind: Any) -> st.SearchStrategy[Any]:
         made = {name: anything(k) for name, k in kinds_of(kind).items()}
         if kind is Report:
             made |= {"command": st.sampled_from(COMMANDS), "chosen": st.just("")}
+        elif kind is Trial:
+            made |= {"speed": st.floats(0.01, 100), "speedup": st.floats(0.01, 100)}
         elif kind is Explained:
             made["kind"] = st.sampled_from(["", *_KINDS])
         elif kind is ModelFile:

@@ -162,3 +162,35 @@ def test_coverage_counts_every_node_of_the_plan_once(case: str, target: str) -> 
     assert all(r.total == sum(r.counts.values()) for r in rows)
     assert sum(r.counts.get("int8", 0) for r in rows) == sum(f is Form.INT8 for f in done.plan.forms.values())
     assert all(sum(r.reasons.values()) >= r.floats for r in rows)
+
+
+def test_plans_that_were_raced_are_in_the_table_and_the_chosen_one_is_marked() -> None:
+    lines = [line.split() for line in shown(FULL).splitlines()]
+    for trial in FULL.trials:
+        row = next(words for words in lines if " ".join(words[: len(trial.name.split())]) == trial.name)
+        assert f"{trial.speedup:.2f}x" in row
+        assert ("chosen" in row) == (trial.name == FULL.chosen)
+        assert ("beaten" in row) == (trial.name not in FULL.front)
+    assert "chosen" not in shown(replace(FULL, trials=FULL.trials[:1], explained=()))
+
+
+def test_units_are_for_those_who_ask() -> None:
+    why = FULL.units[1].why.partition(":")[0]
+    assert why not in shown(FULL)
+    text = shown(FULL, verbose=True)
+    assert why in " ".join(text.split())
+    assert "Conv Relu" in text
+
+
+def test_a_node_that_was_asked_about_is_explained() -> None:
+    text = shown(FULL)
+    for node in FULL.explained:
+        assert f"{node.node} ({node.op})" in text
+        assert node.why in text
+    assert "12.5 us in float, 4.2 us in int8" in text
+    assert "41.5 dB" in text
+
+
+def test_only_tune_draws() -> None:
+    assert "SQNR (dB)" in shown(replace(FULL, command="tune"))
+    assert "SQNR (dB)" not in shown(FULL)

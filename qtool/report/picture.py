@@ -65,7 +65,7 @@ class Picture:
 def picture(report: Report) -> Picture:
     """Speed, or bytes where only weights are quantized, against SQNR."""
     front = set(report.front)
-    finite = [t.sqnr for t in report.trials if -math.inf < t.sqnr < _EXACT_DB]
+    finite = [t.sqnr for t in report.trials if abs(t.sqnr) < _EXACT_DB]
     low, high = min(finite, default=0.0) - _BEYOND_DB, max(finite, default=0.0) + _BEYOND_DB
     dots = []
     for trial in report.trials:
@@ -82,12 +82,14 @@ def picture(report: Report) -> Picture:
 
 
 def _number(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
+    """What can be drawn."""
+    return min(max(value, 0.0), 1e6) if math.isfinite(value) else 0.0
 
 
 def _axis(label: str, values: Sequence[float]) -> Axis:
     low, high = min(values, default=0.0), max(values, default=1.0)
-    room = _MARGIN * (high - low) or _MARGIN * max(abs(high), 1.0)
+    size = max(abs(low), abs(high), 1.0)
+    room = _MARGIN * (high - low if high - low > 1e-6 * size else size)
     low, high = low - room, high + room
     return Axis(label, low, high, ticks(low, high))
 

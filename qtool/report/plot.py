@@ -46,7 +46,8 @@ def plot(found: Picture, width: int, signs: str = UNICODE) -> list[str]:
     columns = {place(t, 0)[1]: number(t, found.x) for t in found.x.ticks}
     rule = "".join(below if column in columns else flat for column in range(inner))
     lines += [f"{'':{margin}} {corner}{rule}", f"{'':{margin}}  {_spread(columns, inner)}".rstrip()]
-    return [*lines, f"{found.x.label:>{margin + 2 + inner}}"]
+    wide = margin + 2 + inner
+    return [*lines, f"{found.x.label[:wide]:>{wide}}"]
 
 
 def _name(grid: list[list[str]], at: tuple[int, int], name: str) -> None:

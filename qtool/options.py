@@ -16,6 +16,7 @@ from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
 from qtool.tables.judging import USUAL
+from qtool.tables.recoveries import AUTO as RECOVER_AUTO
 from qtool.tables.targets import MEASURED
 from qtool.validate.judging import Judging
 
@@ -55,6 +56,8 @@ class Options(Choices, Judging):
         target_size, target_bits: weight-only: bytes of the model, or bits a weight on the mean, which
             sensitivities are to make the best of; 0: no such aim.
         keep_failed: put a result in place that fails.
+        recover: what is tried to win accuracy back: 'auto', 'none', or names of tables/recoveries.py with
+            commas between. It takes samples.
         explain: node names, globs or op:Type of nodes that the report is to say more of.
         threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
         force: replace an existing output.
@@ -83,6 +86,7 @@ class Options(Choices, Judging):
     target_size: int = 0
     target_bits: float = 0.0
     keep_failed: bool = False
+    recover: str = RECOVER_AUTO
     explain: Sequence[str] = ()
     threads: int = 0
     force: bool = False

@@ -24,6 +24,7 @@ from qtool.graph.save import Staging, check_target, model_for_session, staged
 from qtool.job import Job, open_job, samples_of
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
+from qtool.plan.choose import Gain
 from qtool.plan.draft import draft
 from qtool.plan.half_notes import half_notes
 from qtool.plan.model import Plan
@@ -31,6 +32,7 @@ from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
 from qtool.planning import Planned, Planner, replayed
 from qtool.recipe import written as written_model
+from qtool.recovering import recovered, wanted
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.search import Search
@@ -74,9 +76,14 @@ def produced(
     planner = Planner(job, calib, progress)
     search = Search(job, planner, held_out, budget_of(job, gates), progress)
     decides = options.plan is None
+    gains: tuple[Gain, ...] = ()
+    wanted(options.recover)
     with _blaming_the_original(job), staged(Path(output)) as staging:
         planned = replayed(job, options.plan) if options.plan else first(search)
         while True:
+            chosen = search.name_of(planned.plan)
+            if decides:
+                planned, gains = recovered(job, planned, calib, held_out, progress)
             staging.write(written_model(job.prepared.model, planned.plan))
             if held_out is None and job.scheme.target.onnxruntime:
                 _opened(job, staging)
@@ -102,7 +109,8 @@ def produced(
         failed = any(gate.failed for gate in judged)
         written = not failed or options.keep_failed
         report = replace(report, warnings=warnings, gates=judged, written=written)
-        report = replace(report, trials=search.trials, chosen=search.name_of(planned.plan))
+        report = replace(report, trials=search.trials, chosen=chosen)
+        report = replace(report, recovered=gains)
         result = Result(report, planned.plan, planned.ranges)
         if written:
             staging.commit()

@@ -13,6 +13,7 @@ from qtool.plan.model import Spared
 from qtool.plan.predict import Errors, key_of
 from qtool.plan.spared import sparable
 from qtool.planning import Planned, Planner
+from qtool.recovering import wanted
 
 # How many columns are tried. They cost little beside the sum with what they make, which is the same for any.
 _COUNTS = (1, 2, 4, 8, 16)
@@ -39,7 +40,7 @@ def spare(
         errors: of all that it quantizes.
         floor_db: the least SQNR that is allowed.
     """
-    if planner.calib is None:
+    if planner.calib is None or "columns" not in wanted(job.options.recover):
         return {}, errors
     noise = _SHARE * 10 ** (-(floor_db + _ABOVE_DB) / 10)
     sites = {s.value: s for s in everything.plan.sites if sparable(job.view, s)}

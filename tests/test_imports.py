@@ -52,6 +52,7 @@ LAST = {
     "job",
     "remotes",
     "planning",
+    "recovering",
     "profiling",
     "calibration",
     "surveying",

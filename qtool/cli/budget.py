@@ -10,6 +10,7 @@ import click
 
 from qtool.cli.grouped import under
 from qtool.cli.quantities import BYTES
+from qtool.tables.recoveries import AUTO, RECOVERIES
 from qtool.tables.targets import MEASURED, PROFILES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,6 +37,16 @@ _OPTIONS = (
     ),
     _option(
         "--keep-failed", is_flag=True, help="Write the model though a gate failed; the exit code is still 1."
+    ),
+    _option(
+        "--recover",
+        default=AUTO,
+        show_default=True,
+        metavar="auto|none|LIST",
+        help="What is tried, with --calib, to win accuracy back; kept is what lowers the error on held-out "
+        "samples. With commas between: "
+        + "; ".join(f"{r.name}: {r.summary}" for r in RECOVERIES.values())
+        + ".",
     ),
     _option(
         "--profile",
@@ -69,7 +80,9 @@ _SIZES = (
         help="weight-only: the same, with so many bits a weight on the mean, such as 4.5.",
     ),
 )
-BUDGET = tuple("min_sqnr min_speedup max_size target_size target_bits keep_failed profile costs".split(" "))
+BUDGET = tuple(
+    "min_sqnr min_speedup max_size target_size target_bits keep_failed recover profile costs".split(" ")
+)
 
 
 def budget_options(command: F) -> F:

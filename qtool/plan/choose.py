@@ -74,6 +74,24 @@ class Trial:
         )
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What one step of recovery came to.
+
+    Args:
+        name: a row of tables/recoveries.py.
+        before, after: SQNR of the worst output in dB, on held-out samples.
+        seconds: that it took.
+        kept: whether the result has it.
+    """
+
+    name: str
+    before: float
+    after: float
+    seconds: float
+    kept: bool
+
+
 def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
     """The best of those that hold the budget; where none does, the one that comes nearest to the SQNR.
 

@@ -73,6 +73,9 @@ class Site:
         a, b = self.integers, other.integers
         return plain and (a is b or (a is not None and b is not None and np.array_equal(a, b)))
 
+    def __hash__(self) -> int:
+        return hash((self.value, self.kind, self.uses))
+
     @property
     def scaled(self) -> bool:
         """Whether it has a scale in the plan."""

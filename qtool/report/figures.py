@@ -35,6 +35,15 @@ def size_text(report: Report) -> str:
     return f"{a:,} -> {b:,} bytes ({a / max(b, 1):.2f}x smaller)"
 
 
+def gain_lines(report: Report) -> list[str]:
+    """What each step of recovery came to, a line each."""
+    return [
+        f"{g.name}: {decibels(g.before)} -> {decibels(g.after)} dB in {g.seconds:.1f} s"
+        + ("" if g.kept else ", dropped")
+        for g in report.recovered
+    ]
+
+
 def speed_lines(report: Report) -> list[str]:
     """Against the original, and against its prepared form where that was timed."""
     if report.race is None:

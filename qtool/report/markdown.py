@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from qtool.errors import printable
-from qtool.report.figures import decibels, ordered, share, size_text, speed_lines, verdict_line
+from qtool.report.figures import decibels, gain_lines, ordered, share, size_text, speed_lines, verdict_line
 from qtool.report.model import FLOAT, CoverageRow, Explained, Report, heading
 from qtool.validate.compare import Comparison
 from qtool.validate.gates import GateResult
@@ -111,6 +111,7 @@ def _figures(report: Report) -> str:
     if text := size_text(report):
         lines.append(f"**Size:** {text}")
     lines += [f"**Speed:** {text}" for text in speed_lines(report)]
+    lines += [f"**Recovered:** {text}" for text in gain_lines(report)]
     comparison = report.comparison
     if comparison is not None and comparison.accuracy is not None:
         a = comparison.accuracy

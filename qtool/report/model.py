@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qtool.plan.choose import Trial, front
+from qtool.plan.choose import Gain, Trial, front
 from qtool.plan.model import Skip, UnitNote
 from qtool.tables.forms import HEADINGS, Form
 from qtool.validate.compare import Comparison
@@ -138,6 +138,7 @@ class Report:
         units: what was measured of nodes that stand or fall together, and what became of them.
         trials: the plans that were built and raced; the answer is one of them, or follows from one.
         chosen: the trial that `quantized` is; '' where it is none of them.
+        recovered: what won accuracy back, or did not.
         explained: the nodes that were asked about.
     """
 
@@ -161,6 +162,7 @@ class Report:
     units: tuple[UnitNote, ...] = ()
     trials: tuple[Trial, ...] = ()
     chosen: str = ""
+    recovered: tuple[Gain, ...] = ()
     explained: tuple[Explained, ...] = ()
 
     @property

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qtool.errors import printable
 from qtool.report import placement
-from qtool.report.figures import decibels, share, size_text, speed_lines
+from qtool.report.figures import decibels, gain_lines, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.plain import plain
 from qtool.tables.forms import HEADINGS
@@ -184,6 +184,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     if text := size_text(report):
         rows.append(("size", text))
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
+    rows += [("" if index else "recovered", text) for index, text in enumerate(gain_lines(report))]
     if report.comparison is not None:
         rows += _judged(report.comparison)
     if report.quantized is not None and report.command != "compare":

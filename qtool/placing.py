@@ -99,7 +99,8 @@ def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, prog
     kept = {
         value: columns
         for value, columns in spared.items()
-        if _pays(ran, readers[value], errors.relative(value), quieter.relative(value))
+        if job.wish.force & {use.node.name for use in job.view.values[value].uses()}
+        or _pays(ran, readers[value], errors.relative(value), quieter.relative(value))
     }
     if kept:
         wish = replace(wish, spared=kept)

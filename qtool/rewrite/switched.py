@@ -80,13 +80,21 @@ def _input(writer: Writer, switches: dict[str, str], key: str) -> ir.Value:
 
 
 def _switch(writer: Writer, site: Site, switch: ir.Value) -> None:
-    value = writer.view.values[site.value]
+    value = _read(writer, site)
     nodes = _fixed(writer, site, value) if site.kind is Kind.ACTIVATION else _found(writer, site, value)
     chosen = _either(writer, value, switch, nodes)
     insert_after_value(value, [chosen], owner(value))
     redirect(writer, site, value, chosen.outputs[0], keep={id(chosen), *_inside(chosen)})
     if site.uses is None:
         take_output_name(value, chosen.outputs[0], writer.namer)
+
+
+def _read(writer: Writer, site: Site) -> ir.Value:
+    """What a site's readers read: the value itself, or what sparing columns has left of it."""
+    value = writer.view.values[site.value]
+    name, index = (site.uses or (("", 0),))[0]
+    read = writer.view.node_by_name[name].inputs[index] if site.kind is Kind.RUNTIME and name else value
+    return value if read is None else read
 
 
 def _switch_half(writer: Writer, value: ir.Value, switch: ir.Value) -> None:

@@ -1,0 +1,77 @@
+"""x W = x' W' + x[C] W[C]: exact in float, and the outliers cost the other columns nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from qtool.graph.save import to_bytes
+from qtool.graph.view import View
+from qtool.options import Options
+from qtool.pipeline import quantize
+from qtool.plan.draft import draft
+from qtool.plan.model import Spared
+from qtool.plan.spared import sparable
+from qtool.rewrite.spare import split_spared
+from qtool.session import Session
+from tests import outliers
+from tests.plan.flow import ready
+
+SPARED = {"h": Spared(outliers.LOUD, -1.0, 1.0)}
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) -> None:
+    done = ready(outliers.proto(bias, axes), mode=mode, include=["op:MatMul"])
+    plan = draft(done.view, done.scheme, replace(done.wish, spared=SPARED))
+    clone = done.model.clone()
+    split_spared(clone, plan)
+    assert plan.spared
+    assert sum(n.op_type == "MatMul" for n in clone.graph) == 4
+    ours, theirs = (Session(to_bytes(m), threads=1, optimize=optimize) for m in (clone, done.model))
+    for sample in outliers.samples(2, axes):
+        for a, b in zip(theirs.run(sample), ours.run(sample), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: Path) -> None:
+    found = {}
+    for recover in ("none", "columns"):
+        options = Options(
+            mode=mode,
+            calib=outliers.samples(24, axes),
+            include=("op:MatMul",),
+            recover=recover,
+            profile="table",
+            threads=1,
+            min_sqnr=30,  # what is aimed at: noise that is far below does not matter
+            keep_failed=True,
+        )
+        result = quantize(outliers.proto(bias, axes), tmp_path / f"{recover}.onnx", options)
+        assert result.report.comparison is not None
+        found[recover] = result.report.comparison.sqnr, result.plan
+    plan = found["columns"][1]
+    assert set(plan.spared["h"].columns) >= set(outliers.LOUD)
+    assert not found["none"][1].spared
+    assert found["columns"][0] > found["none"][0] + 10
+    again = tmp_path / "again.onnx"
+    quantize(outliers.proto(bias, axes), again, Options(plan=plan, threads=1))
+    assert again.read_bytes() == (tmp_path / "columns.onnx").read_bytes()
+    with_kernels = onnxruntime.InferenceSession(again.read_bytes(), providers=["CPUExecutionProvider"])
+    assert with_kernels.run(None, outliers.samples(1, axes)[0])
+
+
+def test_only_products_with_a_matrix_of_their_own_can() -> None:
+    done = ready(outliers.proto(), include=["op:MatMul"])
+    able = {s.value for s in done.draft().sites if sparable(View(done.model), s)}
+    assert able == {"h"}

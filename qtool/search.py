@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from qtool.bits import allotted
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
+from qtool.graph.save import tensor_bytes
 from qtool.job import Job
 from qtool.measure.sensitivity import is_float, sensitivity
 from qtool.options import Progress
@@ -31,6 +32,8 @@ _BUILT = 3
 _MARGIN_DB = 0.5
 # Where no number says how far a gate is missed.
 _STEP_DB = 3.0
+# Bytes of weights of a model of which several are built side by side.
+_LARGEST = 1 << 30
 _FORMS = frozenset({Form.INT8, Form.DYNAMIC})
 
 
@@ -106,13 +109,16 @@ class Search:
         return self._names.get(_content(plan), "")
 
     def measures(self) -> bool:
-        """Whether placement is measured: not where types or forms were asked for, nor for another runtime."""
+        """Whether placement is measured: not where types or forms were asked for, nor for another runtime, nor
+        of a model so large that several of it at once would not fit.
+        """
         scheme = self.job.scheme
         return (
             scheme.form in _FORMS
             and scheme.target.onnxruntime
             and not scheme.asked
             and not synthetic(self.samples)
+            and tensor_bytes(self.job.prepared.model) <= _LARGEST
             and any(is_float(v) for v in self.job.prepared.model.graph.outputs)
         )
 

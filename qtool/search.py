@@ -109,8 +109,8 @@ class Search:
         return self._names.get(_content(plan), "")
 
     def measures(self) -> bool:
-        """Whether placement is measured: not where types or forms were asked for, nor for another runtime, nor
-        of a model so large that several of it at once would not fit.
+        """Whether placement is measured: not where types or forms were asked for, for another runtime, or of a
+        model so large that several of it at once would not fit.
         """
         scheme = self.job.scheme
         return (

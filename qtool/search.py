@@ -109,7 +109,7 @@ class Search:
         return self._names.get(_content(plan), "")
 
     def measures(self) -> bool:
-        """Whether placement is measured: not where types or forms were asked for, for another runtime, or of a
+        """Whether placement is measured: not where types or forms were asked for, on another runtime, of a
         model so large that several of it at once would not fit.
         """
         scheme = self.job.scheme

@@ -43,7 +43,7 @@ def implied_gates(job: Job, verdict: Comparison | None, made_up: bool) -> list[G
     """
     options = job.options
     texts = []
-    judged = verdict is not None and not made_up and any(not o.exact and o.count for o in verdict.outputs)
+    judged = verdict is not None and not made_up and _says_something(verdict)
     if options.min_sqnr is not None:
         texts.append(f"sqnr<{options.min_sqnr:g}")
     elif options.gate == AUTO or (options.gate != NONE and judged and options.plan is None):
@@ -55,6 +55,13 @@ def implied_gates(job: Job, verdict: Comparison | None, made_up: bool) -> list[G
     if options.require_quantized:
         texts.append("quantized<1")
     return [parse(text) for text in texts]
+
+
+def _says_something(verdict: Comparison) -> bool:
+    """Whether there is an SQNR; that there is none because the quantized model broke says enough."""
+    if not any(not o.exact and o.count for o in verdict.outputs):
+        return False
+    return not math.isnan(verdict.sqnr) or any(o.nonfinite for o in verdict.outputs)
 
 
 def missed(gates: Sequence[Gate], verdict: Verdict) -> bool:

@@ -64,6 +64,8 @@ class Measured:
         return quantized_units(self.network, plan)
 
     def _faster(self, seconds: float) -> float:
+        if self.seconds <= 0:  # of a table that knows none of its nodes
+            return 1.0
         rest = self.seconds - self.network.seconds(())
         return self.seconds / max(rest + seconds, 1e-9)
 

@@ -129,6 +129,7 @@ def _power(before: Sequence[NDArray[np.float64]], after: Sequence[NDArray[np.flo
     """The sum of squares of each output's error; all of it is error where the shape is another one."""
     found = []
     for a, b in zip(before, after, strict=True):
-        d = a - b if a.shape == b.shape else a
+        with np.errstate(invalid="ignore"):  # infinities of both
+            d = a - b if a.shape == b.shape else a
         found.append(float(np.square(d[np.isfinite(d)]).sum()))
     return found

@@ -1,8 +1,8 @@
 """Scales for few bits: where clipping the largest weights costs less than the finer steps save.
 
 The clip ratios of AWQ (arXiv 2306.00978), judged by what an error of each column costs after GPTQ has let
-the others make up for it: MiniLM, int4 in blocks of 128: 13.7 dB with the scales of least squared error,
-12.9 by e H e^T of each block, 14.5 so.
+the others make up for it: a transformer, int4 in blocks of 128: 13.7 dB with the scales of least
+squared error, 12.9 by e H e^T of each block, 14.5 so.
 """
 
 from __future__ import annotations

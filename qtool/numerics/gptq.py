@@ -22,7 +22,7 @@ Integers = NDArray[np.int16]
 # Columns that are brought up to date together, by one product of matrices (section 3.3 of the paper).
 _BLOCK = 128
 # Of the mean of H's diagonal, added to it (section 3.3): H of few samples has no inverse. The paper's 0.01
-# costs magika 2 to 8 dB, of whose rows most are padding, and gains others 0.3 at most.
+# costs 2 to 8 dB where most rows are padding, and gains others 0.3 at most.
 _DAMPING = 0.05
 # Bytes that the rows at work may take in float64: rows don't depend on each other.
 _ROOM = 16 << 20

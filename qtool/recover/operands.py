@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.view import attribute_int, float_constant, is_op
+from qtool.graph.view import attribute_int, constant, float_constant, is_op
 from qtool.numerics.patches import (
     Convolution,
     conv_weight_of,
@@ -128,7 +128,7 @@ def operand_of(node: ir.Node, seen: dict[Use, Seen]) -> Operand | None:
         seen: of its plan, from `seen_by`.
     """
     x, w = node.inputs[0], float_constant(node.inputs[1])
-    if x is None or w is None or w.size == 0:
+    if x is None or w is None or w.size == 0 or constant(x) is not None:
         return None
     if is_op(node, "Conv", "ConvTranspose"):
         conv = _convolution(node, w.shape)

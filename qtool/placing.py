@@ -12,7 +12,7 @@ import onnx_ir as ir
 from qtool.data.samples import Source as Samples
 from qtool.graph.view import View, is_op
 from qtool.job import Job
-from qtool.measure.sensitivity import sensitivity
+from qtool.measure.sensitivity import is_float, sensitivity
 from qtool.measure.shapes import Shapes, shapes_of
 from qtool.measure.times import Times, fused, node_times
 from qtool.options import Progress
@@ -141,7 +141,8 @@ def _timed(job: Job, chosen: Placed, plans: Sequence[Planned], samples: Samples)
     if job.options.profile == TABLE:
         units = units_of(view, chosen)
         costs = load_costs(job.options.costs, job.scheme.target.name)
-        shapes = shapes_of(model, list(view.values), samples, job.options.threads)
+        floats = [name for name, value in view.values.items() if is_float(value)]
+        shapes = shapes_of(model, floats, samples, job.options.threads)
         sums = {name: _sums(plans[1].plan, name, costs, shapes, view) for name in view.node_by_name}
         pairs = {u.name: _looked_up(u, chosen, view, costs, shapes) for u in units}
         extra = {u.name: math.fsum(sums[n] for n in u.nodes) for u in units}

@@ -117,7 +117,7 @@ def _switched_on(chosen: Switched, plan: Plan, key: str) -> dict[str, NDArray[An
 
 
 def is_float(value: ir.Value) -> bool:
-    """Whether an output is a tensor of floats: of any other, no error has a size."""
+    """Whether a value is a tensor of float32: of any other, no error has a size."""
     return isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 # above that: as much as this share of all the speed that there is to gain. See docs/placement.md.
 SPAN_DB = 15.0
 SPAN_WORTH = 0.5
+# Where all that there is to gain is less than this, speed counts by as much less: a few percent are no reason
+# to lose accuracy.
+LEAST_GAIN = 1.25
 # How much faster than asked for a plan is to be, where there is one: another race may say that much less.
 _SURE = 1.03
 # Speeds nearer than this are the same, as far as a race of a second can tell.
@@ -108,7 +111,7 @@ def choose(trials: Sequence[Trial], budget: Budget) -> Trial:
     fastest = max(t.speed for t in able)
     if budget.asked_db:
         return max((t for t in able if t.speed * _SAME >= fastest), key=lambda t: t.sqnr)
-    gain = max(math.log(fastest), math.log(_SAME))
+    gain = max(math.log(fastest), math.log(LEAST_GAIN))
     return max(able, key=lambda t: (math.log(t.speed) / gain + SPAN_WORTH * _share(t.sqnr, budget), t.sqnr))
 
 

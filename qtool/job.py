@@ -89,7 +89,10 @@ def _mixing(options: Options) -> Options:
     Raises:
         UsageError: another mode, or two aims.
     """
-    if "bits" not in MODES[options.mode].options:
+    mode = MODES.get(options.mode)
+    if mode is None:
+        return options  # whoever looks it up says so
+    if "bits" not in mode.options:
         raise UsageError("--target-size and --target-bits are for --mode weight-only")
     if options.target_size and options.target_bits:
         raise UsageError("--target-size and --target-bits are two aims", "leave one of them out")

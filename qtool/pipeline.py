@@ -1,8 +1,10 @@
 """The whole flow.
 
-    load -> check -> prepare -> draft -> calibrate -> resolve -> rewrite -> save -> validate -> report
+    load -> check -> prepare -> draft -> calibrate -> resolve -> place -> recover
+         -> rewrite -> save -> validate -> report
 
-`quantize` is that line as a function; what each stage does is in the package of its name.
+`produced` is that line as a function; what each stage does is in the package of its name, but for place
+(search.py) and recover (recovering.py), which run what they judge.
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ def produced(
     first: Callable[[Search], Planned],
 ) -> Result:
     """The same, beginning with a plan that is found in some other way; `options.plan` is used as it is."""
-    measures = measures_of(options)
-    gates = gates_of(options)
+    measures, gates = measures_of(options), gates_of(options)
+    wanted(options.recover)
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     job = open_job(model, options)
     check_target(Path(output), list(job.source.files), options.force)
@@ -77,7 +79,6 @@ def produced(
     search = Search(job, planner, held_out, budget_of(job, gates), progress)
     decides = options.plan is None
     gains: tuple[Gain, ...] = ()
-    wanted(options.recover)
     with _blaming_the_original(job), staged(Path(output)) as staging:
         planned = replayed(job, options.plan) if options.plan else first(search)
         while True:
@@ -106,11 +107,16 @@ def produced(
         report = _judged_file(report, staging, verdict, timed)
         judged = tuple(judge([*gates, *implied], report.verdict))
         warnings = (*notes, *report.warnings, *_warnings(report, job.scheme, planned.rough))
-        failed = any(gate.failed for gate in judged)
-        written = not failed or options.keep_failed
-        report = replace(report, warnings=warnings, gates=judged, written=written)
-        report = replace(report, trials=search.trials, chosen=chosen)
-        report = replace(report, recovered=gains)
+        written = options.keep_failed or not any(gate.failed for gate in judged)
+        report = replace(
+            report,
+            warnings=warnings,
+            gates=judged,
+            written=written,
+            trials=search.trials,
+            chosen=chosen,
+            recovered=gains,
+        )
         result = Result(report, planned.plan, planned.ranges)
         if written:
             staging.commit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from qtool.data.samples import Source as Samples
@@ -63,7 +63,8 @@ def recovered(
     if calib is None or held_out is None or synthetic(held_out):
         return planned, ()
     given, gains = Given(job, calib, held_out, progress), []
-    for name in _wanted_steps(job.options.recover):
+    asked = wanted(job.options.recover)
+    for name in (step for step in _STEPS if step in asked):
         start = time.perf_counter()
         plan = _STEPS[name](given, planned.plan)
         if plan == planned.plan:
@@ -75,11 +76,6 @@ def recovered(
     return planned, tuple(gains)
 
 
-def _wanted_steps(text: str) -> list[str]:
-    asked: Collection[str] = wanted(text)
-    return [name for name in _STEPS if name in asked]
-
-
 def _quiet(stage: str, done: int, total: int) -> None:
     """A step is one piece of work to whoever watches."""
 
@@ -87,22 +83,19 @@ def _quiet(stage: str, done: int, total: int) -> None:
 def _gptq(given: Given, plan: Plan) -> Plan:
     """GPTQ, but for products that have columns spared: their weights have rows of zeros by then."""
     view = given.job.view
+    spared = {use.node.name for value in plan.spared for use in view.values[value].uses()}
+    whole = tuple(
+        s for s in plan.sites if s.kind not in WEIGHTS or not any(n in spared for n, _ in s.uses or ())
+    )
     found = improved(
         view,
-        plan,
+        replace(plan, sites=whole),
         given.calib,
         given.job.options.threads,
         lambda done, total: given.progress("recover", done, total),
     )
-    spared = {use.node.name for value in plan.spared for use in view.values[value].uses() if use.node.name}
-    before = {(s.value, s.uses, s.kind): s for s in plan.sites}
-    sites = tuple(
-        before[s.value, s.uses, s.kind]
-        if s.kind in WEIGHTS and any(name in spared for name, _ in s.uses or ())
-        else s
-        for s in found.sites
-    )
-    return replace(found, sites=sites)
+    rounded = {id(before): after for before, after in zip(whole, found.sites, strict=True)}
+    return replace(plan, sites=tuple(rounded.get(id(s), s) for s in plan.sites))
 
 
 # In the order of tables/recoveries.py. Columns are spared before placement (sparing.py), which they bear on.

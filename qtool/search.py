@@ -10,12 +10,13 @@ from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.graph.save import tensor_bytes
 from qtool.job import Job
-from qtool.measure.sensitivity import is_float, sensitivity
+from qtool.measure.sensitivity import sensitivity
 from qtool.options import Progress
 from qtool.placing import Measured, front, labelled, measured
 from qtool.plan.choose import Budget, Trial, choose
 from qtool.plan.explain import decibels, notes
 from qtool.plan.front import Point
+from qtool.plan.half_ports import is_float32
 from qtool.plan.model import Plan
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.repair import repaired
@@ -27,8 +28,7 @@ from qtool.trials import tried
 
 # Of all cuts, how many are built, beside the rules' plan and that of everything in int8.
 _BUILT = 3
-# Error that a prediction is off by, or a prediction's margin: what goes back to float is enough for this much
-# more than is missing.
+# Predictions are off by that much: so much more than is missing is what goes back to float to be enough for.
 _MARGIN_DB = 0.5
 # Where no number says how far a gate is missed.
 _STEP_DB = 3.0
@@ -68,7 +68,7 @@ class Search:
         if options.target_size or options.target_bits:
             return allotted(self.job, self.planner, self.samples, self.progress)
         rules = self.planner.plan(self.job.wish)
-        if self.samples is None or not self.measures():
+        if self.samples is None or synthetic(self.samples) or self.obstacle() is not None:
             return rules
         known = self.learned(self.samples)
         plans = {"rules": rules, "all": known.everything}
@@ -96,9 +96,9 @@ class Search:
         trials = tried(self.job, bare, samples, timed, self.progress)
         if (known := self._known) is not None:
             trials = tuple(replace(t, units=len(known.units_of(bare[t.name]))) for t in trials)
+        if known is not None and not timed:
             speeds = {name: known.speed_of(plan) for name, plan in bare.items()}
-            if not timed:
-                trials = tuple(replace(t, speed=speeds[t.name], speedup=speeds[t.name]) for t in trials)
+            trials = tuple(replace(t, speed=speeds[t.name], speedup=speeds[t.name]) for t in trials)
         self.trials = trials
         if small:
             trials = tuple(replace(t, speed=self.job.source.size / t.bytes) for t in trials)
@@ -108,19 +108,22 @@ class Search:
         """The trial that a plan is; '' where it is none of them."""
         return self._names.get(_content(plan), "")
 
-    def measures(self) -> bool:
-        """Whether placement is measured: not where types or forms were asked for, on another runtime, of a
-        model so large that several of it at once would not fit.
-        """
-        scheme = self.job.scheme
-        return (
-            scheme.form in _FORMS
-            and scheme.target.onnxruntime
-            and not scheme.asked
-            and not synthetic(self.samples)
-            and tensor_bytes(self.job.prepared.model) <= _LARGEST
-            and any(is_float(v) for v in self.job.prepared.model.graph.outputs)
-        )
+    def obstacle(self) -> tuple[str, str] | None:
+        """Why placement can't be measured, and what to do about it; None where it can."""
+        job, scheme = self.job, self.job.scheme
+        if not scheme.target.onnxruntime:
+            why = f"--target {scheme.target.name} is for another runtime, and plans are timed in onnxruntime"
+            return why, "--target cpu"
+        if scheme.asked or scheme.form not in _FORMS:
+            return (
+                "--weights, --acts, --format, --io and --prefer settle what is quantized to what",
+                "leave them out; qtool quantize --plan PLAN replays what was found",
+            )
+        if tensor_bytes(job.prepared.model) > _LARGEST:
+            return "several plans of a model of more than 1 GiB at once would not fit", ""
+        if not any(is_float32(v) for v in job.prepared.model.graph.outputs):
+            return "no output of the model is a tensor of floats: an error has no size here", ""
+        return None
 
     def in_float(self, planned: Planned, reason: str) -> Planned:
         """What is left when int8 is given up: only what the user insisted on."""
@@ -135,7 +138,7 @@ class Search:
             planned: what was built.
             sqnr: dB, what it came to on held-out samples.
         """
-        if self.samples is None or not self.samples or synthetic(self.samples):
+        if self.samples is None or synthetic(self.samples):
             return None
         errors = self._errors_of(planned)
         before = errors.sqnr(keys_of(planned.plan))

@@ -50,12 +50,13 @@ def spare(
     for count in _COUNTS:
         # Half of the columns at most: the others are the product.
         able = {v: reach.without(count) for v, reach in found.items() if reach.lo.size >= 2 * count}
+        if not able:
+            break
         plan = planner.plan(replace(everything.wish, spared=able)).plan
-        if able:
-            keys = {loud[v] for v in able}
-            measured = sensitivity(job.prepared.model, [plan], samples, job.options.threads, only=keys)
-            for value in able:
-                tried[value][count] = measured
+        keys = {loud[v] for v in able}
+        measured = sensitivity(job.prepared.model, [plan], samples, job.options.threads, only=keys)
+        for value in able:
+            tried[value][count] = measured
     chosen: dict[str, Spared] = {}
     changed = dict(errors.noise)
     for value, by_count in tried.items():

@@ -11,7 +11,6 @@ from qtool.bits import weights_of
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import EnvironmentFailure, UsageError
-from qtool.job import Job
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.pipeline import produced
 from qtool.placing import labelled
@@ -113,8 +112,8 @@ def _explored(search: Search, points: int) -> Planned:
         weights = weights_of(job, search.planner, samples, search.progress)
         wishes = weights.spread(points)
         return search.best_of({n: search.planner.plan(w) for n, w in wishes.items()}, samples, small=True)
-    if not search.measures():
-        raise UsageError(*_why_not(job))
+    if (obstacle := search.obstacle()) is not None:
+        raise UsageError(*obstacle)
     return _cuts(search, samples, points)
 
 
@@ -128,18 +127,3 @@ def _cuts(search: Search, samples: Samples, points: int) -> Planned:
     if "float" not in plans:
         plans["float"] = search.in_float(known.everything, _FLOAT)
     return search.best_of(plans, samples)
-
-
-def _why_not(job: Job) -> tuple[str, str]:
-    """Why nothing can be measured, and what to do."""
-    if not job.scheme.target.onnxruntime:
-        return (
-            f"--target {job.scheme.target.name} is for another runtime, and tune times plans in onnxruntime",
-            "--target cpu",
-        )
-    if job.scheme.asked:
-        return (
-            "--weights, --acts, --format and --io settle what int8 is: tune measures the target's own",
-            "leave them out; qtool quantize --plan PLAN replays what was tuned",
-        )
-    return "no output of the model is a tensor of floats: an error has no size here", ""

@@ -87,7 +87,7 @@ def test_without_samples_nothing_is_repaired() -> None:
 
 def test_what_types_were_asked_for_is_not_measured() -> None:
     found, _ = search("residual", acts="uint8")
-    assert not found.measures()
+    assert found.obstacle() is not None
     found.first()
     assert found.trials == ()
 

@@ -85,42 +85,57 @@ def calibrate(
             continue
         tally, before = Tally(group, histograms, positive), ranges
         rest = None if not skipped else frozenset(range(skipped, total))
-        with _observer(model, group, threads) as observe:
+        with watching(model, group, threads, "calibration model") as look:
             for done, sample in enumerate(source.read(rest), start=number * total + skipped + 1):
-                observe(sample, source.name, tally)
+                if wrong := tally.add(look(sample, source.name)):
+                    raise DataError(
+                        f"{where(source.name, sample.name)}: activation '{printable(wrong[0])}' "
+                        f"holds {wrong[1]}",
+                        "the FP32 model itself fails on this sample; leave it out or mend the model",
+                    )
                 keep(lambda: SoFar(done, merged(before, tally.ranges())))  # noqa: B023 - called at once
                 progress(done, total * len(groups))
         ranges = merged(before, tally.ranges())
     return ranges
 
 
+Look = Callable[[Sample, str], list[Any]]
+"""From a sample, and its source's name, to the arrays of what is watched; their memory is used again."""
+
+
 @contextmanager
-def _observer(
-    model: ir.Model, values: Sequence[str], threads: int
-) -> Iterator[Callable[[Sample, str, Tally], None]]:
-    """What runs a sample, and adds what it shows of the values to a tally."""
+def watching(model: ir.Model, values: Sequence[str], threads: int, name: str) -> Iterator[Look]:
+    """A session that gives out the named values of the main graph, and nothing else, in their order.
+
+    Args:
+        model: prepared.
+        values: names of inputs and of nodes' outputs.
+        threads: of the runtime; 0 leaves the choice to it.
+        name: what to call the session in errors.
+
+    Raises:
+        DataError: from the function that it gives: a sample that does not fit the model.
+        KeyError: the model has no such value.
+        RuntimeFailure: from that function: the model fails on the sample.
+    """
     fed = {v.name for v in model.graph.inputs}
     fetched = [v for v in values if v not in fed]
-    with model_for_session(with_outputs(model, fetched)) as loadable:
-        session = Session(loadable, threads=threads, name="calibration model")
+    with model_for_session(_with_outputs(model, fetched)) as loadable:
+        session = Session(loadable, threads=threads, name=name)
+        del loadable  # the session has its own
         fetcher = session.fetcher(fetched)
 
-        def observe(sample: Sample, source: str, tally: Tally) -> None:
+        def look(sample: Sample, source: str) -> list[Any]:
             inputs = fit(sample, session.inputs, session.input_dtypes, source)
             outputs = iter(fetcher.run(inputs))
             beat()
-            arrays: list[Any] = [inputs[v] if v in fed else next(outputs) for v in values]
-            if wrong := tally.add(arrays):
-                raise DataError(
-                    f"{where(source, sample.name)}: activation '{printable(wrong[0])}' holds {wrong[1]}",
-                    "the FP32 model itself fails on this sample; leave it out or mend the model",
-                )
+            return [inputs[v] if v in fed else next(outputs) for v in values]
 
         with running(session):
-            yield observe
+            yield look
 
 
-def with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
+def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
     """A copy of the model that gives out these values alone; what it gave out before, when there are none."""
     clone = model.clone()
     if not values:

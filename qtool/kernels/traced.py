@@ -15,11 +15,11 @@ from typing import Any
 
 from qtool.errors import EnvironmentFailure, RuntimeFailure
 from qtool.kernels.graphs import IDLE, draw, feeds
+from qtool.measure.trace import kernel_events
 from qtool.session import Session, running
 from qtool.tables.kernels import Kernel, Kind
 from qtool.tables.sizes import Size
 
-_KERNEL = "_kernel_time"
 # Microseconds: what a trace in whole ones can't tell from nothing.
 _LEAST = 0.05
 _LEAST_RUNS = 3
@@ -156,9 +156,9 @@ def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Seque
     spent: list[list[int]] = [[] for _ in starts]
     idle: list[list[int]] = [[] for _ in starts]
     ops: dict[str, None] = {}
-    for event in events:
+    for event in kernel_events(events):
         run = bisect_right(starts, event["ts"]) - 1
-        if event["cat"] != "Node" or not event["name"].endswith(_KERNEL) or run < 0:
+        if run < 0:
             continue
         op = event["args"]["op_name"]
         ops[op] = None

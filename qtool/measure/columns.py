@@ -9,13 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.runner import with_outputs
-from qtool.data.fit import fit
+from qtool.calibrate.runner import watching
 from qtool.data.samples import Source, evenly
-from qtool.graph.save import model_for_session
 from qtool.plan.model import Spared
-from qtool.session import Session, running
-from qtool.steps import beat
 
 _SAMPLES = 64
 
@@ -41,27 +37,21 @@ def reaches(model: ir.Model, values: Sequence[str], source: Source, threads: int
 
     Args:
         model: prepared.
-        values: made by nodes of the main graph.
+        values: of which the last axis has columns.
         source: of which at most 64 are run.
 
     Raises:
         DataError: a sample that does not fit.
         RuntimeFailure: the model fails on one.
     """
-    made = {v.name for node in model.graph for v in node.outputs}
-    wanted = [v for v in values if v in made]
     found: dict[str, Reach] = {}
-    if not wanted:
+    if not values:
         return found
-    with model_for_session(with_outputs(model, wanted)) as loadable:
-        session = Session(loadable, threads=threads, name="the model whose columns are looked at")
-        with running(session):
-            for sample in source.read(evenly(len(source), _SAMPLES)):
-                inputs = fit(sample, session.inputs, session.input_dtypes, source.name)
-                for name, array in zip(wanted, session.run(inputs, wanted), strict=True):
-                    if array.ndim and array.size:
-                        _add(found, name, array.reshape(-1, array.shape[-1]))
-                beat()
+    with watching(model, values, threads, "the model whose columns are looked at") as look:
+        for sample in source.read(evenly(len(source), _SAMPLES)):
+            for name, array in zip(values, look(sample, source.name), strict=True):
+                if array.ndim and array.size:
+                    _add(found, name, array.reshape(-1, array.shape[-1]))
     return found
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qtool.data.fit import fit
 from qtool.data.samples import Source, evenly
 from qtool.graph.save import model_for_session
+from qtool.plan.half_ports import is_float32
 from qtool.plan.integers import restored
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of
@@ -68,7 +69,7 @@ def sensitivity(
     count = max(_FEWEST, min(SAMPLES, _PASSES // max(len(keys), 1)))
     with _session(chosen, threads) as session:
         own = {i.name for i in model.graph.inputs}
-        wanted = [v.name or "" for v in model.graph.outputs if is_float(v)]
+        wanted = [v.name or "" for v in model.graph.outputs if is_float32(v)]
         inputs = {n: i for n, i in session.inputs.items() if n in own}
         samples = [
             fit(sample, inputs, session.input_dtypes, source.name)
@@ -114,11 +115,6 @@ def _switched_on(chosen: Switched, plan: Plan, key: str) -> dict[str, NDArray[An
         return {chosen.switches[key]: np.asarray(True)}
     site = next(s for s in plan.sites if s.kind in WEIGHTS and key_of(s) == key)
     return {site.value: restored(site, chosen.weights[site.value])}
-
-
-def is_float(value: ir.Value) -> bool:
-    """Whether a value is a tensor of float32: of any other, no error has a size."""
-    return isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
 
 
 def _floats(arrays: Sequence[Any]) -> list[NDArray[np.float64]]:

@@ -7,33 +7,29 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from qtool.calibrate.runner import with_outputs
-from qtool.data.fit import fit
+from qtool.calibrate.runner import watching
 from qtool.data.samples import Source
-from qtool.graph.save import model_for_session
-from qtool.session import Session, running
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes_of(model: ir.Model, values: Iterable[str], source: Source, threads: int = 0) -> Shapes:
-    """The shapes of values of the main graph, on the first sample.
+    """The shapes of values on the first sample; what lies in an If, Loop or Scan has none.
 
     Args:
         model: prepared.
-        values: names; those that no node makes are looked up among the inputs.
+        values: names.
+        source: of which the first sample is run.
+        threads: of the runtime.
 
     Raises:
         DataError: the sample does not fit.
         RuntimeFailure: the model fails on it.
     """
-    made = {v.name for node in model.graph for v in node.outputs if v.name}  # an LSTM may lack some
-    fetched = sorted({v for v in values if v in made})
-    with model_for_session(with_outputs(model, fetched)) as loadable:
-        session = Session(loadable, threads=threads, name="the model whose shapes are looked at")
-        sample = next(iter(source.read(frozenset({0}))))
-        inputs = fit(sample, session.inputs, session.input_dtypes, source.name)
-        with running(session):
-            outputs = session.run(inputs, fetched or None)
-    found = {name: np.shape(array) for name, array in inputs.items()}
-    return found | {name: np.shape(a) for name, a in zip(fetched, outputs, strict=False)}
+    main = {
+        v.name for v in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs)) if v.name
+    }
+    names = sorted(main & set(values))
+    sample = next(iter(source.read(frozenset({0}))))
+    with watching(model, names, threads, "the model whose shapes are looked at") as look:
+        return {name: np.shape(array) for name, array in zip(names, look(sample, source.name), strict=True)}

@@ -27,7 +27,8 @@ _MOST_RUNS = 60
 _MOST_EVENTS = 100_000
 _SAMPLES = 4
 _LEAST = 3
-# Kernels that stand between int8 and float, and belong to no node.
+# Kernels that stand between int8 and float, and belong to no node: what they take depends on the labels
+# around them, and is looked up (plan/costs.py).
 _EDGES = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # Kernels that only change a layout, and are named after nothing: what stands before them asked for it, or
 # what stands behind.
@@ -41,12 +42,10 @@ class Times:
 
     Args:
         nodes: of the prepared graph -> what their kernels took.
-        edges: all that stood between int8 and float.
         whole: of the inference, with what is between kernels.
     """
 
     nodes: Mapping[str, float]
-    edges: float = 0.0
     whole: float = 0.0
 
 
@@ -101,12 +100,10 @@ def times_of(ran: Kernels, view: View, wires: Wiring) -> Times:
     """
     owners = _owners(view)
     nodes: dict[str, float] = {}
-    edges = 0.0
     for (op, name), us in ran.spent.items():
         seconds = us * 1e-6 / ran.inferences
         owner = name if name in view.node_by_name else None
         if owner is None and op in _EDGES:
-            edges += seconds
             continue
         if owner is None and op in _LAYOUT:
             before, after = (_owner(n, owners) for n in wires.get(name, ("", "")))
@@ -114,7 +111,7 @@ def times_of(ran: Kernels, view: View, wires: Wiring) -> Times:
         owner = owner or _owner(name, owners)
         if owner is not None:
             nodes[owner] = nodes.get(owner, 0.0) + seconds
-    return Times(nodes, edges, ran.us * 1e-6 / ran.inferences)
+    return Times(nodes, ran.us * 1e-6 / ran.inferences)
 
 
 def _owners(view: View) -> dict[str, str]:

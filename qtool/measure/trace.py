@@ -26,13 +26,11 @@ class Kernels:
         inferences: how many of them.
         us: microseconds of all of them, with what was between the kernels.
         spent: kernel -> microseconds over all of them, without what ran within it.
-        output_bytes: kernel -> of its outputs, in one inference.
     """
 
     inferences: int
     us: int
     spent: Counter[Kernel]
-    output_bytes: Mapping[Kernel, int]
 
 
 def read_trace(path: Path, samples: int) -> Kernels:
@@ -48,7 +46,9 @@ def read_trace(path: Path, samples: int) -> Kernels:
     try:
         return kernels(json.loads(path.read_text(encoding="utf-8", errors="replace")), samples)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RuntimeFailure("onnxruntime's profile can't be read", "leave out --profile-ops") from error
+        raise RuntimeFailure(
+            "onnxruntime's profile can't be read", "leave out --profile-ops, or add --profile table"
+        ) from error
 
 
 def kernels(events: Sequence[Mapping[str, Any]], samples: int) -> Kernels:
@@ -60,17 +60,19 @@ def kernels(events: Sequence[Mapping[str, Any]], samples: int) -> Kernels:
     runs = _quiet_runs([_span(e) for e in events if e["name"] == "model_run"][samples:], samples)
     if not runs:
         raise ValueError("no inference in it")
-    found = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_KERNEL)]
+    found = kernel_events(events)
     spent: Counter[Kernel] = Counter()
-    sizes: dict[Kernel, int] = {}
     starts = [start for start, _ in runs]
     for event, alone in zip(found, _alone(found), strict=True):
         run = bisect_right(starts, event["ts"]) - 1
         if run >= 0 and event["ts"] < runs[run][1]:
-            kernel = (event["args"].get("op_name", ""), _name(event))
-            spent[kernel] += alone
-            sizes[kernel] = int(event["args"].get("output_size", 0))
-    return Kernels(len(runs), sum(end - start for start, end in runs), spent, sizes)
+            spent[event["args"].get("op_name", ""), _name(event)] += alone
+    return Kernels(len(runs), sum(end - start for start, end in runs), spent)
+
+
+def kernel_events(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of a trace that are the runs of kernels."""
+    return [e for e in events if e["cat"] == "Node" and e["name"].endswith(_KERNEL)]
 
 
 def _span(event: Mapping[str, Any]) -> tuple[int, int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from qtool.graph.view import View, op_key
+from qtool.numerics.metrics import sqnr_db
 from qtool.plan.model import Plan, UnitNote
 from qtool.plan.network import Network
 from qtool.plan.units import Unit
@@ -72,4 +71,4 @@ def quantized_units(network: Network, plan: Plan) -> frozenset[str]:
 
 def decibels(noise: float) -> float:
     """SQNR in dB of noise as a share of the signal."""
-    return -10 * math.log10(noise) if noise > 0 else math.inf
+    return sqnr_db(1.0, noise)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.numerics.metrics import sqnr_db
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site
 
 
@@ -54,6 +55,5 @@ class Errors:
         known = [self.noise[k] for k in keys if k in self.noise]
         if not known:
             return math.inf
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            ratios = 10 * np.log10(self.signal / np.sum(known, axis=0))
-        return float(np.nanmin(ratios)) if np.isfinite(ratios).any() else math.inf
+        found = map(sqnr_db, self.signal.tolist(), np.sum(known, axis=0).tolist())
+        return min((db for db in found if not math.isnan(db)), default=math.inf)

@@ -15,14 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.calibrate.groups import groups_of
-from qtool.calibrate.runner import with_outputs
-from qtool.data.fit import fit
+from qtool.calibrate.runner import watching
 from qtool.data.samples import Source, evenly
-from qtool.graph.save import model_for_session
 from qtool.numerics.qparams import F32, F64
 from qtool.recover.operands import Operand
-from qtool.session import Session, running
-from qtool.steps import beat
 
 Progress = Callable[[int, int], None]
 
@@ -100,7 +96,6 @@ def hessians(streamed: Streamed, wanted: Sequence[Wanted]) -> Iterator[tuple[Wan
             for want in batch:
                 for operand in want.operands:
                     rows[want] += _add(sums[want], operand, values[operand.value], want.share)
-            beat()
             streamed.progress(number * total + done, len(batches) * total)
             if done >= len(first) and all(rows[w] >= w.enough for w in batch):
                 break
@@ -127,17 +122,11 @@ def _batches(streamed: Streamed, wanted: list[Wanted]) -> list[list[Wanted]]:
 def _runs(streamed: Streamed, batch: list[Wanted], rounds: Sequence[Set[int]]) -> Iterator[Mapping[str, F32]]:
     """The values that a batch needs, for each sample of each round; their memory is used for the next one."""
     names = list(dict.fromkeys(o.value for w in batch for o in w.operands))
-    fed = {v.name for v in streamed.model.graph.inputs}
-    fetched = [n for n in names if n not in fed]
-    with model_for_session(with_outputs(streamed.model, fetched)) as loadable:
-        session = Session(loadable, threads=streamed.threads, name="the model whose layers are watched")
-        del loadable  # the session has its own
-        fetcher = session.fetcher(fetched)
-        with running(session):
-            for sample in chain.from_iterable(map(streamed.source.read, rounds)):
-                inputs = fit(sample, session.inputs, session.input_dtypes, streamed.source.name)
-                outputs = dict(zip(fetched, fetcher.run(inputs), strict=True))
-                yield {n: np.asarray(inputs[n] if n in fed else outputs[n], np.float32) for n in names}
+    source = streamed.source
+    with watching(streamed.model, names, streamed.threads, "the model whose layers are watched") as look:
+        for sample in chain.from_iterable(map(source.read, rounds)):
+            arrays = look(sample, source.name)
+            yield {n: np.asarray(a, np.float32) for n, a in zip(names, arrays, strict=True)}
 
 
 def _add(total: F64, operand: Operand, x: F32, most: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.edit import Namer, add_initializer, new_node, owner, take_over
+from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_over
 from qtool.graph.view import View
 from qtool.plan.model import Kind, Plan, Site
 from qtool.plan.spared import end_of
@@ -47,7 +47,7 @@ def split_spared(model: ir.Model, plan: Plan) -> None:
             added.append(new_node("Mul", [value, rest], name=name, outputs=[namer(f"{site.value}_rest")]))
             source = added[-1].outputs[0]
             source.type, source.shape = value.type, value.shape
-        _insert(value, added, graph)
+        insert_after_value(value, added, graph)
         for name, index in site.uses or ():
             node = view.node_by_name[name]
             node.replace_input_with(index, source)
@@ -60,14 +60,6 @@ def _weight(view: View, site: Site) -> ir.Value:
     if weight is None:
         raise KeyError(f"'{name}' has no weight")
     return weight
-
-
-def _insert(value: ir.Value, nodes: list[ir.Node], graph: ir.Graph) -> None:
-    producer = value.producer()
-    if producer is not None:
-        graph.insert_after(producer, nodes)
-    else:
-        graph.insert_before(graph[0], nodes)
 
 
 def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from qtool.tables.targets import TARGETS
-from tests.cli.program import run
+from tests.cli.program import MEASURED, run
 from tests.graphs import SAMPLE_MODELS
 
 NAMES = ("cnn", "transformer", "lstm")
@@ -24,7 +24,10 @@ def interface(path: Path) -> tuple[list[str], list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_give_a_faithful_valid_model(name: str, target: str, tmp_path: Path) -> None:
     folder, out = SAMPLE_MODELS / name, tmp_path / "q.onnx"
-    done = run("quantize", folder / "model.onnx", "-o", out, "--calib", folder / "calib", "--target", target)
+    done = run(
+        "quantize", folder / "model.onnx", "-o", out, "--calib", folder / "calib", "--target", target,
+        env=MEASURED,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     onnx.checker.check_model(str(out), full_check=True)
     assert interface(out) == interface(folder / "model.onnx")

@@ -12,6 +12,8 @@ QTOOL = str(Path(sys.executable).parent / "qtool")
 
 # Tests share their cores: nothing that is timed there says anything, and timing takes its time.
 QUIETLY = {"QTOOL_PROFILE": "table"}
+# What users have by default.
+MEASURED = {"QTOOL_PROFILE": "measured"}
 
 # What a process may do before it becomes qtool.
 OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"  # root, too

@@ -9,7 +9,8 @@ import pytest
 
 from qtool.data.memory import InMemory
 from qtool.graph.save import to_bytes
-from qtool.measure.sensitivity import SAMPLES, is_float, sensitivity
+from qtool.measure.sensitivity import SAMPLES, sensitivity
+from qtool.plan.half_ports import is_float32
 from qtool.plan.predict import keys_of
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
@@ -29,7 +30,7 @@ def test_everything_that_a_plan_quantizes_has_an_error(name: str, mode: str) -> 
     seen: list[tuple[int, int]] = []
     found = sensitivity(done.ready.model, [done.plan], source, 1, lambda a, b: seen.append((a, b)))
     assert [*found.noise] == [*keys_of(done.plan)]
-    assert found.outputs == tuple(v.name for v in done.ready.model.graph.outputs if is_float(v))
+    assert found.outputs == tuple(v.name for v in done.ready.model.graph.outputs if is_float32(v))
     assert found.samples <= min(SAMPLES, len(source))
     assert found.passes == (len(found.noise) + 1) * found.samples
     assert seen == [(i + 1, len(found.noise)) for i in range(len(found.noise))]

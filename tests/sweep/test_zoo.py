@@ -112,17 +112,7 @@ def quantized(
     calib: Any = data if way.mode in ("static", "fp16") else None
     if way.mode == "static" and data is None:
         calib = "none"
-    # What is tested is what a form does, however large its error: nothing goes back to float for that.
-    options: dict[str, Any] = dict(
-        mode=way.mode,
-        target=way.target,
-        calib=calib,
-        data=data,
-        threads=1,
-        gate="none",
-        profile="table",
-        **way.choices,
-    )
+    options = way.options(calib=calib, data=data)
     if way.eager:
         try:
             return qtool.quantize(source, output, qtool.Options(include=["*"], **options))

@@ -33,6 +33,13 @@ class Way:
     eager: bool = False
     choices: Mapping[str, Any] = field(default_factory=dict)
 
+    def options(self, **given: Any) -> dict[str, Any]:
+        """Of qtool.Options. What is tested is what a form does, however large its error, and however slow: no
+        gate takes nodes back to float, and nothing is timed.
+        """
+        settled = {"threads": 1, "gate": "none", "profile": "table"}
+        return {"mode": self.mode, "target": self.target, **settled, **self.choices, **given}
+
 
 _ACTIVATIONS = Grid(bits=8)
 _SEVEN = Grid(bits=7)  # symmetric about 0 keeps half of its steps for the other sign

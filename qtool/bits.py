@@ -1,4 +1,4 @@
-"""Bits a layer: 4 where that hurts the outputs least, 8 or none at all where there is room for it."""
+"""Bits a layer: the fewest where that hurts the outputs least, more or floats where there is room."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from qtool.plan.model import WEIGHTS, Plan, Site, Wishes
 from qtool.plan.predict import Errors, key_of
 from qtool.planning import Planned, Planner
 from qtool.recipe import written
-from qtool.tables.qtypes import FLOAT32, INT8
+from qtool.tables.modes import WEIGHT_BITS
+from qtool.tables.qtypes import FLOAT32, QType
 
 _SCALE_BYTES = 4
 
@@ -29,7 +30,7 @@ class Weights:
 
     Args:
         wish: what was asked for.
-        fewest: all in 4 bits, as far as they can be.
+        fewest: all in the fewest bits, as far as they can be.
         nodes: weight -> the nodes whose it is, of those that the user did not settle.
         levels: weight -> its types, their bytes and their noise.
         elements: of all of them.
@@ -65,37 +66,38 @@ class Weights:
 
 
 def weights_of(job: Job, planner: Planner, samples: Samples, progress: Progress) -> Weights:
-    """Find the sensitivities of all weights, in 4 bits and in 8.
+    """Find the sensitivities of all weights, in the bits asked for and in all that are more.
 
     Args:
-        job: of a mode for weights, with 4 bits asked for.
+        job: of a mode for weights, with fewer than 8 bits asked for.
         planner: makes its plans.
         samples: held-out ones, of which a few are run.
         progress: told how far it is.
     """
     fewest = planner.plan(job.wish).plan
     able = {n for s in _weights(fewest) for n, _ in s.uses or ()} - job.wish.weights.keys()
-    eights = planner.plan(replace(job.wish, weights={**dict.fromkeys(able, INT8), **job.wish.weights})).plan
+    more = [q for bits, q in WEIGHT_BITS.items() if bits > job.options.bits]
+    plans = [fewest, *(planner.plan(_widened(job.wish, fewest, q)).plan for q in more)]
     errors = sensitivity(
         job.prepared.model,
-        [fewest, eights],
+        plans,
         samples,
         job.options.threads,
         lambda done, total: progress("sensitivity", done, total),
     )
     nodes: dict[str, list[str]] = {}
-    for site in (*_weights(fewest), *_weights(eights)):
+    for site in (s for plan in plans for s in _weights(plan)):
         nodes.setdefault(site.value, []).extend(node for node, _ in site.uses or () if node in able)
     arrays = (float_constant(job.view.values[name]) for name in {s.value for s in _weights(fewest)})
     elements = sum(array.size for array in arrays if array is not None)
-    return Weights(job.wish, fewest, nodes, _levels(job, fewest, eights, errors), elements)
+    return Weights(job.wish, fewest, nodes, _levels(job, plans, errors), elements)
 
 
 def allotted(job: Job, planner: Planner, samples: Samples | None, progress: Progress) -> Planned:
     """The plan that makes the best of the bytes, or the bits a weight, that were asked for.
 
     Raises:
-        UsageError: there are no samples to find sensitivities on, or not even 4 bits are few enough.
+        UsageError: there are no samples to find sensitivities on, or not even the fewest bits are few enough.
     """
     if samples is None:
         raise UsageError(
@@ -109,10 +111,16 @@ def _weights(plan: Plan) -> list[Site]:
     return [s for s in plan.sites if s.kind in WEIGHTS]
 
 
-def _levels(job: Job, fewest: Plan, eights: Plan, errors: Errors) -> dict[str, list[Level]]:
+def _widened(wish: Wishes, fewest: Plan, qtype: QType) -> Wishes:
+    """The wish with all weights in a type that have fewer bits."""
+    nodes = (n for s in _weights(fewest) if s.spec.qtype.bits < qtype.bits for n, _ in s.uses or ())
+    return replace(wish, weights={**dict.fromkeys(nodes, qtype), **wish.weights})
+
+
+def _levels(job: Job, plans: Sequence[Plan], errors: Errors) -> dict[str, list[Level]]:
     """What each weight can be kept in."""
     found: dict[str, list[Level]] = {}
-    for plan in (fewest, eights):
+    for plan in plans:
         for site in _weights(plan):
             array = float_constant(job.view.values[site.value])
             if array is None or site.qparams is None:
@@ -128,21 +136,21 @@ def _most(job: Job, found: Weights) -> int:
     """Bytes that all weights may have.
 
     Raises:
-        UsageError: fewer than they have at 4 bits.
+        UsageError: fewer than they have in the fewest bits.
     """
     options, least = job.options, found.least
     if options.target_bits:
         most, bits = math.floor(found.elements * options.target_bits / 8), 8 * least / max(found.elements, 1)
         if most < least:
             raise UsageError(
-                f"--target-bits {options.target_bits:g}: with scales, 4 bits are {bits:.2f} a weight",
+                f"--target-bits {options.target_bits:g}: {options.bits} bits are {bits:.2f} with scales",
                 "a larger --block has fewer scales",
             )
         return most
     smallest = file_size(written(job.prepared.model, found.fewest))
     if options.target_size < smallest:
         raise UsageError(
-            f"--target-size {options.target_size:,}: with 4 bits a weight it has {smallest:,} bytes",
+            f"--target-size {options.target_size:,}: with {options.bits} bits a weight {smallest:,} bytes",
             "a larger --block has fewer scales",
         )
     return least + options.target_size - smallest

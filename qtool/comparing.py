@@ -20,7 +20,7 @@ from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.session import Model, Session
 from qtool.tables.judging import AUTO, USUAL
-from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES
+from qtool.tables.modes import FEW_BITS, MODES
 from qtool.validate.compare import compare
 from qtool.validate.gates import judge, parse
 from qtool.validate.judging import gates_of, measures_of
@@ -121,8 +121,8 @@ def _reference(source: Source | Recorded, how: Comparing) -> Iterator[Model]:
 def _floor(found: Inspection) -> float:
     """The SQNR in dB that a model's precision usually holds; of several forms the least."""
     floors = [MODES[_MODE_OF[form]].floor_db for form in found.forms if form in _MODE_OF]
-    if any(weight.bits <= 4 for weight in found.weights.values()):
-        floors.append(FOUR_BIT_FLOOR_DB)
+    least = min((weight.bits for weight in found.weights.values()), default=32)
+    floors += [few.floor_db for qtype, few in FEW_BITS.items() if least <= qtype.bits]
     return min(floors, default=MODES["fp16"].floor_db)
 
 

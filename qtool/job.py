@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -18,12 +19,13 @@ from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import Prepared, prepare
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options
-from qtool.plan.model import Wishes
+from qtool.plan.model import Scaled, Wishes
+from qtool.plan.scaling import rescaled
 from qtool.plan.scheme import Scheme, settle
 from qtool.plan.wishes import Asked, named, wishes
 from qtool.session import Session
 from qtool.steps import step
-from qtool.tables.modes import MODES, WEIGHT_BITS
+from qtool.tables.modes import MIXED_BITS, MODES
 
 # --calib none: no samples, rough ranges.
 NO_SAMPLES = "none"
@@ -33,7 +35,8 @@ NO_SAMPLES = "none"
 class Job:
     """A model that is ready to be planned for, and everything that was asked; `known` from earlier runs.
 
-    `puzzling` are the nodes that the report is to explain.
+    `puzzling` are the nodes that the report is to explain; `scaled` is what was done to the prepared model's
+    constants since it was prepared.
     """
 
     source: Source
@@ -44,6 +47,19 @@ class Job:
     options: Options
     known: Calibration | None = None
     puzzling: tuple[str, ...] = ()
+    scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
+
+    def rescaled(self, scaled: Mapping[str, tuple[Scaled, ...]]) -> Job:
+        """The same with constants of the prepared model scaled.
+
+        Raises:
+            KeyError: it has no such constants.
+        """
+        if not scaled:
+            return self
+        model = rescaled(self.prepared.model, scaled)
+        joined = {n: (*self.scaled.get(n, ()), *scaled.get(n, ())) for n in (*self.scaled, *scaled)}
+        return replace(self, prepared=replace(self.prepared, model=model), view=View(model), scaled=joined)
 
 
 def open_job(model: ModelLike, options: Options) -> Job:
@@ -80,7 +96,13 @@ def open_job(model: ModelLike, options: Options) -> Job:
         )
     wish = wishes(view, source.model, scheme, Asked(options.exclude, options.include, options.sets))
     puzzling = named(view, source.model, options.explain, "--explain")
-    return Job(source, prepared, view, scheme, wish, options, _known(source, options), puzzling)
+    job = Job(source, prepared, view, scheme, wish, options, _known(source, options), puzzling)
+    if plan is None or plan.model_sha256 != source.sha256:  # of another model's, whoever replays it says so
+        return job
+    try:
+        return job.rescaled(plan.scaled)
+    except KeyError as error:
+        raise UsageError(f"the plan does not fit the model: {error.args[0]}") from error
 
 
 def _mixing(options: Options) -> Options:
@@ -96,7 +118,7 @@ def _mixing(options: Options) -> Options:
         raise UsageError("--target-size and --target-bits are for --mode weight-only")
     if options.target_size and options.target_bits:
         raise UsageError("--target-size and --target-bits are two aims", "leave one of them out")
-    return replace(options, bits=min(WEIGHT_BITS))
+    return replace(options, bits=min(options.bits, MIXED_BITS))
 
 
 def _known(source: Source, options: Options) -> Calibration | None:

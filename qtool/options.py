@@ -44,7 +44,7 @@ class Options(Choices, Judging):
         input_range: with calib 'none', '[INPUT=]LOW,HIGH' of the model's float inputs.
         data: samples to judge on; None: every fourth calibration sample, which then sets no range.
         exclude, include: node names, globs or op:Type that stay in float, or are quantized regardless.
-        sets: 'PATTERN=int8|int4|fp16|fp32', for nodes that should differ from the mode; the last wins.
+        sets: 'PATTERN=int8|int4|int2|fp16|fp32', for nodes that should differ from the mode; the last wins.
         plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
         require_quantized: fail when nothing is quantized.
         profile: 'measured': nodes are timed here; 'table': their times are looked up, and no time decides.

@@ -18,7 +18,7 @@ from qtool.plan.front import spread
 from qtool.planning import Planned
 from qtool.report.model import ModelFile
 from qtool.search import Search
-from qtool.tables.modes import MODES, WEIGHT_BITS
+from qtool.tables.modes import MIXED_BITS, MODES
 
 POINTS = 8
 # What stands where there is no file.
@@ -85,7 +85,7 @@ def _tunable(options: Options, points: int) -> Options:
     if "bits" in mode.options:
         if options.prefer == "speed":
             raise UsageError("--prefer speed has bits of its own to choose", "leave it out to tune bits")
-        return replace(options, bits=min(WEIGHT_BITS))
+        return replace(options, bits=min(options.bits, MIXED_BITS))
     if not mode.for_speed:
         raise UsageError(
             f"--mode {mode.name}: there is nothing to tune: what can be {mode.storage.name} is",

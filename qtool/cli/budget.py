@@ -70,7 +70,7 @@ _SIZES = (
         type=BYTES,
         default=0,
         metavar="SIZE",
-        help="weight-only: 4 bits where that hurts least, and 8 where there is room for it.",
+        help="weight-only: 4 bits (or --bits 2) where that hurts least, and more where there is room.",
     ),
     _option(
         "--target-bits",

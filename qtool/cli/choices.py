@@ -37,8 +37,8 @@ _OPTIONS = (
         "--block",
         type=click.Choice([str(b) for b in BLOCKS]),
         callback=lambda context, option, value: int(value or 0),
-        help="weight-only: values that share a scale. Default: 32 for 4 bits; for 8 bits a channel, or as "
-        "few as the weight's accuracy asks for.",
+        help="weight-only: values that share a scale. Default: 32 for 4 bits, 64 for 2; for 8 bits a "
+        "channel, or as few as the weight's accuracy asks for.",
     ),
     _option(
         "--prefer",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qtool.tables.qtypes import UINT4, QType
+from qtool.tables.modes import FEW_BITS
+from qtool.tables.qtypes import QType
 
 # MatMulNBits: values a scale when nobody says. Of 8 bits, shorter blocks are no faster than float
 # (docs/targets.md), and longer ones are no option.
@@ -23,7 +24,7 @@ def nearest_divisor(number: int, wanted: int) -> int:
 
 def nbits_block(total: int, qtype: QType, wanted: int) -> int:
     """Values a scale for MatMulNBits: a power of two from 16 that divides the total; 0 when none does."""
-    size = wanted or (32 if qtype is UINT4 else _NBITS_BLOCK)
+    size = wanted or (FEW_BITS[qtype].block if qtype in FEW_BITS else _NBITS_BLOCK)
     while size >= _LEAST_BLOCK and total % size:
         size //= 2
     return size if size >= _LEAST_BLOCK else 0

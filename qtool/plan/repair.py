@@ -8,7 +8,8 @@ from qtool.graph.view import View
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site, Wishes
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.plan.unfit import touching
-from qtool.tables.qtypes import FLOAT32, INT8, UINT4, QType
+from qtool.tables.modes import WEIGHT_BITS
+from qtool.tables.qtypes import FLOAT32, QType
 
 _STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 _REASON = "its error: alone it takes the outputs to {:.1f} dB"
@@ -18,7 +19,7 @@ def repaired(view: View, plan: Plan, wish: Wishes, errors: Errors, aim_db: float
     """What to wish for so that the predicted SQNR reaches `aim_db`; None when there is nothing to give back.
 
     What the user forced stays. Of a node in int8 the whole node goes back; of one in float, its weight:
-    from 4 bits to 8, and from 8 to float.
+    from 2 bits to 4, from 4 to 8, and from 8 to float.
 
     Args:
         view: of the prepared graph.
@@ -59,9 +60,15 @@ def _give_back(
         if name in wish.force:
             continue
         if site.kind in _STORED:
-            after = INT8 if site.spec.qtype is UINT4 else FLOAT32
-            if weights.get(name) not in (after, FLOAT32):
+            after = _wider(site.spec.qtype)
+            if weights.get(name, site.spec.qtype).bits < after.bits:
                 weights[name], changed = after, True
         elif name not in keep:
             keep[name], changed = reason, True
     return changed
+
+
+def _wider(qtype: QType) -> QType:
+    """The type of the next more bits that a weight can be kept in."""
+    wider = [bits for bits in WEIGHT_BITS if bits > qtype.bits]
+    return WEIGHT_BITS[min(wider)] if wider else FLOAT32

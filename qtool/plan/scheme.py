@@ -9,9 +9,9 @@ from typing import Any
 from qtool.errors import UsageError, did_you_mean
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
-from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES, WEIGHT_BITS, Mode
+from qtool.tables.modes import FEW_BITS, MODES, WEIGHT_BITS, Mode
 from qtool.tables.ops import OpRule, Role
-from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, UINT4, UINT8, UINT16, QType
+from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, UINT2, UINT4, UINT8, UINT16, QType
 from qtool.tables.targets import TARGETS, Target
 
 FORMATS = ("qdq", "qoperator")
@@ -21,7 +21,7 @@ BLOCKS = (32, 64, 128)
 PREFERENCES = ("size", "speed")
 IO_TYPES = ("float", *sorted({t.name for m in MODES.values() for t in m.io if t is not FLOAT32}))
 
-# Opsets: per-channel scales, and what came with 21: 16 and 4 bits, blocked scales.
+# Opsets: per-channel scales, blocked scales. What types came with is theirs (tables/qtypes.py).
 PER_CHANNEL_OPSET = 13
 WIDE_OPSET = 21
 
@@ -37,8 +37,9 @@ class Choices:
         format: static: 'qdq', or 'qoperator' for integer operators.
         method: static: how a range follows from what was seen: a row of tables/methods.py.
         io: 'float', or the type that float inputs and outputs become: uint8, int8 (static), float16 (fp16).
-        bits: weight-only: 8 or 4.
-        block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32.
+        bits: weight-only: 8, 4 or 2.
+        block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32,
+            for 2 bits 64.
         requantize: take what is quantized already back to floats first, instead of keeping it.
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
@@ -143,8 +144,10 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
             "targets: cpu, cpu-avx2, or leave it out",
         )
     storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
-    block = choices.block or (BLOCKS[0] if storage is UINT4 else 0)
-    wide = {activation, weight, storage} & {UINT16, INT16, UINT4} or any(t.endswith("=int4") for t in sets)
+    few = FEW_BITS.get(storage)
+    block = choices.block or (few.block if few else 0)
+    types = {activation, weight, storage, *(PRECISIONS.get(t.rpartition("=")[2], INT8) for t in sets)}
+    since = max(t.since for t in types)
     blocked = storage is INT8 and not target.onnxruntime and mode.form is None
     return Scheme(
         mode,
@@ -158,11 +161,18 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
         block,
         choices.format,
         io,
-        opset=WIDE_OPSET if wide or blocked else PER_CHANNEL_OPSET,
-        insists="4 and 16 bit types" if wide else "integer inputs and outputs" if io.bits == 8 else "",
-        floor_db=FOUR_BIT_FLOOR_DB if storage is UINT4 else mode.floor_db,
+        opset=max(since, WIDE_OPSET if blocked else PER_CHANNEL_OPSET),
+        insists=_insists(since, io),
+        floor_db=few.floor_db if few else mode.floor_db,
         asked=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
     )
+
+
+def _insists(since: int, io: QType) -> str:
+    """What can't be said at all below an opset that types came with."""
+    if since > PER_CHANNEL_OPSET:
+        return "types of 2, 4 and 16 bits"
+    return "integer inputs and outputs" if io.bits == 8 else ""
 
 
 def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, str] | None:
@@ -208,4 +218,10 @@ def _type(name: str, allowed: tuple[QType, ...], option: str) -> QType | None:
 
 
 # What --set can ask of a node.
-PRECISIONS: dict[str, QType] = {"int8": INT8, "int4": UINT4, "fp16": FLOAT16, "fp32": FLOAT32}
+PRECISIONS: dict[str, QType] = {
+    "int8": INT8,
+    "int4": UINT4,
+    "int2": UINT2,
+    "fp16": FLOAT16,
+    "fp32": FLOAT32,
+}

@@ -17,12 +17,12 @@ from qtool.plan.eligible import rule_of
 from qtool.plan.model import Kind, Site, Use, Wishes
 from qtool.plan.scheme import BLOCKS, WIDE_OPSET, Scheme
 from qtool.plan.weights import coarsest
+from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
     FLOAT16,
     FLOAT32,
     INT8,
-    UINT4,
     Granularity,
     PerBlock,
     PerChannel,
@@ -99,12 +99,14 @@ def _spec(
 ) -> TensorSpec | None:
     """How to store a weight; None when int8 can't hold it to the wanted SQNR.
 
-    What can't be cut into blocks has no form in 4 bits: 8 hold it.
+    What can't be cut into blocks has no form in fewer bits: 8 hold it.
     """
-    if qtype is UINT4 or scheme.block:
-        found = blocks(w, coarse, scheme.block or BLOCKS[0])
+    few = FEW_BITS.get(qtype)
+    size = scheme.block or (few.block if few else 0)
+    if size:
+        found = blocks(w, coarse, size)
         if found is not None:
-            return TensorSpec(qtype, found, symmetric=qtype is not UINT4)
+            return TensorSpec(qtype, found, symmetric=few is None)
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
     first = scheme.mode.storage_block if w.ndim == 2 and rule.role is Role.WEIGHTED else 0
     granularity = storage_granularity(

@@ -14,12 +14,12 @@ from qtool.plan.model import Kind, Site, Use
 from qtool.plan.place import Candidate, Placed
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
+from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
     FLOAT32,
     INT32,
     PER_TENSOR,
-    UINT4,
     Granularity,
     PerBlock,
     PerChannel,
@@ -58,7 +58,7 @@ def _spec(candidate: Candidate, array: np.ndarray, placed: Placed) -> TensorSpec
         qtype = placed.wishes.weights.get(candidate.node.name or "", scheme.storage)
         size = nbits_block(array.shape[k_axis(candidate.node, candidate.rule)], qtype, scheme.block)
         granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
-        centred = qtype is not UINT4
+        centred = qtype not in FEW_BITS
     elif candidate.form is Form.DYNAMIC:
         size = split_of(candidate.node, candidate.rule, scheme)
         qtype = scheme.target.weight

@@ -14,6 +14,7 @@ from qtool.plan.eligible import rule_of
 from qtool.plan.model import Wishes
 from qtool.plan.scheme import PRECISIONS, Scheme
 from qtool.tables.forms import Form
+from qtool.tables.modes import FEW_BITS
 from qtool.tables.qtypes import QType
 
 
@@ -104,7 +105,7 @@ def _able(node: ir.Node, precision: str, scheme: Scheme) -> bool:
     match precision:
         case "fp32" | "fp16":
             return True
-        case "int4":
+        case _ if PRECISIONS.get(precision) in FEW_BITS:
             return rule is not None and bool(rule.weight)
         case _:
             return rule is not None and (bool(rule.weight) or scheme.form_of(rule) is not None)
@@ -122,7 +123,8 @@ def _sorted_out(last: Mapping[str, _Wish], view: View, scheme: Scheme) -> Wishes
         rule = rule_of(view.node_by_name[name])
         quantizes = rule is not None and scheme.form_of(rule) is not None
         integer = wish.precision in ("int8", "quantized")
-        if quantizes and (integer or (wish.precision == "int4" and scheme.form is Form.NBITS)):
+        few = PRECISIONS.get(wish.precision) in FEW_BITS
+        if quantizes and (integer or (few and scheme.form is Form.NBITS)):
             force.add(name)
         elif wish.precision != "quantized":
             keep[name] = wish.reason

@@ -1,4 +1,4 @@
-"""The writer of com.microsoft MatMulNBits: a product that unpacks blocks of 4 or 8 bit weights itself.
+"""The writer of com.microsoft MatMulNBits: a product that unpacks blocks of 2, 4 or 8 bit weights itself.
 
 A [.., K] x B [N, K/block, block * bits / 8] uint8, scales [N, K/block]; the zero point is the middle of
 the unsigned range where none is given (onnxruntime docs/ContribOperators.md).
@@ -74,11 +74,9 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
 
 
 def pack(q: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
-    """Integers [.., size] as unsigned ones; of 4 bits two in a byte, the even one low."""
+    """Integers [.., size] as unsigned ones, as many in a byte as fit, the first lowest."""
+    each = 8 // bits
     unsigned: NDArray[np.uint8] = q.astype(np.uint8)
-    if bits == 8:
-        return unsigned
-    if unsigned.shape[-1] % 2:
-        unsigned = np.concatenate([unsigned, np.zeros_like(unsigned[..., :1])], axis=-1)
-    low, high = unsigned[..., 0::2], unsigned[..., 1::2]
-    return np.asarray(low | (high << 4), np.uint8)
+    rest = [(0, 0)] * (q.ndim - 1) + [(0, -q.shape[-1] % each)]
+    parts = np.pad(unsigned, rest).reshape(*q.shape[:-1], -1, each)
+    return np.asarray(np.bitwise_or.reduce(parts << (bits * np.arange(each, dtype=np.uint8)), axis=-1))

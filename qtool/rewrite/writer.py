@@ -16,7 +16,8 @@ from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams, unfold
 from qtool.plan.integers import integers_of
 from qtool.plan.model import Site, Use
-from qtool.tables.qtypes import UINT4, PerChannel, QType
+from qtool.tables.modes import FEW_BITS
+from qtool.tables.qtypes import PerChannel, QType
 from qtool.tables.targets import Target
 
 
@@ -102,7 +103,7 @@ def integers(writer: Writer, site: Site, value: ir.Value, array: NDArray[np.floa
 
 def packed(q: NDArray[Any], qtype: QType) -> NDArray[Any]:
     """Integers in the type that the file has them in."""
-    return q.astype(ml_dtypes.uint4 if qtype is UINT4 else qtype.dtype)
+    return q.astype(getattr(ml_dtypes, qtype.name) if qtype in FEW_BITS else qtype.dtype)
 
 
 def home(node: ir.Node) -> ir.Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qtool.tables.forms import Form
-from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, UINT4, UINT8, QType
+from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, UINT2, UINT4, UINT8, QType
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Mode:
         options: the choices (plan/scheme.py) that mean something in this mode.
         io: the types that the model's float inputs and outputs may have.
         for_speed: a result that is no faster than FP32 is given up, where samples let it be timed.
-        floor_db: SQNR below which the report warns; 4-bit weights have a floor of their own.
+        floor_db: SQNR below which the report warns; weights of few bits have a floor of their own.
         storage_floor_db: a float weight is stored as int8 only if its own SQNR stays above this.
         storage_block: values a scale that storing a matrix begins with, where its axis can be cut so; 0: a
             channel. What outliers among the activations make of a weight's error, blocks bound.
@@ -73,7 +73,7 @@ MODES: dict[str, Mode] = {
         ),
         Mode(
             "weight-only",
-            "int8 or int4 weights, float activations: a smaller file",
+            "weights of 8, 4 or 2 bits, float activations: a smaller file",
             form=None,
             storage=INT8,
             options=frozenset({"bits", "block", "prefer"}) | _EVERYWHERE,
@@ -93,8 +93,23 @@ MODES: dict[str, Mode] = {
     )
 }
 
-# Weights of 4 bits: SQNR below which the report warns, whatever the mode.
-FOUR_BIT_FLOOR_DB = 10.0
-
 # --bits: the types that weights are stored in.
-WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4}
+WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4, 2: UINT2}
+# What layers that differ in bits begin with, unless fewer are asked for.
+MIXED_BITS = 4
+
+
+@dataclass(frozen=True)
+class FewBits:
+    """What weights of a type of few bits come with: zero points, blocks, and less to be expected.
+
+    Args:
+        block: values a scale, where nobody says.
+        floor_db: SQNR below which the report warns, whatever the mode.
+    """
+
+    block: int
+    floor_db: float
+
+
+FEW_BITS: dict[QType, FewBits] = {UINT4: FewBits(32, 10.0), UINT2: FewBits(64, 5.0)}

@@ -54,7 +54,7 @@ class OpRule:
     bounds: Bounds = ANY
     room: float = 1.0
     unless: tuple[str, ...] = ()
-    storage_bits: int = 4
+    storage_bits: int = 2
     storage_min_elements: int = 0
 
 

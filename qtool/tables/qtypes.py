@@ -11,10 +11,11 @@ class QType:
 
     Args:
         name: what users and plan files call it.
-        dtype: numpy's name of the type that holds it in memory; the file packs types of 4 bits.
+        dtype: numpy's name of the type that holds it in memory; the file packs types of 2 and 4 bits.
         bits: bits of information an element holds.
         qmin, qmax: the integers that may appear; a symmetric signed type of 8 bits or more leaves out
             its lowest value so that -x and x have the same precision. 0 for float types.
+        since: the first opset whose QuantizeLinear, DequantizeLinear and Cast know it.
     """
 
     name: str
@@ -22,6 +23,7 @@ class QType:
     bits: int
     qmin: int
     qmax: int
+    since: int = 10
 
 
 UINT8 = QType("uint8", "uint8", 8, 0, 255)
@@ -29,14 +31,17 @@ INT8 = QType("int8", "int8", 8, -127, 127)
 # 255 * 64 * 2 < 2**15: two products of u8 x s8 fit in the 16-bit lanes that AVX2's VPMADDUBSW
 # saturates in, so a CPU without VNNI sums them exactly.
 INT8_REDUCED = QType("int8-reduced", "int8", 7, -64, 64)
-UINT16 = QType("uint16", "uint16", 16, 0, 2**16 - 1)
-INT16 = QType("int16", "int16", 16, -(2**15) + 1, 2**15 - 1)
-UINT4 = QType("uint4", "uint8", 4, 0, 15)
+UINT16 = QType("uint16", "uint16", 16, 0, 2**16 - 1, since=21)
+INT16 = QType("int16", "int16", 16, -(2**15) + 1, 2**15 - 1, since=21)
+UINT4 = QType("uint4", "uint8", 4, 0, 15, since=21)
+UINT2 = QType("uint2", "uint8", 2, 0, 3, since=25)
 INT32 = QType("int32", "int32", 32, -(2**31) + 1, 2**31 - 1)
 FLOAT16 = QType("float16", "float16", 16, 0, 0)
 FLOAT32 = QType("float32", "float32", 32, 0, 0)
 
-QTYPES = {t.name: t for t in (UINT8, INT8, INT8_REDUCED, UINT16, INT16, UINT4, INT32, FLOAT16, FLOAT32)}
+QTYPES = {
+    t.name: t for t in (UINT8, INT8, INT8_REDUCED, UINT16, INT16, UINT4, UINT2, INT32, FLOAT16, FLOAT32)
+}
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.plan.allocate import Level, allocate
-from qtool.tables.qtypes import FLOAT32, INT8, UINT4, QType
+from qtool.tables.qtypes import FLOAT32, INT8, UINT2, UINT4, QType
 
-TYPES = (UINT4, INT8, FLOAT32)
+TYPES = (UINT2, UINT4, INT8, FLOAT32)
 Levels = Mapping[str, Sequence[Level]]
 
 
@@ -35,7 +35,7 @@ def convex_levels(draw: st.DrawFn) -> Levels:
         second = draw(st.integers(1, 9))
         first = second + draw(st.integers(0, 9))
         noises = (least + second + first, least + second, least)
-        found[f"w{i}"] = [Level(t, start + 10 * n, float(noises[n])) for n, t in enumerate(TYPES)]
+        found[f"w{i}"] = [Level(t, start + 10 * n, float(noises[n])) for n, t in enumerate(TYPES[1:])]
     return found
 
 

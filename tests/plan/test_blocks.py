@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from qtool.plan.blocks import largest_divisor, nbits_block, nearest_divisor
 from qtool.plan.scheme import BLOCKS
-from qtool.tables.qtypes import INT8, UINT4, QType
+from qtool.tables.qtypes import INT8, UINT2, UINT4, QType
 
 LAW = settings(deadline=None, max_examples=200, derandomize=True, database=None)
 LENGTHS = st.integers(1, 5000)
-TYPES = [INT8, UINT4]
+TYPES = [INT8, UINT4, UINT2]
 
 
 def divisors(number: int) -> list[int]:
@@ -89,5 +89,6 @@ def test_a_block_is_no_smaller_than_it_must_be(sixteens: int, qtype: QType, want
 
 
 @pytest.mark.parametrize("total", [96, 160, 512, 4096])
-def test_four_bits_get_no_longer_blocks_than_eight(total: int) -> None:
-    assert 0 < nbits_block(total, UINT4, 0) <= nbits_block(total, INT8, 0)
+def test_few_bits_get_no_longer_blocks_than_eight(total: int) -> None:
+    for few in (UINT4, UINT2):
+        assert 0 < nbits_block(total, few, 0) <= nbits_block(total, INT8, 0)

@@ -21,9 +21,9 @@ from qtool.plan.scheme import (
     settle,
 )
 from qtool.tables.forms import Form
-from qtool.tables.modes import FOUR_BIT_FLOOR_DB, MODES, WEIGHT_BITS
+from qtool.tables.modes import FEW_BITS, MODES, WEIGHT_BITS
 from qtool.tables.ops import OPS, Role
-from qtool.tables.qtypes import FLOAT32, INT8, QTYPES, UINT4, UINT8, QType
+from qtool.tables.qtypes import FLOAT32, INT8, QTYPES, UINT8, QType
 from qtool.tables.targets import TARGETS
 
 # A value of each choice that is not its default, and is right wherever the choice means something.
@@ -205,28 +205,30 @@ def test_weight_only_in_every_size(bits: int, block: int, prefer: str, target: s
     found = settle("weight-only", target, choices)
     assert found.form is (Form.NBITS if prefer == "speed" else None)
     assert found.storage is WEIGHT_BITS[bits]
-    assert found.block == (block or (BLOCKS[0] if bits == 4 else 0))
-    assert found.floor_db == (FOUR_BIT_FLOOR_DB if bits == 4 else MODES["weight-only"].floor_db)
-    # 4 bits in any form, and blocks where DequantizeLinear has to say them, came with opset 21.
+    few = FEW_BITS.get(found.storage)
+    assert found.block == (block or (few.block if few else 0))
+    assert found.floor_db == (few.floor_db if few else MODES["weight-only"].floor_db)
+    # 4 bits in any form, and blocks where DequantizeLinear has to say them, came with opset 21; 2 bits with 25.
     standard = not TARGETS[target].onnxruntime
-    assert found.opset == (WIDE_OPSET if bits == 4 or standard else PER_CHANNEL_OPSET)
+    assert found.opset == {8: WIDE_OPSET if standard else PER_CHANNEL_OPSET, 4: WIDE_OPSET, 2: 25}[bits]
 
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
 @pytest.mark.parametrize(
-    ("sets", "wide"),
+    ("sets", "needed"),
     [
-        (("a=int4",), True),
-        (("a=fp16", "b=int4", "c=fp32"), True),
-        (("a=int8", "b=fp32"), False),
-        (("int4=fp32",), False),
+        (("a=int4",), WIDE_OPSET),
+        (("a=fp16", "b=int4", "c=fp32"), WIDE_OPSET),
+        (("a=int2", "b=int4"), 25),
+        (("a=int8", "b=fp32"), 0),
+        (("int4=fp32", "int2=int8"), 0),
     ],
 )
-def test_four_bits_for_some_nodes_need_the_opset_for_all(
-    mode: str, target: str, sets: tuple[str, ...], wide: bool
+def test_few_bits_for_some_nodes_need_the_opset_for_all(
+    mode: str, target: str, sets: tuple[str, ...], needed: int
 ) -> None:
     least = settle(mode, target, Choices()).opset
-    assert settle(mode, target, Choices(), sets).opset == (WIDE_OPSET if wide else least)
+    assert settle(mode, target, Choices(), sets).opset == max(needed, least)
 
 
 @pytest.mark.parametrize("io", [t for t in IO_TYPES if t != "float"])
@@ -275,6 +277,6 @@ def test_a_node_has_the_form_of_the_mode_or_none(mode: str, target: str) -> None
     assert all(found[op] is (scheme.form if scheme.form in OPS[op].forms else None) for op in others)
 
 
-def test_four_bits_are_the_only_storage_with_a_default_block() -> None:
-    for bits, qtype in WEIGHT_BITS.items():
-        assert (settle("weight-only", "cpu", Choices(bits=bits)).block > 0) == (qtype is UINT4)
+def test_few_bits_are_the_only_storage_with_a_default_block() -> None:
+    for bits in WEIGHT_BITS:
+        assert (settle("weight-only", "cpu", Choices(bits=bits)).block > 0) == (bits < 8)

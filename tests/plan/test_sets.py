@@ -14,7 +14,7 @@ from qtool.plan.model import WEIGHTS, Kind, Plan
 from qtool.plan.scheme import PRECISIONS, WIDE_OPSET
 from qtool.tables.forms import Form
 from qtool.tables.modes import MODES
-from qtool.tables.qtypes import INT8, UINT4
+from qtool.tables.qtypes import INT8, UINT2, UINT4
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
@@ -48,7 +48,7 @@ def state(plan: Plan, layer: str) -> str:
         return "fp16"
     for site in plan.sites:
         if site.kind in WEIGHTS and (layer, 1) in (site.uses or ()):
-            return {INT8: "int8", UINT4: "int4"}.get(site.spec.qtype, "int8")
+            return {INT8: "int8", UINT4: "int4", UINT2: "int2"}.get(site.spec.qtype, "int8")
     return "fp32"
 
 
@@ -64,6 +64,16 @@ def test_any_precision_can_be_asked_of_one_node_in_any_mode(mode: str, target: s
     found = states([f"head={precision}"], mode, target)
     assert found[2] == precision
     assert found[:2] == plain[:2]
+
+
+@pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
+def test_two_bits_for_one_node_run(mode: str, target: str) -> None:
+    done = write(three(), GIVEN, target, mode=mode, sets=["body/*=int2", "body/1=int8"])
+    assert state(done.plan, "body/0") == "int2"
+    onnx.checker.check_model(done.proto, full_check=True)
+    wanted = run(done.original, GIVEN)
+    for optimize in (True, False):
+        assert sqnr(wanted, run(done.data, GIVEN, optimize)) > 4
 
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
@@ -139,7 +149,7 @@ def test_a_misspelt_pattern_is_an_error_with_a_hint(pattern: str, hint: str, pre
         ("head=", "int8"),
         ("", "int8"),
         ("head=INT8", "fp32"),
-        ("head=zzz", "int8, int4, fp16, fp32"),
+        ("head=zzz", "int8, int4, int2, fp16, fp32"),
     ],
 )
 def test_what_is_not_pattern_and_precision_is_an_error(text: str, hint: str) -> None:
@@ -155,7 +165,7 @@ def test_an_equals_sign_in_a_name_belongs_to_the_name() -> None:
     assert any(s.spec.qtype is UINT4 for s in plan.sites)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "int2"])
 def test_integers_for_what_has_none_are_an_error(precision: str) -> None:
     nodes = [node("Sin", ["x"], ["s"], name="sine"), node("MatMul", ["s", "w"], ["y"])]
     proto = model(nodes, {"x": [4, 32]}, ["y"], {"w": weights(32, 32)})

@@ -20,13 +20,13 @@ from qtool.numerics.quantize import dequantize, quantize
 from qtool.plan.model import Kind, Site
 from qtool.plan.scheme import BLOCKS, WIDE_OPSET
 from qtool.tables.modes import WEIGHT_BITS
-from qtool.tables.qtypes import INT8, UINT4, PerBlock, PerChannel, PerRowOfLast, PerRun
+from qtool.tables.qtypes import INT8, UINT2, UINT4, PerBlock, PerChannel, PerRowOfLast, PerRun
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import FIRST_REFERENCE_OPSET, Written, run, sqnr, write
 
-FLOORS = {8: 33.0, 4: 12.0}
+FLOORS = {8: 33.0, 4: 12.0, 2: 4.0}
 LOOKS = ("Cast", "Sub", "Mul", "Reshape", "DequantizeLinear")
 
 
@@ -162,7 +162,11 @@ def test_each_target_has_its_own_words_for_it(name: str, bits: int, block: int, 
         }
     else:
         runs = sum(isinstance(s.spec.granularity, PerRun) for s in stored)
-        wanted = {"DequantizeLinear": len(stored), "Reshape": runs}
+        # onnxruntime 1.31 reads the rows of such a matrix wrongly, where they end within a byte.
+        cast = bits == 2 and name in ("matmul-odd-rows", "matmul-one-column", "matmul-odd-count")
+        cast = cast and stored[0].spec.qtype is UINT2
+        words = {"Cast": 2, "Sub": 1, "Mul": 1, "Reshape": 1} if cast else {"DequantizeLinear": len(stored)}
+        wanted = {"Reshape": runs, **words}
     assert {k: v for k, v in wanted.items() if v} == {k: found[k] for k in LOOKS if found[k]}
 
 
@@ -187,7 +191,7 @@ def test_the_file_holds_no_more_than_the_bits_that_were_asked_for(
     """Integers of the type in the plan, as many as the weight has, and no float copy of it."""
     done = written(name, bits, block, target)
     held = done.proto.graph.initializer
-    types = {INT8: TensorProto.INT8, UINT4: TensorProto.UINT4}
+    types = {INT8: TensorProto.INT8, UINT4: TensorProto.UINT4, UINT2: TensorProto.UINT2}
     for site in (s for s in done.plan.sites if s.kind is Kind.STORED):
         value = done.settled.ready.view.values[site.value].const_value
         assert value is not None
@@ -258,12 +262,12 @@ def test_readers_of_one_weight_share_its_integers(bits: int, target: str) -> Non
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0], ids=["below-0", "around-0", "above-0"])
 def test_weights_on_one_side_of_zero(shift: float, bits: int, target: str) -> None:
-    """A zero point at an end of the range, where 4 bits pay for holding 0 exactly."""
+    """A zero point at an end of the range, where few bits pay for holding 0 exactly."""
     w = (rng(0).uniform(-1, 1, (128, 64)) + shift).astype(np.float32)
     proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": [2, 128]}, ["y"], {"w": w})
     done = write(proto, samples(2, x=(2, 128)), target, mode="weight-only", bits=bits)
     (site,) = done.plan.sites
-    assert sqnr([{"w": w}], [{"w": restored(done, site)}]) > {8: 40, 4: 16}[bits]
+    assert sqnr([{"w": w}], [{"w": restored(done, site)}]) > {8: 40, 4: 16, 2: 4}[bits]
     data = probe(done, site)
     for optimize in (True, False):
         np.testing.assert_array_equal(next(iter(run(data, [{}], optimize)[0].values())), restored(done, site))

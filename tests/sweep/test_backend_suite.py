@@ -36,7 +36,7 @@ REFUSALS = (
     (3, "training info, which can't be kept"),
     (3, "a type that can't be kept"),
     (3, "which samples can't hold"),
-    (3, "which 4 and 16 bit types need"),
+    (3, "which types of 2, 4 and 16 bits need"),
     (3, "which integer inputs and outputs need"),
     (4, "holds NaN"),
     (4, "holds infinity"),

@@ -45,6 +45,7 @@ _ACTIVATIONS = Grid(bits=8)
 _SEVEN = Grid(bits=7)  # symmetric about 0 keeps half of its steps for the other sign
 _WEIGHTS = Grid(bits=7, computed=False)
 _NIBBLES = Grid(bits=3, computed=False)
+_PAIRS = Grid(bits=1, computed=False)
 _HALF = Grid(relative=2.0**-10, least=2.0**-24)
 
 
@@ -65,6 +66,8 @@ WAYS: dict[str, Way] = {
     "weight-only-eager": _way("weight-only", _WEIGHTS, eager=True),
     "weight-only-4": _way("weight-only", _NIBBLES, 10.0, eager=True, target="generic", choices={"bits": 4}),
     "weight-only-speed": _way("weight-only", _NIBBLES, 10.0, eager=True, choices={"bits": 4, "prefer": "speed"}),
+    "weight-only-2": _way("weight-only", _PAIRS, 0.0, eager=True, target="generic", choices={"bits": 2}),
+    "weight-only-2-speed": _way("weight-only", _PAIRS, 0.0, eager=True, choices={"bits": 2, "prefer": "speed"}),
     "fp16": _way("fp16", _HALF),
     "fp16-io": _way("fp16", _HALF, choices={"io": "float16"}),
 }  # fmt: skip

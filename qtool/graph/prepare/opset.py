@@ -16,6 +16,20 @@ _FORGOTTEN = {
     "Scan": (9, "has a batch axis there"),
     "Hardmax": (13, "takes its axis and all behind it for one there"),
 }
+# Ops that onnxruntime (1.31) has no kernel for from an opset on: it was given types that nobody asked for.
+_KERNELLESS = dict.fromkeys(
+    (
+        "GlobalLpPool",
+        "MaxRoiPool",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "RoiAlign",
+    ),
+    22,
+)
 
 
 def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
@@ -31,9 +45,8 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
     if version >= least:
         _raise_ir_version(model, version)
         return ""
-    for op, (changed, was) in _FORGOTTEN.items():
-        if version < changed <= least and any(is_op(n, op) for n in model.graph.all_nodes()):
-            return f"opset {version} kept: {op} {was}, which the version converter forgets"
+    if reason := _keeping(model, version, least):
+        return f"opset {version} kept: {reason}"
     try:
         proto = onnx.version_converter.convert_version(
             ir.to_proto(ir.external_data.load_to_model(model.clone())), least
@@ -48,6 +61,18 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET) -> str:
     _replace(model, converted)
     _raise_ir_version(model, least)
     return f"opset {version} -> {least}"
+
+
+def _keeping(model: ir.Model, version: int, least: int) -> str:
+    """Why a model can't have a later opset, by the ops that it has; '' if nothing speaks against it."""
+    present = {node.op_type for node in model.graph.all_nodes() if is_op(node, node.op_type)}
+    for op, (changed, was) in _FORGOTTEN.items():
+        if version < changed <= least and op in present:
+            return f"{op} {was}, which the version converter forgets"
+    for op, changed in _KERNELLESS.items():
+        if version < changed <= least and op in present:
+            return f"onnxruntime has no {op} of opset {changed}"
+    return ""
 
 
 def _replace(model: ir.Model, other: ir.Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from qtool.graph.prepare.inputs import drop_initializer_inputs
@@ -115,6 +116,16 @@ def test_what_the_converter_can_not_take_is_kept_with_the_reason() -> None:
     assert opset_of(made) in (9, QDQ_OPSET)
     assert ("kept" in note) == (opset_of(made) == 9)
     assert ops(made)[-1] == "NoSuchOp"
+
+
+@pytest.mark.parametrize(("least", "raised"), [(21, True), (25, False)])
+def test_an_opset_whose_op_the_runtime_lacks_is_not_gone_to(least: int, raised: bool) -> None:
+    proto = model([node("GlobalLpPool", ["x"], ["y"])], {"x": (1, 2, 3, 3)}, ["y"])
+    before = opset_of(ir.from_proto(proto))
+    made, note = applied(proto, lambda m: upgrade_opset(m, least))
+    assert opset_of(made) == (least if raised else before)
+    assert raised or "onnxruntime has no GlobalLpPool" in note
+    assert_alike(proto, made)
 
 
 def test_a_branch_is_raised_with_the_rest() -> None:

@@ -52,8 +52,8 @@ def row(folder: Path, count: int, rng: np.random.Generator) -> str:
     start = time.perf_counter()
     known = measured(job, planner, held_out, job.scheme.floor_db, silent)
     took = time.perf_counter() - start
-    plans = {f"{i}": planner.plan(labelled(known, at_random(known, rng))).plan for i in range(count)}
-    predicted = np.array([known.errors.sqnr(keys_of(plan)) for plan in plans.values()])
+    plans = {f"{i}": planner.plan(labelled(known, at_random(known, rng))) for i in range(count)}
+    predicted = np.array([known.errors.sqnr(keys_of(planned.plan)) for planned in plans.values()])
     found = np.array([t.sqnr for t in tried(job, plans, held_out, False, silent)])
     correlation = float(np.corrcoef(predicted, found)[0, 1])
     rms = float(np.sqrt(np.mean(np.square(predicted - found))))

@@ -15,6 +15,7 @@ from qtool.data.reading import Reading
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
+from qtool.tables.efforts import BALANCED
 from qtool.tables.judging import USUAL
 from qtool.tables.recoveries import AUTO as RECOVER_AUTO
 from qtool.tables.targets import MEASURED
@@ -58,6 +59,8 @@ class Options(Choices, Judging):
         keep_failed: put a result in place that fails.
         recover: what is tried to win accuracy back: 'auto', 'none', or names of tables/recoveries.py with
             commas between. It takes samples.
+        effort: how much is tried, a name of tables/efforts.py.
+        checkpoint: a file that holds the best plan so far, for whoever stops the run; gone when it ends.
         explain: node names, globs or op:Type of nodes that the report is to say more of.
         threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
         force: replace an existing output.
@@ -87,6 +90,8 @@ class Options(Choices, Judging):
     target_bits: float = 0.0
     keep_failed: bool = False
     recover: str = RECOVER_AUTO
+    effort: str = BALANCED
+    checkpoint: str | Path | None = None
     explain: Sequence[str] = ()
     threads: int = 0
     force: bool = False

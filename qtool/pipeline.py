@@ -70,7 +70,7 @@ def produced(
 ) -> Result:
     """The same, beginning with a plan that is found in some other way; `options.plan` is used as it is."""
     measures, gates = measures_of(options), gates_of(options)
-    wanted(options.recover)
+    wanted(options)
     check_target(Path(output), [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     job = open_job(model, options)
     check_target(Path(output), list(job.source.files), options.force)
@@ -84,8 +84,8 @@ def produced(
         while True:
             chosen = search.name_of(planned.plan)
             if decides:
-                planned, gains = recovered(job, planned, calib, held_out, progress)
-            staging.write(written_model(job.prepared.model, planned.plan))
+                planned, gains = recovered(planned, calib, held_out, progress)
+            staging.write(written_model(planned.job.prepared.model, planned.plan))
             if held_out is None and job.scheme.target.onnxruntime:
                 _opened(job, staging)
             verdict = (

@@ -30,12 +30,14 @@ class Planned:
     """A plan that can be written, and what it rests on.
 
     Args:
+        job: what it is for.
         plan: resolved.
         wish: what it was drafted by, with what calibration showed to be unfit.
         ranges: of the values that were looked at.
         rough: how far ranges that nobody observed may be off, to be told; '' where samples set them.
     """
 
+    job: Job
     plan: Plan
     wish: Wishes
     ranges: Ranges = field(default_factory=dict)
@@ -54,7 +56,7 @@ def replayed(job: Job, plan: Plan) -> Planned:
         )
     if problem := misfit(plan, job.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
-    return Planned(plan, job.wish)
+    return Planned(job, plan, job.wish)
 
 
 class Planner:
@@ -88,7 +90,7 @@ class Planner:
             if unfit.keys() <= wish.keep_float.keys() and not ports:
                 resolved = resolve(plan, self._ranges, job.view, OBSERVERS[job.options.method])
                 signed = _signed(job, resolved, self._ranges)
-                return Planned(signed, wish, self._ranges, roughness(self._basis))
+                return Planned(job, signed, wish, self._ranges, roughness(self._basis))
             wish = replace(
                 wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports
             )
@@ -160,4 +162,5 @@ def _signed(job: Job, plan: Plan, ranges: Ranges) -> Plan:
         include=tuple(options.include),
         sets=tuple(options.sets),
         calibration_sha256=digest(ranges) if ranges else "",
+        scaled=job.scaled,
     )

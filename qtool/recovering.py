@@ -5,41 +5,58 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import UsageError, did_you_mean
-from qtool.job import Job
-from qtool.options import Progress
+from qtool.graph.view import View
+from qtool.options import Options, Progress, silent
 from qtool.plan.choose import Gain
-from qtool.plan.model import WEIGHTS, Plan
-from qtool.planning import Planned
+from qtool.plan.model import Plan
+from qtool.planning import Planned, Planner
+from qtool.ranging import narrowed
+from qtool.recover.adaround import learned
+from qtool.recover.awq import activation_aware
+from qtool.recover.balance import Balances
+from qtool.recover.bias import corrected
+from qtool.recover.equalize import equalized
 from qtool.recover.gptq import improved
+from qtool.recover.hqq import half_quadratic_plan
+from qtool.recover.smooth import smoothed
+from qtool.rewrite.spare import split_spared
+from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 from qtool.trials import tried
 
 # What is no more than this is no gain: another choice of samples would turn it round.
 _LEAST_DB = 0.05
 
+Kept = Callable[[Planned], None]
+"""Called with each plan that is better than all before it."""
+
 
 @dataclass(frozen=True)
 class Given:
-    """What a step works with: the job, the samples that set ranges, those that judge."""
+    """What a step works with: the samples that set ranges, those that judge, who is told how far it is."""
 
-    job: Job
     calib: Samples
     held_out: Samples
-    progress: Progress
+    progress: Callable[[int, int], None]
 
 
-def wanted(text: str) -> frozenset[str]:
+Step = Callable[[Given, Planned], Planned]
+
+
+def wanted(options: Options) -> frozenset[str]:
     """The steps of --recover: auto, none, or names with commas between.
 
     Raises:
         UsageError: no such step.
     """
+    text = options.recover
     if text in (AUTO, NONE):
-        return frozenset(RECOVERIES if text == AUTO else ())
+        return frozenset(r.name for r in RECOVERIES.values() if text == AUTO and r.within(options.effort))
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in RECOVERIES:
@@ -49,54 +66,113 @@ def wanted(text: str) -> frozenset[str]:
 
 
 def recovered(
-    job: Job, planned: Planned, calib: Samples | None, held_out: Samples | None, progress: Progress
+    planned: Planned,
+    calib: Samples | None,
+    held_out: Samples | None,
+    progress: Progress,
+    kept: Kept = lambda planned: None,
 ) -> tuple[Planned, tuple[Gain, ...]]:
     """A plan with every step that lowers its error, and what each came to.
 
     Args:
-        job: the model, and what was asked.
         planned: resolved.
         calib: samples that set its ranges.
         held_out: those that it is judged on. Without either, and on made-up ones, nothing is done.
         progress: told how far it is.
+        kept: told of each better plan.
     """
     if calib is None or held_out is None or synthetic(held_out):
         return planned, ()
-    given, gains = Given(job, calib, held_out, progress), []
-    asked = wanted(job.options.recover)
-    for name in (step for step in _STEPS if step in asked):
-        start = time.perf_counter()
-        plan = _STEPS[name](given, planned.plan)
-        if plan == planned.plan:
-            continue
-        before, after = tried(job, {"before": planned.plan, "after": plan}, held_out, False, _quiet)
-        kept = after.sqnr > before.sqnr + _LEAST_DB
-        gains.append(Gain(name, before.sqnr, after.sqnr, time.perf_counter() - start, kept))
-        planned = replace(planned, plan=plan) if kept else planned
+    options = planned.job.options
+    asked, effort = wanted(options), EFFORTS[options.effort]
+    gains: list[Gain] = []
+    for _ in range(max(effort.rounds, 1)):
+        before = planned
+        for name in (step for step in _STEPS if step in asked):
+            won = sum(g.after - g.before for g in gains if g.kept)
+            stage = f"recover: {name}" + (f", {won:+.1f} dB so far" if won else "")
+            given = Given(calib, held_out, partial(progress, stage))
+            planned, gain = _tried(name, given, planned, effort.judged)
+            if gain is not None:
+                gains.append(gain)
+            if gain is not None and gain.kept:
+                kept(planned)
+        if planned is before:
+            break
     return planned, tuple(gains)
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    """A step is one piece of work to whoever watches."""
+def _tried(name: str, given: Given, planned: Planned, judged: int) -> tuple[Planned, Gain | None]:
+    """A plan with a step, where it lowers the error; None: the step changes nothing."""
+    start = time.perf_counter()
+    better = _STEPS[name](given, planned)
+    if better.plan == planned.plan:
+        return planned, None
+    plans = {"before": planned, "after": better}
+    before, after = tried(planned.job, plans, given.held_out, False, silent, judged)
+    keeps = after.sqnr > before.sqnr + _LEAST_DB
+    gain = Gain(name, before.sqnr, after.sqnr, time.perf_counter() - start, keeps)
+    return (better if keeps else planned), gain
 
 
-def _gptq(given: Given, plan: Plan) -> Plan:
-    """GPTQ, but for products that have columns spared: their weights have rows of zeros by then."""
-    view = given.job.view
-    spared = {use.node.name for value in plan.spared for use in view.values[value].uses()}
-    whole = tuple(
-        s for s in plan.sites if s.kind not in WEIGHTS or not any(n in spared for n, _ in s.uses or ())
-    )
-    found = improved(
-        view,
-        replace(plan, sites=whole),
-        given.calib,
-        given.job.options.threads,
-        lambda done, total: given.progress("recover", done, total),
-    )
-    rounded = {id(before): after for before, after in zip(whole, found.sites, strict=True)}
-    return replace(plan, sites=tuple(rounded.get(id(s), s) for s in plan.sites))
+def _balancing(technique: Callable[..., Balances]) -> Step:
+    """What scales constants of the float model: the plan is made anew for that model."""
+
+    def step(given: Given, planned: Planned) -> Planned:
+        job = planned.job
+        found = technique(job.view, planned.plan, given.calib, job.options.threads)
+        if not found:
+            return planned
+        planner = Planner(job.rescaled(found), given.calib, lambda stage, *counts: given.progress(*counts))
+        better = planner.plan(planned.wish)
+        return replace(better, plan=replace(better.plan, units=planned.plan.units))
+
+    return step
 
 
-# In the order of tables/recoveries.py. Columns are spared before placement (sparing.py), which they bear on.
-_STEPS: Mapping[str, Callable[[Given, Plan], Plan]] = {"gptq": _gptq}
+def _ranges(given: Given, planned: Planned) -> Planned:
+    return narrowed(planned, given.calib, given.held_out, lambda stage, *counts: given.progress(*counts))
+
+
+def _rounding(technique: Callable[..., Plan]) -> Step:
+    """What gives weights other integers."""
+
+    def step(given: Given, planned: Planned) -> Planned:
+        threads = planned.job.options.threads
+        plan = technique(_split(planned), planned.plan, given.calib, threads, given.progress)
+        return replace(planned, plan=plan)
+
+    return step
+
+
+def _hqq(given: Given, planned: Planned) -> Planned:
+    return replace(planned, plan=half_quadratic_plan(planned.job.view, planned.plan))
+
+
+def _split(planned: Planned) -> View:
+    """The float model as its weights are when columns are spared: with rows of zeros."""
+    if not planned.plan.spared:
+        return planned.job.view
+    model = planned.job.prepared.model.clone()
+    split_spared(model, planned.plan)
+    return View(model)
+
+
+def _bias(given: Given, planned: Planned) -> Planned:
+    job = planned.job
+    plan = corrected(job.prepared.model, planned.plan, given.calib, job.options.threads, given.progress)
+    return replace(planned, plan=plan)
+
+
+# In the order of tables/recoveries.py: what changes the float model, then scales, then integers, and biases
+# last, which make up for what is left. Columns are spared before placement (sparing.py), which they bear on.
+_STEPS: Mapping[str, Step] = {
+    "equalize": _balancing(equalized),
+    "smooth": _balancing(smoothed),
+    "awq": _balancing(activation_aware),
+    "ranges": _ranges,
+    "hqq": _hqq,
+    "gptq": _rounding(improved),
+    "adaround": _rounding(learned),
+    "bias": _bias,
+}

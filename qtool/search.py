@@ -22,12 +22,11 @@ from qtool.plan.predict import Errors, keys_of
 from qtool.plan.repair import repaired
 from qtool.plan.serial import digest
 from qtool.planning import Planned, Planner
+from qtool.tables.efforts import EFFORTS, Effort
 from qtool.tables.forms import Form
 from qtool.tables.targets import MEASURED
 from qtool.trials import tried
 
-# Of all cuts, how many are built, beside the rules' plan and that of everything in int8.
-_BUILT = 3
 # Predictions are off by that much: so much more than is missing is what goes back to float to be enough for.
 _MARGIN_DB = 0.5
 # Where no number says how far a gate is missed.
@@ -72,7 +71,7 @@ class Search:
             return rules
         known = self.learned(self.samples)
         plans = {"rules": rules, "all": known.everything}
-        for point in shortlist(known, self.front, self.budget):
+        for point in shortlist(known, self.front, self.budget, self._effort.built):
             plans[f"cut {self.front.index(point) + 1}"] = self.planner.plan(labelled(known, point))
         return self.best_of(plans, self.samples)
 
@@ -92,17 +91,21 @@ class Search:
         """
         self._names = {_content(planned.plan): name for name, planned in plans.items()}
         timed = self.job.options.profile == MEASURED
-        bare = {name: plans[name].plan for name in self._names.values()}
-        trials = tried(self.job, bare, samples, timed, self.progress)
+        named = {name: plans[name] for name in self._names.values()}
+        trials = tried(self.job, named, samples, timed, self.progress, self._effort.judged)
         if (known := self._known) is not None:
-            trials = tuple(replace(t, units=len(known.units_of(bare[t.name]))) for t in trials)
+            trials = tuple(replace(t, units=len(known.units_of(named[t.name].plan))) for t in trials)
         if known is not None and not timed:
-            speeds = {name: known.speed_of(plan) for name, plan in bare.items()}
+            speeds = {name: known.speed_of(planned.plan) for name, planned in named.items()}
             trials = tuple(replace(t, speed=speeds[t.name], speedup=speeds[t.name]) for t in trials)
         self.trials = trials
         if small:
             trials = tuple(replace(t, speed=self.job.source.size / t.bytes) for t in trials)
         return self._noted(plans[choose(trials, self.budget).name])
+
+    @property
+    def _effort(self) -> Effort:
+        return EFFORTS[self.job.options.effort]
 
     def name_of(self, plan: Plan) -> str:
         """The trial that a plan is; '' where it is none of them."""
@@ -111,6 +114,8 @@ class Search:
     def obstacle(self) -> tuple[str, str] | None:
         """Why placement can't be measured, and what to do about it; None where it can."""
         job, scheme = self.job, self.job.scheme
+        if not self._effort.measures:
+            return f"--effort {job.options.effort} measures nothing: it goes by the rules", "leave it out"
         if not scheme.target.onnxruntime:
             why = f"--target {scheme.target.name} is for another runtime, and plans are timed in onnxruntime"
             return why, "--target cpu"
@@ -183,14 +188,14 @@ def _content(plan: Plan) -> str:
     return digest(replace(plan, skips=()))
 
 
-def shortlist(known: Measured, points: list[Point], budget: Budget) -> list[Point]:
-    """The points that are predicted to be the best, the best one first."""
+def shortlist(known: Measured, points: list[Point], budget: Budget, most: int) -> list[Point]:
+    """The points that are predicted to be the best, the best one first; no more than so many."""
     trials = {}
     for number, point in enumerate(points):
         speed = known.speed(point)
         trials[str(number)] = Trial(str(number), decibels(point.noise), speed, speed, 0)
     found: list[Point] = []
-    while trials and len(found) < _BUILT:
+    while trials and len(found) < most:
         best = choose(list(trials.values()), replace(budget, size=0))
         del trials[best.name]
         found.append(points[int(best.name)])

@@ -40,7 +40,7 @@ def spare(
         errors: of all that it quantizes.
         floor_db: the least SQNR that is allowed.
     """
-    if planner.calib is None or "columns" not in wanted(job.options.recover):
+    if planner.calib is None or "columns" not in wanted(job.options):
         return {}, errors
     noise = _SHARE * 10 ** (-(floor_db + _ABOVE_DB) / 10)
     sites = {s.value: s for s in everything.plan.sites if sparable(job.view, s)}

@@ -12,40 +12,45 @@ from qtool.graph.save import file_size, model_for_session
 from qtool.job import Job
 from qtool.options import Progress
 from qtool.plan.choose import Trial
-from qtool.plan.model import Plan
+from qtool.planning import Planned
 from qtool.recipe import written
 from qtool.session import Session
+from qtool.tables.efforts import BALANCED, EFFORTS
 from qtool.validate.compare import compare
 from qtool.validate.latency import race_models
 from qtool.validate.ports import in_floats
 
-# What a candidate is judged on; the answer is judged on all there are.
-_SAMPLES = 32
 # Of the race, for each model in it.
 _SECONDS = 0.2
 
 
 def tried(
-    job: Job, plans: Mapping[str, Plan], samples: Samples, timed: bool, progress: Progress
+    job: Job,
+    plans: Mapping[str, Planned],
+    samples: Samples,
+    timed: bool,
+    progress: Progress,
+    judged: int = EFFORTS[BALANCED].judged,
 ) -> tuple[Trial, ...]:
     """Build each plan, compare it with FP32, and race them all.
 
     Args:
-        job: the model.
+        job: the model that they are compared with.
         plans: resolved, by name.
         samples: held-out ones.
         timed: whether they are raced; else all are as fast as FP32.
         progress: told how many are judged.
+        judged: the most samples that they are judged on.
     """
     threads = job.options.threads
-    some = Part(samples, evenly(len(samples), _SAMPLES), samples.name)
+    some = Part(samples, evenly(len(samples), judged), samples.name)
     fp32 = Session(job.source.loadable, threads=threads, name=job.source.name)
     with ExitStack() as stack:
         models: dict[str, Path | bytes] = {}
         errors: dict[str, float] = {}
         sizes: dict[str, int] = {}
-        for done, (name, plan) in enumerate(plans.items(), start=1):
-            model = written(job.prepared.model, plan)
+        for done, (name, planned) in enumerate(plans.items(), start=1):
+            model = written(planned.job.prepared.model, planned.plan)
             loadable = stack.enter_context(model_for_session(model))
             session = in_floats(Session(loadable, threads=threads, name=f"the candidate '{name}'"))
             errors[name] = compare(fp32, session, some).sqnr

@@ -105,7 +105,7 @@ def test_the_shortlist_is_of_the_front(case: str) -> None:
     found, _ = search(case)
     assert found.samples is not None
     known = found.learned(found.samples)
-    chosen = shortlist(known, found.front, found.budget)
+    chosen = shortlist(known, found.front, found.budget, 3)
     assert 1 <= len(chosen) <= 3
     assert all(point in found.front for point in chosen)
     assert len({id(p) for p in chosen}) == len(chosen)

@@ -10,6 +10,7 @@ import click
 
 from qtool.cli.grouped import under
 from qtool.cli.quantities import BYTES
+from qtool.tables.efforts import BALANCED, EFFORTS
 from qtool.tables.recoveries import AUTO, RECOVERIES
 from qtool.tables.targets import MEASURED, PROFILES
 
@@ -49,6 +50,13 @@ _OPTIONS = (
         + ".",
     ),
     _option(
+        "--effort",
+        type=click.Choice(list(EFFORTS)),
+        default=BALANCED,
+        show_default=True,
+        help="; ".join(f"{e.name}: {e.summary}" for e in EFFORTS.values()) + ".",
+    ),
+    _option(
         "--profile",
         type=click.Choice(PROFILES),
         default=MEASURED,
@@ -81,7 +89,7 @@ _SIZES = (
     ),
 )
 BUDGET = tuple(
-    "min_sqnr min_speedup max_size target_size target_bits keep_failed recover profile costs".split(" ")
+    "min_sqnr min_speedup max_size target_size target_bits keep_failed recover effort profile costs".split()
 )
 
 

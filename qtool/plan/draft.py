@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from qtool.calibrate.ranges import Ranges
@@ -9,13 +10,14 @@ from qtool.graph.view import View
 from qtool.plan.activations import at_run_time, calibrated
 from qtool.plan.apart import apart
 from qtool.plan.half import Halves, observed, place_half
-from qtool.plan.model import Kind, Plan, Wishes
+from qtool.plan.model import Kind, Plan, Site, Wishes
 from qtool.plan.place import place
 from qtool.plan.scheme import Scheme
 from qtool.plan.spared import with_spared
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
 from qtool.tables.forms import Form
+from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import FLOAT16, FLOAT32
 from qtool.tables.targets import NO_FORM
 
@@ -40,7 +42,7 @@ def draft(
     activations = calibrated(view, placed, scheme)
     kept_apart = apart(view, placed, [*activations, *own])
     sites = (*activations, *at_run_time(view, placed), *own, *storage.sites, *kept_apart)
-    sites, spared = with_spared(view, sites, wishes.spared)
+    sites, spared = with_spared(view, _within(sites, wishes.bounds), wishes.spared)
     forms = {name: candidate.form for name, candidate in placed.chosen.items()}
     # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
     adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
@@ -69,6 +71,15 @@ def draft(
         watched,
         spared=spared,
     )
+
+
+def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
+    """The sites, their ranges within what was asked for."""
+    found = []
+    for site in sites:
+        lo, hi = bounds.get(site.value, ANY)
+        found.append(replace(site, bounds=(max(site.bounds[0], lo), min(site.bounds[1], hi))))
+    return found
 
 
 def _halves(view: View, scheme: Scheme, wishes: Wishes, ranges: Ranges | None, taken: set[str]) -> Halves:

@@ -27,6 +27,10 @@ def misfit(plan: Plan, view: View) -> str:
     for site in plan.sites:
         if problem := _site(site, view):
             return f"'{site.value}': {problem}"
+    for name, offsets in plan.corrections.items():
+        array = float_constant(view.model.graph.initializers.get(name))
+        if array is None or array.size != len(offsets):
+            return f"there is no bias '{name}' of {len(offsets)} floats"
     return _together(plan)
 
 

@@ -106,6 +106,19 @@ class Spared:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """What a constant is multiplied with before anything is quantized: what another takes back.
+
+    Args:
+        axis: along which the factors lie.
+        factors: powers of two, of which floats lose nothing.
+    """
+
+    axis: int
+    factors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class UnitNote:
     """What was measured of nodes that stand or fall together, and what came of it.
 
@@ -144,6 +157,8 @@ class Plan:
         calibration_sha256: of the ranges behind the scales; '' when there were none.
         units: what placement was decided by, where it was measured. It changes nothing in the model.
         spared: activation -> the columns of it that its int8 readers leave to a float product beside them.
+        scaled: constants of the prepared model that balance what their readers multiply (plan/scaling.py).
+        corrections: bias -> what is added to it, a value a channel, in the order in which it lies.
     """
 
     mode: str
@@ -161,6 +176,8 @@ class Plan:
     calibration_sha256: str = ""
     units: tuple[UnitNote, ...] = ()
     spared: Mapping[str, Spared] = field(default_factory=dict)
+    scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
+    corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -184,6 +201,7 @@ class Wishes:
         weights: node -> the type that its weights are kept in.
         float_ports: inputs and outputs that stay float although integers were asked for.
         spared: activation -> columns to leave to float, where all its int8 readers can.
+        bounds: activation -> what its range is not to exceed, whatever samples showed.
     """
 
     keep_float: dict[str, str]
@@ -192,3 +210,4 @@ class Wishes:
     weights: Mapping[str, QType] = field(default_factory=dict)
     float_ports: frozenset[str] = frozenset()
     spared: Mapping[str, Spared] = field(default_factory=dict)
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
-    {"schema": "qtool.plan/3", "mode", "target", "model_sha256", "calibration_sha256",
+    {"schema": "qtool.plan/4", "mode", "target", "model_sha256", "calibration_sha256",
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
@@ -8,6 +8,8 @@
                 "group", "bounds", "guard", "scale_from", "scale", "zero_point", "integers"}],
      "skips": [{"node", "op", "reason"}],
      "spared": {value: {"columns": [index], "lo", "hi"}},
+     "scaled": {constant: [{"axis", "factors"}]},
+     "corrections": {bias: [offset]},
      "units": [{"nodes": [node], "float_us", "int8_us", "sqnr", "quantized", "why", "ops"}]}
 
 Scales are float32; a decimal of enough digits restores each to the bit. Integers are null where a weight
@@ -20,6 +22,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -30,7 +33,7 @@ from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Kind, Plan, Site, Skip, Spared, UnitNote
+from qtool.plan.model import Kind, Plan, Scaled, Site, Skip, Spared, UnitNote
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import (
@@ -45,7 +48,7 @@ from qtool.tables.qtypes import (
     TensorSpec,
 )
 
-SCHEMA = "qtool.plan/3"
+SCHEMA = "qtool.plan/4"
 _LONGEST_LIST = 16
 
 _GRANULARITIES: dict[str, Callable[..., Granularity]] = {
@@ -78,6 +81,8 @@ def to_json(plan: Plan) -> str:
         "sites": [_site(s) for s in plan.sites],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
         "spared": {v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.spared.items()},
+        "scaled": {v: [_scaled(one) for one in of] for v, of in plan.scaled.items()},
+        "corrections": {v: _array(np.asarray(c), "<f4") for v, c in plan.corrections.items()},
         "units": [
             {**vars(u), "nodes": list(u.nodes), "ops": list(u.ops), "sqnr": str(u.sqnr)} for u in plan.units
         ],
@@ -122,6 +127,8 @@ def from_json(text: str, name: str) -> Plan:
             calibration_sha256=str(document["calibration_sha256"]),
             units=tuple(_read_unit(u) for u in document["units"]),
             spared={str(v): _read_spared(d) for v, d in document["spared"].items()},
+            scaled={str(v): tuple(map(_read_scaled, of)) for v, of in document["scaled"].items()},
+            corrections={str(v): _read_offsets(d) for v, d in document["corrections"].items()},
         )
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
@@ -129,6 +136,24 @@ def from_json(text: str, name: str) -> Plan:
 
 def _read_spared(d: dict[str, Any]) -> Spared:
     return Spared(tuple(map(int, d["columns"])), float(d["lo"]), float(d["hi"]))
+
+
+def _scaled(one: Scaled) -> dict[str, Any]:
+    return {"axis": one.axis, "factors": _array(np.asarray(one.factors), "<f4")}
+
+
+def _read_scaled(d: dict[str, Any]) -> Scaled:
+    factors = _read_offsets(d["factors"])
+    if any(math.frexp(f)[0] != 0.5 for f in factors):
+        raise ValueError("factors that are no powers of two")
+    return Scaled(int(d["axis"]), factors)
+
+
+def _read_offsets(value: Any) -> tuple[float, ...]:
+    found = np.asarray(_read_array(value, "<f4"), np.float32)
+    if found.ndim != 1 or not np.isfinite(found).all():
+        raise ValueError("corrections that are not a list of finite numbers")
+    return tuple(found.tolist())
 
 
 def _read_unit(d: dict[str, Any]) -> UnitNote:

@@ -1,7 +1,7 @@
-"""GPTQ over a plan: weights get integers of their own where those come nearer to what the layer gives out.
+"""Weights of a plan rounded by what their layers give out: integers, and of few bits scales, of their own.
 
-Of few bits, they get scales of their own, too. What a layer is fed is taken from the FP32 model, rounded as
-the node will get it; so no layer waits for another one, and the order of layers is of no account.
+What a layer is fed is taken from the FP32 model, rounded as the node will get it; so no layer waits for
+another one, and the order of layers is of no account.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from qtool.data.samples import Source
 from qtool.graph.view import View, float_constant, is_op
-from qtool.numerics.clip import FEW_BITS, refitted, searched
+from qtool.numerics.clip import FEW_BITS
+from qtool.numerics.descent import fitted
 from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
 from qtool.numerics.qparams import F32, F64, QParams, unfold
 from qtool.numerics.quantize import spread
-from qtool.plan.integers import restored
+from qtool.plan.integers import integers_of, restored
 from qtool.plan.model import Kind, Plan, Site
 from qtool.recover.hessians import Streamed, Wanted, hessians
 from qtool.recover.operands import Operand, Seen, operand_of, seen_by
@@ -44,8 +45,9 @@ def improved(
     samples: Source,
     threads: int = 0,
     progress: Progress = lambda done, total: None,
+    fit: Fit | None = None,
 ) -> Plan:
-    """A resolved plan whose weights are rounded by GPTQ, with clipped ranges where they have 4 bits or fewer.
+    """A resolved plan whose weights are rounded anew, with clipped ranges where they have 4 bits or fewer.
 
     On what it is judged by, each layer's own squared error over these samples, no row of a weight gets worse;
     the model as a whole may, and is to be measured. Scales of 8 bits stay, as do biases.
@@ -56,22 +58,23 @@ def improved(
         samples: of which 16 to 64 are taken; not those that the result is judged on.
         threads: of the runtime.
         progress: called with how many runs of how many are done.
+        fit: how the weights of a layer are rounded; None: by GPTQ.
 
     Raises:
         DataError: samples that do not fit the model.
         RuntimeFailure: the model fails on one.
     """
-    return rounded_by(Streamed(view.model, samples, threads, progress), view, plan)
+    return rounded_by(Streamed(view.model, samples, threads, progress), view, plan, fit)
 
 
-def rounded_by(streamed: Streamed, view: View, plan: Plan) -> Plan:
+def rounded_by(streamed: Streamed, view: View, plan: Plan, fit: Fit | None = None) -> Plan:
     """The same from samples through any model whose values have the prepared model's names."""
     waiting: dict[Wanted, list[Site]] = {}
     for site, want in wanted_of(view, plan).values():
         waiting.setdefault(want, []).append(site)
     found: dict[Key, Site] = {}
     for want, sums in hessians(streamed, list(waiting)):
-        for site in _better(view, waiting[want], want.operands[0], sums):
+        for site in _better(view, waiting[want], want.operands[0], sums, fit or by_gptq):
             found[site.value, site.spec] = site
         beat()
 
@@ -117,11 +120,8 @@ def _operand(view: View, name: str, index: int, seen: dict[tuple[str, int], Seen
     return operand_of(node, seen)
 
 
-_Fit = tuple[Integers, Grid]
-
-
 @dataclass(frozen=True, eq=False)
-class _Arranged:
+class Arranged:
     """A site's weight as rows, and its scales as they lie over these.
 
     Args:
@@ -130,6 +130,7 @@ class _Arranged:
         index: [G, O, B]: where in the site's scales, flattened, each of the grid's is from.
         symmetric: its zero points stay.
         free: its scales may change: they are of few bits, each of one row, and no bias rests on them.
+        start: [G, O, K]: the integers that it has by now.
     """
 
     rows: F32
@@ -137,14 +138,22 @@ class _Arranged:
     index: NDArray[np.intp]
     symmetric: bool
     free: bool
+    start: Integers
 
-    def part(self, groups: slice) -> _Arranged:
+    def part(self, groups: slice) -> Arranged:
         """Some of its groups."""
         grid = Grid(self.grid.scale[groups], self.grid.zero[groups], self.grid.qtype)
-        return replace(self, rows=self.rows[groups], grid=grid, index=self.index[groups])
+        return replace(
+            self, rows=self.rows[groups], grid=grid, index=self.index[groups], start=self.start[groups]
+        )
 
 
-def _arranged(view: View, site: Site, operand: Operand) -> _Arranged:
+Fitted = tuple[Integers, Grid]
+Fit = Callable[[Arranged, Hessian], Fitted]
+"""Rounds some rows by what their errors do to the layer: integers [G, O, K], and the grid they are on."""
+
+
+def _arranged(view: View, site: Site, operand: Operand) -> Arranged:
     w, params = _known(view, site)
     granularity, qtype = site.spec.granularity, site.spec.qtype
     numbers = np.arange(params.scale.size).reshape(params.scale.shape)
@@ -157,23 +166,24 @@ def _arranged(view: View, site: Site, operand: Operand) -> _Arranged:
         index = wide
     grid = Grid(params.scale.reshape(-1)[index], params.zero_point.reshape(-1)[index], qtype)
     free = qtype.bits <= FEW_BITS and index.size == numbers.size and site.kind is not Kind.WEIGHT
-    return _Arranged(operand.weight_rows(w), grid, index, site.spec.symmetric, free)
+    start = np.asarray(operand.weight_rows(integers_of(site, w)), np.int16)
+    return Arranged(operand.weight_rows(w), grid, index, site.spec.symmetric, free, start)
 
 
-def _better(view: View, sites: Sequence[Site], operand: Operand, sums: F64) -> list[Site]:
+def _better(view: View, sites: Sequence[Site], operand: Operand, sums: F64, fit: Fit) -> list[Site]:
     """Sites that are multiplied with the same, with integers, and perhaps scales, of less error."""
     laid = [_arranged(view, site, operand) for site in sites]
-    fits: list[list[_Fit]] = [[] for _ in sites]
+    fits: list[list[Fitted]] = [[] for _ in sites]
     step = max(1, _ROOM // sums[0].nbytes)
     for start in range(0, len(sums), step):
         part = slice(start, start + step)
         on = hessian(sums[part])
         for each, of in zip(fits, laid, strict=True):
-            each.append(_fitted(of.part(part), on))
+            each.append(fit(of.part(part), on))
     return [_joined(view, *three, operand) for three in zip(sites, laid, fits, strict=True)]
 
 
-def _joined(view: View, site: Site, laid: _Arranged, fits: list[_Fit], operand: Operand) -> Site:
+def _joined(view: View, site: Site, laid: Arranged, fits: list[Fitted], operand: Operand) -> Site:
     """The site with what was found for its groups."""
     w, old = _known(view, site)
     q, scales, zeros = (np.concatenate(a) for a in zip(*((q, g.scale, g.zero) for q, g in fits), strict=True))
@@ -196,16 +206,9 @@ def _known(view: View, site: Site) -> tuple[F32, QParams]:
     return w, site.qparams
 
 
-def _fitted(laid: _Arranged, on: Hessian) -> _Fit:
+def by_gptq(laid: Arranged, on: Hessian) -> Fitted:
     """Rounded, and of few bits clipped and scaled anew: no row worse than the nearest on the given grid."""
     w, given = laid.rows, laid.grid
     if not laid.free:
         return gptq(w, on, given), given
-    first = searched(w, on, given, symmetric=laid.symmetric)
-    q = gptq(w, on, first)
-    last = refitted(w, q, on, first)
-    nearest = given.nearest(w)
-    error = on.objective(w - last.restored(q))
-    kept = (error < on.objective(w - given.restored(nearest)))[..., None]
-    scale, zero = np.where(kept, last.scale, given.scale), np.where(kept, last.zero, given.zero)
-    return np.where(kept, q, nearest), Grid(scale, zero, given.qtype)
+    return fitted(w, on, given, symmetric=laid.symmetric)

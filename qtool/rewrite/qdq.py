@@ -45,7 +45,7 @@ def write_activation(writer: Writer, site: Site) -> None:
     result = dq.outputs[0]
     result.type, result.shape = value.type, value.shape
     insert_after_value(value, nodes, graph)
-    redirect(writer, site, value, result, keep={id(n) for n in nodes})
+    redirect(writer, site.uses, value, result, keep=nodes)
     writer.made["qdq", site.value] = (q.outputs[0], result)
     if site.uses is None:
         take_output_name(value, result, writer.namer)
@@ -58,7 +58,7 @@ def write_apart(writer: Writer, site: Site) -> None:
     result = guard.outputs[0]
     result.type, result.shape = value.type, value.shape
     insert_after_value(value, [guard], owner(value))
-    redirect(writer, site, value, result, keep={id(guard)})
+    redirect(writer, site.uses, value, result, keep=[guard])
     take_output_name(value, result, writer.namer)
 
 
@@ -81,7 +81,7 @@ def write_weight(writer: Writer, site: Site) -> None:
         attributes=axis(site),
     )
     insert_after_value(value, [dq], graph)
-    redirect(writer, site, value, dq.outputs[0], keep=set())
+    redirect(writer, site.uses, value, dq.outputs[0])
 
 
 def write_bias(writer: Writer, site: Site) -> None:
@@ -101,7 +101,7 @@ def write_bias(writer: Writer, site: Site) -> None:
         attributes=axis(site),
     )
     insert_after_value(value, [dq], graph)
-    redirect(writer, site, value, dq.outputs[0], keep=set())
+    redirect(writer, site.uses, value, dq.outputs[0])
 
 
 def write_lifted(writer: Writer, site: Site) -> None:

@@ -24,7 +24,7 @@ def write_stored(writer: Writer, site: Site) -> None:
     nodes = _standard(writer, site, value, q) or _folded(writer, site, value, q)
     last = nodes[-1].outputs[0]
     insert_after_value(value, nodes, owner(value))
-    redirect(writer, site, value, last, keep=set())
+    redirect(writer, site.uses, value, last)
 
 
 def _folded(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:

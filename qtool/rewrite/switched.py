@@ -14,17 +14,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
-from qtool.graph.view import View, opset_of, rank
+from qtool.graph.edit import Namer, insert_after_value, new_node, owner, take_output_name
+from qtool.graph.view import View
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import key_of
+from qtool.rewrite.rounding import halving, op, read, rounding
 from qtool.rewrite.spare import split_spared
-from qtool.rewrite.writer import Writer, constants, float_array, redirect
-from qtool.tables.qtypes import PerBlock
+from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
-
-# ReduceMin and ReduceMax take their axes as an input since then.
-REDUCE_AXES_OPSET = 18
 
 
 @dataclass(frozen=True)
@@ -80,40 +77,26 @@ def _input(writer: Writer, switches: dict[str, str], key: str) -> ir.Value:
 
 
 def _switch(writer: Writer, site: Site, switch: ir.Value) -> None:
-    value = _read(writer, site)
-    nodes = _fixed(writer, site, value) if site.kind is Kind.ACTIVATION else _found(writer, site, value)
-    chosen = _either(writer, value, switch, nodes)
+    value = read(writer, site)
+    chosen = _either(writer, value, switch, rounding(writer, site, value))
     insert_after_value(value, [chosen], owner(value))
-    redirect(writer, site, value, chosen.outputs[0], keep={id(chosen), *_inside(chosen)})
+    redirect(writer, site.uses, value, chosen.outputs[0], keep=[chosen, *_inside(chosen)])
     if site.uses is None:
         take_output_name(value, chosen.outputs[0], writer.namer)
 
 
-def _read(writer: Writer, site: Site) -> ir.Value:
-    """What a site's readers read: the value itself, or what sparing columns has left of it."""
-    value = writer.view.values[site.value]
-    name, index = (site.uses or (("", 0),))[0]
-    read = writer.view.node_by_name[name].inputs[index] if site.kind is Kind.RUNTIME and name else value
-    return value if read is None else read
-
-
 def _switch_half(writer: Writer, value: ir.Value, switch: ir.Value) -> None:
     namer = writer.namer
-    down = _op(namer, "Cast", [value], to=ir.DataType.FLOAT16)
-    up = _op(namer, "Cast", [down.outputs[0]], to=ir.DataType.FLOAT)
-    chosen = _either(writer, value, switch, [down, up])
+    chosen = _either(writer, value, switch, halving(namer, value))
     insert_after_value(value, [chosen], owner(value))
-    keep = {id(chosen), *_inside(chosen)}
-    for use in list(value.uses()):
-        if id(use.node) not in keep:
-            use.node.replace_input_with(use.idx, chosen.outputs[0])
+    redirect(writer, None, value, chosen.outputs[0], keep=[chosen, *_inside(chosen)])
     take_output_name(value, chosen.outputs[0], namer)
 
 
 def _either(writer: Writer, value: ir.Value, switch: ir.Value, nodes: Sequence[ir.Node]) -> ir.Node:
     """An If: of the other branch, only what is asked for is computed (a Where would cost both)."""
     namer = writer.namer
-    same = _op(namer, "Identity", [value])
+    same = op(namer, "Identity", [value])
     branches = {}
     for name, body in (("then_branch", list(nodes)), ("else_branch", [same])):
         last = body[-1].outputs[0]
@@ -127,73 +110,9 @@ def _either(writer: Writer, value: ir.Value, switch: ir.Value, nodes: Sequence[i
     return chosen
 
 
-def _inside(chosen: ir.Node) -> set[int]:
+def _inside(chosen: ir.Node) -> list[ir.Node]:
     """The nodes of an If's branches."""
-    return {id(n) for attr in chosen.attributes.values() for n in attr.as_graph()}
-
-
-def _op(namer: Namer, op_type: str, inputs: Sequence[ir.Value], outputs: int = 1, **given: int) -> ir.Node:
-    attributes = {name: ir.AttrInt64(name, int(value)) for name, value in given.items()}
-    name = namer(op_type)
-    return new_node(
-        op_type,
-        inputs,
-        name=name,
-        outputs=[namer(f"{name}_{i}") for i in range(outputs)],
-        attributes=attributes,
-    )
-
-
-def _fixed(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
-    """By the scale in the plan."""
-    scale, zero = constants(writer, site, writer.model.graph)
-    q = _op(writer.namer, "QuantizeLinear", [value, scale, zero])
-    return [q, _op(writer.namer, "DequantizeLinear", [q.outputs[0], scale, zero])]
-
-
-def _found(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
-    """By a scale that is found at every run: of the whole, or of each block of the last axis."""
-    namer, axes = writer.namer, rank(value)
-    granularity = site.spec.granularity
-    if not isinstance(granularity, PerBlock) or axes is None or granularity.axis != -1:
-        return _whole(namer, value)
-    graph = writer.model.graph
-
-    def const(name: str, array: NDArray[np.generic]) -> ir.Value:
-        return add_initializer(graph, namer(name), array)
-
-    low, high = const("low", np.asarray(0, np.float32)), const("high", np.asarray(255, np.float32))
-    least = const("least", np.asarray(1e-30, np.float32))
-    shape = const("blocked", np.array([0] * (axes - 1) + [-1, granularity.size], np.int64))
-    back = const("whole", np.array([0] * (axes - 1) + [-1], np.int64))
-    over = [i for i in range(axes + 1) if i != axes - 1]
-    nodes: list[ir.Node] = []
-
-    def op(op_type: str, *inputs: ir.Value) -> ir.Value:
-        nodes.append(_op(namer, op_type, inputs))
-        return nodes[-1].outputs[0]
-
-    def reduced(way: str) -> ir.Value:
-        """The axes are an attribute up to opset 17, and an input since."""
-        if opset_of(writer.model) >= REDUCE_AXES_OPSET:
-            nodes.append(_op(namer, way, [blocks, const("over", np.array(over, np.int64))]))
-        else:
-            nodes.append(_op(namer, way, [blocks]))
-            nodes[-1].attributes["axes"] = ir.AttrInt64s("axes", over)
-        return nodes[-1].outputs[0]
-
-    blocks = op("Reshape", value, shape)
-    reach = [op("Min", reduced("ReduceMin"), low), op("Max", reduced("ReduceMax"), low)]
-    scale = op("Max", op("Div", op("Sub", reach[1], reach[0]), high), least)
-    zero = op("Round", op("Div", reach[0], scale))
-    q = op("Min", op("Max", op("Sub", op("Round", op("Div", blocks, scale)), zero), low), high)
-    op("Reshape", op("Mul", op("Add", q, zero), scale), back)
-    return nodes
-
-
-def _whole(namer: Namer, value: ir.Value) -> list[ir.Node]:
-    q = _op(namer, "DynamicQuantizeLinear", [value], outputs=3)
-    return [q, _op(namer, "DequantizeLinear", q.outputs)]
+    return [n for attr in chosen.attributes.values() for n in attr.as_graph()]
 
 
 def _feed(model: ir.Model, value: ir.Value) -> None:

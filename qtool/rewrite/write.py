@@ -9,6 +9,7 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer
 from qtool.graph.view import View
 from qtool.plan.model import Kind, Plan, Site
+from qtool.rewrite.corrections import correct_biases
 from qtool.rewrite.dynamic import write_dynamic
 from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
@@ -52,6 +53,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
         KeyError: the plan names what the model does not have, or is not resolved.
     """
     clone = model.clone()
+    correct_biases(clone, plan)
     split_spared(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
     added = {s.scale_from[1]: s for s in plan.sites if s.kind is Kind.ADDED and s.scale_from}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,14 +79,21 @@ def axis(site: Site) -> dict[str, ir.Attr]:
     return {"axis": ir.AttrInt64("axis", granularity.axis)} if isinstance(granularity, PerChannel) else {}
 
 
-def redirect(writer: Writer, site: Site, old: ir.Value, new: ir.Value, keep: set[int]) -> None:
-    """Let the site's readers read the new value; None means all but the nodes to keep."""
-    if site.uses is None:
+def redirect(
+    writer: Writer,
+    uses: tuple[Use, ...] | None,
+    old: ir.Value,
+    new: ir.Value,
+    keep: Iterable[ir.Node] = (),
+) -> None:
+    """Let a site's readers read the new value; None means all but the nodes to keep."""
+    if uses is None:
+        kept = {id(node) for node in keep}
         for use in list(old.uses()):
-            if id(use.node) not in keep:
+            if id(use.node) not in kept:
                 use.node.replace_input_with(use.idx, new)
         return
-    for name, index in site.uses:
+    for name, index in uses:
         writer.view.node_by_name[name].replace_input_with(index, new)
 
 

@@ -30,11 +30,18 @@ from qtool.options import Options, silent
 from qtool.plan.model import Plan
 from qtool.planning import Planner
 from qtool.recover.gptq import improved as gptq
+from qtool.recover.hqq import half_quadratic_plan
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
 
 Technique = Callable[[View, Plan, Source, int], Plan]
-TECHNIQUES: dict[str, Technique] = {"gptq": gptq}
+TECHNIQUES: dict[str, Technique] = {
+    "hqq": lambda view, plan, source, threads: half_quadratic_plan(view, plan),
+    "gptq": gptq,
+    "hqq, gptq": lambda view, plan, source, threads: gptq(
+        view, half_quadratic_plan(view, plan), source, threads
+    ),
+}
 _JUDGED_BY = 24
 
 

@@ -18,7 +18,7 @@ from qtool.numerics.qparams import F32, F64, LARGEST_SCALE, SMALLEST_SCALE
 # Beyond these the error of clipped weights is nothing beside that of 2^8 steps.
 FEW_BITS = 4
 # How much of what is above zero is kept, and of what is below.
-_RATIOS = (1.0, 0.9, 0.8, 0.7)
+_RATIOS = (1.0, 0.85, 0.7, 0.55, 0.4)
 _REFITS, _SWEEPS = 2, 2
 # Bytes that the rows at work may take in float32.
 _ROOM = 8 << 20

@@ -23,7 +23,7 @@ Integers = NDArray[np.int16]
 _BLOCK = 128
 # Of the mean of H's diagonal, added to it (section 3.3): H of few samples has no inverse. The paper's 0.01
 # costs 2 to 8 dB where most rows are padding, and gains others 0.3 at most.
-_DAMPING = 0.05
+DAMPING = 0.05
 # Bytes that the rows at work may take in float64: rows don't depend on each other.
 _ROOM = 16 << 20
 
@@ -105,7 +105,7 @@ def hessian(h: F64) -> Hessian:
     back, k = order[:, ::-1], h.shape[1]
     turned = h[np.arange(len(h))[:, None, None], back[:, :, None], back[:, None, :]]
     turned /= size[..., None]
-    turned[:, range(k), range(k)] += np.where(mean > 0, _DAMPING, 1.0)[:, None]
+    turned[:, range(k), range(k)] += np.where(mean > 0, DAMPING, 1.0)[:, None]
     try:
         factor = np.linalg.cholesky(turned)
     except np.linalg.LinAlgError:

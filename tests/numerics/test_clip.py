@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from qtool.numerics.clip import refitted, searched
 from qtool.numerics.gptq import Grid, gptq, hessian
-from qtool.tables.qtypes import UINT4
+from qtool.tables.qtypes import UINT2, UINT4
 from tests.numerics.test_gptq import INT4, Layer, layer, layers
 
 
@@ -22,7 +22,7 @@ def weighted(made: Layer, grid: Grid) -> np.ndarray:
 @settings(max_examples=100, deadline=None)
 @given(layers())
 def test_no_run_gets_worse(made: Layer) -> None:
-    symmetric = made.grid.qtype is not UINT4
+    symmetric = made.grid.qtype not in (UINT4, UINT2)
     found = searched(made.w, hessian(made.h), made.grid, symmetric=symmetric)
     assert (weighted(made, found) <= weighted(made, made.grid) * (1 + 1e-5) + 1e-9).all()
     assert found.scale.dtype == np.float32 and (found.scale > 0).all()

@@ -14,7 +14,7 @@ from qtool.numerics.gptq import Grid, gptq, hessian
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
-from qtool.tables.qtypes import INT8, UINT4, PerChannel, QType, TensorSpec
+from qtool.tables.qtypes import INT8, UINT2, UINT4, PerChannel, QType, TensorSpec
 
 INT2 = QType("int2", "int8", 2, -2, 1)
 INT4 = QType("int4", "int8", 4, -7, 7)
@@ -42,7 +42,9 @@ def layers(draw: st.DrawFn) -> Layer:
     seed = draw(st.integers(0, 10_000))
     groups, rows, size = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 8))
     runs = draw(st.integers(1, 3))
-    return layer(seed, (groups, rows, runs * size), runs, draw(st.sampled_from([INT8, UINT4, INT4, INT2])))
+    return layer(
+        seed, (groups, rows, runs * size), runs, draw(st.sampled_from([INT8, UINT4, INT4, INT2, UINT2]))
+    )
 
 
 def layer(seed: int, shape: tuple[int, int, int], runs: int, qtype: QType) -> Layer:
@@ -62,6 +64,8 @@ def layer(seed: int, shape: tuple[int, int, int], runs: int, qtype: QType) -> La
     zero = np.full(scale.shape, middle, np.int64)
     if qtype is UINT4:
         zero += random.integers(-2, 3, scale.shape)
+    if qtype is UINT2:
+        zero += random.integers(-2, 2, scale.shape)
     return Layer(w, np.matmul(x.swapaxes(1, 2), x), Grid(scale, zero, qtype))
 
 
@@ -72,7 +76,7 @@ def by_the_paper(made: Layer) -> np.ndarray:
     for g, h in enumerate(made.h):
         order = np.argsort(-np.diag(h), kind="stable")
         mean = np.trace(h) / len(h) or 1.0  # of zeros: as without any H
-        damped = (h + module._DAMPING * mean * np.eye(len(h)))[order][:, order]
+        damped = (h + module.DAMPING * mean * np.eye(len(h)))[order][:, order]
         upper = np.linalg.cholesky(np.linalg.inv(damped)).T
         for o, row in enumerate(made.w[g].astype(np.float64)):
             left = row[order]

@@ -33,6 +33,7 @@ FORMS: tuple[dict[str, Any], ...] = (
     {"mode": "dynamic"},
     {"mode": "weight-only", "bits": 4},
     {"mode": "weight-only", "bits": 4, "prefer": "speed"},
+    {"mode": "weight-only", "bits": 2},
 )
 
 
@@ -202,3 +203,9 @@ def test_int8_of_plain_convolutions_stays_as_good(folder: Path) -> None:
 def test_stories_in_int4_gains() -> None:
     before, after = held_out_gain(SHARED_MODELS / "stories260k", mode="weight-only", bits=4, block=32)
     assert after > before + 1.4
+
+
+@pytest.mark.skipif(not (SHARED_MODELS / "stories260k").exists(), reason="no shared models here")
+def test_stories_in_two_bits_gains() -> None:
+    before, after = held_out_gain(SHARED_MODELS / "stories260k", mode="weight-only", bits=2, block=64)
+    assert after > before + 1.6  # of 16 samples; of 64 it is 2.1

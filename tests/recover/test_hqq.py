@@ -1,0 +1,92 @@
+"""HQQ over a plan: which weights it touches, what is written, and that GPTQ can go on from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from qtool.data.memory import InMemory
+from qtool.graph.save import to_bytes
+from qtool.plan.model import Kind
+from qtool.plan.serial import from_json, to_json
+from qtool.recover.gptq import improved
+from qtool.recover.hqq import half_quadratic_plan
+from qtool.rewrite.write import rewrite
+from qtool.tables.recoveries import RECOVERIES
+from tests.graphs import model, node, rng
+from tests.plan.flow import Sample, settled
+from tests.rewrite.flow import run, sqnr
+
+FORMS: tuple[dict[str, Any], ...] = tuple(
+    {"bits": bits, "block": 32, "prefer": prefer} for bits in (2, 4) for prefer in ("size", "speed")
+)
+
+
+def network() -> onnx.ModelProto:
+    """Two products large enough for their kernel, of weights with outliers, and inputs that go together."""
+    random = rng(3)
+    weights = {
+        "v": random.standard_t(3, (512, 768)).astype(np.float32) / 12,
+        "w": random.standard_t(3, (768, 512)).astype(np.float32) / 48,
+    }
+    nodes = [node("MatMul", ["x", "v"], ["h"]), node("Relu", ["h"], ["r"]), node("MatMul", ["r", "w"], ["y"])]
+    return model(nodes, {"x": ["n", 512]}, {"y": ["n", 512]}, weights)
+
+
+def rows(count: int, seed: int = 8) -> list[Sample]:
+    random = rng(seed)
+    mixing = rng(1).normal(size=(64, 512)).astype(np.float32)
+    return [{"x": random.normal(size=(96, 64)).astype(np.float32) @ mixing} for _ in range(count)]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_it_is_written_as_planned_and_gptq_goes_on_from_it(form: dict[str, Any]) -> None:
+    done = settled(network(), rows(4), mode="weight-only", **form)
+    plan = half_quadratic_plan(done.ready.view, done.plan)
+    assert plan != done.plan
+    assert all(s.integers is None for s in plan.sites)
+    assert [replace(s, qparams=None) for s in plan.sites] == [
+        replace(s, qparams=None) for s in done.plan.sites
+    ]
+    rounded = improved(done.ready.view, plan, InMemory(rows(8), 8), threads=1)
+    floats = run(to_bytes(done.ready.model), rows(4, seed=5))
+    found = []
+    for each in (plan, rounded):
+        data = to_bytes(rewrite(done.ready.model, each))
+        assert data == to_bytes(rewrite(done.ready.model, from_json(to_json(each), "plan")))
+        optimized, plain = (run(data, rows(4, seed=5), optimize) for optimize in (True, False))
+        assert sqnr(plain, optimized) > 30  # the kernel rounds activations to 8 bits
+        found.append(sqnr(floats, optimized))
+    assert found[1] > found[0]
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_reference_agrees_with_the_runtime(bits: int) -> None:
+    done = settled(network(), rows(2), mode="weight-only", bits=bits, target="generic")
+    proto = onnx.load_from_string(
+        to_bytes(rewrite(done.ready.model, half_quadratic_plan(done.ready.view, done.plan)))
+    )
+    reference = ReferenceEvaluator(proto)
+    wanted = [dict(zip(("y",), reference.run(None, dict(sample)), strict=True)) for sample in rows(2)]
+    assert sqnr(wanted, run(proto.SerializeToString(), rows(2), False)) > 90
+
+
+def test_eight_bits_and_weights_with_integers_stay() -> None:
+    eight = settled(network(), rows(2), mode="weight-only", bits=8)
+    assert half_quadratic_plan(eight.ready.view, eight.plan) == eight.plan
+    four = settled(network(), rows(2), mode="weight-only", bits=4)
+    rounded = improved(four.ready.view, four.plan, InMemory(rows(4), 4), threads=1)
+    kept = [s for s in rounded.sites if s.kind is Kind.STORED and s.integers is not None]
+    assert kept
+    after = {s.value: s for s in half_quadratic_plan(four.ready.view, rounded).sites}
+    assert all(after[s.value] == s for s in kept)
+
+
+def test_it_is_tried_before_gptq() -> None:
+    names = list(RECOVERIES)
+    assert names.index("hqq") < names.index("gptq")

@@ -34,7 +34,7 @@ from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
 from qtool.planning import Planned, Planner, replayed
 from qtool.recipe import written as written_model
-from qtool.recovering import recovered, wanted
+from qtool.recovering import done_before, recovered, wanted
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.search import Search
@@ -84,7 +84,8 @@ def produced(
         while True:
             chosen = search.name_of(planned.plan)
             if decides:
-                planned, gains = recovered(planned, calib, held_out, progress)
+                planned, later = recovered(planned, calib, held_out, progress, but=done_before(search.gains))
+                gains = (*search.gains, *later)
             staging.write(written_model(planned.job.prepared.model, planned.plan))
             if held_out is None and job.scheme.target.onnxruntime:
                 _opened(job, staging)

@@ -58,6 +58,12 @@ class Measured:
         return self.seconds / max(rest + seconds, 1e-9)
 
 
+def everything(job: Job, planner: Planner) -> Planned:
+    """The plan of every node that could be in int8."""
+    first = widest(job.view, job.scheme, job.wish)
+    return planner.plan(replace(job.wish, force=job.wish.force | first.chosen.keys()))
+
+
 def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, progress: Progress) -> Measured:
     """Time a model's units and find their sensitivities.
 
@@ -68,24 +74,23 @@ def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, prog
         floor_db: the least SQNR that is allowed.
         progress: told how far it is.
     """
-    first = widest(job.view, job.scheme, job.wish)
-    everything = planner.plan(replace(job.wish, force=job.wish.force | first.chosen.keys()))
-    wish = replace(everything.wish, force=job.wish.force)
-    chosen = replace(widest(job.view, job.scheme, everything.wish), wishes=wish)
+    whole = everything(job, planner)
+    wish = replace(whole.wish, force=job.wish.force)
+    chosen = replace(widest(job.view, job.scheme, whole.wish), wishes=wish)
     rules = planner.plan(job.wish).plan
     apart = dict.fromkeys(chosen.chosen, "for comparison") | wish.keep_float
     floats = planner.plan(replace(wish, keep_float=apart)).plan
     errors = sensitivity(
         job.prepared.model,
-        [everything.plan, floats, rules],
+        [whole.plan, floats, rules],
         samples,
         job.options.threads,
         lambda done, total: progress("sensitivity", done, total),
     )
-    spared, quieter = spare(job, planner, samples, everything, errors, floor_db)
-    sparing = planner.plan(replace(everything.wish, spared=spared)) if spared else everything
-    table = table_of(job, everything.plan, samples)
-    ran = timed(job, chosen, everything.plan, sparing.plan, samples, table)
+    spared, quieter = spare(job, planner, samples, whole, errors, floor_db)
+    sparing = planner.plan(replace(whole.wish, spared=spared)) if spared else whole
+    table = table_of(job, whole.plan, samples)
+    ran = timed(job, chosen, whole.plan, sparing.plan, samples, table)
     readers = {v: ran.reading(v, job.view) for v in spared}
     kept = {
         value: columns
@@ -95,13 +100,13 @@ def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, prog
     }
     if kept:
         wish = replace(wish, spared=kept)
-        everything = planner.plan(replace(everything.wish, spared=kept))
+        whole = planner.plan(replace(whole.wish, spared=kept))
         errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in kept}})
     slower = {unit for value in kept for unit in readers[value]}
     times = {unit: (t[0], t[2] if unit in slower else t[1]) for unit, t in ran.seconds.items()}
-    prices = Prices(times, *edges(job.view, everything.plan, table), errors)
-    net = network(job.view, chosen, Ends(everything.plan, floats), ran.units, prices)
-    return Measured(wish, everything, net, errors, ran.whole)
+    prices = Prices(times, *edges(job.view, whole.plan, table), errors)
+    net = network(job.view, chosen, Ends(whole.plan, floats), ran.units, prices)
+    return Measured(wish, whole, net, errors, ran.whole)
 
 
 def _pays(ran: Ran, readers: list[str], before: float, after: float) -> bool:

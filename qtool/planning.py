@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -15,14 +15,16 @@ from qtool.calibrate.runner import calibrate
 from qtool.data.samples import Source as Samples
 from qtool.errors import UsageError, did_you_mean
 from qtool.job import Job, estimates
-from qtool.options import Progress
+from qtool.numerics.qparams import QParams
+from qtool.options import Progress, silent
 from qtool.plan.activations import integer_ports, positive
 from qtool.plan.draft import draft
 from qtool.plan.misfit import misfit
-from qtool.plan.model import Plan, Wishes
+from qtool.plan.model import WEIGHTS, Plan, Scaled, Site, Wishes
 from qtool.plan.resolve import resolve
 from qtool.plan.unfit import unfit_nodes, unfit_ports
 from qtool.tables.methods import METHODS
+from qtool.tables.qtypes import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,23 @@ class Planned:
     """A plan that can be written, and what it rests on.
 
     Args:
-        job: what it is for.
+        maker: of it, and of others for the same model.
         plan: resolved.
         wish: what it was drafted by, with what calibration showed to be unfit.
         ranges: of the values that were looked at.
         rough: how far ranges that nobody observed may be off, to be told; '' where samples set them.
     """
 
-    job: Job
+    maker: Planner
     plan: Plan
     wish: Wishes
     ranges: Ranges = field(default_factory=dict)
     rough: str = ""
+
+    @property
+    def job(self) -> Job:
+        """What it is for."""
+        return self.maker.job
 
 
 def replayed(job: Job, plan: Plan) -> Planned:
@@ -56,7 +63,7 @@ def replayed(job: Job, plan: Plan) -> Planned:
         )
     if problem := misfit(plan, job.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
-    return Planned(job, plan, job.wish)
+    return Planned(Planner(job, None, silent), plan, job.wish)
 
 
 class Planner:
@@ -69,16 +76,30 @@ class Planner:
     """
 
     def __init__(self, job: Job, calib: Samples | None, progress: Progress) -> None:
-        self._job = job
+        self.job = job
         self.calib = calib
         self._progress = progress
         self._ranges: Ranges = {}
         self._basis: dict[str, str] = {}
         self._asked: set[str] = set()
+        self._rounded: dict[tuple[str, TensorSpec], tuple[QParams | None, Site]] = {}
+
+    def rescaled(self, scaled: Mapping[str, tuple[Scaled, ...]]) -> Planner:
+        """One for the same model with some of its constants scaled, of which nothing is known yet."""
+        return Planner(self.job.rescaled(scaled), self.calib, self._progress)
+
+    def keep(self, planned: Planned) -> None:
+        """Give each weight the integers that a plan has for it, wherever it has the same scale."""
+        before = {
+            (s.value, s.spec): s.qparams for s in self.plan(planned.wish).plan.sites if s.kind in WEIGHTS
+        }
+        for site in planned.plan.sites:
+            if site.kind in WEIGHTS and site.integers is not None:
+                self._rounded[site.value, site.spec] = before[site.value, site.spec], site
 
     def plan(self, wish: Wishes) -> Planned:
         """Draft, calibrate, and draft again without what calibration shows to be unfit, until nothing is."""
-        job = self._job
+        job = self.job
         absent = "its range can't be derived without samples" if estimates(job.options) else ""
         while True:
             plan = draft(job.view, job.scheme, wish, job.source.sha256, self._ranges)
@@ -89,15 +110,28 @@ class Planner:
             # A port that was asked for stays one though every node around it went back to float.
             if unfit.keys() <= wish.keep_float.keys() and not ports:
                 resolved = resolve(plan, self._ranges, job.view, OBSERVERS[job.options.method])
-                signed = _signed(job, resolved, self._ranges)
-                return Planned(job, signed, wish, self._ranges, roughness(self._basis))
+                signed = _signed(job, self._with_integers(resolved), self._ranges)
+                return Planned(self, signed, wish, self._ranges, roughness(self._basis))
             wish = replace(
                 wish, keep_float={**unfit, **wish.keep_float}, float_ports=wish.float_ports | ports
             )
 
+    def _with_integers(self, plan: Plan) -> Plan:
+        """The plan with the integers that are kept; products that have columns spared have other weights."""
+        spared = {use for s in plan.sites if s.value in plan.spared for use in s.uses or ()}
+        other = {node for node, _ in spared}
+
+        def rounded(site: Site) -> Site:
+            before, kept = self._rounded.get((site.value, site.spec), (None, site))
+            if site.kind not in WEIGHTS or before != site.qparams or other & {n for n, _ in site.uses or ()}:
+                return site
+            return replace(site, integers=kept.integers, qparams=kept.qparams)
+
+        return replace(plan, sites=tuple(map(rounded, plan.sites))) if self._rounded else plan
+
     def _observe(self, plan: Plan) -> bool:
         """Find the ranges that a plan needs and nobody has asked for yet; whether there were any."""
-        job = self._job
+        job = self.job
         todo = [v for v in plan.observed if v not in self._asked and job.view.in_main(job.view.values[v])]
         if not todo or (self.calib is None and job.known is None and not estimates(job.options)):
             return False

@@ -13,12 +13,11 @@ from qtool.options import Progress
 from qtool.plan.activations import positive
 from qtool.plan.model import Kind, Site
 from qtool.plan.predict import key_of
-from qtool.planning import Planned, Planner
-from qtool.tables.methods import METHODS
+from qtool.planning import Planned
 from qtool.tables.ops import Bounds
 
-# What none of them has to say: all that was seen, which is the rule, and what is picked from the others.
-_METHODS = tuple(name for name in METHODS if name not in ("minmax", "auto"))
+# Beside all that was seen, which is the rule.
+_METHODS = ("percentile", "mse", "moving-average")
 # Activations that make less noise than this share of all are left alone; and so many are looked at.
 _SHARE = 0.01
 _MOST = 32
@@ -47,7 +46,7 @@ def narrowed(planned: Planned, calib: Samples, held_out: Samples, progress: Prog
     sites = [s for s in sites if key_of(s) in loud]
     if not sites:
         return planned
-    planner = Planner(job, calib, progress)
+    planner = planned.maker
     found = _of_methods(planned, sites, calib, progress)
     least = {key: before.relative(key) * _WORTH for key in loud}
     chosen: dict[str, Bounds] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from qtool.graph.view import View
 from qtool.options import Options, Progress, silent
 from qtool.plan.choose import Gain
 from qtool.plan.model import Plan
-from qtool.planning import Planned, Planner
+from qtool.planning import Planned
 from qtool.ranging import narrowed
 from qtool.recover.adaround import learned
 from qtool.recover.awq import activation_aware
@@ -71,6 +71,8 @@ def recovered(
     held_out: Samples | None,
     progress: Progress,
     kept: Kept = lambda planned: None,
+    only: Collection[str] | None = None,
+    but: Collection[str] = (),
 ) -> tuple[Planned, tuple[Gain, ...]]:
     """A plan with every step that lowers its error, and what each came to.
 
@@ -80,11 +82,14 @@ def recovered(
         held_out: those that it is judged on. Without either, and on made-up ones, nothing is done.
         progress: told how far it is.
         kept: told of each better plan.
+        only: of the steps that were asked for; None: all.
+        but: of them, what is left out.
     """
     if calib is None or held_out is None or synthetic(held_out):
         return planned, ()
     options = planned.job.options
     asked, effort = wanted(options), EFFORTS[options.effort]
+    asked = (asked & set(_STEPS if only is None else only)) - set(but)
     gains: list[Gain] = []
     for _ in range(max(effort.rounds, 1)):
         before = planned
@@ -121,10 +126,9 @@ def _balancing(technique: Callable[..., Balances]) -> Step:
     def step(given: Given, planned: Planned) -> Planned:
         job = planned.job
         found = technique(job.view, planned.plan, given.calib, job.options.threads)
-        if not found:
+        if not found or planned.wish.bounds:  # ranges that were chosen are of values as they were
             return planned
-        planner = Planner(job.rescaled(found), given.calib, lambda stage, *counts: given.progress(*counts))
-        better = planner.plan(planned.wish)
+        better = planned.maker.rescaled(found).plan(planned.wish)
         return replace(better, plan=replace(better.plan, units=planned.plan.units))
 
     return step
@@ -162,6 +166,14 @@ def _bias(given: Given, planned: Planned) -> Planned:
     job = planned.job
     plan = corrected(job.prepared.model, planned.plan, given.calib, job.options.threads, given.progress)
     return replace(planned, plan=plan)
+
+
+def done_before(gains: Sequence[Gain]) -> frozenset[str]:
+    """The steps that need not be tried on what was chosen: those that all candidates have.
+
+    GPTQ goes on with the weights that had no such integers, and biases depend on what is in int8.
+    """
+    return frozenset(g.name for g in gains if g.kept) - {"gptq", "bias"}
 
 
 # In the order of tables/recoveries.py: what changes the float model, then scales, then integers, and biases

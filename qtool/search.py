@@ -12,8 +12,8 @@ from qtool.graph.save import tensor_bytes
 from qtool.job import Job
 from qtool.measure.sensitivity import sensitivity
 from qtool.options import Progress
-from qtool.placing import Measured, front, labelled, measured
-from qtool.plan.choose import Budget, Trial, choose
+from qtool.placing import Measured, everything, front, labelled, measured
+from qtool.plan.choose import Budget, Gain, Trial, choose
 from qtool.plan.explain import decibels, notes
 from qtool.plan.front import Point
 from qtool.plan.half_ports import is_float32
@@ -22,6 +22,7 @@ from qtool.plan.predict import Errors, keys_of
 from qtool.plan.repair import repaired
 from qtool.plan.serial import digest
 from qtool.planning import Planned, Planner
+from qtool.recovering import recovered
 from qtool.tables.efforts import EFFORTS, Effort
 from qtool.tables.forms import Form
 from qtool.tables.targets import MEASURED
@@ -33,6 +34,9 @@ _MARGIN_DB = 0.5
 _STEP_DB = 3.0
 # Bytes of weights of a model of which several are built side by side.
 _LARGEST = 1 << 30
+# What bears on placement, and what shows whether candidates are to be judged with their biases corrected.
+_FIRST = ("equalize", "ranges", "gptq", "bias")
+_MUCH_DB = 0.5
 _FORMS = frozenset({Form.INT8, Form.DYNAMIC})
 
 
@@ -47,6 +51,7 @@ class Search:
         budget: what is asked of the answer.
         progress: told how far it is.
         trials: of what was built.
+        gains: of the steps that went before placement.
         front: all that could be built, fastest first, as far as it can be predicted.
     """
 
@@ -56,6 +61,7 @@ class Search:
     budget: Budget
     progress: Progress
     trials: tuple[Trial, ...] = ()
+    gains: tuple[Gain, ...] = ()
     _known: Measured | None = None
     front: list[Point] = field(default_factory=list)
     _errors: Errors | None = None
@@ -66,20 +72,35 @@ class Search:
         options = self.job.options
         if options.target_size or options.target_bits:
             return allotted(self.job, self.planner, self.samples, self.progress)
-        rules = self.planner.plan(self.job.wish)
         if self.samples is None or synthetic(self.samples) or self.obstacle() is not None:
-            return rules
+            return self.planner.plan(self.job.wish)
         known = self.learned(self.samples)
-        plans = {"rules": rules, "all": known.everything}
+        plans = {"rules": self.planner.plan(self.job.wish), "all": known.everything}
         for point in shortlist(known, self.front, self.budget, self._effort.built):
             plans[f"cut {self.front.index(point) + 1}"] = self.planner.plan(labelled(known, point))
         return self.best_of(plans, self.samples)
 
     def learned(self, samples: Samples) -> Measured:
         """What is to be known of the model: times, errors, and the front that they come to."""
+        self._prepare(samples)
         known = self._known = measured(self.job, self.planner, samples, self.budget.floor_db, self.progress)
         self.front = front(known, self.budget.floor_db)
         return known
+
+    def _prepare(self, samples: Samples) -> None:
+        """Win back first what bears on placement: no layer is left in float for what can be mended."""
+        whole = everything(self.job, self.planner)
+        better, gains = recovered(whole, self.planner.calib, samples, self.progress, only=_FIRST)
+        self.gains = tuple(replace(gain, first=True) for gain in gains)
+        self.planner = better.maker
+        self.planner.keep(better)
+        self.job = replace(better.job, wish=replace(self.job.wish, bounds=better.wish.bounds))
+
+    def _mended(self, planned: Planned) -> Planned:
+        """A candidate as it will be in the end, where that changes much: with its biases corrected."""
+        if not any(g.name == "bias" and g.kept and g.after - g.before > _MUCH_DB for g in self.gains):
+            return planned
+        return recovered(planned, self.planner.calib, self.samples, self.progress, only=["bias"])[0]
 
     def best_of(self, plans: Mapping[str, Planned], samples: Samples, *, small: bool = False) -> Planned:
         """The best of several plans, by what each comes to when they are run side by side.
@@ -89,6 +110,7 @@ class Search:
             samples: held-out ones.
             small: what counts is size, not speed.
         """
+        plans = {name: self._mended(planned) for name, planned in plans.items()}
         self._names = {_content(planned.plan): name for name, planned in plans.items()}
         timed = self.job.options.profile == MEASURED
         named = {name: plans[name] for name in self._names.values()}

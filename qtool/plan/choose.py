@@ -86,6 +86,7 @@ class Gain:
         before, after: SQNR of the worst output in dB, on held-out samples.
         seconds: that it took.
         kept: whether the result has it.
+        first: it was tried on all that can be in int8, before placement, on which it bears.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Gain:
     after: float
     seconds: float
     kept: bool
+    first: bool = False
 
 
 def choose(trials: Sequence[Trial], budget: Budget) -> Trial:

@@ -58,7 +58,7 @@ def improved(
         samples: of which 16 to 64 are taken; not those that the result is judged on.
         threads: of the runtime.
         progress: called with how many runs of how many are done.
-        fit: how the weights of a layer are rounded; None: by GPTQ.
+        fit: how the weights of a layer are rounded; None: by GPTQ, but for those that have integers by now.
 
     Raises:
         DataError: samples that do not fit the model.
@@ -71,6 +71,8 @@ def rounded_by(streamed: Streamed, view: View, plan: Plan, fit: Fit | None = Non
     """The same from samples through any model whose values have the prepared model's names."""
     waiting: dict[Wanted, list[Site]] = {}
     for site, want in wanted_of(view, plan).values():
+        if fit is None and site.integers is not None:
+            continue
         waiting.setdefault(want, []).append(site)
     found: dict[Key, Site] = {}
     for want, sums in hessians(streamed, list(waiting)):

@@ -53,6 +53,7 @@ LAST = {
     "remotes",
     "planning",
     "pricing",
+    "ranging",
     "recovering",
     "profiling",
     "calibration",

@@ -70,6 +70,8 @@ class Session:
         threads: intra-op threads; 0 leaves the choice to the runtime.
         name: what to call it in errors.
         optimize: the runtime's graph optimizations, as a user would have them.
+        integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.22 and later
+            round float weights there, to a scale a tensor.
         trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
         optimized: a file to write the graph to that the runtime makes of the model.
 
@@ -84,6 +86,7 @@ class Session:
         threads: int = 0,
         name: str = "",
         optimize: bool = True,
+        integers: bool = True,
         trace: Path | None = None,
         optimized: Path | None = None,
     ) -> None:
@@ -93,6 +96,8 @@ class Session:
         options.log_severity_level = 4
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not integers:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace)

@@ -68,7 +68,7 @@ class Walk:
                 dtype = np.asarray(self.live[0][value.name or ""]).dtype
                 value.type = ir.TensorType(ir.DataType.from_numpy(dtype))
         with model_for_session(_part(self.model, reads, gives)) as loadable:
-            session = Session(loadable, threads=self.threads, name=_NAME)
+            session = Session(loadable, threads=self.threads, name=_NAME, integers=False)
             del loadable
         names = [v.name or "" for v in gives]
         with running(session):

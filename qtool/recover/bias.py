@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qtool.calibrate.groups import groups_of
 from qtool.calibrate.runner import watching
 from qtool.data.samples import Source, evenly
-from qtool.graph.view import View, float_constant, is_op
+from qtool.graph.view import View, float_constant, is_op, sole_consumer
 from qtool.numerics.qparams import F64
 from qtool.plan.model import Plan
 from qtool.recover.walk import Walk
@@ -62,7 +62,7 @@ def biases(view: View) -> list[Bias]:
         else:
             continue
         array = float_constant(value)
-        if array is None or value is None or len(value.uses()) > 1 or not _is_whole(array, node, axis):
+        if array is None or value is None or sole_consumer(value) is None or not _is_whole(array, node, axis):
             continue
         found.append(Bias(value.name or "", node.outputs[0].name or "", axis))
     return found

@@ -67,7 +67,7 @@ def _joint(view: View, value: ir.Value) -> Joint | None:
     if before is None:
         return None
     names = [name for name, _ in (*before, *(port for _, port in after))]
-    if len(set(names)) < len(names) or any(len(view.values[n].uses()) != 1 for n in names):
+    if len(set(names)) < len(names) or any(sole_consumer(view.values[n]) is None for n in names):
         return None
     normed = all(_count(view, port) == channels for port in before)
     return Joint(value.name or "", channels, axis, before, after, normed)

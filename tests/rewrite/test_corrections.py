@@ -26,7 +26,9 @@ def with_offsets(plan: Plan, **offsets: np.ndarray) -> Plan:
     return replace(plan, corrections={n: tuple(map(float, o)) for n, o in offsets.items()})
 
 
-@pytest.mark.parametrize(("case", "name", "size"), [("mlp-matmul", "b0", 40), ("mlp-matmul", "b1", 24), ("all-dead", "b", 16)])
+@pytest.mark.parametrize(
+    ("case", "name", "size"), [("mlp-matmul", "b0", 40), ("mlp-matmul", "b1", 24), ("all-dead", "b", 16)]
+)
 def test_a_correction_is_added_and_the_shape_stays(case: str, name: str, size: int) -> None:
     done = done_of(case)
     model = done.ready.model.clone()

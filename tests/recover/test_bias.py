@@ -1,0 +1,233 @@
+"""Bias correction against a slow reference: each bias in turn, from the whole model with all before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from qtool.graph.save import to_bytes
+from qtool.graph.view import View
+from qtool.plan.misfit import misfit
+from qtool.plan.model import Plan
+from qtool.plan.serial import from_json, to_json
+from qtool.recover.bias import Bias, biases, corrected
+from qtool.rewrite.corrections import correct_biases
+from qtool.rewrite.simulated import simulated
+from qtool.rewrite.write import rewrite
+from tests.graphs import node, rng, weights
+from tests.plan.build import model
+from tests.plan.flow import Sample, Settled, ready, settled
+from tests.recover.whole import memory, values_of
+from tests.rewrite.flow import run
+from tests.rewrite.zoo import CASES
+
+FORMS: tuple[dict[str, Any], ...] = (
+    {"mode": "static"},
+    {"mode": "dynamic"},
+    {"mode": "weight-only", "bits": 4},
+    {"mode": "fp16"},
+)
+
+
+def network() -> onnx.ModelProto:
+    """Convolutions with and without bias, a transposed one, a Gemm, a norm, and a product with its Add."""
+    return model(
+        [
+            node("Conv", ["x", "w0", "b0"], ["c0"], pads=[1, 1, 1, 1]),
+            node("Relu", ["c0"], ["r0"]),
+            node("Conv", ["r0", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+            node("Relu", ["c1"], ["r1"]),
+            node("ConvTranspose", ["r1", "w2", "b2"], ["c2"], strides=[2, 2]),
+            node("Relu", ["c2"], ["r2"]),
+            node("GlobalAveragePool", ["r2"], ["g"]),
+            node("Flatten", ["g"], ["f"]),
+            node("Gemm", ["f", "w3", "b3"], ["h"], transB=1),
+            node("LayerNormalization", ["h", "gain", "shift"], ["n"], axis=-1),
+            node("MatMul", ["n", "w4"], ["m"]),
+            node("Add", ["m", "b4"], ["y"]),
+        ],
+        {"x": [1, 3, 8, 8]},
+        ["y"],
+        {
+            "w0": weights(16, 3, 3, 3) * 3, "b0": weights(16, seed=1),
+            "w1": weights(16, 16, 3, 3, seed=2) * 2,
+            "w2": weights(16, 24, 2, 2, seed=3), "b2": weights(24, seed=4),
+            "w3": weights(40, 24, seed=5) * 3, "b3": weights(40, seed=6),
+            "gain": rng(7).uniform(0.5, 2, 40).astype(np.float32), "shift": weights(40, seed=8),
+            "w4": weights(40, 20, seed=9), "b4": weights(20, seed=10),
+        },
+    )  # fmt: skip
+
+
+def pictures(count: int = 6, seed: int = 0) -> list[Sample]:
+    random = rng(seed)
+    return [{"x": random.uniform(0, 1, (1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
+
+
+def done_of(case: str, form: dict[str, Any]) -> tuple[Settled, Sequence[Sample]]:
+    if case == "network":
+        return settled(network(), pictures(), **form), pictures()
+    return settled(CASES[case].build(), CASES[case].samples(), **form), CASES[case].samples()
+
+
+def means(model: ir.Model, bias: Bias, given: Sequence[Sample]) -> np.ndarray:
+    arrays = (values[bias.result] for values in values_of(model, [bias.result], given))
+    flat = [np.moveaxis(a, bias.axis, -1).reshape(-1, a.shape[bias.axis]) for a in arrays]
+    return np.asarray(np.concatenate(flat).astype(np.float64).mean(axis=0))
+
+
+def with_all(model: ir.Model, plan: Plan) -> ir.Model:
+    """The simulated model with a plan's corrections."""
+    clone = model.clone()
+    correct_biases(clone, plan)
+    return simulated(clone, plan)
+
+
+def one_by_one(model: ir.Model, plan: Plan, given: Sequence[Sample]) -> Plan:
+    plan = replace(plan, corrections={})
+    for bias in biases(View(model)):
+        offset = means(model, bias, given) - means(with_all(model, plan), bias, given)
+        plan = replace(plan, corrections={**plan.corrections, bias.name: tuple(offset.tolist())})
+    return plan
+
+
+CORRECTED = [
+    "network",
+    "conv-bn-relu6",
+    "mobile-block",
+    "mlp-gemm",
+    "mlp-matmul",
+    "transformer",
+    "dead-channels",
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", CORRECTED)
+def test_it_is_what_the_whole_model_says_bias_by_bias(case: str, form: dict[str, Any]) -> None:
+    done, given = done_of(case, form)
+    found = corrected(done.ready.model, done.plan, memory(given), threads=1).corrections
+    slow = one_by_one(done.ready.model, done.plan, given).corrections
+    assert found.keys() <= slow.keys()
+    floats = {b.name: values_of(done.ready.model, [b.result], given) for b in biases(done.ready.view)}
+    for bias in biases(done.ready.view):
+        name = bias.name
+        size = np.std(np.concatenate([o[bias.result].ravel() for o in floats[name]]))
+        np.testing.assert_allclose(
+            found.get(name, np.zeros(len(slow[name]))), slow[name], atol=3e-3 * size, rtol=0, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", CORRECTED)
+def test_no_corrected_layer_errs_on_the_mean(case: str, form: dict[str, Any]) -> None:
+    done, given = done_of(case, form)
+    plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
+    after = with_all(done.ready.model, plan)
+    for bias in biases(done.ready.view):
+        wanted = means(done.ready.model, bias, given)
+        left = wanted - means(after, bias, given)
+        size = np.std(
+            np.concatenate(
+                [o[bias.result].ravel() for o in values_of(done.ready.model, [bias.result], given)]
+            )
+        )
+        assert np.abs(left).max() <= 3e-3 * size, bias
+
+
+@pytest.mark.parametrize("case", CORRECTED)
+def test_where_nothing_is_quantized_there_is_nothing_to_correct(case: str) -> None:
+    done, given = done_of(case, {"mode": "static"})
+    nothing = replace(done.plan, sites=(), forms={}, spared={})
+    found = corrected(done.ready.model, nothing, memory(given), threads=1).corrections
+    assert all(np.abs(c).max() < 1e-5 for c in found.values())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_it_is_made_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
+    done, given = done_of("network", form)
+    once = corrected(done.ready.model, done.plan, memory(given), threads=1)
+    again = corrected(done.ready.model, once, memory(given), threads=1)
+    assert once == again
+    assert replace(once, corrections={}) == done.plan
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_the_plan_fits_and_what_is_written_runs(case: str, form: dict[str, Any]) -> None:
+    done, given = done_of(case, form)
+    plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
+    assert not misfit(plan, done.ready.view)
+    back = from_json(to_json(plan), "plan.json")
+    written = to_bytes(rewrite(done.ready.model, plan))
+    assert back.corrections == plan.corrections and to_bytes(rewrite(done.ready.model, back)) == written
+    run(written, given)
+
+
+def test_progress_is_told_bias_by_bias() -> None:
+    done, given = done_of("network", {"mode": "static"})
+    told: list[tuple[int, int]] = []
+    corrected(done.ready.model, done.plan, memory(given), 1, lambda *counts: told.append(counts))
+    assert told == [(n, 5) for n in range(1, 6)]
+
+
+def found_in(proto: onnx.ModelProto) -> list[tuple[str, str, int]]:
+    return [(b.name, b.result, b.axis) for b in biases(ready(proto).view)]
+
+
+def test_biases_of_every_kind_are_found_in_order() -> None:
+    wanted = [("b0", "c0", 1), ("b2", "c2", 1), ("b3", "h", -1), ("shift", "n", -1), ("b4", "y", -1)]
+    assert found_in(network()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("case", "refused"),
+    [("shared-weights", "two read it"), ("residual", "two read it"), ("gemm-row-bias", "of rows"),
+     ("silu", "there is none"), ("colliding-names", "of no layer"), ("embedding", "there is none")],
+)  # fmt: skip
+def test_what_is_no_bias_of_one_layer_is_passed_over(case: str, refused: str) -> None:
+    assert found_in(CASES[case].build()) == [], refused
+
+
+def test_a_bias_that_is_an_output_too_is_left_alone() -> None:
+    proto = network()
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("b3", onnx.TensorProto.FLOAT, [40]))
+    assert "b3" not in {name for name, _, _ in found_in(proto)}
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 24), (24,), ()], ids=str)
+@pytest.mark.parametrize("op", ["Gemm", "Add"])
+def test_a_bias_has_a_value_for_each_channel(op: str, shape: tuple[int, ...]) -> None:
+    ends = {
+        "Gemm": [node("Gemm", ["x", "w", "c"], ["y"])],
+        "Add": [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "c"], ["y"])],
+    }[op]
+    c = np.full(shape, 0.25, np.float32)
+    done = settled(
+        model(ends, {"x": [4, 32]}, ["y"], {"w": weights(32, 24), "c": c}), CASES["mlp-gemm"].samples()
+    )
+    assert all(b.name for b in biases(done.ready.view))
+    plan = corrected(done.ready.model, done.plan, memory(CASES["mlp-gemm"].samples()), threads=1)
+    assert not misfit(plan, done.ready.view)
+    run(to_bytes(rewrite(done.ready.model, plan)), CASES["mlp-gemm"].samples())
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+def test_what_a_bias_is_multiplied_with_is_reckoned_with(beta: float) -> None:
+    proto = model(
+        [node("Gemm", ["x", "w", "c"], ["y"], beta=beta)],
+        {"x": ["N", 32]}, ["y"], {"w": weights(32, 24), "c": weights(24, seed=1)},
+    )  # fmt: skip
+    given = CASES["mlp-gemm"].samples()
+    done = settled(proto, given, include=["*"])
+    plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
+    assert plan.corrections
+    floats, after = (run(to_bytes(m), given) for m in (done.ready.model, rewrite(done.ready.model, plan)))
+    left = np.concatenate([a["y"] - b["y"] for a, b in zip(floats, after, strict=True)]).mean(axis=0)
+    assert np.abs(left).max() < 1e-3

@@ -11,7 +11,7 @@ import onnx
 from tests.graphs import Shape, node, rng, weights
 from tests.plan.build import model
 
-WIDTH = 16
+FED, WIDTH = 32, 48
 
 
 def linear(
@@ -29,9 +29,9 @@ def linear(
             node("MatMul", [reads, "w1"], ["y"]),
             *after,
         ],
-        {"x": ["N", 8]},
+        {"x": ["N", FED]},
         list(outputs),
-        {"w0": weights(8, WIDTH) * 10, "b0": weights(WIDTH, seed=1), "w1": weights(WIDTH, 12, seed=2) * 5, **(constants or {})},
+        {"w0": weights(FED, WIDTH) * 10, "b0": weights(WIDTH, seed=1), "w1": weights(WIDTH, FED, seed=2) * 5, **(constants or {})},
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def convs(
 
 def uneven(samples: int = 8, seed: int = 3) -> list[dict[str, np.ndarray]]:
     random = rng(seed)
-    return [{"x": random.standard_normal((4, 8)).astype(np.float32)} for _ in range(samples)]
+    return [{"x": random.standard_normal((4, FED)).astype(np.float32)} for _ in range(samples)]
 
 
 def pictures(samples: int = 8, seed: int = 3) -> list[dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ from qtool.recover.joints import Joint, joints
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
 from tests.plan.flow import ready
-from tests.recover.layers import WIDTH, convs, linear
+from tests.recover.layers import FED, WIDTH, convs, linear
 
 VECTOR = {"v": rng(4).uniform(0.5, 2, WIDTH).astype(np.float32)}
 NORM = {**VECTOR, "u": weights(WIDTH, seed=5)}
@@ -47,7 +47,7 @@ THROUGH = {
 @pytest.mark.parametrize("between", THROUGH)
 def test_positive_factors_pass(between: str) -> None:
     nodes, before = THROUGH[between]
-    joint = only(linear(nodes, {**NORM, "g": weights(8, WIDTH, seed=7)}))
+    joint = only(linear(nodes, {**NORM, "g": weights(FED, WIDTH, seed=7)}))
     assert {name for name, _ in joint.before} == set(before)
     assert [name for _, (name, _) in joint.after] == ["w1"]
     assert (joint.channels, joint.axis) == (WIDTH, 1)
@@ -70,7 +70,7 @@ NOT_THROUGH: dict[str, Sequence[onnx.NodeProto]] = {
 
 @pytest.mark.parametrize("between", NOT_THROUGH)
 def test_what_factors_do_not_pass_is_no_joint(between: str) -> None:
-    constants = {"zero": np.float32(0), "six": np.float32(6), "g": weights(8, WIDTH, seed=7)}
+    constants = {"zero": np.float32(0), "six": np.float32(6), "g": weights(FED, WIDTH, seed=7)}
     assert found_in(linear(NOT_THROUGH[between], constants)) == []
 
 
@@ -163,6 +163,6 @@ def test_what_a_branch_reads_is_no_joint() -> None:
             node("Greater", ["total", "zero"], ["positive"]),
             node("If", ["positive"], ["y"], then_branch=branch("yes"), else_branch=branch("no")),
         ],
-        {"x": ["N", 8]}, ["y"], {"w0": weights(8, WIDTH), "zero": np.float32(0)},
+        {"x": ["N", FED]}, ["y"], {"w0": weights(FED, WIDTH), "zero": np.float32(0)},
     )  # fmt: skip
     assert found_in(proto) == []

@@ -1,0 +1,72 @@
+"""Plans rounded as AdaRound learns it: no row worse, scales as they were, exact replays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qtool.graph.save import to_bytes
+from qtool.plan.misfit import misfit
+from qtool.plan.model import WEIGHTS
+from qtool.plan.serial import from_json, to_json
+from qtool.recover.adaround import learned
+from qtool.rewrite.write import rewrite
+from tests.graphs import model, node, rng
+from tests.plan.flow import settled
+from tests.recover.test_gptq import better, convolutions, images, layer_errors
+from tests.recover.whole import memory
+from tests.rewrite.flow import run, sqnr
+from tests.rewrite.zoo import CASES
+
+FORMS: tuple[dict[str, Any], ...] = ({"mode": "static"}, {"mode": "weight-only", "bits": 4})
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("start", ["nearest", "gptq"])
+def test_no_row_of_any_weight_gets_worse(form: dict[str, Any], start: str) -> None:
+    samples = images(4)
+    done = settled(convolutions(), samples, include=["*"], **form)
+    first = better(done, samples) if start == "gptq" else done.plan
+    plan = learned(done.ready.view, first, memory(samples), threads=1)
+    before, after = layer_errors(done, first, samples), layer_errors(done, plan, samples)
+    assert before and before.keys() == after.keys()
+    for name, old in before.items():
+        assert (after[name] <= old * (1 + 1e-4) + 1e-9).all(), name
+    if start == "nearest":
+        assert sum(a.sum() for a in after.values()) < 0.9 * sum(b.sum() for b in before.values())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("case", ["transformer", "conv-bn-relu6"])
+def test_only_integers_change_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
+    row = CASES[case]
+    done = settled(row.build(), row.samples(), **form)
+    plan = learned(done.ready.view, done.plan, memory(row.samples()), threads=1)
+    assert tuple(replace(s, integers=None) for s in plan.sites) == done.plan.sites
+    assert all(s.kind in WEIGHTS for s in plan.sites if s.integers is not None)
+    assert not misfit(plan, done.ready.view)
+    back = from_json(to_json(plan), "plan.json")
+    written = to_bytes(rewrite(done.ready.model, plan))
+    assert to_bytes(rewrite(done.ready.model, back)) == written
+    run(written, row.samples())
+
+
+def test_int4_weights_gain_at_the_output() -> None:
+    random = rng(8)
+    mixing = random.normal(size=(12, 64))
+    w = (random.normal(size=(64, 48)) / 8).astype(np.float32)
+    made = model([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 64]}, {"y": ["n", 48]}, {"w": w})
+
+    def rows(count: int) -> list[dict[str, np.ndarray]]:
+        return [{"x": (random.normal(size=(32, 12)) @ mixing).astype(np.float32)} for _ in range(count)]
+
+    done = settled(made, rows(8), mode="weight-only", bits=4, block=32)
+    plan, held_out = learned(done.ready.view, done.plan, memory(rows(8)), threads=1), rows(4)
+    floats, before, after = (
+        run(to_bytes(m), held_out)
+        for m in (done.ready.model, rewrite(done.ready.model, done.plan), rewrite(done.ready.model, plan))
+    )
+    assert sqnr(floats, after) > sqnr(floats, before) + 2

@@ -1,0 +1,49 @@
+"""Weights of few bits scaled by what they meet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qtool.graph.save import to_bytes
+from qtool.plan.scaling import rescaled
+from qtool.recover.awq import activation_aware, factors
+from qtool.recover.balance import Layers, Seen
+from qtool.recover.joints import Joint
+from qtool.rewrite.write import rewrite
+from tests.graphs import node, rng, weights
+from tests.plan.flow import settled
+from tests.recover.layers import WIDTH, linear, uneven
+from tests.recover.whole import memory, proto_of
+from tests.rewrite.flow import run, sqnr
+
+
+def test_columns_that_meet_the_most_err_less() -> None:
+    gain = np.where(np.arange(WIDTH) % 16 == 5, 30, 1).astype(np.float32)
+    proto = linear(
+        [node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH)}
+    )
+    given, held_out = uneven(8), uneven(4, seed=11)
+    done = settled(proto, given, include=["*"], mode="weight-only", bits=4, block=16)
+    scaled = activation_aware(done.ready.view, done.plan, memory(given), threads=1)
+    assert scaled
+    aware = settled(proto_of(rescaled(done.ready.model, scaled)), given, include=["*"], mode="weight-only", bits=4, block=16)
+    floats = run(proto, held_out)
+    before, after = (run(to_bytes(rewrite(d.ready.model, d.plan)), held_out) for d in (done, aware))
+    assert sqnr(floats, after) > sqnr(floats, before) + 1
+
+
+@pytest.mark.parametrize("form", [{"mode": "static"}, {"mode": "weight-only"}], ids=str)
+def test_8_bits_are_left_alone(form: dict[str, str]) -> None:
+    proto = linear([node("Relu", ["a"], ["h"])])
+    done = settled(proto, uneven(), include=["*"], **form)
+    assert activation_aware(done.ready.view, done.plan, memory(uneven()), threads=1) == {}
+
+
+def test_the_factors_are_powers_of_the_mean() -> None:
+    mean = rng(1).uniform(0.1, 4, 5)
+    joint = Joint("h", 5, 1, (("w0", 1),), (("n", ("w1", 0)),), False)
+    found = list(factors(Layers(joint, Seen(-mean, mean, mean, mean**2), (), None)))
+    assert len(found) == 10
+    np.testing.assert_allclose(found[-1], mean)
+    np.testing.assert_allclose(found[4], np.sqrt(mean))

@@ -47,6 +47,7 @@ class Options(Choices, Judging):
         exclude, include: node names, globs or op:Type that stay in float, or are quantized regardless.
         sets: 'PATTERN=int8|int4|int2|fp16|fp32', for nodes that should differ from the mode; the last wins.
         plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
+        resume: the plan is one to go on from.
         require_quantized: fail when nothing is quantized.
         profile: 'measured': nodes are timed here; 'table': their times are looked up, and no time decides.
         costs: the table, from `qtool profile`; None: the target's own.
@@ -60,7 +61,7 @@ class Options(Choices, Judging):
         recover: what is tried to win accuracy back: 'auto', 'none', or names of tables/recoveries.py with
             commas between. It takes samples.
         effort: how much is tried, a name of tables/efforts.py.
-        checkpoint: a file that holds the best plan so far, for whoever stops the run; gone when it ends.
+        checkpoint: a file that holds the best plan so far, until the result is in place.
         explain: node names, globs or op:Type of nodes that the report is to say more of.
         threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
         force: replace an existing output.
@@ -80,6 +81,7 @@ class Options(Choices, Judging):
     include: Sequence[str] = ()
     sets: Sequence[str] = ()
     plan: Plan | None = None
+    resume: bool = False
     require_quantized: bool = False
     profile: str = MEASURED
     costs: str | Path | None = None

@@ -34,7 +34,7 @@ from qtool.plan.port_notes import port_notes
 from qtool.plan.scheme import Scheme
 from qtool.planning import Planned, Planner, replayed
 from qtool.recipe import written as written_model
-from qtool.recovering import done_before, recovered, wanted
+from qtool.recovering import Kept, done_before, recovered, wanted
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.search import Search
@@ -76,15 +76,18 @@ def produced(
     check_target(Path(output), list(job.source.files), options.force)
     calib, held_out, notes = samples_of(job)
     planner = Planner(job, calib, progress)
-    search = Search(job, planner, held_out, budget_of(job, gates), progress)
-    decides = options.plan is None
+    keep = _checkpoint(options.checkpoint)
+    search = Search(job, planner, held_out, budget_of(job, gates), progress, keep)
+    decides = options.plan is None or options.resume
     gains: tuple[Gain, ...] = ()
     with _blaming_the_original(job), staged(Path(output)) as staging:
-        planned = replayed(job, options.plan) if options.plan else first(search)
+        planned = replayed(planner, options.plan) if options.plan else first(search)
         while True:
             chosen = search.name_of(planned.plan)
             if decides:
-                planned, later = recovered(planned, calib, held_out, progress, but=done_before(search.gains))
+                keep(planned)
+                done = done_before(search.gains)
+                planned, later = recovered(planned, calib, held_out, progress, kept=keep, but=done)
                 gains = (*search.gains, *later)
             staging.write(written_model(planned.job.prepared.model, planned.plan))
             if held_out is None and job.scheme.target.onnxruntime:
@@ -121,7 +124,21 @@ def produced(
         result = Result(report, planned.plan, planned.ranges)
         if written:
             staging.commit()
+    if written and options.checkpoint is not None:
+        Path(options.checkpoint).unlink(missing_ok=True)
     return result
+
+
+def _checkpoint(path: str | Path | None) -> Kept:
+    """What keeps the best plan so far in a file, the whole new one or the old one."""
+
+    def keep(planned: Planned) -> None:
+        if path is not None:
+            with staged(Path(path)) as staging:
+                staging.write_text(serial.to_json(planned.plan))
+                staging.commit()
+
+    return keep
 
 
 def dry_run(model: ModelLike, options: Options | None = None) -> Result:

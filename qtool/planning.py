@@ -16,7 +16,7 @@ from qtool.data.samples import Source as Samples
 from qtool.errors import UsageError, did_you_mean
 from qtool.job import Job, estimates
 from qtool.numerics.qparams import QParams
-from qtool.options import Progress, silent
+from qtool.options import Progress
 from qtool.plan.activations import integer_ports, positive
 from qtool.plan.draft import draft
 from qtool.plan.misfit import misfit
@@ -51,19 +51,20 @@ class Planned:
         return self.maker.job
 
 
-def replayed(job: Job, plan: Plan) -> Planned:
+def replayed(maker: Planner, plan: Plan) -> Planned:
     """A saved plan, if it is for this very model.
 
     Raises:
         UsageError: it is for another model, or was never resolved.
     """
+    job = maker.job
     if plan.model_sha256 != job.source.sha256:
         raise UsageError(
             f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
         )
     if problem := misfit(plan, job.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
-    return Planned(Planner(job, None, silent), plan, job.wish)
+    return Planned(maker, plan, job.wish)
 
 
 class Planner:

@@ -18,9 +18,11 @@ from qtool.tables.ops import Bounds
 
 # Beside all that was seen, which is the rule.
 _METHODS = ("percentile", "mse", "moving-average")
-# Activations that make less noise than this share of all are left alone; and so many are looked at.
+# Activations that make less noise than this share of all are left alone; and so many are looked at ..
 _SHARE = 0.01
-_MOST = 32
+_MOST = 16
+# .. on so many samples: what a narrow range cuts off is rare, and a few samples may lack it.
+_SAMPLES = 24
 # Another range is taken where the noise falls to this much of what it was.
 _WORTH = 0.9
 
@@ -40,19 +42,20 @@ def narrowed(planned: Planned, calib: Samples, held_out: Samples, progress: Prog
         s for s in planned.plan.sites if s.kind is Kind.ACTIVATION and s.value not in planned.plan.spared
     ]
     keys = {key_of(s) for s in sites}
-    before = sensitivity(model, [planned.plan], held_out, threads, only=keys)
-    whole = sum(map(before.relative, keys))
-    loud = sorted((k for k in keys if before.relative(k) > _SHARE * whole), key=before.relative)[-_MOST:]
+    first = sensitivity(model, [planned.plan], held_out, threads, only=keys)
+    whole = sum(map(first.relative, keys))
+    loud = sorted((k for k in keys if first.relative(k) > _SHARE * whole), key=first.relative)[-_MOST:]
     sites = [s for s in sites if key_of(s) in loud]
     if not sites:
         return planned
+    before = sensitivity(model, [planned.plan], held_out, threads, only=loud, most=_SAMPLES)
     planner = planned.maker
     found = _of_methods(planned, sites, calib, progress)
     least = {key: before.relative(key) * _WORTH for key in loud}
     chosen: dict[str, Bounds] = {}
     for bounds in found:
         plan = planner.plan(replace(planned.wish, bounds={**planned.wish.bounds, **bounds})).plan
-        after = sensitivity(model, [plan], held_out, threads, only=set(loud))
+        after = sensitivity(model, [plan], held_out, threads, only=loud, most=_SAMPLES)
         for key in loud:
             if key in after.noise and after.relative(key) < least[key]:
                 least[key] = after.relative(key)

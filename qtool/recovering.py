@@ -11,6 +11,7 @@ from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import UsageError, did_you_mean
 from qtool.graph.view import View
+from qtool.keeping import kept_float
 from qtool.options import Options, Progress, silent
 from qtool.plan.choose import Gain
 from qtool.plan.model import Plan
@@ -34,6 +35,10 @@ _LEAST_DB = 0.05
 
 Kept = Callable[[Planned], None]
 """Called with each plan that is better than all before it."""
+
+
+def ignored(planned: Planned) -> None:
+    """A better plan that nobody keeps."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def recovered(
     calib: Samples | None,
     held_out: Samples | None,
     progress: Progress,
-    kept: Kept = lambda planned: None,
+    kept: Kept = ignored,
     only: Collection[str] | None = None,
     but: Collection[str] = (),
 ) -> tuple[Planned, tuple[Gain, ...]]:
@@ -183,6 +188,7 @@ _STEPS: Mapping[str, Step] = {
     "smooth": _balancing(smoothed),
     "awq": _balancing(activation_aware),
     "ranges": _ranges,
+    "keep-float": lambda given, planned: kept_float(planned, given.held_out),
     "hqq": _hqq,
     "gptq": _rounding(improved),
     "adaround": _rounding(learned),

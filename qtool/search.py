@@ -22,7 +22,7 @@ from qtool.plan.predict import Errors, keys_of
 from qtool.plan.repair import repaired
 from qtool.plan.serial import digest
 from qtool.planning import Planned, Planner
-from qtool.recovering import recovered
+from qtool.recovering import Kept, ignored, recovered
 from qtool.tables.efforts import EFFORTS, Effort
 from qtool.tables.forms import Form
 from qtool.tables.targets import MEASURED
@@ -51,6 +51,7 @@ class Search:
         budget: what is asked of the answer.
         progress: told how far it is.
         trials: of what was built.
+        kept: told of plans that could be written, each better than those before it.
         gains: of the steps that went before placement.
         front: all that could be built, fastest first, as far as it can be predicted.
     """
@@ -60,6 +61,7 @@ class Search:
     samples: Samples | None
     budget: Budget
     progress: Progress
+    kept: Kept = ignored
     trials: tuple[Trial, ...] = ()
     gains: tuple[Gain, ...] = ()
     _known: Measured | None = None
@@ -74,6 +76,7 @@ class Search:
             return allotted(self.job, self.planner, self.samples, self.progress)
         if self.samples is None or synthetic(self.samples) or self.obstacle() is not None:
             return self.planner.plan(self.job.wish)
+        self.kept(self.planner.plan(self.job.wish))
         known = self.learned(self.samples)
         plans = {"rules": self.planner.plan(self.job.wish), "all": known.everything}
         for point in shortlist(known, self.front, self.budget, self._effort.built):

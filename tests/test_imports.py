@@ -54,6 +54,7 @@ LAST = {
     "planning",
     "pricing",
     "ranging",
+    "keeping",
     "recovering",
     "profiling",
     "calibration",

@@ -92,7 +92,7 @@ _OPTIONS = (
 )
 _NAMES = (
     "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING, "exclude",
-    "include", "explain", "require_quantized", "threads", "force", *NAMES, *BUDGET,
+    "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume", *NAMES, *BUDGET,
 )  # fmt: skip
 
 

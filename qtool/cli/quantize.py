@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from qtool.errors import UsageError
 from qtool.steps import step
 
 if TYPE_CHECKING:
+    from qtool.options import Result
     from qtool.plan.model import Plan
 
 _LARGEST_PLAN = 1 << 30  # bytes; the scales of the blocks of billions of weights take less
@@ -47,6 +50,14 @@ _LARGEST_PLAN = 1 << 30  # bytes; the scales of the blocks of billions of weight
     metavar="FILE",
     help="Replay a saved plan, byte for byte, without calibration.",
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the best plan so far, as --plan takes it, for who stops the run; removed when the model is in "
+    "place.",
+)
+@click.option("--resume", is_flag=True, help="Go on from --checkpoint, where there is one.")
 @output_options
 @report_options
 @source_options("calib", "data")
@@ -74,7 +85,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     from qtool.plan.serial import to_json
 
     form = form_of(given)
-    options = options_of(given, _read_plan(given["plan"]))
+    options = options_of(given, _read_plan(given["plan"] or _resumed(given)))
     if given["dry_run"]:
         if given["save_plan"]:
             raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")
@@ -82,14 +93,45 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
         return deliver(dry_run(model, options).report, form, given)
     if output is None:
         raise UsageError("no output", "add -o OUTPUT, or --dry-run")
-    check_targets(model, given, {"--output": output, "--save-plan": given["save_plan"]})
+    checkpoint = None if options.resume else given["checkpoint"]  # who goes on from a plan has read it
+    if checkpoint is not None and checkpoint.exists():
+        hint = "add --resume to go on from it, or remove it"
+        raise UsageError(f"checkpoint '{checkpoint}' is there already", hint)
+    written = {"--output": output, "--save-plan": given["save_plan"], "--checkpoint": checkpoint}
+    check_targets(model, given, written)
     with text_file(given["save_plan"]) as plan_file:
         with progress_bar(given["quiet"]) as progress:
-            result = run(model, output, options, progress)
+            result = _run(partial(run, model, output, options, progress), given["checkpoint"])
         if plan_file is not None and result.report.written:
             plan_file.write_text(to_json(result.plan))
             plan_file.commit()
     return deliver(result.report, form, given)
+
+
+def _run(work: Callable[[], Result], checkpoint: Path | None) -> Result:
+    """Do it; who stops it is told where the best plan so far is."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        if checkpoint is not None and checkpoint.exists():
+            click.echo(
+                f"the best plan so far is in '{checkpoint}': --plan replays it, --resume goes on", err=True
+            )
+        raise
+
+
+def _resumed(given: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to go on from.
+
+    Raises:
+        UsageError: none is named, or a plan beside it.
+    """
+    if not given["resume"]:
+        return None
+    if given["checkpoint"] is None or given["plan"]:
+        raise UsageError("--resume goes on from --checkpoint FILE", "name it, and no --plan")
+    path: Path = given["checkpoint"]
+    return path if path.exists() else None
 
 
 def _read_plan(path: Path | None) -> Plan | None:

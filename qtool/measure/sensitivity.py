@@ -43,10 +43,11 @@ def sensitivity(
     threads: int = 0,
     progress: Progress = lambda done, total: None,
     only: Collection[str] | None = None,
+    most: int = SAMPLES,
 ) -> Errors:
     """The errors of everything that resolved plans quantize, each alone.
 
-    It takes an inference a tensor and sample: at most 8 samples, and fewer of a model of many tensors.
+    It takes an inference a tensor and sample; of a model of many tensors fewer samples are taken.
 
     Args:
         model: prepared.
@@ -55,6 +56,7 @@ def sensitivity(
         threads: of the runtime.
         progress: called with how many passes of how many are done.
         only: what to measure; None: everything.
+        most: samples that are taken, where there are few tensors.
 
     Raises:
         DataError: samples that do not fit.
@@ -66,7 +68,7 @@ def sensitivity(
     # What is made inside an If or Loop can't be switched from outside.
     keys = [key for key in keys_of(whole) if key in chosen.switches or key in fed]
     keys = keys if only is None else [key for key in keys if key in only]
-    count = max(_FEWEST, min(SAMPLES, _PASSES // max(len(keys), 1)))
+    count = max(_FEWEST, min(most, _PASSES // max(len(keys), 1)))
     with _session(chosen, threads) as session:
         own = {i.name for i in model.graph.inputs}
         wanted = [v.name or "" for v in model.graph.outputs if is_float32(v)]

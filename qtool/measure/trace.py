@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from qtool.errors import RuntimeFailure
@@ -20,12 +21,14 @@ Kernel = tuple[str, str]
 
 @dataclass(frozen=True)
 class Kernels:
-    """What ran in the quiet inferences of a trace.
+    """What ran in the inferences of a trace, as it is when nothing interrupts it.
 
     Args:
-        inferences: how many of them.
+        inferences: of each sample as many: the faster half of what was traced.
         us: microseconds of all of them, with what was between the kernels.
-        spent: kernel -> microseconds over all of them, without what ran within it.
+        spent: kernel -> microseconds over as many, without what ran within it. Of each kernel the median
+            counts: an interruption takes longer than most kernels, and whole runs free of it are rare on a
+            busy machine.
     """
 
     inferences: int
@@ -57,17 +60,26 @@ def kernels(events: Sequence[Mapping[str, Any]], samples: int) -> Kernels:
     Raises:
         ValueError: nothing after the warm-up.
     """
-    runs = _quiet_runs([_span(e) for e in events if e["name"] == "model_run"][samples:], samples)
+    runs = [_span(e) for e in events if e["name"] == "model_run"][samples:]
     if not runs:
         raise ValueError("no inference in it")
     found = kernel_events(events)
-    spent: Counter[Kernel] = Counter()
+    times: dict[Kernel, list[int]] = {}
     starts = [start for start, _ in runs]
     for event, alone in zip(found, _alone(found), strict=True):
         run = bisect_right(starts, event["ts"]) - 1
         if run >= 0 and event["ts"] < runs[run][1]:
-            spent[event["args"].get("op_name", ""), _name(event)] += alone
-    return Kernels(len(runs), sum(end - start for start, end in runs), spent)
+            kernel = event["args"].get("op_name", ""), _name(event)
+            times.setdefault(kernel, [0] * len(runs))[run] += alone
+    quiet = _quiet_runs(runs, samples)
+    share = len(quiet) / min(samples, len(runs))
+    spent = Counter({k: round(share * _typical(each, samples)) for k, each in times.items()})
+    return Kernels(len(quiet), sum(end - start for start, end in quiet), spent)
+
+
+def _typical(times: Sequence[int], samples: int) -> float:
+    """The sum over samples of what a run of each mostly takes."""
+    return sum(median(ours) for sample in range(samples) if (ours := times[sample::samples]))
 
 
 def kernel_events(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

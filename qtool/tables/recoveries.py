@@ -35,6 +35,7 @@ RECOVERIES: dict[str, Recovery] = {
         Recovery("smooth", "what an activation's columns reach moves into weights, behind a norm", BEST),
         Recovery("awq", "columns of weights that matter most are scaled up, of 4 bits or fewer", BEST),
         Recovery("ranges", "each activation gets the range, of several methods', that errs least"),
+        Recovery("keep-float", "small weights of float nodes that err most are not stored as integers"),
         Recovery("hqq", "scales of 4 bits or fewer by a norm that outliers weigh little in"),
         Recovery("gptq", "weights are rounded so that errors of one make up for those of another"),
         Recovery("adaround", "weights are rounded up or down as is learned, a layer at a time", BEST),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from qtool.errors import UsageError
 from qtool.graph.save import to_bytes
-from qtool.plan.model import Plan, Site
+from qtool.plan.model import Plan, Scaled, Site
 from qtool.plan.serial import digest, from_json, to_json
 from qtool.rewrite.write import rewrite
 from qtool.tables.targets import TARGETS
@@ -170,3 +171,33 @@ def test_plans_can_be_compared() -> None:
     plan = settled(row.build(), row.samples()).plan
     assert plan == from_json(to_json(plan), "plan.json")
     assert np.all([s.qparams is not None for s in plan.sites])
+
+
+OFFSETS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=40).map(tuple)
+FACTORS = st.lists(st.integers(-24, 24).map(lambda n: 2.0**n), max_size=40).map(tuple)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(st.text(max_size=5), OFFSETS, max_size=3),
+    st.dictionaries(
+        st.text(max_size=5),
+        st.lists(st.builds(Scaled, st.integers(-4, 4), FACTORS), max_size=3).map(tuple),
+        max_size=3,
+    ),
+)
+def test_corrections_and_factors_come_back_to_the_bit(
+    corrections: dict[str, tuple[float, ...]], scaled: dict[str, tuple[Scaled, ...]]
+) -> None:
+    plan = replace(from_json(json.dumps(DOCUMENT), "plan.json"), corrections=corrections, scaled=scaled)
+    back = from_json(to_json(plan), "plan.json")
+    assert back.corrections == corrections and back.scaled == scaled
+    assert list(back.corrections) == list(corrections), "in their order"
+    assert to_json(back) == to_json(plan) and digest(back) == digest(plan)
+
+
+@pytest.mark.parametrize("key", ["corrections", "scaled"])
+def test_they_are_part_of_the_digest(key: str) -> None:
+    plan = from_json(json.dumps(DOCUMENT), "plan.json")
+    made: dict[str, Any] = {"corrections": {"b": (1.0,)}, "scaled": {"b": (Scaled(0, (2.0,)),)}}
+    assert digest(replace(plan, **{key: made[key]})) != digest(plan)

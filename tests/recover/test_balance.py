@@ -45,11 +45,11 @@ def loud(relu: bool = True) -> onnx.ModelProto:
 
 
 def normed() -> onnx.ModelProto:
-    """The same behind a norm."""
+    """The same behind a norm, 20 times as far: what reaches further is no longer quantized at all."""
     gain = np.ones(WIDTH, np.float32)
-    gain[3] = 100
+    gain[3] = 20
     after = weights(WIDTH, FED, seed=2) * 5
-    after[3] /= 100
+    after[3] /= 20
     return linear(
         [node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH), "w1": after}
     )
@@ -129,7 +129,7 @@ def test_a_loud_channel_is_evened_out(case: str, technique: str) -> None:
     done, given = done_of(case, {"mode": "static"})
     scaled = TECHNIQUES[technique](done.ready.view, done.plan, memory(given), threads=1)
     (factors,) = (one.factors for one in scaled["w1"])
-    assert factors[3] >= 4 * np.median(factors)
+    assert factors[3] >= 2 * np.median(factors)
 
 
 @pytest.mark.parametrize("case", ["loud", "normed"])

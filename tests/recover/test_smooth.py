@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from qtool.graph.save import to_bytes
 from qtool.plan.scaling import rescaled
 from qtool.recover.smooth import smoothed
@@ -15,13 +13,12 @@ from tests.recover.whole import memory, proto_of
 from tests.rewrite.flow import run, sqnr
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_what_a_norm_makes_loud_moves_into_the_weights(mode: str) -> None:
+def test_what_a_norm_makes_loud_moves_into_the_weights() -> None:
     given, held_out = uneven(8), uneven(4, seed=11)
-    done = settled(normed(), given, include=["*"], mode=mode)
+    done = settled(normed(), given, include=["*"])
     scaled = smoothed(done.ready.view, done.plan, memory(given), threads=1)
     assert scaled.keys() == {"v", "u", "w1"}
-    smooth = settled(proto_of(rescaled(done.ready.model, scaled)), given, include=["*"], mode=mode)
+    smooth = settled(proto_of(rescaled(done.ready.model, scaled)), given, include=["*"])
     floats = run(normed(), held_out)
     before, after = (run(to_bytes(rewrite(d.ready.model, d.plan)), held_out) for d in (done, smooth))
     assert sqnr(floats, after) > sqnr(floats, before) + 3

@@ -1,0 +1,51 @@
+"""The rows of what is tried, and of how much."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from qtool.recovering import _STEPS
+from qtool.search import _FIRST
+from qtool.tables.efforts import BALANCED, BEST, EFFORTS
+from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
+
+
+def test_every_row_has_a_step_in_the_same_order() -> None:
+    """Columns are spared before placement, by sparing.py."""
+    assert [name for name in RECOVERIES if name != "columns"] == list(_STEPS)
+    assert next(iter(RECOVERIES)) == "columns"
+
+
+def test_what_is_tried_before_placement_has_steps() -> None:
+    assert set(_FIRST) <= _STEPS.keys()
+    assert list(_FIRST) == [name for name in _STEPS if name in _FIRST]
+
+
+def test_rows_are_named_after_themselves_and_no_row_after_a_word_of_its_option() -> None:
+    assert all(name == row.name and row.summary for name, row in (RECOVERIES | EFFORTS).items())
+    assert not {AUTO, NONE} & RECOVERIES.keys()
+    assert all("," not in name and name == name.strip() for name in RECOVERIES)
+
+
+@pytest.mark.parametrize("name", RECOVERIES)
+def test_more_effort_leaves_nothing_out(name: str) -> None:
+    row = RECOVERIES[name]
+    assert row.effort in EFFORTS
+    for less, more in pairwise(EFFORTS):
+        assert row.within(more) or not row.within(less)
+    assert row.within(BEST)
+
+
+def test_efforts_rise() -> None:
+    assert list(EFFORTS)[1:] == [BALANCED, BEST]
+    for less, more in pairwise(EFFORTS.values()):
+        assert less.built <= more.built and less.judged <= more.judged and less.rounds <= more.rounds
+        assert more.measures or not less.measures
+
+
+def test_the_least_effort_measures_nothing() -> None:
+    fast = next(iter(EFFORTS.values()))
+    assert not fast.measures and fast.rounds == 0
+    assert not any(row.within(fast.name) for row in RECOVERIES.values())

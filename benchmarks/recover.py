@@ -1,48 +1,45 @@
-"""What each technique of qtool/recover buys: SQNR of the worst output on samples that nothing was fitted to.
+"""What each technique of --recover buys: dB on samples that nothing was fitted to, speed, seconds.
 
     python benchmarks/recover.py ../shared/models            # every model in the folder
     python benchmarks/recover.py sample_models/cnn --bits 4 --block 32
+    python benchmarks/recover.py ../shared/models/minilm_l6_v2 --mode dynamic
 
-A model's folder holds model.onnx, calib/ and eval/. A plan is made from calib/ as the program makes its
-first one (nothing is timed or searched), each technique makes a better one from it, and all of them are
-run on up to 24 samples of eval/. Without --bits the plan is static int8, else weight-only. Prints a
-Markdown table: model x technique, dB before and after, seconds.
+A model's folder holds model.onnx, calib/ and eval/. The rules' plan is made from three quarters of calib/;
+each technique makes a better one from it, choosing by the last quarter where it chooses, as do all of them
+in their order, each kept where it helps. All are run on eval/, and raced with FP32. The last rows are whole
+runs of quantize, with its placement (and columns, which bear on that), for each --effort. Prints a Markdown
+table: model x technique, SQNR of the worst output, speed of FP32's, seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
-
-from qtool.data.fit import fit
-from qtool.data.samples import Source, evenly
-from qtool.graph.save import to_bytes
-from qtool.graph.view import View
-from qtool.job import Job, open_job, read_for
-from qtool.options import Options, silent
-from qtool.plan.model import Plan
-from qtool.planning import Planner
-from qtool.recover.gptq import improved as gptq
-from qtool.recover.hqq import half_quadratic_plan
-from qtool.rewrite.write import rewrite
+from qtool.comparing import compare_models
+from qtool.data.samples import Source
+from qtool.graph.save import model_for_session
+from qtool.job import open_job, read_for, samples_of
+from qtool.options import Comparing, Options, silent
+from qtool.pipeline import quantize
+from qtool.planning import Planned, Planner
+from qtool.recipe import written
+from qtool.recovering import STEPS, Given, recovered
 from qtool.session import Session
+from qtool.tables.efforts import EFFORTS
+from qtool.validate.compare import compare
+from qtool.validate.latency import race_models
 
-Technique = Callable[[View, Plan, Source, int], Plan]
-TECHNIQUES: dict[str, Technique] = {
-    "hqq": lambda view, plan, source, threads: half_quadratic_plan(view, plan),
-    "gptq": gptq,
-    "hqq, gptq": lambda view, plan, source, threads: gptq(
-        view, half_quadratic_plan(view, plan), source, threads
-    ),
-}
-_JUDGED_BY = 24
+_SECONDS = 0.5
 
 
 def main() -> None:
@@ -50,20 +47,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--mode", default="static", help="static or dynamic; weight-only with --bits")
     parser.add_argument("--bits", type=int, default=0, help="weight-only, in so many bits")
     parser.add_argument("--block", type=int, default=0, help="values a scale")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--efforts", default="balanced", help="whole runs at the end; '' for none")
     args = parser.parse_args()
-    weights = {"mode": "weight-only", "bits": args.bits, "block": args.block} if args.bits else {}
-    print("| model | technique | dB before | dB after | gain | took s |")
-    print("|---|---|---|---|---|---|")
+    form: dict[str, Any] = {"mode": args.mode}
+    if args.bits:
+        form = {"mode": "weight-only", "bits": args.bits, "block": args.block}
+    efforts = [name for name in args.efforts.split(",") if name]
+    if unknown := set(efforts) - EFFORTS.keys():
+        parser.error(f"no such effort: {', '.join(unknown)}")
+    print("| model | technique | SQNR dB | speed | took s |")
+    print("|---|---|---|---|---|")
     for folder in (f for given in args.folders for f in expand(given.resolve())):
-        options = Options(calib=str(folder / "calib"), threads=args.threads, **weights)
+        options = {"calib": str(folder / "calib"), "threads": args.threads, **form}
         try:
-            for line in lines(folder, options):
+            for line in lines(folder, options, efforts):
                 print(line, flush=True)
         except Exception as error:  # a model that fails is a row, not the end of the table
-            print(f"| {folder.name} | failed: {str(error).splitlines()[0][:80]} | | | | |", flush=True)
+            print(f"| {folder.name} | failed: {str(error).splitlines()[0][:80]} | | | |", flush=True)
 
 
 def expand(folder: Path) -> list[Path]:
@@ -73,43 +77,58 @@ def expand(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
 
 
-def lines(folder: Path, options: Options) -> list[str]:
-    """A row of the table for each technique."""
-    job = open_job(folder / "model.onnx", options)
-    calib = read_for(job.source, str(folder / "calib"), options.reading)
-    judged = read_for(job.source, str(folder / "eval"), options.reading)
-    plan = Planner(job, calib, silent).plan(job.wish).plan
-    plans, took = [plan], []
-    for technique in TECHNIQUES.values():
+def lines(folder: Path, form: Mapping[str, Any], efforts: list[str]) -> Iterator[str]:
+    """A row for each technique, and for each whole run."""
+    job = open_job(folder / "model.onnx", Options(**form))
+    calib, held_out, _ = samples_of(job)
+    judged = read_for(job.source, str(folder / "eval"), job.options.reading)
+    if calib is None or held_out is None:
+        raise ValueError("no samples")
+    plain = Planner(job, calib, silent).plan(job.wish)
+    plans, took = {"none": plain}, {"none": 0.0}
+    given = Given(calib, held_out, lambda done, total: None)
+    for name, step in STEPS.items():
         start = time.perf_counter()
-        plans.append(technique(job.view, plan, calib, options.threads))
-        took.append(time.perf_counter() - start)
-    before, *after = sqnr(job, plans, judged)
-    return [
-        f"| {folder.name} | {name} | {before:.2f} | {db:.2f} | {db - before:+.2f} | {seconds:.1f} |"
-        for name, db, seconds in zip(TECHNIQUES, after, took, strict=True)
-    ]
+        better = step(given, plain)
+        if better.plan != plain.plan:
+            plans[name], took[name] = better, time.perf_counter() - start
+    start = time.perf_counter()
+    plans["all that help"] = recovered(plain, calib, held_out, silent)[0]
+    took["all that help"] = time.perf_counter() - start
+    for name, (sqnr, speed) in measured(plans, judged, job.options.threads).items():
+        yield f"| {folder.name} | {name} | {sqnr:.1f} | {speed:.2f}x | {took[name]:.1f} |"
+    for effort in efforts:
+        yield whole(folder, form, effort)
 
 
-def sqnr(job: Job, plans: Sequence[Plan], source: Source) -> list[float]:
-    """dB of the worst float output of each plan, pooled over samples."""
-    float_model, *others = (
-        Session(to_bytes(m), threads=job.options.threads)
-        for m in (job.prepared.model, *(rewrite(job.prepared.model, p) for p in plans))
-    )
-    signal: dict[str, float] = {}
-    noise: list[dict[str, float]] = [{} for _ in others]
-    for sample in source.read(evenly(len(source), _JUDGED_BY)):
-        inputs = fit(sample, float_model.inputs, float_model.input_dtypes, source.name)
-        wanted = dict(zip(float_model.outputs, float_model.run(inputs), strict=True))
-        floats = {n: np.asarray(a, np.float64) for n, a in wanted.items() if a.dtype.kind == "f"}
-        for name, array in floats.items():
-            signal[name] = signal.get(name, 0.0) + float(np.square(array).sum())
-        for session, lost in zip(others, noise, strict=True):
-            for name, array in zip(session.outputs, session.run(inputs), strict=True):
-                if name in floats:
-                    lost[name] = lost.get(name, 0.0) + float(np.square(array - floats[name]).sum())
-    return [min(float(10 * np.log10(signal[n] / max(lost[n], 1e-300))) for n in signal) for lost in noise]
+def measured(plans: Mapping[str, Planned], judged: Source, threads: int) -> Mapping[str, tuple[float, float]]:
+    """SQNR in dB and speed against prepared FP32, of each plan."""
+    with ExitStack() as stack:
+        job = plans["none"].job
+        models = {"fp32": stack.enter_context(model_for_session(job.prepared.model))}
+        for name, planned in plans.items():
+            model = written(planned.job.prepared.model, planned.plan)
+            models[name] = stack.enter_context(model_for_session(model))
+        floats = Session(models["fp32"], threads=threads)
+        errors = {
+            name: compare(floats, Session(models[name], threads=threads), judged).sqnr for name in plans
+        }
+        race = race_models(models, judged, threads, seconds=_SECONDS * len(models))
+    return {name: (errors[name], race.speedup(name, "fp32").median) for name in plans}
+
+
+def whole(folder: Path, form: Mapping[str, Any], effort: str) -> str:
+    """A run of quantize, which never sees what it is judged on here before its model is written."""
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place) / "quantized.onnx"
+        start = time.perf_counter()
+        quantize(folder / "model.onnx", output, Options(effort=effort, gate="none", **form))
+        seconds = time.perf_counter() - start
+        how = Comparing(speed=True, threads=1)
+        found = compare_models(folder / "model.onnx", output, folder / "eval", how)
+        speed = found.race.speedup["original"].median if found.race else float("nan")
+        sqnr = found.comparison.sqnr if found.comparison else float("nan")
+    return f"| {folder.name} | quantize --effort {effort} | {sqnr:.1f} | {speed:.2f}x | {seconds:.1f} |"
 
 
 if __name__ == "__main__":

@@ -94,11 +94,11 @@ def recovered(
         return planned, ()
     options = planned.job.options
     asked, effort = wanted(options), EFFORTS[options.effort]
-    asked = (asked & set(_STEPS if only is None else only)) - set(but)
+    asked = (asked & set(STEPS if only is None else only)) - set(but)
     gains: list[Gain] = []
     for _ in range(max(effort.rounds, 1)):
         before = planned
-        for name in (step for step in _STEPS if step in asked):
+        for name in (step for step in STEPS if step in asked):
             won = sum(g.after - g.before for g in gains if g.kept)
             stage = f"recover: {name}" + (f", {won:+.1f} dB so far" if won else "")
             given = Given(calib, held_out, partial(progress, stage))
@@ -115,7 +115,7 @@ def recovered(
 def _tried(name: str, given: Given, planned: Planned, judged: int) -> tuple[Planned, Gain | None]:
     """A plan with a step, where it lowers the error; None: the step changes nothing."""
     start = time.perf_counter()
-    better = _STEPS[name](given, planned)
+    better = STEPS[name](given, planned)
     if better.plan == planned.plan:
         return planned, None
     plans = {"before": planned, "after": better}
@@ -183,7 +183,7 @@ def done_before(gains: Sequence[Gain]) -> frozenset[str]:
 
 # In the order of tables/recoveries.py: what changes the float model, then scales, then integers, and biases
 # last, which make up for what is left. Columns are spared before placement (sparing.py), which they bear on.
-_STEPS: Mapping[str, Step] = {
+STEPS: Mapping[str, Step] = {
     "equalize": _balancing(equalized),
     "smooth": _balancing(smoothed),
     "awq": _balancing(activation_aware),

@@ -48,7 +48,7 @@ def test_a_step_that_harms_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         return replace(planned, plan=replace(planned.plan, sites=sites))
 
-    monkeypatch.setattr(recovering, "_STEPS", {"gptq": spoilt})
+    monkeypatch.setattr(recovering, "STEPS", {"gptq": spoilt})
     plan, source = planned("residual")
     after, (gain,) = recovered(plan, source, source, silent)
     assert not gain.kept

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # Where nobody says how much accuracy is wanted, it counts from the least that is allowed up to so many dB
 # above that: as much as this share of all the speed that there is to gain. See docs/placement.md.
 SPAN_DB = 15.0
-SPAN_WORTH = 0.5
+SPAN_WORTH = 0.75
 # Where all that there is to gain is less than this, speed counts by as much less: a few percent are no reason
 # to lose accuracy.
 LEAST_GAIN = 1.25

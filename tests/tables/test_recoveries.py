@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from qtool.recovering import _STEPS
+from qtool.recovering import STEPS
 from qtool.search import _FIRST
 from qtool.tables.efforts import BALANCED, BEST, EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
@@ -14,13 +14,13 @@ from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
 def test_every_row_has_a_step_in_the_same_order() -> None:
     """Columns are spared before placement, by sparing.py."""
-    assert [name for name in RECOVERIES if name != "columns"] == list(_STEPS)
+    assert [name for name in RECOVERIES if name != "columns"] == list(STEPS)
     assert next(iter(RECOVERIES)) == "columns"
 
 
 def test_what_is_tried_before_placement_has_steps() -> None:
-    assert set(_FIRST) <= _STEPS.keys()
-    assert list(_FIRST) == [name for name in _STEPS if name in _FIRST]
+    assert set(_FIRST) <= STEPS.keys()
+    assert list(_FIRST) == [name for name in STEPS if name in _FIRST]
 
 
 def test_rows_are_named_after_themselves_and_no_row_after_a_word_of_its_option() -> None:

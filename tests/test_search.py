@@ -15,7 +15,7 @@ from qtool.plan.choose import Budget
 from qtool.plan.predict import keys_of
 from qtool.planning import Planner
 from qtool.rewrite.write import rewrite
-from qtool.search import Search, shortlist
+from qtool.search import _FIRST, Search, shortlist
 from qtool.tables.targets import TABLE
 from tests.rewrite.zoo import CASES
 
@@ -124,3 +124,41 @@ def test_bits_are_spread_from_the_fewest_to_floats() -> None:
         chosen = weights.within(size).weights
         used = sum(levels[name][chosen[nodes[0]]] for name, nodes in weights.nodes.items() if name in levels)
         assert used <= size
+
+
+@pytest.mark.parametrize("case", NAMES)
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_the_least_effort_gives_the_plan_of_the_rules_and_tries_nothing(case: str, mode: str) -> None:
+    found, job = search(case, mode=mode, effort="fast")
+    assert found.obstacle() is not None
+    planned = found.first()
+    assert planned.plan == Planner(job, found.planner.calib, silent).plan(job.wish).plan
+    assert found.trials == () and found.gains == () and found.front == []
+    assert found.name_of(planned.plan) == ""
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_what_is_won_before_placement_is_marked_so(case: str) -> None:
+    found, _ = search(case)
+    planned = found.first()
+    assert found.gains and all(gain.first for gain in found.gains)
+    assert {gain.name for gain in found.gains} <= set(_FIRST)
+    assert [g.name for g in found.gains] == [n for n in _FIRST if n in {g.name for g in found.gains}]
+    kept = {gain.name for gain in found.gains if gain.kept}
+    assert (planned.plan.scaled != {}) <= ("equalize" in kept)
+    assert bool(found.job.wish.bounds) == ("ranges" in kept)
+    if "gptq" in kept and planned.plan.forms:
+        assert any(s.integers is not None for s in planned.plan.sites)
+
+
+def test_nothing_is_won_back_before_placement_where_nothing_is_asked_for() -> None:
+    found, _ = search("residual", recover="none")
+    found.first()
+    assert found.gains == () and found.trials != ()
+
+
+def test_more_effort_builds_more() -> None:
+    usual, most = (search("transformer", effort=effort)[0] for effort in ("balanced", "best"))
+    usual.first(), most.first()
+    assert len(usual.trials) <= len(most.trials) <= 8 + 2
+    assert len(usual.trials) <= 3 + 2

@@ -45,7 +45,9 @@ def test_a_plan_fits_its_model(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "corrections", [{}, {"b0": (0.5,) * 40}, {"b0": (0.0,) * 40, "b1": (-1.0,) * 24}], ids=lambda c: str(len(c))
+    "corrections",
+    [{}, {"b0": (0.5,) * 40}, {"b0": (0.0,) * 40, "b1": (-1.0,) * 24}],
+    ids=lambda c: str(len(c)),
 )
 def test_corrections_of_biases_fit(corrections: dict[str, tuple[float, ...]]) -> None:
     assert misfit(replace(DONE.plan, corrections=corrections), DONE.job.view) == ""
@@ -74,12 +76,12 @@ def test_what_does_not_fit_is_said_and_refused(damage: str) -> None:
     plan = DAMAGED[damage]
     assert misfit(plan, DONE.job.view)
     with pytest.raises(UsageError, match="does not fit"):
-        replayed(DONE.job, plan)
+        replayed(DONE.maker, plan)
 
 
 def test_the_plan_of_another_model_is_refused() -> None:
     with pytest.raises(UsageError, match="another model"):
-        replayed(DONE.job, replace(DONE.plan, model_sha256="0" * 64))
+        replayed(DONE.maker, replace(DONE.plan, model_sha256="0" * 64))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_plan_with_corrections_and_factors_is_replayed() -> None:
     plan = from_json(to_json(replace(CORRECTED, scaled=scaled)), "plan.json")
     job = open_job(CASES["mlp-matmul"].build(), Options(threads=1, plan=plan))
     assert job.scaled == scaled
-    assert replayed(job, plan).plan == plan
+    assert replayed(Planner(job, None, silent), plan).plan == plan
 
 
 BAD: dict[str, tuple[str, Any]] = {

@@ -20,14 +20,19 @@ from tests.rewrite.flow import run, sqnr
 
 def test_columns_that_meet_the_most_err_less() -> None:
     gain = np.where(np.arange(WIDTH) % 16 == 5, 30, 1).astype(np.float32)
-    proto = linear(
-        [node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH)}
-    )
+    proto = linear([node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH)})
     given, held_out = uneven(8), uneven(4, seed=11)
     done = settled(proto, given, include=["*"], mode="weight-only", bits=4, block=32)
     scaled = activation_aware(done.ready.view, done.plan, memory(given), threads=1)
     assert scaled
-    aware = settled(proto_of(rescaled(done.ready.model, scaled)), given, include=["*"], mode="weight-only", bits=4, block=32)
+    aware = settled(
+        proto_of(rescaled(done.ready.model, scaled)),
+        given,
+        include=["*"],
+        mode="weight-only",
+        bits=4,
+        block=32,
+    )
     floats = run(proto, held_out)
     before, after = (run(to_bytes(rewrite(d.ready.model, d.plan)), held_out) for d in (done, aware))
     assert sqnr(floats, after) > sqnr(floats, before) + 1

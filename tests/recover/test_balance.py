@@ -31,7 +31,11 @@ from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
 
 TECHNIQUES = {"equalize": equalized, "smooth": smoothed, "awq": activation_aware}
-FORMS: tuple[dict[str, Any], ...] = ({"mode": "static"}, {"mode": "dynamic"}, {"mode": "weight-only", "bits": 4})
+FORMS: tuple[dict[str, Any], ...] = (
+    {"mode": "static"},
+    {"mode": "dynamic"},
+    {"mode": "weight-only", "bits": 4},
+)
 
 
 def loud(relu: bool = True) -> onnx.ModelProto:
@@ -141,16 +145,23 @@ def test_each_technique_has_its_own_joints(case: str) -> None:
     assert activation_aware(view, done.plan, source, 1) == {}, "of 8 bits"
 
 
-def test_joints_in_a_row_are_scaled_one_by_one() -> None:
-    """A weight behind one value and before another is scaled along both axes."""
-    proto = loud()
-    done, given = done_of("loud", {"mode": "static"})
-    assert proto == loud()
+def test_a_weight_behind_one_joint_and_before_another_is_scaled_by_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(balance, "_WORTH", np.inf)  # whatever it comes to
+    done, given = done_of("network", {"mode": "static"})
 
     def candidates(layers: Layers) -> list[np.ndarray]:
-        return [np.exp2(rng(layers.joint.channels).integers(-3, 4, layers.joint.channels).astype(np.float64))]
+        return [np.exp2(rng(1).integers(-3, 4, layers.joint.channels).astype(np.float64))]
 
-    assert balanced(done.ready.view, done.plan, memory(given), candidates, lambda layers: False, 1) == {}
+    def balances(able: bool) -> Balances:
+        return balanced(done.ready.view, done.plan, memory(given), candidates, lambda layers: able, 1)
+
+    assert balances(False) == {}
+    found = balances(True)
+    assert {one.axis for one in found["w1"]} == {0, 1}
+    before, after = (run(to_bytes(m), given) for m in (done.ready.model, rescaled(done.ready.model, found)))
+    assert all(np.array_equal(a["y"], b["y"]) for a, b in zip(before, after, strict=True))
 
 
 def test_what_does_not_help_is_left_alone() -> None:

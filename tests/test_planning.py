@@ -11,9 +11,10 @@ from qtool.data.memory import InMemory
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.job import open_job
+from qtool.numerics.qparams import QParams
 from qtool.options import Options, silent
 from qtool.plan.integers import integers_of
-from qtool.plan.model import WEIGHTS, Plan, Scaled, Spared
+from qtool.plan.model import WEIGHTS, Plan, Scaled, Site, Spared
 from qtool.plan.serial import from_json, to_json
 from qtool.planning import Planned, Planner
 from qtool.recover.gptq import improved
@@ -34,7 +35,7 @@ def planned(case: str, **options: object) -> tuple[Planned, InMemory]:
 def other_integers(done: Planned) -> Planned:
     """Every weight one less, as far as its type goes."""
 
-    def lower(site):  # type: ignore[no-untyped-def]
+    def lower(site: Site) -> Site:
         array = float_constant(done.job.view.values[site.value])
         if site.kind not in WEIGHTS or array is None:
             return site
@@ -87,8 +88,8 @@ def test_a_weight_of_another_scale_is_rounded_anew() -> None:
     assert next(s for s in found.sites if s.value == name).integers is None
 
 
-def replace_scale(params):  # type: ignore[no-untyped-def]
-    return replace(params, scale=params.scale * 2)
+def replace_scale(params: QParams | None) -> QParams | None:
+    return None if params is None else replace(params, scale=params.scale * 2)
 
 
 def test_products_with_columns_spared_have_weights_of_their_own() -> None:
@@ -134,13 +135,13 @@ def test_scaled_twice_is_scaled_by_both() -> None:
 
 
 def test_a_scaled_plan_is_replayed_to_the_byte() -> None:
-    done, source = planned("mlp-matmul")
+    done, _ = planned("mlp-matmul")
     found = done.maker.rescaled(SCALED).plan(done.wish)
     written = to_bytes(rewrite(found.job.prepared.model, found.plan))
     plan = from_json(to_json(found.plan), "plan.json")
     job = open_job(CASES["mlp-matmul"].build(), Options(threads=1, plan=plan))
     assert to_bytes(rewrite(job.prepared.model, plan)) == written
-    run(written, [dict(s.inputs) for s in source.read()])  # type: ignore[misc]
+    run(written, CASES["mlp-matmul"].samples())
 
 
 def test_no_factors_are_the_same_job() -> None:

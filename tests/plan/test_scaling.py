@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import pytest
@@ -37,7 +39,7 @@ def every_joint(job: Ready) -> list[Joint]:
     return joints(job.view, job.view.values.keys())
 
 
-def same_outputs(job: Ready, scaled: Balance, samples: list[Sample]) -> None:
+def same_outputs(job: Ready, scaled: Balance, samples: Sequence[Sample]) -> None:
     other = to_bytes(rescaled(job.model, scaled))
     for optimize in (False, True):
         before, after = run(to_bytes(job.model), samples, optimize), run(other, samples, optimize)

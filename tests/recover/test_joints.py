@@ -70,7 +70,11 @@ NOT_THROUGH: dict[str, Sequence[onnx.NodeProto]] = {
 
 @pytest.mark.parametrize("between", NOT_THROUGH)
 def test_what_factors_do_not_pass_is_no_joint(between: str) -> None:
-    constants = {"zero": np.float32(0), "six": np.float32(6), "g": weights(FED, WIDTH, seed=7)}
+    constants = {
+        "zero": np.array(0, np.float32),
+        "six": np.array(6, np.float32),
+        "g": weights(FED, WIDTH, seed=7),
+    }
     assert found_in(linear(NOT_THROUGH[between], constants)) == []
 
 
@@ -163,6 +167,6 @@ def test_what_a_branch_reads_is_no_joint() -> None:
             node("Greater", ["total", "zero"], ["positive"]),
             node("If", ["positive"], ["y"], then_branch=branch("yes"), else_branch=branch("no")),
         ],
-        {"x": ["N", FED]}, ["y"], {"w0": weights(FED, WIDTH), "zero": np.float32(0)},
+        {"x": ["N", FED]}, ["y"], {"w0": weights(FED, WIDTH), "zero": np.array(0, np.float32)},
     )  # fmt: skip
     assert found_in(proto) == []

@@ -110,7 +110,7 @@ def shifted(prepared: ir.Model, name: str, by: float) -> onnx.ModelProto:
     index, maker = next((i, n) for i, n in enumerate(proto.graph.node) if name in n.output)
     maker.output[list(maker.output).index(name)] = "raw"
     proto.graph.node.insert(index + 1, helper.make_node("Add", ["raw", "by"], [name], name="shift"))
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(by), "by"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(by, np.float32), "by"))
     return proto
 
 

@@ -70,8 +70,8 @@ class Session:
         threads: intra-op threads; 0 leaves the choice to the runtime.
         name: what to call it in errors.
         optimize: the runtime's graph optimizations, as a user would have them.
-        integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.22 and later
-            round float weights there, to a scale a tensor.
+        integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.31 does, and
+            rounds constant float weights there (WeightBiasQuantization).
         trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
         optimized: a file to write the graph to that the runtime makes of the model.
 

@@ -1,4 +1,4 @@
-"""Small weights that err most, of nodes that run in float, stay in float: hardly a byte, and no time, is lost."""
+"""Small weights that err most, of nodes that run in float, stay so: hardly a byte, and no time, is lost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qtool.measure.sensitivity import sensitivity
 from qtool.plan.model import Kind, Site
 from qtool.plan.predict import key_of
 from qtool.planning import Planned
+from qtool.tables.forms import Form
 from qtool.tables.qtypes import FLOAT32
 
 # Of the model's bytes, all that is added.
@@ -22,11 +23,11 @@ def kept_float(planned: Planned, held_out: Samples) -> Planned:
     """The same plan with some stored weights as they were, those first that make most noise for their bytes.
 
     Args:
-        planned: resolved; of a mode for weights alone nothing is changed.
+        planned: resolved; where weights alone are quantized nothing is changed.
         held_out: samples that say what errs.
     """
     job = planned.job
-    if not job.scheme.mode.for_speed:
+    if job.scheme.form not in (Form.INT8, Form.DYNAMIC):
         return planned
     room = _BYTES * job.source.size
     sizes = {s: _bytes(planned, s) for s in planned.plan.sites if s.kind is Kind.STORED}
@@ -46,8 +47,7 @@ def kept_float(planned: Planned, held_out: Samples) -> Planned:
         return planned
     wish = planned.wish
     weights = {**dict.fromkeys(chosen, FLOAT32), **wish.weights}
-    better = planned.maker.plan(replace(wish, weights=weights))
-    return replace(better, plan=replace(better.plan, units=planned.plan.units))
+    return planned.again(replace(wish, weights=weights))
 
 
 def _bytes(planned: Planned, site: Site) -> int:

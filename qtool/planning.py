@@ -50,6 +50,13 @@ class Planned:
         """What it is for."""
         return self.maker.job
 
+    def again(self, wish: Wishes) -> Planned:
+        """The plan for another wish, with what was won by now: integers, corrections of biases, notes."""
+        self.maker.keep(self)
+        other = self.maker.plan(wish)
+        plan = replace(other.plan, units=self.plan.units, corrections=self.plan.corrections)
+        return replace(other, plan=plan)
+
 
 def replayed(maker: Planner, plan: Plan) -> Planned:
     """A saved plan, if it is for this very model.
@@ -91,9 +98,9 @@ class Planner:
 
     def keep(self, planned: Planned) -> None:
         """Give each weight the integers that a plan has for it, wherever it has the same scale."""
-        before = {
-            (s.value, s.spec): s.qparams for s in self.plan(planned.wish).plan.sites if s.kind in WEIGHTS
-        }
+        self._rounded = {}
+        plain = self.plan(planned.wish).plan
+        before = {(s.value, s.spec): s.qparams for s in plain.sites if s.kind in WEIGHTS}
         for site in planned.plan.sites:
             if site.kind in WEIGHTS and site.integers is not None:
                 self._rounded[site.value, site.spec] = before[site.value, site.spec], site

@@ -62,8 +62,7 @@ def narrowed(planned: Planned, calib: Samples, held_out: Samples, progress: Prog
                 chosen |= {s.value: bounds[s.value] for s in sites if key_of(s) == key}
     if not chosen:
         return planned
-    better = planner.plan(replace(planned.wish, bounds={**planned.wish.bounds, **chosen}))
-    return replace(better, plan=replace(better.plan, units=planned.plan.units))
+    return planned.again(replace(planned.wish, bounds={**planned.wish.bounds, **chosen}))
 
 
 def _of_methods(

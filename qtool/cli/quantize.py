@@ -54,8 +54,7 @@ _LARGEST_PLAN = 1 << 30  # bytes; the scales of the blocks of billions of weight
     "--checkpoint",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Holds the best plan so far, as --plan takes it, for who stops the run; removed when the model is in "
-    "place.",
+    help="Holds the best plan so far, as --plan takes it, until the model is in place.",
 )
 @click.option("--resume", is_flag=True, help="Go on from --checkpoint, where there is one.")
 @output_options
@@ -85,7 +84,7 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     from qtool.plan.serial import to_json
 
     form = form_of(given)
-    options = options_of(given, _read_plan(given["plan"] or _resumed(given)))
+    options = options_of(given, _read_plan(_resumed(given) or given["plan"]))
     if given["dry_run"]:
         if given["save_plan"]:
             raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")

@@ -21,8 +21,9 @@ from qtool.tables.targets import TARGETS
 def simulated(model: ir.Model, plan: Plan) -> ir.Model:
     """A clone of the prepared model whose weights and activations have the values that a plan gives them.
 
-    A value keeps its name where it is made; who gets it rounded reads another one. Biases are as they were:
-    what int32 takes from them is nothing beside the rest.
+    A value keeps its name where it is made; who gets it rounded reads another one. Biases are as they were,
+    without the plan's corrections: what int32 takes from them is nothing beside the rest. Of an LSTM the
+    weights alone are rounded. onnxruntime would round weights once more: open it with `integers=False`.
     """
     clone = model.clone()
     split_spared(clone, plan)

@@ -1,0 +1,59 @@
+"""--checkpoint holds a plan that can be written, until the model is in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qtool.plan.serial import from_json
+from tests.cli.program import run
+from tests.graphs import SAMPLE_MODELS
+
+FOLDER = SAMPLE_MODELS / "cnn"
+BASE = ("quantize", FOLDER / "model.onnx", "--calib", FOLDER / "calib", "--data", FOLDER / "eval")
+
+
+def test_it_is_gone_when_the_model_is_in_place(tmp_path: Path) -> None:
+    done = run(*BASE, "-o", tmp_path / "q.onnx", "--checkpoint", tmp_path / "best.json")
+    assert done.returncode == 0, done.stderr
+    assert [f.name for f in tmp_path.iterdir()] == ["q.onnx"]
+
+
+def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Path) -> None:
+    best, output = tmp_path / "best.json", tmp_path / "q.onnx"
+    failed = run(*BASE, "-o", output, "--checkpoint", best, "--fail-if", "sqnr<200", "--recover", "gptq")
+    assert failed.returncode == 1
+    assert not output.exists()
+    plan = from_json(best.read_text(encoding="utf-8"), "best.json")
+    assert plan.resolved
+    replayed = run("quantize", FOLDER / "model.onnx", "-o", output, "--plan", best, "--data", FOLDER / "eval")
+    assert replayed.returncode == 0, replayed.stderr
+    resumed = run(*BASE, "-o", output, "--force", "--checkpoint", best, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert not best.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--checkpoint", "best.json"), "--resume"),
+        (("--resume",), "--checkpoint"),
+        (("--checkpoint", "best.json", "--resume", "--plan", "best.json"), "no --plan"),
+        (("--checkpoint", "q.onnx"), "another file"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    (tmp_path / "best.json").write_text("{}", encoding="utf-8")
+    done = run(*BASE, "-o", "q.onnx", *given, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert (tmp_path / "best.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    best = tmp_path / "best.json"
+    best.write_text("{", encoding="utf-8")
+    done = run(*BASE, "-o", tmp_path / "q.onnx", "--checkpoint", best, "--resume")
+    assert done.returncode == 2
+    assert "JSON" in done.stderr

@@ -96,33 +96,34 @@ def recovered(
     asked, effort = wanted(options), EFFORTS[options.effort]
     asked = (asked & set(STEPS if only is None else only)) - set(but)
     gains: list[Gain] = []
+    sqnr: float | None = None
     for _ in range(max(effort.rounds, 1)):
         before = planned
         for name in (step for step in STEPS if step in asked):
             won = sum(g.after - g.before for g in gains if g.kept)
             stage = f"recover: {name}" + (f", {won:+.1f} dB so far" if won else "")
             given = Given(calib, held_out, partial(progress, stage))
-            planned, gain = _tried(name, given, planned, effort.judged)
-            if gain is not None:
-                gains.append(gain)
-            if gain is not None and gain.kept:
+            start = time.perf_counter()
+            better = STEPS[name](given, planned)
+            if better.plan == planned.plan:
+                continue
+            if sqnr is None:
+                sqnr = _sqnr(planned, held_out, effort.judged)
+            after = _sqnr(better, held_out, effort.judged)
+            gain = Gain(name, sqnr, after, time.perf_counter() - start, after > sqnr + _LEAST_DB)
+            gains.append(gain)
+            if gain.kept:
+                planned, sqnr = better, after
                 kept(planned)
         if planned is before:
             break
     return planned, tuple(gains)
 
 
-def _tried(name: str, given: Given, planned: Planned, judged: int) -> tuple[Planned, Gain | None]:
-    """A plan with a step, where it lowers the error; None: the step changes nothing."""
-    start = time.perf_counter()
-    better = STEPS[name](given, planned)
-    if better.plan == planned.plan:
-        return planned, None
-    plans = {"before": planned, "after": better}
-    before, after = tried(planned.job, plans, given.held_out, False, silent, judged)
-    keeps = after.sqnr > before.sqnr + _LEAST_DB
-    gain = Gain(name, before.sqnr, after.sqnr, time.perf_counter() - start, keeps)
-    return (better if keeps else planned), gain
+def _sqnr(planned: Planned, held_out: Samples, judged: int) -> float:
+    """dB of the worst output on some held-out samples."""
+    (trial,) = tried(planned.job, {"": planned}, held_out, False, silent, judged)
+    return trial.sqnr
 
 
 def _balancing(technique: Callable[..., Balances]) -> Step:

@@ -39,6 +39,7 @@ def gain_lines(report: Report) -> list[str]:
     """What each step of recovery came to, a line each."""
     return [
         f"{g.name}: {decibels(g.before)} -> {decibels(g.after)} dB in {g.seconds:.1f} s"
+        + (", of all in int8" if g.first else "")
         + ("" if g.kept else ", dropped")
         for g in report.recovered
     ]

@@ -12,7 +12,7 @@ from qtool.validate.compare import Comparison
 from qtool.validate.gates import GateResult, Verdict
 from qtool.validate.latency import Race, Ratio
 
-SCHEMA = "qtool.report/3"
+SCHEMA = "qtool.report/4"
 COMMANDS = ("quantize", "compare", "tune")
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from qtool.calibrate.observers import OBSERVERS
 from qtool.calibrate.runner import calibrate
+from qtool.data.samples import Part, evenly
 from qtool.data.samples import Source as Samples
 from qtool.measure.sensitivity import sensitivity
 from qtool.options import Progress
@@ -23,6 +24,8 @@ _SHARE = 0.01
 _MOST = 16
 # .. on so many samples: what a narrow range cuts off is rare, and a few samples may lack it.
 _SAMPLES = 24
+# Of the samples that set ranges, those that histograms are made of.
+_CALIBRATED = 128
 # Another range is taken where the noise falls to this much of what it was.
 _WORTH = 0.9
 
@@ -73,7 +76,7 @@ def _of_methods(
     seen = calibrate(
         job.prepared.model,
         values,
-        calib,
+        Part(calib, evenly(len(calib), _CALIBRATED), calib.name),
         threads=job.options.threads,
         histograms=True,
         positive=positive(job.view, values),

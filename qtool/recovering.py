@@ -9,7 +9,7 @@ from functools import partial
 
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
-from qtool.errors import UsageError, did_you_mean
+from qtool.errors import ModelError, RuntimeFailure, UsageError, did_you_mean
 from qtool.graph.view import View
 from qtool.keeping import kept_float
 from qtool.options import Options, Progress, silent
@@ -103,12 +103,19 @@ def recovered(
             won = sum(g.after - g.before for g in gains if g.kept)
             stage = f"recover: {name}" + (f", {won:+.1f} dB so far" if won else "")
             given = Given(calib, held_out, partial(progress, stage))
-            start = time.perf_counter()
-            better = STEPS[name](given, planned)
-            if better.plan == planned.plan:
+            start, failed = time.perf_counter(), ""
+            try:
+                better = STEPS[name](given, planned)
+            except (ModelError, RuntimeFailure) as error:
+                better, failed = planned, error.message  # a step more or less costs nobody the model
+            if better.plan == planned.plan and not failed:
                 continue
             if sqnr is None:
                 sqnr = _sqnr(planned, held_out, effort.judged)
+            if failed:
+                seconds = time.perf_counter() - start
+                gains.append(Gain(name, sqnr, sqnr, seconds, kept=False, failed=failed))
+                continue
             after = _sqnr(better, held_out, effort.judged)
             gain = Gain(name, sqnr, after, time.perf_counter() - start, after > sqnr + _LEAST_DB)
             gains.append(gain)

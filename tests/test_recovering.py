@@ -9,7 +9,7 @@ import pytest
 
 from qtool import recovering
 from qtool.data.memory import InMemory
-from qtool.errors import UsageError
+from qtool.errors import RuntimeFailure, UsageError
 from qtool.graph.view import float_constant
 from qtool.job import open_job
 from qtool.options import Options, silent
@@ -77,3 +77,14 @@ def test_names() -> None:
     with pytest.raises(UsageError) as caught:
         wanted(Options(recover="gtpq"))
     assert "gptq" in caught.value.hint
+
+
+def test_a_step_that_can_not_be_tried_costs_nobody_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(given: Given, planned: Planned) -> Planned:
+        raise RuntimeFailure("no such kernel")
+
+    monkeypatch.setattr(recovering, "STEPS", {"gptq": refused})
+    plan, source = planned("residual")
+    after, (gain,) = recovered(plan, source, source, silent)
+    assert after is plan
+    assert (gain.failed, gain.kept) == ("no such kernel", False)

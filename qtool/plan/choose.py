@@ -87,6 +87,7 @@ class Gain:
         seconds: that it took.
         kept: whether the result has it.
         first: it was tried on all that can be in int8, before placement, on which it bears.
+        failed: why it could not be tried; '' where it was.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Gain:
     seconds: float
     kept: bool
     first: bool = False
+    failed: str = ""
 
 
 def choose(trials: Sequence[Trial], budget: Budget) -> Trial:

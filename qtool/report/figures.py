@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from qtool.plan.choose import Trial
+from qtool.errors import printable
+from qtool.plan.choose import Gain, Trial
 from qtool.report.model import Report, Timing
 
 
@@ -37,12 +38,14 @@ def size_text(report: Report) -> str:
 
 def gain_lines(report: Report) -> list[str]:
     """What each step of recovery came to, a line each."""
-    return [
-        f"{g.name}: {decibels(g.before)} -> {decibels(g.after)} dB in {g.seconds:.1f} s"
-        + (", of all in int8" if g.first else "")
-        + ("" if g.kept else ", dropped")
-        for g in report.recovered
-    ]
+    return [_gain(g) for g in report.recovered]
+
+
+def _gain(step: Gain) -> str:
+    if step.failed:
+        return f"{step.name}: could not be tried: {printable(step.failed)}"
+    text = f"{step.name}: {decibels(step.before)} -> {decibels(step.after)} dB in {step.seconds:.1f} s"
+    return text + (", of all in int8" if step.first else "") + ("" if step.kept else ", dropped")
 
 
 def speed_lines(report: Report) -> list[str]:

@@ -154,6 +154,8 @@ def quantized(found: Case, way: Way, path: Path) -> qtool.Result:
 
 def judged(found: Case, fp32: Outputs, way: Way, path: Path, result: qtool.Result) -> str:
     """What is wrong with the written file, '' when nothing is."""
+    if failed := [g for g in result.report.recovered if g.failed]:
+        return f"{failed[0].name} could not be tried: {failed[0].failed}"
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     before, after = found.model.graph, model.graph

@@ -90,6 +90,7 @@ def test_is_quantized_well_or_refused_plainly(
     finally:
         assert model.SerializeToString(deterministic=True) == before
     assert specimen.quantized or not specimen.refused
+    assert not [g for g in result.report.recovered if g.failed]
     assert [f.name for f in tmp_path.iterdir() if f.name != "in"] == ["q.onnx"]
     assert_alike(model, onnx.load(output), way)
     if way.eager and way.mode not in specimen.idle:

@@ -16,7 +16,7 @@ demo: $(VENV)/.core
 		--fail-if 'sqnr<25' --fail-if 'accuracy_drop>0.01'
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # All of onnx's backend suite in every mode, of which `make test` runs one case in sixteen: 20 minutes on 2 cores.
 sweep: $(VENV)/.dev

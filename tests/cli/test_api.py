@@ -80,7 +80,8 @@ def slow_int8(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("slow_int8")
 def test_int8_that_is_slower_is_given_up_and_said_so(tmp_path: Path) -> None:
     case = CASES["residual"]
-    result = qtool.quantize(case.build(), tmp_path / "q.onnx", qtool.Options(calib=case.samples()))
+    options = qtool.Options(calib=case.samples(), effort="fast")  # placement has clocks of its own
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
     assert not result.plan.forms
     assert any("0.50x" in s.reason for s in result.plan.skips)
     assert any("0 of" in w for w in result.report.warnings)

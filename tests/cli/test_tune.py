@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,8 +15,11 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.cli.conftest import Workplace
-from tests.cli.program import run
+from tests.cli.program import run as run_quietly
 from tests.graphs import ROOT, SAMPLE_MODELS
+
+# A front is measured; times are not.
+run = partial(run_quietly, env={"QTOOL_EFFORT": "balanced"})
 
 CNN = SAMPLE_MODELS / "cnn"
 SHARED = ROOT.parent / "shared" / "models"
@@ -96,7 +100,7 @@ def test_without_output_nothing_is_written(tmp_path: Path) -> None:
     shutil.copy(CNN / "model.onnx", tmp_path)
     done = run(
         "tune", "model.onnx", "--calib", CNN / "calib", "--points", 1, "--profile", "table", "--json",
-        cwd=tmp_path, env={"TMPDIR": str(tmp_path)},
+        cwd=tmp_path, env={"TMPDIR": str(tmp_path), "QTOOL_EFFORT": "balanced"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -21,6 +21,9 @@ from qtool.tables.recoveries import AUTO as RECOVER_AUTO
 from qtool.tables.targets import MEASURED
 from qtool.validate.judging import Judging
 
+# --calib none: no samples, rough ranges.
+NO_SAMPLES = "none"
+
 ModelLike = str | Path | onnx.ModelProto
 Progress = Callable[[str, int, int], None]
 """Called with the stage, and how much of how much of it is done."""
@@ -97,6 +100,11 @@ class Options(Choices, Judging):
     explain: Sequence[str] = ()
     threads: int = 0
     force: bool = False
+
+    @property
+    def estimates(self) -> bool:
+        """Whether ranges are derived from the model alone: calib is 'none'."""
+        return isinstance(self.calib, str) and self.calib == NO_SAMPLES
 
     @property
     def choices(self) -> Choices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from qtool.calibrate.observers import OBSERVERS
+from qtool.calibrate.estimators import ESTIMATORS
 from qtool.calibrate.runner import calibrate
 from qtool.data.samples import Part, evenly
 from qtool.data.samples import Source as Samples
@@ -82,4 +82,4 @@ def _of_methods(
         positive=positive(job.view, values),
         progress=lambda done, total: progress("calibrate", done, total),
     )
-    return [{s.value: OBSERVERS[name](seen[s.value], s.spec) for s in sites} for name in _METHODS]
+    return [{s.value: ESTIMATORS[name](seen[s.value], s.spec) for s in sites} for name in _METHODS]

@@ -11,7 +11,7 @@ from qtool.plan.eligible import data_inputs, rule_of, summed_axis
 from qtool.plan.groups import Groups
 from qtool.plan.guards import needs_guard
 from qtool.plan.model import Kind, Site, Use
-from qtool.plan.place import Placed
+from qtool.plan.placed import Placed
 from qtool.plan.scheme import Scheme
 from qtool.plan.weights import split_of
 from qtool.tables.float16 import FLOAT32_INPUTS
@@ -43,7 +43,7 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
             everywhere.add(value.name or "")
         if candidate.rule.role is Role.PASS:
             groups.join([v.name or "" for v in (*(v for _, v in inputs), *made)])
-    ports = [v for v in integer_ports(view, scheme) if v.name not in placed.wishes.float_ports]
+    ports = [v for v in integer_ports(view, scheme) if v.name not in placed.float_ports]
     for value in ports:
         order.setdefault(value.name or "", value)
     shown = {v.name for v in ports}

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, is_op
 from qtool.plan.model import Kind, Site, Use
-from qtool.plan.place import Placed
+from qtool.plan.placed import Placed
 from qtool.tables.forms import Form
 from qtool.tables.ops import Q_MOVES_UP_THROUGH
 from qtool.tables.qtypes import FLOAT32, PER_TENSOR, TensorSpec

@@ -1,76 +1,133 @@
-"""From labels to sites: which tensor gets which type, who reads it, and what shares a scale."""
+"""From an assignment to sites: the type of each tensor, its consumers, and what shares a scale."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import onnx_ir as ir
+
 from qtool.calibrate.ranges import Ranges
-from qtool.graph.view import View
+from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated
 from qtool.plan.apart import apart
+from qtool.plan.assignment import Assignment, PlanInput
+from qtool.plan.eligible import data_inputs
 from qtool.plan.half import Halves, observed, place_half
-from qtool.plan.model import Kind, Plan, Site, Wishes
-from qtool.plan.place import place
-from qtool.plan.scheme import Scheme
+from qtool.plan.half_ports import is_float32
+from qtool.plan.model import Kind, Plan, Site, Spared
+from qtool.plan.placed import placed
+from qtool.plan.rules import maximal, skips
 from qtool.plan.spared import with_spared
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
 from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import FLOAT16, FLOAT32
-from qtool.tables.targets import NO_FORM
+from qtool.tables.reasons import Code, Reason
 
+_PART = Reason(Code.PART, "it adds the bias of an int8 product, in float")
 _ADDED = (Kind.BIAS, Kind.LIFTED, Kind.ADDED)
 
 
 def draft(
-    view: View, scheme: Scheme, wishes: Wishes, model_sha256: str = "", ranges: Ranges | None = None
+    task: PlanInput,
+    assignment: Assignment,
+    *,
+    bounds: Mapping[str, Bounds] | None = None,
+    outlier_columns: Mapping[str, Spared] | None = None,
+    ranges: Ranges | None = None,
 ) -> Plan:
-    """Decide, from the tables and the wishes. The sites have no scales yet.
+    """Lay out the sites of an assignment. They have no scales yet.
 
     Args:
-        view: of the prepared model.
-        scheme, wishes: what was asked for, in general and node by node.
-        model_sha256: of the source model.
+        task: the graph, the scheme and the constraints.
+        assignment: the form of each node.
+        bounds: activation -> what its range is not to exceed, whatever samples showed.
+        outlier_columns: activation -> columns to leave to float, where all its int8 readers can.
         ranges: what calibration has seen so far, which float16 must be able to hold.
     """
-    placed = place(view, scheme, wishes)
-    own = weights(view, placed)
-    storage = stored(view, scheme, wishes, {use for s in own for use in s.uses or ()})
-    halves = _halves(view, scheme, wishes, ranges, {s.value for s in storage.sites})
-    activations = calibrated(view, placed, scheme)
-    kept_apart = apart(view, placed, [*activations, *own])
-    sites = (*activations, *at_run_time(view, placed), *own, *storage.sites, *kept_apart)
-    sites, spared = with_spared(view, _within(sites, wishes.bounds), wishes.spared)
-    forms = {name: candidate.form for name, candidate in placed.chosen.items()}
+    view, scheme = task.view, task.scheme
+    on_graph = placed(task, assignment)
+    own = weights(view, on_graph)
+    storage = stored(view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()})
+    halves = _halves(task, assignment, ranges, {s.value for s in storage.sites})
+    activations = calibrated(view, on_graph, scheme)
+    kept_apart = apart(view, on_graph, [*activations, *own])
+    sites = (*activations, *at_run_time(view, on_graph), *own, *storage.sites, *kept_apart)
+    sites, spared = with_spared(view, _within(sites, bounds or {}), outlier_columns or {})
+    forms = dict(assignment.forms)
     # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
     adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
     forms |= {name: forms[s.scale_from[1]] for name, s in adds.items() if s.scale_from}
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
-    reasons = dict(storage.reasons) if scheme.mode.form is None else {}
-    if scheme.form is Form.HALF:
-        reasons = {s.node: halves.reasons.get(s.node, NO_FORM.reason) for s in placed.skips}
-    reasons |= {n: halves.reasons[n] for n in wishes.half if n in halves.reasons}
-    skips = tuple(
-        replace(s, reason="it adds the bias of an int8 product, in float")
-        if s.node in adds
-        else replace(s, reason=reasons.get(s.node, s.reason))
-        for s in placed.skips
+    reasons = _storage_reasons(task, storage.reasons) | _half_reasons(task, halves)
+    found = (
+        replace(s, reason=_PART if s.node in adds else reasons.get(s.node, s.reason))
+        for s in skips(task, assignment)
         if s.node not in forms
     )
-    watched = tuple(observed(halves, view, io_half=scheme.io is FLOAT16))
+    patterns = task.constraints.patterns
     return Plan(
         scheme.mode.name,
         scheme.target.name,
-        model_sha256,
+        task.model_sha256,
         forms,
         sites,
-        skips,
+        tuple(found),
         halves,
-        watched,
+        tuple(observed(halves, view, io_half=scheme.io is FLOAT16)),
+        choices=scheme.choices,
+        exclude=patterns.exclude,
+        include=patterns.include,
+        sets=patterns.sets,
         spared=spared,
+        scaled=task.scaled,
     )
+
+
+def observation_sets(task: PlanInput) -> list[list[str]]:
+    """Return the sets in which the values of the main graph are observed, by what may need their ranges.
+
+    First what the plan of everything in int8 needs, which is nearly all that any plan needs. Then what other
+    forms of the same nodes read or make. Last every other float.
+    """
+    view, whole = task.view, maximal(task)
+    on_graph = placed(task, whole)
+    sites = (*calibrated(view, on_graph, task.scheme), *at_run_time(view, on_graph))
+    halves = _halves(task, whole, None, set())
+    first = [*(s.value for s in sites), *observed(halves, view, io_half=task.scheme.io is FLOAT16)]
+    near = [
+        v.name or ""
+        for own in on_graph.chosen.values()
+        for v in (*(v for _, v in data_inputs(own.node, own.rule)), *own.node.outputs)
+    ]
+    rest = (name for name, value in view.values.items() if is_float32(value))
+    found: list[list[str]] = []
+    known: set[str] = set()
+    for names in (first, near, rest):
+        found.append([n for n in dict.fromkeys(names) if n not in known and _is_observable(n, view)])
+        known.update(found[-1])
+    return found
+
+
+def _is_observable(name: str, view: View) -> bool:
+    """Whether a value lies in the main graph and depends on the samples."""
+    value = view.values.get(name)
+    return value is not None and view.in_main(value) and constant(value) is None and not value.is_initializer()
+
+
+def _storage_reasons(task: PlanInput, reasons: Mapping[str, str]) -> dict[str, Reason]:
+    """Why weights are not stored in fewer bits: where nothing but weights is quantized, the node's reason."""
+    if task.scheme.mode.form is not None:
+        return {}
+    return {name: Reason(Code.STORAGE, text) for name, text in reasons.items()}
+
+
+def _half_reasons(task: PlanInput, halves: Halves) -> dict[str, Reason]:
+    """Why nodes are not float16: of all where float16 is the mode, else of those it was asked for."""
+    wanted = halves.reasons if task.scheme.form is Form.HALF else task.constraints.half
+    return {name: halves.reasons[name] for name in wanted if name in halves.reasons}
 
 
 def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
@@ -82,12 +139,13 @@ def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
     return found
 
 
-def _halves(view: View, scheme: Scheme, wishes: Wishes, ranges: Ranges | None, taken: set[str]) -> Halves:
+def _halves(task: PlanInput, assignment: Assignment, ranges: Ranges | None, taken: set[str]) -> Halves:
     """What becomes float16: everything that can, in that mode, or what was asked for, in any other."""
-    if scheme.form is not Form.HALF:
-        return place_half(view, {}, ranges, forced=wishes.half, others=False) if wishes.half else Halves()
-    keep = {name: reason for name, reason in wishes.keep_float.items() if name not in wishes.half}
-    found = place_half(view, keep, ranges, forced=wishes.half, io_half=scheme.io is FLOAT16)
-    float32 = {n for n, t in wishes.weights.items() if t is FLOAT32}
+    view, half = task.view, task.constraints.half
+    if task.scheme.form is not Form.HALF:
+        return place_half(view, {}, ranges, forced=half, others=False) if half else Halves()
+    keep = {n: r for n, r in assignment.reasons.items() if not r.general and n not in half}
+    found = place_half(view, keep, ranges, forced=half, io_half=task.scheme.io is FLOAT16)
+    float32 = {n for n, t in assignment.weight_types.items() if t is FLOAT32}
     kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
     return replace(found, stored=found.stored - taken - kept)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import constant, float_constant, sole_consumer
 from qtool.plan.model import Use
-from qtool.plan.place import Placed
+from qtool.plan.placed import Placed
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Role
 
 # Between a weighted op and a Q, the runtime looks through these.

@@ -20,6 +20,7 @@ from qtool.plan.half_limits import unheld
 from qtool.plan.half_ports import Ports, is_float32, ports_of
 from qtool.plan.half_precise import exact_arguments, worth_float32
 from qtool.tables.float16 import FLOAT32_INPUTS, NEVER, QUANTIZERS, STORED_MIN_ELEMENTS
+from qtool.tables.reasons import Code, Reason
 
 _WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
 
@@ -36,14 +37,14 @@ class Halves:
     """
 
     sites: dict[str, Ports] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     unheld: dict[str, str] = field(default_factory=dict)
 
 
 def place_half(
     view: View,
-    keep: Mapping[str, str],
+    keep: Mapping[str, Reason],
     ranges: Ranges | None,
     *,
     forced: Collection[str] = (),
@@ -64,27 +65,28 @@ def place_half(
     precise = worth_float32(view)
     opset = opset_of(view.model)
     sites: dict[str, Ports] = {}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Reason] = {}
     for node in view.nodes:
         name, found = node.name or "", ports_of(node, opset)
         if found is None:
             continue
-        reason = keep.get(name, "")
-        if name not in forced:
-            reason = reason or ("" if others else "float16 was asked for elsewhere")
-        if isinstance(found, str):
-            reasons[name] = reason or found
+        if name in keep:
+            reasons[name] = keep[name]
             continue
-        reason = reason or _too_much(node, found, limits) or _quantized(node)
+        text = "" if others or name in forced else "float16 was asked for elsewhere"
+        if isinstance(found, str):
+            reasons[name] = Reason(Code.FLOAT16, text or found)
+            continue
+        text = text or _too_much(node, found, limits) or _quantized(node)
         if name not in forced:
-            reason = reason or precise.get(name, "")
-        if reason:
-            reasons[name] = reason
+            text = text or precise.get(name, "")
+        if text:
+            reasons[name] = Reason(Code.FLOAT16, text)
         else:
             sites[name] = found
     own = {v.name or "" for v in ports(view) if io_half and v.name not in limits}
     for name in worthless(view, sites, own, forced):
-        reasons[name] = _WORTHLESS
+        reasons[name] = Reason(Code.FLOAT16, _WORTHLESS)
         del sites[name]
     return Halves(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits)
 

@@ -14,7 +14,8 @@ from qtool.plan.half import Halves
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds
-from qtool.tables.qtypes import QType, TensorSpec
+from qtool.tables.qtypes import TensorSpec
+from qtool.tables.reasons import Reason
 
 Use = tuple[str, int]
 """A node's name and the index of the input that reads the value."""
@@ -88,7 +89,7 @@ class Skip:
 
     node: str
     op: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -188,26 +189,3 @@ class Plan:
     def resolved(self) -> bool:
         """Whether every site that needs a scale has one."""
         return all(s.qparams is not None or not s.scaled for s in self.sites)
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What was asked for beyond the tables.
-
-    Args:
-        keep_float: node -> why it stays in float.
-        force: nodes to quantize even where the target would rather not.
-        half: nodes to compute in float16, whatever the mode.
-        weights: node -> the type that its weights are kept in.
-        float_ports: inputs and outputs that stay float although integers were asked for.
-        spared: activation -> columns to leave to float, where all its int8 readers can.
-        bounds: activation -> what its range is not to exceed, whatever samples showed.
-    """
-
-    keep_float: dict[str, str]
-    force: frozenset[str] = frozenset()
-    half: frozenset[str] = frozenset()
-    weights: Mapping[str, QType] = field(default_factory=dict)
-    float_ports: frozenset[str] = frozenset()
-    spared: Mapping[str, Spared] = field(default_factory=dict)
-    bounds: Mapping[str, Bounds] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from qtool.graph.view import View
 from qtool.plan.cut import Energy
 from qtool.plan.eligible import data_inputs
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
-from qtool.plan.place import Placed
+from qtool.plan.placed import Placed
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.plan.units import Unit
 

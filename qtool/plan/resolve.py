@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.observers import Observer
-from qtool.calibrate.observers.minmax import minmax
+from qtool.calibrate.estimators import Estimator
+from qtool.calibrate.estimators.minmax import minmax
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, midpoint
@@ -21,13 +21,13 @@ from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.tables.qtypes import PerChannel, TensorSpec
 
 
-def resolve(plan: Plan, ranges: Ranges, view: View, observer: Observer = minmax) -> Plan:
-    """Give every site its scale and zero point; `observer` says which range that follows from.
+def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minmax) -> Plan:
+    """Give every site its scale and zero point; `estimator` says which range that follows from.
 
     Raises:
         KeyError: a planned activation has no range; `unfit.unfit_nodes` finds those beforehand.
     """
-    activations = _activations(plan, ranges, view, observer)
+    activations = _activations(plan, ranges, view, estimator)
     floors = _floors(plan, activations, view)
     weights = {
         (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
@@ -58,16 +58,16 @@ def _scales_of(plan: Plan, bias: Site) -> tuple[str, Site]:
     return source, next(readers)
 
 
-def _activations(plan: Plan, ranges: Ranges, view: View, observer: Observer) -> dict[str, QParams]:
+def _activations(plan: Plan, ranges: Ranges, view: View, estimator: Estimator) -> dict[str, QParams]:
     """Sites of one group share the range that covers them all, within what each can be."""
     sites = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
     shared: dict[str, tuple[float, float]] = {}
     for site in sites:
         lo, hi = site.bounds
         seen = ranges[site.value]
-        least, greatest = observer(seen, site.spec)
+        least, greatest = estimator(seen, site.spec)
         found = max(least, lo), min(greatest, hi)
-        if (room := _room(view.values[site.value])) > 1:  # no observer may take from that
+        if (room := _room(view.values[site.value])) > 1:  # no estimator may take from that
             found = max(seen.lo, lo), _roomy(min(seen.hi * room, hi), site.spec)
         others = shared.get(site.group, found)
         shared[site.group] = min(found[0], others[0]), max(found[1], others[1])

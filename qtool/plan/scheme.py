@@ -76,6 +76,7 @@ class Scheme:
         insists: what can't be said at all below that opset, '' when a lower one only says it more coarsely.
         floor_db: SQNR below which the report warns.
         asked: the user chose types or a form, so that speed does not decide against them.
+        choices: what the user chose beyond mode and target.
     """
 
     mode: Mode
@@ -93,6 +94,7 @@ class Scheme:
     insists: str
     floor_db: float
     asked: bool
+    choices: Choices
 
     def form_of(self, rule: OpRule, *, inside: bool = False) -> Form | None:
         """The form that a node of an op takes, None when it has none in this mode.
@@ -165,6 +167,7 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
         insists=_insists(since, io),
         floor_db=few.floor_db if few else mode.floor_db,
         asked=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
+        choices=choices,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.blocks import nearest_divisor
 from qtool.plan.eligible import rule_of
-from qtool.plan.model import Kind, Site, Use, Wishes
+from qtool.plan.model import Kind, Site, Use
 from qtool.plan.scheme import BLOCKS, WIDE_OPSET, Scheme
 from qtool.plan.weights import coarsest
 from qtool.tables.modes import FEW_BITS
@@ -41,7 +42,7 @@ class Storage:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def stored(view: View, scheme: Scheme, wishes: Wishes, taken: set[Use]) -> Storage:
+def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Use]) -> Storage:
     """Float weights that no quantized node reads (`taken`), as coarsely as their own error allows."""
     found: dict[tuple[str, TensorSpec], list[Use]] = {}
     chosen: dict[tuple[str, Granularity, str], TensorSpec | None] = {}
@@ -54,7 +55,7 @@ def stored(view: View, scheme: Scheme, wishes: Wishes, taken: set[Use]) -> Stora
             use = (node.name or "", index)
             if rule is None or value is None or array is None or use in taken:
                 continue
-            qtype = _qtype(node, rule, scheme, wishes)
+            qtype = _qtype(node, rule, scheme, types)
             if qtype in (FLOAT16, FLOAT32):
                 continue  # kept as it is; float16 weights are read so by the nodes that compute in it
             if reason := _unfit(array, rule, scheme):
@@ -74,9 +75,9 @@ def stored(view: View, scheme: Scheme, wishes: Wishes, taken: set[Use]) -> Stora
     return storage
 
 
-def _qtype(node: ir.Node, rule: OpRule, scheme: Scheme, wishes: Wishes) -> QType:
+def _qtype(node: ir.Node, rule: OpRule, scheme: Scheme, types: Mapping[str, QType]) -> QType:
     """What was asked for the node, else what the mode says, within what the op bears."""
-    asked = wishes.weights.get(node.name or "")
+    asked = types.get(node.name or "")
     if asked is not None:
         return asked
     return INT8 if scheme.storage.bits < rule.storage_bits else scheme.storage

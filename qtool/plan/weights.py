@@ -11,7 +11,7 @@ from qtool.graph.view import View, float_constant, is_vector, rank, sole_consume
 from qtool.plan.blocks import largest_divisor, nbits_block
 from qtool.plan.eligible import channel_axis, row_axis
 from qtool.plan.model import Kind, Site, Use
-from qtool.plan.place import Candidate, Placed
+from qtool.plan.placed import Placed, QuantizedNode
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS
@@ -49,13 +49,13 @@ def weights(view: View, placed: Placed) -> list[Site]:
     return sites + biases
 
 
-def _spec(candidate: Candidate, array: np.ndarray, placed: Placed) -> TensorSpec:
+def _spec(candidate: QuantizedNode, array: np.ndarray, placed: Placed) -> TensorSpec:
     scheme = placed.scheme
     granularity = coarsest(candidate.node, candidate.rule, array.ndim)
     qtype = scheme.weight
     centred = True
     if candidate.form is Form.NBITS:
-        qtype = placed.wishes.weights.get(candidate.node.name or "", scheme.storage)
+        qtype = placed.weight_types.get(candidate.node.name or "", scheme.storage)
         size = nbits_block(array.shape[k_axis(candidate.node, candidate.rule)], qtype, scheme.block)
         granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
         centred = qtype not in FEW_BITS
@@ -93,7 +93,7 @@ def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
     return size if total > limit and size * 2 > limit else 0
 
 
-def _biases(candidate: Candidate, scheme: Scheme) -> list[Site]:
+def _biases(candidate: QuantizedNode, scheme: Scheme) -> list[Site]:
     """The bias of a weighted node: its own input, or for a MatMul the constant Add behind it.
 
     Only a node with calibrated activations knows the scale of an integer bias. There, a float vector

@@ -14,6 +14,7 @@ from enum import Enum
 from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
+from qtool.tables.reasons import Code, Reason
 
 # --profile: whether placement times this very model, or looks its kernels up.
 MEASURED, TABLE = "measured", "table"
@@ -37,29 +38,34 @@ class Placement:
     """
 
     worth: Worth
-    reason: str = ""
+    reason: Reason
     measured: Worth | None = None
 
 
-ALWAYS = Placement(Worth.ALWAYS)
-INSIDE = Placement(Worth.INSIDE, "not between int8 ops: alone it gains nothing there")
+ALWAYS = Placement(Worth.ALWAYS, Reason(Code.TARGET))
+INSIDE = Placement(
+    Worth.INSIDE,
+    Reason(Code.TARGET, "isolated: no int8 neighbour, so Q and DQ would cost more than int8 saves"),
+)
 
 
 def _never(reason: str) -> Placement:
-    return Placement(Worth.NEVER, reason)
+    return Placement(Worth.NEVER, Reason(Code.TARGET, reason))
+
+
+def _no_form(reason: str) -> Placement:
+    return Placement(Worth.NEVER, Reason(Code.NO_FORM, reason))
 
 
 def _seldom(reason: str, measured: Worth = Worth.ALWAYS) -> Placement:
     """It has a kernel, which pays here and there: only a measurement can tell where."""
-    return Placement(Worth.NEVER, reason, measured)
+    return Placement(Worth.NEVER, Reason(Code.TARGET, reason), measured)
 
 
-# Reasons that say nothing of a node in particular: a report need not repeat them.
-NO_FORM = _never("no quantized form")
-WEIGHTS_ONLY = _never("only weights are quantized in this mode")
-_NO_DYNAMIC = _never("no form with activations quantized at run time")
-_NO_BLOCKS = _never("no kernel that unpacks its weight")
-GENERAL_REASONS = frozenset(p.reason for p in (NO_FORM, WEIGHTS_ONLY, _NO_DYNAMIC, _NO_BLOCKS))
+NO_FORM = _no_form("no quantized form")
+WEIGHTS_ONLY = _no_form("only weights are quantized in this mode")
+_NO_DYNAMIC = _no_form("no form with activations quantized at run time")
+_NO_BLOCKS = _no_form("no kernel that unpacks its weight")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What calibration shows to be unfit for int8, whatever the tables hope."""
+"""The calibration fallback: what the ranges show to be unfit for int8 goes back to float."""
 
 from __future__ import annotations
 
@@ -11,36 +11,50 @@ from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import scalable
 from qtool.plan.activations import bounds_of
+from qtool.plan.assignment import PlanInput
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import OBSERVED, Kind, Plan, Site
 from qtool.tables.forms import Form
 from qtool.tables.modes import Mode
 from qtool.tables.ops import Bounds, Role
 from qtool.tables.qtypes import PerBlock
+from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TARGETS
 
-# How many times as wide as another a value may be whose scale that shares: 3 of 8 bits are left to it then.
+# Maximum ratio between ranges that share a scale: 3 of 8 bits are left to the smaller one then.
 _MOST_UNEVEN = 32.0
 
 
-def unfit_nodes(plan: Plan, ranges: Ranges, view: View, mode: Mode, absent: str = "") -> dict[str, str]:
-    """Nodes that must stay in float because of what their activations held: name -> reason.
+def unfit_nodes(
+    task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False
+) -> dict[str, Reason]:
+    """Return the quantized nodes that must stay in float because of what their activations held.
 
-    Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so
-    far that the other values drown in one step. `absent`: what to say of a value without a range.
+    Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so far that
+    one step swallows the other values. A node that the user asked to quantize stays unless it has no range.
+
+    Args:
+        task: the graph and the constraints.
+        plan: drafted.
+        ranges: of the values that it observes.
+        estimated: the ranges come from the model alone: a value without one could not be derived.
     """
+    view, mode = task.view, task.scheme.mode
     reasons = dict(_uneven(plan, ranges, view))
     if TARGETS[plan.target].onnxruntime:
         reasons = dict(_unclamped(plan, ranges, view)) | reasons
     for site in plan.sites:
         if site.kind not in OBSERVED:
             continue
-        seen = ranges.get(site.value)
-        unknown = seen is None and bool(absent) and site.kind is not Kind.RUNTIME
-        reason = absent if unknown else _reason(site, seen, view, mode)
-        for name in touching(site, view) if reason else ():
-            reasons.setdefault(name, reason)
-    return reasons
+        reason = _reason(site, ranges.get(site.value), view, mode, estimated)
+        for name in touching(site, view) if reason is not None else ():
+            if reason is not None:
+                reasons.setdefault(name, reason)
+    return {
+        name: reason
+        for name, reason in reasons.items()
+        if reason.code is Code.NO_RANGE or not task.constraints.forbids_float(name)
+    }
 
 
 def unfit_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> frozenset[str]:
@@ -50,20 +64,27 @@ def unfit_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> frozen
     return frozenset(n for n in names if (seen := ranges.get(n)) is None or seen.masked)
 
 
-def _reason(site: Site, seen: Range | None, view: View, mode: Mode) -> str:
+def _reason(site: Site, seen: Range | None, view: View, mode: Mode, estimated: bool) -> Reason | None:
     if seen is None:
         if site.kind is Kind.RUNTIME:
-            return ""  # its scale comes with the values, if they ever do
-        return f"never executed in calibration ('{site.value}' was always empty)"
+            return None  # its scale comes with the values, if they ever do
+        absent = "its range can't be derived without samples"
+        never = f"never executed in calibration ('{site.value}' was always empty)"
+        return Reason(Code.NO_RANGE, absent if estimated else never)
+    spans = f"{seen.lo:.3g}..{seen.hi:.3g}"
     if seen.masked:
-        return f"its activation '{site.value}' holds infinities or masks"
+        return Reason(Code.NO_RANGE, f"its activation '{site.value}' holds infinities or masks")
     if site.kind is Kind.ACTIVATION and not scalable(_span(seen)):
-        return f"no scale stands for its activation '{site.value}', which spans {seen.lo:.3g}..{seen.hi:.3g}"
+        return Reason(
+            Code.NO_RANGE, f"no scale stands for its activation '{site.value}', which spans {spans}"
+        )
     step = _span(seen) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
     step /= math.sqrt(_parts(site, view))
     if seen.typical < mode.least_typical_steps * step and _suffers(site, view):
-        return f"outliers: '{site.value}' spans {seen.lo:.3g}..{seen.hi:.3g}, typically {seen.typical:.2g}"
-    return ""
+        return Reason(
+            Code.OUTLIERS, f"outliers: '{site.value}' spans {spans}, typically {seen.typical:.2g}"
+        )
+    return None
 
 
 def _span(seen: Range) -> float:
@@ -71,7 +92,7 @@ def _span(seen: Range) -> float:
     return max(seen.hi, 0.0) - min(seen.lo, 0.0)
 
 
-def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, str]]:
+def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reason]]:
     """Nodes that would make values share a scale that is far too coarse for one of them: (name, reason).
 
     Such as a Concat of boxes in pixels and of scores: the scores would all be 0.
@@ -88,10 +109,10 @@ def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, str]]
         widest = max(spans, key=lambda n: spans[n], default="")
         if least and spans[widest] > _MOST_UNEVEN * spans[least]:
             spread = f"'{least}' spans {spans[least]:.3g}, '{widest}' {spans[widest]:.3g}"
-            yield name, f"no one scale suits its inputs: {spread}"
+            yield name, Reason(Code.OUTLIERS, f"no one scale suits its inputs: {spread}")
 
 
-def _unclamped(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, str]]:
+def _unclamped(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reason]]:
     """Concats that would take a clamp out of the Q that it folds into: (name, reason).
 
     A Relu behind a convolution costs nothing where the Q behind it can say nothing below 0. With the scale of
@@ -112,7 +133,8 @@ def _unclamped(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, st
             if over:
                 lo, hi = spans[over[0]]
                 wide = f"'{over[0]}' spans {lo:.3g}..{hi:.3g}"
-                yield name, f"{wide}: with its scale, the clamp of '{clamped}' to {low:.3g}..{high:.3g} stays"
+                text = f"{wide}: with its scale, the clamp of '{clamped}' to {low:.3g}..{high:.3g} stays"
+                yield name, Reason(Code.TARGET, text)
                 break
 
 

@@ -1,9 +1,13 @@
-"""What the user asks for, against the nodes that are there."""
+"""What the user asks of nodes, matched with the nodes that are there.
+
+Constraints are a value of their own, which nothing changes: the rules, the solver, repair and the calibration
+fallback all read them, and none writes its own choice into them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -11,40 +15,63 @@ import onnx_ir as ir
 from qtool.errors import UsageError, did_you_mean, printable
 from qtool.graph.view import View, op_key
 from qtool.plan.eligible import rule_of
-from qtool.plan.model import Wishes
 from qtool.plan.scheme import PRECISIONS, Scheme
 from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.qtypes import QType
+from qtool.tables.reasons import Code, Reason
 
 
 @dataclass(frozen=True)
-class Asked:
+class Patterns:
     """What the user asks of nodes: patterns to keep in float, to quantize, and PATTERN=precision."""
 
-    exclude: Sequence[str] = ()
-    include: Sequence[str] = ()
-    sets: Sequence[str] = ()
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
 
 
-def wishes(view: View, original: ir.Model, scheme: Scheme, asked: Asked) -> Wishes:
+@dataclass(frozen=True)
+class Constraints:
+    """What the patterns say of each node.
+
+    Args:
+        float_nodes: nodes that stay in float, with the reason.
+        quantize: nodes that are quantized even where the target or a measurement would leave them in float.
+        half: nodes that compute in float16, whatever the mode.
+        weight_types: node -> the type that its weights are stored in.
+        patterns: as the user wrote them.
+    """
+
+    float_nodes: Mapping[str, Reason] = field(default_factory=dict)
+    quantize: frozenset[str] = frozenset()
+    half: frozenset[str] = frozenset()
+    weight_types: Mapping[str, QType] = field(default_factory=dict)
+    patterns: Patterns = Patterns()
+
+    def forbids_float(self, node: str) -> bool:
+        """Whether the user asked for the node to be quantized."""
+        return node in self.quantize or node in self.half
+
+
+def match_constraints(view: View, original: ir.Model, scheme: Scheme, patterns: Patterns) -> Constraints:
     """Match patterns with nodes: a node name, a glob over names, or `op:Type`.
 
-    Of the wishes for one node --set wins over --include, --include over --exclude, and of several
+    Of several options for one node --set wins over --include, --include over --exclude, and of several
     --set the last. --exclude P is --set P=fp32.
 
     Args:
         view: the prepared model.
         original: the model as it came, whose nodes a user may name although prepare folded them.
         scheme: the mode and target that they are asked of.
-        asked: the patterns.
+        patterns: what the user wrote.
 
     Raises:
         UsageError: a pattern that matches nothing, an unknown precision, or one that no match can take.
     """
     folded = _folded(view, original)
-    last: dict[str, _Wish] = {}
-    for option, pattern, precision in _requests(asked):
+    last: dict[str, _Request] = {}
+    for option, pattern, precision in _requests(patterns):
         matched = _matches(view, folded, pattern, option)
         able = [n for n in matched if _able(n, precision, scheme)]
         if not able:
@@ -55,8 +82,8 @@ def wishes(view: View, original: ir.Model, scheme: Scheme, asked: Asked) -> Wish
             )
         for node in able:
             verb = "excluded" if option == "--exclude" else f"set to {precision}"
-            last[node.name or ""] = _Wish(precision, f"{verb} by '{pattern}'")
-    return _sorted_out(last, view, scheme)
+            last[node.name or ""] = _Request(precision, f"{verb} by '{pattern}'")
+    return _constraints(last, view, scheme, patterns)
 
 
 def named(view: View, original: ir.Model, patterns: Sequence[str], option: str) -> tuple[str, ...]:
@@ -81,16 +108,16 @@ def _folded(view: View, original: ir.Model) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Request:
     precision: str
     reason: str
 
 
-def _requests(asked: Asked) -> list[tuple[str, str, str]]:
+def _requests(patterns: Patterns) -> list[tuple[str, str, str]]:
     """(option, pattern, precision), in the order in which later ones win."""
-    found = [("--exclude", pattern, "fp32") for pattern in asked.exclude]
-    found += [("--include", pattern, "quantized") for pattern in asked.include]
-    for text in asked.sets:
+    found = [("--exclude", pattern, "fp32") for pattern in patterns.exclude]
+    found += [("--include", pattern, "quantized") for pattern in patterns.include]
+    for text in patterns.sets:
         pattern, _, precision = text.rpartition("=")
         if not pattern or precision not in PRECISIONS:
             hint = did_you_mean(precision, PRECISIONS) or f"precisions: {', '.join(PRECISIONS)}"
@@ -111,26 +138,28 @@ def _able(node: ir.Node, precision: str, scheme: Scheme) -> bool:
             return rule is not None and (bool(rule.weight) or scheme.form_of(rule) is not None)
 
 
-def _sorted_out(last: Mapping[str, _Wish], view: View, scheme: Scheme) -> Wishes:
-    """What each node's last wish comes to in this mode."""
-    keep: dict[str, str] = {}
-    force: set[str] = set()
+def _constraints(
+    last: Mapping[str, _Request], view: View, scheme: Scheme, patterns: Patterns
+) -> Constraints:
+    """What the last request for each node means in this mode."""
+    floats: dict[str, Reason] = {}
+    quantize: set[str] = set()
     half: set[str] = set()
-    weights: dict[str, QType] = {}
-    for name, wish in last.items():
-        if wish.precision in PRECISIONS:
-            weights[name] = PRECISIONS[wish.precision]
+    weight_types: dict[str, QType] = {}
+    for name, request in last.items():
+        if request.precision in PRECISIONS:
+            weight_types[name] = PRECISIONS[request.precision]
         rule = rule_of(view.node_by_name[name])
-        quantizes = rule is not None and scheme.form_of(rule) is not None
-        integer = wish.precision in ("int8", "quantized")
-        few = PRECISIONS.get(wish.precision) in FEW_BITS
-        if quantizes and (integer or (few and scheme.form is Form.NBITS)):
-            force.add(name)
-        elif wish.precision != "quantized":
-            keep[name] = wish.reason
-        if wish.precision == "fp16":
+        has_form = rule is not None and scheme.form_of(rule) is not None
+        integer = request.precision in ("int8", "quantized")
+        few = PRECISIONS.get(request.precision) in FEW_BITS
+        if has_form and (integer or (few and scheme.form is Form.NBITS)):
+            quantize.add(name)
+        elif request.precision != "quantized":
+            floats[name] = Reason(Code.CONSTRAINT, request.reason)
+        if request.precision == "fp16":
             half.add(name)
-    return Wishes(keep, frozenset(force), frozenset(half), weights)
+    return Constraints(floats, frozenset(quantize), frozenset(half), weight_types, patterns)
 
 
 def _matches(view: View, folded: set[str], pattern: str, option: str) -> list[ir.Node]:

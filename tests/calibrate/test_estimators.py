@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.calibrate.histogram import Collector, Histogram
-from qtool.calibrate.observers import OBSERVERS
-from qtool.calibrate.observers.auto import WORTH
-from qtool.calibrate.observers.mse import expected_error
-from qtool.calibrate.observers.percentile import KEPT
+from qtool.calibrate.estimators import ESTIMATORS
+from qtool.calibrate.estimators.auto import WORTH
+from qtool.calibrate.estimators.mse import expected_error
+from qtool.calibrate.estimators.percentile import KEPT
 from qtool.calibrate.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec
@@ -59,7 +59,7 @@ def seen(*parts: np.ndarray) -> Range:
 def found(method: str, spec: TensorSpec, *parts: np.ndarray) -> tuple[Range, Histogram, float, float]:
     what = seen(*parts)
     assert what.histogram is not None
-    return what, what.histogram, *OBSERVERS[method](what, spec)
+    return what, what.histogram, *ESTIMATORS[method](what, spec)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,7 +163,7 @@ def test_entropy_is_searched_over_every_clip(kind: str) -> None:
     coarse = Histogram(fine.exponent + shift, int(bins[0]), counts)
     what = replace(seen(random(kind)), histogram=coarse)
     small = TensorSpec(replace(UINT8, qmax=31), PER_TENSOR, symmetric=False)
-    lo, hi = OBSERVERS["entropy"](what, small)
+    lo, hi = ESTIMATORS["entropy"](what, small)
     leveled = counts.copy()
     leveled[-coarse.first] = leveled[-coarse.first + 1]
     reach = max(-coarse.first + 1, coarse.first + counts.size)
@@ -185,7 +185,7 @@ def test_an_outlier_is_cut_off() -> None:
 
 
 def test_the_table_and_the_functions_name_each_other() -> None:
-    assert set(METHODS) == set(OBSERVERS)
+    assert set(METHODS) == set(ESTIMATORS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -202,7 +202,7 @@ def test_auto_clips_only_where_that_is_expected_to_pay(spec: str, kind: str) -> 
         return expected_error(histogram, least, greatest, steps)
 
     everything = error((what.lo, what.hi))
-    others = {m: error(OBSERVERS[m](what, SPECS[spec])) for m in METHODS if m not in ("auto", "minmax")}
+    others = {m: error(ESTIMATORS[m](what, SPECS[spec])) for m in METHODS if m not in ("auto", "minmax")}
     if (lo, hi) == (what.lo, what.hi):
         assert min(others.values()) >= WORTH * everything or error((lo, hi)) == min(others.values())
     else:

@@ -1,0 +1,232 @@
+"""From what a user gives to a prepared model: load, check, prepare, match constraints, split the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from qtool.calibrate.analytic import propagate
+from qtool.calibrate.memo import RangeMemo
+from qtool.calibrate.ranges import Ranges
+from qtool.calibrate.runner import calibrate
+from qtool.calibrate.serial import Calibration, read
+from qtool.data.open import Data, open_source
+from qtool.data.ports import ports_of
+from qtool.data.reading import Reading
+from qtool.data.samples import Source as Samples
+from qtool.data.samples import check_used, synthetic
+from qtool.data.split import SampleSets, split_samples
+from qtool.errors import DataError, ModelError, UsageError
+from qtool.graph.load import Source, from_model, load
+from qtool.graph.prepare import prepare
+from qtool.graph.view import View, opset_of
+from qtool.options import ModelLike, Options, Progress, silent
+from qtool.plan.activations import positive
+from qtool.plan.assignment import PlanInput
+from qtool.plan.constraints import Patterns, match_constraints, named
+from qtool.plan.draft import observation_sets
+from qtool.plan.input_ranges import input_ranges
+from qtool.plan.prepared import PreparedModel
+from qtool.plan.scheme import Scheme, settle
+from qtool.session import Session
+from qtool.steps import step
+from qtool.tables.methods import METHODS
+from qtool.tables.modes import MIXED_BITS, MODES
+
+_NO_SAMPLES = SampleSets(None, None, None, ())
+
+
+def prepare_model(
+    model: ModelLike, options: Options, progress: Progress = silent, *, samples: bool = True
+) -> PreparedModel:
+    """Load, check and prepare a model, match the constraints with its nodes, and split the samples.
+
+    Args:
+        model: a path, or a model in memory.
+        options: what the user chose; a plan among them overrides the choices of types and nodes.
+        progress: told how calibration goes, when ranges are first asked for.
+        samples: whether the samples are opened; without, the model has no ranges.
+
+    Raises:
+        QtoolError: UsageError, ModelError, DataError or EnvironmentFailure.
+    """
+    options = _settled(options)
+    scheme = settle(options.mode, options.target, options.choices, options.sets)
+    source = load_model(model)
+    if source.warnings and scheme.target.onnxruntime:
+        Session(source.loadable, name=source.name)  # what was mended is what the runtime accepts
+    with step(source.name, "it is prepared", ModelError):
+        prepared = prepare(
+            source.model,
+            onnxruntime=scheme.target.onnxruntime,
+            opset=scheme.opset,
+            requantize=options.requantize,
+        )
+    view = View(prepared.model)
+    if scheme.opset > (found := opset_of(prepared.model)) and scheme.insists:
+        raise ModelError(
+            f"{source.name}: opset {found} can't be raised to {scheme.opset}, which {scheme.insists} need",
+            "quantize to 8 bits with float inputs and outputs, or export the model anew",
+        )
+    patterns = Patterns(tuple(options.exclude), tuple(options.include), tuple(options.sets))
+    constraints = match_constraints(view, source.model, scheme, patterns)
+    task = PlanInput(view, scheme, constraints, source.sha256)
+    explain = named(view, source.model, options.explain, "--explain")
+    known = _known(source, options)
+    sets = _split(source, scheme, options, known) if samples else _NO_SAMPLES
+
+    def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
+        return _memo(source, model, task, options, sets.calibrate, known, progress)
+
+    ready = PreparedModel(
+        source, prepared.model, prepared.notes, task, options, sets, explain, memo_of(prepared.model, task), memo_of
+    )
+    return _scaled_as_planned(ready)
+
+
+def _settled(options: Options) -> Options:
+    """The options with what a plan has settled; bits start from the fewest where they are chosen by size.
+
+    Raises:
+        UsageError: another mode, or two aims.
+    """
+    if (plan := options.plan) is not None:
+        options = replace(
+            options,
+            mode=plan.mode,
+            target=plan.target,
+            exclude=plan.exclude,
+            include=plan.include,
+            sets=plan.sets,
+            **vars(plan.choices),
+        )
+    mode = MODES.get(options.mode)
+    if mode is None or not (options.target_size or options.target_bits):
+        return options  # an unknown mode is refused where it is looked up
+    if "bits" not in mode.options:
+        raise UsageError("--target-size and --target-bits are for --mode weight-only")
+    if options.target_size and options.target_bits:
+        raise UsageError("--target-size and --target-bits are two aims", "leave one of them out")
+    return replace(options, bits=min(options.bits, MIXED_BITS))
+
+
+def _scaled_as_planned(model: PreparedModel) -> PreparedModel:
+    """The model with its constants scaled as the plan to replay has them.
+
+    Raises:
+        UsageError: the plan names constants that the model lacks.
+    """
+    plan = model.options.plan
+    if plan is None or plan.model_sha256 != model.source.sha256:  # a plan for another model is refused later
+        return model
+    try:
+        return model.rescaled(plan.scaled)
+    except KeyError as error:
+        raise UsageError(f"the plan does not fit the model: {error.args[0]}") from error
+
+
+def _known(source: Source, options: Options) -> Calibration | None:
+    """The ranges that the user gave.
+
+    Raises:
+        DataError: they are of another model, or lack what the method needs.
+    """
+    if options.ranges is None:
+        return None
+    known = options.ranges if isinstance(options.ranges, Calibration) else read(Path(options.ranges))
+    if known.model_sha256 != source.sha256:
+        raise DataError(
+            f"the ranges are of another model (sha256 {known.model_sha256[:16]}, not {source.sha256[:16]})",
+            "qtool calibrate makes them anew",
+        )
+    return known
+
+
+def _split(source: Source, scheme: Scheme, options: Options, known: Calibration | None) -> SampleSets:
+    """The samples of a run.
+
+    Raises:
+        UsageError: the mode needs samples, and there are none.
+    """
+    calib = data = None
+    if options.calib is not None and not options.estimates:
+        calib = read_samples(source, options.calib, options.reading, options.calib_format)
+    ready = options.plan is not None or known is not None or options.estimates
+    if calib is None and scheme.mode.needs_ranges and not ready:
+        raise UsageError(
+            f"--mode {scheme.mode.name} needs samples to set its ranges",
+            "add --calib SRC (a directory of .npz files, of images ..), or --calib none for rough estimates",
+        )
+    if options.data is not None:
+        data = read_samples(source, options.data, options.reading, options.data_format)
+    check_used(options.reading, [s for s in (calib, data) if s is not None])
+    sets = split_samples(calib, data, ranges_known=known is not None)
+    return replace(sets, notes=(*sets.notes, *made_up(calib, data)))
+
+
+def _memo(
+    source: Source,
+    model: ir.Model,
+    task: PlanInput,
+    options: Options,
+    calib: Samples | None,
+    known: Calibration | None,
+    progress: Progress,
+) -> RangeMemo:
+    """The ranges of a model: from samples, from a file, or from the model alone."""
+    if known is not None:
+        return RangeMemo([list(known.ranges)], lambda values: (known.ranges, {}))
+    if calib is not None:
+
+        def observe(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
+            found = calibrate(
+                model,
+                values,
+                calib,
+                threads=options.threads,
+                histograms=METHODS[options.method].needs_histogram,
+                positive=positive(task.view, values),
+                progress=lambda done, total: progress("calibrate", done, total),
+            )
+            return found, {}
+
+        return RangeMemo(observation_sets(task), observe)
+    if not options.estimates:
+        return RangeMemo([], lambda values: ({}, {}))
+
+    def estimate(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
+        declared = input_ranges(model, options.input_range)
+        found = propagate(source.model, model, list(values), declared)
+        return found.ranges, found.basis
+
+    return RangeMemo([[name for names in observation_sets(task) for name in names]], estimate)
+
+
+def load_model(model: ModelLike) -> Source:
+    """Load a model from a path, or take one in memory.
+
+    Raises:
+        ModelError: it can't be read, or is refused.
+    """
+    return from_model(model) if isinstance(model, onnx.ModelProto) else load(Path(model))
+
+
+def read_samples(source: Source, data: Data, reading: Reading, kind: str = "") -> Samples:
+    """Open samples for a model, read as the user said.
+
+    Raises:
+        QtoolError: DataError, UsageError or EnvironmentFailure, as data/open.py has it.
+    """
+    folder = source.path.parent if source.path else None
+    return open_source(data, ports_of(source.model), reading, kind=kind, model=folder)
+
+
+def made_up(*sources: Samples | None) -> tuple[str, ...]:
+    """Return a warning for each source of random numbers."""
+    return tuple(
+        f"{s.name} is random data: it says nothing of accuracy" for s in sources if s and synthetic(s)
+    )

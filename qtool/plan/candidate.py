@@ -1,0 +1,222 @@
+"""A candidate: one resolved plan for a model, with everything that it follows from.
+
+`resolve(draft(task, assignment), ranges)` is a pure function of its arguments: the same assignment, bounds,
+columns and integers give the same plan, whatever was timed or tried before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtool.calibrate.estimators import ESTIMATORS
+from qtool.calibrate.ranges import Ranges, digest
+from qtool.errors import UsageError
+from qtool.numerics.qparams import QParams
+from qtool.plan.activations import integer_ports
+from qtool.plan.assignment import Assignment
+from qtool.plan.calibration_fallback import unfit_nodes, unfit_ports
+from qtool.plan.draft import draft
+from qtool.plan.misfit import misfit
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Spared
+from qtool.plan.prepared import PreparedModel
+from qtool.plan.resolve import resolve
+from qtool.plan.rules import to_float
+from qtool.tables.forms import Form
+from qtool.tables.ops import Bounds
+from qtool.tables.qtypes import TensorSpec
+
+WeightKey = tuple[str, TensorSpec, tuple[int, ...]]
+"""A weight, how it is quantized, and the columns of its operand that stay in float beside it."""
+
+
+@dataclass(frozen=True)
+class RoundedWeight:
+    """The integers that recovery found for a weight.
+
+    Args:
+        nearest: the scales of the weight without recovery. Where they differ, the integers do not apply.
+        qparams: the scales that the integers go with.
+        integers: of the weight's shape and qtype.dtype.
+    """
+
+    nearest: QParams | None
+    qparams: QParams | None
+    integers: NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that can be written, and what it follows from.
+
+    Args:
+        model: what it is for.
+        assignment: the form of each node, after the calibration fallback.
+        plan: resolved.
+        nearest: the same plan with every weight rounded to nearest and no bias corrected.
+        ranges: that its scales follow from.
+        bounds: activation -> what its range is not to exceed, whatever samples showed.
+        outlier_columns: activation -> columns that its int8 readers leave to a float product.
+        rounded: the integers that recovery found.
+        corrections: bias -> what is added to it.
+        steps: the entries of the run's recovery log that it rests on.
+    """
+
+    model: PreparedModel
+    assignment: Assignment
+    plan: Plan
+    nearest: Plan
+    ranges: Ranges
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    outlier_columns: Mapping[str, Spared] = field(default_factory=dict)
+    rounded: Mapping[WeightKey, RoundedWeight] = field(default_factory=dict)
+    corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    steps: tuple[int, ...] = ()
+
+    def changed(self, **fields: Any) -> Candidate:
+        """Return the candidate with other inputs, resolved anew.
+
+        Corrections make up for one set of quantized layers: another assignment starts without them.
+        """
+        known: dict[str, Any] = {
+            "bounds": self.bounds,
+            "outlier_columns": self.outlier_columns,
+            "rounded": self.rounded,
+            "corrections": {} if "assignment" in fields else self.corrections,
+            "steps": self.steps,
+        }
+        model = fields.pop("model", self.model)
+        assignment = fields.pop("assignment", self.assignment)
+        return resolved(model, assignment, **{**known, **fields})
+
+    def with_plan(self, plan: Plan) -> Candidate:
+        """Return the candidate with the integers and corrections of a plan for the same sites."""
+        nearest = {(s.value, s.spec): s.qparams for s in self.nearest.sites if s.kind in WEIGHTS}
+        columns = _columns(plan)
+        rounded = {
+            _key(site, columns): RoundedWeight(nearest[site.value, site.spec], site.qparams, site.integers)
+            for site in plan.sites
+            if site.kind in WEIGHTS and site.integers is not None
+        }
+        return replace(self, plan=plan, rounded=rounded, corrections=plan.corrections)
+
+
+def resolved(
+    model: PreparedModel,
+    assignment: Assignment,
+    *,
+    bounds: Mapping[str, Bounds] | None = None,
+    outlier_columns: Mapping[str, Spared] | None = None,
+    rounded: Mapping[WeightKey, RoundedWeight] | None = None,
+    corrections: Mapping[str, tuple[float, ...]] | None = None,
+    steps: tuple[int, ...] = (),
+) -> Candidate:
+    """Draft and resolve an assignment, without what calibration shows to be unfit for int8.
+
+    Raises:
+        DataError, RuntimeFailure: from the first run over the samples that set ranges.
+    """
+    task, ranges = model.task, dict[str, Any]()
+    bounds, outlier_columns = bounds or {}, outlier_columns or {}
+    estimated = model.options.estimates
+    while True:
+        plan = draft(task, assignment, bounds=bounds, outlier_columns=outlier_columns, ranges=ranges)
+        found = model.ranges.of(plan.observed)
+        if found.keys() - ranges.keys():
+            ranges |= found
+            if plan.watched:  # what float16 can hold decides the draft
+                continue
+        unfit = unfit_nodes(task, plan, ranges, estimated=estimated)
+        ports = unfit_ports(plan, ranges, integer_ports(task.view, task.scheme))
+        ports -= assignment.float_ports
+        if not unfit.keys() & assignment.forms.keys() and not ports:
+            break
+        reduced = to_float(task, assignment, unfit)
+        assignment = replace(reduced, float_ports=assignment.float_ports | ports)
+    used = {name: ranges[name] for name in plan.observed if name in ranges}
+    nearest = resolve(plan, used, task.view, ESTIMATORS[task.scheme.choices.method])
+    nearest = replace(nearest, calibration_sha256=digest(used) if used else "")
+    return Candidate(
+        model,
+        assignment,
+        replace(_with_integers(nearest, rounded or {}), corrections=corrections or {}),
+        nearest,
+        used,
+        bounds,
+        outlier_columns,
+        rounded or {},
+        corrections or {},
+        steps,
+    )
+
+
+def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
+    """Return a saved plan as a candidate, if it is for this very model.
+
+    Raises:
+        UsageError: it is for another model, or was never resolved.
+    """
+    if plan.model_sha256 != model.source.sha256:
+        raise UsageError(
+            f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
+        )
+    if problem := misfit(plan, model.view):
+        raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
+    activations = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
+    columns = _columns(plan)
+    rounded = {
+        _key(s, columns): RoundedWeight(None, s.qparams, s.integers)
+        for s in plan.sites
+        if s.kind in WEIGHTS and s.integers is not None
+    }
+    added = {name for s in plan.sites if s.kind in (Kind.BIAS, Kind.ADDED) for name, _ in s.uses or ()}
+    forms = {n: f for n, f in plan.forms.items() if f is not Form.HALF and n not in added}
+    reasons = {skip.node: skip.reason for skip in plan.skips}
+    types = {n: s.spec.qtype for s in plan.sites if s.kind in WEIGHTS for n, _ in s.uses or ()}
+    types = {n: t for n, t in types.items() if n not in forms} | dict(model.constraints.weight_types)
+    return Candidate(
+        model,
+        Assignment(forms, reasons, types),
+        plan,
+        plan,
+        {},
+        {s.value: s.bounds for s in activations},
+        plan.spared,
+        rounded,
+        plan.corrections,
+    )
+
+
+def _columns(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Node -> the columns of its operand that stay in float beside it."""
+    return {
+        name: plan.spared[s.value].columns
+        for s in plan.sites
+        if s.value in plan.spared
+        for name, _ in s.uses or ()
+    }
+
+
+def _key(site: Site, columns: Mapping[str, tuple[int, ...]]) -> WeightKey:
+    """What the integers of a weight are kept under."""
+    found = {c for name, _ in site.uses or () for c in columns.get(name, ())}
+    return site.value, site.spec, tuple(sorted(found))
+
+
+def _with_integers(plan: Plan, rounded: Mapping[WeightKey, RoundedWeight]) -> Plan:
+    """The plan with the integers that apply: those of weights with the same scales and columns."""
+    if not rounded:
+        return plan
+    columns = _columns(plan)
+
+    def one(site: Site) -> Site:
+        known = rounded.get(_key(site, columns)) if site.kind in WEIGHTS else None
+        if known is None or (known.nearest is not None and known.nearest != site.qparams):
+            return site
+        return replace(site, integers=known.integers, qparams=known.qparams)
+
+    return replace(plan, sites=tuple(map(one, plan.sites)))

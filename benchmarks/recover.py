@@ -27,6 +27,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from qtool.comparing import compare_models
 from qtool.data.samples import Source
+from qtool.evaluate.compare import compare
+from qtool.evaluate.latency import race_models
 from qtool.graph.save import model_for_session
 from qtool.job import open_job, read_for, samples_of
 from qtool.options import Comparing, Options, silent
@@ -36,8 +38,6 @@ from qtool.recipe import written
 from qtool.recovering import STEPS, Given, recovered
 from qtool.session import Session
 from qtool.tables.efforts import EFFORTS
-from qtool.validate.compare import compare
-from qtool.validate.latency import race_models
 
 _SECONDS = 0.5
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from qtool.evaluate.compare import Comparison
+from qtool.evaluate.gates import Gate, Verdict, judge, parse
 from qtool.job import Job
 from qtool.plan.choose import Budget
 from qtool.tables.judging import AUTO, NONE
-from qtool.validate.compare import Comparison
-from qtool.validate.gates import Gate, Verdict, judge, parse
 
 # Metrics that say how true a result is: what goes back to float mends them.
 _OF_COST = frozenset({"speedup", "size", "quantized"})

@@ -19,15 +19,15 @@ from qtool.data.reading import Reading
 from qtool.data.samples import Sample, check_used, evenly, synthetic
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
+from qtool.evaluate.gates import Gate, GateResult, Verdict, judge, parse
+from qtool.evaluate.latency import Ratio
+from qtool.evaluate.profile import Profile
+from qtool.evaluate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
 from qtool.graph.load import Source
 from qtool.job import load_model, read_for
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
 from qtool.remotes import Memory, Remote, remotes
-from qtool.validate.gates import Gate, GateResult, Verdict, judge, parse
-from qtool.validate.latency import Ratio
-from qtool.validate.profile import Profile
-from qtool.validate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
 
 SECONDS = 20.0
 # Of a source, unless more are asked for: enough for shapes to differ.
@@ -166,7 +166,7 @@ def bench_models(
     """Time models in turns on the same samples, until every ratio to the first is known, or the time is up.
 
     Each runs in a process of its own, a new one in every round: where a session's memory comes to lie changes
-    its speed for as long as it is open (validate/rounds.py).
+    its speed for as long as it is open (evaluate/rounds.py).
 
     Args:
         models: paths, or models in memory; at least one.

@@ -12,6 +12,7 @@ from qtool.calibrate.ranges import Ranges
 from qtool.calibrate.serial import Calibration
 from qtool.data.open import Data
 from qtool.data.reading import Reading
+from qtool.evaluate.judging import Judging
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.report.model import Report
@@ -19,7 +20,6 @@ from qtool.tables.efforts import BALANCED
 from qtool.tables.judging import USUAL
 from qtool.tables.recoveries import AUTO as RECOVER_AUTO
 from qtool.tables.targets import MEASURED
-from qtool.validate.judging import Judging
 
 # --calib none: no samples, rough ranges.
 NO_SAMPLES = "none"
@@ -36,7 +36,7 @@ def silent(stage: str, done: int, total: int) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Options(Choices, Judging):
     """How to quantize. The choices of types and forms (bits, block, io ..) are those of plan/scheme.py; what
-    is measured, and what is to fail (labels, fail_if ..), is as validate/judging.py has it.
+    is measured, and what is to fail (labels, fail_if ..), is as evaluate/judging.py has it.
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.
@@ -114,7 +114,7 @@ class Options(Choices, Judging):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparing(Judging):
-    """How to compare two models; what is measured, and what is to fail, is as validate/judging.py has it.
+    """How to compare two models; what is measured, and what is to fail, is as evaluate/judging.py has it.
 
     Args:
         data_format: the kind of the samples, where they don't show it.

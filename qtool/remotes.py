@@ -1,4 +1,4 @@
-"""The models of a bench, each in its own process (validate/stand.py), as validate/rounds.py wants them."""
+"""The models of a bench, each in its own process (evaluate/stand.py), as evaluate/rounds.py wants them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 from qtool.attendant import Attendant
 from qtool.data.samples import Sample
 from qtool.errors import ModelError
+from qtool.evaluate.profile import NodeTime, OpTime, Profile
+from qtool.evaluate.stand import keep_samples
 from qtool.graph.load import Source
-from qtool.validate.profile import NodeTime, OpTime, Profile
-from qtool.validate.stand import keep_samples
 
-_STAND = "qtool.validate.stand:Stand"
+_STAND = "qtool.evaluate.stand:Stand"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Remote:
 
     Args:
         source: the model.
-        arguments: of validate/stand.py's Stand.
+        arguments: of evaluate/stand.py's Stand.
     """
 
     def __init__(self, source: Source, arguments: Sequence[Any]) -> None:

@@ -46,13 +46,20 @@ _NUMPY_OF = {
 class Model(Protocol):
     """What can be run on samples: a session, or one with something before it."""
 
-    name: str
-    outputs: list[str]
-    output_shapes: dict[str, list[int | str | None]]
-    input_dtypes: dict[str, str | None]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def outputs(self) -> list[str]: ...
+
+    @property
+    def output_shapes(self) -> dict[str, list[int | str | None]]: ...
 
     @property
     def inputs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def input_dtypes(self) -> dict[str, str | None]: ...
 
     def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]: ...
 

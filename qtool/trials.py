@@ -8,6 +8,9 @@ from pathlib import Path
 
 from qtool.data.samples import Part, evenly
 from qtool.data.samples import Source as Samples
+from qtool.evaluate.compare import compare
+from qtool.evaluate.latency import race_models
+from qtool.evaluate.ports import in_floats
 from qtool.graph.save import file_size, model_for_session
 from qtool.job import Job
 from qtool.options import Progress
@@ -16,9 +19,6 @@ from qtool.planning import Planned
 from qtool.recipe import written
 from qtool.session import Session
 from qtool.tables.efforts import BALANCED, EFFORTS
-from qtool.validate.compare import compare
-from qtool.validate.latency import race_models
-from qtool.validate.ports import in_floats
 
 # Of the race, for each model in it.
 _SECONDS = 0.2

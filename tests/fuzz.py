@@ -41,7 +41,7 @@ import qtool.report.json
 import qtool.report.terminal
 from qtool.cli import guard
 from qtool.cli import main as program
-from qtool.validate import latency
+from qtool.evaluate import latency
 from tests.graphs import SAMPLE_MODELS, node, weights, write_samples
 from tests.graphs import model as made
 from tests.rewrite.zoo import CASES

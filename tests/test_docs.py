@@ -7,6 +7,10 @@ from dataclasses import fields
 import pytest
 
 from qtool.data.seen import Figures
+from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.gates import METRICS, Gate, GateResult
+from qtool.evaluate.latency import Ratio
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.plan.choose import Trial
 from qtool.plan.model import Skip, UnitNote
 from qtool.report.model import SCHEMA as REPORT_SCHEMA
@@ -18,10 +22,6 @@ from qtool.tables.images import PRESETS, RESIZES
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
 from qtool.tables.texts import ROLES
-from qtool.validate.compare import Accuracy, Comparison
-from qtool.validate.gates import METRICS, Gate, GateResult
-from qtool.validate.latency import Ratio
-from qtool.validate.outputs import OutputMetrics
 from tests.cli.program import run
 from tests.graphs import ROOT
 

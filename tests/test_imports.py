@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
     "measure": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
     "recover": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
-    "validate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
+    "evaluate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
 }
 RENDERERS = tuple(
     f"report/{name}.py"
@@ -118,7 +118,7 @@ def test_a_room_imports_only_what_comes_before_it(name: str) -> None:
 def test_plan_never_sees_what_acts_and_judges() -> None:
     """Whatever must be tried out is handed to it as a callable."""
     seen = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
-    assert not seen & {"rewrite", "validate", "session", "pipeline", "report", "cli"}
+    assert not seen & {"rewrite", "evaluate", "session", "pipeline", "report", "cli"}
 
 
 def test_only_pipeline_and_the_shells_see_the_pipeline() -> None:

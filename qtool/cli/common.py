@@ -151,7 +151,7 @@ def gates_of(given: Mapping[str, Any]) -> tuple[str, ...]:
     """All gates that were asked for by flags and in a file."""
     if given["gates"] is None:
         return tuple(given["fail_if"])
-    from qtool.validate.gates import read_gates
+    from qtool.evaluate.gates import read_gates
 
     return (*given["fail_if"], *read_gates(given["gates"]))
 

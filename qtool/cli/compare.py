@@ -16,7 +16,7 @@ from qtool.errors import UsageError
 from qtool.tables.judging import NONE
 
 if TYPE_CHECKING:
-    from qtool.validate.reference import Recorded
+    from qtool.evaluate.reference import Recorded
 
 
 @click.command(cls=Command)
@@ -92,6 +92,6 @@ def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path
         return fp32, quantized
     if quantized is not None:
         raise UsageError("--load-ref takes the place of FP32: one model only", f"leave out '{fp32}'")
-    from qtool.validate.reference import Recorded
+    from qtool.evaluate.reference import Recorded
 
     return Recorded(kept), fp32

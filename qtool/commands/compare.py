@@ -11,6 +11,12 @@ from qtool import __version__
 from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
+from qtool.evaluate.compare import compare
+from qtool.evaluate.gates import judge, parse
+from qtool.evaluate.judging import gates_of, measures_of
+from qtool.evaluate.latency import race_models
+from qtool.evaluate.ports import in_floats
+from qtool.evaluate.reference import Original, Recorded, Recorder
 from qtool.graph.load import Source
 from qtool.graph.save import check_target, staged
 from qtool.inspection.model import Inspection
@@ -21,12 +27,6 @@ from qtool.report.model import ModelFile, Report, Timing
 from qtool.session import Model, Session
 from qtool.tables.judging import AUTO, USUAL
 from qtool.tables.modes import FEW_BITS, MODES
-from qtool.validate.compare import compare
-from qtool.validate.gates import judge, parse
-from qtool.validate.judging import gates_of, measures_of
-from qtool.validate.latency import race_models
-from qtool.validate.ports import in_floats
-from qtool.validate.reference import Original, Recorded, Recorder
 
 Reference = ModelLike | Recorded
 

@@ -37,7 +37,7 @@ from qtool.steps import step
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES
 
-_NO_SAMPLES = SampleSets(None, None, None, ())
+_NO_SAMPLES = SampleSets(None, None, None, False, False)
 
 
 def prepare_model(

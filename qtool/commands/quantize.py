@@ -21,6 +21,11 @@ from qtool.asked import budget_of, implied_gates, missed
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import ModelError
+from qtool.evaluate.compare import Comparison, Measures, compare
+from qtool.evaluate.gates import judge
+from qtool.evaluate.judging import gates_of, measures_of
+from qtool.evaluate.latency import PATIENCE, Race, race_models
+from qtool.evaluate.ports import in_floats
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
 from qtool.job import Job, open_job, samples_of
@@ -40,11 +45,6 @@ from qtool.report.model import ModelFile, Report, Timing
 from qtool.search import Search
 from qtool.session import Session
 from qtool.tables.targets import GENERAL_REASONS, TABLE
-from qtool.validate.compare import Comparison, Measures, compare
-from qtool.validate.gates import judge
-from qtool.validate.judging import gates_of, measures_of
-from qtool.validate.latency import PATIENCE, Race, race_models
-from qtool.validate.ports import in_floats
 
 
 def quantize(

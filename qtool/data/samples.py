@@ -26,7 +26,8 @@ HELD_OUT_LEAST = 4
 SPLIT_LEAST = 8
 
 
-_HELD_OUT = re.compile(r" \(\d+ of \d+ held out\)$")
+# What the name of a part adds to its source's (data/split.py, and hold_out).
+_PART = re.compile(r" \(\d+ of \d+ (?:calibrate|select|judge|select and judge|held out)\)$")
 
 
 class Held(Protocol):
@@ -136,7 +137,7 @@ def by_file(starts: Sequence[int], positions: Set[int] | None = None) -> Iterato
 
 def where(source: str, sample: str) -> str:
     """What to call a sample in a message; a file of many says so in the names of its samples."""
-    path = PurePath(_HELD_OUT.sub("", source))
+    path = PurePath(_PART.sub("", source))
     known = path.name and sample.startswith(path.name)
     return printable(str(path.with_name(sample) if known else path / sample))
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
+from qtool.evaluate.profile import OpTime, Profile
 from qtool.report.inspection import bare_table, labelled, percent
 from qtool.report.plain import plain
-from qtool.validate.profile import OpTime, Profile
 
 _MOST_OPS = 12
 _MOST_NODES = 5

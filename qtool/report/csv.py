@@ -9,8 +9,8 @@ from dataclasses import fields
 from typing import Any
 
 from qtool.errors import printable
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.report.model import Report
-from qtool.validate.outputs import OutputMetrics
 
 MEASURES = [f.name for f in fields(OutputMetrics) if f.name != "name"]
 COLUMNS = ["model", "data", "samples", "output", *MEASURES]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from qtool.errors import printable
+from qtool.evaluate.gates import GateResult
 from qtool.report.model import Report
-from qtool.validate.gates import GateResult
 
 
 def to_junit(report: Report) -> str:

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from qtool.errors import printable
+from qtool.evaluate.compare import Comparison
+from qtool.evaluate.gates import GateResult
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.report.figures import decibels, gain_lines, ordered, share, size_text, speed_lines, verdict_line
 from qtool.report.model import FLOAT, CoverageRow, Explained, Report, heading
-from qtool.validate.compare import Comparison
-from qtool.validate.gates import GateResult
-from qtool.validate.outputs import OutputMetrics
 
 _MOST_OUTPUTS = 50
 _MOST_REASONS = 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qtool.evaluate.compare import Comparison
+from qtool.evaluate.gates import GateResult, Verdict
+from qtool.evaluate.latency import Race, Ratio
 from qtool.plan.choose import Gain, Trial, front
 from qtool.plan.model import Skip, UnitNote
 from qtool.tables.forms import HEADINGS, Form
-from qtool.validate.compare import Comparison
-from qtool.validate.gates import GateResult, Verdict
-from qtool.validate.latency import Race, Ratio
 
 SCHEMA = "qtool.report/4"
 COMMANDS = ("quantize", "compare", "tune")

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool.data.files import opened
+from qtool.evaluate.gates import judge, parse
 from qtool.report.json import from_json
 from qtool.report.model import Report
-from qtool.validate.gates import judge, parse
 
 _LARGEST = 1 << 28  # bytes; a model of a million nodes has less to tell
 

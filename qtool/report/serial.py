@@ -11,9 +11,9 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
+from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.report.model import Report
-from qtool.validate.compare import Accuracy, Comparison
-from qtool.validate.outputs import OutputMetrics
 
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 

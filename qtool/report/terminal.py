@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
+from qtool.evaluate.compare import Comparison
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.report import placement
 from qtool.report.figures import decibels, gain_lines, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.plain import plain
 from qtool.tables.forms import HEADINGS
 from qtool.tables.targets import GENERAL_REASONS
-from qtool.validate.compare import Comparison
-from qtool.validate.outputs import OutputMetrics
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12

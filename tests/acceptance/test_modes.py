@@ -14,11 +14,11 @@ import onnx
 import pytest
 
 from qtool.errors import UsageError
+from qtool.evaluate.ports import in_floats
 from qtool.plan.scheme import ACTIVATION_TYPES, BLOCKS, WEIGHT_TYPES, Choices, settle
 from qtool.session import Session
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
-from qtool.validate.ports import in_floats
 from tests.cli.program import run
 from tests.rewrite.flow import Outputs, sqnr, write
 

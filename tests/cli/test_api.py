@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 import qtool
+from qtool.evaluate.latency import Race
 from qtool.plan.model import Kind
-from qtool.validate.latency import Race
 from tests.rewrite.zoo import CASES
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from qtool.data.memory import InMemory
+from qtool.evaluate.compare import compare
 from qtool.graph.save import to_bytes
 from qtool.measure.sensitivity import SAMPLES, sensitivity
 from qtool.plan.half_ports import is_float32
 from qtool.plan.predict import keys_of
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
-from qtool.validate.compare import compare
 from tests.plan.flow import settled
 from tests.rewrite.zoo import CASES
 

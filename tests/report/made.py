@@ -11,15 +11,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.gates import Verdict, judge, parse
+from qtool.evaluate.latency import Race, Ratio
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.plan.choose import Trial
 from qtool.plan.model import Skip, UnitNote
 from qtool.report.model import COMMANDS, FLOAT, CoverageRow, Explained, ModelFile, Report, Timing
 from qtool.report.serial import kinds_of
 from qtool.tables.forms import Form
-from qtool.validate.compare import Accuracy, Comparison
-from qtool.validate.gates import Verdict, judge, parse
-from qtool.validate.latency import Race, Ratio
-from qtool.validate.outputs import OutputMetrics
 
 OUTPUT = OutputMetrics(
     name="logits", exact=False, count=100, sqnr=math.inf, sqnr_worst=-math.inf, worst_sample="7.npz", cosine=math.nan,

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched, Judged, Latency
+from qtool.evaluate.latency import Ratio
+from qtool.evaluate.profile import NodeTime, OpTime, Profile
 from qtool.remotes import Memory
 from qtool.report.bench import render_bench
 from qtool.report.bench_json import SCHEMA, to_json
-from qtool.validate.latency import Ratio
-from qtool.validate.profile import NodeTime, OpTime, Profile
 from tests.test_docs import section
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from qtool.evaluate.compare import Comparison
 from qtool.plan.model import Kind, Skip
 from qtool.report.coverage import coverage
 from qtool.report.json import to_json
@@ -17,7 +18,6 @@ from qtool.report.model import CoverageRow, ModelFile, Report
 from qtool.report.terminal import render
 from qtool.tables.forms import Form
 from qtool.tables.targets import TARGETS
-from qtool.validate.compare import Comparison
 from tests.plan.flow import settled
 from tests.report.made import BARE, FULL, GATED, JUDGED, OUTPUT, ROWS
 from tests.rewrite.zoo import CASES

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from qtool.evaluate.ports import in_floats
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.plan.model import Kind, Site
@@ -24,7 +25,6 @@ from qtool.rewrite.ports import METADATA_KEY, port_params
 from qtool.session import Session
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, QType, TensorSpec
 from qtool.tables.targets import TARGETS
-from qtool.validate.ports import in_floats
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import Written, run, sqnr, write

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from qtool import pipeline
+from qtool.evaluate.latency import Race
 from qtool.tables.modes import MODES
 from qtool.tables.ops import OPS
 from qtool.tables.targets import TARGETS
-from qtool.validate.latency import Race
 from tests.sweep.noise import Grid
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtool.evaluate.compare import Measures
+from qtool.evaluate.gates import Gate, parse
+from qtool.evaluate.labels import read_labels
+from qtool.evaluate.tasks import tasks_of
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.tables.judging import NONE
-from qtool.validate.compare import Measures
-from qtool.validate.gates import Gate, parse
-from qtool.validate.labels import read_labels
-from qtool.validate.tasks import tasks_of
 
 
 @dataclass(frozen=True, kw_only=True)

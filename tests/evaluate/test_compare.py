@@ -11,9 +11,9 @@ import pytest
 
 from qtool.data.memory import InMemory
 from qtool.errors import DataError, ModelError
+from qtool.evaluate.compare import Comparison, compare, match_outputs
+from qtool.evaluate.outputs import OutputMetrics
 from qtool.session import Session
-from qtool.validate.compare import Comparison, compare, match_outputs
-from qtool.validate.outputs import OutputMetrics
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import run

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from qtool.data.fit import fit
 from qtool.data.samples import Source
+from qtool.evaluate.ports import bare, feed, in_floats
 from qtool.session import Array, Session, running
-from qtool.validate.ports import bare, feed, in_floats
 
 SECONDS = 1.5  # that a race usually takes
 _LEAST_ROUNDS = 9

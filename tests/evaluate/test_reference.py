@@ -13,8 +13,8 @@ import pytest
 
 import qtool
 from qtool.errors import DataError, QtoolError, UsageError
+from qtool.evaluate.reference import Recorded
 from qtool.options import Comparing
-from qtool.validate.reference import Recorded
 from tests.graphs import model, node, samples, weights, write_samples
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, verdict_of
-from qtool.validate.latency import Ratio
-from qtool.validate.rounds import LEAST_ROUNDS, Timing, run_rounds, speedup, typical
+from qtool.evaluate.latency import Ratio
+from qtool.evaluate.rounds import LEAST_ROUNDS, Timing, run_rounds, speedup, typical
 
 
 class Clock:

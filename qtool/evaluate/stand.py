@@ -14,11 +14,11 @@ import numpy as np
 from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Sample
 from qtool.errors import DataError
+from qtool.evaluate.latency import single_times
+from qtool.evaluate.memory import held
+from qtool.evaluate.ports import feed, in_floats
+from qtool.evaluate.profile import read_profile
 from qtool.session import Array, Session
-from qtool.validate.latency import single_times
-from qtool.validate.memory import held
-from qtool.validate.ports import feed, in_floats
-from qtool.validate.profile import read_profile
 
 _WARM_SECONDS = 0.005
 # A turn of inferences shorter than this begins with one that does not count: the caches are another's.
@@ -93,7 +93,7 @@ class Stand:
         return single_times(session, chosen, repeats)
 
     def profile(self, folder: str, nodes: int) -> dict[str, Any]:
-        """Where the time goes: a validate/profile.py's Profile, as a dict.
+        """Where the time goes: a evaluate/profile.py's Profile, as a dict.
 
         Args:
             folder: for the trace, which is removed.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qtool.evaluate.latency import Race, race
 from qtool.session import Session
-from qtool.validate.latency import Race, race
 from tests.rewrite.flow import written
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from qtool.evaluate.latency import Ratio
 from qtool.numerics.bootstrap import median_interval
-from qtool.validate.latency import Ratio
 
 # An interval from fewer rounds is not what it says (numerics/bootstrap.py).
 LEAST_ROUNDS = 6

@@ -12,11 +12,11 @@ import numpy as np
 from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Source, where
 from qtool.errors import DataError, ModelError, printable
+from qtool.evaluate.labels import Labels, label_of, predict
+from qtool.evaluate.outputs import OutputMetrics, OutputTally
+from qtool.evaluate.tasks import Task
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.session import Model, running
-from qtool.validate.labels import Labels, label_of, predict
-from qtool.validate.outputs import OutputMetrics, OutputTally
-from qtool.validate.tasks import Task
 
 Progress = Callable[[int, int], None]
 

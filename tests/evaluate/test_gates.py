@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from qtool.errors import UsageError
+from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.gates import METRICS, Verdict, judge, parse, read_gates
+from qtool.evaluate.outputs import OutputMetrics, OutputTally
 from qtool.numerics.metrics import TOLERANCE
-from qtool.validate.compare import Accuracy, Comparison
-from qtool.validate.gates import METRICS, Verdict, judge, parse, read_gates
-from qtool.validate.outputs import OutputMetrics, OutputTally
 
 GOOD = OutputMetrics(
     name="logits", exact=False, count=100, sqnr=30.0, sqnr_worst=25.0, worst_sample="7", cosine=0.99,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qtool.errors import RuntimeFailure
+from qtool.evaluate.profile import Profile, profile_of, read_profile
 from qtool.session import Session
-from qtool.validate.profile import Profile, profile_of, read_profile
 from tests.rewrite.zoo import CASES
 
 

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from qtool.errors import ModelError
+from qtool.evaluate.ports import FloatPorts, bare, feed, in_floats
 from qtool.rewrite.ports import METADATA_KEY
 from qtool.session import Session
-from qtool.validate.ports import FloatPorts, bare, feed, in_floats
 from tests.graphs import node
 from tests.rewrite.flow import run
 

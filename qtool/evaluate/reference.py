@@ -80,7 +80,7 @@ class Recorder:
                 )
             array = np.asarray(value)
             self._write(f"{index}.{number}", array.astype(str) if array.dtype == object else array)
-        self._digests.append(_digest(sample))
+        self._digests.append(digest(sample))
         if len(self._digests) * len(self.outputs) >= _MOST_ARRAYS:
             raise DataError(
                 f"more than {_MOST_ARRAYS:,} outputs in one reference file", "--samples N for fewer samples"
@@ -145,7 +145,7 @@ class Recorded:
         Raises:
             DataError: it was never run on it.
         """
-        index = self._index.get(_digest(sample))
+        index = self._index.get(digest(sample))
         if index is None:
             raise DataError(
                 f"{printable(str(self._path))} has no outputs for this sample",
@@ -159,6 +159,7 @@ class Recorded:
         return [a.astype(object) if a.dtype.kind == "U" else a for a in found]
 
 
-def _digest(sample: Mapping[str, Any]) -> str:
+def digest(sample: Mapping[str, Any]) -> str:
+    """A text that stands for what a model was fed: names, types, shapes and values of all inputs."""
     arrays = {k: a.astype(str) if a.dtype == object else a for k, a in sample.items()}
     return f"{digest_of(Sample('', arrays)):064x}"

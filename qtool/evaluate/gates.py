@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.errors import UsageError, did_you_mean
-from qtool.validate.compare import Comparison
-from qtool.validate.outputs import OutputMetrics
+from qtool.evaluate.compare import Comparison
+from qtool.evaluate.outputs import OutputMetrics
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Verdict:
 
     @property
     def tasks(self) -> Mapping[str, float]:
-        """The user's own metrics (validate/tasks.py)."""
+        """The user's own metrics (evaluate/tasks.py)."""
         return self.comparison.tasks if self.comparison else {}
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from qtool.data.memory import InMemory
 from qtool.errors import DataError
+from qtool.evaluate.compare import Measures, compare
+from qtool.evaluate.labels import label_of, predict, read_labels
 from qtool.session import Session
-from qtool.validate.compare import Measures, compare
-from qtool.validate.labels import label_of, predict, read_labels
 from tests.graphs import node
 from tests.plan.build import model
 

@@ -80,17 +80,17 @@ class Candidate:
     def changed(self, **fields: Any) -> Candidate:
         """Return the candidate with other inputs, resolved anew.
 
-        Corrections make up for one set of quantized layers: another assignment starts without them.
+        Corrections make up for one set of quantized layers: other forms start without them.
         """
+        model = fields.pop("model", self.model)
+        assignment = fields.pop("assignment", self.assignment)
         known: dict[str, Any] = {
             "bounds": self.bounds,
             "outlier_columns": self.outlier_columns,
             "rounded": self.rounded,
-            "corrections": {} if "assignment" in fields else self.corrections,
+            "corrections": self.corrections if assignment.forms == self.assignment.forms else {},
             "steps": self.steps,
         }
-        model = fields.pop("model", self.model)
-        assignment = fields.pop("assignment", self.assignment)
         return resolved(model, assignment, **{**known, **fields})
 
     def with_plan(self, plan: Plan) -> Candidate:

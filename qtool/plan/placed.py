@@ -36,12 +36,14 @@ class Placed:
         chosen: node name -> the node with its form.
         scheme: mode, target and types.
         weight_types, float_ports: as in the assignment.
+        required: nodes that the user asked to quantize.
     """
 
     chosen: Mapping[str, QuantizedNode]
     scheme: Scheme
     weight_types: Mapping[str, QType]
     float_ports: frozenset[str]
+    required: frozenset[str]
 
     def quantizes_output(self, node: ir.Node | None) -> bool:
         """Whether a node is in int8 and hands on int8, rather than floats."""
@@ -112,7 +114,8 @@ def placed(task: PlanInput, assignment: Assignment) -> Placed:
         if rule is None:
             raise KeyError(f"node '{name}' ({node.op_type}) has no rule")
         chosen[name] = QuantizedNode(node, rule, placement_of(task, node, form, measured=True), form)
-    return Placed(chosen, task.scheme, assignment.weight_types, assignment.float_ports)
+    required = task.constraints.quantize
+    return Placed(chosen, task.scheme, assignment.weight_types, assignment.float_ports, required)
 
 
 def placement_of(task: PlanInput, node: ir.Node, form: Form | None, *, measured: bool = False) -> Placement:

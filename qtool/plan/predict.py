@@ -57,3 +57,10 @@ class Errors:
             return math.inf
         found = map(sqnr_db, self.signal.tolist(), np.sum(known, axis=0).tolist())
         return min((db for db in found if not math.isnan(db)), default=math.inf)
+
+    def joined(self, other: Errors) -> Errors:
+        """Return both as one. The other's noise counts as the share of the signal that it was measured as."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            scale = np.where(other.signal > 0, self.signal / other.signal, 1.0)
+        noise = {**{key: found * scale for key, found in other.noise.items()}, **self.noise}
+        return Errors(self.outputs, self.signal, noise, self.samples, self.passes + other.passes)

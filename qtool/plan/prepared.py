@@ -36,6 +36,7 @@ class PreparedModel:
         explain: nodes that the report is to explain.
         ranges: of the activations of `model`.
         memo_of: makes the memo of a model with other constants.
+        unscaled: the model that this one was scaled from; None where none was.
     """
 
     source: Source
@@ -47,6 +48,12 @@ class PreparedModel:
     explain: tuple[str, ...]
     ranges: RangeMemo
     memo_of: Callable[[ir.Model, PlanInput], RangeMemo]
+    unscaled: PreparedModel | None = None
+
+    @property
+    def original(self) -> PreparedModel:
+        """The model with its constants as preparation left them."""
+        return self.unscaled or self
 
     @property
     def view(self) -> View:
@@ -77,4 +84,5 @@ class PreparedModel:
         before = self.task.scaled
         joined = {n: (*before.get(n, ()), *scaled.get(n, ())) for n in (*before, *scaled)}
         task = replace(self.task, view=View(model), scaled=joined)
-        return replace(self, model=model, task=task, ranges=self.memo_of(model, task))
+        ranges = self.memo_of(model, task)
+        return replace(self, model=model, task=task, ranges=ranges, unscaled=self.original)

@@ -1,19 +1,18 @@
-"""Which columns of which activations stay in float beside an int8 product: where the outputs gain by it."""
+"""Outlier columns: which columns of an activation stay in float beside an int8 product."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from qtool.data.samples import Source as Samples
-from qtool.job import Job
+from qtool.evaluate.evaluator import Evaluator
+from qtool.evaluate.sensitivity import sensitivity
 from qtool.measure.columns import reaches
-from qtool.measure.sensitivity import sensitivity
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import Spared
 from qtool.plan.predict import Errors, key_of
 from qtool.plan.spared import sparable
-from qtool.planning import Planned, Planner
-from qtool.recovering import wanted
+from qtool.recover.run import requested_steps
 
 # How many columns are tried. They cost little beside the sum with what they make, which is the same for any.
 _COUNTS = (1, 2, 4, 8, 16)
@@ -27,34 +26,32 @@ _WORTH = 0.5
 _NEAR = 1.6
 
 
-def spare(
-    job: Job, planner: Planner, samples: Samples, everything: Planned, errors: Errors, floor_db: float
+def choose_columns(
+    candidate: Candidate, evaluator: Evaluator, errors: Errors
 ) -> tuple[Mapping[str, Spared], Errors]:
-    """What to spare, and the errors as they are then.
+    """Return the outlier columns where the outputs gain by them, and the errors as they are then.
 
     Args:
-        job: the model.
-        planner: makes its plans, and has the samples that set its ranges.
-        samples: held-out ones.
-        everything: the plan with all that can be in int8.
-        errors: of all that it quantizes.
-        floor_db: the least SQNR that is allowed.
+        candidate: with all that can be in int8.
+        evaluator: its select set measures the errors.
+        errors: of all that the candidate quantizes.
     """
-    if planner.calib is None or "columns" not in wanted(job.options):
+    model, statistics, select = candidate.model, evaluator.statistics, evaluator.select
+    if statistics is None or select is None or "columns" not in requested_steps(model.options):
         return {}, errors
-    noise = _SHARE * 10 ** (-(floor_db + _ABOVE_DB) / 10)
-    sites = {s.value: s for s in everything.plan.sites if sparable(job.view, s)}
+    noise = _SHARE * 10 ** (-(evaluator.criteria.floor_db + _ABOVE_DB) / 10)
+    sites = {s.value: s for s in candidate.plan.sites if sparable(model.view, s)}
     loud = {v: key_of(s) for v, s in sites.items() if errors.relative(key_of(s)) > noise}
-    found = reaches(job.prepared.model, list(loud), planner.calib, job.options.threads)
+    found = reaches(model.model, list(loud), statistics, model.threads)
     tried: dict[str, dict[int, Errors]] = {value: {} for value in found}
     for count in _COUNTS:
         # Half of the columns at most: the others are the product.
         able = {v: reach.without(count) for v, reach in found.items() if reach.lo.size >= 2 * count}
         if not able:
             break
-        plan = planner.plan(replace(everything.wish, spared=able)).plan
+        plan = candidate.changed(outlier_columns=able).plan
         keys = {loud[v] for v in able}
-        measured = sensitivity(job.prepared.model, [plan], samples, job.options.threads, only=keys)
+        measured = sensitivity(model.model, [plan], select, model.threads, only=keys)
         for value in able:
             tried[value][count] = measured
     chosen: dict[str, Spared] = {}

@@ -1,0 +1,176 @@
+"""The verdict: what the written file comes to on the judge set, once, and the report of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from qtool import __version__
+from qtool.calibrate.analytic import roughness
+from qtool.data.samples import synthetic
+from qtool.evaluate.compare import Comparison, Measures, compare
+from qtool.evaluate.criteria import implied_gates
+from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
+from qtool.evaluate.gates import Gate, judge
+from qtool.evaluate.latency import Race, race_models
+from qtool.evaluate.ports import in_floats
+from qtool.graph.load import model_size
+from qtool.graph.save import Staging, model_for_session
+from qtool.options import Progress
+from qtool.placement.place import Placement
+from qtool.plan import serial
+from qtool.plan.candidate import Candidate
+from qtool.plan.half_notes import half_notes
+from qtool.plan.model import Plan
+from qtool.plan.port_notes import port_notes
+from qtool.plan.prepared import PreparedModel
+from qtool.report.coverage import coverage, explained
+from qtool.report.model import ModelFile, Report, Selection, Timing
+from qtool.session import Session
+
+QUANTIZED = "quantized"
+"""The name of the written file in a race."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is measured, and what fails."""
+
+    measures: Measures
+    gates: list[Gate]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was measured of the file on the judge set, once; nothing is chosen after it.
+
+    Args:
+        comparison: with FP32; None without samples.
+        race: of the file and both FP32 models; None without samples.
+        synthetic: the samples are made up, and satisfy no gate.
+        gates: that the user asked for.
+        implied: the gates that options stand for.
+    """
+
+    comparison: Comparison | None
+    race: Race | None
+    synthetic: bool
+    gates: list[Gate]
+    implied: list[Gate]
+
+
+def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
+    """What the choice was made by."""
+    if evaluator.select is None:
+        return None
+    found = evaluator.error(chosen)
+    sets = chosen.model.samples
+    low, high = found.sqnr_interval
+    return Selection(
+        found.sqnr, (low, high), found.samples, independent=sets.select_independent, unseen=sets.judge_independent
+    )
+
+
+def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: Progress) -> Verdict:
+    """Run the file that was written on the judge set: against FP32, and in a race with it."""
+    model = chosen.model
+    samples = model.samples.judge
+    if samples is None:
+        if model.scheme.target.onnxruntime:
+            Session(staging.path, threads=model.threads, name="the quantized model")
+        return Verdict(None, None, False, request.gates, implied_gates(model, None, False))
+    comparison = compare(
+        in_floats(Session(model.source.loadable, threads=model.threads, name=model.source.name)),
+        in_floats(Session(staging.path, threads=model.threads, name="the quantized model")),
+        samples,
+        request.measures,
+        lambda done, total: progress("validate", done, total),
+    )
+    with model_for_session(model.original.model) as prepared:
+        models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
+        race = race_models(models, samples, model.threads)
+    made_up = synthetic(samples)
+    implied = implied_gates(model, comparison, made_up)
+    return Verdict(comparison, race, made_up, request.gates, implied)
+
+
+def result_report(
+    chosen: Candidate,
+    placement: Placement,
+    evaluator: Evaluator,
+    selection: Selection | None,
+    verdict: Verdict,
+    staging: Staging,
+) -> Report:
+    """Return the report of a run, with its gates judged."""
+    model = chosen.model
+    report = replace(
+        plan_report(model, chosen.plan),
+        quantized=ModelFile(str(staging.target), model_size(staging.path)),
+        comparison=verdict.comparison,
+        selection=selection,
+        race=None if verdict.race is None else Timing.of(verdict.race),
+        synthetic=verdict.synthetic,
+        recovered=evaluator.logged(chosen),
+        trials=placement.trials,
+        chosen=placement.name_of(chosen),
+    )
+    rough = roughness(model.ranges.basis(chosen.plan.observed)) if model.options.estimates else ""
+    warnings = _warnings(report, model, rough, evaluator.unreliable)
+    return replace(
+        report,
+        warnings=(*model.samples.notes, *report.warnings, *warnings),
+        gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)),
+    )
+
+
+def plan_report(model: PreparedModel, plan: Plan) -> Report:
+    """What a plan makes of a model."""
+    return Report(
+        "quantize",
+        __version__,
+        ModelFile(model.source.name, model.source.size, model.source.sha256),
+        mode=plan.mode,
+        target=plan.target,
+        prepared=model.notes,
+        coverage=coverage(model.view, plan),
+        skips=plan.skips,
+        units=plan.units,
+        explained=explained(model.view, plan, model.explain),
+        warnings=(
+            *model.source.warnings,
+            *half_notes(plan, model.view),
+            *port_notes(plan, model.view, model.scheme),
+        ),
+        plan_sha256=serial.digest(plan),
+        weights_only=model.scheme.mode.form is None,
+    )
+
+
+def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool) -> tuple[str, ...]:
+    """What a user should know before shipping."""
+    found = [rough] if rough else []
+    if unreliable:
+        found.append("timing unreliable here: decided by the cost table")
+    if not report.quantized_nodes:
+        total = sum(row.total for row in report.coverage)
+        counts: dict[str, int] = {}
+        for row in report.coverage:
+            for counted in row.reasons:
+                if not counted.reason.general:
+                    text = str(counted.reason)
+                    counts[text] = counts.get(text, 0) + counted.count
+        reason = max(counts, key=lambda r: counts[r]) if counts else "no node has a quantized form"
+        found.append(f"0 of {total} quantized: {reason}")
+    comparison, floor = report.comparison, model.scheme.floor_db
+    if (
+        comparison is not None
+        and any(not o.exact for o in comparison.outputs)
+        and not comparison.sqnr >= floor
+    ):
+        found.append(
+            f"SQNR {comparison.sqnr:.1f} dB is below the {floor:g} dB that {model.scheme.mode.name} usually holds"
+        )
+    ratio = report.race.speedup[ORIGINAL] if report.race else None
+    if ratio is not None and ratio.high < 1:
+        found.append(f"slower than FP32 here: {ratio.median:.2f}x as fast")
+    return tuple(found)

@@ -1,0 +1,257 @@
+"""The evaluator: the only place that opens sessions to judge candidates. It reads the select set alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from qtool.data.samples import Part, Source, evenly, synthetic
+from qtool.evaluate.compare import Comparison, compare
+from qtool.evaluate.criteria import Criteria
+from qtool.evaluate.golden import FloatOutputs
+from qtool.evaluate.latency import Race, Ratio, SettledSpeeds, race_models, settle
+from qtool.evaluate.ports import in_floats
+from qtool.evaluate.sensitivity import sensitivity
+from qtool.graph.save import file_size, model_for_session
+from qtool.options import Progress
+from qtool.plan.candidate import Candidate
+from qtool.plan.model import Plan
+from qtool.plan.predict import Errors, keys_of
+from qtool.plan.prepared import PreparedModel
+from qtool.plan.serial import digest
+from qtool.rewrite.recipe import written
+from qtool.session import Session
+from qtool.tables.efforts import EFFORTS, Effort
+
+ORIGINAL, PREPARED = "original", "prepared"
+"""The names of the two FP32 models in a race."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One step of recovery, in the order in which steps were tried.
+
+    Args:
+        name: a row of tables/recoveries.py.
+        before, after: SQNR of the worst output in dB, on the select set.
+        seconds: what the step took.
+        kept: the step lowered the error, so the candidate went on with it.
+        before_placement: it was tried on everything in int8, before placement.
+        failed: why it could not be tried; '' where it was.
+        applied: the result has it.
+    """
+
+    name: str
+    before: float
+    after: float
+    seconds: float
+    kept: bool
+    before_placement: bool = False
+    failed: str = ""
+    applied: bool = False
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a candidate is against prepared FP32.
+
+    Args:
+        measured: the ratio of their times.
+        decided: the ratio to decide by: 1 where the difference is within noise, and by the cost table where
+            noise hides the order.
+        unreliable: the cost table decided.
+    """
+
+    measured: Ratio
+    decided: float
+    unreliable: bool
+
+
+Predict = Callable[[Candidate], float]
+"""The speed of a candidate against prepared FP32, by the cost table."""
+
+
+class Evaluator:
+    """Measures candidates on the select set.
+
+    Args:
+        model: whose candidates they are.
+        criteria: what they are accepted by.
+        progress: told how far it is.
+        keep: called with each candidate that is better than those before it, for a checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: PreparedModel,
+        criteria: Criteria,
+        progress: Progress,
+        keep: Callable[[Candidate], None] = lambda candidate: None,
+    ) -> None:
+        self.model = model
+        self.criteria = criteria
+        self.progress = progress
+        self.keep = keep
+        self.log: list[Gain] = []
+        self._float = FloatOutputs(model.source.name, self._open_original)
+        self._comparisons: dict[tuple[str, int], Comparison] = {}
+        self._sizes: dict[str, int] = {}
+        self._speeds: dict[str, Speed] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._float.close()
+
+    @property
+    def select(self) -> Source | None:
+        """The samples that choices are made on; None where there are none, or only made-up ones."""
+        samples = self.model.samples.select
+        return None if synthetic(samples) else samples
+
+    @property
+    def times(self) -> bool:
+        """Whether candidates can be timed: made-up samples will do for that."""
+        return self.model.samples.select is not None
+
+    @property
+    def unreliable(self) -> bool:
+        """Whether noise hid an order that mattered, so that the cost table decided."""
+        return any(speed.unreliable for speed in self._speeds.values())
+
+    @property
+    def statistics(self) -> Source | None:
+        """The samples that recovery takes its statistics from: those that set the ranges.
+
+        With ranges from a file, there are none but the select set.
+        """
+        samples = self.model.samples
+        if samples.calibrate is None and self.model.options.ranges is not None:
+            return self.select
+        return None if synthetic(samples.calibrate) else samples.calibrate
+
+    @property
+    def effort(self) -> Effort:
+        """How much is tried."""
+        return EFFORTS[self.model.options.effort]
+
+    def error(self, candidate: Candidate, most: int | None = None) -> Comparison:
+        """Compare a candidate with FP32 on the select set.
+
+        Args:
+            candidate: any.
+            most: the most samples to run; None: as many as the effort says.
+
+        Raises:
+            ValueError: there is no select set.
+            RuntimeFailure: the runtime fails on a sample.
+        """
+        samples = self._part(self.effort.judged if most is None else most)
+        key = digest(candidate.plan), len(samples)
+        if key not in self._comparisons:
+            model = written(candidate.model.model, candidate.plan)
+            self._sizes[key[0]] = file_size(model)
+            with model_for_session(model) as loadable:
+                session = Session(loadable, threads=self.model.threads, name="the candidate")
+                self._comparisons[key] = compare(self._float, in_floats(session), samples)
+        return self._comparisons[key]
+
+    def errors_of(self, candidate: Candidate, known: Errors | None = None) -> Errors:
+        """Measure what each tensor that a candidate quantizes does to the outputs, alone.
+
+        Args:
+            candidate: any.
+            known: errors that were measured before; what is among them is not measured again.
+        """
+        keys = set(keys_of(candidate.plan))
+        missing = keys - known.noise.keys() if known is not None else keys
+        if known is not None and not missing:
+            return known
+        found = sensitivity(
+            candidate.model.model,
+            [candidate.plan],
+            self._part(),
+            self.model.threads,
+            lambda done, total: self.progress("sensitivity", done, total),
+            only=missing,
+        )
+        return found if known is None else known.joined(found)
+
+    def race(self, candidates: Mapping[str, Candidate], predicted: Predict) -> tuple[Race, SettledSpeeds]:
+        """Time candidates and both FP32 models side by side, and settle which speeds to decide by.
+
+        Args:
+            candidates: by name; none is called ORIGINAL or PREPARED.
+            predicted: the speed of a candidate against prepared FP32 by the cost table, asked for where
+                noise hides the order.
+        """
+        with ExitStack() as stack:
+            models: dict[str, Path | bytes] = {
+                ORIGINAL: self.model.source.loadable,
+                PREPARED: stack.enter_context(model_for_session(self.model.model)),
+            }
+            for name, candidate in candidates.items():
+                model = written(candidate.model.model, candidate.plan)
+                models[name] = stack.enter_context(model_for_session(model))
+            race = race_models(models, self._timing_samples(), self.model.threads)
+
+        def settled(names: Collection[str]) -> SettledSpeeds:
+            part = Race(race.threads, {n: race.seconds[n] for n in (PREPARED, *names)})
+            found = settle(part)
+            if not found.unreliable:
+                return found
+            return settle(part, {PREPARED: 1.0} | {n: predicted(candidates[n]) for n in names})
+
+        for name, candidate in candidates.items():
+            pair = settled([name])
+            speed = Speed(race.ratio(name, PREPARED), pair.ratio(name, PREPARED), pair.unreliable)
+            self._speeds[_structure(candidate.plan)] = speed
+        return race, settled(candidates)
+
+    def speed(self, candidate: Candidate, predicted: Predict) -> Speed:
+        """Return the speed of a candidate against prepared FP32. It is measured once for each structure."""
+        key = _structure(candidate.plan)
+        if key not in self._speeds:
+            self.race({"": candidate}, predicted)
+        return self._speeds[key]
+
+    def size(self, candidate: Candidate) -> int:
+        """Return the bytes of the file that a candidate makes."""
+        key = digest(candidate.plan)
+        if key not in self._sizes:
+            self._sizes[key] = file_size(written(candidate.model.model, candidate.plan))
+        return self._sizes[key]
+
+    def logged(self, chosen: Candidate) -> tuple[Gain, ...]:
+        """Return the recovery log, saying which steps the chosen candidate has."""
+        return tuple(replace(g, applied=i in chosen.steps) for i, g in enumerate(self.log))
+
+    def _part(self, most: int | None = None) -> Source:
+        samples = self.select
+        if samples is None:
+            raise ValueError("there is no select set")
+        return samples if most is None else Part(samples, evenly(len(samples), most), samples.name)
+
+    def _timing_samples(self) -> Source:
+        if self.model.samples.select is None:
+            raise ValueError("there is no select set")
+        return self.model.samples.select
+
+    def _open_original(self) -> Session:
+        source = self.model.source
+        return in_floats(Session(source.loadable, threads=self.model.threads, name=source.name))
+
+
+def _structure(plan: Plan) -> str:
+    """A digest of all that a model's speed depends on: not the values of scales, integers and biases."""
+    sites = [(s.value, s.kind, s.uses, s.spec) for s in plan.sites]
+    columns = [(value, len(found.columns)) for value, found in plan.spared.items()]
+    return hashlib.sha256(repr((plan.forms, sites, columns, plan.halves)).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Which nodes run in int8: measured, solved as a minimum cut, and raced."""

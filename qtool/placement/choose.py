@@ -1,0 +1,103 @@
+"""Which of the candidates that were built and run is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qtool.evaluate.criteria import Criteria
+
+# Where the user does not say how much accuracy is wanted, SQNR counts from the floor up to this many dB above
+# it: together as much as this share of all the speed that there is to gain. See docs/placement.md.
+SPAN_DB = 15.0
+SPAN_WORTH = 0.75
+# Where the largest gain in speed is below this, speed counts for less: a few percent are no reason to lose
+# accuracy.
+LEAST_GAIN = 1.25
+# Prefer candidates 3% faster than requested: repeated timings vary by that much.
+_SURE = 1.03
+# Speeds closer than this are equal, as a race of some seconds resolves no more.
+_SAME = 1.01
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was built and run.
+
+    Args:
+        name: of the candidate.
+        sqnr: dB of the worst output on the select set.
+        sqnr_low: the lower end of its 95% interval over samples; candidates are accepted by it.
+        speed: how many times as fast as prepared FP32, to decide by.
+        speedup: the same against the original.
+        interval: of the measured ratio to prepared FP32, 95%; None where it was not timed.
+        bytes: of the model.
+        regions: how many are in int8.
+        timed: the speeds were measured; else the cost table predicts them.
+    """
+
+    name: str
+    sqnr: float
+    sqnr_low: float
+    speed: float
+    speedup: float
+    bytes: int
+    regions: int = 0
+    timed: bool = True
+    interval: tuple[float, float] | None = None
+
+    def dominates(self, other: Trial) -> bool:
+        """Whether it is as fast, as accurate and as small, and better in one of these at least."""
+        ours, theirs = self._merits, other._merits
+        return all(a >= b for a, b in zip(ours, theirs, strict=True)) and ours != theirs
+
+    @property
+    def _merits(self) -> tuple[float, float, float]:
+        return self.speed, self.sqnr, -self.bytes
+
+    def holds(self, criteria: Criteria) -> bool:
+        """Whether it meets all criteria."""
+        return (
+            self.sqnr_low >= criteria.floor_db
+            and self.speedup >= criteria.speedup
+            and (not criteria.size or self.bytes <= criteria.size)
+        )
+
+
+def choose(trials: Sequence[Trial], criteria: Criteria) -> Trial:
+    """Return the best trial of those that meet the criteria; where none does, the one nearest to the floor.
+
+    Args:
+        trials: at least one.
+        criteria: what the user asks.
+    """
+    able = [t for t in trials if t.holds(criteria)]
+    if not able:
+        return max(trials, key=lambda t: (min(_comparable(t.sqnr_low), criteria.floor_db), t.speed))
+    if criteria.speedup:
+        able = [t for t in able if t.speedup >= criteria.speedup * _SURE] or able
+        return max(able, key=lambda t: (t.sqnr, t.speed))
+    fastest = max(t.speed for t in able)
+    if criteria.asked_db:
+        return max((t for t in able if t.speed * _SAME >= fastest), key=lambda t: t.sqnr)
+    gain = max(math.log(fastest), math.log(LEAST_GAIN))
+    return max(
+        able, key=lambda t: (math.log(t.speed) / gain + SPAN_WORTH * _share(t.sqnr, criteria), t.sqnr)
+    )
+
+
+def _comparable(sqnr: float) -> float:
+    """An SQNR to compare by: outputs that are no numbers are the worst there are."""
+    return -math.inf if math.isnan(sqnr) else sqnr
+
+
+def _share(sqnr: float, criteria: Criteria) -> float:
+    """How much of the accuracy that counts a trial has: 0 at the floor, 1 from SPAN_DB above it."""
+    return min(max((sqnr - criteria.floor_db) / SPAN_DB, 0.0), 1.0)
+
+
+def front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Return the trials that no other one dominates in speed, error and size, the fastest first."""
+    able = (t for t in trials if not any(other.dominates(t) for other in trials))
+    return tuple(sorted(able, key=lambda t: (-t.speed, -t.sqnr, t.bytes)))

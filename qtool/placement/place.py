@@ -1,0 +1,314 @@
+"""Which nodes run in int8: measured costs, a minimum cut, and a race of the best assignments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from qtool.evaluate.criteria import Criteria
+from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
+from qtool.evaluate.sensitivity import sensitivity
+from qtool.placement.bit_allocation import allocated, spread_bits
+from qtool.placement.choose import Trial, choose
+from qtool.placement.explain import decibels, int8_regions, notes, why_float
+from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.pareto import ParetoPoint, between, envelope, spread
+from qtool.placement.timing import Timing, edges, extra_seconds, predicted_speed
+from qtool.plan.assignment import Assignment
+from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.model import Spared
+from qtool.plan.placed import placed
+from qtool.plan.predict import Errors
+from qtool.plan.rules import rule_based, to_float
+from qtool.recover.outlier_columns import choose_columns
+from qtool.recover.run import recover
+from qtool.tables.forms import Form
+from qtool.tables.reasons import Code, Reason
+from qtool.tables.targets import TABLE
+
+RULE_BASED, ALL_INT8, FLOAT = "rule-based", "all int8", "float"
+_FLOAT_REASON = Reason(Code.NOT_FASTER, "the candidate without int8 won the race")
+# Where bias correction gains more than this on everything in int8, candidates are raced with it.
+_MUCH_DB = 0.5
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What placement decides by.
+
+    Args:
+        timing: of the regions.
+        base: the candidate with every region in int8, with its outlier columns.
+        network: what an assignment of the regions costs.
+        errors: of everything that any assignment quantizes.
+        front: assignments that trade time against noise best, fastest first, as predicted.
+    """
+
+    timing: Timing
+    base: Candidate
+    network: Network
+    errors: Errors
+    front: tuple[ParetoPoint, ...]
+
+    def assignment(self, point: ParetoPoint) -> Assignment:
+        """Return the assignment with exactly the regions of a point in int8, and the reasons of the others."""
+        before = self.base.assignment
+        floats = {
+            node: why_float(region, self.network, point.weight)
+            for region in self.network.regions
+            if region.name not in point.int8
+            for node in region.nodes
+        }
+        forms = {name: form for name, form in before.forms.items() if name not in floats}
+        return replace(before, forms=forms, reasons={**before.reasons, **floats})
+
+    def speed(self, candidate: Candidate) -> float:
+        """Return the predicted speed of a candidate against prepared FP32."""
+        return self.timing.speed(self.network, int8_regions(self.network, candidate.plan))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What placement came to.
+
+    Args:
+        candidate: the best one.
+        trials: the candidates that were built and run.
+        costs: what was measured; None where nothing was.
+        forms: trial -> its quantized nodes.
+    """
+
+    candidate: Candidate
+    trials: tuple[Trial, ...] = ()
+    costs: Costs | None = None
+    forms: Mapping[str, Mapping[str, Form]] = field(default_factory=dict)
+
+    def name_of(self, candidate: Candidate) -> str:
+        """Return the name of the trial that a candidate follows from; '' where it follows from none."""
+        return next((n for n, forms in self.forms.items() if forms == candidate.plan.forms), "")
+
+    def annotated(self, candidate: Candidate) -> Candidate:
+        """Return the candidate with what was measured of each region in its plan, for the report."""
+        if self.costs is None:
+            return candidate
+        found = notes(self.costs.network, candidate.plan, candidate.model.view)
+        return replace(candidate, plan=replace(candidate.plan, units=found))
+
+    def predicted(self, candidate: Candidate) -> float:
+        """Return the speed of a candidate against prepared FP32 by the cost table."""
+        return predicted_speed(candidate)
+
+
+def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: int | None) -> Placement:
+    """Choose the assignment: by measurement where timing has any, else `base` as it is.
+
+    Args:
+        base: with everything in int8 that can pay, or the rule-based candidate where there is no timing.
+        timing: of its regions.
+        evaluator: measures candidates on the select set.
+        points: how many Pareto points are built and raced, spread along the front; None: the most promising
+            ones, as many as the effort says.
+    """
+    if timing is None:
+        return _place_weights(base, evaluator, points)
+    costs = _measure_costs(base, timing, evaluator)
+    candidates = {RULE_BASED: _like(costs, rule_based(base.model.task)), ALL_INT8: costs.base}
+    if points is None:
+        chosen = shortlist(costs, evaluator.criteria, evaluator.effort.built)
+    else:
+        chosen = spread(costs.network, list(costs.front), points)
+    for number, point in enumerate(chosen, start=1):
+        if point.int8:
+            candidates[f"mixed {number}"] = costs.base.changed(assignment=costs.assignment(point))
+    if _corrects_much(evaluator):
+        candidates = {n: recover(c, evaluator, only=["bias"], log=False) for n, c in candidates.items()}
+    candidates[FLOAT] = float_candidate(costs.base, _FLOAT_REASON)
+    return _best_of(_distinct(candidates), costs, evaluator)
+
+
+def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) -> Placement:
+    """Where nothing but weights is quantized: the bits of each, if the user aims at a size or tunes."""
+    options = base.model.options
+    if points is not None:
+        return _best_of(_distinct(spread_bits(base, evaluator, points)), None, evaluator, small=True)
+    if options.target_size or options.target_bits:
+        return Placement(allocated(base, evaluator))
+    return Placement(base)
+
+
+def float_candidate(candidate: Candidate, reason: Reason) -> Candidate:
+    """Return the candidate with nothing in int8 but what the user asked for.
+
+    It starts from the prepared model: no step of recovery was for it.
+    """
+    model = candidate.model.original
+    keep = {n: reason for n in candidate.assignment.forms if not model.constraints.forbids_float(n)}
+    return resolved(model, to_float(model.task, candidate.assignment, keep))
+
+
+def shortlist(costs: Costs, criteria: Criteria, count: int) -> list[ParetoPoint]:
+    """Return the points that are predicted to be the best, the best one first.
+
+    Args:
+        costs: with the front.
+        criteria: what the user asks.
+        count: at most so many.
+    """
+    trials = {}
+    for number, point in enumerate(costs.front):
+        speed, sqnr = costs.timing.speed(costs.network, point.int8), decibels(point.noise)
+        trials[str(number)] = Trial(str(number), sqnr, sqnr, speed, speed, 0)
+    found: list[ParetoPoint] = []
+    while trials and len(found) < count:
+        best = choose(list(trials.values()), replace(criteria, size=0))
+        del trials[best.name]
+        found.append(costs.front[int(best.name)])
+    return found
+
+
+def _measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Costs:
+    """Find the errors of all tensors, the outlier columns that pay, and the network of all costs."""
+    model, samples = base.model, evaluator.select
+    if samples is None:
+        raise ValueError("there is no select set")
+    rules = _like_base(base, rule_based(model.task))
+    floats = base.changed(assignment=_in_float(base))
+    errors = sensitivity(
+        model.model,
+        [base.plan, floats.plan, rules.plan],
+        samples,
+        model.threads,
+        lambda done, total: evaluator.progress("sensitivity", done, total),
+    )
+    columns, quieter = choose_columns(base, evaluator, errors)
+    times = dict(timing.times)
+    if columns:
+        extra = extra_seconds(timing, base.changed(outlier_columns=columns))
+        readers = {value: _regions_reading(value, base, timing) for value in columns}
+        columns = {
+            value: found
+            for value, found in columns.items()
+            if model.constraints.quantize & _readers(value, base)
+            or _pays(timing, extra, readers[value], errors.relative(value), quieter.relative(value))
+        }
+        for name in {r for value in columns for r in readers[value]}:
+            times[name] = (times[name][0], max(times[name][1] + extra[name], 0.0))
+    if columns:
+        base = base.changed(outlier_columns=columns)
+        errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in columns}})
+    costs = RegionCosts(times, *edges(model.view, base.plan, timing.table), errors)
+    on_graph = placed(model.task, base.assignment)
+    found = network(model.view, on_graph, base.plan, floats.plan, timing.regions, costs)
+    timing = replace(timing, times=times)
+    return Costs(timing, base, found, errors, _front(found, evaluator.criteria.floor_db))
+
+
+def _front(net: Network, floor_db: float) -> tuple[ParetoPoint, ...]:
+    """The envelope, and between two of its points the fastest assignment that reaches the floor."""
+    points = envelope(net)
+    for fast, accurate in pairwise(points):
+        if decibels(fast.noise) < floor_db <= decibels(accurate.noise):
+            inner = between(net, fast, accurate).fastest_within(10 ** (-floor_db / 10))
+            points += [inner] if inner is not None else []
+    return tuple(sorted(points, key=lambda p: p.seconds))
+
+
+def _in_float(base: Candidate) -> Assignment:
+    """Every region in float, for comparison."""
+    reason = Reason(Code.NOT_FASTER, "for comparison")
+    return replace(
+        base.assignment, forms={}, reasons={**base.assignment.reasons} | dict.fromkeys(base.assignment.forms, reason)
+    )
+
+
+def _like_base(base: Candidate, assignment: Assignment) -> Candidate:
+    """A candidate with another assignment and what recovery won for the base."""
+    return base.changed(assignment=replace(assignment, weight_types=base.assignment.weight_types))
+
+
+def _like(costs: Costs, assignment: Assignment) -> Candidate:
+    return _like_base(costs.base, assignment)
+
+
+def _readers(value: str, base: Candidate) -> set[str]:
+    return {use.node.name or "" for use in base.model.view.values[value].uses()}
+
+
+def _regions_reading(value: str, base: Candidate, timing: Timing) -> list[str]:
+    readers = _readers(value, base)
+    return [r.name for r in timing.regions if readers & {*r.nodes}]
+
+
+def _pays(
+    timing: Timing, extra: Mapping[str, float], readers: list[str], before: float, after: float
+) -> bool:
+    """Whether outlier columns take less time than the same accuracy would cost with the readers in float."""
+    more = math.fsum(extra[name] for name in readers)
+    saved = math.fsum(timing.times[name][0] - timing.times[name][1] for name in readers)
+    return more < saved * (before - after) / before
+
+
+def _corrects_much(evaluator: Evaluator) -> bool:
+    """Whether bias correction gained so much before placement that candidates are raced with it."""
+    return any(g.name == "bias" and g.kept and g.after - g.before > _MUCH_DB for g in evaluator.log)
+
+
+def _distinct(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """The candidates without those that equal an earlier one."""
+    found: dict[str, Candidate] = {}
+    for name, candidate in candidates.items():
+        same = replace(candidate.plan, skips=())
+        if not any(replace(other.plan, skips=()) == same for other in found.values()):
+            found[name] = candidate
+    return found
+
+
+def _best_of(
+    candidates: Mapping[str, Candidate], costs: Costs | None, evaluator: Evaluator, *, small: bool = False
+) -> Placement:
+    """Build candidates, compare each with FP32, race them, and choose.
+
+    Args:
+        candidates: by name.
+        costs: what was measured of the regions.
+        evaluator: measures them.
+        small: size counts in place of speed.
+    """
+    comparisons = {}
+    for done, (name, candidate) in enumerate(candidates.items(), start=1):
+        comparisons[name] = evaluator.error(candidate)
+        evaluator.progress("candidates", done, len(candidates))
+    timed = evaluator.model.options.profile != TABLE
+    trials = []
+    if timed:
+        raced = {n: c for n, c in candidates.items() if n != FLOAT}
+        race, settled = evaluator.race(raced, predicted_speed)
+        gain = race.ratio(PREPARED, ORIGINAL).median
+    for name, candidate in candidates.items():
+        speed, gain_here, interval = 1.0, 1.0, None
+        if timed:
+            speed = 1.0 if name == FLOAT else settled.ratio(name, PREPARED)
+            gain_here = gain
+            ratio = race.ratio(PREPARED if name == FLOAT else name, PREPARED)
+            interval = (ratio.low, ratio.high)
+        elif costs is not None and name != FLOAT:
+            speed = costs.speed(candidate)
+        trials.append(
+            Trial(
+                name,
+                comparisons[name].sqnr,
+                comparisons[name].sqnr_interval[0],
+                speed,
+                speed * gain_here,
+                evaluator.size(candidate),
+                0 if costs is None else len(int8_regions(costs.network, candidate.plan)),
+                timed,
+                interval,
+            )
+        )
+    by_size = [replace(t, speed=evaluator.model.source.size / t.bytes) for t in trials]
+    best = choose(by_size if small else trials, evaluator.criteria).name
+    forms = {name: candidate.plan.forms for name, candidate in candidates.items()}
+    return Placement(candidates[best], tuple(trials), costs, forms)

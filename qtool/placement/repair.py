@@ -1,0 +1,68 @@
+"""Back to float, most sensitive first, until what is left is predicted to be accurate enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qtool.plan.assignment import Assignment
+from qtool.plan.calibration_fallback import touching
+from qtool.plan.candidate import Candidate
+from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Site
+from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.rules import to_float
+from qtool.tables.modes import WEIGHT_BITS
+from qtool.tables.qtypes import FLOAT32, QType
+from qtool.tables.reasons import Code, Reason
+
+_STORED = frozenset({Kind.STORED, Kind.LOOKUP})
+
+
+def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | None:
+    """Return an assignment that is predicted to reach `aim_db`; None when nothing more can go to float.
+
+    A quantized node goes back to float as a whole. A node that computes in float gets a wider weight: 4 bits
+    after 2, 8 after 4, float after 8. What the user asked for stays.
+
+    Args:
+        candidate: any, whatever produced its assignment.
+        errors: of everything that it quantizes.
+        aim_db: dB of the worst output.
+    """
+    plan, constraints = candidate.plan, candidate.model.constraints
+    left = list(keys_of(plan))
+    sites: dict[str, list[Site]] = {}
+    for site in plan.sites:
+        if site.kind in OBSERVED or site.kind in WEIGHTS:
+            sites.setdefault(key_of(site), []).append(site)
+    floats: dict[str, Reason] = {}
+    types = dict(candidate.assignment.weight_types)
+    for key in sorted(left, key=errors.relative, reverse=True):
+        if errors.sqnr(left) >= aim_db or not errors.relative(key):
+            break
+        reason = Reason(Code.ACCURACY, f"this tensor alone gives {errors.sqnr([key]):.1f} dB")
+        changed = False
+        for site in sites.get(key, ()):
+            for name in touching(site, candidate.model.view):
+                if constraints.forbids_float(name):
+                    continue
+                if site.kind in _STORED:
+                    changed |= _widen(types, name, site.spec.qtype, name in constraints.weight_types)
+                elif name in candidate.assignment.forms and name not in floats:
+                    floats[name], changed = reason, True
+        if key in plan.halves.sites and not constraints.forbids_float(key):
+            floats[key], changed = reason, True
+        if changed:
+            left.remove(key)
+    if not floats and types == candidate.assignment.weight_types:
+        return None
+    return to_float(candidate.model.task, replace(candidate.assignment, weight_types=types), floats)
+
+
+def _widen(types: dict[str, QType], node: str, now: QType, settled: bool) -> bool:
+    """Give a node the next wider type for its weights; whether that changes anything."""
+    wider = [bits for bits in WEIGHT_BITS if bits > now.bits]
+    after = WEIGHT_BITS[min(wider)] if wider else FLOAT32
+    if settled or types.get(node, now).bits >= after.bits:
+        return False
+    types[node] = after
+    return True

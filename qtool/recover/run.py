@@ -1,0 +1,185 @@
+"""Recovery: steps that lower the error of a candidate, each kept only where the select set shows that it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+
+from qtool.errors import ModelError, RuntimeFailure, UsageError, did_you_mean
+from qtool.evaluate.evaluator import Evaluator, Gain
+from qtool.graph.view import View
+from qtool.options import Options
+from qtool.plan.candidate import Candidate
+from qtool.plan.model import Plan
+from qtool.recover.adaround import learned
+from qtool.recover.awq import activation_aware
+from qtool.recover.balance import Balances
+from qtool.recover.bias import corrected
+from qtool.recover.equalize import equalized
+from qtool.recover.float_weights import keep_float_weights
+from qtool.recover.gptq import improved
+from qtool.recover.hqq import half_quadratic_plan
+from qtool.recover.range_search import search_ranges
+from qtool.recover.smooth import smoothed
+from qtool.rewrite.spare import split_spared
+from qtool.tables.efforts import EFFORTS
+from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
+
+# A smaller gain than this is within what another choice of samples would change.
+_LEAST_DB = 0.05
+# The steps that placement needs: no layer should go to float for what recovery can mend.
+BEFORE_PLACEMENT = ("equalize", "ranges", "gptq", "bias")
+# Steps that are tried again on another assignment: GPTQ goes on with the weights that have no integers yet,
+# and corrections depend on every quantized layer.
+AGAIN = frozenset({"gptq", "bias"})
+
+Step = Callable[[Candidate, Evaluator, Callable[[int, int], None]], Candidate]
+"""From a candidate to a better one; the same where there is nothing to change. Told how to show progress."""
+
+
+def requested_steps(options: Options) -> frozenset[str]:
+    """Return the steps of --recover: auto, none, or names with commas between.
+
+    Raises:
+        UsageError: no such step.
+    """
+    text = options.recover
+    if text in (AUTO, NONE):
+        return frozenset(r.name for r in RECOVERIES.values() if text == AUTO and r.within(options.effort))
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in RECOVERIES:
+            hint = did_you_mean(name, RECOVERIES) or f"auto, none, or of: {', '.join(RECOVERIES)}"
+            raise UsageError(f"--recover: no technique '{name}'", hint)
+    return frozenset(names)
+
+
+def recover(
+    candidate: Candidate,
+    evaluator: Evaluator,
+    *,
+    only: Collection[str] | None = None,
+    log: bool = True,
+) -> Candidate:
+    """Return the candidate with every requested step that lowers its error.
+
+    A step that the candidate has is not tried again, but for those of AGAIN. Without samples for statistics
+    or for the choice, and on made-up ones, the candidate is returned as it is.
+
+    Args:
+        candidate: any.
+        evaluator: measures on the select set, and logs what each step came to.
+        only: of the requested steps, those that placement needs first; None: all.
+        log: whether the steps are logged.
+    """
+    if evaluator.statistics is None or evaluator.select is None:
+        return candidate
+    options = candidate.model.options
+    wanted = requested_steps(options) & set(STEPS if only is None else only)
+    wanted -= steps_of(candidate, evaluator) - AGAIN
+    entries = evaluator.log if log else []
+    won = 0.0
+    for _ in range(max(EFFORTS[options.effort].rounds, 1)):
+        before = candidate
+        for name in (step for step in STEPS if step in wanted):
+            stage = f"recover: {name}" + (f", {won:+.1f} dB so far" if won else "")
+            other, gain = _try(name, candidate, evaluator, partial(evaluator.progress, stage))
+            if gain is None:
+                continue
+            entries.append(replace(gain, before_placement=only is not None))
+            if gain.kept:
+                won += gain.after - gain.before
+                candidate = replace(other, steps=(*candidate.steps, len(entries) - 1)) if log else other
+                if only is None:
+                    evaluator.keep(candidate)
+        if candidate is before:
+            break
+    return candidate
+
+
+def steps_of(candidate: Candidate, evaluator: Evaluator) -> frozenset[str]:
+    """Return the names of the steps that a candidate rests on."""
+    return frozenset(evaluator.log[i].name for i in candidate.steps)
+
+
+def _try(
+    name: str, candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
+) -> tuple[Candidate, Gain | None]:
+    """What a step makes of a candidate, and what that came to; None where it changes nothing."""
+    start = time.perf_counter()
+    try:
+        other = STEPS[name](candidate, evaluator, progress)
+    except (ModelError, RuntimeFailure) as error:  # a step that can't be tried costs the user no model
+        sqnr = evaluator.error(candidate).sqnr
+        seconds = time.perf_counter() - start
+        return candidate, Gain(name, sqnr, sqnr, seconds, kept=False, failed=error.message)
+    if other.plan == candidate.plan:
+        return candidate, None
+    before, after = evaluator.error(candidate).sqnr, evaluator.error(other).sqnr
+    seconds = time.perf_counter() - start
+    return other, Gain(name, before, after, seconds, kept=after > before + _LEAST_DB)
+
+
+def _balancing(technique: Callable[..., Balances]) -> Step:
+    """A step that scales constants of the float model: the candidate is resolved anew for that model."""
+
+    def step(
+        candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
+    ) -> Candidate:
+        if candidate.bounds:  # chosen for activations as they are
+            return candidate
+        model = candidate.model
+        found = technique(model.view, candidate.plan, evaluator.statistics, model.threads)
+        if not found:
+            return candidate
+        return candidate.changed(model=model.rescaled(found), rounded={}, corrections={})
+
+    return step
+
+
+def _rounding(technique: Callable[..., Plan]) -> Step:
+    """A step that gives weights other integers."""
+
+    def step(
+        candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
+    ) -> Candidate:
+        view, threads = _split(candidate), candidate.model.threads
+        return candidate.with_plan(technique(view, candidate.plan, evaluator.statistics, threads, progress))
+
+    return step
+
+
+def _hqq(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
+    return candidate.with_plan(half_quadratic_plan(candidate.model.view, candidate.plan))
+
+
+def _bias(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
+    model = candidate.model
+    found = corrected(model.model, candidate.plan, evaluator.statistics, model.threads, progress)
+    return candidate.with_plan(found)
+
+
+def _split(candidate: Candidate) -> View:
+    """The float model with the weights that outlier columns leave to the int8 products: rows of zeros."""
+    if not candidate.plan.spared:
+        return candidate.model.view
+    model = candidate.model.model.clone()
+    split_spared(model, candidate.plan)
+    return View(model)
+
+
+# In the order of tables/recoveries.py: first what changes the float model, then ranges, then integers. Biases
+# come last and make up for what is left. Outlier columns bear on placement and are chosen there.
+STEPS: Mapping[str, Step] = {
+    "equalize": _balancing(equalized),
+    "smooth": _balancing(smoothed),
+    "awq": _balancing(activation_aware),
+    "ranges": search_ranges,
+    "keep-float": keep_float_weights,
+    "hqq": _hqq,
+    "gptq": _rounding(improved),
+    "adaround": _rounding(learned),
+    "bias": _bias,
+}

@@ -24,7 +24,7 @@ from qtool.errors import ModelError
 from qtool.evaluate.compare import Comparison, Measures, compare
 from qtool.evaluate.gates import judge
 from qtool.evaluate.judging import gates_of, measures_of
-from qtool.evaluate.latency import PATIENCE, Race, race_models
+from qtool.evaluate.latency import Race, race_models
 from qtool.evaluate.ports import in_floats
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
@@ -104,7 +104,7 @@ def produced(
                     planned = better
                     continue
             in_doubt = decides and _speed_decides(job, planned.plan)
-            timed = _race_staged(job, staging, held_out, PATIENCE if in_doubt else 1)
+            timed = _race_staged(job, staging, held_out)
             if not in_doubt or not (reason := _too_slow(timed)):
                 break
             planned = search.in_float(planned, reason)
@@ -152,13 +152,13 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     return Result(_report(job, plan), plan)
 
 
-def _race_staged(job: Job, staging: Staging, samples: Samples | None, patience: float) -> Race | None:
+def _race_staged(job: Job, staging: Staging, samples: Samples | None) -> Race | None:
     """Time the staged model against its two FP32 forms; None without samples."""
     if samples is None:
         return None
     with model_for_session(job.prepared.model) as prepared:
         models = {"original": job.source.loadable, "prepared": prepared, "quantized": staging.path}
-        return race_models(models, samples, job.options.threads, patience=patience)
+        return race_models(models, samples, job.options.threads)
 
 
 def _speed_decides(job: Job, plan: Plan) -> bool:
@@ -175,7 +175,7 @@ def _too_slow(timed: Race | None) -> str:
     """
     if timed is None:
         return ""
-    ratio = timed.speedup("quantized", "prepared")
+    ratio = timed.ratio("quantized", "prepared")
     if ratio.low >= 1:
         return ""
     return f"no gain in int8: {ratio.median:.2f}x of FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"

@@ -20,9 +20,6 @@ from qtool.recipe import written
 from qtool.session import Session
 from qtool.tables.efforts import BALANCED, EFFORTS
 
-# Of the race, for each model in it.
-_SECONDS = 0.2
-
 
 def tried(
     job: Job,
@@ -62,11 +59,10 @@ def tried(
             _ORIGINAL: job.source.loadable,
             _PREPARED: stack.enter_context(model_for_session(job.prepared.model)),
         }
-        seconds = _SECONDS * (len(models) + len(others))
-        race = race_models({**others, **models}, some, threads, seconds=seconds, patience=1)
+        race = race_models({**others, **models}, some, threads)
     # Of one race, so that what is faster than another against the one is so against the other.
-    gain = race.speedup(_PREPARED, _ORIGINAL).median
-    speeds = {name: race.speedup(name, _PREPARED).median for name in plans}
+    gain = race.ratio(_PREPARED, _ORIGINAL).median
+    speeds = {name: race.ratio(name, _PREPARED).median for name in plans}
     return tuple(Trial(name, errors[name], speeds[name], speeds[name] * gain, sizes[name]) for name in plans)
 
 

@@ -39,8 +39,6 @@ from qtool.recovering import STEPS, Given, recovered
 from qtool.session import Session
 from qtool.tables.efforts import EFFORTS
 
-_SECONDS = 0.5
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -113,8 +111,8 @@ def measured(plans: Mapping[str, Planned], judged: Source, threads: int) -> Mapp
         errors = {
             name: compare(floats, Session(models[name], threads=threads), judged).sqnr for name in plans
         }
-        race = race_models(models, judged, threads, seconds=_SECONDS * len(models))
-    return {name: (errors[name], race.speedup(name, "fp32").median) for name in plans}
+        race = race_models(models, judged, threads)
+    return {name: (errors[name], race.ratio(name, "fp32").median) for name in plans}
 
 
 def whole(folder: Path, form: Mapping[str, Any], effort: str) -> str:

@@ -1,12 +1,21 @@
-"""How fast models are side by side: interleaved, so that a drifting clock hits all alike."""
+"""How fast models are side by side, and which differences are larger than the noise.
+
+Models take turns within each round, so that a drifting clock hits all alike, and are compared by the ratio of
+their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached.
+
+What the interval does not show: where a session's memory happens to lie changes its speed, by up to 5% for
+some models, for as long as it is open. `qtool bench` (rounds.py) opens models anew to average that.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -15,14 +24,38 @@ from qtool.data.samples import Source
 from qtool.evaluate.ports import bare, feed, in_floats
 from qtool.session import Array, Session, running
 
-SECONDS = 1.5  # that a race usually takes
-_LEAST_ROUNDS = 9
+# Two runs of one race on the same machine differ by about this much, so a smaller difference between two
+# models decides nothing, and a narrower interval is not worth its time.
+HALF_WIDTH = 0.03
+# The smallest and largest of fewer rounds hold the median with less than 95% certainty: 1 - 2 / 2**6 = 97%.
+CERTAIN_ROUNDS = 6
 # Enough samples for shapes to differ, few enough to be brief.
 _SAMPLES = 4
 _Z95 = 1.96
-_TIGHT = 0.02  # an interval this wide settles any question that is worth asking
-PATIENCE = 4.0  # times as long as usual, when a noisy machine leaves the question open
-_SLICE_SECONDS = 0.004  # a timed slice runs a model at least this long, or once
+_TURN_SECONDS = 0.004  # a turn runs a model at least this long, or once
+_LONGEST_TURN = 1.0  # seconds; a turn takes fewer samples where they would take longer, one at least
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a race ends.
+
+    Args:
+        least_rounds: rounds before an interval is looked at: with fewer it is narrow by chance too often.
+        most_rounds: rounds after which noise has won. With timings that vary by 15% from round to round, an
+            interval of 3% takes about 150 rounds (1.25 * 1.96 * 0.15 / 0.03, squared); beyond that it is
+            cheaper to go by predictions.
+        seconds: no round begins after this long, once there are CERTAIN_ROUNDS.
+        half_width: the relative half-width of an interval that is narrow enough.
+    """
+
+    least_rounds: int = 15
+    most_rounds: int = 150
+    seconds: float = 20.0
+    half_width: float = HALF_WIDTH
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -32,6 +65,16 @@ class Ratio:
     median: float
     low: float
     high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median
+
+    @property
+    def holds_one(self) -> bool:
+        """Whether the two may be equally fast, as far as the interval tells."""
+        return self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True)
@@ -49,47 +92,151 @@ class Race:
         """The median time of one inference."""
         return statistics.median(self.seconds[name]) * 1e3
 
-    def speedup(self, name: str, against: str) -> Ratio:
-        """Time of `against` / time of `name`, taken within each round.
+    def ratio(self, name: str, against: str) -> Ratio:
+        """How many times as fast `name` is as `against`: time of `against` / time of `name` in each round.
 
         The interval is between order statistics, as far from the middle as a fair coin strays in as many
-        throws: true of any distribution (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2).
+        throws: true of any distribution (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2). With
+        fewer than CERTAIN_ROUNDS it spans all values, and is less than 95% certain.
         """
         ratios = sorted(b / a for a, b in zip(self.seconds[name], self.seconds[against], strict=True))
         below = max(0, int(len(ratios) / 2 - _Z95 * math.sqrt(len(ratios)) / 2))
         return Ratio(statistics.median(ratios), ratios[below], ratios[-1 - below])
 
+    @cached_property
+    def fastest(self) -> str:
+        """The model with the least time, as a share of each round's mean: the median over rounds."""
+        means = [statistics.fmean(math.log(s) for s in r) for r in zip(*self.seconds.values(), strict=True)]
+        shares = {
+            name: statistics.median(math.log(s) - mean for s, mean in zip(seconds, means, strict=True))
+            for name, seconds in self.seconds.items()
+        }
+        return min(shares, key=lambda name: shares[name])
 
-def race(
-    sessions: Mapping[str, Session],
-    samples: Mapping[str, Sequence[Mapping[str, Array]]],
-    *,
-    threads: int,
-    seconds: float = SECONDS,
-    patience: float = PATIENCE,
-) -> Race:
-    """Time sessions in turn on the same samples, round after round, for about `seconds`.
+    def is_settled(self, half_width: float = HALF_WIDTH) -> bool:
+        """Whether each model's ratio to the fastest is known that well."""
+        return all(self.ratio(name, self.fastest).half_width <= half_width for name in self.seconds)
 
-    For up to `patience` times as long while noise leaves open whether the last one is faster than the others.
 
-    Each round runs every model over the samples once (or more often, when that is too short to time).
+class Pace(StrEnum):
+    """How a model compares with the fastest of its race."""
+
+    FASTER = "faster"
+    EQUAL = "equal"
+    SLOWER = "slower"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class SettledSpeeds:
+    """The speeds to decide by.
 
     Args:
-        sessions: by name.
-        samples: of each session, at least one and as many as of the others.
-        threads: what the sessions were opened with, for the record.
+        fastest: the model that the others are compared with: the fastest one measured.
+        speeds: model -> its speed, where 1 is the fastest; only ratios of them mean something.
+        paces: model -> how it compares with the fastest, as measured; the fastest is equal to itself.
+        unreliable: noise hides the order of the models: the speeds are predictions, or medians without any
+            certainty where there are no predictions.
     """
-    repeats = {name: _repeats(session, samples[name]) for name, session in sessions.items()}
+
+    fastest: str
+    speeds: Mapping[str, float]
+    paces: Mapping[str, Pace]
+    unreliable: bool
+
+    def ratio(self, name: str, against: str) -> float:
+        """How many times as fast `name` is as `against`, to decide by."""
+        return self.speeds[name] / self.speeds[against]
+
+
+def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledSpeeds:
+    """Say which speeds to decide by, and which differences are noise.
+
+    1. The ratio to the fastest excludes 1: slower (or faster), by the measured median.
+    2. It holds 1 and is known to 3%: equal, and the speed is that of the fastest.
+    3. It holds 1 and is known less well, or there are fewer than CERTAIN_ROUNDS: unclear. If any model is
+       unclear, the predictions decide for all models that have one; without predictions the speeds stay as
+       1 and 2 say. Either way they are unreliable.
+
+    Args:
+        race: of any models.
+        predicted: model -> its speed in any unit, from the cost table. Predictions say how models compare
+            with each other; their common level is taken from the measurement, so that models without a
+            prediction can be compared with them.
+
+    Raises:
+        ValueError: a prediction that is not positive.
+    """
+    ratios = {name: race.ratio(name, race.fastest) for name in race.seconds}
+    certain = race.rounds >= CERTAIN_ROUNDS
+    paces = {
+        name: Pace.EQUAL if name == race.fastest else _pace(ratio) if certain else Pace.UNCLEAR
+        for name, ratio in ratios.items()
+    }
+    speeds = {name: 1.0 if paces[name] is Pace.EQUAL else ratios[name].median for name in ratios}
+    unreliable = Pace.UNCLEAR in paces.values()
+    if unreliable and predicted:
+        speeds |= _levelled({n: predicted[n] for n in speeds if n in predicted}, speeds)
+    return SettledSpeeds(race.fastest, speeds, paces, unreliable)
+
+
+def _pace(ratio: Ratio) -> Pace:
+    if not ratio.holds_one:
+        return Pace.FASTER if ratio.low > 1 else Pace.SLOWER
+    return Pace.EQUAL if ratio.half_width <= HALF_WIDTH else Pace.UNCLEAR
+
+
+def _levelled(predicted: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, float]:
+    """The predictions, times one factor that makes their geometric mean that of the measured speeds."""
+    if not predicted:
+        return {}
+    level = math.exp(statistics.fmean(math.log(measured[n]) - math.log(p) for n, p in predicted.items()))
+    return {name: speed * level for name, speed in predicted.items()}
+
+
+def race(
+    turns: Mapping[str, Callable[[int], float]],
+    *,
+    threads: int,
+    limits: Limits = LIMITS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Race:
+    """Time models in turn, round after round, until the limits say stop.
+
+    Args:
+        turns: by model, what times it: from the round's number to seconds for one inference.
+        threads: what the models run with, for the record.
+        limits: when to stop.
+        clock: seconds.
+    """
     rounds: list[dict[str, float]] = []
-    start = time.perf_counter()
+    names, start = list(turns), clock()
     while True:
-        rounds.append({n: _time(s, samples[n], repeats[n]) for n, s in sessions.items()})
-        spent = (time.perf_counter() - start) / seconds
-        if len(rounds) < _LEAST_ROUNDS or spent < 1:
-            continue
-        race = Race(threads, {name: tuple(r[name] for r in rounds) for name in sessions})
-        if spent > patience or _is_settled(race):
-            return race
+        number = len(rounds)
+        rounds.append({names[i]: turns[names[i]](number) for i in turn_order(len(names), number)})
+        done = len(rounds)
+        timed = Race(threads, {name: tuple(r[name] for r in rounds) for name in names})
+        if done >= limits.most_rounds:
+            return timed
+        if done >= CERTAIN_ROUNDS and clock() - start >= limits.seconds:
+            return timed
+        if done >= limits.least_rounds and timed.is_settled(limits.half_width):
+            return timed
+
+
+def turn_order(models: int, number: int) -> list[int]:
+    """The order in which models take their turns in a round.
+
+    A Williams design (1949): each block of that many rounds, each model has each place once; over two blocks,
+    each follows each other one equally often. So none always finds the caches that the same other one left.
+
+    Args:
+        models: how many there are.
+        number: of the round, from 0 on.
+    """
+    zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(models)]
+    order = [(number + step) % models for step in zigzag]
+    return order[::-1] if number // models % 2 else order
 
 
 def race_models(
@@ -97,8 +244,7 @@ def race_models(
     samples: Source,
     threads: int = 0,
     *,
-    seconds: float = SECONDS,
-    patience: float = PATIENCE,
+    limits: Limits = LIMITS,
 ) -> Race:
     """Time models on the first few samples of a source, with one thread unless more are asked for."""
     opened = {
@@ -111,25 +257,46 @@ def race_models(
         for name, m in opened.items()
     }
     sessions = {name: bare(m) for name, m in opened.items()}
-    return race(sessions, fed, threads=threads or 1, seconds=seconds, patience=patience)
+    # A first pass warms up (memory arenas, packed weights), a second one says how long a sample takes.
+    each = {}
+    for name, session in sessions.items():
+        single_times(session, fed[name], 1)
+        each[name] = max(statistics.fmean(single_times(session, fed[name], 1)), 1e-7)
+    count = max(1, min(len(chosen), int(_LONGEST_TURN / max(each.values()))))
+    turns = {name: _turn(session, fed[name], count, each[name]) for name, session in sessions.items()}
+    return race(turns, threads=threads or 1, limits=limits)
 
 
-def _is_settled(race: Race) -> bool:
-    """Whether the last model is known to be faster or slower than each other one, or just how fast."""
-    *others, last = race.seconds
-    ratios = [race.speedup(last, other) for other in others]
-    return all(r.low > 1 or r.high < 1 or r.high - r.low <= _TIGHT * r.median for r in ratios)
+def _turn(
+    session: Session, samples: Sequence[Mapping[str, Array]], count: int, seconds: float
+) -> Callable[[int], float]:
+    """A model's turn: so many samples, other ones each round, repeated where they are too short to time.
+
+    Args:
+        session: the model.
+        samples: all that there are for it.
+        count: samples of a turn.
+        seconds: about how long one takes.
+    """
+    repeats = max(1, int(_TURN_SECONDS / (seconds * count)))
+
+    def turn(number: int) -> float:
+        chosen = [samples[(number * count + i) % len(samples)] for i in range(count)]
+        return per_inference(single_times(session, chosen, repeats), count)
+
+    return turn
 
 
-def _repeats(session: Session, samples: Sequence[Mapping[str, Array]]) -> int:
-    _time(session, samples, 1)  # warm-up: memory arenas, lazily packed weights
-    once = _time(session, samples, 1) * len(samples)
-    return max(1, int(_SLICE_SECONDS / max(once, 1e-7)))
+def per_inference(seconds: Sequence[float], samples: int) -> float:
+    """Seconds for one inference: the mean over samples of the median over repeats.
 
+    Interruptions are no property of a model, so they must not count.
 
-def _time(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> float:
-    """Seconds for one inference."""
-    return statistics.fmean(single_times(session, samples, repeats))
+    Args:
+        seconds: of single inferences: of all samples, then of all of them again ..
+        samples: how many there are.
+    """
+    return statistics.fmean(statistics.median(seconds[i::samples]) for i in range(samples))
 
 
 def single_times(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> list[float]:

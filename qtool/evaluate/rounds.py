@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from qtool.evaluate.latency import Ratio
+from qtool.evaluate.latency import Ratio, per_inference
 from qtool.numerics.bootstrap import median_interval
 
 # An interval from fewer rounds is not what it says (numerics/bootstrap.py).
@@ -169,7 +169,7 @@ class _Contest:
             for index in self._order(self._turns):
                 seconds = self._racers[index].turn(first, course.samples, course.repeats[index])
                 timing = self.timings[index]
-                timing.turns[-1][-1].append(_typical(seconds, course.samples))
+                timing.turns[-1][-1].append(per_inference(seconds, course.samples))
                 timing.singles += seconds
             if self._clock() >= end:
                 return
@@ -193,11 +193,6 @@ def _course(racers: Sequence[Racer], samples: int) -> _Course:
     each = [max(sum(racer.turn(0, samples, 1)) / samples, 1e-9) for racer in racers]
     chosen = max(1, min(samples, int(_TURN_SECONDS / (_REPEATS * max(each)))))
     return _Course(chosen, tuple(math.ceil(_TURN_SECONDS / (seconds * chosen)) for seconds in each))
-
-
-def _typical(seconds: Sequence[float], samples: int) -> float:
-    """The mean over samples of the median over repeats: interruptions are no property of a model."""
-    return statistics.fmean(statistics.median(seconds[i::samples]) for i in range(samples))
 
 
 def _is_settled(timings: Sequence[Timing]) -> bool:

@@ -112,7 +112,7 @@ class Timing:
             race.threads,
             race.rounds,
             {name: race.milliseconds(name) for name in race.seconds},
-            {name: race.speedup("quantized", name) for name in others},
+            {name: race.ratio("quantized", name) for name in others},
         )
 
 

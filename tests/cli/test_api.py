@@ -72,9 +72,7 @@ def test_a_model_in_memory_is_not_changed(tmp_path: Path) -> None:
 def slow_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine does, int8 is measured at half the speed of FP32."""
     seconds = {"original": (1.0,) * 3, "prepared": (1.0,) * 3, "quantized": (2.0,) * 3}
-    monkeypatch.setattr(
-        "qtool.pipeline.race_models", lambda models, samples, threads, patience: Race(1, seconds)
-    )
+    monkeypatch.setattr("qtool.pipeline.race_models", lambda models, samples, threads: Race(1, seconds))
 
 
 @pytest.mark.usefixtures("slow_int8")

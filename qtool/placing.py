@@ -10,10 +10,10 @@ from qtool.data.samples import Source as Samples
 from qtool.job import Job
 from qtool.measure.sensitivity import sensitivity
 from qtool.options import Progress
-from qtool.plan.explain import decibels, quantized_units, why_float
-from qtool.plan.front import Point, between, envelope
+from qtool.placement.explain import decibels, int8_regions, why_float
+from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.pareto import ParetoPoint, between, envelope
 from qtool.plan.model import Plan, Wishes
-from qtool.plan.network import Ends, Network, Prices, network
 from qtool.plan.place import widest
 from qtool.plan.predict import Errors
 from qtool.planning import Planned, Planner
@@ -39,7 +39,7 @@ class Measured:
     errors: Errors
     seconds: float
 
-    def speed(self, point: Point) -> float:
+    def speed(self, point: ParetoPoint) -> float:
         """Time of FP32 / time at a point, as predicted."""
         return self._faster(point.seconds)
 
@@ -49,7 +49,7 @@ class Measured:
 
     def units_of(self, plan: Plan) -> frozenset[str]:
         """The units that a plan has in int8."""
-        return quantized_units(self.network, plan)
+        return int8_regions(self.network, plan)
 
     def _faster(self, seconds: float) -> float:
         if self.seconds <= 0:  # of a table that knows none of its nodes
@@ -104,8 +104,8 @@ def measured(job: Job, planner: Planner, samples: Samples, floor_db: float, prog
         errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in kept}})
     slower = {unit for value in kept for unit in readers[value]}
     times = {unit: (t[0], t[2] if unit in slower else t[1]) for unit, t in ran.seconds.items()}
-    prices = Prices(times, *edges(job.view, whole.plan, table), errors)
-    net = network(job.view, chosen, Ends(whole.plan, floats), ran.units, prices)
+    costs = RegionCosts(times, *edges(job.view, whole.plan, table), errors)
+    net = network(job.view, chosen, whole.plan, floats, ran.units, costs)
     return Measured(wish, whole, net, errors, ran.whole)
 
 
@@ -115,24 +115,24 @@ def _pays(ran: Ran, readers: list[str], before: float, after: float) -> bool:
     return spared - plain < (floats - plain) * (before - after) / before
 
 
-def front(known: Measured, floor_db: float) -> list[Point]:
+def front(known: Measured, floor_db: float) -> list[ParetoPoint]:
     """The front as far as it can be predicted, fastest first: the envelope, and between two of its points the
     fastest that reaches the floor.
     """
     points = envelope(known.network)
     for fast, true in pairwise(points):
         if decibels(fast.noise) < floor_db <= decibels(true.noise):
-            inner = between(known.network, fast, true)
-            points += [p for p in inner if decibels(p.noise) >= floor_db][:1]
+            inner = between(known.network, fast, true).fastest_within(10 ** (-floor_db / 10))
+            points += [inner] if inner is not None else []
     return sorted(points, key=lambda p: p.seconds)
 
 
-def labelled(known: Measured, point: Point) -> Wishes:
+def labelled(known: Measured, point: ParetoPoint) -> Wishes:
     """The wish for exactly the units of a point, with the reasons of the others."""
     net = known.network
-    chosen = frozenset(n for u in net.units if u.name in point.int8 for n in u.nodes)
+    chosen = frozenset(n for u in net.regions if u.name in point.int8 for n in u.nodes)
     keep = dict(known.wish.keep_float)
-    for unit in net.units:
+    for unit in net.regions:
         if unit.name not in point.int8:
             keep |= dict.fromkeys(unit.nodes, why_float(unit, net, point.weight))
     return replace(known.wish, force=known.wish.force | chosen, keep_float=keep)

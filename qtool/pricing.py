@@ -12,12 +12,12 @@ from qtool.graph.view import View, is_op
 from qtool.job import Job
 from qtool.measure.shapes import Shapes, shapes_of
 from qtool.measure.times import Times, fused, node_times
+from qtool.placement.regions import Region, find_regions
 from qtool.plan.costs import Costs, load_costs
 from qtool.plan.eligible import rule_of
 from qtool.plan.half_ports import is_float32
 from qtool.plan.model import Kind, Plan
 from qtool.plan.place import Placed
-from qtool.plan.units import Unit, units_of
 from qtool.rewrite.write import rewrite
 from qtool.tables import kernels
 from qtool.tables.ops import Role
@@ -28,7 +28,7 @@ from qtool.tables.targets import TABLE
 class Ran:
     """The units, seconds of each in float, in int8, and with columns spared; of the whole in float."""
 
-    units: tuple[Unit, ...]
+    units: tuple[Region, ...]
     seconds: dict[str, tuple[float, float, float]]
     whole: float
 
@@ -80,18 +80,18 @@ def timed(job: Job, chosen: Placed, plain: Plan, sparing: Plan, samples: Samples
         return _looked_up(view, chosen, sparing, table)
     models = [model, rewrite(model, plain), *([] if plain is sparing else [rewrite(model, sparing)])]
     ran = node_times(models, view, samples, job.options.threads or 1)
-    units = units_of(view, chosen, fused(ran, view))
+    units = find_regions(view, chosen, fused(ran, view))
     before, int8, spared = ran[0], ran[1], ran[-1]
     times = {u.name: (_sum(u, before), _sum(u, int8), _sum(u, spared)) for u in units}
     return Ran(units, times, before.whole)
 
 
-def _sum(unit: Unit, times: Times) -> float:
+def _sum(unit: Region, times: Times) -> float:
     return math.fsum(times.nodes.get(n, 0.0) for n in (*unit.nodes, *unit.others))
 
 
 def _looked_up(view: View, chosen: Placed, sparing: Plan, table: Table) -> Ran:
-    units = units_of(view, chosen)
+    units = find_regions(view, chosen)
     times = {}
     for unit in units:
         before, after = _both(unit, chosen, table)
@@ -101,7 +101,7 @@ def _looked_up(view: View, chosen: Placed, sparing: Plan, table: Table) -> Ran:
     return Ran(units, times, math.fsum(s for s in found if s is not None))
 
 
-def _both(unit: Unit, chosen: Placed, table: Table) -> tuple[float, float]:
+def _both(unit: Region, chosen: Placed, table: Table) -> tuple[float, float]:
     """Of nodes that the table does not know in both forms, nothing is known: neither costs anything."""
     total = [0.0, 0.0]
     for name in unit.nodes:

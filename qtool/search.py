@@ -12,10 +12,10 @@ from qtool.graph.save import tensor_bytes
 from qtool.job import Job
 from qtool.measure.sensitivity import sensitivity
 from qtool.options import Progress
+from qtool.placement.explain import decibels, notes
+from qtool.placement.pareto import ParetoPoint
 from qtool.placing import Measured, everything, front, labelled, measured
 from qtool.plan.choose import Budget, Gain, Trial, choose
-from qtool.plan.explain import decibels, notes
-from qtool.plan.front import Point
 from qtool.plan.half_ports import is_float32
 from qtool.plan.model import Plan
 from qtool.plan.predict import Errors, keys_of
@@ -65,7 +65,7 @@ class Search:
     trials: tuple[Trial, ...] = ()
     gains: tuple[Gain, ...] = ()
     _known: Measured | None = None
-    front: list[Point] = field(default_factory=list)
+    front: list[ParetoPoint] = field(default_factory=list)
     _errors: Errors | None = None
     _names: dict[str, str] = field(default_factory=dict)
 
@@ -213,13 +213,13 @@ def _content(plan: Plan) -> str:
     return digest(replace(plan, skips=()))
 
 
-def shortlist(known: Measured, points: list[Point], budget: Budget, most: int) -> list[Point]:
+def shortlist(known: Measured, points: list[ParetoPoint], budget: Budget, most: int) -> list[ParetoPoint]:
     """The points that are predicted to be the best, the best one first; no more than so many."""
     trials = {}
     for number, point in enumerate(points):
         speed = known.speed(point)
         trials[str(number)] = Trial(str(number), decibels(point.noise), speed, speed, 0)
-    found: list[Point] = []
+    found: list[ParetoPoint] = []
     while trials and len(found) < most:
         best = choose(list(trials.values()), replace(budget, size=0))
         del trials[best.name]

@@ -22,8 +22,8 @@ import numpy as np
 
 from qtool.job import open_job, samples_of
 from qtool.options import Options, silent
+from qtool.placement.pareto import ParetoPoint
 from qtool.placing import Measured, labelled, measured
-from qtool.plan.front import Point
 from qtool.plan.predict import keys_of
 from qtool.planning import Planner
 from qtool.trials import tried
@@ -58,16 +58,16 @@ def row(folder: Path, count: int, rng: np.random.Generator) -> str:
     correlation = float(np.corrcoef(predicted, found)[0, 1])
     rms = float(np.sqrt(np.mean(np.square(predicted - found))))
     return (
-        f"| {folder.name} | {len(known.network.units)} | {correlation:.3f} | {rms:.2f} "
+        f"| {folder.name} | {len(known.network.regions)} | {correlation:.3f} | {rms:.2f} "
         f"| {predicted.min():.1f} to {predicted.max():.1f} | {known.errors.passes:,} | {took:.1f} |"
     )
 
 
-def at_random(known: Measured, rng: np.random.Generator) -> Point:
+def at_random(known: Measured, rng: np.random.Generator) -> ParetoPoint:
     """Any number of units, any of them."""
-    units = [u.name for u in known.network.units]
+    units = [u.name for u in known.network.regions]
     chosen = rng.choice(units, size=rng.integers(1, len(units) + 1), replace=False)
-    return Point(frozenset(map(str, chosen)), 0.0, 0.0, 1.0)
+    return ParetoPoint(frozenset(map(str, chosen)), 0.0, 0.0, 1.0)
 
 
 if __name__ == "__main__":

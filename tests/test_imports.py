@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "plan": FOUNDATION | {"graph", "data", "calibrate"},
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
     "measure": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
+    "placement": FOUNDATION
+    | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure", "validate"},
     "recover": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
     "evaluate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
 }

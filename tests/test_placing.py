@@ -10,7 +10,7 @@ from qtool.data.memory import InMemory
 from qtool.job import open_job
 from qtool.options import Options, silent
 from qtool.placing import Measured, front, labelled, measured
-from qtool.plan.front import spread
+from qtool.placement.pareto import spread
 from qtool.planning import Planner
 from qtool.tables.targets import MEASURED, TABLE
 from tests.rewrite.zoo import CASES
@@ -32,8 +32,8 @@ def learned(case: str, profile: str = TABLE, **options: object) -> tuple[Measure
 def test_every_unit_has_its_times_and_every_tensor_its_error(case: str, profile: str) -> None:
     known, _ = learned(case, profile)
     net = known.network
-    assert known.units_of(known.everything.plan) == {u.name for u in net.units}
-    for unit in net.units:
+    assert known.units_of(known.everything.plan) == {u.name for u in net.regions}
+    for unit in net.regions:
         assert all(0 <= t < math.inf for t in net.times[unit.name])
     assert all(n >= 0 for n in net.noises.values())
     assert known.seconds > 0
@@ -46,7 +46,7 @@ def test_a_plan_has_exactly_the_units_of_its_point(case: str) -> None:
         plan = planner.plan(labelled(known, point)).plan
         assert known.units_of(plan) == point.int8
         assert known.speed_of(plan) == pytest.approx(known.speed(point))
-        quantizable = {n for u in known.network.units for n in u.nodes}
+        quantizable = {n for u in known.network.regions for n in u.nodes}
         reasons = {s.node: s.reason for s in plan.skips}
         assert all(reasons[n] for n in quantizable - plan.forms.keys())
 
@@ -68,4 +68,4 @@ def test_what_was_asked_for_is_in_every_point() -> None:
 def test_what_was_excluded_is_in_none() -> None:
     known, _ = learned("residual", exclude=["op:Add"])
     assert "Add_a" not in known.everything.plan.forms
-    assert all("Add_a" not in u.nodes for u in known.network.units)
+    assert all("Add_a" not in u.nodes for u in known.network.regions)

@@ -13,8 +13,8 @@ from qtool.data.samples import synthetic
 from qtool.errors import EnvironmentFailure, UsageError
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.pipeline import produced
+from qtool.placement.pareto import spread
 from qtool.placing import labelled
-from qtool.plan.front import spread
 from qtool.planning import Planned
 from qtool.report.model import ModelFile
 from qtool.search import Search

@@ -14,6 +14,7 @@ class Namer:
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
         for graph in model.graphs():
             self._taken.update(v.name or "" for v in (*graph.inputs, *graph.initializers.values()))
         for node in model.graph.all_nodes():
@@ -22,10 +23,13 @@ class Namer:
 
     def __call__(self, wish: str) -> str:
         """The wish itself where it is free, else with a number behind it."""
-        name, number = wish, 0
+        # Names are never given back, so a search goes on where the last one for this wish ended.
+        number = self._last.get(wish, 0)
+        name = f"{wish}_{number}" if number else wish
         while name in self._taken:
             number += 1
             name = f"{wish}_{number}"
+        self._last[wish] = number
         self._taken.add(name)
         return name
 

@@ -1,1 +1,1 @@
-"""Which nodes run in int8: measured, solved as a minimum cut, and raced."""
+"""Which nodes run in int8: regions, their costs, the minimum cuts that choose among them, and the race."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
-from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.qtypes import PerChannel, TensorSpec
 
 
@@ -28,7 +29,8 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
         KeyError: a planned activation has no range; `unfit.unfit_nodes` finds those beforehand.
     """
     activations = _activations(plan, ranges, view, estimator)
-    floors = _floors(plan, activations, view)
+    weight_of = {(n, i): s for s in reversed(plan.sites) if s.kind is Kind.WEIGHT for n, i in s.uses or ()}
+    floors = _floors(plan, activations, view, weight_of)
     weights = {
         (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
         for s in plan.sites
@@ -41,7 +43,7 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
         if site.kind is Kind.ACTIVATION:
             return activations[site.value]
         if site.kind is Kind.BIAS:
-            source, weight = _scales_of(plan, site)
+            source, weight = _scales_of(weight_of, site)
             step = weights[weight.value, weight.spec].scale
             groups = _array(view, site).size // step.size if step.ndim else 1
             scale = bias_scale(activations[source].scale, step, groups)
@@ -51,11 +53,10 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
     return replace(plan, sites=tuple(replace(s, qparams=params(s)) for s in plan.sites))
 
 
-def _scales_of(plan: Plan, bias: Site) -> tuple[str, Site]:
-    """The input value and the weight's site whose scales a bias multiplies."""
+def _scales_of(weight_of: Mapping[Use, Site], bias: Site) -> tuple[str, Site]:
+    """Return the input value and the weight's site whose scales a bias multiplies."""
     source, node = bias.scale_from or ("", "")
-    readers = (s for s in plan.sites if s.kind is Kind.WEIGHT and s.uses and (node, 1) in s.uses)
-    return source, next(readers)
+    return source, weight_of[node, 1]
 
 
 def _activations(plan: Plan, ranges: Ranges, view: View, estimator: Estimator) -> dict[str, QParams]:
@@ -90,14 +91,14 @@ def _room(value: ir.Value) -> float:
 
 
 def _floors(
-    plan: Plan, activations: dict[str, QParams], view: View
+    plan: Plan, activations: dict[str, QParams], view: View, weight_of: Mapping[Use, Site]
 ) -> dict[tuple[str, TensorSpec], NDArray[np.float64]]:
     """For each weight, the least scales [C] at which every bias that goes with it fits int32."""
     floors: dict[tuple[str, TensorSpec], NDArray[np.float64]] = {}
     for bias in plan.sites:
         if bias.kind is not Kind.BIAS:
             continue
-        source, weight = _scales_of(plan, bias)
+        source, weight = _scales_of(weight_of, bias)
         floor = bias_scale_floor(_array(view, bias).reshape(-1), activations[source].scale)
         if isinstance(weight.spec.granularity, PerChannel):
             channels = _array(view, weight).shape[weight.spec.granularity.axis]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from qtool.graph.view import View, op_key
-from qtool.plan.explain import MEASURED_REASONS
+from qtool.placement.explain import MEASURED_REASONS
 from qtool.plan.model import Kind, Plan
 from qtool.report.model import FLOAT, CoverageRow, Explained, stored_as
 

@@ -48,32 +48,46 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
     split_spared(clone, plan)
     view = View(clone)
     writer = Writer(view, Namer(clone), TARGETS[plan.target], {}, {})
-    switches: dict[str, str] = {}
+    switches = _Switches(writer)
     weights: dict[str, NDArray[np.float32]] = {}
     for site in plan.sites:
         if site.kind in (Kind.ACTIVATION, Kind.RUNTIME) and view.in_main(view.values[site.value]):
-            key = key_of(site)
-            _switch(writer, site, _input(writer, switches, key))
+            _switch(writer, site, switches.of(key_of(site)))
         elif site.kind in WEIGHTS and site.value not in weights:
             weights[site.value] = float_array(view.values[site.value])
     for name, ports in plan.halves.sites.items():
         node = view.node_by_name[name]
         for index in ports.makes if node.graph is clone.graph else ():
-            _switch_half(writer, node.outputs[index], _input(writer, switches, name))
+            _switch_half(writer, node.outputs[index], switches.of(name))
     for name in weights:
         _feed(clone, view.values[name])
-    return Switched(clone, switches, weights)
+    return Switched(clone, switches.names, weights)
 
 
-def _input(writer: Writer, switches: dict[str, str], key: str) -> ir.Value:
-    graph = writer.model.graph
-    if key not in switches:
-        value = ir.Value(
-            name=writer.namer(f"{key}_switch"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([])
-        )
-        graph.inputs.append(value)
-        switches[key] = value.name or ""
-    return next(v for v in reversed(graph.inputs) if v.name == switches[key])
+class _Switches:
+    """The inputs that switch what is quantized.
+
+    Args:
+        writer: of the model that they are added to.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._inputs: dict[str, ir.Value] = {}
+
+    def of(self, key: str) -> ir.Value:
+        """Return the input for a key; the first call for the key adds it to the graph."""
+        if key not in self._inputs:
+            name = self._writer.namer(f"{key}_switch")
+            value = ir.Value(name=name, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
+            self._writer.model.graph.inputs.append(value)
+            self._inputs[key] = value
+        return self._inputs[key]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Key -> the name of its input."""
+        return {key: value.name or "" for key, value in self._inputs.items()}
 
 
 def _switch(writer: Writer, site: Site, switch: ir.Value) -> None:

@@ -1,4 +1,4 @@
-"""Every unit has a reason, and the label that the plan gives it."""
+"""Every region has a reason, and the label that the plan gives it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import math
 
 import pytest
 
-from qtool.plan.explain import MEASURED_REASONS, decibels, notes, quantized_units, why_float
-from qtool.plan.network import Network
-from qtool.plan.units import Unit
-from tests.plan.test_network import made
+from qtool.placement.explain import MEASURED_REASONS, decibels, int8_regions, notes, why_float
+from qtool.placement.network import Network
+from qtool.placement.regions import Region
+from tests.placement.test_network import made
 
-A, B = Unit("a", ("a",)), Unit("b", ("b",))
+A, B = Region("a", ("a",)), Region("b", ("b",))
 
 
 @pytest.mark.parametrize(
     ("times", "noise", "weight", "reason"),
     [((1e-6, 2e-6), 0.0, 0.0, 0), ((2e-6, 1e-6), 0.01, 1.0, 1), ((2e-6, 1e-6), 0.01, 1e-9, 2)],
 )
-def test_why_a_unit_is_in_float(times: tuple[float, float], noise: float, weight: float, reason: int) -> None:
+def test_why_a_region_is_in_float(
+    times: tuple[float, float], noise: float, weight: float, reason: int
+) -> None:
     network = Network((A,), {"a": times}, {"a": noise})
     found = why_float(A, network, weight)
     assert found.startswith(f"{MEASURED_REASONS[reason]}: ")
@@ -27,12 +29,12 @@ def test_why_a_unit_is_in_float(times: tuple[float, float], noise: float, weight
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
-def test_every_unit_of_a_plan_is_noted(case: str) -> None:
+def test_every_region_of_a_plan_is_noted(case: str) -> None:
     network, done = made(case)
     found = notes(network, done.plan, done.ready.view)
-    assert [n.nodes for n in found] == [u.nodes for u in network.units]
+    assert [n.nodes for n in found] == [u.nodes for u in network.regions]
     assert [n.quantized for n in found] == [
-        u.name in quantized_units(network, done.plan) for u in network.units
+        u.name in int8_regions(network, done.plan) for u in network.regions
     ]
     for note in found:
         assert note.ops

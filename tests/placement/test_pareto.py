@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.plan.front import Point, between, envelope, spread
-from qtool.plan.network import Network
-from tests.plan.networks import networks, subsets
+from qtool.placement.network import Network
+from qtool.placement.pareto import ParetoPoint, between, envelope, spread
+from tests.placement.networks import networks, subsets
 
 Figures = tuple[float, float]
 
@@ -73,9 +73,16 @@ def test_however_few_cuts_the_ends_are_there(network: Network, most: int) -> Non
 
 @given(networks())
 @settings(max_examples=100, deadline=None)
-def test_between_two_points_units_go_back_one_by_one(network: Network) -> None:
+def test_between_two_points_regions_go_back_one_by_one(network: Network) -> None:
     for fast, true in pairwise(envelope(network)):
-        steps = [fast, *between(network, fast, true)]
+        inner = between(network, fast, true)
+        steps = [fast, *map(inner.point, range(len(inner)))]
+        for step in steps[1:]:
+            found = inner.fastest_within(step.noise)
+            assert found is not None
+            assert found.noise <= step.noise
+            assert found.seconds <= step.seconds or found == step
+        assert inner.fastest_within(-1.0) is None
         for before, after in pairwise(steps):
             assert after.int8 < before.int8
             assert len(before.int8 - after.int8) == 1
@@ -85,7 +92,7 @@ def test_between_two_points_units_go_back_one_by_one(network: Network) -> None:
 
 @given(networks(), st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
-def test_what_is_spread_has_the_fastest_and_is_beaten_by_nothing_in_it(network: Network, count: int) -> None:
+def test_what_is_spread_has_the_fastest_and_no_dominated_point(network: Network, count: int) -> None:
     points = envelope(network)
     chosen = spread(network, points, count)
     assert 1 <= len(chosen) <= count
@@ -103,4 +110,4 @@ def test_of_nothing_nothing_is_spread() -> None:
 
 def test_a_network_without_noise_has_one_point() -> None:
     network = Network((), {}, {})
-    assert envelope(network) == [Point(frozenset(), 0.0, 0.0, 0.0)]
+    assert envelope(network) == [ParetoPoint(frozenset(), 0.0, 0.0, 0.0)]

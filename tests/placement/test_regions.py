@@ -1,4 +1,4 @@
-"""Units are a partition of what can be quantized."""
+"""Regions are a partition of what can be quantized."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qtool.placement.regions import Region, find_regions
 from qtool.plan.place import widest
-from qtool.plan.units import Unit, units_of
 from tests.plan.flow import ready
 from tests.rewrite.zoo import CASES
 
 SOME = ["residual", "conv-bn-relu6", "transformer", "conv-relu"]
 
 
-def found(case: str, *fused: tuple[str, str]) -> tuple[tuple[Unit, ...], list[str], set[str]]:
+def found(case: str, *fused: tuple[str, str]) -> tuple[tuple[Region, ...], list[str], set[str]]:
     job = ready(CASES[case].build())
     placed = widest(job.view, job.scheme, job.wish)
-    return units_of(job.view, placed, fused), [n.name or "" for n in job.view.nodes], {*placed.chosen}
+    return find_regions(job.view, placed, fused), [n.name or "" for n in job.view.nodes], {*placed.chosen}
 
 
 @pytest.mark.parametrize("case", [c for c in SOME if c in CASES])
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
-def test_every_node_that_can_be_is_in_one_unit(case: str, data: st.DataObject) -> None:
+def test_every_node_that_can_be_is_in_one_region(case: str, data: st.DataObject) -> None:
     _, order, able = found(case)
     pair = st.tuples(st.sampled_from(order), st.sampled_from(order))
     pairs = data.draw(st.lists(pair, max_size=3))
-    units, _, _ = found(case, *pairs)
-    nodes = [n for u in units for n in u.nodes]
+    regions, _, _ = found(case, *pairs)
+    nodes = [n for u in regions for n in u.nodes]
     assert sorted(nodes) == sorted(able)
-    others = [n for u in units for n in u.others]
+    others = [n for u in regions for n in u.others]
     assert len(others) == len({*others})
     assert not {*others} & able
-    for unit in units:
-        assert unit.name == unit.nodes[0]
-        assert [*unit.nodes] == sorted(unit.nodes, key=order.index)
-    where = {n: u.name for u in units for n in (*u.nodes, *u.others)}
+    for region in regions:
+        assert region.name == region.nodes[0]
+        assert [*region.nodes] == sorted(region.nodes, key=order.index)
+    where = {n: u.name for u in regions for n in (*u.nodes, *u.others)}
     assert all(where[a] == where[b] for a, b in pairs if a in able or b in able)
 
 
@@ -44,8 +44,8 @@ def test_every_node_that_can_be_is_in_one_unit(case: str, data: st.DataObject) -
 def test_a_clamp_is_one_with_what_it_clamps(case: str) -> None:
     job = ready(CASES[case].build())
     placed = widest(job.view, job.scheme, job.wish)
-    units, _, _ = found(case)
-    where = {n: u.name for u in units for n in u.nodes}
+    regions, _, _ = found(case)
+    where = {n: u.name for u in regions for n in u.nodes}
     for name, candidate in placed.chosen.items():
         if (clamp := placed.epilogue_of(candidate.node)) is not None:
             assert where[clamp.name or ""] == where[name]

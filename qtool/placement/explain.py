@@ -1,0 +1,70 @@
+"""Reasons for the label of each region, with the figures behind them."""
+
+from __future__ import annotations
+
+from qtool.graph.view import View, op_key
+from qtool.numerics.metrics import sqnr_db
+from qtool.placement.network import Network
+from qtool.placement.regions import Region
+from qtool.placement.running_cost import RunningCost
+from qtool.plan.model import Plan, UnitNote
+
+_US = 1e6
+# Reasons for float; figures follow, behind a colon.
+NOT_FASTER = "not faster in int8 on this machine"
+TOO_SENSITIVE = "too sensitive for the time it saves"
+ISOLATED = "isolated: a Q and a DQ would cost more than int8 saves"
+MEASURED_REASONS = (NOT_FASTER, TOO_SENSITIVE, ISOLATED)
+
+
+def why_float(region: Region, network: Network, weight: float) -> str:
+    """Return why a cut left a region in float.
+
+    Args:
+        region: the region.
+        network: its costs.
+        weight: of noise against seconds, in that cut.
+    """
+    before, after = network.times[region.name]
+    noise = network.noise(region.name)
+    if after >= before:
+        return f"{NOT_FASTER}: {before * _US:.1f} us float, {after * _US:.1f} us int8"
+    saved = (before - after) * _US
+    if weight * noise >= before - after:
+        return f"{TOO_SENSITIVE}: alone it gives {decibels(noise):.1f} dB and saves {saved:.1f} us"
+    return f"{ISOLATED}: {saved:.1f} us"
+
+
+def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
+    """Return the measurements of each region, and its label in a plan with the reason."""
+    reasons = {skip.node: skip.reason for skip in plan.skips}
+    int8 = int8_regions(network, plan)
+    cost = RunningCost(network, int8)
+    found = []
+    for region in network.regions:
+        quantized = region.name in int8
+        before, after = network.times[region.name]
+        noise = network.noise(region.name)
+        if not quantized:
+            why = next((reasons[n] for n in region.nodes if n in reasons), "")
+        elif region.name in network.forced:
+            why = "requested by the user"
+        elif after < before:
+            why = f"{(before - after) * _US:.1f} us faster; alone it gives {decibels(noise):.1f} dB"
+        elif cost.seconds_saved(region.name) > 0:
+            why = "between int8 regions: a DQ and a Q around it would cost more"
+        else:
+            why = f"{(after - before) * _US:.1f} us slower alone, but part of the plan that measured best"
+        ops = tuple(dict.fromkeys(op_key(view.node_by_name[name]) for name in region.nodes))
+        found.append(UnitNote(region.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops))
+    return tuple(found)
+
+
+def int8_regions(network: Network, plan: Plan) -> frozenset[str]:
+    """Return the regions that a plan has in int8."""
+    return frozenset(r.name for r in network.regions if any(name in plan.forms for name in r.nodes))
+
+
+def decibels(noise: float) -> float:
+    """Return the SQNR in dB of a noise that is given as a share of the signal."""
+    return sqnr_db(1.0, noise)

@@ -1,0 +1,141 @@
+"""The cost of an assignment: shared Q, DQ and scales are as cheap as the labels of the regions allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtool.placement.mincut import minimize
+from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.regions import find_regions
+from qtool.placement.running_cost import RunningCost
+from qtool.plan.model import Wishes
+from qtool.plan.place import widest
+from qtool.plan.predict import Errors, keys_of
+from tests.placement.networks import chain, networks, subsets
+from tests.plan.flow import Settled, ready, settled
+from tests.rewrite.zoo import CASES
+
+
+@given(networks())
+@settings(max_examples=150, deadline=None)
+def test_time_and_noise_are_the_least_that_the_labels_allow(found: Network) -> None:
+    weight = 3.0
+    energy = found.energy(weight)
+    rest = [name for name in found.times if name not in {u.name for u in found.regions}]
+    for int8 in subsets(found):
+        labels = {u.name: u.name in int8 for u in found.regions}
+        best = min(
+            energy.of(labels | dict(zip(rest, chosen, strict=True)))
+            for chosen in product((False, True), repeat=len(rest))
+        )
+        noise = found.noise_of(int8) - found.base
+        assert found.seconds(int8) + weight * noise == pytest.approx(best)
+
+
+@given(networks())
+@settings(max_examples=100, deadline=None)
+def test_more_in_int8_is_never_less_noise(found: Network) -> None:
+    for int8 in subsets(found):
+        for region in found.regions:
+            assert found.noise_of(int8 | {region.name}) >= found.noise_of(int8)
+
+
+@given(networks())
+@settings(max_examples=100, deadline=None)
+def test_the_noise_of_a_region_is_what_it_alone_brings(found: Network) -> None:
+    for region in found.regions:
+        alone = found.noise_of({region.name}) - found.base
+        assert found.noise(region.name) == pytest.approx(alone)
+
+
+@given(networks(), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_running_cost_equals_the_cost_found_anew(found: Network, data: st.DataObject) -> None:
+    int8 = frozenset(data.draw(st.sets(st.sampled_from([r.name for r in found.regions]))))
+    cost = RunningCost(found, int8)
+    for region in data.draw(st.permutations(sorted(int8))):
+        after = int8 - {region}
+        assert cost.seconds_saved(region) == pytest.approx(found.seconds(after) - found.seconds(int8))
+        cost.to_float(region)
+        assert (cost.seconds, cost.noise) == (found.seconds(after), found.noise_of(after))
+        int8 = after
+
+
+@given(networks())
+@settings(max_examples=150, deadline=None)
+def test_the_cut_of_a_network_is_the_least_of_its_energy(found: Network) -> None:
+    for weight in (0.0, 0.5, 8.0):
+        labels = minimize(found.energy(weight))
+        assert found.minimize(weight) == {r.name for r in found.regions if labels[r.name]}
+
+
+def test_a_step_leaves_distant_regions_alone() -> None:
+    """The cost of a step is local: of 2,000 regions in a row, each step looks at its neighbours only."""
+    found = chain(2000, seed=1)
+    cost = RunningCost(found, [r.name for r in found.regions])
+    for region in found.regions:
+        assert len(cost._changed(cost._position[region.name])) <= 8
+        cost.to_float(region.name)
+    assert cost.seconds == pytest.approx(found.seconds(()))
+    assert cost.noise == found.noise_of(()) == found.base
+
+
+def ends(case: str) -> tuple[Settled, Settled]:
+    """A case with all in int8 that could be, and with all in float."""
+    row = CASES[case]
+    job = ready(row.build())
+    names = tuple(widest(job.view, job.scheme, job.wish).chosen)
+    return (
+        settled(row.build(), row.samples(), include=names),
+        settled(row.build(), row.samples(), exclude=names),
+    )
+
+
+def made(case: str) -> tuple[Network, Settled]:
+    """A network whose regions take 3 s in float and 1 s in int8; a Q takes 10 s, a DQ 100 s."""
+    full, floats = ends(case)
+    placed = replace(widest(full.ready.view, full.ready.scheme, full.ready.wish), wishes=Wishes({}))
+    regions = find_regions(full.ready.view, placed)
+    keys = dict.fromkeys((*keys_of(full.plan), *keys_of(floats.plan)), np.array([0.01]))
+    errors = Errors(("y",), np.array([1.0]), keys, 1, 1)
+    values = full.ready.view.values
+    costs = RegionCosts(
+        {u.name: (3.0, 1.0) for u in regions},
+        dict.fromkeys(values, 10.0),
+        dict.fromkeys(values, 100.0),
+        errors,
+    )
+    return network(full.ready.view, placed, full.plan, floats.plan, regions, costs), full
+
+
+@pytest.mark.parametrize("case", ["residual", "conv-bn-relu6", "transformer"])
+def test_of_a_model_the_ends_cost_what_they_should(case: str) -> None:
+    found, _ = made(case)
+    assert found.seconds(()) == 3.0 * len(found.regions), "in float nothing is between the regions"
+    assert found.noise_of(()) == pytest.approx(found.base)
+    every = frozenset(u.name for u in found.regions)
+    between = found.seconds(every) - 1.0 * len(found.regions)
+    assert between > 0
+    assert between % 10 == pytest.approx(0), "a whole number of Qs and DQs"
+
+
+@pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
+def test_one_region_of_a_model_pays_for_its_q_and_its_dq(case: str) -> None:
+    found, _ = made(case)
+    for region in found.regions:
+        more = found.seconds({region.name}) - found.seconds(()) + 2.0
+        assert more > 0
+        assert more % 10 == pytest.approx(0)
+
+
+def test_what_is_forced_is_in_int8_at_any_price() -> None:
+    found, _ = made("residual")
+    name = found.regions[0].name
+    forced = replace(found, forced=frozenset({name}))
+    assert forced.energy(1e12).costs[name][0] == float("inf")

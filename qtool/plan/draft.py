@@ -8,7 +8,8 @@ from dataclasses import replace
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View
 from qtool.plan.activations import at_run_time, calibrated
-from qtool.plan.apart import apart
+from qtool.plan.barriers import barriers
+from qtool.plan.edits import EditKind
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Site, Wishes
 from qtool.plan.place import place
@@ -20,8 +21,6 @@ from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import FLOAT16, FLOAT32
 from qtool.tables.targets import NO_FORM
-
-_ADDED = (Kind.BIAS, Kind.LIFTED, Kind.ADDED)
 
 
 def draft(
@@ -36,17 +35,19 @@ def draft(
         ranges: what calibration has seen so far, which float16 must be able to hold.
     """
     placed = place(view, scheme, wishes)
-    own = weights(view, placed)
+    own, edits = weights(view, placed)
     storage = stored(view, scheme, wishes, {use for s in own for use in s.uses or ()})
     halves = _halves(view, scheme, wishes, ranges, {s.value for s in storage.sites})
     activations = calibrated(view, placed, scheme)
-    kept_apart = apart(view, placed, [*activations, *own])
-    sites = (*activations, *at_run_time(view, placed), *own, *storage.sites, *kept_apart)
+    edits = [*edits, *barriers(view, placed, [*activations, *own])]
+    sites = (*activations, *at_run_time(view, placed), *own, *storage.sites)
     sites, spared = with_spared(view, _within(sites, wishes.bounds), wishes.spared)
     forms = {name: candidate.form for name, candidate in placed.chosen.items()}
-    # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
-    adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
-    forms |= {name: forms[s.scale_from[1]] for name, s in adds.items() if s.scale_from}
+    # The Add behind a product is part of it where the product adds its bias; else the Add stays in float.
+    fused = {n: s.scale_from[1] for s in own if s.kind is Kind.BIAS and s.scale_from for n, _ in s.uses or ()}
+    fused |= {n: e.node for e in edits if e.kind is EditKind.ADDED_BIAS for n, _ in e.uses or ()}
+    forms |= {name: forms[product] for name, product in fused.items()}
+    adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
     reasons = dict(storage.reasons) if scheme.mode.form is None else {}
     if scheme.form is Form.HALF:
@@ -70,6 +71,7 @@ def draft(
         halves,
         watched,
         spared=spared,
+        edits=tuple(edits),
     )
 
 

@@ -8,16 +8,12 @@ from qtool.placement.network import Network
 from qtool.placement.regions import Region
 from qtool.placement.running_cost import RunningCost
 from qtool.plan.model import Plan, UnitNote
+from qtool.tables.reasons import Code, Reason
 
 _US = 1e6
-# Reasons for float; figures follow, behind a colon.
-NOT_FASTER = "not faster in int8 on this machine"
-TOO_SENSITIVE = "too sensitive for the time it saves"
-ISOLATED = "isolated: a Q and a DQ would cost more than int8 saves"
-MEASURED_REASONS = (NOT_FASTER, TOO_SENSITIVE, ISOLATED)
 
 
-def why_float(region: Region, network: Network, weight: float) -> str:
+def why_float(region: Region, network: Network, weight: float) -> Reason:
     """Return why a cut left a region in float.
 
     Args:
@@ -28,11 +24,11 @@ def why_float(region: Region, network: Network, weight: float) -> str:
     before, after = network.times[region.name]
     noise = network.noise(region.name)
     if after >= before:
-        return f"{NOT_FASTER}: {before * _US:.1f} us float, {after * _US:.1f} us int8"
+        return Reason(Code.NOT_FASTER, f"{before * _US:.1f} us float, {after * _US:.1f} us int8")
     saved = (before - after) * _US
     if weight * noise >= before - after:
-        return f"{TOO_SENSITIVE}: alone it gives {decibels(noise):.1f} dB and saves {saved:.1f} us"
-    return f"{ISOLATED}: {saved:.1f} us"
+        return Reason(Code.ACCURACY, f"alone it gives {decibels(noise):.1f} dB and saves {saved:.1f} us")
+    return Reason(Code.NEIGHBOURS, f"a Q and a DQ would cost more than the {saved:.1f} us that int8 saves")
 
 
 def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
@@ -46,7 +42,7 @@ def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
         before, after = network.times[region.name]
         noise = network.noise(region.name)
         if not quantized:
-            why = next((reasons[n] for n in region.nodes if n in reasons), "")
+            why = next((str(reasons[n]) for n in region.nodes if n in reasons), "")
         elif region.name in network.forced:
             why = "requested by the user"
         elif after < before:

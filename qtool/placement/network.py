@@ -25,7 +25,7 @@ from qtool.placement.mincut import CutGraph, Energy
 from qtool.placement.regions import Region
 from qtool.plan.eligible import data_inputs
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
-from qtool.plan.place import Placed
+from qtool.plan.placed import Placed
 from qtool.plan.predict import Errors, key_of, keys_of
 
 # -90 dB: worse than useless, but finite.
@@ -268,7 +268,7 @@ def network(
                     pairs += [(region, f"d {site.value}", math.inf) for region in readers]
                     pairs.append((f"d {site.value}", maker, seconds))
     base = math.fsum(costs.noise(key) for key in keys_of(float_plan))
-    forced = frozenset(region_of[name] for name in placed.wishes.force if name in region_of)
+    forced = frozenset(region_of[name] for name in placed.required if name in region_of)
     return Network(regions, times, noises, tuple(p for p in pairs if p[0] != p[1]), base, forced)
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View
 from qtool.plan.groups import Groups
-from qtool.plan.place import Placed
+from qtool.plan.placed import Placed
 from qtool.plan.variants import variant
 from qtool.plan.weights import added_bias
 from qtool.tables.forms import Form

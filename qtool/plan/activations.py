@@ -9,7 +9,6 @@ import onnx_ir as ir
 from qtool.graph.view import View, float_constant, is_op, op_key
 from qtool.plan.eligible import data_inputs, rule_of, summed_axis
 from qtool.plan.groups import Groups
-from qtool.plan.guards import needs_guard
 from qtool.plan.model import Kind, Site, Use
 from qtool.plan.placed import Placed
 from qtool.plan.scheme import Scheme
@@ -55,8 +54,6 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
             spec,
             group=groups.of(name),
             bounds=bounds_of(value),
-            guard=name not in everywhere
-            and needs_guard(value, uses.get(name, ()), placed, integer=name in shown),
         )
         for name, value in order.items()
     ]

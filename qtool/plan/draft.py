@@ -10,8 +10,9 @@ import onnx_ir as ir
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated
-from qtool.plan.apart import apart
 from qtool.plan.assignment import Assignment, PlanInput
+from qtool.plan.barriers import barriers
+from qtool.plan.edits import EditKind
 from qtool.plan.eligible import data_inputs
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.half_ports import is_float32
@@ -27,7 +28,6 @@ from qtool.tables.qtypes import FLOAT16, FLOAT32
 from qtool.tables.reasons import Code, Reason
 
 _PART = Reason(Code.PART, "it adds the bias of an int8 product, in float")
-_ADDED = (Kind.BIAS, Kind.LIFTED, Kind.ADDED)
 
 
 def draft(
@@ -49,17 +49,19 @@ def draft(
     """
     view, scheme = task.view, task.scheme
     on_graph = placed(task, assignment)
-    own = weights(view, on_graph)
+    own, edits = weights(view, on_graph)
     storage = stored(view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()})
     halves = _halves(task, assignment, ranges, {s.value for s in storage.sites})
     activations = calibrated(view, on_graph, scheme)
-    kept_apart = apart(view, on_graph, [*activations, *own])
-    sites = (*activations, *at_run_time(view, on_graph), *own, *storage.sites, *kept_apart)
+    edits = [*edits, *barriers(view, on_graph, [*activations, *own])]
+    sites = (*activations, *at_run_time(view, on_graph), *own, *storage.sites)
     sites, spared = with_spared(view, _within(sites, bounds or {}), outlier_columns or {})
     forms = dict(assignment.forms)
-    # The Add behind a MatMul is part of it: fused, or in float where the MatMul's output is.
-    adds = {name: s for s in own if s.kind in _ADDED for name, _ in s.uses or ()}
-    forms |= {name: forms[s.scale_from[1]] for name, s in adds.items() if s.scale_from}
+    # The Add behind a product is part of it where the product adds its bias; else the Add stays in float.
+    fused = {n: s.scale_from[1] for s in own if s.kind is Kind.BIAS and s.scale_from for n, _ in s.uses or ()}
+    fused |= {n: e.node for e in edits if e.kind is EditKind.ADDED_BIAS for n, _ in e.uses or ()}
+    forms |= {name: forms[product] for name, product in fused.items()}
+    adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
     reasons = _storage_reasons(task, storage.reasons) | _half_reasons(task, halves)
     found = (
@@ -83,6 +85,7 @@ def draft(
         sets=patterns.sets,
         spared=spared,
         scaled=task.scaled,
+        edits=tuple(edits),
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from qtool.graph.view import View, float_constant
+from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
-from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import PerTensor
 
@@ -31,6 +32,9 @@ def misfit(plan: Plan, view: View) -> str:
         array = float_constant(view.model.graph.initializers.get(name))
         if array is None or array.size != len(offsets):
             return f"there is no bias '{name}' of {len(offsets)} floats"
+    for edit in plan.edits:
+        if problem := _edit(edit, plan, view):
+            return f"'{edit.value}': {edit.kind.value}: {problem}"
     return _together(plan)
 
 
@@ -57,15 +61,46 @@ def _together(plan: Plan) -> str:
     return ""
 
 
-def _site(site: Site, view: View) -> str:
-    if site.value not in view.values:
+def _uses(value: str, uses: tuple[Use, ...] | None, view: View) -> str:
+    """Return what is wrong with a value and the consumers that are listed for it."""
+    if value not in view.values:
         return "there is no such value"
-    for name, index in site.uses or ():
+    for name, index in uses or ():
         node = view.node_by_name.get(name)
         if node is None or not 0 <= index < len(node.inputs):
             return f"there is no input {index} of a node '{name}'"
-        if node.inputs[index] is not view.values[site.value]:
+        if node.inputs[index] is not view.values[value]:
             return f"input {index} of '{name}' is another value"
+    return ""
+
+
+def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
+    """Return what is wrong with an edit."""
+    if problem := _uses(edit.value, edit.uses, view):
+        return problem
+    if edit.kind is EditKind.QUANTIZER_BARRIER:
+        quantized = any(s.kind is Kind.ACTIVATION and s.value == edit.value for s in plan.sites)
+        return "" if quantized else "the value has no QuantizeLinear"
+    if edit.kind is EditKind.RESULT_BARRIER:
+        return ""
+    adds = [view.node_by_name[name] for name, _ in edit.uses or ()]
+    if not adds or not all(is_op(node, "Add") for node in adds):
+        return "its consumers are not all Adds"
+    bias = float_constant(view.values[edit.value])
+    if bias is None or max(bias.shape, default=1) != bias.size:
+        return "the value is not a constant vector"
+    if edit.kind is EditKind.RESHAPED_BIAS:
+        return "" if edit.axes >= 1 else f"{edit.axes} axes are too few"
+    product = view.node_by_name.get(edit.node)
+    if product is None or plan.forms.get(edit.node) not in (Form.DYNAMIC, Form.NBITS):
+        return f"there is no integer product '{edit.node}'"
+    beside = all(product.outputs[0] in node.inputs for node in adds)
+    return "" if beside and len(adds) == 1 else f"its Add does not read '{edit.node}'"
+
+
+def _site(site: Site, view: View) -> str:
+    if problem := _uses(site.value, site.uses, view):
+        return problem
     if site.integers is not None and site.kind not in WEIGHTS:
         return "it is no weight to have integers of its own"
     if not site.scaled:

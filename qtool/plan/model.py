@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.numerics.qparams import QParams
+from qtool.plan.edits import GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
@@ -28,9 +29,6 @@ class Kind(Enum):
     RUNTIME = "runtime"  # DynamicQuantizeLinear: the scale is found at every run
     WEIGHT = "weight"  # integer initializer -> DequantizeLinear
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
-    ADDED = "added"  # a float bias that the product before it adds itself
-    LIFTED = "lifted"  # a float bias vector, given leading axes of 1
-    APART = "apart"  # a float result that a guard keeps from its readers
     FUSED = "fused"  # integer initializer that a node reads itself
     STORED = "stored"  # integer initializer -> Cast -> Mul: folded at load, float at run time
     LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored
@@ -50,7 +48,6 @@ class Site:
         uses: who reads it quantized; None: every reader, graph outputs included.
         group: activation sites of one group share one scale (pass-through ops).
         bounds: what the range may not exceed, from the op that makes the value.
-        guard: the runtime must be kept from moving this Q, or from quantizing what precedes it.
         scale_from: for a bias, whose it is: (input value, node that reads the weight).
         qparams: None until resolved.
         integers: what a weight becomes, of its shape and qtype.dtype; None: the nearest (plan/integers.py).
@@ -62,7 +59,6 @@ class Site:
     spec: TensorSpec
     group: str = ""
     bounds: Bounds = ANY
-    guard: bool = False
     scale_from: tuple[str, str] | None = None
     qparams: QParams | None = None
     integers: NDArray[np.integer] | None = field(default=None, compare=False)
@@ -150,6 +146,7 @@ class Plan:
         model_sha256: the source model that the plan is for; '' when it was made in memory.
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
+        edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
         halves: what becomes float16, and where.
         watched: values that float16 must be able to hold.
@@ -179,6 +176,7 @@ class Plan:
     spared: Mapping[str, Spared] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    edits: tuple[GraphEdit, ...] = ()
 
     @property
     def observed(self) -> tuple[str, ...]:

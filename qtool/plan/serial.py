@@ -1,11 +1,12 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
-    {"schema": "qtool.plan/4", "mode", "target", "model_sha256", "calibration_sha256",
+    {"schema": "qtool.plan/5", "mode", "target", "model_sha256", "calibration_sha256",
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
-                "group", "bounds", "guard", "scale_from", "scale", "zero_point", "integers"}],
+                "group", "bounds", "scale_from", "scale", "zero_point", "integers"}],
+     "edits": [{"kind", "value", "uses": [[node, input]] | null, "node", "axes"}],
      "skips": [{"node", "op", "reason"}],
      "spared": {value: {"columns": [index], "lo", "hi"}},
      "scaled": {constant: [{"axis", "factors"}]},
@@ -31,9 +32,10 @@ import numpy as np
 
 from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
+from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Kind, Plan, Scaled, Site, Skip, Spared, UnitNote
+from qtool.plan.model import Kind, Plan, Scaled, Site, Skip, Spared, UnitNote, Use
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import (
@@ -48,7 +50,7 @@ from qtool.tables.qtypes import (
     TensorSpec,
 )
 
-SCHEMA = "qtool.plan/4"
+SCHEMA = "qtool.plan/5"
 _LONGEST_LIST = 16
 
 _GRANULARITIES: dict[str, Callable[..., Granularity]] = {
@@ -79,6 +81,7 @@ def to_json(plan: Plan) -> str:
         "sets": list(plan.sets),
         "forms": {name: form.value for name, form in plan.forms.items()},
         "sites": [_site(s) for s in plan.sites],
+        "edits": [_edit(e) for e in plan.edits],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
         "spared": {v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.spared.items()},
         "scaled": {v: [_scaled(one) for one in of] for v, of in plan.scaled.items()},
@@ -118,6 +121,7 @@ def from_json(text: str, name: str) -> Plan:
             model_sha256=document["model_sha256"],
             forms={k: Form(v) for k, v in document["forms"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
+            edits=tuple(_read_edit(e) for e in document["edits"]),
             skips=tuple(Skip(**s) for s in document["skips"]),
             halves=_read_halves(document["float16"]),
             choices=_read_choices(document["choices"]),
@@ -173,13 +177,12 @@ def _site(site: Site) -> dict[str, Any]:
     return {
         "value": site.value,
         "kind": site.kind.value,
-        "uses": None if site.uses is None else [list(u) for u in site.uses],
+        "uses": _uses(site.uses),
         "qtype": site.spec.qtype.name,
         "granularity": _granularity(site.spec.granularity),
         "symmetric": site.spec.symmetric,
         "group": site.group,
         "bounds": [str(float(b)) for b in site.bounds],
-        "guard": site.guard,
         "scale_from": None if site.scale_from is None else list(site.scale_from),
         "scale": None if params is None else _array(params.scale, "<f4"),
         "zero_point": None if params is None else _array(params.zero_point, "<i4"),
@@ -200,14 +203,41 @@ def _read_site(d: dict[str, Any]) -> Site:
     return Site(
         value=d["value"],
         kind=Kind(d["kind"]),
-        uses=None if d["uses"] is None else tuple((str(n), int(i)) for n, i in d["uses"]),
+        uses=_read_uses(d["uses"]),
         spec=spec,
         group=d["group"],
         bounds=(float(lo), float(hi)),
-        guard=bool(d["guard"]),
         scale_from=None if d["scale_from"] is None else (d["scale_from"][0], d["scale_from"][1]),
         qparams=params,
         integers=None if d["integers"] is None else _read_integers(d["integers"], spec.qtype),
+    )
+
+
+def _uses(uses: tuple[Use, ...] | None) -> list[list[Any]] | None:
+    return None if uses is None else [list(u) for u in uses]
+
+
+def _read_uses(value: Any) -> tuple[Use, ...] | None:
+    return None if value is None else tuple((str(n), int(i)) for n, i in value)
+
+
+def _edit(edit: GraphEdit) -> dict[str, Any]:
+    return {
+        "kind": edit.kind.value,
+        "value": edit.value,
+        "uses": _uses(edit.uses),
+        "node": edit.node,
+        "axes": edit.axes,
+    }
+
+
+def _read_edit(d: dict[str, Any]) -> GraphEdit:
+    return GraphEdit(
+        kind=EditKind(d["kind"]),
+        value=str(d["value"]),
+        uses=_read_uses(d["uses"]),
+        node=str(d["node"]),
+        axes=int(d["axes"]),
     )
 
 

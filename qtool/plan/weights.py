@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
 from qtool.plan.blocks import largest_divisor, nbits_block
+from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.eligible import channel_axis, row_axis
 from qtool.plan.model import Kind, Site, Use
 from qtool.plan.placed import Placed, QuantizedNode
@@ -17,7 +18,6 @@ from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
-    FLOAT32,
     INT32,
     PER_TENSOR,
     Granularity,
@@ -28,10 +28,13 @@ from qtool.tables.qtypes import (
 )
 
 
-def weights(view: View, placed: Placed) -> list[Site]:
-    """The weights and biases of quantized nodes; a weight that two nodes read alike is one site."""
+def weights(view: View, placed: Placed) -> tuple[list[Site], list[GraphEdit]]:
+    """Return the weights and int32 biases of quantized nodes, and what becomes of biases that stay float.
+
+    A weight that two nodes read in the same way is one site.
+    """
     found: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
-    biases: list[Site] = []
+    biases: list[Site | GraphEdit] = []
     for node in view.nodes:
         candidate = placed.chosen.get(node.name or "")
         if candidate is None or candidate.rule.role not in (Role.WEIGHTED, Role.RECURRENT):
@@ -44,9 +47,12 @@ def weights(view: View, placed: Placed) -> list[Site]:
                 continue
             spec = _spec(candidate, array, placed)
             found.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
-        biases.extend(_biases(candidate, placed.scheme))
+        bias = _bias(candidate, placed.scheme)
+        if bias is not None:
+            biases.append(bias)
     sites = [Site(name, kind, tuple(uses), spec) for (name, kind, spec), uses in found.items()]
-    return sites + biases
+    quantized = [b for b in biases if isinstance(b, Site)]
+    return sites + quantized, [b for b in biases if isinstance(b, GraphEdit)]
 
 
 def _spec(candidate: QuantizedNode, array: np.ndarray, placed: Placed) -> TensorSpec:
@@ -93,49 +99,49 @@ def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
     return size if total > limit and size * 2 > limit else 0
 
 
-def _biases(candidate: QuantizedNode, scheme: Scheme) -> list[Site]:
-    """The bias of a weighted node: its own input, or for a MatMul the constant Add behind it.
+def _bias(candidate: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
+    """Return what becomes of the bias of a weighted node: its own input, or for a MatMul the Add behind it.
 
-    Only a node with calibrated activations knows the scale of an integer bias. There, a float vector
-    added to an int8 MatMul whose output stays float would become a Gemm with a float bias, which the
-    runtime can't run in int8 (0.1-0.4x). As [1, 1, N] it stays an Add, and exact; a MatMul of two axes
-    becomes a Gemm in any case, and its bias int32 (measured: docs/targets.md).
+    Only a node with calibrated activations knows the scale of an int32 bias. For such a MatMul whose output
+    stays float, onnxruntime would turn a float vector in the Add behind it into the bias of a Gemm, which
+    has no int8 kernel (0.1-0.4x of FP32). Reshaped to [1, .., 1, N], the bias stays in an Add, and exact. A
+    MatMul of two axes becomes a Gemm in any case, and its bias int32 (measured: docs/targets.md).
     """
     node, rule = candidate.node, candidate.rule
     source, weight = node.inputs[0], node.inputs[1]
     if source is None or weight is None or float_constant(weight) is None or rule.role is Role.RECURRENT:
-        return []
-    scale_from = (source.name or "", node.name or "")
+        return None
+    name = node.name or ""
+    scale_from = (source.name or "", name)
     if candidate.form is not Form.INT8:
         found = added_bias(node) if rule.bias is None and scheme.target.onnxruntime else None
-        spec = TensorSpec(FLOAT32, PER_TENSOR, symmetric=True)
-        return [Site(found.value, Kind.ADDED, (found.use,), spec, scale_from=scale_from)] if found else []
+        return GraphEdit(EditKind.ADDED_BIAS, found.value, (found.use,), node=name) if found else None
     int32 = TensorSpec(INT32, PER_TENSOR if scheme.per_tensor else PerChannel(0), symmetric=True)
     if rule.bias is not None:
         bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
         if bias is None:
-            return []
-        return [
-            Site(bias.name or "", Kind.BIAS, ((node.name or "", rule.bias),), int32, scale_from=scale_from)
-        ]
+            return None
+        return Site(bias.name or "", Kind.BIAS, ((name, rule.bias),), int32, scale_from=scale_from)
     found = None if scheme.target.linear_output else added_bias(node)
     if found is None:
-        return []
+        return None
     if (rank(source) or 2) > 2:
-        return [Site(found.value, Kind.LIFTED, (found.use,), TensorSpec(FLOAT32, PER_TENSOR, symmetric=True))]
-    return [Site(found.value, Kind.BIAS, (found.use,), int32, scale_from=scale_from)]
+        axes = rank(node.outputs[0]) or found.ndim
+        return GraphEdit(EditKind.RESHAPED_BIAS, found.value, (found.use,), axes=axes)
+    return Site(found.value, Kind.BIAS, (found.use,), int32, scale_from=scale_from)
 
 
 @dataclass(frozen=True)
 class AddedBias:
-    """A constant vector that the one reader of a product adds to it, and which of that one's inputs it is."""
+    """A constant vector of `ndim` axes, and the input of the Add that adds it to a product."""
 
     value: str
     use: Use
+    ndim: int
 
 
 def added_bias(matmul: ir.Node) -> AddedBias | None:
-    """The bias in the Add behind a MatMul, when there is one."""
+    """Return the constant vector that the only consumer of a product adds to it; None if there is none."""
     add = sole_consumer(matmul.outputs[0])
     weight = float_constant(matmul.inputs[1])
     if add is None or add.op_type != "Add" or weight is None or weight.ndim != 2:
@@ -147,4 +153,4 @@ def added_bias(matmul: ir.Node) -> AddedBias | None:
         return None
     keeps_rank = bias.ndim == 1 or bias.ndim <= (rank(matmul.inputs[0]) or 0)
     fits = keeps_rank and np.isfinite(bias).all()
-    return AddedBias(value.name or "", (add.name or "", index)) if fits else None
+    return AddedBias(value.name or "", (add.name or "", index), bias.ndim) if fits else None

@@ -10,13 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, take_output_name
-from qtool.graph.view import rank
 from qtool.numerics.quantize import quantize_bias
+from qtool.plan.edits import GraphEdit
 from qtool.plan.model import Site
 from qtool.rewrite.writer import Writer, axis, constants, float_array, integers, params, redirect
 
-# Below every finite activation that matters: Max(x, this) changes nothing, and no optimizer sees through it.
-_GUARD_FLOOR = -3e38
+# Max(x, this) changes no activation that matters, and no optimizer of onnxruntime sees through it.
+_BARRIER_FLOOR = -3e38
 
 
 def write_activation(writer: Writer, site: Site) -> None:
@@ -26,8 +26,8 @@ def write_activation(writer: Writer, site: Site) -> None:
     name, namer = site.value, writer.namer
     nodes: list[ir.Node] = []
     source = value
-    if site.guard:
-        nodes.append(_guard(writer, value))
+    if site.value in writer.guarded:
+        nodes.append(_barrier(writer, value))
         source = nodes[0].outputs[0]
     q = new_node(
         "QuantizeLinear",
@@ -51,19 +51,19 @@ def write_activation(writer: Writer, site: Site) -> None:
         take_output_name(value, result, writer.namer)
 
 
-def write_apart(writer: Writer, site: Site) -> None:
-    """Whoever reads the value, a Q on it included, reads it behind a guard."""
-    value = writer.view.values[site.value]
-    guard = _guard(writer, value)
-    result = guard.outputs[0]
+def write_result_barrier(writer: Writer, edit: GraphEdit) -> None:
+    """Let every consumer of a value, a QuantizeLinear on it included, read it behind a fusion barrier."""
+    value = writer.view.values[edit.value]
+    barrier = _barrier(writer, value)
+    result = barrier.outputs[0]
     result.type, result.shape = value.type, value.shape
-    insert_after_value(value, [guard], owner(value))
-    redirect(writer, site.uses, value, result, keep=[guard])
+    insert_after_value(value, [barrier], owner(value))
+    redirect(writer, edit.uses, value, result, keep=[barrier])
     take_output_name(value, result, writer.namer)
 
 
-def _guard(writer: Writer, value: ir.Value) -> ir.Node:
-    floor = writer.once(("guard",), owner(value), "guard_floor", np.asarray(_GUARD_FLOOR, np.float32))
+def _barrier(writer: Writer, value: ir.Value) -> ir.Node:
+    floor = writer.once(("guard",), owner(value), "guard_floor", np.asarray(_BARRIER_FLOOR, np.float32))
     name, namer = value.name, writer.namer
     return new_node("Max", [value, floor], name=namer(f"{name}_guard"), outputs=[namer(f"{name}_guarded")])
 
@@ -104,14 +104,10 @@ def write_bias(writer: Writer, site: Site) -> None:
     redirect(writer, site.uses, value, dq.outputs[0])
 
 
-def write_lifted(writer: Writer, site: Site) -> None:
-    """A bias [N] as [1, .., 1, N]: of a vector the runtime would make a float Gemm's bias."""
-    value = writer.view.values[site.value]
-    graph = owner(value)
-    array = float_array(value)
-    for name, index in site.uses or ():
-        node = writer.view.node_by_name[name]
-        axes = rank(node.inputs[1 - index]) or array.ndim
-        lifted = array.reshape((1,) * (axes - 1) + (-1,))
-        key = ("lifted", site.value, axes)
-        node.replace_input_with(index, writer.once(key, graph, f"{site.value}_lifted", lifted))
+def reshape_bias(writer: Writer, edit: GraphEdit) -> None:
+    """Let an Add read its bias [N] as [1, .., 1, N]."""
+    value = writer.view.values[edit.value]
+    reshaped = float_array(value).reshape((1,) * (edit.axes - 1) + (-1,))
+    key = ("reshaped", edit.value, edit.axes)
+    bias = writer.once(key, owner(value), f"{edit.value}_lifted", reshaped)
+    redirect(writer, edit.uses, value, bias)

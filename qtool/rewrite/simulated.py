@@ -27,7 +27,7 @@ def simulated(model: ir.Model, plan: Plan) -> ir.Model:
     """
     clone = model.clone()
     split_spared(clone, plan)
-    writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], {}, {})
+    writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], {})
     for site in plan.sites:
         if site.kind in WEIGHTS:
             _restore(writer, site)

@@ -47,7 +47,7 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
     clone = model.clone()
     split_spared(clone, plan)
     view = View(clone)
-    writer = Writer(view, Namer(clone), TARGETS[plan.target], {}, {})
+    writer = Writer(view, Namer(clone), TARGETS[plan.target], {})
     switches = _Switches(writer)
     weights: dict[str, NDArray[np.float32]] = {}
     for site in plan.sites:

@@ -8,13 +8,20 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer
 from qtool.graph.view import View
+from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import Kind, Plan, Site
 from qtool.rewrite.corrections import correct_biases
 from qtool.rewrite.dynamic import write_dynamic
 from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.ports import write_ports
-from qtool.rewrite.qdq import write_activation, write_apart, write_bias, write_lifted, write_weight
+from qtool.rewrite.qdq import (
+    reshape_bias,
+    write_activation,
+    write_bias,
+    write_result_barrier,
+    write_weight,
+)
 from qtool.rewrite.qoperator import fuse_qoperators
 from qtool.rewrite.spare import split_spared
 from qtool.rewrite.stored import write_lookup, write_stored
@@ -32,14 +39,15 @@ _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
     Kind.ACTIVATION: write_activation,
     Kind.WEIGHT: write_weight,
     Kind.BIAS: write_bias,
-    Kind.LIFTED: write_lifted,
-    Kind.APART: write_apart,
     Kind.STORED: write_stored,
     Kind.LOOKUP: write_lookup,
     Kind.RUNTIME: _whole,
     Kind.FUSED: _whole,
-    Kind.ADDED: _whole,
 }
+_EDITS: dict[EditKind, Callable[[Writer, GraphEdit], None]] = {
+    EditKind.RESHAPED_BIAS: reshape_bias,
+    EditKind.RESULT_BARRIER: write_result_barrier,
+}  # the other kinds are written with the site or the node that they belong to
 _NODES: dict[Form, Callable[[Writer, ir.Node], None]] = {
     Form.DYNAMIC: write_dynamic,
     Form.NBITS: write_nbits,
@@ -56,11 +64,15 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     correct_biases(clone, plan)
     split_spared(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
-    added = {s.scale_from[1]: s for s in plan.sites if s.kind is Kind.ADDED and s.scale_from}
-    absorbed = {name for s in added.values() for name, _ in s.uses or ()}
-    writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added)
+    added = {e.node: e for e in plan.edits if e.kind is EditKind.ADDED_BIAS}
+    absorbed = {name for e in added.values() for name, _ in e.uses or ()}
+    guarded = frozenset(e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER)
+    writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added, guarded)
     for site in plan.sites:
         _SITES[site.kind](writer, site)
+    for edit in plan.edits:
+        if edit.kind in _EDITS:
+            _EDITS[edit.kind](writer, edit)
     for name, form in plan.forms.items():
         if form in _NODES and name not in absorbed:
             _NODES[form](writer, writer.view.node_by_name[name])

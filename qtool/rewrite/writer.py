@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qtool.graph.edit import Namer, add_initializer, owner
 from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams, unfold
+from qtool.plan.edits import GraphEdit
 from qtool.plan.integers import integers_of
 from qtool.plan.model import Site, Use
 from qtool.tables.modes import FEW_BITS
@@ -30,7 +31,8 @@ class Writer:
         namer: free names in it.
         target: whose operators may be written.
         sites_of: the site that a node's input is read through.
-        added: node -> the site of the bias that it adds itself.
+        added: product -> the edit that gives it the bias of the Add behind it.
+        guarded: values whose QuantizeLinear stands behind a fusion barrier.
         initializers, made: what has been written already, by what it is made of.
     """
 
@@ -38,7 +40,8 @@ class Writer:
     namer: Namer
     target: Target
     sites_of: dict[Use, Site]
-    added: dict[str, Site]
+    added: Mapping[str, GraphEdit] = field(default_factory=dict)
+    guarded: frozenset[str] = frozenset()
     initializers: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
     made: dict[tuple[Any, ...], Sequence[ir.Value]] = field(default_factory=dict)
 

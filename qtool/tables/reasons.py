@@ -25,9 +25,9 @@ class Code(Enum):
 
 # Reasons whose details are figures, each node its own: a table counts them under these words.
 HEADINGS: dict[Code, str] = {
-    Code.NOT_FASTER: "not faster in int8 here",
-    Code.ACCURACY: "its error costs too much accuracy",
-    Code.NEIGHBOURS: "its neighbours are in float",
+    Code.NOT_FASTER: "not faster in int8 on this machine",
+    Code.ACCURACY: "too sensitive for the time it saves",
+    Code.NEIGHBOURS: "isolated: its neighbours are in float",
 }
 
 

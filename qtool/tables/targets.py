@@ -98,7 +98,7 @@ class Target:
         activation, weight: the pair of types its kernels take fastest, unless others are asked for.
         linear_output: whether a MatMul or Gemm quantizes its output too, or hands on floats.
         onnxruntime: whether the runtime is onnxruntime: com.microsoft's fused ops exist there, and its
-            optimizers have habits to be met (plan/guards.py, graph/prepare/norms.py).
+            optimizers have habits to be met (plan/barriers.py, graph/prepare/norms.py).
         split: a product over more than this many values is split where activations are quantized at run
             time: one outlier then spoils one part only.
     """

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.plan.model import Kind
+from qtool.plan.edits import EditKind
+from qtool.plan.model import Plan
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import sites
 from tests.rewrite.flow import run, sqnr, write
 from tests.rewrite.runtime_ops import ran
 
@@ -62,6 +62,10 @@ def _model(product: str, readers: str) -> onnx.ModelProto:
     return model(every, {"x": [24, 32]}, outputs, {k: v for k, v in CONSTANTS.items() if k in used})
 
 
+def _barriers(plan: Plan) -> list[str]:
+    return [e.value for e in plan.edits if e.kind is EditKind.RESULT_BARRIER]
+
+
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("readers", READERS)
 def test_products_that_hand_on_floats_are_fused(product: str, readers: str) -> None:
@@ -69,7 +73,7 @@ def test_products_that_hand_on_floats_are_fused(product: str, readers: str) -> N
     result = write(proto, data, "cpu")
     found = ran(result.data)
     assert not found.keys() & {"Gemm", "FusedGemm", "MatMul"}, found
-    assert bool(sites(result.plan, Kind.APART)) == READERS[readers][2]
+    assert bool(_barriers(result.plan)) == READERS[readers][2]
     expected = run(proto, data)
     for optimize in (True, False):
         assert sqnr(expected, run(result.data, data, optimize)) >= 30
@@ -77,7 +81,7 @@ def test_products_that_hand_on_floats_are_fused(product: str, readers: str) -> N
 
 @pytest.mark.parametrize("readers", READERS)
 def test_other_runtimes_need_no_guard(readers: str) -> None:
-    assert not sites(write(_model("Gemm", readers), samples(4, x=(24, 32)), "generic").plan, Kind.APART)
+    assert not _barriers(write(_model("Gemm", readers), samples(4, x=(24, 32)), "generic").plan)
 
 
 POOLS = {

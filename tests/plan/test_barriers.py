@@ -5,11 +5,12 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from qtool.plan.model import Kind
+from qtool.plan.edits import EditKind
+from qtool.plan.model import Plan
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import drafted, sites
+from tests.plan.flow import drafted
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 GROUPED = [node("Conv", ["a", "wg"], ["f"], name="between", group=4, **CONV3)]
@@ -32,6 +33,10 @@ def graph(between: str, readers: int) -> onnx.ModelProto:
     return model(nodes, {"x": [1, 16, 8, 8]}, outputs, constants)
 
 
+def _barriers(plan: Plan) -> list[str]:
+    return [e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER]
+
+
 @pytest.mark.parametrize("readers", [1, 2], ids=["one-reader", "two-readers"])
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("target", [t for t, row in TARGETS.items() if row.onnxruntime])
@@ -41,13 +46,13 @@ def test_a_q_behind_a_float_op_that_the_runtime_would_take_in_is_guarded(
     """However many int8 nodes read the value, they read it through one Q."""
     plan = drafted(graph(between, readers), target)
     assert "between" not in plan.forms
-    assert sites(plan, Kind.ACTIVATION)["f"].guard
+    assert _barriers(plan) == ["f"]
 
 
 @pytest.mark.parametrize("between", BETWEEN)
 def test_generic_has_no_guards(between: str) -> None:
     """They answer habits of onnxruntime alone."""
-    assert not any(s.guard for s in drafted(graph(between, 1), "generic").sites)
+    assert not _barriers(drafted(graph(between, 1), "generic"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -55,4 +60,4 @@ def test_what_is_made_in_int8_needs_no_guard(target: str) -> None:
     nodes = [node("Conv", ["x", "w0"], ["a"], **CONV3), node("Conv", ["a", "w1"], ["y"], **CONV3)]
     constants = {f"w{i}": weights(16, 16, 3, 3, seed=i) for i in range(2)}
     plan = drafted(model(nodes, {"x": [1, 16, 8, 8]}, ["y"], constants), target)
-    assert not any(s.guard for s in plan.sites)
+    assert not _barriers(plan)

@@ -1,0 +1,138 @@
+"""Where onnxruntime's own optimizers need a fusion barrier: a Max with a constant below every value.
+
+No optimizer sees through that Max, and it costs about a tenth of the product before it (docs/targets.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from qtool.graph.view import View, constant, float_constant, is_op, sole_consumer
+from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.model import Kind, Site, Use
+from qtool.plan.placed import Placed
+from qtool.tables.forms import Form
+from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Role
+
+_CLAMPS = ("Relu", "Clip")
+# Between a weighted op and a Q, the runtime looks through these.
+_LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
+
+
+def barriers(view: View, placed: Placed, sites: Iterable[Site]) -> list[GraphEdit]:
+    """Return the fusion barriers that a placement needs, those before a QuantizeLinear first.
+
+    Args:
+        view: of the prepared model.
+        placed: which nodes are quantized.
+        sites: all activation and bias sites of the draft.
+    """
+    sites = list(sites)
+    activations = [s for s in sites if s.kind is Kind.ACTIVATION]
+    found = [
+        GraphEdit(EditKind.QUANTIZER_BARRIER, s.value, s.uses)
+        for s in activations
+        if _sets_off_fusion(view.values[s.value], s.uses, placed)
+    ]
+    adds = {
+        s.scale_from[1]: name
+        for s in sites
+        if s.kind is Kind.BIAS and s.scale_from
+        for name, _ in s.uses or ()
+    }
+    return [*found, *_behind_products(view, placed, activations, adds)]
+
+
+def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, placed: Placed) -> bool:
+    """Return whether a Q on a value that is made in float would make onnxruntime quantize its producer.
+
+    Three of its optimizers do that (seen in 1.31): WeightBiasQuantization quantizes, per tensor, a float
+    Conv, Gemm or MatMul between a DQ and a Q; QDQPropagation moves the Q up through a float MaxPool, which
+    then runs in int8, many times slower; QDQSelectorActionTransformer does the same to an AveragePool or a
+    Softmax between a DQ and that Q. A node that stays in float because its integer kernel lacks an attribute
+    is fused too, and then fails: this holds for every target, since every written model should run there.
+
+    Each optimizer needs every value on the way to have one consumer. The value itself has one, the Q, when
+    all its consumers are in `uses`; None: the Q takes its place for all of them, graph outputs included.
+    """
+    onnxruntime = placed.scheme.target.onnxruntime
+    if uses is not None and (value.is_graph_output() or len(value.uses()) > len(uses)):
+        return False
+    while True:
+        producer = value.producer()
+        if producer is None or producer.name in placed.chosen:
+            return False
+        if producer.op_type in ("MaxPool", "GlobalMaxPool"):
+            return onnxruntime
+        rule = OPS.get(producer.op_type)
+        if rule is not None and any(a in producer.attributes for a in rule.unless):
+            return True
+        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_in_int8(producer.inputs[0], placed):
+            return onnxruntime
+        if rule is not None and rule.role is Role.WEIGHTED:
+            has_weight = float_constant(producer.inputs[1]) is not None
+            return onnxruntime and has_weight and _is_in_int8(producer.inputs[0], placed)
+        if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
+            return False
+        computed = [v for v in producer.inputs if v is not None and constant(v) is None]
+        if len(computed) != 1 or sole_consumer(computed[0]) is None:
+            return False
+        value = computed[0]
+
+
+def _is_in_int8(value: ir.Value | None, placed: Placed) -> bool:
+    return value is not None and placed.in_int8(value)
+
+
+def _behind_products(
+    view: View, placed: Placed, activations: Sequence[Site], adds: Mapping[str, str]
+) -> Iterator[GraphEdit]:
+    """Yield the barriers behind int8 products with float results.
+
+    onnxruntime (1.31) does not fuse an int8 MatMul or Gemm with a float result where a Q is one of several
+    consumers. It also does not where the only consumer is a clamp that has itself one consumer, which is no
+    Q: it takes the clamp for the end of a group that ends in a Q. The product then runs in float behind
+    DequantizeLinears, one of them on its weight, at 0.25-0.5x of FP32.
+
+    Args:
+        adds: product -> the Add that adds its integer bias.
+    """
+    if not placed.scheme.target.onnxruntime:
+        return
+    whole = {s.value for s in activations if s.uses is None}
+    quantized = {use for s in activations for use in s.uses or ()}
+    for node in view.main_nodes:
+        name = node.name or ""
+        found = placed.chosen.get(name)
+        gives_floats = found is not None and found.form is Form.INT8 and not placed.quantizes_output(node)
+        if not gives_floats or not is_op(node, "MatMul", "Gemm"):
+            continue
+        value = view.node_by_name[adds.get(name, name)].outputs[0]
+        if value.name not in whole and _prevents_fusion(value, quantized):
+            yield GraphEdit(EditKind.RESULT_BARRIER, value.name or "", None)
+
+
+def _prevents_fusion(value: ir.Value, quantized: Collection[Use]) -> bool:
+    """Return whether the consumers of a product's float result keep onnxruntime from fusing the product."""
+    uses = list(value.uses())
+    if all((use.node.name or "", use.idx) in quantized for use in uses):
+        return value.is_graph_output() and bool(uses)
+    if any(_ends_in_q(use.node, use.idx, quantized) for use in uses):
+        return len(uses) > 1 or value.is_graph_output()
+    if len(uses) != 1 or not is_op(uses[0].node, *_CLAMPS):
+        return False
+    clamped = uses[0].node.outputs[0]
+    return len(clamped.uses()) == 1 and not clamped.is_graph_output()
+
+
+def _ends_in_q(node: ir.Node, index: int, quantized: Collection[Use]) -> bool:
+    """Return whether this input leads into a Q: at once, or through clamps and moves that a Q passes."""
+    if (node.name or "", index) in quantized:
+        return True
+    if index or not is_op(node, *_CLAMPS, *Q_MOVES_UP_THROUGH):
+        return False
+    made = node.outputs[0]
+    uses = [(use.node, use.idx) for use in made.uses()]
+    return bool(uses) and not made.is_graph_output() and all(_ends_in_q(n, i, quantized) for n, i in uses)

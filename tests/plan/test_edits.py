@@ -1,0 +1,98 @@
+"""Edits of a plan: no site quantizes nothing, edits survive JSON, and damaged edits are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.misfit import misfit
+from qtool.plan.model import Kind, Plan
+from qtool.plan.serial import from_json, to_json
+from tests.graphs import node, samples, weights
+from tests.plan.build import model
+from tests.plan.flow import Settled, drafted, settled
+
+BIASED = model(
+    [
+        node("MatMul", ["x", "w"], ["m"], name="product"),
+        node("Add", ["m", "b"], ["h"], name="bias"),
+        node("Relu", ["h"], ["r"]),
+        node("Softmax", ["r"], ["y"]),
+    ],
+    {"x": [2, 24, 256]},
+    ["y"],
+    {"w": weights(256, 256), "b": weights(256, seed=1)},
+)
+
+
+def _settled(mode: str) -> Settled:
+    return settled(BIASED, samples(3, x=(2, 24, 256)), "cpu", mode=mode)
+
+
+STATIC, DYNAMIC = _settled("static"), _settled("dynamic")
+# onnxruntime does not fuse a Gemm before a clamp with one float consumer.
+CLAMPED = model(
+    [node("Gemm", ["x", "w", "b"], ["g"]), node("Relu", ["g"], ["r"]), node("Softmax", ["r"], ["y"])],
+    {"x": [24, 32]},
+    ["y"],
+    {"w": weights(32, 32), "b": weights(32, seed=1)},
+)
+BARRED = settled(CLAMPED, samples(3, x=(24, 32)), "cpu")
+
+
+def test_a_bias_added_in_float_is_an_edit_and_no_site() -> None:
+    (reshaped,) = (e for e in STATIC.plan.edits if e.kind is EditKind.RESHAPED_BIAS)
+    assert reshaped == GraphEdit(EditKind.RESHAPED_BIAS, "b", (("bias", 1),), axes=3)
+    (added,) = DYNAMIC.plan.edits
+    assert added == GraphEdit(EditKind.ADDED_BIAS, "b", (("bias", 1),), node="product")
+    for plan in (STATIC.plan, DYNAMIC.plan):
+        assert "b" not in {s.value for s in plan.sites}
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only", "fp16"])
+@pytest.mark.parametrize("target", ["cpu", "generic"])
+def test_every_site_quantizes(mode: str, target: str) -> None:
+    """Each kind of site has a scale in the plan, or gets one at every run."""
+    plan = drafted(BIASED, target, mode=mode)
+    assert all(s.scaled or s.kind is Kind.RUNTIME for s in plan.sites)
+
+
+@pytest.mark.parametrize("done", [STATIC, DYNAMIC, BARRED], ids=["static", "dynamic", "barred"])
+def test_edits_survive_json(done: Settled) -> None:
+    text = to_json(done.plan)
+    listed = json.loads(text)["edits"]
+    assert [e["kind"] for e in listed] == [e.kind.value for e in done.plan.edits] != []
+    assert from_json(text, "plan.json").edits == done.plan.edits
+
+
+def _changed(plan: Plan, kind: EditKind, change: Callable[[GraphEdit], GraphEdit]) -> Plan:
+    assert any(e.kind is kind for e in plan.edits)
+    return replace(plan, edits=tuple(change(e) if e.kind is kind else e for e in plan.edits))
+
+
+RESHAPED, ADDED, RESULT = EditKind.RESHAPED_BIAS, EditKind.ADDED_BIAS, EditKind.RESULT_BARRIER
+DAMAGED: dict[str, tuple[Settled, EditKind, Callable[[GraphEdit], GraphEdit]]] = {
+    "an unknown value": (STATIC, RESHAPED, lambda e: replace(e, value="nowhere")),
+    "another value": (STATIC, RESHAPED, lambda e: replace(e, value="w")),
+    "an unknown consumer": (STATIC, RESHAPED, lambda e: replace(e, uses=(("nowhere", 1),))),
+    "no Add": (STATIC, RESHAPED, lambda e: replace(e, value="w", uses=(("product", 1),))),
+    "no consumer": (STATIC, RESHAPED, lambda e: replace(e, uses=())),
+    "no axes": (STATIC, RESHAPED, lambda e: replace(e, axes=0)),
+    "a barrier behind nothing": (BARRED, RESULT, lambda e: replace(e, value="nowhere")),
+    "a barrier before no Q": (BARRED, RESULT, lambda e: replace(e, kind=EditKind.QUANTIZER_BARRIER)),
+    "no product": (DYNAMIC, ADDED, lambda e: replace(e, node="nowhere")),
+    "a product that is not quantized": (DYNAMIC, ADDED, lambda e: replace(e, node="Relu_r")),
+    "a bias that is not constant": (DYNAMIC, ADDED, lambda e: replace(e, value="m", uses=(("bias", 0),))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_edit_is_named(damage: str) -> None:
+    done, kind, change = DAMAGED[damage]
+    assert misfit(done.plan, done.ready.view) == ""
+    damaged = _changed(done.plan, kind, change)
+    assert any(e.kind.value in misfit(damaged, done.ready.view) for e in damaged.edits)

@@ -17,14 +17,16 @@ from qtool.data.samples import check_used, hold_out, synthetic
 from qtool.errors import DataError, ModelError, UsageError
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import Prepared, prepare
+from qtool.graph.prepare.opset import QDQ_OPS
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options
 from qtool.plan.model import Scaled, Wishes
 from qtool.plan.scaling import rescaled
 from qtool.plan.scheme import Scheme, settle
 from qtool.plan.wishes import Asked, named, wishes
-from qtool.session import Session
+from qtool.session import Session, has_op
 from qtool.steps import step
+from qtool.tables.forms import Form
 from qtool.tables.modes import MIXED_BITS, MODES
 
 # --calib none: no samples, rough ranges.
@@ -87,6 +89,8 @@ def open_job(model: ModelLike, options: Options) -> Job:
             onnxruntime=scheme.target.onnxruntime,
             opset=scheme.opset,
             requantize=options.requantize,
+            needed=() if scheme.form is Form.HALF and not options.sets else QDQ_OPS,
+            runs=has_op,
         )
     view = View(prepared.model)
     if scheme.opset > (found := opset_of(prepared.model)) and scheme.insists:

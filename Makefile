@@ -1,11 +1,12 @@
-# Every target makes its own environment when there is none.
+# Every target makes its own environment when there is none, from the versions in requirements.lock.
 PYTHON ?= python3
 VENV := .venv
+LOCK_VENV := .venv-lock
 BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test sweep fuzz lint bench modes clean
+.PHONY: demo test test-latest sweep fuzz lint bench modes lock clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -17,6 +18,11 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The same tests with the newest release of everything, in an environment of its own.
+test-latest:
+	rm -f .venv-latest/.pip .venv-latest/.core .venv-latest/.dev
+	$(MAKE) test VENV=.venv-latest LATEST=1
 
 # All of onnx's backend suite in every mode, of which `make test` runs one case in sixteen: 20 minutes on 2 cores.
 sweep: $(VENV)/.dev
@@ -40,23 +46,41 @@ bench: $(VENV)/.bench
 modes: $(VENV)/.core
 	$(BIN)/python benchmarks/modes.py $(or $(wildcard ../shared/models),sample_models) $(if $(SCORER),--scorer $(SCORER))
 
-clean:
-	rm -rf $(VENV) demo dist build
+# Write requirements.lock anew: the newest releases that pyproject.toml allows, for every platform and Python.
+lock: $(LOCK_VENV)/.uv
+	$(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+		--custom-compile-command 'make lock' --extra all --group dev --group bench --group install \
+		pyproject.toml --output-file requirements.lock
 
-$(VENV)/.pip:
+clean:
+	rm -rf $(VENV) .venv-latest $(LOCK_VENV) demo dist build
+
+# The versions in requirements.lock, of everything; none where LATEST is set.
+LOCK := $(if $(LATEST),,requirements.lock)
+PIP := $(BIN)/python -m pip install --quiet $(if $(LATEST),--upgrade --upgrade-strategy eager,--constraint $(LOCK))
+
+$(VENV)/.pip: $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "qtool needs Python 3.11 or newer"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --upgrade $(if $(LATEST),pip,--constraint $(LOCK) pip)
+	$(PIP) --group install
 	@touch $@
 
+# Without isolation hatchling, too, is the one of the lock.
 $(VENV)/.core: $(VENV)/.pip pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	$(PIP) --no-build-isolation --editable '.[all]' --group dev
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --group bench
+	$(PIP) --group bench
+	@touch $@
+
+$(LOCK_VENV)/.uv:
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.3'
+	$(LOCK_VENV)/bin/python -m pip install --quiet --group lock
 	@touch $@

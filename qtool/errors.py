@@ -58,6 +58,28 @@ class RuntimeFailure(QtoolError):
     exit_code = 6
 
 
+# What native libraries say when an allocation fails: onnxruntime, protobuf and pyarrow raise no MemoryError.
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "BFCArena::AllocateRawInternal", "malloc of size")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, which is neither the model's nor the data's fault."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def out_of_memory(subject: str, doing: str) -> EnvironmentFailure:
+    """The error to raise for `is_out_of_memory`.
+
+    Args:
+        subject: the model or file that was worked on.
+        doing: what was done with it: "onnxruntime opens it".
+    """
+    return EnvironmentFailure(
+        f"{subject}: out of memory while {doing}",
+        "free memory, or use a machine with more; see --memory-limit",
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """A hint with the closest of the known words, or '' when none is close."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)

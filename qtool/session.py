@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import os
-
-# 1.29 and later write an event log under HOME and upload it unless this is set before the import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
+import onnx
 from numpy.typing import NDArray
 
-from qtool.errors import ModelError, RuntimeFailure, printable
+from qtool.errors import ModelError, RuntimeFailure, is_out_of_memory, out_of_memory, printable
 from qtool.steps import step
+
+
+@contextmanager
+def _telemetry_off(variable: str = "ORT_DISABLE_TELEMETRY") -> Iterator[None]:
+    """Set the variable for as long as onnxruntime is imported.
+
+    1.29 and later write an event log under HOME and upload it, unless the variable is set when their native
+    library is loaded. It is read then and never again (1.32), so the process gets its environment back.
+    """
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+with _telemetry_off():
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 Array = NDArray[np.generic]
 Sample = Mapping[str, Any]
 
 RUNTIME_VERSION: str = ort.__version__
 
-ort.set_default_logger_severity(3)
+# The end of a range of opsets that has none.
+_OPEN = 2**31 - 1
 
 _NUMPY_OF = {
     "tensor(float)": "float32",
@@ -41,6 +63,41 @@ _NUMPY_OF = {
     "tensor(bool)": "bool",
     "tensor(string)": "str",
 }
+
+
+@cache
+def has_op(op: str, opset: int) -> bool:
+    """Whether the CPU provider has an op of the standard domain as an opset defines it.
+
+    It has the opsets up to a highest one, but not every op of each: 1.32 loads opset 28 and has no
+    QuantizeLinear of it. A kernel whose range of opsets is open runs nothing but its own version of the op.
+    """
+    versions, kernels = _registered()
+    if opset > max(max(v) for v in versions.values()):
+        return False
+    since = max((v for v in versions.get(op, ()) if v <= opset), default=0)
+    if not since:
+        return False
+    if not kernels[op] or any(a == since or (b != _OPEN and a <= since <= b) for a, b in kernels[op]):
+        return True  # an op without any kernel is expanded, or folded, when the model is loaded
+    try:
+        schema: Any = onnx.defs.get_schema(op, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+@cache
+def _registered() -> tuple[dict[str, set[int]], dict[str, list[tuple[int, int]]]]:
+    """The versions of each standard op that the runtime knows, and the ranges of its CPU kernels."""
+    versions, kernels = defaultdict(set), defaultdict(list)
+    for schema in native.get_all_operator_schema():
+        if not schema.domain:
+            versions[schema.name].add(schema.since_version)
+    for kernel in native.get_all_opkernel_def():
+        if not kernel.domain and kernel.provider == "CPUExecutionProvider":
+            kernels[kernel.op_name].append(tuple(kernel.version_range))
+    return versions, kernels
 
 
 class Model(Protocol):
@@ -84,6 +141,7 @@ class Session:
 
     Raises:
         ModelError: the runtime refuses the model.
+        EnvironmentFailure: it runs out of memory.
     """
 
     def __init__(
@@ -115,6 +173,8 @@ class Session:
             with step(self.name, "onnxruntime opens it", ModelError):
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen unrelated types here
+            if is_out_of_memory(error):
+                raise out_of_memory(self.name, "onnxruntime opens it") from error
             raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -128,10 +188,13 @@ class Session:
 
         Raises:
             RuntimeFailure: the runtime failed on it.
+            EnvironmentFailure: it ran out of memory.
         """
         try:
             return list(self._session.run(None if outputs is None else list(outputs), dict(sample)))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(self.name, "onnxruntime runs it") from error
             raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
 
     def end_trace(self) -> Path:

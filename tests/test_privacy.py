@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.program import run
 from tests.graphs import ROOT, samples, write_samples
 from tests.rewrite.zoo import CASES
@@ -43,18 +45,17 @@ def test_no_file_appears_but_the_output(tmp_path: Path) -> None:
 
 
 def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:
-    """In the source: the assignment stands before the import."""
+    """In the source: every import of onnxruntime stands in the block that sets the variable."""
     body = ast.parse((ROOT / "qtool" / "session.py").read_text(encoding="utf-8")).body
-    lines = {
-        kind: node.lineno
-        for node in body
-        for kind, is_it in (
-            ("set", isinstance(node, ast.Assign) and "ORT_DISABLE_TELEMETRY" in ast.unparse(node)),
-            ("import", isinstance(node, ast.Import) and "onnxruntime" in ast.unparse(node)),
-        )
-        if is_it
-    }
-    assert lines["set"] < lines["import"]
+    blocks = [node for node in body if isinstance(node, ast.With) and "_telemetry_off()" in ast.unparse(node)]
+    imports = [
+        node
+        for top in body
+        for node in ast.walk(top)
+        if isinstance(node, ast.Import | ast.ImportFrom) and "onnxruntime" in ast.unparse(node)
+    ]
+    assert imports
+    assert set(imports) == {node for block in blocks for node in block.body}
 
 
 def test_telemetry_is_off_whatever_the_environment_said() -> None:
@@ -71,3 +72,25 @@ import qtool.session
     env = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1"]
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_importing_the_session_leaves_environment_and_default_logger_alone(before: str | None) -> None:
+    """onnxruntime reads the variable once, when it is imported; the process keeps its own environment."""
+    code = """
+import os, sys
+before = dict(os.environ)
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxruntime.capi._pybind_state":
+            import onnxruntime.capi.onnxruntime_pybind11_state as native
+            set_severity = native.set_default_logger_severity
+            native.set_default_logger_severity = lambda *a: print("severity set") or set_severity(*a)
+sys.meta_path.insert(0, Watch())
+import qtool.session
+print(dict(os.environ) == before)
+"""
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    env |= {} if before is None else {"ORT_DISABLE_TELEMETRY": before}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]

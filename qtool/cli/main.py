@@ -105,7 +105,8 @@ def _run() -> int:
         command = context.command_path if context else "qtool"
         return _fail(error.format_message(), f"{command} --help", error.exit_code)
     except MemoryError:
-        return _fail("out of memory", "fewer threads, or a machine with more", EnvironmentFailure.exit_code)
+        hint = "fewer threads, a larger --memory-limit, or a machine with more"
+        return _fail("out of memory", hint, EnvironmentFailure.exit_code)
     except BrokenPipeError:
         _drop_stdout()
         return EXIT_OK

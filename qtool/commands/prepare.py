@@ -23,6 +23,7 @@ from qtool.data.split import SampleSets, split_samples
 from qtool.errors import DataError, ModelError, UsageError
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import prepare
+from qtool.graph.prepare.opset import QDQ_OPS
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
@@ -32,8 +33,9 @@ from qtool.plan.draft import observation_sets
 from qtool.plan.input_ranges import input_ranges
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, settle
-from qtool.session import Session
+from qtool.session import Session, has_op
 from qtool.steps import step
+from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES
 
@@ -65,6 +67,8 @@ def prepare_model(
             onnxruntime=scheme.target.onnxruntime,
             opset=scheme.opset,
             requantize=options.requantize,
+            needed=() if scheme.form is Form.HALF and not options.sets else QDQ_OPS,
+            runs=has_op,
         )
     view = View(prepared.model)
     if scheme.opset > (found := opset_of(prepared.model)) and scheme.insists:

@@ -45,6 +45,8 @@ def tensor_in(file: Path) -> tuple[str, NDArray[np.generic]]:
         data = stream.read()
         try:
             tensor = TensorProto.FromString(data)
+        except MemoryError:
+            raise
         except Exception as error:  # DecodeError, of whichever protobuf is installed
             other = _other(data) or "no tensor in ONNX's format"
             raise DataError(f"{shown(file)}: {other}") from error

@@ -95,6 +95,8 @@ class TextFiles:
                     inputs = dict(self._tokens.inputs(text))
                 except DataError as error:
                     raise DataError(f"{where}: {error.message}", error.hint) from error
+                except MemoryError:
+                    raise
                 except Exception as error:  # the library's own, which is bare
                     raise DataError(f"{where}: can't be tokenized: {printable(str(error), 120)}") from error
             yield Sample(label, dict(inputs))

@@ -182,6 +182,8 @@ def _loaded(file: Path) -> Tokenizer:
         content = stream.read()
         try:
             return Tokenizer.from_str(content.decode("utf-8"))
+        except MemoryError:
+            raise
         except Exception as error:  # the library raises bare Exception
             raise DataError(
                 f"{shown(file)}: not a tokenizer: {printable(str(error), 120)}",

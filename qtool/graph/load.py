@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from qtool.errors import ModelError, printable
+from qtool.errors import ModelError, is_out_of_memory, out_of_memory, printable
 from qtool.graph.caps import CAPS, Survey, survey, too_deep
 from qtool.graph.external import external_files
 from qtool.graph.repair import repair
@@ -90,6 +90,8 @@ def from_model(proto: onnx.ModelProto) -> Source:
     try:
         raw = proto.SerializeToString(deterministic=True)
     except Exception as error:  # ValueError, EncodeError: too large, or nested too deep
+        if is_out_of_memory(error):
+            raise out_of_memory("model", "it is serialized") from error
         raise ModelError(f"model: can't be serialized: {printable(str(error))}", "name its file") from error
     if len(raw) > CAPS.file_bytes:
         raise _too_large("model", len(raw))
@@ -107,6 +109,8 @@ def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
     try:
         return ir.from_proto(proto)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(name, "its graph is built") from error
         raise ModelError(f"{name}: can't be represented: {printable(str(error))}") from error
 
 
@@ -123,9 +127,9 @@ def _parse(path: Path, size: int) -> onnx.ModelProto:
     try:
         # By its content, whatever the file is called.
         return onnx.load(str(path), format="protobuf", load_external_data=False)
-    except MemoryError:
-        raise
     except Exception as error:  # protobuf raises its own DecodeError, and others
+        if is_out_of_memory(error):
+            raise out_of_memory(str(path), "it is read") from error
         if "MaxDepth" in str(error):
             raise too_deep(str(path)) from error
         raise ModelError(
@@ -177,9 +181,9 @@ def _checked(proto: onnx.ModelProto, found: Survey, name: str, check: Callable[[
     """
     try:
         check()
-    except MemoryError:
-        raise
     except Exception as error:  # ValidationError, InferenceError, or RuntimeError from the C++ side
+        if is_out_of_memory(error):
+            raise out_of_memory(name, "it is checked") from error
         try:
             return repair(proto, found)
         except ValueError as still:

@@ -14,7 +14,14 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from qtool.errors import EnvironmentFailure, ModelError, UsageError, printable
+from qtool.errors import (
+    EnvironmentFailure,
+    ModelError,
+    UsageError,
+    is_out_of_memory,
+    out_of_memory,
+    printable,
+)
 from qtool.graph.abandoned import alone_in, flush, flush_folder, sweep, temporary
 from qtool.steps import step, writes_in
 
@@ -98,6 +105,8 @@ class Staging:
             with step(str(self.target), "the checker looks at what was written", ModelError):
                 onnx.checker.check_model(str(self.path), full_check=True)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(str(self.target), "it is checked") from error
             raise ModelError(
                 f"the rewritten model is invalid: {printable(str(error))}", "a bug in qtool: please report it"
             ) from error

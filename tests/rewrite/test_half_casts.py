@@ -13,7 +13,7 @@ from onnx import TensorProto
 from qtool.graph.edit import Namer
 from qtool.rewrite.half_casts import tidy_casts
 from tests.graphs import rng
-from tests.rewrite.flow import run
+from tests.rewrite.flow import evaluate
 from tests.rewrite.half_flow import check_casts
 
 FLOAT, HALF, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
@@ -91,6 +91,8 @@ def test_the_result_is_the_same_to_the_bit(x: int, steps: list[tuple[int, str | 
     before = build(nodes, outputs, x)
     after = tidied(before)
     sample = [{"x": (rng().standard_normal(4) * 100).astype(_NUMPY[x])}]
-    (wanted,), (found,) = run(before, sample, optimize=False), run(after, sample, optimize=False)
+    # By onnx's reference: onnxruntime has no Relu of float16 and computes it in float32, and it then drops
+    # the Cast before it, rounding and all, where that has no other reader.
+    (wanted,), (found,) = (evaluate(m.SerializeToString(), sample) for m in (before, after))
     assert all(np.array_equal(wanted[k], found[k]) and wanted[k].dtype == found[k].dtype for k in outputs)
     assert ops(tidied(after)) == ops(after)

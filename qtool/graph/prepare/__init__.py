@@ -7,7 +7,7 @@ what it did, for the report; '' when it found nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +28,7 @@ from qtool.graph.prepare.moves import fold_moves
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
-from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
+from qtool.graph.prepare.opset import QDQ_OPS, QDQ_OPSET, Runs, runs_all, settle_opset, upgrade_opset
 from qtool.graph.prepare.pools import normalize_pools
 from qtool.graph.prepare.ports import require_shapes
 from qtool.graph.prepare.requantize import restore_floats
@@ -96,7 +96,13 @@ class Prepared:
 
 
 def prepare(
-    model: ir.Model, *, onnxruntime: bool = False, opset: int = QDQ_OPSET, requantize: bool = False
+    model: ir.Model,
+    *,
+    onnxruntime: bool = False,
+    opset: int = QDQ_OPSET,
+    requantize: bool = False,
+    needed: Sequence[str] = QDQ_OPS,
+    runs: Runs = runs_all,
 ) -> Prepared:
     """Prepare a clone of the model; the model itself is not changed.
 
@@ -105,11 +111,16 @@ def prepare(
         onnxruntime: also make it fast for onnxruntime in particular (Target.onnxruntime).
         opset: the least that the result should have; what can't be converted keeps its own.
         requantize: take what is quantized already back to floats.
+        needed: the ops that quantizing will insert.
+        runs: (op, opset) -> whether the runtime has the op; the opset is lowered if it lacks a needed one.
+
+    Raises:
+        ModelError: the runtime lacks a needed op of the model's opset, and the opset can't be lowered.
     """
     clone = model.clone()
-    raised = partial(upgrade_opset, least=opset)
+    settled = partial(settle_opset, least=opset, needed=needed, runs=runs)
     passes = [*(REQUANTIZE_PASSES if requantize else ())]
-    passes += [raised if one is upgrade_opset else one for one in PASSES]
+    passes += [settled if one is upgrade_opset else one for one in PASSES]
     passes += ONNXRUNTIME_PASSES if onnxruntime else ()
     notes = []
     for one in passes:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from static import expand
 
 import qtool
-from qtool.calibration import Calibrating, calibrate_model
+from qtool.commands.calibrate import Calibrating, calibrate_model
 from qtool.tables.methods import METHODS
 
 

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qtool.benching import Bench, Benching
-    from qtool.benching import bench_models as bench
-    from qtool.comparing import compare_models as compare
+    from qtool.commands.bench import Bench, Benching
+    from qtool.commands.bench import bench_models as bench
+    from qtool.commands.compare import compare_models as compare
+    from qtool.commands.data import Survey, survey
+    from qtool.commands.profile import Profiling
+    from qtool.commands.profile import profile_machine as profile
+    from qtool.commands.quantize import dry_run, quantize
+    from qtool.commands.tune import tune
     from qtool.data.reading import Reading
     from qtool.errors import (
         DataError,
@@ -32,43 +37,38 @@ if TYPE_CHECKING:
     from qtool.inspection.model import Difference, Inspection
     from qtool.inspection.read import inspect_model as inspect
     from qtool.options import Options, Result
-    from qtool.pipeline import dry_run, quantize
     from qtool.plan.costs_file import CostTable
     from qtool.plan.model import Plan
-    from qtool.profiling import Profiling
-    from qtool.profiling import profile_machine as profile
     from qtool.report.model import Report
     from qtool.report.saved import read_report, rejudge
-    from qtool.surveying import Survey, survey
-    from qtool.tuning import tune
 
 # public name -> (module, name there)
 _PUBLIC = {
-    "Bench": ("qtool.benching", "Bench"),
-    "Benching": ("qtool.benching", "Benching"),
-    "Calibrating": ("qtool.calibration", "Calibrating"),
+    "Bench": ("qtool.commands.bench", "Bench"),
+    "Benching": ("qtool.commands.bench", "Benching"),
+    "Calibrating": ("qtool.commands.calibrate", "Calibrating"),
     "Comparing": ("qtool.options", "Comparing"),
     "CostTable": ("qtool.plan.costs_file", "CostTable"),
     "Difference": ("qtool.inspection.model", "Difference"),
     "Inspection": ("qtool.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),
     "Plan": ("qtool.plan.model", "Plan"),
-    "Profiling": ("qtool.profiling", "Profiling"),
+    "Profiling": ("qtool.commands.profile", "Profiling"),
     "Reading": ("qtool.data.reading", "Reading"),
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.options", "Result"),
-    "Survey": ("qtool.surveying", "Survey"),
-    "bench": ("qtool.benching", "bench_models"),
-    "compare": ("qtool.comparing", "compare_models"),
-    "dry_run": ("qtool.pipeline", "dry_run"),
+    "Survey": ("qtool.commands.data", "Survey"),
+    "bench": ("qtool.commands.bench", "bench_models"),
+    "compare": ("qtool.commands.compare", "compare_models"),
+    "dry_run": ("qtool.commands.quantize", "dry_run"),
     "difference": ("qtool.inspection.change", "difference"),
     "inspect": ("qtool.inspection.read", "inspect_model"),
-    "profile": ("qtool.profiling", "profile_machine"),
-    "quantize": ("qtool.pipeline", "quantize"),
+    "profile": ("qtool.commands.profile", "profile_machine"),
+    "quantize": ("qtool.commands.quantize", "quantize"),
     "read_report": ("qtool.report.saved", "read_report"),
     "rejudge": ("qtool.report.saved", "rejudge"),
-    "survey": ("qtool.surveying", "survey"),
-    "tune": ("qtool.tuning", "tune"),
+    "survey": ("qtool.commands.data", "survey"),
+    "tune": ("qtool.commands.tune", "tune"),
     **{
         name: ("qtool.errors", name)
         for name in (

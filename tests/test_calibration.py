@@ -13,7 +13,7 @@ import pytest
 
 import qtool.calibrate.checkpoint
 from qtool.calibrate.serial import Calibration, to_json
-from qtool.calibration import Calibrating, Shard, calibrate_model
+from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
 from qtool.data.reading import Reading
 from qtool.errors import DataError, QtoolError, UsageError
 from tests.graphs import model, node, samples, weights, write_samples

@@ -17,7 +17,7 @@ from qtool.report.model import SCHEMA as REPORT_SCHEMA
 from qtool.report.model import CoverageRow, Explained, ModelFile, Report, Timing
 from qtool.report.serial import DERIVED, kinds_of
 from qtool.report.survey_json import SCHEMA
-from qtool.surveying import InputSeen, SampleSeen, ShapeSeen, Survey
+from qtool.commands.data import InputSeen, SampleSeen, ShapeSeen, Survey
 from qtool.tables.images import PRESETS, RESIZES
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS

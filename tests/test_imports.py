@@ -12,8 +12,11 @@ from tests.graphs import ROOT
 PACKAGE = ROOT / "qtool"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Earlier in the flow -> later. A room may import itself and what stands before it in its row.
+# A folder may import itself and what stands before it.
 FOUNDATION = {"tables", "numerics", "errors", "steps"}
+LOADED = FOUNDATION | {"graph", "data", "session"}
+PLANNED = LOADED | {"calibrate", "plan", "options"}
+WRITTEN = PLANNED | {"rewrite"}
 MAY_IMPORT = {
     "errors": set(),
     "steps": {"errors"},
@@ -24,49 +27,23 @@ MAY_IMPORT = {
     "inspection": FOUNDATION | {"graph"},
     "session": FOUNDATION,
     "kernels": FOUNDATION | {"session", "measure"},
-    "calibrate": FOUNDATION | {"graph", "data", "session"},
-    "plan": FOUNDATION | {"graph", "data", "calibrate"},
+    "calibrate": LOADED,
+    "plan": FOUNDATION | {"graph", "data", "calibrate", "options"},
     "rewrite": FOUNDATION | {"graph", "data", "calibrate", "plan"},
-    "measure": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite"},
-    "placement": FOUNDATION
-    | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure", "validate"},
-    "recover": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
-    "evaluate": FOUNDATION | {"graph", "data", "session", "calibrate", "plan", "rewrite", "measure"},
+    "measure": WRITTEN,
+    "evaluate": WRITTEN | {"measure"},
+    "recover": WRITTEN | {"measure", "evaluate"},
+    "placement": WRITTEN | {"measure", "evaluate", "recover"},
+    "report": WRITTEN | {"measure", "evaluate", "recover", "placement", "inspection", "commands", "attendant"},
+    "commands": WRITTEN
+    | {"measure", "evaluate", "recover", "placement", "report", "inspection", "kernels", "attendant", "remotes"}
+    | {"workers"},
 }
 RENDERERS = tuple(
     f"report/{name}.py"
     for name in "terminal inspection difference survey bench profile placement plain".split()
 )
-LAST = {
-    "attendant",
-    "benching",
-    "comparing",
-    "workers",
-    "pipeline",
-    "recipe",
-    "tuning",
-    "trials",
-    "search",
-    "sparing",
-    "placing",
-    "asked",
-    "bits",
-    "job",
-    "remotes",
-    "planning",
-    "pricing",
-    "ranging",
-    "keeping",
-    "recovering",
-    "profiling",
-    "calibration",
-    "surveying",
-    "cli",
-    "report",
-    "options",
-    "__init__",
-    "__main__",
-}
+LAST = {"attendant", "workers", "remotes", "cli", "options", "__init__", "__main__"}
 
 
 def room(path: Path) -> str:
@@ -120,12 +97,13 @@ def test_a_room_imports_only_what_comes_before_it(name: str) -> None:
 def test_plan_never_sees_what_acts_and_judges() -> None:
     """Whatever must be tried out is handed to it as a callable."""
     seen = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
-    assert not seen & {"rewrite", "evaluate", "session", "pipeline", "report", "cli"}
+    assert not seen & {"rewrite", "evaluate", "session", "placement", "recover", "report", "commands", "cli"}
 
 
-def test_only_pipeline_and_the_shells_see_the_pipeline() -> None:
-    seeing = {room(f) for f in FILES if "pipeline" in rooms_imported(f)}
-    assert seeing <= {"cli", "report", "tuning", "__init__"}
+def test_only_the_shells_see_the_commands() -> None:
+    """But for results that a renderer renders."""
+    seeing = {room(f) for f in FILES if "commands" in rooms_imported(f)}
+    assert seeing <= {"cli", "report", "commands", "__init__", "__main__", "remotes"}
 
 
 def test_click_is_in_cli_only() -> None:

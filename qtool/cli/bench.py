@@ -17,7 +17,7 @@ from qtool.cli.streams import called
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
 
 if TYPE_CHECKING:
-    from qtool.benching import Bench
+    from qtool.commands.bench import Bench
 
 
 @click.command(cls=Command)
@@ -71,7 +71,7 @@ def bench(models: tuple[Path, ...], data: str | None, **given: Any) -> int:
             "bench needs samples to run the models on",
             "--data SRC; for speed made-up ones will do: --data random:8 (--shape INPUT=1,3,224,224)",
         )
-    from qtool.benching import Benching, bench_models
+    from qtool.commands.bench import Benching, bench_models
 
     names = ("data_format", "threads", "max_time", "profile_ops", "fail_if")
     how = Benching(**{name: given[name] for name in names}, reading=reading_of(given))

@@ -98,7 +98,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     qtool calibrate --merge part*.json -o ranges.json
     """
     from qtool.calibrate.serial import read, to_json
-    from qtool.calibration import Calibrating, Shard, calibrate_model
+    from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
     from qtool.graph.save import check_target, staged
 
     check_target(output, [*files, *files_read(given)], given["force"])

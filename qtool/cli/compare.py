@@ -61,7 +61,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     qtool compare int8.onnx --data eval/ --load-ref golden.npz --gates gates.txt
     qtool compare model.onnx int8.onnx --data eval/ --gates gates.txt --github --report junit.xml
     """
-    from qtool.comparing import compare_models
+    from qtool.commands.compare import compare_models
     from qtool.graph.save import check_target
     from qtool.options import Comparing
 

@@ -14,7 +14,7 @@ from qtool.cli.sources import reading_of, source_options
 from qtool.errors import EXIT_OK, printable
 
 if TYPE_CHECKING:
-    from qtool.surveying import Survey
+    from qtool.commands.data import Survey
 
 
 @click.command(cls=Command)
@@ -45,7 +45,7 @@ def data(src: str, model: Path, as_json: bool, quiet: bool, **given: Any) -> int
     JSON: schema qtool.data/1, docs/report.md. Exit codes: 0 every sample fits, whatever is warned of;
     2 usage; 3 the model; 4 the data; 5 a library is missing.
     """
-    from qtool.surveying import survey
+    from qtool.commands.data import survey
 
     with progress_bar(quiet) as progress:
         found = survey(

@@ -51,7 +51,7 @@ def profile(output: Path, threads: int, effort: str, force: bool, as_json: bool,
     JSON: schema qtool.costs/1, docs/targets.md. Exit codes: 0 done; 2 usage; 5 the environment;
     6 the runtime failed.
     """
-    from qtool.profiling import Profiling, profile_machine
+    from qtool.commands.profile import Profiling, profile_machine
 
     with progress_bar(quiet) as progress:
         found = profile_machine(output, Profiling(threads=threads, effort=effort, force=force), progress)

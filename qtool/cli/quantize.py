@@ -79,8 +79,8 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     \b
     Known limits: nodes inside If, Loop and Scan get int8 weights but no int8 activations.
     """
-    from qtool.pipeline import dry_run
-    from qtool.pipeline import quantize as run
+    from qtool.commands.quantize import dry_run
+    from qtool.commands.quantize import quantize as run
     from qtool.plan.serial import to_json
 
     form = form_of(given)

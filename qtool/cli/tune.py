@@ -68,9 +68,9 @@ def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
     docs/placement.md says how to read it. JSON: schema qtool.report/4, docs/report.md. Exit codes: 0 done,
     every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data; 5 the environment; 6 the runtime.
     """
+    from qtool.commands.tune import tune as run
     from qtool.plan.serial import to_json
     from qtool.report.svg import to_svg
-    from qtool.tuning import tune as run
 
     form = form_of(given)
     options = options_of(given)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool import __version__
+from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
@@ -21,7 +22,6 @@ from qtool.graph.load import Source
 from qtool.graph.save import check_target, staged
 from qtool.inspection.model import Inspection
 from qtool.inspection.read import inspect_model
-from qtool.job import load_model, made_up, read_for
 from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.session import Model, Session
@@ -68,7 +68,9 @@ def compare_models(
         raise UsageError(
             "FP32's speed can't be measured without its model", "leave out --speed and its gates"
         )
-    samples = read_for(other if isinstance(first, Recorded) else first, data, how.reading, how.data_format)
+    samples = read_samples(
+        other if isinstance(first, Recorded) else first, data, how.reading, how.data_format
+    )
     check_used(how.reading, [samples])
     if how.gate in (AUTO, USUAL):
         gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))

@@ -87,7 +87,15 @@ def prepare_model(
         return _memo(source, model, task, options, sets.calibrate, known, progress)
 
     ready = PreparedModel(
-        source, prepared.model, prepared.notes, task, options, sets, explain, memo_of(prepared.model, task), memo_of
+        source,
+        prepared.model,
+        prepared.notes,
+        task,
+        options,
+        sets,
+        explain,
+        memo_of(prepared.model, task),
+        memo_of,
     )
     return _scaled_as_planned(ready)
 

@@ -65,9 +65,8 @@ def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
     found = evaluator.error(chosen)
     sets = chosen.model.samples
     low, high = found.sqnr_interval
-    return Selection(
-        found.sqnr, (low, high), found.samples, independent=sets.select_independent, unseen=sets.judge_independent
-    )
+    independent = sets.select_independent, sets.judge_independent
+    return Selection(found.sqnr, (low, high), found.samples, *independent)
 
 
 def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: Progress) -> Verdict:
@@ -134,7 +133,7 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
         prepared=model.notes,
         coverage=coverage(model.view, plan),
         skips=plan.skips,
-        units=plan.units,
+        regions=plan.regions,
         explained=explained(model.view, plan, model.explain),
         warnings=(
             *model.source.warnings,

@@ -1,4 +1,4 @@
-"""What the user asks of a result: the criteria that candidates are chosen by, and the gates that options imply."""
+"""What the user asks of a result: criteria to choose candidates by, and the gates that options imply."""
 
 from __future__ import annotations
 

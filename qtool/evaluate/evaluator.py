@@ -25,7 +25,7 @@ from qtool.plan.predict import Errors, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
 from qtool.rewrite.recipe import written
-from qtool.session import Session
+from qtool.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
 
 ORIGINAL, PREPARED = "original", "prepared"
@@ -245,7 +245,7 @@ class Evaluator:
             raise ValueError("there is no select set")
         return self.model.samples.select
 
-    def _open_original(self) -> Session:
+    def _open_original(self) -> Model:
         source = self.model.source
         return in_floats(Session(source.loadable, threads=self.model.threads, name=source.name))
 

@@ -1,4 +1,4 @@
-"""Bit allocation: the fewest bits for a weight where that hurts the outputs least, more where there is room."""
+"""Bit allocation: the fewest bits where that hurts the outputs least, more bits where there is room."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Trial:
         sqnr_low: the lower end of its 95% interval over samples; candidates are accepted by it.
         speed: how many times as fast as prepared FP32, to decide by.
         speedup: the same against the original.
-        interval: of the measured ratio to prepared FP32, 95%; None where it was not timed.
+        interval: of the measured ratio to the original, 95%; None where it was not timed.
         bytes: of the model.
         regions: how many are in int8.
         timed: the speeds were measured; else the cost table predicts them.
@@ -82,9 +82,7 @@ def choose(trials: Sequence[Trial], criteria: Criteria) -> Trial:
     if criteria.asked_db:
         return max((t for t in able if t.speed * _SAME >= fastest), key=lambda t: t.sqnr)
     gain = max(math.log(fastest), math.log(LEAST_GAIN))
-    return max(
-        able, key=lambda t: (math.log(t.speed) / gain + SPAN_WORTH * _share(t.sqnr, criteria), t.sqnr)
-    )
+    return max(able, key=lambda t: (math.log(t.speed) / gain + SPAN_WORTH * _share(t.sqnr, criteria), t.sqnr))
 
 
 def _comparable(sqnr: float) -> float:

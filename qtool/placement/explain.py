@@ -7,7 +7,7 @@ from qtool.numerics.metrics import sqnr_db
 from qtool.placement.network import Network
 from qtool.placement.regions import Region
 from qtool.placement.running_cost import RunningCost
-from qtool.plan.model import Plan, UnitNote
+from qtool.plan.model import Plan, RegionNote
 from qtool.tables.reasons import Code, Reason
 
 _US = 1e6
@@ -31,7 +31,7 @@ def why_float(region: Region, network: Network, weight: float) -> Reason:
     return Reason(Code.NEIGHBOURS, f"a Q and a DQ would cost more than the {saved:.1f} us that int8 saves")
 
 
-def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
+def notes(network: Network, plan: Plan, view: View) -> tuple[RegionNote, ...]:
     """Return the measurements of each region, and its label in a plan with the reason."""
     reasons = {skip.node: skip.reason for skip in plan.skips}
     int8 = int8_regions(network, plan)
@@ -52,7 +52,9 @@ def notes(network: Network, plan: Plan, view: View) -> tuple[UnitNote, ...]:
         else:
             why = f"{(after - before) * _US:.1f} us slower alone, but part of the plan that measured best"
         ops = tuple(dict.fromkeys(op_key(view.node_by_name[name]) for name in region.nodes))
-        found.append(UnitNote(region.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops))
+        found.append(
+            RegionNote(region.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops)
+        )
     return tuple(found)
 
 

@@ -18,7 +18,6 @@ from qtool.placement.pareto import ParetoPoint, between, envelope, spread
 from qtool.placement.timing import Timing, edges, extra_seconds, predicted_speed
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate, resolved
-from qtool.plan.model import Spared
 from qtool.plan.placed import placed
 from qtool.plan.predict import Errors
 from qtool.plan.rules import rule_based, to_float
@@ -53,7 +52,7 @@ class Costs:
     front: tuple[ParetoPoint, ...]
 
     def assignment(self, point: ParetoPoint) -> Assignment:
-        """Return the assignment with exactly the regions of a point in int8, and the reasons of the others."""
+        """Return the assignment with exactly a point's regions in int8, and the reasons of the others."""
         before = self.base.assignment
         floats = {
             node: why_float(region, self.network, point.weight)
@@ -94,7 +93,7 @@ class Placement:
         if self.costs is None:
             return candidate
         found = notes(self.costs.network, candidate.plan, candidate.model.view)
-        return replace(candidate, plan=replace(candidate.plan, units=found))
+        return replace(candidate, plan=replace(candidate.plan, regions=found))
 
     def predicted(self, candidate: Candidate) -> float:
         """Return the speed of a candidate against prepared FP32 by the cost table."""
@@ -219,7 +218,9 @@ def _in_float(base: Candidate) -> Assignment:
     """Every region in float, for comparison."""
     reason = Reason(Code.NOT_FASTER, "for comparison")
     return replace(
-        base.assignment, forms={}, reasons={**base.assignment.reasons} | dict.fromkeys(base.assignment.forms, reason)
+        base.assignment,
+        forms={},
+        reasons={**base.assignment.reasons} | dict.fromkeys(base.assignment.forms, reason),
     )
 
 
@@ -291,7 +292,7 @@ def _best_of(
         if timed:
             speed = 1.0 if name == FLOAT else settled.ratio(name, PREPARED)
             gain_here = gain
-            ratio = race.ratio(PREPARED if name == FLOAT else name, PREPARED)
+            ratio = race.ratio(PREPARED if name == FLOAT else name, ORIGINAL)
             interval = (ratio.low, ratio.high)
         elif costs is not None and name != FLOAT:
             speed = costs.speed(candidate)

@@ -68,7 +68,7 @@ def _partners(node: ir.Node, placed: Placed) -> list[str]:
     if node.op_type == "Mul" and variant(node) == "silu":
         makers = [v.producer() for v in node.inputs if v is not None]
         partners += [m.name or "" for m in makers if m is not None and _is_gate(m, node)]
-    if node.op_type == "MatMul" and placed.chosen[node.name].form is not Form.NBITS:
+    if node.op_type == "MatMul" and placed.chosen[node.name or ""].form is not Form.NBITS:
         bias = added_bias(node)
         partners += [bias.use[0]] if bias is not None else []
     return [name for name in partners if name]

@@ -28,7 +28,7 @@ class PlanInput:
 
     view: View
     scheme: Scheme
-    constraints: Constraints = Constraints()
+    constraints: Constraints = field(default_factory=Constraints)
     model_sha256: str = ""
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
 

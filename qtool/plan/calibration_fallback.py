@@ -25,9 +25,7 @@ from qtool.tables.targets import TARGETS
 _MOST_UNEVEN = 32.0
 
 
-def unfit_nodes(
-    task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False
-) -> dict[str, Reason]:
+def unfit_nodes(task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False) -> dict[str, Reason]:
     """Return the quantized nodes that must stay in float because of what their activations held.
 
     Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so far that
@@ -81,9 +79,7 @@ def _reason(site: Site, seen: Range | None, view: View, mode: Mode, estimated: b
     step = _span(seen) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
     step /= math.sqrt(_parts(site, view))
     if seen.typical < mode.least_typical_steps * step and _suffers(site, view):
-        return Reason(
-            Code.OUTLIERS, f"outliers: '{site.value}' spans {spans}, typically {seen.typical:.2g}"
-        )
+        return Reason(Code.OUTLIERS, f"outliers: '{site.value}' spans {spans}, typically {seen.typical:.2g}")
     return None
 
 

@@ -21,6 +21,7 @@ from qtool.plan.activations import integer_ports
 from qtool.plan.assignment import Assignment
 from qtool.plan.calibration_fallback import unfit_nodes, unfit_ports
 from qtool.plan.draft import draft
+from qtool.plan.edits import EditKind
 from qtool.plan.misfit import misfit
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Spared
 from qtool.plan.prepared import PreparedModel
@@ -173,7 +174,9 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
         for s in plan.sites
         if s.kind in WEIGHTS and s.integers is not None
     }
-    added = {name for s in plan.sites if s.kind in (Kind.BIAS, Kind.ADDED) for name, _ in s.uses or ()}
+    biases = [s for s in plan.sites if s.kind is Kind.BIAS and s.scale_from]
+    added = {name for s in biases for name, _ in s.uses or () if s.scale_from and name != s.scale_from[1]}
+    added |= {name for e in plan.edits if e.kind is EditKind.ADDED_BIAS for name, _ in e.uses or ()}
     forms = {n: f for n, f in plan.forms.items() if f is not Form.HALF and n not in added}
     reasons = {skip.node: skip.reason for skip in plan.skips}
     types = {n: s.spec.qtype for s in plan.sites if s.kind in WEIGHTS for n, _ in s.uses or ()}

@@ -47,7 +47,7 @@ class Constraints:
     quantize: frozenset[str] = frozenset()
     half: frozenset[str] = frozenset()
     weight_types: Mapping[str, QType] = field(default_factory=dict)
-    patterns: Patterns = Patterns()
+    patterns: Patterns = field(default_factory=Patterns)
 
     def forbids_float(self, node: str) -> bool:
         """Whether the user asked for the node to be quantized."""
@@ -138,9 +138,7 @@ def _able(node: ir.Node, precision: str, scheme: Scheme) -> bool:
             return rule is not None and (bool(rule.weight) or scheme.form_of(rule) is not None)
 
 
-def _constraints(
-    last: Mapping[str, _Request], view: View, scheme: Scheme, patterns: Patterns
-) -> Constraints:
+def _constraints(last: Mapping[str, _Request], view: View, scheme: Scheme, patterns: Patterns) -> Constraints:
     """What the last request for each node means in this mode."""
     floats: dict[str, Reason] = {}
     quantize: set[str] = set()

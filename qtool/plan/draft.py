@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import onnx_ir as ir
-
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated
@@ -117,7 +115,9 @@ def observation_sets(task: PlanInput) -> list[list[str]]:
 def _is_observable(name: str, view: View) -> bool:
     """Whether a value lies in the main graph and depends on the samples."""
     value = view.values.get(name)
-    return value is not None and view.in_main(value) and constant(value) is None and not value.is_initializer()
+    return (
+        value is not None and view.in_main(value) and constant(value) is None and not value.is_initializer()
+    )
 
 
 def _storage_reasons(task: PlanInput, reasons: Mapping[str, str]) -> dict[str, Reason]:

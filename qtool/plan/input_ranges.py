@@ -30,5 +30,3 @@ def input_ranges(model: ir.Model, texts: Sequence[str]) -> dict[str, tuple[float
             raise UsageError(f"--input-range '{text}': no float input '{name}'", did_you_mean(name, floats))
         found |= dict.fromkeys([name] if name else floats, (lo, hi))
     return found
-
-

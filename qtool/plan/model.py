@@ -116,13 +116,13 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class UnitNote:
+class RegionNote:
     """What was measured of nodes that stand or fall together, and what came of it.
 
     Args:
-        nodes: the unit, in graph order.
+        nodes: the region, in graph order.
         float_us, int8_us: microseconds of one inference.
-        sqnr: dB of the worst output where this unit alone is quantized; inf where that changes nothing.
+        sqnr: dB of the worst output where the region alone is quantized; inf where that changes nothing.
         quantized: the label.
         why: what decided it.
         ops: their op types.
@@ -153,7 +153,7 @@ class Plan:
         choices: of types and forms.
         exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
-        units: what placement was decided by, where it was measured. It changes nothing in the model.
+        regions: what placement was decided by, where it was measured. It changes nothing in the model.
         spared: activation -> the columns of it that its int8 readers leave to a float product beside them.
         scaled: constants of the prepared model that balance what their readers multiply (plan/scaling.py).
         corrections: bias -> what is added to it, a value a channel, in the order in which it lies.
@@ -172,7 +172,7 @@ class Plan:
     include: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     calibration_sha256: str = ""
-    units: tuple[UnitNote, ...] = ()
+    regions: tuple[RegionNote, ...] = ()
     spared: Mapping[str, Spared] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

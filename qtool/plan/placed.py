@@ -47,7 +47,8 @@ class Placed:
 
     def quantizes_output(self, node: ir.Node | None) -> bool:
         """Whether a node is in int8 and hands on int8, rather than floats."""
-        if node is None or node.name not in self.chosen or self.chosen[node.name].form is not Form.INT8:
+        own = None if node is None else self.chosen.get(node.name or "")
+        if node is None or own is None or own.form is not Form.INT8:
             return False
         return self.scheme.target.linear_output or node.op_type not in ("MatMul", "Gemm")
 
@@ -69,10 +70,11 @@ class Placed:
         reader = sole_consumer(node.outputs[0])
         if reader is None or reader.name not in self.chosen:
             return None
-        clamps = self.chosen[reader.name].rule.role is Role.EPILOGUE and reader.inputs[0] is node.outputs[0]
+        clamps = (
+            self.chosen[reader.name or ""].rule.role is Role.EPILOGUE and reader.inputs[0] is node.outputs[0]
+        )
         own_scale = self.chosen[node.name or ""].rule.role in (Role.WEIGHTED, Role.ARITHMETIC)
         return reader if clamps and own_scale else None
-
 
     def holds(self, name: str) -> bool:
         """Whether a quantized node is worth it beside its neighbours, as the target has it.

@@ -77,7 +77,11 @@ def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
         form = task.scheme.form_of(rule, inside=task.view.in_subgraph(node))
         found = placement_of(task, node, form, measured=measured)
         reason = task.constraints.float_nodes.get(name)
-        if reason is None and form is not None and (text := why_not(task.view, node, rule, task.scheme, form)):
+        if (
+            reason is None
+            and form is not None
+            and (text := why_not(task.view, node, rule, task.scheme, form))
+        ):
             reason = Reason(Code.UNSUITED, text)
         if reason is None and (form is None or found.worth is Worth.NEVER):
             reason = found.reason

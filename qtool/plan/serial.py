@@ -7,11 +7,11 @@
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
                 "group", "bounds", "scale_from", "scale", "zero_point", "integers"}],
      "edits": [{"kind", "value", "uses": [[node, input]] | null, "node", "axes"}],
-     "skips": [{"node", "op", "reason"}],
+     "skips": [{"node", "op", "code", "detail"}],
      "spared": {value: {"columns": [index], "lo", "hi"}},
      "scaled": {constant: [{"axis", "factors"}]},
      "corrections": {bias: [offset]},
-     "units": [{"nodes": [node], "float_us", "int8_us", "sqnr", "quantized", "why", "ops"}]}
+     "regions": [{"nodes": [node], "float_us", "int8_us", "sqnr", "quantized", "why", "ops"}]}
 
 Scales are float32; a decimal of enough digits restores each to the bit. Integers are null where a weight
 is rounded to nearest. Long arrays are base64 of little-endian float32 or int32, or of what type the integers
@@ -35,7 +35,7 @@ from qtool.numerics.qparams import QParams
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Kind, Plan, Scaled, Site, Skip, Spared, UnitNote, Use
+from qtool.plan.model import Kind, Plan, RegionNote, Scaled, Site, Skip, Spared, Use
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import (
@@ -49,6 +49,7 @@ from qtool.tables.qtypes import (
     QType,
     TensorSpec,
 )
+from qtool.tables.reasons import Code, Reason
 
 SCHEMA = "qtool.plan/5"
 _LONGEST_LIST = 16
@@ -82,20 +83,20 @@ def to_json(plan: Plan) -> str:
         "forms": {name: form.value for name, form in plan.forms.items()},
         "sites": [_site(s) for s in plan.sites],
         "edits": [_edit(e) for e in plan.edits],
-        "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
+        "skips": [_skip(s) for s in plan.skips],
         "spared": {v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.spared.items()},
         "scaled": {v: [_scaled(one) for one in of] for v, of in plan.scaled.items()},
         "corrections": {v: _array(np.asarray(c), "<f4") for v, c in plan.corrections.items()},
-        "units": [
-            {**vars(u), "nodes": list(u.nodes), "ops": list(u.ops), "sqnr": str(u.sqnr)} for u in plan.units
+        "regions": [
+            {**vars(u), "nodes": list(u.nodes), "ops": list(u.ops), "sqnr": str(u.sqnr)} for u in plan.regions
         ],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def digest(plan: Plan) -> str:
-    """A sha256 of the plan, for the model's metadata: of all that makes the model, and not of timings."""
-    return hashlib.sha256(to_json(replace(plan, units=())).encode()).hexdigest()
+    """Return a sha256 of the decisions of a plan, for the model's metadata: not of reasons and timings."""
+    return hashlib.sha256(to_json(replace(plan, regions=(), skips=())).encode()).hexdigest()
 
 
 def from_json(text: str, name: str) -> Plan:
@@ -122,20 +123,29 @@ def from_json(text: str, name: str) -> Plan:
             forms={k: Form(v) for k, v in document["forms"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             edits=tuple(_read_edit(e) for e in document["edits"]),
-            skips=tuple(Skip(**s) for s in document["skips"]),
+            skips=tuple(map(_read_skip, document["skips"])),
             halves=_read_halves(document["float16"]),
             choices=_read_choices(document["choices"]),
             exclude=tuple(map(str, document["exclude"])),
             include=tuple(map(str, document["include"])),
             sets=tuple(map(str, document["sets"])),
             calibration_sha256=str(document["calibration_sha256"]),
-            units=tuple(_read_unit(u) for u in document["units"]),
+            regions=tuple(_read_region(u) for u in document["regions"]),
             spared={str(v): _read_spared(d) for v, d in document["spared"].items()},
             scaled={str(v): tuple(map(_read_scaled, of)) for v, of in document["scaled"].items()},
             corrections={str(v): _read_offsets(d) for v, d in document["corrections"].items()},
         )
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
+
+
+def _skip(skip: Skip) -> dict[str, Any]:
+    reason = skip.reason
+    return {"node": skip.node, "op": skip.op, "code": reason.code.value, "detail": reason.detail}
+
+
+def _read_skip(d: dict[str, Any]) -> Skip:
+    return Skip(str(d["node"]), str(d["op"]), Reason(Code(d["code"]), str(d["detail"])))
 
 
 def _read_spared(d: dict[str, Any]) -> Spared:
@@ -160,8 +170,8 @@ def _read_offsets(value: Any) -> tuple[float, ...]:
     return tuple(found.tolist())
 
 
-def _read_unit(d: dict[str, Any]) -> UnitNote:
-    return UnitNote(
+def _read_region(d: dict[str, Any]) -> RegionNote:
+    return RegionNote(
         nodes=tuple(map(str, d["nodes"])),
         float_us=float(d["float_us"]),
         int8_us=float(d["int8_us"]),

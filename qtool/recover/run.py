@@ -1,4 +1,4 @@
-"""Recovery: steps that lower the error of a candidate, each kept only where the select set shows that it does."""
+"""Recovery: steps that lower the error of a candidate, each kept only where the select set shows it."""
 
 from __future__ import annotations
 
@@ -125,9 +125,7 @@ def _try(
 def _balancing(technique: Callable[..., Balances]) -> Step:
     """A step that scales constants of the float model: the candidate is resolved anew for that model."""
 
-    def step(
-        candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
-    ) -> Candidate:
+    def step(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
         if candidate.bounds:  # chosen for activations as they are
             return candidate
         model = candidate.model
@@ -142,9 +140,7 @@ def _balancing(technique: Callable[..., Balances]) -> Step:
 def _rounding(technique: Callable[..., Plan]) -> Step:
     """A step that gives weights other integers."""
 
-    def step(
-        candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
-    ) -> Candidate:
+    def step(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
         view, threads = _split(candidate), candidate.model.threads
         return candidate.with_plan(technique(view, candidate.plan, evaluator.statistics, threads, progress))
 
@@ -156,9 +152,10 @@ def _hqq(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, in
 
 
 def _bias(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
-    model = candidate.model
-    found = corrected(model.model, candidate.plan, evaluator.statistics, model.threads, progress)
-    return candidate.with_plan(found)
+    model, samples = candidate.model, evaluator.statistics
+    if samples is None:
+        return candidate
+    return candidate.with_plan(corrected(model.model, candidate.plan, samples, model.threads, progress))
 
 
 def _split(candidate: Candidate) -> View:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
+from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
 from qtool.evaluate.profile import OpTime, Profile
 from qtool.report.inspection import bare_table, labelled, percent
 from qtool.report.plain import plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from qtool.benching import Bench
+from qtool.commands.bench import Bench
 from qtool.report.serial import jsonable
 
 SCHEMA = "qtool.bench/1"

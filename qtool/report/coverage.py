@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from qtool.graph.view import View, op_key
-from qtool.placement.explain import MEASURED_REASONS
 from qtool.plan.model import Kind, Plan
-from qtool.report.model import FLOAT, CoverageRow, Explained, stored_as
+from qtool.report.model import FLOAT, CoverageRow, Explained, ReasonCount, stored_as
+from qtool.tables.reasons import Reason
 
 _STORED = (Kind.STORED, Kind.LOOKUP)
 _NO_FLOATS = "it computes no floats that could be quantized"
@@ -30,35 +30,33 @@ def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
     """A row an op type, the most quantized first; nodes that compute no floats are not counted."""
     reasons = {s.node: s.reason for s in plan.skips}
     counts: dict[str, Counter[str]] = {}
-    why: dict[str, Counter[str]] = {}
+    why: dict[str, Counter[Reason]] = {}
     for name, kind in kinds_of_nodes(view, plan).items():
         op = op_key(view.node_by_name[name])
         counts.setdefault(op, Counter())[kind] += 1
         if name in reasons and name not in plan.forms:
-            why.setdefault(op, Counter())[_in_short(reasons[name])] += 1
+            why.setdefault(op, Counter())[reasons[name].short] += 1
+    none: Counter[Reason] = Counter()
     rows = [
-        CoverageRow(op, c.total(), dict(c), dict(why.get(op, Counter()).most_common()))
+        CoverageRow(
+            op, c.total(), dict(c), tuple(ReasonCount(*pair) for pair in why.get(op, none).most_common())
+        )
         for op, c in counts.items()
     ]
     return tuple(sorted(rows, key=lambda r: (-r.computed, -(r.total - r.floats), -r.total, r.op)))
 
 
-def _in_short(reason: str) -> str:
-    """A reason without its figures, where each node has its own."""
-    return next((short for short in MEASURED_REASONS if reason.startswith(f"{short}:")), reason)
-
-
 def explained(view: View, plan: Plan, names: Iterable[str]) -> tuple[Explained, ...]:
     """Why these nodes are what they are: by what was measured of them, else as the tables have it."""
     kinds = kinds_of_nodes(view, plan)
-    units = {name: unit for unit in plan.units for name in unit.nodes}
+    regions = {name: region for region in plan.regions for name in region.nodes}
     reasons = {s.node: s.reason for s in plan.skips}
     found = []
     for name in names:
-        kind, unit = kinds.get(name, ""), units.get(name)
+        kind, region = kinds.get(name, ""), regions.get(name)
         if name in plan.forms:
-            why = unit.why if unit is not None else _TABLE.format(plan.target)
+            why = region.why if region is not None else _TABLE.format(plan.target)
         else:
-            why = reasons.get(name, _WEIGHTS if kind else _NO_FLOATS)
-        found.append(Explained(name, op_key(view.node_by_name[name]), kind, why, unit))
+            why = str(reasons.get(name, _WEIGHTS if kind else _NO_FLOATS))
+        found.append(Explained(name, op_key(view.node_by_name[name]), kind, why, region))
     return tuple(found)

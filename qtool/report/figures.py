@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from qtool.errors import printable
-from qtool.plan.choose import Gain, Trial
+from qtool.evaluate.evaluator import Gain
+from qtool.placement.choose import Trial
 from qtool.report.model import Report, Timing
 
 
@@ -28,6 +29,34 @@ def verdict_line(report: Report) -> str:
     return f"{failed} of {many} failed" if failed else f"{many} held"
 
 
+def trial_speed(trial: Trial) -> str:
+    """How many times as fast as the original a trial is, with the interval of what was measured."""
+    text = f"{trial.speedup:.2f}x"
+    return text if trial.interval is None else f"{text} ({trial.interval[0]:.2f}-{trial.interval[1]:.2f})"
+
+
+def selection_lines(report: Report) -> list[str]:
+    """The SQNR on the select set and on the judge set, side by side."""
+    chosen, judged = report.selection, report.comparison
+    if chosen is None:
+        return []
+    lines = [
+        f"select set: {_sqnr(chosen.sqnr, chosen.interval)}, {chosen.samples} samples, made every choice"
+    ]
+    if judged is not None:
+        text = f"judge set: {_sqnr(judged.sqnr, judged.sqnr_interval)}, {judged.samples} samples"
+        lines.append(
+            text + (", made none" if chosen.judge_independent else ", not independent: they chose as well")
+        )
+    return lines
+
+
+def _sqnr(value: float, interval: tuple[float, float]) -> str:
+    if not math.isfinite(value):
+        return f"{decibels(value)} dB"
+    return f"{value:.1f} dB ({interval[0]:.1f}-{interval[1]:.1f})"
+
+
 def size_text(report: Report) -> str:
     """Bytes of both models; '' where there is one only."""
     if report.quantized is None:
@@ -45,7 +74,9 @@ def _gain(step: Gain) -> str:
     if step.failed:
         return f"{step.name}: could not be tried: {printable(step.failed)}"
     text = f"{step.name}: {decibels(step.before)} -> {decibels(step.after)} dB in {step.seconds:.1f} s"
-    return text + (", of all in int8" if step.first else "") + ("" if step.kept else ", dropped")
+    on = ", with everything in int8" if step.before_placement else ""
+    outcome = "" if step.applied else ", not in the result" if step.kept else ", dropped"
+    return text + on + outcome
 
 
 def speed_lines(report: Report) -> list[str]:

@@ -14,7 +14,17 @@ from qtool.errors import printable
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.gates import GateResult
 from qtool.evaluate.outputs import OutputMetrics
-from qtool.report.figures import decibels, gain_lines, ordered, share, size_text, speed_lines, verdict_line
+from qtool.report.figures import (
+    decibels,
+    gain_lines,
+    ordered,
+    selection_lines,
+    share,
+    size_text,
+    speed_lines,
+    trial_speed,
+    verdict_line,
+)
 from qtool.report.model import FLOAT, CoverageRow, Explained, Report, heading
 
 _MOST_OUTPUTS = 50
@@ -112,6 +122,7 @@ def _figures(report: Report) -> str:
         lines.append(f"**Size:** {text}")
     lines += [f"**Speed:** {text}" for text in speed_lines(report)]
     lines += [f"**Recovered:** {text}" for text in gain_lines(report)]
+    lines += [f"**SQNR, {text}".replace(":", ":**", 1) for text in selection_lines(report)]
     comparison = report.comparison
     if comparison is not None and comparison.accuracy is not None:
         a = comparison.accuracy
@@ -171,10 +182,10 @@ def _coverage(rows: Sequence[CoverageRow]) -> str:
 
 _TRIALS: Columns = {
     "plan": lambda t: code(t.name),
-    "speed": lambda t: f"{t.speedup:.2f}x" if t.timed else f"{t.speedup:.2f}x (predicted)",
-    "SQNR dB": lambda t: decibels(t.sqnr),
+    "speed": lambda t: trial_speed(t) if t.timed else f"{t.speedup:.2f}x (predicted)",
+    "select SQNR dB": lambda t: decibels(t.sqnr),
     "bytes": lambda t: f"{t.bytes:,}",
-    "int8 units": lambda t: str(t.units or ""),
+    "int8 regions": lambda t: str(t.regions or ""),
 }
 
 
@@ -184,8 +195,10 @@ def _trials(report: Report) -> str:
         return ""
     front = set(report.front)
     columns = dict(_TRIALS)
-    columns[""] = lambda t: "**chosen**" if t.name == report.chosen else "" if t.name in front else "beaten"
-    table = _table(columns, ordered(report), optional=("int8 units",))
+    columns[""] = lambda t: (
+        "**chosen**" if t.name == report.chosen else "" if t.name in front else "dominated"
+    )
+    table = _table(columns, ordered(report), optional=("int8 regions",))
     return f"### Plans that were built and run\n\n{table}"
 
 
@@ -193,9 +206,9 @@ _EXPLAINED: Columns = {
     "node": lambda e: code(e.node),
     "op": lambda e: code(e.op),
     "is": lambda e: prose(heading(e.kind)) if e.kind else "",
-    "float µs": lambda e: f"{e.unit.float_us:.1f}" if e.unit else "",
-    "int8 µs": lambda e: f"{e.unit.int8_us:.1f}" if e.unit else "",
-    "alone dB": lambda e: decibels(e.unit.sqnr) if e.unit else "",
+    "float µs": lambda e: f"{e.region.float_us:.1f}" if e.region else "",
+    "int8 µs": lambda e: f"{e.region.int8_us:.1f}" if e.region else "",
+    "alone dB": lambda e: decibels(e.region.sqnr) if e.region else "",
     "why": lambda e: prose(e.why),
 }
 
@@ -207,6 +220,6 @@ def _explained(nodes: Sequence[Explained]) -> str:
 
 
 def _reasons(row: CoverageRow) -> str:
-    shown = [f"{prose(reason)} ({count})" for reason, count in list(row.reasons.items())[:_MOST_REASONS]]
+    shown = [f"{prose(str(c.reason))} ({c.count})" for c in row.reasons[:_MOST_REASONS]]
     more = len(row.reasons) - _MOST_REASONS
     return "; ".join([*shown, *([f"and {more} more"] if more > 0 else [])])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from qtool.evaluate.compare import Comparison
+from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import GateResult, Verdict
 from qtool.evaluate.latency import Race, Ratio
-from qtool.plan.choose import Gain, Trial, front
-from qtool.plan.model import Skip, UnitNote
+from qtool.placement.choose import Trial, front
+from qtool.plan.model import RegionNote, Skip
 from qtool.tables.forms import HEADINGS, Form
+from qtool.tables.reasons import Reason
 
-SCHEMA = "qtool.report/4"
+SCHEMA = "qtool.report/5"
 COMMANDS = ("quantize", "compare", "tune")
 
 
@@ -43,6 +45,14 @@ def heading(kind: str) -> str:
 
 
 @dataclass(frozen=True)
+class ReasonCount:
+    """A reason, without the figures of one node, and how many nodes are in float for it."""
+
+    reason: Reason
+    count: int
+
+
+@dataclass(frozen=True)
 class CoverageRow:
     """What became of the nodes of one op type.
 
@@ -51,13 +61,13 @@ class CoverageRow:
         total: nodes of it that compute floats.
         counts: 'int8', 'int8-dynamic', 'nbits', 'float16': how many compute so; 'stored-int8' and the
             like: in float, with weights in fewer bits in the file; 'float': in float, weights too.
-        reasons: why nodes compute in float -> how many.
+        reasons: why nodes compute in float, the most frequent reason first.
     """
 
     op: str
     total: int
     counts: dict[str, int]
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: tuple[ReasonCount, ...] = ()
 
     @property
     def computed(self) -> int:
@@ -78,14 +88,14 @@ class Explained:
         node, op: its name and op type.
         kind: as in the counts of coverage; '' of a node that computes no floats.
         why: what decided it.
-        unit: what was measured of the nodes that stand or fall with it; None where nothing was.
+        region: what was measured of the nodes that stand or fall with it; None where nothing was.
     """
 
     node: str
     op: str
     kind: str
     why: str
-    unit: UnitNote | None = None
+    region: RegionNote | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,25 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """How the result did on the select set, by which it was chosen. The verdict is on the judge set.
+
+    Args:
+        sqnr: of the worst output in dB.
+        interval: of that over samples, 95%; candidates are accepted by its lower end.
+        samples: how many were run.
+        independent: no range was set by these samples.
+        judge_independent: no choice was made by the samples of the judge set.
+    """
+
+    sqnr: float
+    interval: tuple[float, float]
+    samples: int
+    independent: bool
+    judge_independent: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one command; None or empty where a command has no such part.
 
@@ -127,7 +156,8 @@ class Report:
         mode, target: what was asked for; empty for compare.
         prepared: what preparation did, one line a pass.
         coverage, skips: what became of the nodes, in total and one by one.
-        comparison: fidelity on `comparison.data`.
+        comparison: fidelity on `comparison.data`: of quantize and tune, on the judge set.
+        selection: fidelity on the select set; None where nothing was chosen by samples.
         race: latency of the models 'original', 'prepared' (quantize only) and 'quantized'.
         gates: what was asked to fail on, judged.
         warnings: what a user should know before shipping.
@@ -135,7 +165,7 @@ class Report:
         weights_only: the mode quantizes weights and nothing else.
         synthetic: measured on made-up samples, which satisfy no gate.
         written: the file was put in place.
-        units: what was measured of nodes that stand or fall together, and what became of them.
+        regions: what was measured of nodes that stand or fall together, and what became of them.
         trials: the plans that were built and raced; the answer is one of them, or follows from one.
         chosen: the trial that `quantized` is; '' where it is none of them.
         recovered: what won accuracy back, or did not.
@@ -152,6 +182,7 @@ class Report:
     coverage: tuple[CoverageRow, ...] = ()
     skips: tuple[Skip, ...] = ()
     comparison: Comparison | None = None
+    selection: Selection | None = None
     race: Timing | None = None
     gates: tuple[GateResult, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -159,7 +190,7 @@ class Report:
     weights_only: bool = False
     synthetic: bool = False
     written: bool = False
-    units: tuple[UnitNote, ...] = ()
+    regions: tuple[RegionNote, ...] = ()
     trials: tuple[Trial, ...] = ()
     chosen: str = ""
     recovered: tuple[Gain, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qtool.report.model import Report
 
-# From here on an error is that of float32 itself: it is drawn as an exact one, just beyond the truest other.
+# From here on an error is that of float32 itself: it is drawn as exact, just beyond the most accurate other.
 _EXACT_DB = 100.0
 _BEYOND_DB = 3.0
 _MARGIN = 0.06
@@ -24,7 +24,7 @@ class Dot:
         x, y: where it is drawn.
         said: its figures in words.
         chosen: it is the answer.
-        beaten: another one is as good in speed, error and size, and better in one.
+        dominated: another one is as good in speed, error and size, and better in one.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Dot:
     y: float
     said: str
     chosen: bool
-    beaten: bool
+    dominated: bool
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
-from qtool.plan.model import UnitNote
-from qtool.report.figures import decibels, ordered
+from qtool.plan.model import RegionNote
+from qtool.report.figures import decibels, ordered, trial_speed
 from qtool.report.model import Explained, Report, heading
 from qtool.report.picture import picture
 from qtool.report.plain import plain
@@ -26,23 +26,28 @@ def raced(report: Report) -> Table:
     predicted = any(not trial.timed for trial in report.trials)
     table = Table(title="Plans that were built and run", title_justify="left", box=None, pad_edge=False)
     table.add_column("plan", overflow="fold")
-    for column in ("speed, predicted" if predicted else "speed", "SQNR dB", "bytes", "int8 units"):
+    for column in (
+        "speed, predicted" if predicted else "speed (95%)",
+        "select SQNR dB",
+        "bytes",
+        "int8 regions",
+    ):
         table.add_column(column, justify="right")
     table.add_column("")
     front = set(report.front)
     for trial in ordered(report):
-        chosen, beaten = trial.name == report.chosen, trial.name not in front
+        chosen, dominated = trial.name == report.chosen, trial.name not in front
         cells = [
             trial.name,
-            f"{trial.speedup:.2f}x",
+            trial_speed(trial),
             decibels(trial.sqnr),
             f"{trial.bytes:,}",
-            str(trial.units),
+            str(trial.regions),
         ]
-        mark = "chosen" if chosen else "beaten" if beaten else ""
-        style = "bold" if chosen else "dim" if beaten else ""
+        mark = "chosen" if chosen else "dominated" if dominated else ""
+        style = "bold" if chosen else "dim" if dominated else ""
         table.add_row(*(plain(cell, style) for cell in (*cells, mark)))
-    if not report.units:
+    if not report.regions:
         table.columns.pop(4)
     return table
 
@@ -53,12 +58,12 @@ def drawn(report: Report, console: Console) -> RenderableType:
     lines = plot(picture(report), console.width, signs)
     if not lines:
         return Text()
-    legend = f"{signs[0]} chosen  {signs[1]} the front  {signs[2]} beaten in speed, error and size"
+    legend = f"{signs[0]} chosen  {signs[1]} the front  {signs[2]} dominated in speed, error and size"
     return Text("\n".join([*lines, "", legend, ""]))
 
 
-def units(report: Report) -> Table:
-    """A row a unit."""
+def regions(report: Report) -> Table:
+    """A row a region."""
     title = "What was measured of nodes that stand or fall together"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("nodes", overflow="fold")
@@ -67,23 +72,29 @@ def units(report: Report) -> Table:
         table.add_column(column, justify="right")
     table.add_column("is")
     table.add_column("why", overflow="fold")
-    for unit in report.units:
-        cells = [_first(unit), " ".join(unit.ops), _us(unit.float_us), _us(unit.int8_us), decibels(unit.sqnr)]
-        table.add_row(*map(plain, (*cells, _label(unit), unit.why)))
+    for region in report.regions:
+        cells = [
+            _first(region),
+            " ".join(region.ops),
+            _us(region.float_us),
+            _us(region.int8_us),
+            decibels(region.sqnr),
+        ]
+        table.add_row(*map(plain, (*cells, _label(region), region.why)))
     return table
 
 
-def _first(unit: UnitNote) -> str:
-    first = printable(unit.nodes[0], _LONGEST_NAME) if unit.nodes else ""
-    return f"{first} (+{len(unit.nodes) - 1})" if len(unit.nodes) > 1 else first
+def _first(region: RegionNote) -> str:
+    first = printable(region.nodes[0], _LONGEST_NAME) if region.nodes else ""
+    return f"{first} (+{len(region.nodes) - 1})" if len(region.nodes) > 1 else first
 
 
 def _us(microseconds: float) -> str:
     return f"{microseconds:.1f}" if math.isfinite(microseconds) else "?"
 
 
-def _label(unit: UnitNote) -> str:
-    return "int8" if unit.quantized else "float"
+def _label(region: RegionNote) -> str:
+    return "int8" if region.quantized else "float"
 
 
 def explained(node: Explained) -> Table:
@@ -105,16 +116,16 @@ def title(node: Explained) -> Text:
 def facts(node: Explained) -> list[tuple[str, str]]:
     """A label and a text each, the decision first."""
     rows = [("why", node.why)]
-    unit = node.unit
-    if unit is None:
+    region = node.region
+    if region is None:
         return rows
-    others = [name for name in unit.nodes if name != node.node]
+    others = [name for name in region.nodes if name != node.node]
     more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
     one = f"as one with {', '.join(others[:_MOST_OTHERS])}{more}" if others else "by itself"
-    alone = "changes nothing" if unit.sqnr == math.inf else f"{decibels(unit.sqnr)} dB"
+    alone = "changes nothing" if region.sqnr == math.inf else f"{decibels(region.sqnr)} dB"
     return [
         *rows,
-        ("unit", f"{_label(unit)}, {one}"),
-        ("time", f"{_us(unit.float_us)} us in float, {_us(unit.int8_us)} us in int8"),
+        ("region", f"{_label(region)}, {one}"),
+        ("time", f"{_us(region.float_us)} us in float, {_us(region.int8_us)} us in int8"),
         ("error", f"quantized alone: {alone} at the outputs"),
     ]

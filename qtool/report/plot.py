@@ -7,7 +7,7 @@ from qtool.report.picture import Picture, number
 
 _WIDEST, _NARROWEST = 72, 24
 _HEIGHT = 14
-# Chosen, on the front, beaten; the axes: upright, corner, flat, a tick on each.
+# Chosen, on the front, dominated; the axes: upright, corner, flat, a tick on each.
 UNICODE = "◆●·│└─┤┬"
 ASCII = "#o.|+-|+"
 
@@ -20,7 +20,7 @@ def plot(found: Picture, width: int, signs: str = UNICODE) -> list[str]:
         width: columns of the terminal.
         signs: UNICODE or ASCII.
     """
-    chosen, front, beaten, upright, corner, flat, tick, below = list(signs)
+    chosen, front, dominated, upright, corner, flat, tick, below = list(signs)
     marks = [number(t, found.y) for t in found.y.ticks]
     margin = max(map(len, marks), default=0)
     inner = min(width, _WIDEST) - margin - 2
@@ -32,9 +32,9 @@ def plot(found: Picture, width: int, signs: str = UNICODE) -> list[str]:
         return round((1 - found.y.share(y)) * (_HEIGHT - 1)), round(found.x.share(x) * (inner - 1))
 
     # Those that count are drawn last, over what is there.
-    for dot in sorted(found.dots, key=lambda d: (d.chosen, not d.beaten)):
+    for dot in sorted(found.dots, key=lambda d: (d.chosen, not d.dominated)):
         row, column = place(dot.x, dot.y)
-        grid[row][column] = chosen if dot.chosen else beaten if dot.beaten else front
+        grid[row][column] = chosen if dot.chosen else dominated if dot.dominated else front
     for dot in found.dots:
         if dot.chosen:
             _name(grid, place(dot.x, dot.y), printable(dot.name, inner // 2))

@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -70,6 +71,8 @@ def jsonable(value: Any) -> Any:
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(v) for v in value]
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
@@ -99,6 +102,10 @@ def restore(kind: Any, value: Any, where: str) -> Any:
         return {k: restore(arguments[1], v, f"{where}.{k}" if where else k) for k, v in value.items()}
     if kind is float:
         return _restore_float(value, where)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        if value not in [one.value for one in kind]:
+            raise ValueError(f"{where} is no {kind.__name__.lower()}")
+        return kind(value)
     _is(kind, value, where)
     if kind is int and value < 0:
         raise ValueError(f"{where} is {value}")

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qtool.commands.data import InputSeen, SampleSeen, Survey
 from qtool.data.ports import Port
 from qtool.data.seen import Figures
 from qtool.errors import printable
 from qtool.report.inspection import bare_table, labelled
 from qtool.report.plain import plain
-from qtool.surveying import InputSeen, SampleSeen, Survey
 
 _MOST_INPUTS = 40
 _MOST_SHAPES = 3

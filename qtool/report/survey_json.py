@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 
 from qtool import __version__
+from qtool.commands.data import Survey
 from qtool.report.serial import jsonable
-from qtool.surveying import Survey
 
 SCHEMA = "qtool.data/1"
 

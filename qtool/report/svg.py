@@ -18,8 +18,8 @@ _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#7d7d7d}.title{font-size:15px;font-weight:600}"
     ".grid{stroke:#7d7d7d;stroke-opacity:.25}.axis{stroke:#7d7d7d}"
     ".front{fill:none;stroke:#7d7d7d;stroke-opacity:.6;stroke-dasharray:4 4}"
-    ".dot{fill:#7d7d7d}.beaten{fill:none;stroke:#7d7d7d;stroke-opacity:.7}.chosen{fill:#2f81f7}"
-    ".name.chosen{fill:#2f81f7;font-weight:600}.name.beaten{fill:#7d7d7d;fill-opacity:.75;stroke:none}"
+    ".dot{fill:#7d7d7d}.dominated{fill:none;stroke:#7d7d7d;stroke-opacity:.7}.chosen{fill:#2f81f7}"
+    ".name.chosen{fill:#2f81f7;font-weight:600}.name.dominated{fill:#7d7d7d;fill-opacity:.75;stroke:none}"
 )
 
 
@@ -43,7 +43,11 @@ def to_svg(report: Report) -> str:
 
 
 def _legend(found: Picture) -> str:
-    rest = "; hollow: another is as fast, as true and as small" if any(d.beaten for d in found.dots) else ""
+    rest = (
+        "; hollow: another is as fast, as accurate and as small"
+        if any(d.dominated for d in found.dots)
+        else ""
+    )
     return ("blue: chosen" if any(d.chosen for d in found.dots) else "none is the model written") + rest
 
 
@@ -83,12 +87,12 @@ def _axes(found: Picture) -> Iterable[str]:
 
 def _front(found: Picture) -> str:
     """A line through what no other plan beats."""
-    places = sorted(_at(d.x, d.y, found) for d in found.dots if not d.beaten)
+    places = sorted(_at(d.x, d.y, found) for d in found.dots if not d.dominated)
     return f'<polyline class="front" points="{" ".join(f"{x},{y}" for x, y in places)}"/>' if places else ""
 
 
 def _kind(dot: Dot) -> str:
-    return " chosen" if dot.chosen else " beaten" if dot.beaten else ""
+    return " chosen" if dot.chosen else " dominated" if dot.dominated else ""
 
 
 def _dot(dot: Dot, found: Picture) -> str:
@@ -110,7 +114,7 @@ def _names(found: Picture) -> Iterable[str]:
     for dot in found.dots:
         x, y = _at(dot.x, dot.y, found)
         taken.append((x - 6, y - 6, x + 6, y + 6))
-    for dot in sorted(found.dots, key=lambda d: (not d.chosen, d.beaten)):
+    for dot in sorted(found.dots, key=lambda d: (not d.chosen, d.dominated)):
         name = printable(dot.name, _LONGEST)
         x, y = _at(dot.x, dot.y, found)
         wide = len(name) * _LETTER

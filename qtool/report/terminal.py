@@ -13,11 +13,10 @@ from qtool.errors import printable
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.outputs import OutputMetrics
 from qtool.report import placement
-from qtool.report.figures import decibels, gain_lines, share, size_text, speed_lines
+from qtool.report.figures import decibels, gain_lines, selection_lines, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.plain import plain
 from qtool.tables.forms import HEADINGS
-from qtool.tables.targets import GENERAL_REASONS
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12
@@ -56,8 +55,8 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
     for node in report.explained:
         console.print(Text(), placement.title(node), placement.explained(node), sep="\n")
     if verbose:
-        if report.units:
-            console.print(Text(), placement.units(report), Text(), sep="\n")
+        if report.regions:
+            console.print(Text(), placement.regions(report), Text(), sep="\n")
         for note in report.prepared:
             console.print(plain(f"prepared: {note}", "dim"))
         for skip in report.skips:
@@ -79,15 +78,15 @@ def _coverage(report: Report, verbose: bool) -> Table:
     table.add_column("why in float", overflow="fold")
     others = 0
     for row in report.coverage:
-        if not verbose and row.floats == row.total and set(row.reasons) <= GENERAL_REASONS:
+        if not verbose and row.floats == row.total and all(counted.reason.general for counted in row.reasons):
             others += row.total
             continue
         cells = [str(row.counts[k]) if row.counts.get(k) else "" for k in (*kinds, FLOAT)]
         table.add_row(plain(row.op), *cells, plain(_reasons(row)))
     if others:
-        reasons = {reason for row in report.coverage for reason in row.reasons} & GENERAL_REASONS
+        reasons = [c.reason for row in report.coverage for c in row.reasons if c.reason.general]
         cells = ["" for _ in kinds] + [str(others)]
-        table.add_row("others", *cells, sorted(reasons)[0] if reasons else "")
+        table.add_row("others", *cells, min(map(str, reasons), default=""))
     return table
 
 
@@ -100,11 +99,11 @@ def _reasons(row: CoverageRow) -> str:
 
     What is true of the mode, and not of the node, goes without saying beside nodes that are quantized.
     """
-    telling = {reason: count for reason, count in row.reasons.items() if reason not in GENERAL_REASONS}
-    reasons = list(telling.items()) or ([] if row.floats < row.total else list(row.reasons.items()))
+    telling = [counted for counted in row.reasons if not counted.reason.general]
+    reasons = telling or ([] if row.floats < row.total else list(row.reasons))
     if len(reasons) == 1:
-        return reasons[0][0]
-    shown = [f"{reason} ({count})" for reason, count in reasons[:_MOST_REASONS]]
+        return str(reasons[0].reason)
+    shown = [f"{counted.reason} ({counted.count})" for counted in reasons[:_MOST_REASONS]]
     if len(reasons) > _MOST_REASONS:
         shown.append(f"and {len(reasons) - _MOST_REASONS} more (-v)")
     return "; ".join(shown)
@@ -185,6 +184,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         rows.append(("size", text))
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
     rows += [("" if index else "recovered", text) for index, text in enumerate(gain_lines(report))]
+    rows += [("" if index else "SQNR", text) for index, text in enumerate(selection_lines(report))]
     if report.comparison is not None:
         rows += _judged(report.comparison)
     if report.quantized is not None and report.command != "compare":
@@ -197,7 +197,7 @@ def _judged(comparison: Comparison) -> list[tuple[str, str]]:
     """What the table of outputs does not say."""
     rows = []
     if sum(not o.exact for o in comparison.outputs) > 1:
-        rows.append(("SQNR", f"{decibels(comparison.sqnr)} dB (worst output)"))
+        rows.append(("worst output", f"{decibels(comparison.sqnr)} dB"))
     for output in comparison.outputs:
         if output.nonfinite:
             name = printable(output.name, 80)

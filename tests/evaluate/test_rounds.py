@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import pytest
 
-from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, verdict_of
+from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, verdict_of
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.rounds import LEAST_ROUNDS, Timing, run_rounds, speedup, typical
 

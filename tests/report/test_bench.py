@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 from rich.console import Console
 
-from qtool.benching import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched, Judged, Latency
+from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched, Judged, Latency
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.profile import NodeTime, OpTime, Profile
 from qtool.remotes import Memory

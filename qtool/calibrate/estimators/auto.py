@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qtool.calibrate.histogram import Histogram
 from qtool.calibrate.estimators.mse import expected_error
+from qtool.calibrate.histogram import Histogram
 from qtool.calibrate.ranges import Range
 from qtool.tables.qtypes import TensorSpec
 

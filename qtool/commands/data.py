@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.fit import fit
 from qtool.data.frame import CHANNELS, Frame, frame_of
 from qtool.data.open import Data
@@ -18,7 +19,6 @@ from qtool.data.samples import Arrays, check_used, evenly, where
 from qtool.data.seen import Figures, Tally
 from qtool.data.shaping import chosen
 from qtool.errors import DataError, printable
-from qtool.job import load_model, made_up, read_for
 from qtool.options import ModelLike, Progress, silent
 from qtool.session import Session
 from qtool.steps import beat
@@ -120,7 +120,7 @@ def survey(
     source = load_model(model)
     session = Session(source.loadable, name=source.name, optimize=False)
     ports = shaped(ports_of(source.model), reading.shape)
-    samples = read_for(source, data, replace(reading, samples=0), data_format)
+    samples = read_samples(source, data, replace(reading, samples=0), data_format)
     check_used(reading, [samples])
     if not len(samples):
         raise DataError(f"{samples.name}: no samples")

@@ -14,15 +14,16 @@ from pathlib import Path
 from qtool.calibrate.checkpoint import Checkpoint, CheckpointFile
 from qtool.calibrate.runner import SoFar, calibrate
 from qtool.calibrate.serial import Calibration, digest_of
+from qtool.commands.prepare import prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Part, Sample, Wrapped, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
-from qtool.job import Job, open_job, read_for
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
 from qtool.plan.eligible import observable
+from qtool.plan.prepared import PreparedModel
 from qtool.workers import in_processes
 
 
@@ -112,22 +113,24 @@ def calibrate_model(
     how = how or Calibrating()
     if how.resume and how.checkpoint is None:
         raise UsageError("--resume: from which file?", "--checkpoint FILE --resume")
-    job = open_job(model, Options(target=how.target))
-    samples = how.shard.of(read_for(job.source, data, how.reading, how.calib_format))
+    prepared = prepare_model(model, Options(target=how.target), samples=False)
+    samples = how.shard.of(read_samples(prepared.source, data, how.reading, how.calib_format))
     check_used(how.reading, [samples])
     if not len(samples):
         raise DataError(f"{samples.name}: shard {how.shard} has no samples", "fewer shards")
     jobs = min(how.jobs, len(samples))
     if jobs > 1:
         return _by_processes(model, data, replace(how, jobs=jobs), progress)
-    return _by_this_process(job, samples, how, progress)
+    return _by_this_process(prepared, samples, how, progress)
 
 
-def _by_this_process(job: Job, samples: Samples, how: Calibrating, progress: Progress) -> Calibration:
+def _by_this_process(
+    prepared: PreparedModel, samples: Samples, how: Calibrating, progress: Progress
+) -> Calibration:
     file, start = None, Checkpoint(SoFar(), 0)
     if how.checkpoint is not None:
         run: dict[str, str | int] = {
-            "model_sha256": job.source.sha256,
+            "model_sha256": prepared.source.sha256,
             "target": how.target,
             "source": samples.name,
             "shard": str(how.shard),
@@ -142,14 +145,14 @@ def _by_this_process(job: Job, samples: Samples, how: Calibrating, progress: Pro
         if file is not None:
             file.keep(lambda: Checkpoint(so_far(), source.digest))
 
-    values = observable(job.view)
+    values = observable(prepared.view)
     ranges = calibrate(
-        job.prepared.model,
+        prepared.model,
         values,
         source,
         threads=how.threads,
         histograms=True,
-        positive=positive(job.view, values),
+        positive=positive(prepared.view, values),
         memory=how.memory,
         since=start.so_far,
         keep=keep,
@@ -157,7 +160,7 @@ def _by_this_process(job: Job, samples: Samples, how: Calibrating, progress: Pro
     )
     if file is not None:
         file.remove()
-    return Calibration(job.source.sha256, len(source), source.digest % (1 << 256), ranges)
+    return Calibration(prepared.source.sha256, len(source), source.digest % (1 << 256), ranges)
 
 
 def _by_processes(model: ModelLike, data: Data, how: Calibrating, progress: Progress) -> Calibration:

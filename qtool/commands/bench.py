@@ -13,6 +13,7 @@ from statistics import median
 import onnx
 
 from qtool import __version__
+from qtool.commands.prepare import load_model, read_samples
 from qtool.data.open import Data
 from qtool.data.ports import ports_of
 from qtool.data.reading import Reading
@@ -24,7 +25,6 @@ from qtool.evaluate.latency import Ratio
 from qtool.evaluate.profile import Profile
 from qtool.evaluate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
 from qtool.graph.load import Source
-from qtool.job import load_model, read_for
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
 from qtool.remotes import Memory, Remote, remotes
@@ -181,7 +181,7 @@ def bench_models(
     named = [models] if isinstance(models, str | Path | onnx.ModelProto) else list(models)
     gates = _gates(how, len(named))
     sources = _loaded(named)
-    samples = read_for(sources[0], data, how.reading, how.data_format)
+    samples = read_samples(sources[0], data, how.reading, how.data_format)
     check_used(how.reading, [samples])
     chosen = _chosen(samples, how.reading.samples or _SAMPLES)
     with _scratch() as folder, contextlib.ExitStack() as stack:

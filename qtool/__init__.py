@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from qtool.inspection.change import difference
     from qtool.inspection.model import Difference, Inspection
     from qtool.inspection.read import inspect_model as inspect
-    from qtool.options import Options, Result
+    from qtool.options import Options
     from qtool.plan.costs_file import CostTable
     from qtool.plan.model import Plan
     from qtool.report.model import Report
+    from qtool.report.result import Result
     from qtool.report.saved import read_report, rejudge
 
 # public name -> (module, name there)
@@ -56,7 +57,7 @@ _PUBLIC = {
     "Profiling": ("qtool.commands.profile", "Profiling"),
     "Reading": ("qtool.data.reading", "Reading"),
     "Report": ("qtool.report.model", "Report"),
-    "Result": ("qtool.options", "Result"),
+    "Result": ("qtool.report.result", "Result"),
     "Survey": ("qtool.commands.data", "Survey"),
     "bench": ("qtool.commands.bench", "bench_models"),
     "compare": ("qtool.commands.compare", "compare_models"),

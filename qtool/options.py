@@ -1,4 +1,4 @@
-"""What a caller of the pipeline chooses, and what it gives back."""
+"""What a caller chooses."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 
 import onnx
 
-from qtool.calibrate.ranges import Ranges
 from qtool.calibrate.serial import Calibration
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.evaluate.judging import Judging
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
-from qtool.report.model import Report
 from qtool.tables.efforts import BALANCED
 from qtool.tables.judging import USUAL
 from qtool.tables.recoveries import AUTO as RECOVER_AUTO
@@ -131,23 +129,3 @@ class Comparing(Judging):
     threads: int = 0
     save_ref: str | Path | None = None
     force: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """What quantize returns.
-
-    Args:
-        report: what was done and how well it went.
-        plan: what would do it again; its sites have scales unless it was a dry run.
-        ranges: the calibration behind it.
-    """
-
-    report: Report
-    plan: Plan
-    ranges: Ranges = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every gate held; only then is the output in place."""
-        return not self.report.failed

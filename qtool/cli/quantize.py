@@ -21,8 +21,8 @@ from qtool.errors import UsageError
 from qtool.steps import step
 
 if TYPE_CHECKING:
-    from qtool.options import Result
     from qtool.plan.model import Plan
+    from qtool.report.result import Result
 
 _LARGEST_PLAN = 1 << 30  # bytes; the scales of the blocks of billions of weights take less
 

@@ -20,7 +20,7 @@ from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.judging import gates_of, measures_of
 from qtool.graph.save import Staging, check_target, staged
-from qtool.options import ModelLike, Options, Progress, Result, silent
+from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.fallback import first_accepted
 from qtool.placement.place import Placement, place
 from qtool.placement.timing import Timing, measure_timing
@@ -31,6 +31,7 @@ from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import Report
+from qtool.report.result import Result
 from qtool.rewrite.recipe import written
 from qtool.session import Session
 

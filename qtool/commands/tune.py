@@ -8,8 +8,9 @@ from pathlib import Path
 
 from qtool.commands.quantize import quantize
 from qtool.errors import EnvironmentFailure, UsageError
-from qtool.options import ModelLike, Options, Progress, Result, silent
+from qtool.options import ModelLike, Options, Progress, silent
 from qtool.report.model import ModelFile
+from qtool.report.result import Result
 from qtool.tables.modes import MIXED_BITS, MODES
 
 POINTS = 8

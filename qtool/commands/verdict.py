@@ -166,9 +166,8 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
         and any(not o.exact for o in comparison.outputs)
         and not comparison.sqnr >= floor
     ):
-        found.append(
-            f"SQNR {comparison.sqnr:.1f} dB is below the {floor:g} dB that {model.scheme.mode.name} usually holds"
-        )
+        usual = f"the {floor:g} dB that {model.scheme.mode.name} usually holds"
+        found.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")
     ratio = report.race.speedup[ORIGINAL] if report.race else None
     if ratio is not None and ratio.high < 1:
         found.append(f"slower than FP32 here: {ratio.median:.2f}x as fast")

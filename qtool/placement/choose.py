@@ -34,7 +34,6 @@ class Trial:
         interval: of the measured ratio to the original, 95%; None where it was not timed.
         bytes: of the model.
         regions: how many are in int8.
-        timed: the speeds were measured; else the cost table predicts them.
     """
 
     name: str
@@ -42,10 +41,14 @@ class Trial:
     sqnr_low: float
     speed: float
     speedup: float
+    interval: tuple[float, float] | None
     bytes: int
     regions: int = 0
-    timed: bool = True
-    interval: tuple[float, float] | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether it was raced; else the cost table predicts its speed."""
+        return self.interval is not None
 
     def dominates(self, other: Trial) -> bool:
         """Whether it is as fast, as accurate and as small, and better in one of these at least."""

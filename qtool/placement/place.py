@@ -158,7 +158,7 @@ def shortlist(costs: Costs, criteria: Criteria, count: int) -> list[ParetoPoint]
     trials = {}
     for number, point in enumerate(costs.front):
         speed, sqnr = costs.timing.speed(costs.network, point.int8), decibels(point.noise)
-        trials[str(number)] = Trial(str(number), sqnr, sqnr, speed, speed, 0)
+        trials[str(number)] = Trial(str(number), sqnr, sqnr, speed, speed, None, 0)
     found: list[ParetoPoint] = []
     while trials and len(found) < count:
         best = choose(list(trials.values()), replace(criteria, size=0))
@@ -281,35 +281,43 @@ def _best_of(
     for done, (name, candidate) in enumerate(candidates.items(), start=1):
         comparisons[name] = evaluator.error(candidate)
         evaluator.progress("candidates", done, len(candidates))
-    timed = evaluator.model.options.profile != TABLE
-    trials = []
-    if timed:
-        raced = {n: c for n, c in candidates.items() if n != FLOAT}
-        race, settled = evaluator.race(raced, predicted_speed)
-        gain = race.ratio(PREPARED, ORIGINAL).median
-    for name, candidate in candidates.items():
-        speed, gain_here, interval = 1.0, 1.0, None
-        if timed:
-            speed = 1.0 if name == FLOAT else settled.ratio(name, PREPARED)
-            gain_here = gain
-            ratio = race.ratio(PREPARED if name == FLOAT else name, ORIGINAL)
-            interval = (ratio.low, ratio.high)
-        elif costs is not None and name != FLOAT:
-            speed = costs.speed(candidate)
-        trials.append(
-            Trial(
-                name,
-                comparisons[name].sqnr,
-                comparisons[name].sqnr_interval[0],
-                speed,
-                speed * gain_here,
-                evaluator.size(candidate),
-                0 if costs is None else len(int8_regions(costs.network, candidate.plan)),
-                timed,
-                interval,
-            )
+    speeds = _predicted_speeds(candidates, costs)
+    if evaluator.model.options.profile != TABLE:
+        speeds = _raced_speeds(candidates, evaluator)
+    trials = [
+        Trial(
+            name,
+            comparisons[name].sqnr,
+            comparisons[name].sqnr_interval[0],
+            *speeds[name],
+            bytes=evaluator.size(candidate),
+            regions=0 if costs is None else len(int8_regions(costs.network, candidate.plan)),
         )
+        for name, candidate in candidates.items()
+    ]
     by_size = [replace(t, speed=evaluator.model.source.size / t.bytes) for t in trials]
     best = choose(by_size if small else trials, evaluator.criteria).name
     forms = {name: candidate.plan.forms for name, candidate in candidates.items()}
     return Placement(candidates[best], tuple(trials), costs, forms)
+
+
+_Speeds = tuple[float, float, tuple[float, float] | None]
+"""The speed against prepared FP32 to decide by, that against the original, and the latter's interval."""
+
+
+def _raced_speeds(candidates: Mapping[str, Candidate], evaluator: Evaluator) -> dict[str, _Speeds]:
+    """The speeds of candidates, raced. The float candidate is as fast as prepared FP32."""
+    race, settled = evaluator.race({n: c for n, c in candidates.items() if n != FLOAT}, predicted_speed)
+    found: dict[str, _Speeds] = {}
+    for name in candidates:
+        raced = PREPARED if name == FLOAT else name
+        ratio, speed = race.ratio(raced, ORIGINAL), settled.ratio(raced, PREPARED)
+        gain = speed * race.ratio(PREPARED, ORIGINAL).median if settled.unreliable else ratio.median
+        found[name] = speed, gain, (ratio.low, ratio.high)
+    return found
+
+
+def _predicted_speeds(candidates: Mapping[str, Candidate], costs: Costs | None) -> dict[str, _Speeds]:
+    """The speeds of candidates by the cost table; 1 where it says nothing of them."""
+    speeds = {n: 1.0 if costs is None or n == FLOAT else costs.speed(c) for n, c in candidates.items()}
+    return {name: (speed, speed, None) for name, speed in speeds.items()}

@@ -12,7 +12,7 @@ from qtool.plan.choose import Gain, Trial, front
 from qtool.plan.model import Skip, UnitNote
 from qtool.tables.forms import HEADINGS, Form
 
-SCHEMA = "qtool.report/4"
+SCHEMA = "qtool.report/5"
 COMMANDS = ("quantize", "compare", "tune")
 
 

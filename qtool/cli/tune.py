@@ -65,7 +65,7 @@ def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
     qtool tune model.onnx --calib samples/ --json | jq '.trials[] | {name, speedup, sqnr, bytes}'
 
     \b
-    docs/placement.md says how to read it. JSON: schema qtool.report/4, docs/report.md. Exit codes: 0 done,
+    docs/placement.md says how to read it. JSON: schema qtool.report/5, docs/report.md. Exit codes: 0 done,
     every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data; 5 the environment; 6 the runtime.
     """
     from qtool.commands.tune import tune as run

@@ -66,6 +66,13 @@ class Comparison:
         """SQNR of the worst output in dB."""
         return self.worst("sqnr", min)
 
+    @property
+    def sqnr_interval(self) -> tuple[float, float]:
+        """The 95% interval of `sqnr` over samples: low and high in dB; both nan where `sqnr` is."""
+        sqnr = self.sqnr
+        found = [o.sqnr_interval for o in self.outputs if not o.exact and o.count and o.sqnr == sqnr]
+        return min(found, default=(math.nan, math.nan))
+
 
 @dataclass(frozen=True)
 class Measures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ class OutputMetrics:
         mismatch: share of elements beyond the tolerance.
         top5: share of rows whose largest entry in FP32 is among the five largest.
         kl: mean over rows of KL(softmax(a) || softmax(b)), nats.
+        sqnr_interval: where sqnr would be with 95% certainty, for more samples like these; low and high are
+            sqnr itself for a single sample.
     """
 
     name: str
@@ -59,6 +62,7 @@ class OutputMetrics:
     top5: float = math.nan
     kl: float = math.nan
     sqnr_mean: float = math.nan
+    sqnr_interval: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def top1_interval(self) -> tuple[float, float]:
@@ -91,6 +95,7 @@ class OutputTally:
         self._exact = False
         self._worst, self._worst_sample = math.inf, ""
         self._db, self._judged = 0.0, 0
+        self._energies = array("d")  # two numbers a sample
         self._waiting: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
 
     def add(self, sample: str, a: Any, b: Any) -> None:
@@ -120,11 +125,12 @@ class OutputTally:
         """All measures over the samples so far."""
         self._measure()
         s = self._sums
+        pooled = metrics.sqnr(s)
         return OutputMetrics(
             name=self._name,
             exact=self._exact,
             count=s.count,
-            sqnr=metrics.sqnr(s),
+            sqnr=pooled,
             sqnr_worst=self._worst if self._worst_sample else math.nan,
             worst_sample=self._worst_sample,
             sqnr_mean=self._mean_db(),
@@ -141,6 +147,7 @@ class OutputTally:
             mismatch=metrics.mismatch(s),
             top5=metrics.top5_agreement(s),
             kl=metrics.softmax_divergence(s),
+            sqnr_interval=metrics.sqnr_interval(pooled, np.array(self._energies).reshape(-1, 2)),
         )
 
     def _mean_db(self) -> float:
@@ -158,11 +165,13 @@ class OutputTally:
         sums, each = metrics.compare_stacks(np.stack(xs), np.stack(ys), self._tolerance)
         self._sums += sums
         if xs[0].size:
-            for name, db in zip(names, each, strict=False):  # integers have none
-                self._note(name, db)
+            for name, energies in zip(names, each, strict=False):  # integers have none
+                self._note(name, energies)
 
-    def _note(self, sample: str, db: float) -> None:
-        """The SQNR of a sample: the worst one is remembered, and NaN is worse than any."""
+    def _note(self, sample: str, energies: tuple[float, float]) -> None:
+        """Keep the energies of a sample, and its SQNR where it is the worst: NaN is worse than any."""
+        self._energies.extend(energies)
+        db = metrics.sqnr_db(*energies)
         if math.isnan(db) or db < self._worst or not self._worst_sample:
             self._worst = db if not math.isnan(self._worst) else math.nan
             self._worst_sample = sample
@@ -183,7 +192,7 @@ class OutputTally:
         self._sums += part._sums
         self._exact |= part._exact
         if part._sums.count and not part._exact:
-            self._note(sample, metrics.sqnr(part._sums))
+            self._note(sample, metrics.energies(part._sums))
 
     def _add_other_shape(self, sample: str, x: NDArray[Any], y: NDArray[Any]) -> None:
         if not _is_free(x.shape, y.shape, self._declared):
@@ -195,7 +204,7 @@ class OutputTally:
         self._sums += Sums(count=larger, unequal=larger)
         self._exact |= x.dtype.kind != "f"
         if x.dtype.kind == "f":
-            self._note(sample, math.nan)
+            self._note(sample, metrics.UNKNOWN)
 
 
 def _is_free(a: Sequence[int], b: Sequence[int], declared: Sequence[Any]) -> bool:

@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.numerics.bootstrap import log_ratio_half_width
+
 # An error's bin is the upper half of its float32: 2**-7 = 0.8% wide.
 _ERROR_SHIFT = 16
 _TOP = 5
 # Rows of so few entries are faster compared entry by entry.
 _NARROW = 16
 _Z95 = 1.959964
+# The energies of a sample that can't be judged.
+UNKNOWN = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,10 @@ def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def compare_stacks(
     a: NDArray[np.generic], b: NDArray[np.generic], tolerance: Tolerance = TOLERANCE
-) -> tuple[Sums, list[float]]:
-    """The sums of equally shaped arrays, a sample an index of the first axis, and each sample's SQNR in dB.
+) -> tuple[Sums, list[tuple[float, float]]]:
+    """The sums of equally shaped arrays, a sample an index of the first axis, and each sample's energies.
+
+    The energies are (sum a^2, sum d^2); nan and nan where the sample can't be judged. Integers have none.
 
     Floating arrays are measured over the elements where `a` is finite (a mask of -inf tells nothing
     about precision, but b must agree with it). Others count unequal elements only.
@@ -162,7 +168,7 @@ def compare_stacks(
         )
     judged = (nonfinite == 0) & (unequal == 0) & (a[0].size > 0 if len(a) else False)
     each = zip(aa.tolist(), dd.tolist(), np.broadcast_to(judged, aa.shape).tolist(), strict=True)
-    return sums, [sqnr_db(signal, noise) if fine else math.nan for signal, noise, fine in each]
+    return sums, [(signal, noise) if fine else UNKNOWN for signal, noise, fine in each]
 
 
 def _each(x: NDArray[Any]) -> NDArray[Any]:
@@ -224,6 +230,28 @@ def judgeable(s: Sums) -> bool:
 def sqnr(s: Sums) -> float:
     """SQNR of pooled sums in dB."""
     return sqnr_db(s.aa, s.dd) if judgeable(s) else math.nan
+
+
+def energies(s: Sums) -> tuple[float, float]:
+    """(sum a^2, sum d^2); nan and nan where the sums can't be judged."""
+    return (s.aa, s.dd) if judgeable(s) else UNKNOWN
+
+
+def sqnr_interval(db: float, energies: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95% interval of a pooled SQNR over samples like these, in dB.
+
+    Args:
+        db: the pooled SQNR.
+        energies: [n, 2], (sum a^2, sum d^2) of each sample.
+
+    Returns:
+        low and high. Both are `db` where that is not finite (every sample is exact, or one can't be judged),
+        and where there is only one sample, which tells nothing of others.
+    """
+    if not math.isfinite(db) or len(energies) < 2:
+        return db, db
+    half = 10 / math.log(10) * log_ratio_half_width(energies[:, 0], energies[:, 1])
+    return db - half, db + half
 
 
 def centred_sqnr(s: Sums) -> float:

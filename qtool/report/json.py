@@ -1,4 +1,4 @@
-"""The report as one JSON document (schema qtool.report/4, described in docs/report.md), and back."""
+"""The report as one JSON document (schema qtool.report/5, described in docs/report.md), and back."""
 
 from __future__ import annotations
 

@@ -46,7 +46,12 @@ DERIVED: dict[type, dict[str, Derived]] = {
             tuple[str, ...], lambda r: tuple(g.gate.text for g in r.failed), "the gates that failed"
         ),
     },
-    Comparison: {"sqnr": Derived(float, attrgetter("sqnr"), "of the worst output, dB")},
+    Comparison: {
+        "sqnr": Derived(float, attrgetter("sqnr"), "of the worst output, dB"),
+        "sqnr_interval": Derived(
+            tuple[float, float], attrgetter("sqnr_interval"), "its 95% interval over samples, dB"
+        ),
+    },
     Accuracy: {"drop": Derived(float, attrgetter("drop"), "accuracy lost against FP32")},
     OutputMetrics: {
         name: Derived(_PAIR, _interval(name.removesuffix("_interval")), f"95% interval of {name[:4]}")

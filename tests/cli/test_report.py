@@ -258,7 +258,7 @@ def test_random_data_is_no_ground_for_a_verdict_later(place: Workplace, tmp_path
 
 def test_4_a_damaged_run_is_named(saved: Mapping[str, Path], tmp_path: Path) -> None:
     text = saved["failed"].read_text(encoding="utf-8")
-    for damaged in ("", text[:-20], text.replace("report/4", "report/1"), text.replace('"failed": true', '"failed": false')):  # fmt: skip
+    for damaged in ("", text[:-20], text.replace("report/5", "report/1"), text.replace('"failed": true', '"failed": false')):  # fmt: skip
         (tmp_path / "run.json").write_text(damaged, encoding="utf-8")
         done = run("report", tmp_path / "run.json")
         assert (done.returncode, done.stdout) == (4, "")

@@ -182,3 +182,52 @@ def test_zeros_against_noise_are_minus_infinity() -> None:
     given = [{"x": np.zeros((2, 4), np.float32)}]
     found = output_of(judged(constant_behind("Add", zero), constant_behind("Add", noise), given), "y")
     assert found.sqnr == -math.inf
+
+
+def test_the_interval_of_the_sqnr_is_over_samples() -> None:
+    """Ten plain computations: 10 log10 of pooled ratios, each without one sample."""
+    given = [s for i in range(10) for s in samples(1, seed=i, x=(2, 8))]
+    found = judged(linear(), linear(0.1), given)
+    pairs = [
+        (a["y"].astype(np.float64), b["y"].astype(np.float64))
+        for a, b in zip(run(linear(), given), run(linear(0.1), given), strict=True)
+    ]
+    aa, dd = np.array([((a**2).sum(), ((a - b) ** 2).sum()) for a, b in pairs]).T
+    without = 10 * np.log10((aa.sum() - aa) / (dd.sum() - dd))
+    half = 2.262 * math.sqrt(0.9 * ((without - without.mean()) ** 2).sum())
+    first = output_of(found, "y")
+    assert first.sqnr_interval == pytest.approx((first.sqnr - half, first.sqnr + half), rel=1e-3)
+
+
+def test_the_interval_of_a_model_is_that_of_its_worst_output() -> None:
+    found = judged(linear(), linear(0.1), GIVEN)
+    worst = min(found.outputs, key=lambda o: o.sqnr)
+    assert found.sqnr_interval == worst.sqnr_interval
+    low, high = found.sqnr_interval
+    assert low < found.sqnr < high
+
+
+def test_one_sample_has_an_interval_of_one_point() -> None:
+    found = judged(linear(), linear(0.1), GIVEN[:1])
+    assert found.sqnr_interval == (found.sqnr, found.sqnr)
+    assert math.isfinite(found.sqnr)
+
+
+def test_exact_models_have_an_infinite_interval() -> None:
+    assert judged(linear(), linear(), GIVEN).sqnr_interval == (math.inf, math.inf)
+
+
+def test_what_can_not_be_judged_has_no_interval() -> None:
+    given = samples(3, x=(2, 4))
+    a = constant_behind("Add", np.zeros(4, np.float32))
+    b = constant_behind("Add", np.array([0, 0, np.nan, 0], np.float32))
+    assert all(math.isnan(end) for end in judged(a, b, given).sqnr_interval)
+
+
+def test_a_sample_without_error_counts_in_the_interval() -> None:
+    """Zeros give zeros in both models: the others decide, and how many there are."""
+    blank = {"x": np.zeros((2, 8), np.float32)}
+    found = output_of(judged(linear(), linear(0.1), [*GIVEN, blank]), "y")
+    low, high = found.sqnr_interval
+    assert math.isfinite(low)
+    assert low < found.sqnr < high

@@ -11,7 +11,7 @@ from qtool.evaluate.compare import Accuracy, Comparison
 from qtool.evaluate.gates import METRICS, Gate, GateResult
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.outputs import OutputMetrics
-from qtool.plan.choose import Trial
+from qtool.placement.choose import Trial
 from qtool.plan.model import Skip, UnitNote
 from qtool.report.model import SCHEMA as REPORT_SCHEMA
 from qtool.report.model import CoverageRow, Explained, ModelFile, Report, Timing

@@ -34,9 +34,20 @@ MAY_IMPORT = {
     "evaluate": WRITTEN | {"measure"},
     "recover": WRITTEN | {"measure", "evaluate"},
     "placement": WRITTEN | {"measure", "evaluate", "recover"},
-    "report": WRITTEN | {"measure", "evaluate", "recover", "placement", "inspection", "commands", "attendant"},
+    "report": WRITTEN
+    | {"measure", "evaluate", "recover", "placement", "inspection", "commands", "attendant"},
     "commands": WRITTEN
-    | {"measure", "evaluate", "recover", "placement", "report", "inspection", "kernels", "attendant", "remotes"}
+    | {
+        "measure",
+        "evaluate",
+        "recover",
+        "placement",
+        "report",
+        "inspection",
+        "kernels",
+        "attendant",
+        "remotes",
+    }
     | {"workers"},
 }
 RENDERERS = tuple(

@@ -13,7 +13,7 @@ from qtool.data.memory import InMemory
 from qtool.graph.view import float_constant
 from qtool.job import open_job
 from qtool.options import Options, silent
-from qtool.plan.choose import Gain
+from qtool.placement.choose import Gain
 from qtool.plan.integers import integers_of
 from qtool.plan.model import WEIGHTS
 from qtool.planning import Planned, Planner

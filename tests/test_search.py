@@ -11,7 +11,7 @@ from qtool.bits import weights_of
 from qtool.data.memory import InMemory
 from qtool.job import Job, open_job
 from qtool.options import Options, silent
-from qtool.plan.choose import Budget
+from qtool.placement.choose import Budget
 from qtool.plan.predict import keys_of
 from qtool.planning import Planner
 from qtool.rewrite.write import rewrite

@@ -14,7 +14,7 @@ from pathlib import Path
 from qtool.calibrate.checkpoint import Checkpoint, CheckpointFile
 from qtool.calibrate.runner import SoFar, calibrate
 from qtool.calibrate.serial import Calibration, digest_of
-from qtool.commands.prepare import prepare_model, read_samples
+from qtool.commands.prepare import NO_SAMPLES, prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Part, Sample, Wrapped, check_used
@@ -113,7 +113,7 @@ def calibrate_model(
     how = how or Calibrating()
     if how.resume and how.checkpoint is None:
         raise UsageError("--resume: from which file?", "--checkpoint FILE --resume")
-    prepared = prepare_model(model, Options(target=how.target), samples=False)
+    prepared = prepare_model(model, Options(target=how.target), sets=NO_SAMPLES)
     samples = how.shard.of(read_samples(prepared.source, data, how.reading, how.calib_format))
     check_used(how.reading, [samples])
     if not len(samples):

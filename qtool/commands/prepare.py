@@ -39,11 +39,11 @@ from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES
 
-_NO_SAMPLES = SampleSets(None, None, None, False, False)
+NO_SAMPLES = SampleSets(None, None, None, False, False)
 
 
 def prepare_model(
-    model: ModelLike, options: Options, progress: Progress = silent, *, samples: bool = True
+    model: ModelLike, options: Options, progress: Progress = silent, sets: SampleSets | None = None
 ) -> PreparedModel:
     """Load, check and prepare a model, match the constraints with its nodes, and split the samples.
 
@@ -51,7 +51,7 @@ def prepare_model(
         model: a path, or a model in memory.
         options: what the user chose; a plan among them overrides the choices of types and nodes.
         progress: told how calibration goes, when ranges are first asked for.
-        samples: whether the samples are opened; without, the model has no ranges.
+        sets: the samples, if they are open and split already, or NO_SAMPLES; None: as the options say.
 
     Raises:
         QtoolError: UsageError, ModelError, DataError or EnvironmentFailure.
@@ -81,7 +81,7 @@ def prepare_model(
     task = PlanInput(view, scheme, constraints, source.sha256)
     explain = named(view, source.model, options.explain, "--explain")
     known = _known(source, options)
-    sets = _split(source, scheme, options, known) if samples else _NO_SAMPLES
+    sets = _split(source, scheme, options, known) if sets is None else sets
 
     def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
         return _memo(source, model, task, options, sets.calibrate, known, progress)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from qtool.commands.prepare import prepare_model
+from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of
 from qtool.errors import ModelError
 from qtool.evaluate.criteria import criteria_of
@@ -103,7 +103,7 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
 
     Calibration may still put nodes back to float (outliers, masks, branches that never ran).
     """
-    prepared = prepare_model(model, options or Options(), samples=False)
+    prepared = prepare_model(model, options or Options(), sets=NO_SAMPLES)
     plan = prepared.options.plan or draft(prepared.task, rule_based(prepared.task))
     return Result(plan_report(prepared, plan), plan)
 

@@ -1,9 +1,9 @@
-"""The flow up to a resolved plan, stage by stage and without timing, for tests of plan and rewrite."""
+"""The flow up to a resolved plan, without timing, for tests of plan and rewrite."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,19 @@ import onnx
 import onnx_ir as ir
 
 from qtool.calibrate.ranges import Ranges
-from qtool.calibrate.runner import calibrate
+from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.data.memory import InMemory
-from qtool.graph.load import from_model
-from qtool.graph.prepare import prepare
+from qtool.data.split import SampleSets
 from qtool.graph.view import View
+from qtool.options import Options
+from qtool.plan.assignment import PlanInput
+from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.draft import draft
-from qtool.plan.model import Kind, Plan, Site, Wishes
-from qtool.plan.resolve import resolve
-from qtool.plan.scheme import Choices, Scheme, settle
-from qtool.plan.unfit import unfit_nodes
-from qtool.plan.wishes import Asked, wishes
-from qtool.tables.targets import Target
+from qtool.plan.model import Kind, Plan, Site
+from qtool.plan.prepared import PreparedModel
+from qtool.plan.rules import rule_based
+from qtool.plan.scheme import Scheme
+from qtool.tables.targets import TARGETS, Target
 
 Sample = Mapping[str, np.ndarray]
 
@@ -31,38 +32,55 @@ Sample = Mapping[str, np.ndarray]
 class Ready:
     """A prepared model with everything that a draft needs."""
 
-    model: ir.Model
-    view: View
-    scheme: Scheme
-    wish: Wishes
+    prepared: PreparedModel
+
+    @property
+    def model(self) -> ir.Model:
+        return self.prepared.model
+
+    @property
+    def task(self) -> PlanInput:
+        return self.prepared.task
+
+    @property
+    def view(self) -> View:
+        return self.prepared.view
+
+    @property
+    def scheme(self) -> Scheme:
+        return self.prepared.scheme
 
     def draft(self) -> Plan:
-        return draft(self.view, self.scheme, self.wish)
+        """The rule-based plan, without scales."""
+        return draft(self.task, rule_based(self.task))
 
 
-def ready(
+def all_one(samples: Sequence[Sample]) -> SampleSets:
+    """Samples that set ranges, select and judge."""
+    source = InMemory(list(samples), len(samples))
+    return SampleSets(source, source, source, False, False)
+
+
+def prepared(
     proto: onnx.ModelProto,
+    samples: Sequence[Sample] = (),
     target: str | Target = "cpu",
-    *,
-    mode: str = "static",
-    exclude: Sequence[str] = (),
-    include: Sequence[str] = (),
-    sets: Sequence[str] = (),
-    **choices: Any,
-) -> Ready:
+    **asked: Any,
+) -> PreparedModel:
+    """Prepare a model for a target, which may be one of the test's own."""
+    name = target if isinstance(target, str) else target.name
+    sets = all_one(samples) if samples else NO_SAMPLES
+    known = name if name in TARGETS else "cpu"
+    model = prepare_model(proto, Options(target=known, threads=1, **asked), sets=sets)
+    if isinstance(target, str):
+        return model
+    task = replace(model.task, scheme=replace(model.scheme, target=target))
+    return replace(model, task=task, ranges=model.memo_of(model.model, task))
+
+
+def ready(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> Ready:
     """Load and prepare a model for a mode and a target."""
-    scheme = settle(mode, target if isinstance(target, str) else target.name, Choices(**choices), sets)
-    if isinstance(target, Target):
-        scheme = replace(scheme, target=target)
-    source = from_model(proto)
-    prepared = prepare(
-        source.model,
-        onnxruntime=scheme.target.onnxruntime,
-        opset=scheme.opset,
-        requantize=choices.get("requantize", False),
-    ).model
-    view = View(prepared)
-    return Ready(prepared, view, scheme, wishes(view, source.model, scheme, Asked(exclude, include, sets)))
+    return Ready(prepared(proto, (), target, **asked))
 
 
 def drafted(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> Plan:
@@ -79,27 +97,20 @@ class Settled:
     ranges: Ranges
 
 
+def candidate(
+    proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target = "cpu", **asked: Any
+) -> Candidate:
+    """The rule-based candidate, resolved."""
+    model = prepared(proto, samples, target, **asked)
+    return resolved(model, rule_based(model.task))
+
+
 def settled(
     proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target = "cpu", **asked: Any
 ) -> Settled:
-    """Draft, calibrate, draft again without what is unfit, resolve: as the pipeline does it."""
-    job = ready(proto, target, **asked)
-    source = InMemory(list(samples), len(samples))
-    for _ in range(len(job.view.nodes) + 1):
-        plan = job.draft()
-        todo = [v for v in plan.observed if job.view.in_main(job.view.values[v])]
-        ranges = calibrate(job.model, todo, source, threads=1) if todo else {}
-        unfit = unfit_nodes(plan, ranges, job.view, job.scheme.mode)
-        if not unfit:
-            resolved = resolve(plan, ranges, job.view)
-            return Settled(job, replace(resolved, choices=Choices(**_choices(asked))), ranges)
-        job = replace(job, wish=replace(job.wish, keep_float={**unfit, **job.wish.keep_float}))
-    raise AssertionError("putting unfit nodes back to float never ends")
-
-
-def _choices(asked: Mapping[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in fields(Choices)}
-    return {k: v for k, v in asked.items() if k in known}
+    """The rule-based plan, calibrated and resolved."""
+    found = candidate(proto, samples, target, **asked)
+    return Settled(Ready(found.model), found.plan, found.ranges)
 
 
 def sites(plan: Plan, kind: Kind) -> dict[str, Site]:
@@ -112,4 +123,4 @@ def sites(plan: Plan, kind: Kind) -> dict[str, Site]:
 
 def reasons(plan: Plan) -> dict[str, str]:
     """Node -> why it stays in float."""
-    return {s.node: s.reason for s in plan.skips}
+    return {s.node: str(s.reason) for s in plan.skips}

@@ -15,7 +15,7 @@ from qtool.evaluate.compare import Accuracy, Comparison
 from qtool.evaluate.gates import Verdict, judge, parse
 from qtool.evaluate.latency import Race, Ratio
 from qtool.evaluate.outputs import OutputMetrics
-from qtool.plan.choose import Trial
+from qtool.placement.choose import Trial
 from qtool.plan.model import Skip, UnitNote
 from qtool.report.model import COMMANDS, FLOAT, CoverageRow, Explained, ModelFile, Report, Timing
 from qtool.report.serial import kinds_of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.plan.choose import SPAN_DB, Budget, Trial, choose, front
+from qtool.placement.choose import SPAN_DB, Budget, Trial, choose, front
 
 SPEEDS = st.floats(0.25, 8.0)
 LEVELS = st.floats(-10.0, 120.0) | st.sampled_from([math.inf, -math.inf])

@@ -12,6 +12,7 @@ from qtool.plan.barriers import barriers
 from qtool.plan.edits import EditKind
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Site, Wishes
+from qtool.plan.operators import operators, sums
 from qtool.plan.place import place
 from qtool.plan.scheme import Scheme
 from qtool.plan.spared import with_spared
@@ -48,6 +49,8 @@ def draft(
     fused |= {n: e.node for e in edits if e.kind is EditKind.ADDED_BIAS for n, _ in e.uses or ()}
     forms |= {name: forms[product] for name, product in fused.items()}
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
+    chosen = operators(view, forms, sites, scheme.target)
+    edits = [*edits, *sums(view, chosen, spared)]
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
     reasons = dict(storage.reasons) if scheme.mode.form is None else {}
     if scheme.form is Form.HALF:
@@ -72,6 +75,7 @@ def draft(
         watched,
         spared=spared,
         edits=tuple(edits),
+        operators=chosen,
     )
 
 

@@ -10,6 +10,7 @@ from qtool.numerics.quantize import bias_scale
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
+from qtool.tables.operators import WRITTEN_AS
 from qtool.tables.qtypes import PerTensor
 
 
@@ -32,6 +33,13 @@ def misfit(plan: Plan, view: View) -> str:
         array = float_constant(view.model.graph.initializers.get(name))
         if array is None or array.size != len(offsets):
             return f"there is no bias '{name}' of {len(offsets)} floats"
+    for name, form in plan.forms.items():
+        able = WRITTEN_AS.get(form, {}).get(view.node_by_name[name].op_type, frozenset())
+        operator = plan.operators.get(name)
+        if able and operator not in able:
+            return f"'{name}' cannot be written as {operator.value if operator else 'no operator'}"
+    if unknown := plan.operators.keys() - plan.forms.keys():
+        return f"there is no quantized node '{min(unknown)}'"
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
@@ -86,6 +94,8 @@ def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
     adds = [view.node_by_name[name] for name, _ in edit.uses or ()]
     if not adds or not all(is_op(node, "Add") for node in adds):
         return "its consumers are not all Adds"
+    if edit.kind is EditKind.SUM:
+        return ""
     bias = float_constant(view.values[edit.value])
     if bias is None or max(bias.shape, default=1) != bias.size:
         return "the value is not a constant vector"

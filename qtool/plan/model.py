@@ -14,11 +14,19 @@ from qtool.plan.edits import GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import QType, TensorSpec
 
 Use = tuple[str, int]
 """A node's name and the index of the input that reads the value."""
+
+
+class Dequantizer(Enum):
+    """How a weight that is stored as integers becomes floats again."""
+
+    CAST_MUL = "Cast and Mul"  # onnxruntime runs them once, when it loads the model
+    OPERATOR = "DequantizeLinear"  # which onnxruntime would run at every inference
 
 
 class Kind(Enum):
@@ -29,7 +37,7 @@ class Kind(Enum):
     WEIGHT = "weight"  # integer initializer -> DequantizeLinear
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
     FUSED = "fused"  # integer initializer that a node reads itself
-    STORED = "stored"  # integer initializer -> Cast -> Mul: folded at load, float at run time
+    STORED = "stored"  # integer initializer -> floats that a float node reads (see Dequantizer)
     LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored
 
 
@@ -49,6 +57,7 @@ class Site:
         bounds: what the range may not exceed, from the op that makes the value.
         scale_from: for a bias, whose it is: (input value, node that reads the weight).
         qparams: None until resolved.
+        dequantizer: how a STORED weight becomes floats.
         integers: what a weight becomes, of its shape and qtype.dtype; None: the nearest (plan/integers.py).
     """
 
@@ -60,6 +69,7 @@ class Site:
     bounds: Bounds = ANY
     scale_from: tuple[str, str] | None = None
     qparams: QParams | None = None
+    dequantizer: Dequantizer = Dequantizer.CAST_MUL
     integers: NDArray[np.integer] | None = field(default=None, compare=False)
 
     def __eq__(self, other: object) -> bool:
@@ -145,6 +155,7 @@ class Plan:
         model_sha256: the source model that the plan is for; '' when it was made in memory.
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
+        operators: node -> the operator that it is written as, where its form alone does not tell.
         edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
         halves: what becomes float16, and where.
@@ -176,6 +187,7 @@ class Plan:
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     edits: tuple[GraphEdit, ...] = ()
+    operators: Mapping[str, Operator] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:

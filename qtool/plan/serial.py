@@ -4,8 +4,10 @@
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
+     "operators": {node: operator},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
-                "group", "bounds", "scale_from", "scale", "zero_point", "integers"}],
+                "group", "bounds", "scale_from", "scale", "zero_point", "dequantizer",
+                "integers"}],
      "edits": [{"kind", "value", "uses": [[node, input]] | null, "node", "axes"}],
      "skips": [{"node", "op", "reason"}],
      "spared": {value: {"columns": [index], "lo", "hi"}},
@@ -35,9 +37,10 @@ from qtool.numerics.qparams import QParams
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Kind, Plan, Scaled, Site, Skip, Spared, UnitNote, Use
+from qtool.plan.model import Dequantizer, Kind, Plan, Scaled, Site, Skip, Spared, UnitNote, Use
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
 from qtool.tables.qtypes import (
     QTYPES,
     Granularity,
@@ -80,6 +83,7 @@ def to_json(plan: Plan) -> str:
         "include": list(plan.include),
         "sets": list(plan.sets),
         "forms": {name: form.value for name, form in plan.forms.items()},
+        "operators": {name: operator.value for name, operator in plan.operators.items()},
         "sites": [_site(s) for s in plan.sites],
         "edits": [_edit(e) for e in plan.edits],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
@@ -120,6 +124,7 @@ def from_json(text: str, name: str) -> Plan:
             target=document["target"],
             model_sha256=document["model_sha256"],
             forms={k: Form(v) for k, v in document["forms"].items()},
+            operators={str(k): Operator(v) for k, v in document["operators"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             edits=tuple(_read_edit(e) for e in document["edits"]),
             skips=tuple(Skip(**s) for s in document["skips"]),
@@ -186,6 +191,7 @@ def _site(site: Site) -> dict[str, Any]:
         "scale_from": None if site.scale_from is None else list(site.scale_from),
         "scale": None if params is None else _array(params.scale, "<f4"),
         "zero_point": None if params is None else _array(params.zero_point, "<i4"),
+        "dequantizer": site.dequantizer.value,
         "integers": None if site.integers is None else _array(site.integers, _little(site.spec.qtype)),
     }
 
@@ -209,6 +215,7 @@ def _read_site(d: dict[str, Any]) -> Site:
         bounds=(float(lo), float(hi)),
         scale_from=None if d["scale_from"] is None else (d["scale_from"][0], d["scale_from"][1]),
         qparams=params,
+        dequantizer=Dequantizer(d["dequantizer"]),
         integers=None if d["integers"] is None else _read_integers(d["integers"], spec.qtype),
     )
 

@@ -11,7 +11,12 @@ from qtool.graph.view import View
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import Kind, Plan, Site
 from qtool.rewrite.corrections import correct_biases
-from qtool.rewrite.dynamic import write_dynamic
+from qtool.rewrite.dynamic import (
+    write_conv_integer,
+    write_dynamic_quantize_matmul,
+    write_matmul_integer,
+    write_matmul_integer_to_float,
+)
 from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.ports import write_ports
@@ -20,18 +25,20 @@ from qtool.rewrite.qdq import (
     write_activation,
     write_bias,
     write_result_barrier,
+    write_sum,
     write_weight,
 )
 from qtool.rewrite.qoperator import fuse_qoperators
+from qtool.rewrite.recurrent import write_dynamic_quantize_lstm
 from qtool.rewrite.spare import split_spared
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
-from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
 from qtool.tables.targets import TARGETS
 
 
 def _whole(writer: Writer, site: Site) -> None:
-    """Written with the node that reads it."""
+    """Leave a site to the writer of the node that reads it."""
 
 
 # One writer a kind of site, in the order of the plan; then one a form of node.
@@ -47,10 +54,15 @@ _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
 _EDITS: dict[EditKind, Callable[[Writer, GraphEdit], None]] = {
     EditKind.RESHAPED_BIAS: reshape_bias,
     EditKind.RESULT_BARRIER: write_result_barrier,
+    EditKind.SUM: write_sum,
 }  # the other kinds are written with the site or the node that they belong to
-_NODES: dict[Form, Callable[[Writer, ir.Node], None]] = {
-    Form.DYNAMIC: write_dynamic,
-    Form.NBITS: write_nbits,
+_NODES: dict[Operator, Callable[[Writer, ir.Node], None]] = {
+    Operator.DYNAMIC_QUANTIZE_MATMUL: write_dynamic_quantize_matmul,
+    Operator.MATMUL_INTEGER_TO_FLOAT: write_matmul_integer_to_float,
+    Operator.MATMUL_INTEGER: write_matmul_integer,
+    Operator.CONV_INTEGER: write_conv_integer,
+    Operator.DYNAMIC_QUANTIZE_LSTM: write_dynamic_quantize_lstm,
+    Operator.MATMUL_NBITS: write_nbits,
 }
 
 
@@ -65,7 +77,6 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     split_spared(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
     added = {e.node: e for e in plan.edits if e.kind is EditKind.ADDED_BIAS}
-    absorbed = {name for e in added.values() for name, _ in e.uses or ()}
     guarded = frozenset(e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER)
     writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added, guarded)
     for site in plan.sites:
@@ -73,9 +84,8 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     for edit in plan.edits:
         if edit.kind in _EDITS:
             _EDITS[edit.kind](writer, edit)
-    for name, form in plan.forms.items():
-        if form in _NODES and name not in absorbed:
-            _NODES[form](writer, writer.view.node_by_name[name])
+    for name, operator in plan.operators.items():
+        _NODES[operator](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
     if plan.halves.sites or plan.halves.stored or plan.choices.io == "float16":
         write_half(clone, plan.halves, io_half=plan.choices.io == "float16")

@@ -14,7 +14,7 @@ from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Site, Wishes
 from qtool.plan.operators import operators, sums
 from qtool.plan.place import place
-from qtool.plan.scheme import Scheme
+from qtool.plan.scheme import Choices, Scheme
 from qtool.plan.spared import with_spared
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
@@ -73,10 +73,15 @@ def draft(
         skips,
         halves,
         watched,
+        Choices(format=scheme.format, io=_io(scheme)),
         spared=spared,
         edits=tuple(edits),
         operators=chosen,
     )
+
+
+def _io(scheme: Scheme) -> str:
+    return "float" if scheme.io is FLOAT32 else scheme.io.name
 
 
 def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:

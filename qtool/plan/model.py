@@ -16,6 +16,7 @@ from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
 from qtool.tables.ops import ANY, Bounds
+from qtool.tables.qoperators import IntegerOperator
 from qtool.tables.qtypes import QType, TensorSpec
 
 Use = tuple[str, int]
@@ -156,6 +157,7 @@ class Plan:
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
         operators: node -> the operator that it is written as, where its form alone does not tell.
+        integer_operators: node -> the integer operator that it becomes; format qoperator only.
         edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
         halves: what becomes float16, and where.
@@ -188,6 +190,7 @@ class Plan:
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     edits: tuple[GraphEdit, ...] = ()
     operators: Mapping[str, Operator] = field(default_factory=dict)
+    integer_operators: Mapping[str, IntegerOperator] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
-     "operators": {node: operator},
+     "operators": {node: operator}, "integer_operators": {node: operator},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
                 "group", "bounds", "scale_from", "scale", "zero_point", "dequantizer",
                 "integers"}],
@@ -41,6 +41,7 @@ from qtool.plan.model import Dequantizer, Kind, Plan, Scaled, Site, Skip, Spared
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
+from qtool.tables.qoperators import IntegerOperator
 from qtool.tables.qtypes import (
     QTYPES,
     Granularity,
@@ -84,6 +85,7 @@ def to_json(plan: Plan) -> str:
         "sets": list(plan.sets),
         "forms": {name: form.value for name, form in plan.forms.items()},
         "operators": {name: operator.value for name, operator in plan.operators.items()},
+        "integer_operators": {name: operator.value for name, operator in plan.integer_operators.items()},
         "sites": [_site(s) for s in plan.sites],
         "edits": [_edit(e) for e in plan.edits],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
@@ -125,6 +127,7 @@ def from_json(text: str, name: str) -> Plan:
             model_sha256=document["model_sha256"],
             forms={k: Form(v) for k, v in document["forms"].items()},
             operators={str(k): Operator(v) for k, v in document["operators"].items()},
+            integer_operators={str(k): IntegerOperator(v) for k, v in document["integer_operators"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             edits=tuple(_read_edit(e) for e in document["edits"]),
             skips=tuple(Skip(**s) for s in document["skips"]),

@@ -28,7 +28,7 @@ from qtool.rewrite.qdq import (
     write_sum,
     write_weight,
 )
-from qtool.rewrite.qoperator import fuse_qoperators
+from qtool.rewrite.qoperator import write_integer_operators
 from qtool.rewrite.recurrent import write_dynamic_quantize_lstm
 from qtool.rewrite.spare import split_spared
 from qtool.rewrite.stored import write_lookup, write_stored
@@ -90,7 +90,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     if plan.halves.sites or plan.halves.stored or plan.choices.io == "float16":
         write_half(clone, plan.halves, io_half=plan.choices.io == "float16")
     if plan.choices.format == "qoperator":
-        fuse_qoperators(clone, contrib=writer.target.onnxruntime)
+        write_integer_operators(writer, plan)
     _drop_unused_initializers(clone)
     return clone
 

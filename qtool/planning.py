@@ -19,10 +19,10 @@ from qtool.numerics.qparams import QParams
 from qtool.options import Progress
 from qtool.plan.activations import integer_ports, positive
 from qtool.plan.draft import draft
-from qtool.plan.misfit import misfit
 from qtool.plan.model import WEIGHTS, Plan, Scaled, Site, Wishes
 from qtool.plan.resolve import resolve
 from qtool.plan.unfit import unfit_nodes, unfit_ports
+from qtool.plan.validate import validate_plan
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import TensorSpec
 
@@ -69,7 +69,7 @@ def replayed(maker: Planner, plan: Plan) -> Planned:
         raise UsageError(
             f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
         )
-    if problem := misfit(plan, job.view):
+    if problem := validate_plan(plan, job.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
     return Planned(maker, plan, job.wish)
 

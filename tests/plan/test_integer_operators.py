@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from qtool.graph.save import to_bytes
-from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.qoperators import IntegerOperator
 from tests.graphs import node, samples, weights
@@ -85,10 +85,10 @@ DAMAGED: dict[str, dict[str, IntegerOperator | None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_what_does_not_fit_the_scales_is_refused(damage: str) -> None:
-    assert misfit(DONE.plan, DONE.ready.view) == ""
+    assert validate_plan(DONE.plan, DONE.ready.view) == ""
     changed = {**DONE.plan.integer_operators, **DAMAGED[damage]}
     plan = replace(DONE.plan, integer_operators={n: o for n, o in changed.items() if o is not None})
-    assert f"'{next(iter(DAMAGED[damage]))}'" in misfit(plan, DONE.ready.view)
+    assert f"'{next(iter(DAMAGED[damage]))}'" in validate_plan(plan, DONE.ready.view)
 
 
 def test_the_writer_refuses_an_operator_without_integers() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.plan.edits import EditKind
-from qtool.plan.misfit import misfit
 from qtool.plan.model import Dequantizer, Kind
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.operators import Operator
 from tests.graphs import node, samples, weights
@@ -58,7 +58,7 @@ def test_the_writer_follows_the_plan_and_not_the_graph() -> None:
     """The same model and sites: only the operator in the plan differs."""
     chosen = Operator.DYNAMIC_QUANTIZE_MATMUL
     plan = replace(CPU.plan, operators=dict.fromkeys(CPU.plan.operators, chosen))
-    assert misfit(plan, CPU.ready.view) == ""
+    assert validate_plan(plan, CPU.ready.view) == ""
     assert _ops(CPU).get("DynamicQuantizeMatMul") == 1
     assert _ops(replace(CPU, plan=plan)).get("DynamicQuantizeMatMul") == 3
 
@@ -67,7 +67,7 @@ def test_the_writer_follows_the_plan_and_not_the_graph() -> None:
 def test_an_operator_that_the_form_does_not_have_is_refused(operator: Operator | None) -> None:
     others = {n: o for n, o in CPU.plan.operators.items() if n != "alone"}
     plan = replace(CPU.plan, operators=others if operator is None else {**others, "alone": operator})
-    assert "'alone' cannot be written as" in misfit(plan, CPU.ready.view)
+    assert "'alone' cannot be written as" in validate_plan(plan, CPU.ready.view)
 
 
 def test_operators_survive_json() -> None:

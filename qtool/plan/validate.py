@@ -15,7 +15,7 @@ from qtool.tables.operators import WRITTEN_AS
 from qtool.tables.qtypes import PerTensor
 
 
-def misfit(plan: Plan, view: View) -> str:
+def validate_plan(plan: Plan, view: View) -> str:
     """Return what is wrong with a plan for a model, '' when it fits. A plan may have been edited by hand."""
     for name in plan.forms:
         if name not in view.node_by_name:

@@ -126,7 +126,7 @@ class Planner:
 
     def _with_integers(self, plan: Plan) -> Plan:
         """The plan with the integers that are kept; products that have columns spared have other weights."""
-        spared = {use for s in plan.sites if s.value in plan.spared for use in s.uses or ()}
+        spared = {use for s in plan.sites if s.value in plan.outlier_columns for use in s.uses or ()}
         other = {node for node, _ in spared}
 
         def rounded(site: Site) -> Site:

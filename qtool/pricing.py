@@ -114,7 +114,7 @@ def _both(unit: Unit, chosen: Placed, table: Table) -> tuple[float, float]:
 
 def _beside(node: ir.Node, sparing: Plan, table: Table) -> float:
     """What the sum with a spared product takes, 0 where there is none."""
-    if not any(v is not None and v.name in sparing.spared for v in node.inputs):
+    if not any(v is not None and v.name in sparing.outlier_columns for v in node.inputs):
         return 0.0
     return table.costs.time("Add", kernels.Kind.FLOAT, table.size(node.outputs[0].name or "")) or 0.0
 

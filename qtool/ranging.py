@@ -42,7 +42,9 @@ def narrowed(planned: Planned, calib: Samples, held_out: Samples, progress: Prog
     job = planned.job
     model, threads = job.prepared.model, job.options.threads
     sites = [
-        s for s in planned.plan.sites if s.kind is Kind.ACTIVATION and s.value not in planned.plan.spared
+        s
+        for s in planned.plan.sites
+        if s.kind is Kind.ACTIVATION and s.value not in planned.plan.outlier_columns
     ]
     keys = {key_of(s) for s in sites}
     first = sensitivity(model, [planned.plan], held_out, threads, only=keys)

@@ -25,7 +25,7 @@ from qtool.recover.equalize import equalized
 from qtool.recover.gptq import improved
 from qtool.recover.hqq import half_quadratic_plan
 from qtool.recover.smooth import smoothed
-from qtool.rewrite.spare import split_spared
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 from qtool.trials import tried
@@ -168,10 +168,10 @@ def _hqq(given: Given, planned: Planned) -> Planned:
 
 def _split(planned: Planned) -> View:
     """The float model as its weights are when columns are spared: with rows of zeros."""
-    if not planned.plan.spared:
+    if not planned.plan.outlier_columns:
         return planned.job.view
     model = planned.job.prepared.model.clone()
-    split_spared(model, planned.plan)
+    split_outlier_columns(model, planned.plan)
     return View(model)
 
 

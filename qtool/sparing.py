@@ -9,9 +9,9 @@ from qtool.data.samples import Source as Samples
 from qtool.job import Job
 from qtool.measure.columns import reaches
 from qtool.measure.sensitivity import sensitivity
-from qtool.plan.model import Spared
+from qtool.plan.model import OutlierColumns
+from qtool.plan.outlier_columns import can_split_columns
 from qtool.plan.predict import Errors, key_of
-from qtool.plan.spared import sparable
 from qtool.planning import Planned, Planner
 from qtool.recovering import wanted
 
@@ -29,7 +29,7 @@ _NEAR = 1.6
 
 def spare(
     job: Job, planner: Planner, samples: Samples, everything: Planned, errors: Errors, floor_db: float
-) -> tuple[Mapping[str, Spared], Errors]:
+) -> tuple[Mapping[str, OutlierColumns], Errors]:
     """What to spare, and the errors as they are then.
 
     Args:
@@ -43,7 +43,7 @@ def spare(
     if planner.calib is None or "columns" not in wanted(job.options):
         return {}, errors
     noise = _SHARE * 10 ** (-(floor_db + _ABOVE_DB) / 10)
-    sites = {s.value: s for s in everything.plan.sites if sparable(job.view, s)}
+    sites = {s.value: s for s in everything.plan.sites if can_split_columns(job.view, s)}
     loud = {v: key_of(s) for v, s in sites.items() if errors.relative(key_of(s)) > noise}
     found = reaches(job.prepared.model, list(loud), planner.calib, job.options.threads)
     tried: dict[str, dict[int, Errors]] = {value: {} for value in found}
@@ -57,7 +57,7 @@ def spare(
         measured = sensitivity(job.prepared.model, [plan], samples, job.options.threads, only=keys)
         for value in able:
             tried[value][count] = measured
-    chosen: dict[str, Spared] = {}
+    chosen: dict[str, OutlierColumns] = {}
     changed = dict(errors.noise)
     for value, by_count in tried.items():
         left = {count: e.relative(loud[value]) for count, e in by_count.items()}

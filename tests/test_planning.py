@@ -14,7 +14,7 @@ from qtool.job import open_job
 from qtool.numerics.qparams import QParams
 from qtool.options import Options, silent
 from qtool.plan.integers import integers_of
-from qtool.plan.model import WEIGHTS, Plan, Scaled, Site, Spared
+from qtool.plan.model import WEIGHTS, OutlierColumns, Plan, Scaled, Site
 from qtool.plan.serial import from_json, to_json
 from qtool.planning import Planned, Planner
 from qtool.recover.gptq import improved
@@ -98,9 +98,9 @@ def test_products_with_columns_spared_have_weights_of_their_own() -> None:
     planner = Planner(job, source, silent)
     done = planner.plan(job.wish)
     planner.keep(other_integers(done))
-    spared = {"h": Spared((5, 40), -1.5, 1.5)}
+    spared = {"h": OutlierColumns((5, 40), -1.5, 1.5)}
     found = planner.plan(replace(job.wish, spared=spared)).plan
-    if found.spared:
+    if found.outlier_columns:
         assert integers(found) == {}
     assert integers(planner.plan(job.wish).plan), "of plans without, they are those that are kept"
 

@@ -13,9 +13,9 @@ from qtool.plan.edits import EditKind
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.model import Kind, Plan, Site, Wishes
 from qtool.plan.operators import operators, sums
+from qtool.plan.outlier_columns import with_outlier_columns
 from qtool.plan.place import place
 from qtool.plan.scheme import Choices, Scheme
-from qtool.plan.spared import with_spared
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
 from qtool.tables.forms import Form
@@ -42,7 +42,7 @@ def draft(
     activations = calibrated(view, placed, scheme)
     edits = [*edits, *barriers(view, placed, [*activations, *own])]
     sites = (*activations, *at_run_time(view, placed), *own, *storage.sites)
-    sites, spared = with_spared(view, _within(sites, wishes.bounds), wishes.spared)
+    sites, columns = with_outlier_columns(view, _within(sites, wishes.bounds), wishes.spared)
     forms = {name: candidate.form for name, candidate in placed.chosen.items()}
     # The Add behind a product is part of it where the product adds its bias; else the Add stays in float.
     fused = {n: s.scale_from[1] for s in own if s.kind is Kind.BIAS and s.scale_from for n, _ in s.uses or ()}
@@ -50,7 +50,7 @@ def draft(
     forms |= {name: forms[product] for name, product in fused.items()}
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
     chosen = operators(view, forms, sites, scheme.target)
-    edits = [*edits, *sums(view, chosen, spared)]
+    edits = [*edits, *sums(view, chosen, columns)]
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
     reasons = dict(storage.reasons) if scheme.mode.form is None else {}
     if scheme.form is Form.HALF:
@@ -74,7 +74,7 @@ def draft(
         halves,
         watched,
         Choices(format=scheme.format, io=_io(scheme)),
-        spared=spared,
+        outlier_columns=columns,
         edits=tuple(edits),
         operators=chosen,
     )

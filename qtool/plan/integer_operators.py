@@ -28,7 +28,7 @@ from qtool.graph.view import (
 )
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.spared import end_of
+from qtool.plan.outlier_columns import end_of
 from qtool.tables.forms import Form
 from qtool.tables.qoperators import (
     EIGHT_BITS,
@@ -188,10 +188,10 @@ class _Chooser:
         self._read = {use: s for s in plan.sites if s.kind in read for use in s.uses or ()}
         self._sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
         self._taken: set[str] = set()
-        split = {n for s in plan.sites if s.value in plan.spared for n, _ in s.uses or ()}
+        split = {n for s in plan.sites if s.value in plan.outlier_columns for n, _ in s.uses or ()}
         ends = (view.node_by_name[end_of(n, view)].outputs[0].name or "" for n in split)
         # Something else than a Q reads these: a Max, a Sum, a Gather.
-        self._apart = {*(e.value for e in plan.edits if e.kind in _BARRIERS), *ends, *plan.spared}
+        self._apart = {*(e.value for e in plan.edits if e.kind in _BARRIERS), *ends, *plan.outlier_columns}
 
     def choose(self) -> None:
         """Fill `found` and `kept`."""

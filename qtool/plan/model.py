@@ -99,7 +99,7 @@ class Skip:
 
 
 @dataclass(frozen=True)
-class Spared:
+class OutlierColumns:
     """What an int8 product leaves to float.
 
     Args:
@@ -166,7 +166,7 @@ class Plan:
         exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
         units: what placement was decided by, where it was measured. It changes nothing in the model.
-        spared: activation -> the columns of it that its int8 readers leave to a float product beside them.
+        outlier_columns: activation -> the columns that its int8 products leave to a float product.
         scaled: constants of the prepared model that balance what their readers multiply (plan/scaling.py).
         corrections: bias -> what is added to it, a value a channel, in the order in which it lies.
     """
@@ -185,7 +185,7 @@ class Plan:
     sets: tuple[str, ...] = ()
     calibration_sha256: str = ""
     units: tuple[UnitNote, ...] = ()
-    spared: Mapping[str, Spared] = field(default_factory=dict)
+    outlier_columns: Mapping[str, OutlierColumns] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     edits: tuple[GraphEdit, ...] = ()
@@ -222,5 +222,5 @@ class Wishes:
     half: frozenset[str] = frozenset()
     weights: Mapping[str, QType] = field(default_factory=dict)
     float_ports: frozenset[str] = frozenset()
-    spared: Mapping[str, Spared] = field(default_factory=dict)
+    spared: Mapping[str, OutlierColumns] = field(default_factory=dict)
     bounds: Mapping[str, Bounds] = field(default_factory=dict)

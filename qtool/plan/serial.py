@@ -10,7 +10,7 @@
                 "integers"}],
      "edits": [{"kind", "value", "uses": [[node, input]] | null, "node", "axes"}],
      "skips": [{"node", "op", "reason"}],
-     "spared": {value: {"columns": [index], "lo", "hi"}},
+     "outlier_columns": {value: {"columns": [index], "lo", "hi"}},
      "scaled": {constant: [{"axis", "factors"}]},
      "corrections": {bias: [offset]},
      "units": [{"nodes": [node], "float_us", "int8_us", "sqnr", "quantized", "why", "ops"}]}
@@ -37,7 +37,7 @@ from qtool.numerics.qparams import QParams
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Dequantizer, Kind, Plan, Scaled, Site, Skip, Spared, UnitNote, Use
+from qtool.plan.model import Dequantizer, Kind, OutlierColumns, Plan, Scaled, Site, Skip, UnitNote, Use
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
@@ -89,7 +89,9 @@ def to_json(plan: Plan) -> str:
         "sites": [_site(s) for s in plan.sites],
         "edits": [_edit(e) for e in plan.edits],
         "skips": [{"node": s.node, "op": s.op, "reason": s.reason} for s in plan.skips],
-        "spared": {v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.spared.items()},
+        "outlier_columns": {
+            v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.outlier_columns.items()
+        },
         "scaled": {v: [_scaled(one) for one in of] for v, of in plan.scaled.items()},
         "corrections": {v: _array(np.asarray(c), "<f4") for v, c in plan.corrections.items()},
         "units": [
@@ -138,7 +140,7 @@ def from_json(text: str, name: str) -> Plan:
             sets=tuple(map(str, document["sets"])),
             calibration_sha256=str(document["calibration_sha256"]),
             units=tuple(_read_unit(u) for u in document["units"]),
-            spared={str(v): _read_spared(d) for v, d in document["spared"].items()},
+            outlier_columns={str(v): _read_columns(d) for v, d in document["outlier_columns"].items()},
             scaled={str(v): tuple(map(_read_scaled, of)) for v, of in document["scaled"].items()},
             corrections={str(v): _read_offsets(d) for v, d in document["corrections"].items()},
         )
@@ -146,8 +148,8 @@ def from_json(text: str, name: str) -> Plan:
         raise UsageError(f"{name}: a damaged plan: {type(error).__name__}: {error}") from error
 
 
-def _read_spared(d: dict[str, Any]) -> Spared:
-    return Spared(tuple(map(int, d["columns"])), float(d["lo"]), float(d["hi"]))
+def _read_columns(d: dict[str, Any]) -> OutlierColumns:
+    return OutlierColumns(tuple(map(int, d["columns"])), float(d["lo"]), float(d["hi"]))
 
 
 def _scaled(one: Scaled) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from qtool.rewrite.dynamic import (
 )
 from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.ports import write_ports
 from qtool.rewrite.qdq import (
     reshape_bias,
@@ -30,7 +31,6 @@ from qtool.rewrite.qdq import (
 )
 from qtool.rewrite.qoperator import write_integer_operators
 from qtool.rewrite.recurrent import write_dynamic_quantize_lstm
-from qtool.rewrite.spare import split_spared
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
 from qtool.tables.operators import Operator
@@ -74,7 +74,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     """
     clone = model.clone()
     correct_biases(clone, plan)
-    split_spared(clone, plan)
+    split_outlier_columns(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
     added = {e.node: e for e in plan.edits if e.kind is EditKind.ADDED_BIAS}
     guarded = frozenset(e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER)

@@ -144,7 +144,7 @@ def test_no_corrected_layer_errs_on_the_mean(case: str, form: dict[str, Any]) ->
 @pytest.mark.parametrize("case", CORRECTED)
 def test_where_nothing_is_quantized_there_is_nothing_to_correct(case: str) -> None:
     done, given = done_of(case, {"mode": "static"})
-    nothing = replace(done.plan, sites=(), forms={}, spared={})
+    nothing = replace(done.plan, sites=(), forms={}, outlier_columns={})
     found = corrected(done.ready.model, nothing, memory(given), threads=1).corrections
     assert all(np.abs(c).max() < 1e-5 for c in found.values())
 

@@ -253,5 +253,6 @@ class Evaluator:
 def _structure(plan: Plan) -> str:
     """A digest of all that a model's speed depends on: not the values of scales, integers and biases."""
     sites = [(s.value, s.kind, s.uses, s.spec) for s in plan.sites]
-    columns = [(value, len(found.columns)) for value, found in plan.spared.items()]
-    return hashlib.sha256(repr((plan.forms, sites, columns, plan.halves)).encode()).hexdigest()
+    columns = [(value, len(found.columns)) for value, found in plan.outlier_columns.items()]
+    parts = (plan.forms, sites, columns, plan.halves, plan.edits, plan.operators, plan.integer_operators)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtool.calibrate.runner import watching
 from qtool.data.samples import Source, evenly
-from qtool.plan.model import Spared
+from qtool.plan.model import OutlierColumns
 
 _SAMPLES = 64
 
@@ -23,13 +23,13 @@ class Reach:
     lo: NDArray[np.float32]
     hi: NDArray[np.float32]
 
-    def without(self, count: int) -> Spared:
+    def without(self, count: int) -> OutlierColumns:
         """The range without the `count` columns that reach furthest from 0."""
         size = np.maximum(np.abs(self.lo), np.abs(self.hi))
         order = np.argsort(-size, kind="stable")
         rest = order[count:]
         columns = tuple(sorted(int(i) for i in order[:count]))
-        return Spared(columns, float(self.lo[rest].min()), float(self.hi[rest].max()))
+        return OutlierColumns(columns, float(self.lo[rest].min()), float(self.hi[rest].max()))
 
 
 def reaches(model: ir.Model, values: Sequence[str], source: Source, threads: int = 0) -> dict[str, Reach]:

@@ -217,7 +217,7 @@ def _looked_up(region: Region, on_graph: Placed, table: Table) -> tuple[float, f
 
 def _beside(node: ir.Node, plan: Plan, table: Table) -> float:
     """The seconds of the sum beside a product with outlier columns, 0 where there is none."""
-    if not any(v is not None and v.name in plan.spared for v in node.inputs):
+    if not any(v is not None and v.name in plan.outlier_columns for v in node.inputs):
         return 0.0
     return table.costs.time("Add", kernels.Kind.FLOAT, table.size(node.outputs[0].name or "")) or 0.0
 

@@ -22,11 +22,11 @@ from qtool.plan.assignment import Assignment
 from qtool.plan.calibration_fallback import unfit_nodes, unfit_ports
 from qtool.plan.draft import draft
 from qtool.plan.edits import EditKind
-from qtool.plan.misfit import misfit
-from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Spared
+from qtool.plan.model import WEIGHTS, Kind, OutlierColumns, Plan, Site
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.resolve import resolve
 from qtool.plan.rules import to_float
+from qtool.plan.validate import validate_plan
 from qtool.tables.forms import Form
 from qtool.tables.ops import Bounds
 from qtool.tables.qtypes import TensorSpec
@@ -73,7 +73,7 @@ class Candidate:
     nearest: Plan
     ranges: Ranges
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
-    outlier_columns: Mapping[str, Spared] = field(default_factory=dict)
+    outlier_columns: Mapping[str, OutlierColumns] = field(default_factory=dict)
     rounded: Mapping[WeightKey, RoundedWeight] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
@@ -111,7 +111,7 @@ def resolved(
     assignment: Assignment,
     *,
     bounds: Mapping[str, Bounds] | None = None,
-    outlier_columns: Mapping[str, Spared] | None = None,
+    outlier_columns: Mapping[str, OutlierColumns] | None = None,
     rounded: Mapping[WeightKey, RoundedWeight] | None = None,
     corrections: Mapping[str, tuple[float, ...]] | None = None,
     steps: tuple[int, ...] = (),
@@ -165,7 +165,7 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
         raise UsageError(
             f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
         )
-    if problem := misfit(plan, model.view):
+    if problem := validate_plan(plan, model.view):
         raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
     activations = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
     columns = _columns(plan)
@@ -188,7 +188,7 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
         plan,
         {},
         {s.value: s.bounds for s in activations},
-        plan.spared,
+        plan.outlier_columns,
         rounded,
         plan.corrections,
     )
@@ -197,9 +197,9 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
 def _columns(plan: Plan) -> dict[str, tuple[int, ...]]:
     """Node -> the columns of its operand that stay in float beside it."""
     return {
-        name: plan.spared[s.value].columns
+        name: plan.outlier_columns[s.value].columns
         for s in plan.sites
-        if s.value in plan.spared
+        if s.value in plan.outlier_columns
         for name, _ in s.uses or ()
     }
 

@@ -14,10 +14,11 @@ from qtool.plan.edits import EditKind
 from qtool.plan.eligible import data_inputs
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.half_ports import is_float32
-from qtool.plan.model import Kind, Plan, Site, Spared
+from qtool.plan.model import Kind, OutlierColumns, Plan, Site
+from qtool.plan.operators import operators, sums
+from qtool.plan.outlier_columns import with_outlier_columns
 from qtool.plan.placed import placed
 from qtool.plan.rules import maximal, skips
-from qtool.plan.spared import with_spared
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
 from qtool.tables.forms import Form
@@ -33,7 +34,7 @@ def draft(
     assignment: Assignment,
     *,
     bounds: Mapping[str, Bounds] | None = None,
-    outlier_columns: Mapping[str, Spared] | None = None,
+    outlier_columns: Mapping[str, OutlierColumns] | None = None,
     ranges: Ranges | None = None,
 ) -> Plan:
     """Lay out the sites of an assignment. They have no scales yet.
@@ -53,13 +54,15 @@ def draft(
     activations = calibrated(view, on_graph, scheme)
     edits = [*edits, *barriers(view, on_graph, [*activations, *own])]
     sites = (*activations, *at_run_time(view, on_graph), *own, *storage.sites)
-    sites, spared = with_spared(view, _within(sites, bounds or {}), outlier_columns or {})
+    sites, columns = with_outlier_columns(view, _within(sites, bounds or {}), outlier_columns or {})
     forms = dict(assignment.forms)
     # The Add behind a product is part of it where the product adds its bias; else the Add stays in float.
     fused = {n: s.scale_from[1] for s in own if s.kind is Kind.BIAS and s.scale_from for n, _ in s.uses or ()}
     fused |= {n: e.node for e in edits if e.kind is EditKind.ADDED_BIAS for n, _ in e.uses or ()}
     forms |= {name: forms[product] for name, product in fused.items()}
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
+    chosen = operators(view, forms, sites, scheme.target)
+    edits = [*edits, *sums(view, chosen, columns)]
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
     reasons = _storage_reasons(task, storage.reasons) | _half_reasons(task, halves)
     found = (
@@ -81,9 +84,10 @@ def draft(
         exclude=patterns.exclude,
         include=patterns.include,
         sets=patterns.sets,
-        spared=spared,
+        outlier_columns=columns,
         scaled=task.scaled,
         edits=tuple(edits),
+        operators=chosen,
     )
 
 

@@ -17,6 +17,9 @@ class EditKind(Enum):
     """`node` takes the value as its bias, and the Add that read it is removed."""
     RESHAPED_BIAS = "bias reshaped to leading axes of 1"
     """The Add reads the bias [N] as [1, .., 1, N]."""
+    KEPT_INTEGERS = "integers kept from DequantizeLinear to QuantizeLinear"
+    """The QuantizeLinear of the value, which a DequantizeLinear of the model makes on the same scale, is
+    removed: its consumers read the integers before that."""
     SUM = "Add written as Sum"
     """The Add that reads the value becomes a Sum, which onnxruntime does not fuse with a product."""
 

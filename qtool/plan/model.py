@@ -14,12 +14,21 @@ from qtool.plan.edits import GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
 from qtool.tables.ops import ANY, Bounds
+from qtool.tables.qoperators import IntegerOperator
 from qtool.tables.qtypes import TensorSpec
 from qtool.tables.reasons import Reason
 
 Use = tuple[str, int]
 """A node's name and the index of the input that reads the value."""
+
+
+class Dequantizer(Enum):
+    """How a weight that is stored as integers becomes floats again."""
+
+    CAST_MUL = "Cast and Mul"  # onnxruntime runs them once, when it loads the model
+    OPERATOR = "DequantizeLinear"  # which onnxruntime would run at every inference
 
 
 class Kind(Enum):
@@ -30,7 +39,7 @@ class Kind(Enum):
     WEIGHT = "weight"  # integer initializer -> DequantizeLinear
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
     FUSED = "fused"  # integer initializer that a node reads itself
-    STORED = "stored"  # integer initializer -> Cast -> Mul: folded at load, float at run time
+    STORED = "stored"  # integer initializer -> floats that a float node reads (see Dequantizer)
     LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored
 
 
@@ -50,6 +59,7 @@ class Site:
         bounds: what the range may not exceed, from the op that makes the value.
         scale_from: for a bias, whose it is: (input value, node that reads the weight).
         qparams: None until resolved.
+        dequantizer: how a STORED weight becomes floats.
         integers: what a weight becomes, of its shape and qtype.dtype; None: the nearest (plan/integers.py).
     """
 
@@ -61,6 +71,7 @@ class Site:
     bounds: Bounds = ANY
     scale_from: tuple[str, str] | None = None
     qparams: QParams | None = None
+    dequantizer: Dequantizer = Dequantizer.CAST_MUL
     integers: NDArray[np.integer] | None = field(default=None, compare=False)
 
     def __eq__(self, other: object) -> bool:
@@ -89,7 +100,7 @@ class Skip:
 
 
 @dataclass(frozen=True)
-class Spared:
+class OutlierColumns:
     """What an int8 product leaves to float.
 
     Args:
@@ -146,6 +157,8 @@ class Plan:
         model_sha256: the source model that the plan is for; '' when it was made in memory.
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
+        operators: node -> the operator that it is written as, where its form alone does not tell.
+        integer_operators: node -> the integer operator that it becomes; format qoperator only.
         edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
         halves: what becomes float16, and where.
@@ -154,7 +167,7 @@ class Plan:
         exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
         regions: what placement was decided by, where it was measured. It changes nothing in the model.
-        spared: activation -> the columns of it that its int8 readers leave to a float product beside them.
+        outlier_columns: activation -> the columns that its int8 products leave to a float product.
         scaled: constants of the prepared model that balance what their readers multiply (plan/scaling.py).
         corrections: bias -> what is added to it, a value a channel, in the order in which it lies.
     """
@@ -173,10 +186,12 @@ class Plan:
     sets: tuple[str, ...] = ()
     calibration_sha256: str = ""
     regions: tuple[RegionNote, ...] = ()
-    spared: Mapping[str, Spared] = field(default_factory=dict)
+    outlier_columns: Mapping[str, OutlierColumns] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     edits: tuple[GraphEdit, ...] = ()
+    operators: Mapping[str, Operator] = field(default_factory=dict)
+    integer_operators: Mapping[str, IntegerOperator] = field(default_factory=dict)
 
     @property
     def observed(self) -> tuple[str, ...]:

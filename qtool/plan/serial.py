@@ -4,11 +4,13 @@
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
+     "operators": {node: operator}, "integer_operators": {node: operator},
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
-                "group", "bounds", "scale_from", "scale", "zero_point", "integers"}],
+                "group", "bounds", "scale_from", "scale", "zero_point", "dequantizer",
+                "integers"}],
      "edits": [{"kind", "value", "uses": [[node, input]] | null, "node", "axes"}],
      "skips": [{"node", "op", "code", "detail"}],
-     "spared": {value: {"columns": [index], "lo", "hi"}},
+     "outlier_columns": {value: {"columns": [index], "lo", "hi"}},
      "scaled": {constant: [{"axis", "factors"}]},
      "corrections": {bias: [offset]},
      "regions": [{"nodes": [node], "float_us", "int8_us", "sqnr", "quantized", "why", "ops"}]}
@@ -35,9 +37,11 @@ from qtool.numerics.qparams import QParams
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import Ports
-from qtool.plan.model import Kind, Plan, RegionNote, Scaled, Site, Skip, Spared, Use
+from qtool.plan.model import Dequantizer, Kind, OutlierColumns, Plan, RegionNote, Scaled, Site, Skip, Use
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
+from qtool.tables.qoperators import IntegerOperator
 from qtool.tables.qtypes import (
     QTYPES,
     Granularity,
@@ -81,10 +85,14 @@ def to_json(plan: Plan) -> str:
         "include": list(plan.include),
         "sets": list(plan.sets),
         "forms": {name: form.value for name, form in plan.forms.items()},
+        "operators": {name: operator.value for name, operator in plan.operators.items()},
+        "integer_operators": {name: operator.value for name, operator in plan.integer_operators.items()},
         "sites": [_site(s) for s in plan.sites],
         "edits": [_edit(e) for e in plan.edits],
         "skips": [_skip(s) for s in plan.skips],
-        "spared": {v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.spared.items()},
+        "outlier_columns": {
+            v: {"columns": list(s.columns), "lo": s.lo, "hi": s.hi} for v, s in plan.outlier_columns.items()
+        },
         "scaled": {v: [_scaled(one) for one in of] for v, of in plan.scaled.items()},
         "corrections": {v: _array(np.asarray(c), "<f4") for v, c in plan.corrections.items()},
         "regions": [
@@ -121,6 +129,8 @@ def from_json(text: str, name: str) -> Plan:
             target=document["target"],
             model_sha256=document["model_sha256"],
             forms={k: Form(v) for k, v in document["forms"].items()},
+            operators={str(k): Operator(v) for k, v in document["operators"].items()},
+            integer_operators={str(k): IntegerOperator(v) for k, v in document["integer_operators"].items()},
             sites=tuple(_read_site(s) for s in document["sites"]),
             edits=tuple(_read_edit(e) for e in document["edits"]),
             skips=tuple(map(_read_skip, document["skips"])),
@@ -131,7 +141,7 @@ def from_json(text: str, name: str) -> Plan:
             sets=tuple(map(str, document["sets"])),
             calibration_sha256=str(document["calibration_sha256"]),
             regions=tuple(_read_region(u) for u in document["regions"]),
-            spared={str(v): _read_spared(d) for v, d in document["spared"].items()},
+            outlier_columns={str(v): _read_columns(d) for v, d in document["outlier_columns"].items()},
             scaled={str(v): tuple(map(_read_scaled, of)) for v, of in document["scaled"].items()},
             corrections={str(v): _read_offsets(d) for v, d in document["corrections"].items()},
         )
@@ -148,8 +158,8 @@ def _read_skip(d: dict[str, Any]) -> Skip:
     return Skip(str(d["node"]), str(d["op"]), Reason(Code(d["code"]), str(d["detail"])))
 
 
-def _read_spared(d: dict[str, Any]) -> Spared:
-    return Spared(tuple(map(int, d["columns"])), float(d["lo"]), float(d["hi"]))
+def _read_columns(d: dict[str, Any]) -> OutlierColumns:
+    return OutlierColumns(tuple(map(int, d["columns"])), float(d["lo"]), float(d["hi"]))
 
 
 def _scaled(one: Scaled) -> dict[str, Any]:
@@ -196,6 +206,7 @@ def _site(site: Site) -> dict[str, Any]:
         "scale_from": None if site.scale_from is None else list(site.scale_from),
         "scale": None if params is None else _array(params.scale, "<f4"),
         "zero_point": None if params is None else _array(params.zero_point, "<i4"),
+        "dequantizer": site.dequantizer.value,
         "integers": None if site.integers is None else _array(site.integers, _little(site.spec.qtype)),
     }
 
@@ -219,6 +230,7 @@ def _read_site(d: dict[str, Any]) -> Site:
         bounds=(float(lo), float(hi)),
         scale_from=None if d["scale_from"] is None else (d["scale_from"][0], d["scale_from"][1]),
         qparams=params,
+        dequantizer=Dequantizer(d["dequantizer"]),
         integers=None if d["integers"] is None else _read_integers(d["integers"], spec.qtype),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,8 @@ from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.blocks import nearest_divisor
 from qtool.plan.eligible import rule_of
-from qtool.plan.model import Kind, Site, Use
-from qtool.plan.scheme import BLOCKS, WIDE_OPSET, Scheme
+from qtool.plan.model import Dequantizer, Kind, Site, Use
+from qtool.plan.scheme import BLOCKS, PER_CHANNEL_OPSET, WIDE_OPSET, Scheme
 from qtool.plan.weights import coarsest
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
@@ -24,6 +24,7 @@ from qtool.tables.qtypes import (
     FLOAT16,
     FLOAT32,
     INT8,
+    UINT2,
     Granularity,
     PerBlock,
     PerChannel,
@@ -71,8 +72,35 @@ def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Us
             else:
                 reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
                 storage.reasons[node.name or ""] = reason
-    storage.sites = [Site(v, _kind(view, spec, uses), tuple(uses), spec) for (v, spec), uses in found.items()]
+    for (name, spec), uses in found.items():
+        array = float_constant(view.values[name])
+        shape = () if array is None else array.shape
+        dequantizer = _dequantizer(spec, shape, scheme, opset_of(view.model))
+        kind = _kind(view, spec, uses)
+        storage.sites.append(Site(name, kind, tuple(uses), spec, dequantizer=dequantizer))
     return storage
+
+
+def _dequantizer(spec: TensorSpec, shape: Sequence[int], scheme: Scheme, opset: int) -> Dequantizer:
+    """Return how a stored weight becomes floats: by DequantizeLinear where the opset has that granularity.
+
+    For onnxruntime by Cast and Mul: it folds these when it loads the model, and DequantizeLinear never.
+    """
+    match spec.granularity:
+        case PerChannel(axis):
+            least, rows = PER_CHANNEL_OPSET, axis == 0 and len(shape) == 2
+        case PerBlock(axis, _):
+            least, rows = WIDE_OPSET, axis == 0 and len(shape) == 2
+        case PerRun() | PerRowOfLast():
+            least, rows = WIDE_OPSET, False
+        case _:
+            return Dequantizer.CAST_MUL
+    if scheme.target.onnxruntime or opset < least:
+        return Dequantizer.CAST_MUL
+    if spec.qtype is UINT2 and rows and shape[1] % 4:
+        # onnxruntime (1.31) makes MatMulNBits of it, and misreads rows that end within a byte.
+        return Dequantizer.CAST_MUL
+    return Dequantizer.OPERATOR
 
 
 def _qtype(node: ir.Node, rule: OpRule, scheme: Scheme, types: Mapping[str, QType]) -> QType:

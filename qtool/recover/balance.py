@@ -120,7 +120,7 @@ def balanced(
     """
     nodes = {name for s in plan.sites if s.kind in WEIGHTS for name, _ in s.uses or ()}
     values = {v.name or "" for n in nodes if (v := view.node_by_name[n].inputs[0]) is not None}
-    found = joints(view, values - plan.spared.keys())
+    found = joints(view, values - plan.outlier_columns.keys())
     seen = _looked_at(view.model, found, source, threads)
     found = [joint for joint in found if joint.value in seen]
     scaled: dict[str, tuple[Scaled, ...]] = {}

@@ -9,9 +9,9 @@ from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
 from qtool.measure.columns import reaches
 from qtool.plan.candidate import Candidate
-from qtool.plan.model import Spared
+from qtool.plan.model import OutlierColumns
+from qtool.plan.outlier_columns import can_split_columns
 from qtool.plan.predict import Errors, key_of
-from qtool.plan.spared import sparable
 from qtool.recover.run import requested_steps
 
 # How many columns are tried. They cost little beside the sum with what they make, which is the same for any.
@@ -28,7 +28,7 @@ _NEAR = 1.6
 
 def choose_columns(
     candidate: Candidate, evaluator: Evaluator, errors: Errors
-) -> tuple[Mapping[str, Spared], Errors]:
+) -> tuple[Mapping[str, OutlierColumns], Errors]:
     """Return the outlier columns where the outputs gain by them, and the errors as they are then.
 
     Args:
@@ -40,7 +40,7 @@ def choose_columns(
     if statistics is None or select is None or "columns" not in requested_steps(model.options):
         return {}, errors
     noise = _SHARE * 10 ** (-(evaluator.criteria.floor_db + _ABOVE_DB) / 10)
-    sites = {s.value: s for s in candidate.plan.sites if sparable(model.view, s)}
+    sites = {s.value: s for s in candidate.plan.sites if can_split_columns(model.view, s)}
     loud = {v: key_of(s) for v, s in sites.items() if errors.relative(key_of(s)) > noise}
     found = reaches(model.model, list(loud), statistics, model.threads)
     tried: dict[str, dict[int, Errors]] = {value: {} for value in found}
@@ -54,7 +54,7 @@ def choose_columns(
         measured = sensitivity(model.model, [plan], select, model.threads, only=keys)
         for value in able:
             tried[value][count] = measured
-    chosen: dict[str, Spared] = {}
+    chosen: dict[str, OutlierColumns] = {}
     changed = dict(errors.noise)
     for value, by_count in tried.items():
         left = {count: e.relative(loud[value]) for count, e in by_count.items()}

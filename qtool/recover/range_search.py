@@ -39,7 +39,9 @@ def search_ranges(
     if calib is None or select is None:
         return candidate
     sites = [
-        s for s in candidate.plan.sites if s.kind is Kind.ACTIVATION and s.value not in candidate.plan.spared
+        s
+        for s in candidate.plan.sites
+        if s.kind is Kind.ACTIVATION and s.value not in candidate.plan.outlier_columns
     ]
     keys = {key_of(s) for s in sites}
     first = sensitivity(model.model, [candidate.plan], select, model.threads, only=keys)

@@ -23,7 +23,7 @@ from qtool.recover.gptq import improved
 from qtool.recover.hqq import half_quadratic_plan
 from qtool.recover.range_search import search_ranges
 from qtool.recover.smooth import smoothed
-from qtool.rewrite.spare import split_spared
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
@@ -160,10 +160,10 @@ def _bias(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, i
 
 def _split(candidate: Candidate) -> View:
     """The float model with the weights that outlier columns leave to the int8 products: rows of zeros."""
-    if not candidate.plan.spared:
+    if not candidate.plan.outlier_columns:
         return candidate.model.view
     model = candidate.model.model.clone()
-    split_spared(model, candidate.plan)
+    split_outlier_columns(model, candidate.plan)
     return View(model)
 
 

@@ -18,35 +18,29 @@ from qtool.graph.view import (
     attribute_float,
     attribute_int,
     float_constant,
-    is_op,
-    is_vector,
     rank,
-    sole_consumer,
 )
 from qtool.plan.eligible import summed_axis
 from qtool.plan.integers import integers_of
 from qtool.plan.model import Kind, Site
-from qtool.plan.weights import added_bias
-from qtool.rewrite.recurrent import fuse_lstm
 from qtool.rewrite.runtime import Quantized, at_run_time, one_node, split, transposed
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
 
-def write_dynamic(writer: Writer, node: ir.Node) -> None:
-    """Replace a node by its form with run-time activations."""
-    _WRITERS[node.op_type](writer, node)
+def write_dynamic_quantize_matmul(writer: Writer, node: ir.Node) -> None:
+    """Replace a product by DynamicQuantizeMatMul, one for each part of its operands."""
+    _fused(writer, node, "DynamicQuantizeMatMul", shared=False)
 
 
-def _product(writer: Writer, node: ir.Node) -> None:
-    """A MatMul or Gemm, its operands in parts where the plan says so, and the bias that it adds itself."""
-    (_fused if writer.target.onnxruntime else _spelt_out)(writer, node)
+def write_matmul_integer_to_float(writer: Writer, node: ir.Node) -> None:
+    """Replace a product by MatMulIntegerToFloat, one for each part; other products read the same integers."""
+    _fused(writer, node, "MatMulIntegerToFloat", shared=True)
 
 
-def _fused(writer: Writer, node: ir.Node) -> None:
+def _fused(writer: Writer, node: ir.Node, op_type: str, *, shared: bool) -> None:
     """onnxruntime's own operator for each part; the first one adds the bias, a Gemm's C or the Add behind."""
     writer.use_contrib()
-    shared = len(writer.sites_of[node.name or "", 0].uses or ()) > 1
     site = writer.added.get(node.name or "")
     bias, last = node.inputs[2] if len(node.inputs) > 2 else None, node
     if site is not None and site.uses:
@@ -61,15 +55,14 @@ def _fused(writer: Writer, node: ir.Node) -> None:
             inputs = [source, w.values, w.scale, None, own]
         while inputs[-1] is None:
             inputs.pop()
-        op_type = "MatMulIntegerToFloat" if shared else "DynamicQuantizeMatMul"
         nodes.append(
             one_node(writer, op_type, inputs, f"{node.name}_quantized{suffix}", domain="com.microsoft")
         )
     _settle(writer, node, last, [*nodes, *_summed(writer, node, nodes)])
 
 
-def _spelt_out(writer: Writer, node: ir.Node) -> None:
-    """MatMulInteger -> Cast -> Mul for each part, then their sum, and then beta * C."""
+def write_matmul_integer(writer: Writer, node: ir.Node) -> None:
+    """Replace a product by MatMulInteger -> Cast -> Mul for each part, then their sum, and then beta * C."""
     alpha = attribute_float(node, "alpha", 1.0)
     nodes: list[ir.Node] = []
     ends: list[ir.Node] = []
@@ -93,7 +86,6 @@ def _spelt_out(writer: Writer, node: ir.Node) -> None:
         nodes.append(_plus(writer, node, nodes[-2], nodes[-1].outputs[0]))
     elif bias is not None:
         nodes.append(_plus(writer, node, nodes[-1], bias))
-    _keep_apart(node)
     _settle(writer, node, node, nodes)
 
 
@@ -144,20 +136,6 @@ def _plus(writer: Writer, node: ir.Node, product: ir.Node, bias: ir.Value) -> ir
     return one_node(writer, "Add", [product.outputs[0], bias], f"{node.name}_bias")
 
 
-def _keep_apart(node: ir.Node) -> None:
-    """Let an Add behind a product be a Sum, where it adds what is no bias of that.
-
-    onnxruntime (1.31) fuses the product with any constant vector that is added to it: axes of length 1 that
-    the product lacks are lost then, and another length than the product's fails.
-    """
-    reader = sole_consumer(node.outputs[0])
-    if reader is None or not is_op(reader, "Add") or added_bias(node) is not None:
-        return
-    arrays = [a for v in reader.inputs if (a := float_constant(v)) is not None]
-    if any(a.size > 1 and is_vector(a, a.size) for a in arrays):
-        reader.op_type = "Sum"
-
-
 def _to_float(
     writer: Writer,
     node: ir.Node,
@@ -183,8 +161,8 @@ def _number(writer: Writer, node: ir.Node, name: str, number: float) -> ir.Value
     return writer.once(key, home(node), f"{node.name}_{name}", np.asarray(number, np.float32))
 
 
-def _conv(writer: Writer, node: ir.Node) -> None:
-    """A Conv with a weight [O, I/group, ..] and perhaps a bias [O]."""
+def write_conv_integer(writer: Writer, node: ir.Node) -> None:
+    """Replace a Conv with a weight [O, I/group, ..] and perhaps a bias [O]."""
     source, weight = node.inputs[0], node.inputs[1]
     if source is None or weight is None:
         raise KeyError(f"'{node.name}' lacks an input")
@@ -232,6 +210,3 @@ def _settle(writer: Writer, node: ir.Node, last: ir.Node, nodes: list[ir.Node]) 
     replace_node(last, nodes, last.outputs[0], nodes[-1].outputs[0], writer.namer)
     if node is not last and node.graph is not None:
         node.graph.remove(node, safe=True)
-
-
-_WRITERS = {"MatMul": _product, "Gemm": _product, "Conv": _conv, "LSTM": fuse_lstm}

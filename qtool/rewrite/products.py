@@ -1,4 +1,4 @@
-"""MatMul and Gemm in integers: with a result in integers, or in floats where nothing quantizes it."""
+"""MatMul and Gemm in integers: with a result in integers, or in floats."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, new_node, owner
-from qtool.graph.view import attribute_float, attribute_int, constant, is_op, rank, sole_consumer
+from qtool.graph.view import attribute_int, constant, is_op
+from qtool.plan.integer_operators import product_scale
 from qtool.rewrite.qoperands import (
     Fusion,
     Operand,
     Result,
-    activation,
     bias,
     insert_before,
     operand,
-    product_scale,
     remove,
     result,
     take_place,
@@ -29,7 +28,6 @@ from qtool.tables.qoperators import (
     MICROSOFT,
     Q_GEMM,
     QLINEAR_MATMUL,
-    Product,
 )
 
 
@@ -55,71 +53,34 @@ class _Found:
     def output(self) -> ir.Value:
         return self.node.outputs[0]
 
-    def suits(self, product: Product) -> bool:
-        """Whether an operator takes these types."""
-        return (self.a.scaled.type, self.b.scaled.type) in product.pairs
+
+def _find(node: ir.Node, add: ir.Node | None) -> _Found:
+    """The operands of a product, and the bias: a Gemm's own, or that of the Add behind a MatMul."""
+    a, b = operand(node, 0), operand(node, 1)
+    if add is not None:
+        index = 1 if add.inputs[0] is node.outputs[0] else 0
+        return _Found(add, node, a, b, False, bias(add, index))
+    transposed = is_op(node, "Gemm") and bool(attribute_int(node, "transB", 0))
+    return _Found(node, node, a, b, transposed, bias(node, 2))
 
 
-def fuse_product(fusion: Fusion, node: ir.Node) -> bool:
-    """Give a MatMul (with the Add of an int32 bias) or a Gemm its integer form."""
-    found = _matmul(node) if node.op_type == "MatMul" else _gemm(node) if node.op_type == "Gemm" else None
-    if found is None:
-        return False
+def write_q_gemm(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
+    """Replace a product by QGemm with a result in integers."""
+    found = _find(node, add)
+    _q_gemm(fusion, found, result(found.output))
+
+
+def write_q_gemm_to_float(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
+    """Replace a product by QGemm with a result in floats."""
+    _q_gemm(fusion, _find(node, add), None)
+
+
+def write_qlinear_matmul(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
+    """Replace a product by QLinearMatMul."""
+    found = _find(node, add)
     to = result(found.output)
-    if to is not None and to.scaled.type != found.a.scaled.type:
-        to = None  # no operator changes the type on the way
-    wants_gemm = node.op_type == "Gemm" or found.bias is not None
-    if fusion.contrib and wants_gemm and rank(found.product.inputs[0]) == 2 and found.suits(Q_GEMM):
-        _q_gemm(fusion, found, to)
-    elif found.transposed and constant(found.b.integers) is None:
-        return False
-    elif to is not None and found.bias is None and found.suits(QLINEAR_MATMUL):
-        b = [_upright(fusion, found), *found.b.scaled.parts()]
-        inputs = [*found.a.parts(), *b, *to.scaled.parts()]
-        write_integers(fusion, found.node, to, QLINEAR_MATMUL.op_type, inputs)
-    elif fusion.contrib and found.bias is None and found.suits(MATMUL_INTEGER_TO_FLOAT):
-        _to_float(fusion, found)
-    elif found.suits(MATMUL_INTEGER):
-        _sum_and_scale(fusion, found)
-    else:
-        return False
-    return True
-
-
-def _matmul(node: ir.Node) -> _Found | None:
-    a, b = activation(node.inputs[0]), operand(node.inputs[1])
-    if a is None or b is None or not _channels_last(b, transposed=False):
-        return None
-    add = sole_consumer(node.outputs[0])
-    if add is not None and is_op(add, "Add") and constant(b.integers) is not None:
-        other = add.inputs[1 if add.inputs[0] is node.outputs[0] else 0]
-        addend = bias(other, a.scaled, b.scaled)
-        if addend is not None:
-            return _Found(add, node, a, b, False, addend)
-    return _Found(node, node, a, b, False, None)
-
-
-def _gemm(node: ir.Node) -> _Found | None:
-    a, b = activation(node.inputs[0]), operand(node.inputs[1])
-    transposed = bool(attribute_int(node, "transB", 0))
-    if a is None or b is None or not _channels_last(b, transposed) or attribute_int(node, "transA", 0):
-        return None
-    if attribute_float(node, "alpha", 1.0) != 1.0:
-        return None
-    c = node.inputs[2] if len(node.inputs) > 2 else None
-    if c is None:
-        return _Found(node, node, a, b, transposed, None)
-    addend = bias(c, a.scaled, b.scaled)
-    if addend is None or attribute_float(node, "beta", 1.0) != 1.0:
-        return None
-    return _Found(node, node, a, b, transposed, addend)
-
-
-def _channels_last(b: Operand, transposed: bool) -> bool:
-    """Whether scales run along the columns of the product, if along anything; then b has two axes."""
-    if b.scaled.axis is None:
-        return True
-    return rank(b.integers) == 2 and b.scaled.axis == (0 if transposed else 1)
+    b = [_upright(fusion, found), *found.b.scaled.parts()]
+    write_integers(fusion, found.node, to, QLINEAR_MATMUL.op_type, [*found.a.parts(), *b, *to.scaled.parts()])
 
 
 def _q_gemm(fusion: Fusion, found: _Found, to: Result | None) -> None:
@@ -143,8 +104,12 @@ def _q_gemm(fusion: Fusion, found: _Found, to: Result | None) -> None:
     _write_floats(fusion, found, [gemm])
 
 
-def _to_float(fusion: Fusion, found: _Found) -> None:
-    """MatMulIntegerToFloat: no zero point of b means 0, and saves the kernel the sums of a's rows."""
+def write_matmul_integer_to_float(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
+    """Replace a product by MatMulIntegerToFloat.
+
+    Without a zero point of b, which is 0 then, the kernel need not sum the rows of a.
+    """
+    found = _find(node, add)
     a, b = found.a, found.b
     inputs = [a.integers, _upright(fusion, found), a.scaled.scale, b.scaled.scale, a.scaled.zero_point]
     if not b.scaled.zero_is_0():
@@ -159,8 +124,9 @@ def _to_float(fusion: Fusion, found: _Found) -> None:
     _write_floats(fusion, found, [product])
 
 
-def _sum_and_scale(fusion: Fusion, found: _Found) -> None:
-    """MatMulInteger (-> Add of the int32 bias) -> Cast -> Mul: all in ONNX's own operators."""
+def write_matmul_integer(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
+    """Replace a product by MatMulInteger (-> Add of the int32 bias) -> Cast -> Mul: ONNX's own operators."""
+    found = _find(node, add)
     namer, a, b = fusion.namer, found.a, found.b
     name, out = found.product.name, found.output.name
     inputs = [a.integers, _upright(fusion, found), a.scaled.zero_point]
@@ -182,7 +148,7 @@ def _sum_and_scale(fusion: Fusion, found: _Found) -> None:
         outputs=[namer(f"{out}_cast")],
         attributes=to_float,
     )
-    scale = product_scale(a.scaled, b.scaled)
+    scale = product_scale(a.scaled.grid, b.scaled.grid)
     step = add_initializer(owner(a.scaled.scale), namer(f"{out}_product_scale"), scale)
     mul = new_node(
         "Mul", [cast.outputs[0], step], name=namer(f"{name}_Mul"), outputs=[namer(f"{out}_scaled")]

@@ -51,6 +51,12 @@ def write_activation(writer: Writer, site: Site) -> None:
         take_output_name(value, result, writer.namer)
 
 
+def write_sum(writer: Writer, edit: GraphEdit) -> None:
+    """Turn an Add into a Sum."""
+    for name, _ in edit.uses or ():
+        writer.view.node_by_name[name].op_type = "Sum"
+
+
 def write_result_barrier(writer: Writer, edit: GraphEdit) -> None:
     """Let every consumer of a value, a QuantizeLinear on it included, read it behind a fusion barrier."""
     value = writer.view.values[edit.value]

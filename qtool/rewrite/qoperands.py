@@ -1,8 +1,10 @@
-"""Integers in a QDQ graph: read before and behind a float node, and written in its place."""
+"""Access to the integers in a QDQ graph, before and behind a float node, and their writing in its place.
+
+The plan says where they are (plan/integer_operators.py): what is not there is a KeyError.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,21 +12,20 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, new_node, owner
-from qtool.graph.view import attribute_int, constant, float_constant, is_op, rank, sole_consumer
-from qtool.tables.qoperators import EIGHT_BITS
-
-UNBOUNDED = (-math.inf, math.inf)
+from qtool.graph.view import is_op, sole_consumer
+from qtool.plan.integer_operators import Grid, clamp_limits, grid_of, integer_bounds
 
 
 @dataclass
 class Fusion:
-    """One rewrite from QDQ to integer operators: what it may use, free names, and what it has made.
+    """The state of one rewrite from QDQ to integer operators.
 
     Args:
+        opset: of the model.
+        namer: free names in it.
         transposed: weights that were transposed, by what they were before.
     """
 
-    contrib: bool
     opset: int
     namer: Namer
     transposed: dict[ir.Value, ir.Value] = field(default_factory=dict)
@@ -32,41 +33,22 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Scaled:
-    """Integers as reals: (integers - zero_point) * scale.
-
-    Args:
-        scale: a constant, float32 [] or [C].
-        zero_point: a constant of the integers' type, of the scale's shape.
-        axis: what [C] runs along, from the front; None for one scale.
-    """
+    """The grid of a Q or DQ, and the values that hold it: float32 and the integers' type, [] or [C]."""
 
     scale: ir.Value
     zero_point: ir.Value
-    axis: int | None
+    grid: Grid
 
     @property
     def type(self) -> str:
         """The integers' type, by numpy's name."""
-        return str(_array(self.zero_point).dtype)
-
-    def same_as(self, other: Scaled) -> bool:
-        """Whether equal integers stand for equal reals."""
-        return (
-            self.type == other.type
-            and self.axis == other.axis
-            and np.array_equal(_array(self.scale), _array(other.scale))
-            and np.array_equal(_array(self.zero_point), _array(other.zero_point))
-        )
+        return self.grid.type
 
     def parts(self) -> list[ir.Value]:
         return [self.scale, self.zero_point]
 
     def zero_is_0(self) -> bool:
-        return not _array(self.zero_point).any()
-
-    def one_zero_point(self) -> bool:
-        """Whether all channels have the same zero point."""
-        return np.unique(_array(self.zero_point)).size == 1
+        return not self.grid.zero_point.any()
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Result:
-    """A float value that nobody but a QuantizeLinear reads, perhaps through a Relu or Clip.
+    """A float value whose only consumer is a QuantizeLinear, perhaps behind a Relu or Clip.
 
     Args:
         q: the QuantizeLinear.
@@ -97,117 +79,63 @@ class Result:
     bounds: tuple[int, int] | None
 
 
-def _array(value: ir.Value) -> np.ndarray:
-    array = constant(value)
-    if array is None:
-        raise KeyError(f"'{value.name}' is no constant")
-    return array
+def scaled_by(node: ir.Node) -> Scaled:
+    """Return the scale and zero point of a Q or DQ.
+
+    Raises:
+        KeyError: they are no constants, or not of 8 bits.
+    """
+    grid = grid_of(node)
+    scale, zero = (*node.inputs, None, None)[1:3]
+    if grid is None or scale is None or zero is None:
+        raise KeyError(f"'{node.name}' has no constant scale of 8-bit integers")
+    return Scaled(scale, zero, grid)
 
 
-def scaled_by(node: ir.Node) -> Scaled | None:
-    """The scale and zero point of a Q or DQ, where they are constants and of 8 bits."""
-    if len(node.inputs) < 3 or attribute_int(node, "block_size", 0):
+def operand(node: ir.Node, index: int) -> Operand:
+    """Return the integers behind an input of a node.
+
+    Raises:
+        KeyError: no DequantizeLinear makes it.
+    """
+    value = node.inputs[index]
+    maker = value.producer() if value is not None else None
+    integers = maker.inputs[0] if maker is not None and is_op(maker, "DequantizeLinear") else None
+    if maker is None or integers is None:
+        raise KeyError(f"input {index} of '{node.name}' is not dequantized")
+    return Operand(integers, scaled_by(maker))
+
+
+def bias(node: ir.Node, index: int) -> ir.Value | None:
+    """Return the int32 integers of a bias; None where the node has none.
+
+    Raises:
+        KeyError: no DequantizeLinear makes it.
+    """
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None:
         return None
-    scale, zero = node.inputs[1], node.inputs[2]
-    scales, zeros = float_constant(scale), constant(zero)
-    if scale is None or zero is None or scales is None or zeros is None or scales.shape != zeros.shape:
-        return None
-    if str(zeros.dtype) not in EIGHT_BITS or scales.ndim > 1:
-        return None
-    if scales.ndim == 0:
-        return Scaled(scale, zero, None)
-    axis, axes = attribute_int(node, "axis", 1), rank(node.inputs[0])
-    if axis < 0 and axes is None:
-        return None
-    return Scaled(scale, zero, axis if axis >= 0 else axis + (axes or 0))
+    maker = value.producer()
+    if maker is None or not is_op(maker, "DequantizeLinear"):
+        raise KeyError(f"input {index} of '{node.name}' is not dequantized")
+    return maker.inputs[0]
 
 
-def operand(value: ir.Value | None) -> Operand | None:
-    """The integers behind a value that a DequantizeLinear makes."""
-    node = value.producer() if value is not None else None
-    if node is None or not is_op(node, "DequantizeLinear"):
-        return None
-    scaled, integers = scaled_by(node), node.inputs[0]
-    return Operand(integers, scaled) if scaled is not None and integers is not None else None
+def result(value: ir.Value) -> Result:
+    """Return the Q that a value goes into.
 
-
-def activation(value: ir.Value | None) -> Operand | None:
-    """The same with one scale for the whole tensor."""
-    found = operand(value)
-    return found if found is not None and found.scaled.axis is None else None
-
-
-def bias(value: ir.Value | None, a: Scaled, b: Scaled) -> ir.Value | None:
-    """The int32 [N] integers of a bias at the product of two scales; None when it is none of that kind."""
-    node = value.producer() if value is not None else None
-    if node is None or not is_op(node, "DequantizeLinear"):
-        return None
-    integers, scale = node.inputs[0], float_constant(node.inputs[1])
-    array = constant(integers)
-    if array is None or scale is None or array.dtype != np.int32 or array.ndim != 1:
-        return None
-    if len(node.inputs) > 2 and (zero := constant(node.inputs[2])) is not None and zero.any():
-        return None
-    wanted = product_scale(a, b)
-    fits = scale.size in (1, wanted.size) or wanted.size == 1
-    return integers if fits and np.allclose(scale, wanted, rtol=1e-6, atol=0) else None
-
-
-def product_scale(a: Scaled, b: Scaled) -> np.ndarray:
-    """What one step of an int32 sum of products stands for: float32 [] or [N]."""
-    return np.asarray(_array(a.scale) * _array(b.scale), np.float32)
-
-
-def result(value: ir.Value) -> Result | None:
-    """The Q that a value goes into, when that is all that becomes of it."""
-    reader = sole_consumer(value)
-    clamp: ir.Node | None = None
-    limits = UNBOUNDED
-    if is_op(reader, "Relu", "Clip") and reader is not None and reader.inputs[0] is value:
-        found = clamp_limits(reader)
-        if found is None:
-            return None
-        clamp, limits = reader, found
-        reader = sole_consumer(reader.outputs[0])
-        value = clamp.outputs[0]
-    if reader is None or not is_op(reader, "QuantizeLinear") or reader.inputs[0] is not value:
-        return None
+    Raises:
+        KeyError: something else reads the value.
+    """
+    reader, clamp, limits = sole_consumer(value), None, None
+    if reader is not None and is_op(reader, "Relu", "Clip"):
+        clamp, limits = reader, clamp_limits(reader)
+        reader = sole_consumer(clamp.outputs[0])
+    if reader is None or not is_op(reader, "QuantizeLinear"):
+        raise KeyError(f"'{value.name}' is not quantized")
     scaled = scaled_by(reader)
-    if scaled is None or scaled.axis is not None:
-        return None
-    return Result(reader, scaled, clamp, integer_bounds(limits, scaled))
-
-
-def clamp_limits(node: ir.Node) -> tuple[float, float] | None:
-    """What a Relu or Clip holds values between; None when that is not known beforehand."""
-    if node.op_type == "Relu":
-        return 0.0, math.inf
-    limits = list(UNBOUNDED)
-    for index in (1, 2):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        if value is None:
-            continue
-        array = float_constant(value)
-        if array is None or array.size != 1 or np.isnan(array).any():
-            return None
-        limits[index - 1] = float(array.reshape(-1)[0])
-    return limits[0], limits[1]
-
-
-def quantized(real: float, scaled: Scaled) -> int:
-    """What QuantizeLinear makes of a number: rounding and saturation keep order, so a clamp's limits
-    are as exact in integers as in floats."""
-    ends = np.iinfo(scaled.type)
-    with np.errstate(over="ignore"):  # beyond float32 is beyond the type's ends, too
-        steps = np.rint(np.float32(real) / np.float32(_array(scaled.scale)))
-    return int(np.clip(steps + np.float32(_array(scaled.zero_point)), ends.min, ends.max))
-
-
-def integer_bounds(limits: tuple[float, float], scaled: Scaled) -> tuple[int, int] | None:
-    """A clamp's limits in integers; None when saturation at the ends of the type does the same."""
-    ends = np.iinfo(scaled.type)
-    bounds = quantized(limits[0], scaled), quantized(limits[1], scaled)
-    return None if bounds == (ends.min, ends.max) else bounds
+    bounds = integer_bounds(limits, scaled.grid) if limits is not None else None
+    return Result(reader, scaled, clamp, bounds)
 
 
 def write_integers(

@@ -17,7 +17,7 @@ _DROPPED_ATTRIBUTES = frozenset({"layout"})
 _INPUTS_BEFORE_SCALES = 8
 
 
-def fuse_lstm(writer: Writer, node: ir.Node) -> None:
+def write_dynamic_quantize_lstm(writer: Writer, node: ir.Node) -> None:
     """Replace an LSTM with constant W [D, 4H, I] and R [D, 4H, H] by its fused dynamic form."""
     writer.use_contrib()
     namer = writer.namer

@@ -12,8 +12,8 @@ from qtool.graph.edit import Namer, insert_after_value, owner, take_output_name
 from qtool.graph.view import View
 from qtool.plan.integers import restored
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site, Use
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.rounding import halving, read, rounding
-from qtool.rewrite.spare import split_spared
 from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
 
@@ -26,7 +26,7 @@ def simulated(model: ir.Model, plan: Plan) -> ir.Model:
     weights alone are rounded. onnxruntime would round weights once more: open it with `integers=False`.
     """
     clone = model.clone()
-    split_spared(clone, plan)
+    split_outlier_columns(clone, plan)
     writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], {})
     for site in plan.sites:
         if site.kind in WEIGHTS:

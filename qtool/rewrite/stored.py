@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
-from qtool.graph.view import opset_of
 from qtool.numerics.qparams import unfold
 from qtool.numerics.quantize import spread
-from qtool.plan.model import Site
-from qtool.plan.scheme import PER_CHANNEL_OPSET, WIDE_OPSET
+from qtool.plan.model import Dequantizer, Site
 from qtool.rewrite.writer import Writer, float_array, integers, packed, params, redirect
-from qtool.tables.qtypes import UINT2, PerBlock, PerChannel, PerRowOfLast, PerRun
+from qtool.tables.qtypes import PerBlock, PerChannel, PerRowOfLast, PerRun
 
 
 def write_stored(writer: Writer, site: Site) -> None:
     """Integers and scales, and the nodes that make floats of them: per channel, or in blocks."""
     value = writer.view.values[site.value]
     q = integers(writer, site, value, float_array(value))
-    nodes = _standard(writer, site, value, q) or _folded(writer, site, value, q)
+    nodes = _NODES[site.dequantizer](writer, site, value, q)
     last = nodes[-1].outputs[0]
     insert_after_value(value, nodes, owner(value))
     redirect(writer, site.uses, value, last)
@@ -62,7 +61,7 @@ def _node(
 
 
 def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
-    """DequantizeLinear, per channel or (opset 21) in blocks; for onnxruntime, or where it can't, none."""
+    """DequantizeLinear, per channel or (opset 21) in blocks, and a Reshape where runs cross axes."""
     name, namer, granularity = site.value, writer.namer, site.spec.granularity
     shape = tuple(float_array(value).shape)
     scales = params(site).scale
@@ -76,12 +75,9 @@ def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[
         case PerRowOfLast():
             stored, axis, block, scales = shape, len(shape) - 1, shape[-1], scales[..., None]
         case _:
-            return []
-    least = WIDE_OPSET if block else PER_CHANNEL_OPSET
-    if writer.target.onnxruntime or opset_of(writer.model) < least or q.const_value is None:
-        return []
-    if site.spec.qtype is UINT2 and axis == 0 and len(stored) == 2 and stored[1] % 4:
-        return []  # onnxruntime (1.31) makes MatMulNBits of it, and misreads rows that end within a byte
+            raise KeyError(f"'{name}' has no scale a channel or a block")
+    if q.const_value is None:
+        raise KeyError(f"'{name}' is no constant")
     if tuple(q.shape or ()) != stored:  # integers() unfolds blocks, which DequantizeLinear takes folded
         flat = q.const_value.numpy().reshape(stored)
         q = writer.once(("folded", site.value, site.spec), owner(value), f"{name}_quantized", flat)
@@ -154,4 +150,8 @@ def _restore_rows(writer: Writer, gather: ir.Node, q: ir.Value, scale: ir.Value)
     replace_node(gather, [*picks, cast, mul], out, mul.outputs[0], namer)
 
 
+_NODES: dict[Dequantizer, Callable[[Writer, Site, ir.Value, ir.Value], list[ir.Node]]] = {
+    Dequantizer.CAST_MUL: _folded,
+    Dequantizer.OPERATOR: _standard,
+}
 _FLOAT = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}

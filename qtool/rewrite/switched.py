@@ -18,8 +18,8 @@ from qtool.graph.edit import Namer, insert_after_value, new_node, owner, take_ou
 from qtool.graph.view import View
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import key_of
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.rounding import halving, op, read, rounding
-from qtool.rewrite.spare import split_spared
 from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
 
@@ -45,7 +45,7 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
     Those that share a scale share a switch; so do all that float16 makes of one node's results.
     """
     clone = model.clone()
-    split_spared(clone, plan)
+    split_outlier_columns(clone, plan)
     view = View(clone)
     writer = Writer(view, Namer(clone), TARGETS[plan.target], {})
     switches = _Switches(writer)

@@ -11,27 +11,34 @@ from qtool.graph.view import View
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import Kind, Plan, Site
 from qtool.rewrite.corrections import correct_biases
-from qtool.rewrite.dynamic import write_dynamic
+from qtool.rewrite.dynamic import (
+    write_conv_integer,
+    write_dynamic_quantize_matmul,
+    write_matmul_integer,
+    write_matmul_integer_to_float,
+)
 from qtool.rewrite.half import write_half
 from qtool.rewrite.nbits import write_nbits
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.ports import write_ports
 from qtool.rewrite.qdq import (
     reshape_bias,
     write_activation,
     write_bias,
     write_result_barrier,
+    write_sum,
     write_weight,
 )
-from qtool.rewrite.qoperator import fuse_qoperators
-from qtool.rewrite.spare import split_spared
+from qtool.rewrite.qoperator import write_integer_operators
+from qtool.rewrite.recurrent import write_dynamic_quantize_lstm
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
-from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
 from qtool.tables.targets import TARGETS
 
 
 def _whole(writer: Writer, site: Site) -> None:
-    """Written with the node that reads it."""
+    """Leave a site to the writer of the node that reads it."""
 
 
 # One writer a kind of site, in the order of the plan; then one a form of node.
@@ -47,10 +54,15 @@ _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
 _EDITS: dict[EditKind, Callable[[Writer, GraphEdit], None]] = {
     EditKind.RESHAPED_BIAS: reshape_bias,
     EditKind.RESULT_BARRIER: write_result_barrier,
+    EditKind.SUM: write_sum,
 }  # the other kinds are written with the site or the node that they belong to
-_NODES: dict[Form, Callable[[Writer, ir.Node], None]] = {
-    Form.DYNAMIC: write_dynamic,
-    Form.NBITS: write_nbits,
+_NODES: dict[Operator, Callable[[Writer, ir.Node], None]] = {
+    Operator.DYNAMIC_QUANTIZE_MATMUL: write_dynamic_quantize_matmul,
+    Operator.MATMUL_INTEGER_TO_FLOAT: write_matmul_integer_to_float,
+    Operator.MATMUL_INTEGER: write_matmul_integer,
+    Operator.CONV_INTEGER: write_conv_integer,
+    Operator.DYNAMIC_QUANTIZE_LSTM: write_dynamic_quantize_lstm,
+    Operator.MATMUL_NBITS: write_nbits,
 }
 
 
@@ -62,10 +74,9 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     """
     clone = model.clone()
     correct_biases(clone, plan)
-    split_spared(clone, plan)
+    split_outlier_columns(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
     added = {e.node: e for e in plan.edits if e.kind is EditKind.ADDED_BIAS}
-    absorbed = {name for e in added.values() for name, _ in e.uses or ()}
     guarded = frozenset(e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER)
     writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added, guarded)
     for site in plan.sites:
@@ -73,14 +84,13 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     for edit in plan.edits:
         if edit.kind in _EDITS:
             _EDITS[edit.kind](writer, edit)
-    for name, form in plan.forms.items():
-        if form in _NODES and name not in absorbed:
-            _NODES[form](writer, writer.view.node_by_name[name])
+    for name, operator in plan.operators.items():
+        _NODES[operator](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
     if plan.halves.sites or plan.halves.stored or plan.choices.io == "float16":
         write_half(clone, plan.halves, io_half=plan.choices.io == "float16")
     if plan.choices.format == "qoperator":
-        fuse_qoperators(clone, contrib=writer.target.onnxruntime)
+        write_integer_operators(writer, plan)
     _drop_unused_initializers(clone)
     return clone
 

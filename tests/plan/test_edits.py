@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.misfit import misfit
 from qtool.plan.model import Kind, Plan
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import Settled, drafted, settled
@@ -93,6 +93,6 @@ DAMAGED: dict[str, tuple[Settled, EditKind, Callable[[GraphEdit], GraphEdit]]] =
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_edit_is_named(damage: str) -> None:
     done, kind, change = DAMAGED[damage]
-    assert misfit(done.plan, done.ready.view) == ""
+    assert validate_plan(done.plan, done.ready.view) == ""
     damaged = _changed(done.plan, kind, change)
-    assert any(e.kind.value in misfit(damaged, done.ready.view) for e in damaged.edits)
+    assert any(e.kind.value in validate_plan(damaged, done.ready.view) for e in damaged.edits)

@@ -12,9 +12,9 @@ from qtool.errors import UsageError
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.plan.integers import integers_of, restored
-from qtool.plan.misfit import misfit
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.serial import digest, from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.targets import TARGETS
 from tests.plan.flow import Settled, settled
@@ -79,7 +79,7 @@ def test_a_plan_file_keeps_integers_to_the_byte(form: dict[str, object]) -> None
     back = from_json(text, "plan.json")
     assert back.sites == plan.sites and to_json(back) == text
     assert digest(back) != digest(done.plan)
-    assert not misfit(back, done.ready.view)
+    assert not validate_plan(back, done.ready.view)
     for site, found in zip(plan.sites, back.sites, strict=True):
         if site.integers is not None and found.integers is not None:
             assert found.integers.dtype == site.integers.dtype
@@ -104,7 +104,7 @@ def test_damaged_integers_are_refused(damage: str) -> None:
         site["qtype"] = "float32"
     with pytest.raises(UsageError):
         plan = from_json(json.dumps(document), "plan.json")
-        if problem := misfit(plan, done.ready.view):
+        if problem := validate_plan(plan, done.ready.view):
             raise UsageError(problem)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from qtool.graph.save import to_bytes
-from qtool.plan.misfit import misfit
 from qtool.plan.model import WEIGHTS
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.recover.adaround import learned
 from qtool.rewrite.write import rewrite
 from tests.graphs import model, node, rng
@@ -47,7 +47,7 @@ def test_only_integers_change_and_a_replay_writes_the_same(case: str, form: dict
     plan = learned(done.ready.view, done.plan, memory(row.samples()), threads=1)
     assert tuple(replace(s, integers=None) for s in plan.sites) == done.plan.sites
     assert all(s.kind in WEIGHTS for s in plan.sites if s.integers is not None)
-    assert not misfit(plan, done.ready.view)
+    assert not validate_plan(plan, done.ready.view)
     back = from_json(to_json(plan), "plan.json")
     written = to_bytes(rewrite(done.ready.model, plan))
     assert to_bytes(rewrite(done.ready.model, back)) == written

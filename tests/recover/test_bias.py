@@ -13,9 +13,9 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
-from qtool.plan.misfit import misfit
 from qtool.plan.model import Plan
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.recover.bias import Bias, biases, corrected
 from qtool.rewrite.corrections import correct_biases
 from qtool.rewrite.simulated import simulated
@@ -144,7 +144,7 @@ def test_no_corrected_layer_errs_on_the_mean(case: str, form: dict[str, Any]) ->
 @pytest.mark.parametrize("case", CORRECTED)
 def test_where_nothing_is_quantized_there_is_nothing_to_correct(case: str) -> None:
     done, given = done_of(case, {"mode": "static"})
-    nothing = replace(done.plan, sites=(), forms={}, spared={})
+    nothing = replace(done.plan, sites=(), forms={}, outlier_columns={})
     found = corrected(done.ready.model, nothing, memory(given), threads=1).corrections
     assert all(np.abs(c).max() < 1e-5 for c in found.values())
 
@@ -163,7 +163,7 @@ def test_it_is_made_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
 def test_the_plan_fits_and_what_is_written_runs(case: str, form: dict[str, Any]) -> None:
     done, given = done_of(case, form)
     plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
-    assert not misfit(plan, done.ready.view)
+    assert not validate_plan(plan, done.ready.view)
     back = from_json(to_json(plan), "plan.json")
     written = to_bytes(rewrite(done.ready.model, plan))
     assert back.corrections == plan.corrections and to_bytes(rewrite(done.ready.model, back)) == written
@@ -214,7 +214,7 @@ def test_a_bias_has_a_value_for_each_channel(op: str, shape: tuple[int, ...]) ->
     )
     assert all(b.name for b in biases(done.ready.view))
     plan = corrected(done.ready.model, done.plan, memory(CASES["mlp-gemm"].samples()), threads=1)
-    assert not misfit(plan, done.ready.view)
+    assert not validate_plan(plan, done.ready.view)
     run(to_bytes(rewrite(done.ready.model, plan)), CASES["mlp-gemm"].samples())
 
 

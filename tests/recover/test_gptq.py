@@ -16,9 +16,9 @@ from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.numerics.gptq import hessian
 from qtool.plan.integers import restored
-from qtool.plan.misfit import misfit
 from qtool.plan.model import WEIGHTS, Kind, Plan
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.recover import operands
 from qtool.recover.gptq import improved, wanted_of
 from qtool.recover.hessians import Streamed, hessians
@@ -121,7 +121,7 @@ def test_the_plan_fits_and_a_replay_writes_the_same(case: str, form: dict[str, A
     row = CASES[case]
     done = settled(row.build(), row.samples(), **form)
     plan = better(done, row.samples())
-    assert plan.resolved and not misfit(plan, done.ready.view)
+    assert plan.resolved and not validate_plan(plan, done.ready.view)
     back = from_json(to_json(plan), "plan.json")
     written = to_bytes(rewrite(done.ready.model, plan))
     assert to_bytes(rewrite(done.ready.model, back)) == written
@@ -143,7 +143,7 @@ def test_wide_weights_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     done = settled(convolutions(), samples, include=["*"])
     monkeypatch.setattr(operands, "LARGEST", 5)
     plan = better(done, samples)
-    assert not misfit(plan, done.ready.view)
+    assert not validate_plan(plan, done.ready.view)
     before, after = layer_errors(done, done.plan, samples), layer_errors(done, plan, samples)
     assert all((after[name] <= old * (1 + 1e-4) + 1e-9).all() for name, old in before.items())
 

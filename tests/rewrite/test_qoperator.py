@@ -19,8 +19,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from qtool.errors import ModelError
+from qtool.graph.edit import Namer
 from qtool.graph.save import to_bytes
-from qtool.rewrite.qoperator import fuse_qoperators
+from qtool.graph.view import View
+from qtool.plan.integer_operators import with_integer_operators
+from qtool.plan.model import Plan
+from qtool.plan.scheme import Choices
+from qtool.rewrite.qoperator import write_integer_operators
+from qtool.rewrite.writer import Writer
 from qtool.session import Session
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qoperators import (
@@ -34,6 +40,7 @@ from qtool.tables.qoperators import (
     QLINEAR_MATMUL,
     Product,
 )
+from qtool.tables.targets import TARGETS
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, rng, weights
 from tests.rewrite.flow import FIRST_REFERENCE_OPSET, run, sqnr, write
 from tests.rewrite.zoo import CASES
@@ -218,7 +225,10 @@ def _weight(graph: Graph, op: Op, types: Types, x_scale: np.generic, inputs: lis
 def fuse(proto: onnx.ModelProto, contrib: bool) -> onnx.ModelProto:
     """The model with integer operators, as a file would hold it."""
     model = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
-    fuse_qoperators(model, contrib=contrib)
+    target = TARGETS["cpu" if contrib else "generic"]
+    empty = Plan("static", target.name, "", {}, (), (), choices=Choices(format="qoperator"))
+    plan = with_integer_operators(empty, View(model))
+    write_integer_operators(Writer(View(model), Namer(model), target, {}), plan)
     made = onnx.load_from_string(to_bytes(model))
     onnx.checker.check_model(made, full_check=True)
     return made

@@ -78,7 +78,7 @@ def test_values_within_stay_near_those_of_the_float_model(case: str, form: dict[
 @pytest.mark.parametrize("case", CASES)
 def test_without_sites_it_is_the_model(case: str) -> None:
     done, given = done_of(case, {"mode": "static"}), CASES[case].samples()
-    nothing: Plan = replace(done.plan, sites=(), forms={}, spared={})
+    nothing: Plan = replace(done.plan, sites=(), forms={}, outlier_columns={})
     assert to_bytes(simulated(done.ready.model, nothing)) == to_bytes(done.ready.model)
     assert run(to_bytes(done.ready.model), given)  # and it was a model
 

@@ -8,13 +8,15 @@ from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.integer_operators import with_integer_operators
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
+from qtool.tables.operators import WRITTEN_AS
 from qtool.tables.qtypes import PerTensor
 
 
-def misfit(plan: Plan, view: View) -> str:
-    """What is wrong with a plan for a model, '' when nothing is. A plan may have been edited by hand."""
+def validate_plan(plan: Plan, view: View) -> str:
+    """Return what is wrong with a plan for a model, '' when it fits. A plan may have been edited by hand."""
     for name in plan.forms:
         if name not in view.node_by_name:
             return f"there is no node '{name}'"
@@ -35,7 +37,34 @@ def misfit(plan: Plan, view: View) -> str:
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
-    return _together(plan)
+    return _operators(plan, view) or _integer_operators(plan, view) or _together(plan)
+
+
+def _operators(plan: Plan, view: View) -> str:
+    """Return what is wrong with the operators: a node has one that its form and op can be written as."""
+    added = {name for e in plan.edits if e.kind is EditKind.ADDED_BIAS for name, _ in e.uses or ()}
+    for name in dict.fromkeys((*plan.forms, *plan.operators)):
+        form, operator = plan.forms.get(name), plan.operators.get(name)
+        if name in added or (form not in WRITTEN_AS and operator is None):
+            continue
+        op_type = view.node_by_name[name].op_type if form is not None else ""
+        if form not in WRITTEN_AS or operator not in WRITTEN_AS[form].get(op_type, ()):
+            written = operator.value if operator is not None else "no operator"
+            return f"'{name}' cannot be written as {written}"
+    return ""
+
+
+def _integer_operators(plan: Plan, view: View) -> str:
+    """Return what is wrong with the integer operators: they follow from scales, types and consumers."""
+    fitting = with_integer_operators(plan, view)
+    names = sorted(plan.integer_operators.items() ^ fitting.integer_operators.items(), key=lambda i: i[0])
+    if names:
+        operator = fitting.integer_operators.get(names[0][0])
+        wanted = operator.value if operator is not None else "no integer operator"
+        return f"'{names[0][0]}': {wanted} fits its scales and consumers"
+    if set(fitting.edits) != set(plan.edits):
+        return f"its edits '{EditKind.KEPT_INTEGERS.value}' do not fit its scales"
+    return ""
 
 
 def _together(plan: Plan) -> str:
@@ -81,11 +110,13 @@ def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
     if edit.kind is EditKind.QUANTIZER_BARRIER:
         quantized = any(s.kind is Kind.ACTIVATION and s.value == edit.value for s in plan.sites)
         return "" if quantized else "the value has no QuantizeLinear"
-    if edit.kind is EditKind.RESULT_BARRIER:
+    if edit.kind in (EditKind.RESULT_BARRIER, EditKind.KEPT_INTEGERS):
         return ""
     adds = [view.node_by_name[name] for name, _ in edit.uses or ()]
     if not adds or not all(is_op(node, "Add") for node in adds):
         return "its consumers are not all Adds"
+    if edit.kind is EditKind.SUM:
+        return ""
     bias = float_constant(view.values[edit.value])
     if bias is None or max(bias.shape, default=1) != bias.size:
         return "the value is not a constant vector"

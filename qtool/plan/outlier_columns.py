@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from qtool.graph.view import View, float_constant, is_op
-from qtool.plan.model import Kind, Site, Spared
+from qtool.plan.model import Kind, OutlierColumns, Site
 from qtool.plan.weights import added_bias
 
 
-def sparable(view: View, site: Site) -> bool:
+def can_split_columns(view: View, site: Site) -> bool:
     """Whether all who read a value in int8 are MatMuls whose weight is their own matrix."""
     if (
         site.kind not in (Kind.ACTIVATION, Kind.RUNTIME)
@@ -34,9 +34,9 @@ def _is_able(view: View, name: str, index: int) -> bool:
     return weight is not None and array is not None and array.ndim == 2 and len(weight.uses()) == 1
 
 
-def with_spared(
-    view: View, sites: Iterable[Site], wanted: Mapping[str, Spared]
-) -> tuple[tuple[Site, ...], dict[str, Spared]]:
+def with_outlier_columns(
+    view: View, sites: Iterable[Site], wanted: Mapping[str, OutlierColumns]
+) -> tuple[tuple[Site, ...], dict[str, OutlierColumns]]:
     """The sites, with the ranges of what is left of the wanted values; and which of these are spared.
 
     Args:
@@ -45,10 +45,10 @@ def with_spared(
         wanted: value -> what to spare of it.
     """
     found: list[Site] = []
-    spared: dict[str, Spared] = {}
+    spared: dict[str, OutlierColumns] = {}
     for site in sites:
         rest = wanted.get(site.value)
-        if rest is not None and sparable(view, site):
+        if rest is not None and can_split_columns(view, site):
             lo, hi = site.bounds
             site = replace(site, bounds=(max(lo, rest.lo), min(hi, rest.hi)))
             spared[site.value] = rest

@@ -8,11 +8,11 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_over
 from qtool.graph.view import View
 from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.spared import end_of
+from qtool.plan.outlier_columns import end_of
 from qtool.rewrite.writer import float_array
 
 
-def split_spared(model: ir.Model, plan: Plan) -> None:
+def split_outlier_columns(model: ir.Model, plan: Plan) -> None:
     """Put the small products of a plan into a clone of the prepared model, before anything is quantized.
 
     The result is the same as before, in float. W loses its rows C; where the scale is found at run time, x
@@ -22,7 +22,7 @@ def split_spared(model: ir.Model, plan: Plan) -> None:
     """
     view, namer = View(model), Namer(model)
     for site in plan.sites:
-        spared = plan.spared.get(site.value)
+        spared = plan.outlier_columns.get(site.value)
         if spared is None or site.kind not in (Kind.ACTIVATION, Kind.RUNTIME):
             continue
         value = view.values[site.value]

@@ -14,14 +14,14 @@ from qtool.graph.view import View
 from qtool.options import Options
 from qtool.pipeline import quantize
 from qtool.plan.draft import draft
-from qtool.plan.model import Spared
-from qtool.plan.spared import sparable
-from qtool.rewrite.spare import split_spared
+from qtool.plan.model import OutlierColumns
+from qtool.plan.outlier_columns import can_split_columns
+from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.session import Session
 from tests import outliers
 from tests.plan.flow import ready
 
-SPARED = {"h": Spared(outliers.LOUD, -1.0, 1.0)}
+SPARED = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
 
 
 @pytest.mark.parametrize("optimize", [True, False])
@@ -32,8 +32,8 @@ def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) 
     done = ready(outliers.proto(bias, axes), mode=mode, include=["op:MatMul"])
     plan = draft(done.view, done.scheme, replace(done.wish, spared=SPARED))
     clone = done.model.clone()
-    split_spared(clone, plan)
-    assert plan.spared
+    split_outlier_columns(clone, plan)
+    assert plan.outlier_columns
     assert sum(n.op_type == "MatMul" for n in clone.graph) == 4
     ours, theirs = (Session(to_bytes(m), threads=1, optimize=optimize) for m in (clone, done.model))
     for sample in outliers.samples(2, axes):
@@ -61,8 +61,8 @@ def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: 
         assert result.report.comparison is not None
         found[recover] = result.report.comparison.sqnr, result.plan
     plan = found["columns"][1]
-    assert set(plan.spared["h"].columns) >= set(outliers.LOUD)
-    assert not found["none"][1].spared
+    assert set(plan.outlier_columns["h"].columns) >= set(outliers.LOUD)
+    assert not found["none"][1].outlier_columns
     assert found["columns"][0] > found["none"][0] + 10
     again = tmp_path / "again.onnx"
     quantize(outliers.proto(bias, axes), again, Options(plan=plan, threads=1))
@@ -73,5 +73,5 @@ def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: 
 
 def test_only_products_with_a_matrix_of_their_own_can() -> None:
     done = ready(outliers.proto(), include=["op:MatMul"])
-    able = {s.value for s in done.draft().sites if sparable(View(done.model), s)}
+    able = {s.value for s in done.draft().sites if can_split_columns(View(done.model), s)}
     assert able == {"h"}

@@ -14,9 +14,9 @@ from qtool.errors import UsageError
 from qtool.job import open_job
 from qtool.numerics.qparams import QParams
 from qtool.options import Options, silent
-from qtool.plan.misfit import misfit
 from qtool.plan.model import Kind, Plan, Scaled, Site
 from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.planning import Planned, Planner, replayed
 from tests.recover.whole import memory
 from tests.rewrite.zoo import CASES
@@ -41,7 +41,7 @@ def with_site(plan: Plan, kind: Kind, change: Callable[[Site], Site]) -> Plan:
 @pytest.mark.parametrize("case", CASES)
 def test_a_plan_fits_its_model(case: str) -> None:
     done = planned(case)
-    assert misfit(done.plan, done.job.view) == ""
+    assert validate_plan(done.plan, done.job.view) == ""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_plan_fits_its_model(case: str) -> None:
     ids=lambda c: str(len(c)),
 )
 def test_corrections_of_biases_fit(corrections: dict[str, tuple[float, ...]]) -> None:
-    assert misfit(replace(DONE.plan, corrections=corrections), DONE.job.view) == ""
+    assert validate_plan(replace(DONE.plan, corrections=corrections), DONE.job.view) == ""
 
 
 DAMAGED: dict[str, Plan] = {
@@ -74,7 +74,7 @@ DAMAGED: dict[str, Plan] = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_what_does_not_fit_is_said_and_refused(damage: str) -> None:
     plan = DAMAGED[damage]
-    assert misfit(plan, DONE.job.view)
+    assert validate_plan(plan, DONE.job.view)
     with pytest.raises(UsageError, match="does not fit"):
         replayed(DONE.maker, plan)
 

@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qtool.benching import Bench, Benching
     from qtool.benching import bench_models as bench
+    from qtool.calibration import Calibrating
+    from qtool.calibration import calibrate_model as calibrate
     from qtool.comparing import compare_models as compare
     from qtool.data.reading import Reading
     from qtool.errors import (
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from qtool.inspection.change import difference
     from qtool.inspection.model import Difference, Inspection
     from qtool.inspection.read import inspect_model as inspect
-    from qtool.options import Options, Result
+    from qtool.options import Comparing, Options, Result
     from qtool.pipeline import dry_run, quantize
     from qtool.plan.costs_file import CostTable
     from qtool.plan.model import Plan
@@ -85,6 +87,8 @@ _PUBLIC = {
 __all__ = [
     "Bench",
     "Benching",
+    "Calibrating",
+    "Comparing",
     "CostTable",
     "DataError",
     "Difference",
@@ -102,6 +106,7 @@ __all__ = [
     "Survey",
     "UsageError",
     "bench",
+    "calibrate",
     "compare",
     "difference",
     "dry_run",
@@ -116,6 +121,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "calibrate":  # a package that can be called: see there
+        return import_module("qtool.calibrate")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'qtool' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
@@ -123,4 +130,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *_PUBLIC, "calibrate"})

@@ -20,6 +20,7 @@ from qtool.data.samples import Part, Sample, Wrapped, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
 from qtool.job import Job, open_job, read_for
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
 from qtool.plan.eligible import observable
@@ -95,6 +96,7 @@ class _Digested(Wrapped):
             yield sample
 
 
+@single_threaded_blas()
 def calibrate_model(
     model: ModelLike, data: Data, how: Calibrating | None = None, progress: Progress = silent
 ) -> Calibration:

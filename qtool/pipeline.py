@@ -24,6 +24,7 @@ from qtool.errors import ModelError
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, check_target, model_for_session, staged
 from qtool.job import Job, open_job, samples_of
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.plan import serial
 from qtool.plan.choose import Gain
@@ -47,6 +48,7 @@ from qtool.validate.latency import PATIENCE, Race, race_models
 from qtool.validate.ports import in_floats
 
 
+@single_threaded_blas()
 def quantize(
     model: ModelLike, output: str | Path, options: Options | None = None, progress: Progress = silent
 ) -> Result:
@@ -141,6 +143,7 @@ def _checkpoint(path: str | Path | None) -> Kept:
     return keep
 
 
+@single_threaded_blas()
 def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     """What quantize would do, without data: nothing is run or written.
 

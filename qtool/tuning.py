@@ -11,6 +11,7 @@ from qtool.bits import weights_of
 from qtool.data.samples import Source as Samples
 from qtool.data.samples import synthetic
 from qtool.errors import EnvironmentFailure, UsageError
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, Result, silent
 from qtool.pipeline import produced
 from qtool.placing import labelled
@@ -26,6 +27,7 @@ NOWHERE = "not written"
 _FLOAT = "of all plans that were raced, the one without int8 is the best"
 
 
+@single_threaded_blas()
 def tune(
     model: ModelLike,
     output: str | Path | None = None,

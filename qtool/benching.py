@@ -21,6 +21,7 @@ from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
 from qtool.graph.load import Source
 from qtool.job import load_model, read_for
+from qtool.listed import Listed
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
 from qtool.remotes import Memory, Remote, remotes
@@ -41,7 +42,7 @@ GATED = {"speedup": "time of the first model / its own", "size": "its bytes / th
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benching:
+class Benching(Listed):
     """How to time models.
 
     Args:

@@ -20,6 +20,7 @@ from qtool.data.samples import Part, Sample, Wrapped, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
 from qtool.job import Job, open_job, read_for
+from qtool.listed import Listed
 from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
@@ -48,7 +49,7 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrating:
+class Calibrating(Listed):
     """How to calibrate.
 
     Args:

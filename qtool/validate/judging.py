@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtool.listed import Listed
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.tables.judging import NONE
 from qtool.validate.compare import Measures
@@ -15,7 +16,7 @@ from qtool.validate.tasks import tasks_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class Judging(Listed):
     """What to measure, and what to fail on.
 
     Args:

@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qtool.commands.bench import Bench, Benching
     from qtool.commands.bench import bench_models as bench
+    from qtool.commands.calibrate import Calibrating
+    from qtool.commands.calibrate import calibrate_model as calibrate
     from qtool.commands.compare import compare_models as compare
     from qtool.commands.data import Survey, survey
     from qtool.commands.profile import Profiling
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from qtool.inspection.change import difference
     from qtool.inspection.model import Difference, Inspection
     from qtool.inspection.read import inspect_model as inspect
-    from qtool.options import Options
+    from qtool.options import Comparing, Options
     from qtool.plan.costs_file import CostTable
     from qtool.plan.model import Plan
     from qtool.report.model import Report
@@ -86,6 +88,8 @@ _PUBLIC = {
 __all__ = [
     "Bench",
     "Benching",
+    "Calibrating",
+    "Comparing",
     "CostTable",
     "DataError",
     "Difference",
@@ -103,6 +107,7 @@ __all__ = [
     "Survey",
     "UsageError",
     "bench",
+    "calibrate",
     "compare",
     "difference",
     "dry_run",
@@ -117,6 +122,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "calibrate":  # a package that can be called: see there
+        return import_module("qtool.calibrate")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'qtool' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
@@ -124,4 +131,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *_PUBLIC, "calibrate"})

@@ -34,7 +34,8 @@ def silent(stage: str, done: int, total: int) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Options(Choices, Judging):
     """How to quantize. The choices of types and forms (bits, block, io ..) are those of plan/scheme.py; what
-    is measured, and what is to fail (labels, fail_if ..), is as evaluate/judging.py has it.
+    is measured, and what is to fail (labels, fail_if ..), is as evaluate/judging.py has it. A single string
+    where a list is expected is a list of one.
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.

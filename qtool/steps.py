@@ -11,6 +11,7 @@ import contextlib
 import json
 import mmap
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -62,15 +63,29 @@ class _Notes:
         self.beats = 0
         self.model_bytes = 0
         self.ended = False
-        self.steps: list[tuple[str, str, int]] = []
+        # Of all threads, in the order in which they began: a thread ends its own, wherever that stands.
+        self.steps: list[list[str | int]] = []
+        self.lock = threading.RLock()
         self.folders: list[str] = []
 
     def beat(self) -> None:
-        self.beats += 1
-        if self.page is not None:
-            self.page[:8] = self.beats.to_bytes(8, "little")
+        with self.lock:
+            self.beats += 1
+            if self.page is not None:
+                self.page[:8] = self.beats.to_bytes(8, "little")
+
+    def begin(self, step: list[str | int]) -> None:
+        with self.lock:
+            self.steps.append(step)
+            self.write()
+
+    def end(self, step: list[str | int]) -> None:
+        with self.lock:
+            self.steps = [s for s in self.steps if s is not step]
+            self.write()
 
     def write(self) -> None:
+        """Note the step that began last among those that still go on. The caller holds the lock."""
         self.beats += 1
         if self.page is None:
             return
@@ -85,8 +100,9 @@ _notes = _Notes()
 
 def show_on(page: mmap.mmap) -> None:
     """Note the steps of this process on a page from now on."""
-    _notes.page = page
-    _notes.write()
+    with _notes.lock:
+        _notes.page = page
+        _notes.write()
 
 
 def beat() -> None:
@@ -96,33 +112,38 @@ def beat() -> None:
 
 def end() -> None:
     """Say that the work is over, as it should be: with a result, or with an error."""
-    _notes.ended = True
-    _notes.write()
+    with _notes.lock:
+        _notes.ended = True
+        _notes.write()
 
 
 def weighs(model_bytes: int) -> None:
     """Say how large the model at hand is: steps on larger ones may take longer."""
-    _notes.model_bytes = max(_notes.model_bytes, model_bytes)
-    _notes.write()
+    with _notes.lock:
+        _notes.model_bytes = max(_notes.model_bytes, model_bytes)
+        _notes.write()
 
 
 def writes_in(folder: str) -> None:
     """Say that a temporary file is made in a folder, beside what it is to become."""
-    if folder not in _notes.folders:
-        _notes.folders.append(folder)
-        _notes.write()
+    with _notes.lock:
+        if folder not in _notes.folders:
+            _notes.folders.append(folder)
+            _notes.write()
 
 
 @contextlib.contextmanager
 def step(subject: str, doing: str, blame: type[QtoolError]) -> Iterator[None]:
-    """Be at a step, inside whatever step this one is a part of."""
-    _notes.steps.append((printable(subject, 200), printable(doing, 200), blame.exit_code))
-    _notes.write()
+    """Be at a step, inside whatever step this one is a part of.
+
+    Several threads may be at steps at once; each ends its own.
+    """
+    this: list[str | int] = [printable(subject, 200), printable(doing, 200), blame.exit_code]
+    _notes.begin(this)
     try:
         yield
     finally:
-        _notes.steps.pop()
-        _notes.write()
+        _notes.end(this)
 
 
 def seen(page: mmap.mmap) -> Seen:

@@ -6,8 +6,9 @@ a flag before these settings and these before the default; the environment wins 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,15 @@ def settings(
     found: dict[str, Setting] = {}
     file = configfile.find(given)
     if file is not None:
-        for where, key, value in _of_file(file, known, command):
-            if option := own.get(key):
-                made = values.from_file(ctx, option, value, file.base, where)
-                found[str(option.name)] = Setting(made, file.name)
+        for entry in _of_file(file, known, command):
+            where, key, value = entry.where, entry.key, entry.value
+            made = partial(values.from_file, ctx, value=value, base=file.base, where=where)
+            if (option := own.get(key)) and not (entry.shared and known.for_others(command, key, made)):
+                found[str(option.name)] = Setting(made(option), file.name)
     for variable, key, text in _of_environment(environment, known):
-        if option := own.get(key):
-            made = values.from_text(ctx, option, text, f"environment variable {variable}")
-            found[str(option.name)] = Setting(made, variable)
+        made = partial(values.from_text, ctx, text=text, where=f"environment variable {variable}")
+        if (option := own.get(key)) and not known.for_others(command, key, made):
+            found[str(option.name)] = Setting(made(option), variable)
     return Settings(file.name if file else None, found)
 
 
@@ -114,6 +116,21 @@ class _Known:
         # What can be set for all commands: not what some of them take on the command line only.
         self.every = {key for options in self.options.values() for key in options} - self.arguments
 
+    def for_others(self, command: str, key: str, made: Callable[[click.Option], Any]) -> bool:
+        """Whether a command's option refuses a value that the option of another command takes.
+
+        Such a value is meant for that other: `effort = "best"` for quantize, though profile has an effort.
+
+        Args:
+            command: the one that runs.
+            key: of the option.
+            made: the value as click takes it.
+        """
+        others = [
+            options[key] for name, options in self.options.items() if name != command and key in options
+        ]
+        return not _takes(self.options[command][key], made) and any(_takes(other, made) for other in others)
+
     def hint(self, key: str, allowed: Set[str]) -> str:
         """What may be meant by a key that is not allowed here."""
         owners = [name for name, options in self.options.items() if key in options]
@@ -134,8 +151,26 @@ def _key(word: str) -> str:
     return word.replace("_", "-")
 
 
-def _of_file(file: ConfigFile, known: _Known, command: str) -> Iterator[tuple[str, str, Any]]:
-    """(where, key, value) for one command: first what is set for all, then what is set for it alone.
+def _takes(option: click.Option, made: Callable[[click.Option], Any]) -> bool:
+    try:
+        made(option)
+    except UsageError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A key of a file, its place there, and whether it is set for every command that has it."""
+
+    where: str
+    key: str
+    value: Any
+    shared: bool
+
+
+def _of_file(file: ConfigFile, known: _Known, command: str) -> Iterator[_Entry]:
+    """What a file sets for one command: first what is set for all, then what is set for it alone.
 
     A table is always for a command: that and an option may share a name.
     """
@@ -149,10 +184,12 @@ def _of_file(file: ConfigFile, known: _Known, command: str) -> Iterator[tuple[st
     for word in plain:
         if _key(word) in known.options and _key(word) not in known.every:
             raise UsageError(f"{file.name}: {word} is a command", f"write its options under [{word}]")
-    yield from _checked(file.name, plain, known.every, known)
+    for entry in _checked(file.name, plain, known.every, known):
+        yield _Entry(*entry, shared=True)
     for word, table in tables.items():
         own = list(_checked(f"{file.name}: [{word}]", table, known.options[_key(word)].keys(), known))
-        yield from own if _key(word) == command else ()
+        for entry in own if _key(word) == command else ():
+            yield _Entry(*entry, shared=False)
 
 
 def _checked(

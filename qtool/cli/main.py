@@ -76,8 +76,8 @@ cli.add_command(completion)
 
 def main() -> NoReturn:
     """Run the command line, and exit with the documented code."""
-    # One thread for numpy's products: it gives the same sums on any number of cores, and on busy ones several
-    # wait for each other (GPTQ took 5 times as long with two). Read when numpy is imported, which is later.
+    # No pool of threads is made that numerics/threads.py would only leave idle: each takes memory, which is
+    # limited. Read when numpy is imported, which is later. The results do not depend on it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for number in ASKED - {signal.SIGINT}:  # that one is Python's own
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup

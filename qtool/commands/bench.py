@@ -25,6 +25,7 @@ from qtool.evaluate.latency import Ratio
 from qtool.evaluate.profile import Profile
 from qtool.evaluate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
 from qtool.graph.load import Source
+from qtool.listed import Listed
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
 from qtool.remotes import Memory, Remote, remotes
@@ -41,7 +42,7 @@ GATED = {"speedup": "time of the first model / its own", "size": "its bytes / th
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benching:
+class Benching(Listed):
     """How to time models.
 
     Args:

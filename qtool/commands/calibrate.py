@@ -20,6 +20,8 @@ from qtool.data.reading import Reading
 from qtool.data.samples import Part, Sample, Wrapped, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
+from qtool.listed import Listed
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
 from qtool.plan.eligible import observable
@@ -48,7 +50,7 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrating:
+class Calibrating(Listed):
     """How to calibrate.
 
     Args:
@@ -96,6 +98,7 @@ class _Digested(Wrapped):
             yield sample
 
 
+@single_threaded_blas()
 def calibrate_model(
     model: ModelLike, data: Data, how: Calibrating | None = None, progress: Progress = silent
 ) -> Calibration:

@@ -22,6 +22,7 @@ from qtool.graph.load import Source
 from qtool.graph.save import check_target, staged
 from qtool.inspection.model import Inspection
 from qtool.inspection.read import inspect_model
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.session import Model, Session
@@ -41,6 +42,7 @@ _MODE_OF = {
 }
 
 
+@single_threaded_blas()
 def compare_models(
     fp32: Reference,
     quantized: ModelLike,

@@ -18,6 +18,7 @@ from qtool.graph.save import check_target, staged
 from qtool.kernels.dispatch import seconds_a_node
 from qtool.kernels.graphs import draw
 from qtool.kernels.traced import Pace, Ran, time_kinds
+from qtool.listed import Listed
 from qtool.options import Progress, silent
 from qtool.plan.costs_file import CostTable, Machine, Timed, Untimed, to_json
 from qtool.plan.work import work_of
@@ -51,7 +52,7 @@ EFFORTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profiling:
+class Profiling(Listed):
     """How to time kernels.
 
     Args:

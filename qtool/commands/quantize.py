@@ -20,6 +20,7 @@ from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.judging import gates_of, measures_of
 from qtool.graph.save import Staging, check_target, staged
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.fallback import first_accepted
 from qtool.placement.place import Placement, place
@@ -36,6 +37,7 @@ from qtool.rewrite.recipe import written
 from qtool.session import Session
 
 
+@single_threaded_blas()
 def quantize(
     model: ModelLike,
     output: str | Path,
@@ -98,6 +100,7 @@ def draft_all(model: PreparedModel, timing: Timing | None) -> Candidate:
     return resolved(model, rule_based(model.task))
 
 
+@single_threaded_blas()
 def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     """Return what quantize would do by the rules, without data: nothing is run or written.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qtool.commands.quantize import quantize
 from qtool.errors import EnvironmentFailure, UsageError
+from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.report.model import ModelFile
 from qtool.report.result import Result
@@ -18,6 +19,7 @@ POINTS = 8
 NOWHERE = "not written"
 
 
+@single_threaded_blas()
 def tune(
     model: ModelLike,
     output: str | Path | None = None,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from qtool.listed import Listed
+
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(Listed):
     """What a user says of their samples.
 
     Args:

@@ -10,12 +10,13 @@ from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
 from qtool.evaluate.tasks import tasks_of
+from qtool.listed import Listed
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.tables.judging import NONE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class Judging(Listed):
     """What to measure, and what to fail on.
 
     Args:

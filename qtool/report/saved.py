@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qtool.data.files import opened
 from qtool.evaluate.gates import judge, parse
+from qtool.listed import listed
 from qtool.report.json import from_json
 from qtool.report.model import Report
 
@@ -26,7 +27,7 @@ def read_report(path: str | Path) -> Report:
     return from_json(text, str(path))
 
 
-def rejudge(report: Report, fail_if: Sequence[str]) -> Report:
+def rejudge(report: Report, fail_if: str | Sequence[str]) -> Report:
     """The same report under other gates; without any, its own verdict stands.
 
     A metric that was not measured then fails, as there is nothing to judge; so does what was measured on
@@ -38,5 +39,5 @@ def rejudge(report: Report, fail_if: Sequence[str]) -> Report:
     if not fail_if:
         return report
     tasks = report.comparison.tasks if report.comparison else {}
-    gates = [parse(text, list(tasks)) for text in fail_if]
+    gates = [parse(text, list(tasks)) for text in listed(fail_if)]
     return replace(report, gates=tuple(judge(gates, report.verdict)))

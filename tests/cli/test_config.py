@@ -169,6 +169,33 @@ def test_a_choice_among_numbers_is_written_either_way(tmp_path: Path) -> None:
             values.from_file(context, option, wrong, tmp_path, "f: bits")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "others"), [("effort", '"best"', "profile"), ("threads", "0", "bench")]
+)
+def test_a_value_for_all_is_for_the_commands_that_take_it(
+    key: str, value: str, others: str, tmp_path: Path
+) -> None:
+    default = shown(tmp_path, command=others, **{variable_of(key): ""})[key]
+    write(tmp_path, f"{key} = {value}")
+    assert shown(tmp_path, **{variable_of(key): ""})[key] == [json.loads(value), "qtool.toml"]
+    assert shown(tmp_path, command=others, **{variable_of(key): ""})[key] == default
+    (tmp_path / "qtool.toml").unlink()
+    text = str(json.loads(value))
+    assert shown(tmp_path, **{variable_of(key): text})[key] == [json.loads(value), variable_of(key)]
+    assert shown(tmp_path, command=others, **{variable_of(key): text})[key] == default
+
+
+def test_a_value_that_no_command_takes_is_a_mistake_for_each(tmp_path: Path) -> None:
+    write(tmp_path, 'effort = "bset"')
+    for command in ("quantize", "profile"):
+        assert "qtool.toml: effort: 'bset'" in refused(tmp_path, command=command)
+
+
+def test_a_value_in_the_table_of_a_command_is_for_no_other(tmp_path: Path) -> None:
+    write(tmp_path, '[profile]\neffort = "best"')
+    assert "[profile]: effort: 'best'" in refused(tmp_path, "-o", "x.json", command="profile")
+
+
 # Mistakes.
 
 MISTAKES = {

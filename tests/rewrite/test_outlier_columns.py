@@ -12,7 +12,7 @@ import pytest
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
 from qtool.options import Options
-from qtool.pipeline import quantize
+from qtool.commands.quantize import quantize
 from qtool.plan.draft import draft
 from qtool.plan.model import OutlierColumns
 from qtool.plan.outlier_columns import can_split_columns

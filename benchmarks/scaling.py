@@ -3,11 +3,12 @@
     python benchmarks/scaling.py --regions 1000,2000,4000
 
 Each model has N regions: a chain of 1x1 convolutions, each with a Relu (`--graph chain`), the same with an
-Add across every second pair (`--graph residual`), or a chain of MatMuls, each with a bias and a Relu
-(`--graph matmul`), or branches of a convolution each, from one value into one Concat (`--graph hub`). Ranges,
-times and errors are drawn at random, so that no inference runs: the table has the stages whose time depends
-on the size of the graph only, and for each the ratio to the first size. Planning is near-linear if 4,000 regions take at most 6 times as long as 1,000. `--profile N` prints the N functions that
-take most of the time, for the last size.
+Add across every second pair (`--graph residual`), a chain of MatMuls, each with a bias and a Relu
+(`--graph matmul`), or branches of one convolution each, from one value into one Concat (`--graph hub`).
+Ranges, times and errors are drawn at random and no inference runs: the table has the stages whose time
+depends on the size of the graph only, and for each the ratio to the first size. Planning is near-linear
+if 4,000 regions take at most 6 times as long as 1,000. `--profile N` prints the N functions that take most
+of the time, for the last size.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def main() -> None:
         found.append(measure(model(args.graph, size)))
         profile.disable()
         if args.profile and size == sizes[-1]:
-            pstats.Stats(profile).sort_stats("cumulative").print_stats(args.profile)
+            pstats.Stats(profile).sort_stats("tottime").print_stats(args.profile)
     print(table(args.graph, sizes, found))
 
 

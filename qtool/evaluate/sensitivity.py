@@ -7,7 +7,7 @@ could ever be built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -64,7 +64,8 @@ def sensitivity(
     """
     whole = _joined(plans)
     chosen = switched(model, whole)
-    fed = {key_of(s) for s in whole.sites if s.kind in WEIGHTS}
+    # Of several sites with one key the first.
+    fed = {key_of(s): s for s in reversed(whole.sites) if s.kind in WEIGHTS}
     # What is made inside an If or Loop can't be switched from outside.
     keys = [key for key in keys_of(whole) if key in chosen.switches or key in fed]
     keys = keys if only is None else [key for key in keys if key in only]
@@ -84,7 +85,7 @@ def sensitivity(
         before = [_floats(session.run(sample | rest, wanted)) for sample in samples]
         noise: dict[str, NDArray[np.float64]] = {}
         for done, key in enumerate(keys, start=1):
-            on = rest | _switched_on(chosen, whole, key)
+            on = rest | _switched_on(chosen, fed, key)
             powers = []
             for sample, outputs in zip(samples, before, strict=True):
                 powers.append(_power(outputs, _floats(session.run(sample | on, wanted))))
@@ -113,11 +114,11 @@ def _joined(plans: Sequence[Plan]) -> Plan:
     return replace(first, sites=tuple(sites.values())) if others else first
 
 
-def _switched_on(chosen: Switched, plan: Plan, key: str) -> dict[str, NDArray[Any]]:
+def _switched_on(chosen: Switched, fed: Mapping[str, Site], key: str) -> dict[str, NDArray[Any]]:
     """What to feed so that one thing is quantized."""
     if key in chosen.switches:
         return {chosen.switches[key]: np.asarray(True)}
-    site = next(s for s in plan.sites if s.kind in WEIGHTS and key_of(s) == key)
+    site = fed[key]
     return {site.value: restored(site, chosen.weights[site.value])}
 
 

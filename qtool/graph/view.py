@@ -90,8 +90,8 @@ def attribute_float(node: ir.Node, name: str, default: float) -> float:
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads the value once, when nothing else does and it is no graph output."""
-    readers = [use.node for use in value.uses()]
-    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
+    uses = value.uses()
+    return next(iter(uses)).node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def is_read(value: ir.Value) -> bool:

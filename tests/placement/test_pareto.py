@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.placement.network import Network
+from qtool.placement.network import Network, RegionCosts
 from qtool.placement.pareto import ParetoPoint, between, envelope, spread
-from tests.placement.networks import networks, subsets
+from qtool.placement.regions import Region
+from qtool.plan.predict import Errors
+from tests.placement.networks import chain, networks, subsets
 
 Figures = tuple[float, float]
 
@@ -111,3 +114,31 @@ def test_of_nothing_nothing_is_spread() -> None:
 def test_a_network_without_noise_has_one_point() -> None:
     network = Network((), {}, {})
     assert envelope(network) == [ParetoPoint(frozenset(), 0.0, 0.0, 0.0)]
+
+
+def test_a_large_network_has_a_front_whose_figures_are_those_of_its_assignments() -> None:
+    network = chain(1000, seed=3)
+    points = envelope(network, max_cuts=3)
+    assert len(points) == 5
+    chosen = spread(network, points, 40)
+    assert len(chosen) == 40
+    for point in chosen:
+        assert point.seconds == pytest.approx(network.seconds(point.int8))
+        assert point.noise == pytest.approx(network.noise_of(point.int8))
+
+
+def test_steps_hold_no_set_of_regions_but_the_first() -> None:
+    """A set for every step would take memory quadratic in the regions."""
+    network = chain(300, seed=4)
+    points = envelope(network)
+    steps = between(network, points[0], points[-1])
+    assert len(steps) == len(points[0].int8 - points[-1].int8) - 1
+    assert all(isinstance(name, str) for name in steps.moved)
+    assert steps.point(len(steps) - 1).int8 == (points[0].int8 | points[-1].int8) - {*steps.moved}
+
+
+def test_a_signal_of_zeros_makes_no_infinite_noise() -> None:
+    errors = Errors(("y",), np.array([0.0]), {"x": np.array([1.0])}, 1, 1)
+    noise = RegionCosts({}, {}, {}, errors).noise("x")
+    network = Network((Region("a", ("a",)),), {"a": (2.0, 1.0)}, {"a": noise})
+    assert [point.int8 for point in envelope(network)] == [{"a"}, frozenset()]

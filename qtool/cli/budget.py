@@ -23,15 +23,15 @@ _OPTIONS = (
         "--min-sqnr",
         type=float,
         metavar="DB",
-        help="Least SQNR of the worst output: what it takes goes back to float, worst first, and the fastest "
-        "model that holds it is written. Default: what the precision usually holds (--gate).",
+        help="Least SQNR of the worst output: move the most sensitive layers back to float until the select set "
+        "holds it, and write the fastest such model. Default: what the precision usually holds (--gate).",
     ),
     _option(
         "--min-speedup",
         type=click.FloatRange(min=0),
         default=0.0,
         metavar="X",
-        help="Least speed, against FP32: the truest model that is so fast is written.",
+        help="Least speed against FP32: write the most accurate model at least this fast.",
     ),
     _option(
         "--max-size", type=BYTES, default=0, metavar="SIZE", help="Most bytes of the model, such as 25MB."
@@ -44,8 +44,8 @@ _OPTIONS = (
         default=AUTO,
         show_default=True,
         metavar="auto|none|LIST",
-        help="What is tried, with --calib, to win accuracy back; kept is what lowers the error on held-out "
-        "samples. With commas between: "
+        help="Steps that recover accuracy. They need --calib; a step is kept where it lowers the error on the "
+        "select set. Separate several with commas: "
         + "; ".join(f"{r.name}: {r.summary}" for r in RECOVERIES.values())
         + ".",
     ),

@@ -48,12 +48,14 @@ _OPTIONS = (
         "--ranges",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="What qtool calibrate found, instead of samples; add --data to have the result judged.",
+        help="Ranges from qtool calibrate. --calib then selects, and sets no range; without --calib no step "
+        "runs that needs samples. Add --data to have the result judged.",
     ),
     click.option(
         "--data",
         type=SRC,
-        help="Samples to judge on. Default: every fourth calibration sample, which then sets no range.",
+        help="Samples for the verdict and the gates; nothing else reads them. Default: every fourth sample of "
+        "--calib, which then sets no range and makes no choice.",
     ),
     click.option(
         "--target",

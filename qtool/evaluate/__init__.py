@@ -1,1 +1,1 @@
-"""Judging: the quantized file against FP32, on samples that set no range."""
+"""Evaluation: candidates against FP32 on the select set, the written file on the judge set."""

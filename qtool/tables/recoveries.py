@@ -11,7 +11,7 @@ AUTO, NONE = "auto", "none"
 
 @dataclass(frozen=True)
 class Recovery:
-    """One technique. Each is kept only where the error at the outputs falls, on held-out samples.
+    """One technique. Each is kept only where the error at the outputs falls on the select set.
 
     Args:
         effort: from which one on it is tried unasked.

@@ -23,8 +23,8 @@ _OPTIONS = (
         "--min-sqnr",
         type=float,
         metavar="DB",
-        help="Least SQNR of the worst output: move the most sensitive layers back to float until the select set "
-        "holds it, and write the fastest such model. Default: what the precision usually holds (--gate).",
+        help="Least SQNR of the worst output: move the most sensitive layers back to float until the select "
+        "set holds it, and write the fastest such model. Default: what the precision usually holds (--gate).",
     ),
     _option(
         "--min-speedup",
@@ -44,8 +44,8 @@ _OPTIONS = (
         default=AUTO,
         show_default=True,
         metavar="auto|none|LIST",
-        help="Steps that recover accuracy. They need --calib; a step is kept where it lowers the error on the "
-        "select set. Separate several with commas: "
+        help="Steps that recover accuracy. They need --calib; a step is kept where it lowers the error on "
+        "the select set. Separate several with commas: "
         + "; ".join(f"{r.name}: {r.summary}" for r in RECOVERIES.values())
         + ".",
     ),

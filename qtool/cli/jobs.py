@@ -54,8 +54,8 @@ _OPTIONS = (
     click.option(
         "--data",
         type=SRC,
-        help="Samples for the verdict and the gates; nothing else reads them. Default: every fourth sample of "
-        "--calib, which then sets no range and makes no choice.",
+        help="Samples for the verdict and the gates; nothing else reads them. Default: every fourth sample "
+        "of --calib, which then sets no range and makes no choice.",
     ),
     click.option(
         "--target",

@@ -98,6 +98,7 @@ class Evaluator:
         self.progress = progress
         self.keep = keep
         self.log: list[Gain] = []
+        self.unreliable = False  # noise hid an order that mattered, so that the cost table decided
         self._float = FloatOutputs(model.source.name, self._open_original)
         self._comparisons: dict[tuple[str, int], Comparison] = {}
         self._sizes: dict[str, int] = {}
@@ -121,11 +122,6 @@ class Evaluator:
     def times(self) -> bool:
         """Whether candidates can be timed: made-up samples will do for that."""
         return self.model.samples.select is not None
-
-    @property
-    def unreliable(self) -> bool:
-        """Whether noise hid an order that mattered, so that the cost table decided."""
-        return any(speed.unreliable for speed in self._speeds.values())
 
     @property
     def statistics(self) -> Source | None:
@@ -214,13 +210,16 @@ class Evaluator:
             pair = settled([name])
             speed = Speed(race.ratio(name, PREPARED), pair.ratio(name, PREPARED), pair.unreliable)
             self._speeds[_structure(candidate.plan)] = speed
-        return race, settled(candidates)
+        found = settled(candidates)
+        self.unreliable |= found.unreliable
+        return race, found
 
     def speed(self, candidate: Candidate, predicted: Predict) -> Speed:
         """Return the speed of a candidate against prepared FP32. It is measured once for each structure."""
         key = _structure(candidate.plan)
         if key not in self._speeds:
             self.race({"": candidate}, predicted)
+        self.unreliable |= self._speeds[key].unreliable
         return self._speeds[key]
 
     def size(self, candidate: Candidate) -> int:

@@ -154,18 +154,13 @@ def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledS
 
     1. The ratio to the fastest excludes 1: slower (or faster), by the measured median.
     2. It holds 1 and is known to 3%: equal, and the speed is that of the fastest.
-    3. It holds 1 and is known less well, or there are fewer than CERTAIN_ROUNDS: unclear. If any model is
-       unclear, the predictions decide for all models that have one; without predictions the speeds stay as
-       1 and 2 say. Either way they are unreliable.
+    3. It holds 1 and is known less well, or there are fewer than CERTAIN_ROUNDS: unclear. The prediction
+       decides, as far as the interval of the ratio goes: what is clearly not so is not believed. Without a
+       prediction for both, the median stays. Either way the speeds are unreliable.
 
     Args:
         race: of any models.
-        predicted: model -> its speed in any unit, from the cost table. Predictions say how models compare
-            with each other; their common level is taken from the measurement, so that models without a
-            prediction can be compared with them.
-
-    Raises:
-        ValueError: a prediction that is not positive.
+        predicted: model -> its speed in any unit, from the cost table; above 0.
     """
     ratios = {name: race.ratio(name, race.fastest) for name in race.seconds}
     certain = race.rounds >= CERTAIN_ROUNDS
@@ -175,8 +170,11 @@ def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledS
     }
     speeds = {name: 1.0 if paces[name] is Pace.EQUAL else ratios[name].median for name in ratios}
     unreliable = Pace.UNCLEAR in paces.values()
-    if unreliable and predicted:
-        speeds |= _levelled({n: predicted[n] for n in speeds if n in predicted}, speeds)
+    known = predicted or {}
+    for name, pace in paces.items():
+        if pace is Pace.UNCLEAR and name in known and race.fastest in known:
+            ratio = ratios[name]
+            speeds[name] = min(max(known[name] / known[race.fastest], ratio.low), ratio.high)
     return SettledSpeeds(race.fastest, speeds, paces, unreliable)
 
 
@@ -184,14 +182,6 @@ def _pace(ratio: Ratio) -> Pace:
     if not ratio.holds_one:
         return Pace.FASTER if ratio.low > 1 else Pace.SLOWER
     return Pace.EQUAL if ratio.half_width <= HALF_WIDTH else Pace.UNCLEAR
-
-
-def _levelled(predicted: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, float]:
-    """The predictions, times one factor that makes their geometric mean that of the measured speeds."""
-    if not predicted:
-        return {}
-    level = math.exp(statistics.fmean(math.log(measured[n]) - math.log(p) for n, p in predicted.items()))
-    return {name: speed * level for name, speed in predicted.items()}
 
 
 def race(

@@ -1,0 +1,106 @@
+"""Two versions of qtool on the same models: is the new one as accurate, and are its models as fast?
+
+    git worktree add ../qtool-old COMMIT
+    python benchmarks/versions.py ../qtool-old ../shared/models
+
+Each model is quantized by both versions with default options, one after the other, on one thread; both files are
+then compared with FP32 on eval/, which neither saw, and raced against each other, interleaved. `new/old` is how
+many times as fast the new file is, with the 95% interval of the paired ratio. Prints a Markdown table, and exits
+1 where an interval lies wholly below 0.97 or the SQNR fell by more than 1 dB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from qtool.commands.prepare import load_model, read_samples
+from qtool.data.reading import Reading
+from qtool.evaluate.compare import compare
+from qtool.evaluate.latency import Ratio, race_models
+from qtool.evaluate.ports import in_floats
+from qtool.session import Session
+
+# What a change may cost: decisions that rest on timings differ from run to run.
+LEAST_RATIO = 0.97
+MOST_LOSS_DB = 1.0
+
+NEW = Path(__file__).resolve().parent.parent
+CALL = """
+import sys, qtool
+model, out, calib = sys.argv[1:]
+result = qtool.quantize(model, out, qtool.Options(calib=calib, threads=1, force=True))
+sys.exit(not result.ok)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("old", type=Path, help="a checkout of the other version")
+    parser.add_argument("models", type=Path, nargs="+", help="folders with model.onnx, calib/ and eval/")
+    parser.add_argument("--keep", type=Path, help="keep the quantized models in this folder")
+    args = parser.parse_args()
+    print("| model | old dB | new dB | new/old speed (95%) | old s | new s |")
+    print("|---|---|---|---|---|---|")
+    bad = 0
+    for folder in expand(args.models):
+        with tempfile.TemporaryDirectory() as scratch:
+            place = args.keep or Path(scratch)
+            place.mkdir(parents=True, exist_ok=True)
+            bad += not row(folder, args.old.resolve(), place)
+    return 1 if bad else 0
+
+
+def expand(folders: list[Path]) -> list[Path]:
+    """The folders themselves if they are models', else those in them that are."""
+    found = []
+    for folder in folders:
+        here = (folder / "model.onnx").exists()
+        found += [folder] if here else sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
+    return found
+
+
+def row(folder: Path, old: Path, place: Path) -> bool:
+    """Print a row; whether the new version holds."""
+    files = {name: place / f"{folder.name}.{name}.onnx" for name in ("old", "new")}
+    seconds = {name: quantize(root, folder, files[name]) for name, root in (("old", old), ("new", NEW))}
+    sqnr = {name: fidelity(folder, file) for name, file in files.items()}
+    source = load_model(folder / "model.onnx")
+    samples = read_samples(source, folder / "eval", Reading())
+    race = race_models(files, samples, 1)
+    ratio: Ratio = race.ratio("new", "old")
+    print(
+        f"| {folder.name} | {sqnr['old']:.1f} | {sqnr['new']:.1f} "
+        f"| {ratio.median:.2f}x ({ratio.low:.2f}-{ratio.high:.2f}) "
+        f"| {seconds['old']:.0f} | {seconds['new']:.0f} |",
+        flush=True,
+    )
+    return ratio.high >= LEAST_RATIO and sqnr["new"] >= sqnr["old"] - MOST_LOSS_DB
+
+
+def quantize(root: Path, folder: Path, output: Path) -> float:
+    """Quantize with one version; the seconds it takes."""
+    start = time.perf_counter()
+    words = [str(p.resolve()) for p in (folder / "model.onnx", output, folder / "calib")]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", CALL, *words], check=True, env=environment, cwd=output.parent)
+    return time.perf_counter() - start
+
+
+def fidelity(folder: Path, file: Path) -> float:
+    """The SQNR of the worst output on eval/, in dB."""
+    source = load_model(folder / "model.onnx")
+    samples = read_samples(source, folder / "eval", Reading())
+    fp32 = in_floats(Session(source.loadable, threads=1, name=source.name))
+    return compare(fp32, in_floats(Session(file, threads=1, name=file.name)), samples).sqnr
+
+
+if __name__ == "__main__":
+    sys.exit(main())

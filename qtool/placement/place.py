@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -28,7 +28,6 @@ from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
 RULE_BASED, ALL_INT8, FLOAT = "rule-based", "all int8", "float"
-_FLOAT_REASON = Reason(Code.NOT_FASTER, "the candidate without int8 won the race")
 # Where bias correction gains more than this on everything in int8, candidates are raced with it.
 _MUCH_DB = 0.5
 
@@ -123,7 +122,7 @@ def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: 
             candidates[f"mixed {number}"] = costs.base.changed(assignment=costs.assignment(point))
     if _corrects_much(evaluator):
         candidates = {n: recover(c, evaluator, only=["bias"], log=False) for n, c in candidates.items()}
-    candidates[FLOAT] = float_candidate(costs.base, _FLOAT_REASON)
+    candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
     return _best_of(_distinct(candidates), costs, evaluator)
 
 
@@ -298,7 +297,19 @@ def _best_of(
     by_size = [replace(t, speed=evaluator.model.source.size / t.bytes) for t in trials]
     best = choose(by_size if small else trials, evaluator.criteria).name
     forms = {name: candidate.plan.forms for name, candidate in candidates.items()}
-    return Placement(candidates[best], tuple(trials), costs, forms)
+    candidate = candidates[best]
+    if best == FLOAT and costs is not None:
+        candidate = float_candidate(costs.base, _why_float(trials))
+    return Placement(candidate, tuple(trials), costs, forms)
+
+
+def _why_float(trials: Sequence[Trial]) -> Reason:
+    """Why the float candidate was chosen."""
+    other = max((t for t in trials if t.name != FLOAT), key=lambda t: t.speed)
+    text = f"'{other.name}' is {other.speed:.2f}x as fast as FP32"
+    if other.speed > 1:
+        return Reason(Code.ACCURACY, f"{text} and has {other.sqnr:.1f} dB")
+    return Reason(Code.NOT_FASTER, text)
 
 
 _Speeds = tuple[float, float, tuple[float, float] | None]

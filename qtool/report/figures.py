@@ -53,7 +53,7 @@ def selection_lines(report: Report) -> list[str]:
 
 def _sqnr(value: float, interval: tuple[float, float]) -> str:
     if not math.isfinite(value):
-        return f"{decibels(value)} dB"
+        return decibels(value)
     return f"{value:.1f} dB ({interval[0]:.1f}-{interval[1]:.1f})"
 
 

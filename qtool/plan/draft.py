@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View
-from qtool.plan.activations import at_run_time, calibrated
+from qtool.plan.activations import at_run_time, calibrated, written_ports
 from qtool.plan.barriers import barriers
 from qtool.plan.edits import EditKind
 from qtool.plan.half import Halves, observed, place_half
@@ -77,6 +77,7 @@ def draft(
         outlier_columns=columns,
         edits=tuple(edits),
         operators=chosen,
+        integer_ports=written_ports(view, scheme, activations),
     )
 
 

@@ -64,6 +64,21 @@ def integer_ports(view: View, scheme: Scheme) -> list[ir.Value]:
     return [v for v in _ports(view, scheme) if not _is_exact(v)]
 
 
+def written_ports(view: View, scheme: Scheme, sites: Iterable[Site]) -> tuple[str, ...]:
+    """Return the inputs and outputs that are written as integers, inputs first, in the order of `sites`.
+
+    These are the ones that are quantized for all their consumers. What only some of them read quantized
+    stays a float port.
+    """
+    if scheme.io in (FLOAT32, FLOAT16):
+        return ()
+    graph = view.model.graph
+    whole = [s.value for s in sites if s.kind is Kind.ACTIVATION and s.uses is None]
+    inputs = [v.name or "" for v in graph.inputs if v.name in whole]
+    outputs = {v.name for v in graph.outputs}
+    return (*inputs, *(name for name in whole if name in outputs and name not in inputs))
+
+
 def float_ports(view: View, scheme: Scheme) -> list[ir.Value]:
     """Those that can't be integers: rounded to 8 bits, the scales of a Resize make another shape."""
     return [v for v in _ports(view, scheme) if _is_exact(v)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, constant
-from qtool.plan.activations import at_run_time, calibrated
+from qtool.plan.activations import at_run_time, calibrated, written_ports
 from qtool.plan.assignment import Assignment, PlanInput
 from qtool.plan.barriers import barriers
 from qtool.plan.edits import EditKind
@@ -88,6 +88,7 @@ def draft(
         scaled=task.scaled,
         edits=tuple(edits),
         operators=chosen,
+        integer_ports=written_ports(view, scheme, activations),
     )
 
 

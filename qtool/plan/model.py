@@ -159,6 +159,7 @@ class Plan:
         sites: in graph order.
         operators: node -> the operator that it is written as, where its form alone does not tell.
         integer_operators: node -> the integer operator that it becomes; format qoperator only.
+        integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
         edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
         halves: what becomes float16, and where.
@@ -192,6 +193,7 @@ class Plan:
     edits: tuple[GraphEdit, ...] = ()
     operators: Mapping[str, Operator] = field(default_factory=dict)
     integer_operators: Mapping[str, IntegerOperator] = field(default_factory=dict)
+    integer_ports: tuple[str, ...] = ()
 
     @property
     def observed(self) -> tuple[str, ...]:

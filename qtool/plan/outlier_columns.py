@@ -1,7 +1,7 @@
 """Columns of an activation that an int8 product leaves to a small float one beside it.
 
-A few columns that reach many times as far as all others set the scale of a whole tensor. Without them the
-others have steps as fine as they deserve (Dettmers et al., LLM.int8(), arXiv 2208.07339, section 3.2).
+A few columns with a far wider range than all others set the scale of a whole tensor. Without them, the scale
+fits the other columns (Dettmers et al., LLM.int8(), arXiv 2208.07339, section 3.2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qtool.plan.weights import added_bias
 
 
 def can_split_columns(view: View, site: Site) -> bool:
-    """Whether all who read a value in int8 are MatMuls whose weight is their own matrix."""
+    """Return whether all int8 consumers of a value are MatMuls, each with a weight matrix of its own."""
     if (
         site.kind not in (Kind.ACTIVATION, Kind.RUNTIME)
         or not site.uses
@@ -37,26 +37,26 @@ def _is_able(view: View, name: str, index: int) -> bool:
 def with_outlier_columns(
     view: View, sites: Iterable[Site], wanted: Mapping[str, OutlierColumns]
 ) -> tuple[tuple[Site, ...], dict[str, OutlierColumns]]:
-    """The sites, with the ranges of what is left of the wanted values; and which of these are spared.
+    """Return the sites, with the ranges of the remaining columns, and the columns that are split off.
 
     Args:
         view: of the prepared graph.
         sites: as the tables have them.
-        wanted: value -> what to spare of it.
+        wanted: value -> its outlier columns; values that cannot be split are left out.
     """
     found: list[Site] = []
-    spared: dict[str, OutlierColumns] = {}
+    split: dict[str, OutlierColumns] = {}
     for site in sites:
         rest = wanted.get(site.value)
         if rest is not None and can_split_columns(view, site):
             lo, hi = site.bounds
             site = replace(site, bounds=(max(lo, rest.lo), min(hi, rest.hi)))
-            spared[site.value] = rest
+            split[site.value] = rest
         found.append(site)
-    return tuple(found), spared
+    return tuple(found), split
 
 
 def end_of(node_name: str, view: View) -> str:
-    """The node behind which the small product is added: the MatMul, or the Add of its bias."""
+    """Return the node whose result the float product is added to: the MatMul, or the Add of its bias."""
     bias = added_bias(view.node_by_name[node_name])
     return bias.use[0] if bias is not None else node_name

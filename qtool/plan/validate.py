@@ -34,6 +34,10 @@ def validate_plan(plan: Plan, view: View) -> str:
         array = float_constant(view.model.graph.initializers.get(name))
         if array is None or array.size != len(offsets):
             return f"there is no bias '{name}' of {len(offsets)} floats"
+    whole = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION and s.uses is None}
+    graph = view.model.graph
+    if unknown := set(plan.integer_ports) - (whole & {v.name for v in (*graph.inputs, *graph.outputs)}):
+        return f"'{min(unknown)}' is no input or output that is quantized as a whole"
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"

@@ -13,21 +13,21 @@ from qtool.rewrite.writer import float_array
 
 
 def split_outlier_columns(model: ir.Model, plan: Plan) -> None:
-    """Put the small products of a plan into a clone of the prepared model, before anything is quantized.
+    """Add the float products of a plan to a clone of the prepared model, before anything is quantized.
 
-    The result is the same as before, in float. W loses its rows C; where the scale is found at run time, x
-    loses its columns, too: with calibrated scales they saturate, and meet rows of zeros.
+    The model computes the same as before, in float. The rows C of W become zeros. Where the scale is found at
+    run time, the columns C of x become zeros, too; with calibrated scales they saturate, and meet those rows.
 
-    The sum is a Sum: an Add of what is no constant would become part of a Gemm (onnxruntime 1.31).
+    A Sum adds the products: of a MatMul and an Add of two activations, onnxruntime (1.31) makes a Gemm.
     """
     view, namer = View(model), Namer(model)
     for site in plan.sites:
-        spared = plan.outlier_columns.get(site.value)
-        if spared is None or site.kind not in (Kind.ACTIVATION, Kind.RUNTIME):
+        outliers = plan.outlier_columns.get(site.value)
+        if outliers is None or site.kind not in (Kind.ACTIVATION, Kind.RUNTIME):
             continue
         value = view.values[site.value]
         graph = owner(value)
-        columns = np.asarray(spared.columns, np.int64)
+        columns = np.asarray(outliers.columns, np.int64)
         indices = add_initializer(graph, namer(f"{site.value}_columns"), columns)
         picked = new_node(
             "Gather",
@@ -63,7 +63,7 @@ def _weight(view: View, site: Site) -> ir.Value:
 
 
 def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: np.ndarray) -> None:
-    """Give one product its small one."""
+    """Add the float product of the columns to one int8 product."""
     weight = node.inputs[1]
     if weight is None or not isinstance(node.graph, ir.Graph):
         raise KeyError(f"'{node.name}' has no weight")

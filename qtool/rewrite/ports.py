@@ -24,23 +24,19 @@ _INTEGERS = ("uint8", "int8")
 
 
 def write_ports(writer: Writer, plan: Plan) -> None:
-    """Make the float inputs and outputs integers, where the plan says so."""
+    """Turn the float inputs and outputs that the plan names into integers."""
     if plan.choices.io not in _INTEGERS:
         return
     io = QTYPES[plan.choices.io]
     sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
-    graph = writer.model.graph
+    inputs = {v.name: v for v in writer.model.graph.inputs}
     known: dict[str, QParams] = {}
-    for value in list(graph.inputs):
-        site = sites.get(value.name or "")
-        if site is not None and site.uses is None:  # what only some readers want quantized is no port
-            name = site.value
-            known[name] = _input(writer, site, value, io)
-    for site in sites.values():
-        dequantized = writer.made["qdq", site.value][1]
-        if dequantized.is_graph_output():
-            name = dequantized.name or ""
-            known[name] = _output(writer, site, dequantized, io)
+    for name in plan.integer_ports:
+        site = sites[name]
+        if name in inputs:
+            known[name] = _input(writer, site, inputs[name], io)
+        else:
+            known[name] = _output(writer, site, writer.made["qdq", name][1], io)
     described = {
         name: {"type": io.name, "scale": float(p.scale), "zero_point": int(p.zero_point)}
         for name, p in known.items()

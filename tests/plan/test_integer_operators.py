@@ -95,3 +95,16 @@ def test_the_writer_refuses_an_operator_without_integers() -> None:
     plain = replace(DONE.plan, sites=(), forms={})
     with pytest.raises(KeyError, match="quantized"):
         rewrite(DONE.ready.model, plain)
+
+
+def test_the_plan_names_the_ports_that_become_integers() -> None:
+    done = settled(NET, samples(3, x=(1, 16, 8, 8)), "cpu", io="uint8")
+    assert done.plan.integer_ports == ("x", "y")
+    assert from_json(to_json(done.plan), "plan.json").integer_ports == ("x", "y")
+    assert validate_plan(done.plan, done.ready.view) == ""
+    assert "'pool'" in validate_plan(replace(done.plan, integer_ports=("pool",)), done.ready.view)
+    only = onnx.load_from_string(
+        to_bytes(rewrite(done.ready.model, replace(done.plan, integer_ports=("y",))))
+    )
+    types = [v.type.tensor_type.elem_type for v in (*only.graph.input, *only.graph.output)]
+    assert types == [onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8], "the writer follows the plan"

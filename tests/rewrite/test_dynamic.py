@@ -16,6 +16,7 @@ from qtool.plan.model import Kind
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import PerBlock
 from qtool.tables.targets import TARGETS
+from tests.exact import exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import reasons, sites
@@ -179,6 +180,7 @@ def test_is_what_was_planned(name: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@exact_products
 def test_generic_means_the_same_to_the_reference(name: str) -> None:
     done = written(name, "generic")
     assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 100

@@ -282,6 +282,7 @@ LSTMS = [name for name in ZOO if "lstm" in name]
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", LSTMS)
+@exact_products
 def test_lstm(name: str, target: str) -> None:
     """onnxruntime has a fused form; elsewhere an LSTM stays, and its weights are stored as int8."""
     case = ZOO[name]

@@ -201,6 +201,7 @@ def quantized_at_run_time(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "target"), [(n, t) for n, t in EVERYWHERE if CASES[n].is_quantized(t)])
+@exact_products
 def test_the_numbers_are_those_of_the_formula(name: str, target: str) -> None:
     """Each part of x is quantized by its own range, the weight by the scales in the plan."""
     case, done = CASES[name], written(name, target)
@@ -257,6 +258,7 @@ def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("trans", [(0, 0), (0, 1)], ids=["alike", "one-transposed"])
+@exact_products
 def test_readers_of_one_weight_share_its_integers_where_they_read_it_alike(
     target: str, trans: tuple[int, int]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from qtool.plan.edits import EditKind
 from qtool.plan.model import Plan
+from tests.exact import exact_products
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import run, sqnr, write
@@ -68,6 +69,7 @@ def _barriers(plan: Plan) -> list[str]:
 
 @pytest.mark.parametrize("product", PRODUCTS)
 @pytest.mark.parametrize("readers", READERS)
+@exact_products
 def test_products_that_hand_on_floats_are_fused(product: str, readers: str) -> None:
     proto, data = _model(product, readers), samples(4, x=(24, 32))
     result = write(proto, data, "cpu")
@@ -91,6 +93,7 @@ POOLS = {
 
 
 @pytest.mark.parametrize("op", POOLS)
+@exact_products
 def test_what_int8_makes_slow_is_not_run_in_int8_by_the_runtime_either(op: str) -> None:
     nodes = [
         node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),

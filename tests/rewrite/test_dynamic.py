@@ -16,6 +16,7 @@ from qtool.plan.model import Kind
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import PerBlock
 from qtool.tables.targets import TARGETS
+from tests.exact import exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import reasons, sites
@@ -179,6 +180,7 @@ def test_is_what_was_planned(name: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@exact_products
 def test_generic_means_the_same_to_the_reference(name: str) -> None:
     done = written(name, "generic")
     assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 100
@@ -199,6 +201,7 @@ def quantized_at_run_time(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "target"), [(n, t) for n, t in EVERYWHERE if CASES[n].is_quantized(t)])
+@exact_products
 def test_the_numbers_are_those_of_the_formula(name: str, target: str) -> None:
     """Each part of x is quantized by its own range, the weight by the scales in the plan."""
     case, done = CASES[name], written(name, target)
@@ -255,6 +258,7 @@ def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("trans", [(0, 0), (0, 1)], ids=["alike", "one-transposed"])
+@exact_products
 def test_readers_of_one_weight_share_its_integers_where_they_read_it_alike(
     target: str, trans: tuple[int, int]
 ) -> None:
@@ -280,6 +284,7 @@ LSTMS = [name for name in ZOO if "lstm" in name]
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", LSTMS)
+@exact_products
 def test_lstm(name: str, target: str) -> None:
     """onnxruntime has a fused form; elsewhere an LSTM stays, and its weights are stored as int8."""
     case = ZOO[name]

@@ -25,6 +25,7 @@ from qtool.rewrite.ports import METADATA_KEY, port_params
 from qtool.session import Session
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, QType, TensorSpec
 from qtool.tables.targets import TARGETS
+from tests.exact import exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import Written, run, sqnr, write
@@ -141,6 +142,7 @@ def test_metadata_names_each_integer_port_its_type_scale_and_zero_point(
 
 
 @pytest.mark.parametrize(("name", "io", "target"), EVERY)
+@exact_products
 def test_fed_and_read_by_its_metadata_it_is_near_fp32(name: str, io: str, target: str) -> None:
     done = written(name, io, target)
     rows = described(done.proto)
@@ -195,6 +197,7 @@ def test_no_integer_is_quantized_twice(name: str, io: str, target: str) -> None:
 @pytest.mark.parametrize("io", IO)
 @pytest.mark.parametrize("acts", [t.name for t in ACTIVATION_TYPES])
 @pytest.mark.parametrize("symmetric", [False, True], ids=["affine", "symmetric"])
+@exact_products
 def test_any_activations_can_stand_behind_the_ports(acts: str, io: str, symmetric: bool, target: str) -> None:
     done = written("two-convs", io, target, acts=acts, symmetric=symmetric)
     session = in_floats(Session(done.data, threads=1))

@@ -55,8 +55,9 @@ def test_what_a_mode_wrote_comes_back_as_floats(asked: str, target: str) -> None
     kept = {v.name: v.const_value for v in floats.graph.initializers.values()}
     assert {"k", "w"} <= {name.split("_")[0] for name in kept}
     assert all(t.dtype == ir.DataType.FLOAT for t in kept.values() if t is not None and t.size > 64)
-    # What is left of the difference is the activations' grids.
-    assert sqnr(run(quantized.data, fed), run(to_bytes(floats), fed)) >= 35
+    # What is left of the difference is the activations' grids. Computed in float: int8 kernels saturate on a
+    # CPU without VNNI, which cost 20 dB here on an EPYC that has AVX2 alone.
+    assert sqnr(run(quantized.data, fed, optimize=False), run(to_bytes(floats), fed)) >= 35
 
 
 @pytest.mark.parametrize("case", ["residual"])

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from qtool import pipeline
+from qtool.commands import verdict
+from qtool.evaluate import evaluator
 from qtool.evaluate.latency import Race
 from qtool.tables.modes import MODES
 from qtool.tables.ops import OPS
@@ -77,9 +78,11 @@ def settle_speed(patch: pytest.MonkeyPatch) -> None:
     """Int8 always wins its race, at once: tiny models are faster in float, and this is about their results."""
 
     def won(models: Sequence[str], *args: Any, **kwargs: Any) -> Race:
-        return Race(1, {n: (1.0 if n == "quantized" else 2.0,) * 9 for n in models})
+        floats = (evaluator.ORIGINAL, evaluator.PREPARED)
+        return Race(1, {n: (2.0 if n in floats else 1.0,) * 9 for n in models})
 
-    patch.setattr(pipeline, "race_models", won)
+    for module in (evaluator, verdict):
+        patch.setattr(module, "race_models", won)
 
 
 def make_eager(patch: pytest.MonkeyPatch) -> None:

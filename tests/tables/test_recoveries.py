@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from qtool.recovering import STEPS
+from qtool.recover.run import STEPS
 from qtool.search import _FIRST
 from qtool.tables.efforts import BALANCED, BEST, EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES

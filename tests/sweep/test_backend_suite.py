@@ -26,7 +26,7 @@ from qtool.session import Session
 from tests.sweep.cases import Case, case, names
 from tests.sweep.judge import EXACT_DB, complaint
 from tests.sweep.noise import Outputs, noisy_runs
-from tests.sweep.ways import WAYS, Way, make_eager, settle_speed
+from tests.sweep.ways import WAYS, Way, avoid_saturation, make_eager, settle_speed
 
 EVERY = 1 if os.environ.get("SWEEP") == "all" else 16
 # Seconds that one model may take in one way; the largest take 10.
@@ -58,6 +58,7 @@ def test_is_quantized_well_or_refused_plainly(
         record_property("skipped", fp32)
         pytest.skip(fp32)
     settle_speed(monkeypatch)
+    avoid_saturation(monkeypatch)
     before = found.model.SerializeToString(deterministic=True)
     failures = {}
     for label, way in WAYS.items():

@@ -21,7 +21,7 @@ from qtool.session import Session
 from tests.sweep.cases import Case, case, names
 from tests.sweep.noise import Outputs
 from tests.sweep.test_backend_suite import fp32_outputs
-from tests.sweep.ways import settle_speed
+from tests.sweep.ways import avoid_saturation, settle_speed
 
 LEAST = {"dynamic": 23, "static": 366, "fp16": 10}
 # Relative errors beyond this are explained by 8 bits alone.
@@ -87,6 +87,7 @@ def test_enough_cases_change_and_few_lose_much(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:
     settle_speed(monkeypatch)
+    avoid_saturation(monkeypatch)
     changed, far = [], {}
     for name, (one, fp32) in node_cases().items():
         calib: Any = [one.sample] if mode != "dynamic" and one.sample else None

@@ -14,7 +14,7 @@ import qtool
 from qtool.errors import ModelError
 from qtool.session import Session
 from tests.graphs import model, node, samples, weights
-from tests.sweep.ways import settle_speed
+from tests.sweep.ways import avoid_saturation, settle_speed
 
 FLOAT = TensorProto.FLOAT
 
@@ -22,6 +22,7 @@ FLOAT = TensorProto.FLOAT
 @pytest.fixture(autouse=True)
 def speed_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     settle_speed(monkeypatch)
+    avoid_saturation(monkeypatch)
 
 
 def quantized(proto: onnx.ModelProto, sample: dict[str, Any], path: Path, **options: Any) -> qtool.Result:

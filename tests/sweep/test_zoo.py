@@ -21,7 +21,7 @@ from qtool.session import Session
 from tests.sweep.judge import EXACT_DB, complaint
 from tests.sweep.noise import Outputs, noisy_runs
 from tests.sweep.specimen import Sample, Specimen
-from tests.sweep.ways import WAYS, Way, make_eager, settle_speed
+from tests.sweep.ways import WAYS, Way, avoid_saturation, make_eager, settle_speed
 from tests.sweep.zoo import ZOO
 
 # In a normal run, one in so many of all the combinations; all of them with `make sweep`.
@@ -75,6 +75,7 @@ def test_is_quantized_well_or_refused_plainly(
 ) -> None:
     specimen, way = ZOO[name], ZOO_WAYS[label]
     settle_speed(monkeypatch)
+    avoid_saturation(monkeypatch)
     if way.eager:
         make_eager(monkeypatch)
     model, samples = specimen.model(), specimen.samples()

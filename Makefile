@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test test-latest sweep fuzz lint bench modes lock clean
+.PHONY: demo test test-latest sweep fuzz lint bench lock clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -38,19 +38,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The table in docs/benchmarks.md: every model here, beside onnxruntime.quantization.
+# The table in docs/benchmarks.md: every model here in every mode, beside onnxruntime.quantization.
+TARGET ?= cpu
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/static.py $(MODELS) --rival $(if $(SCORER),--scorer $(SCORER))
-
-# The other table there: every mode on every model of ../shared, or of sample_models.
-modes: $(VENV)/.core
-	$(BIN)/python benchmarks/modes.py $(or $(wildcard ../shared/models),sample_models) $(if $(SCORER),--scorer $(SCORER))
-
-# Write requirements.lock anew: the newest releases that pyproject.toml allows, for every platform and Python.
-lock: $(LOCK_VENV)/.uv
-	$(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
-		--custom-compile-command 'make lock' --extra all --group dev --group bench --group install \
-		pyproject.toml --output-file requirements.lock
+	$(BIN)/python benchmarks/table.py $(MODELS) --rival --target $(TARGET) $(if $(SCORER),--scorer $(SCORER))
 
 clean:
 	rm -rf $(VENV) .venv-latest $(LOCK_VENV) demo dist build

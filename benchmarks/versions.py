@@ -3,10 +3,10 @@
     git worktree add ../qtool-old COMMIT
     python benchmarks/versions.py ../qtool-old ../shared/models
 
-Each model is quantized by both versions with default options, one after the other, on one thread; both files are
-then compared with FP32 on eval/, which neither saw, and raced against each other, interleaved. `new/old` is how
-many times as fast the new file is, with the 95% interval of the paired ratio. Prints a Markdown table, and exits
-1 where an interval lies wholly below 0.97 or the SQNR fell by more than 1 dB.
+Each model is quantized by both versions with default options, one after the other, on one thread; both
+files are then compared with FP32 on eval/, which neither saw, and raced against each other, interleaved.
+`new/old` is how many times as fast the new file is, with the 95% interval of the paired ratio. Prints a
+Markdown table, and exits 1 where an interval lies wholly below 0.97 or the SQNR fell by more than 1 dB.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MOST_LOSS_DB = 1.0
 NEW = Path(__file__).resolve().parent.parent
 CALL = """
 import sys, qtool
-model, out, calib = sys.argv[1:]
-result = qtool.quantize(model, out, qtool.Options(calib=calib, threads=1, force=True))
+model, out, calib, target = sys.argv[1:]
+result = qtool.quantize(model, out, qtool.Options(calib=calib, target=target, threads=1, force=True))
 sys.exit(not result.ok)
 """
 
@@ -45,6 +45,7 @@ def main() -> int:
     )
     parser.add_argument("old", type=Path, help="a checkout of the other version")
     parser.add_argument("models", type=Path, nargs="+", help="folders with model.onnx, calib/ and eval/")
+    parser.add_argument("--target", default="cpu")
     parser.add_argument("--keep", type=Path, help="keep the quantized models in this folder")
     args = parser.parse_args()
     print("| model | old dB | new dB | new/old speed (95%) | old s | new s |")
@@ -54,7 +55,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             place = args.keep or Path(scratch)
             place.mkdir(parents=True, exist_ok=True)
-            bad += not row(folder, args.old.resolve(), place)
+            bad += not row(folder, args.old.resolve(), place, args.target)
     return 1 if bad else 0
 
 
@@ -67,10 +68,11 @@ def expand(folders: list[Path]) -> list[Path]:
     return found
 
 
-def row(folder: Path, old: Path, place: Path) -> bool:
+def row(folder: Path, old: Path, place: Path, target: str) -> bool:
     """Print a row; whether the new version holds."""
     files = {name: place / f"{folder.name}.{name}.onnx" for name in ("old", "new")}
-    seconds = {name: quantize(root, folder, files[name]) for name, root in (("old", old), ("new", NEW))}
+    roots = {"old": old, "new": NEW}
+    seconds = {name: quantize(root, folder, files[name], target) for name, root in roots.items()}
     sqnr = {name: fidelity(folder, file) for name, file in files.items()}
     source = load_model(folder / "model.onnx")
     samples = read_samples(source, folder / "eval", Reading())
@@ -85,10 +87,11 @@ def row(folder: Path, old: Path, place: Path) -> bool:
     return ratio.high >= LEAST_RATIO and sqnr["new"] >= sqnr["old"] - MOST_LOSS_DB
 
 
-def quantize(root: Path, folder: Path, output: Path) -> float:
+def quantize(root: Path, folder: Path, output: Path, target: str) -> float:
     """Quantize with one version; the seconds it takes."""
     start = time.perf_counter()
     words = [str(p.resolve()) for p in (folder / "model.onnx", output, folder / "calib")]
+    words.append(target)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", CALL, *words], check=True, env=environment, cwd=output.parent)
     return time.perf_counter() - start

@@ -1,13 +1,13 @@
-"""Static int8, side by side with onnxruntime.quantization, on folders of models with samples.
+"""Every mode on folders of models, beside onnxruntime.quantization: one table, from one run.
 
-    python benchmarks/static.py ../shared/models            # every model in the folder
-    python benchmarks/static.py sample_models/cnn --rival   # one, with the rival's two best settings
+    python benchmarks/table.py ../shared/models --rival --scorer ../shared/tools/score.py
+    python benchmarks/table.py sample_models/cnn --target cpu-avx2
 
-A model's folder holds model.onnx, calib/*.npz and eval/*.npz (and labels.json). Each model is quantized
-by the installed program with default options, calibrating on calib/; the file is then measured on eval/,
-which quantization never saw. Speed is against the original FP32 file, interleaved in one process, one
-thread (`prep` is against the prepared FP32 form). With --scorer, the independent scorer's figures are
-printed instead of our own. Prints a Markdown table.
+A model's folder holds model.onnx, calib/*.npz and eval/*.npz (and labels.json). The installed program
+quantizes each model with default options, one thread; static calibrates on calib/, the other modes see no
+samples. The file is then measured on eval/, which quantization never saw. Speed is against the original
+FP32 file, interleaved in one process, one thread. With --scorer, an independent scorer's figures are
+printed in place of our own. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+MODES = {
+    "static": ["--mode", "static"],
+    "dynamic": ["--mode", "dynamic"],
+    "weight-only 8": ["--mode", "weight-only"],
+    "weight-only 8, speed": ["--mode", "weight-only", "--prefer", "speed"],
+    "weight-only 4": ["--mode", "weight-only", "--bits", "4"],
+    "fp16": ["--mode", "fp16"],
+}
+Quantize = Callable[[Path, Path], None]
 
 
 def main() -> None:
@@ -37,20 +50,21 @@ def main() -> None:
     parser.add_argument(
         "--scorer", type=Path, help="a script that prints one JSON line for FP32 QUANT EVAL_DIR"
     )
-    parser.add_argument("--keep", type=Path, help="keep the quantized models in this folder")
+    parser.add_argument("--modes", help="only these, separated by semicolons")
+    parser.add_argument("--target", default="cpu")
     args = parser.parse_args()
-    folders = [f for folder in args.folders for f in expand(folder.resolve())]
-    print("| model | tool | SQNR dB | speed | prep | smaller | top-1 agreement | accuracy | took s |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for folder in folders:
-        with tempfile.TemporaryDirectory() as scratch:
-            out = (args.keep or Path(scratch)).resolve()
-            out.mkdir(parents=True, exist_ok=True)
-            tools = {"qtool": by_qtool}
-            if args.rival:
-                tools |= {"ort static": by_rival_static, "ort dynamic": by_rival_dynamic}
-            for tool, quantize in tools.items():
-                target = out / f"{folder.name}.{tool.replace(' ', '-')}.onnx"
+    wanted = MODES if args.modes is None else {m: MODES[m] for m in args.modes.split(";")}
+    tools: dict[str, Quantize] = {
+        m: partial(by_qtool, [*o, "--target", args.target]) for m, o in wanted.items()
+    }
+    if args.rival:
+        tools |= {"ort static": by_rival_static, "ort dynamic": by_rival_dynamic}
+    print("| model | tool | SQNR dB | speed | smaller | top-1 agreement | accuracy | took s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for folder in (f for given in args.folders for f in expand(given.resolve())):
+        for tool, quantize in tools.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                target = Path(scratch) / "quantized.onnx"
                 print(line(folder, tool, quantize, target, args.scorer), flush=True)
 
 
@@ -61,20 +75,19 @@ def expand(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
 
 
-def line(folder: Path, tool: str, quantize: Any, target: Path, scorer: Path | None) -> str:
+def line(folder: Path, tool: str, quantize: Quantize, target: Path, scorer: Path | None) -> str:
     start = time.perf_counter()
     try:
         with contextlib.chdir(target.parent):  # the rival leaves files where it stands
-            prep = quantize(folder, target)
+            quantize(folder, target)
         took = time.perf_counter() - start
         figures = score(scorer, folder, target) if scorer else compare(folder, target)
     except Exception as error:  # a tool that fails is a row, not the end of the table
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:80]
-        return f"| {folder.name} | {tool} | failed: {why} | | | | | | |"
+        return f"| {folder.name} | {tool} | fails: {why} | | | | | |"
     cells = [
         f"{figures['sqnr']:.1f}",
         f"{figures['speedup']:.2f}x",
-        f"{prep:.2f}x" if prep else "",
         f"{figures['smaller']:.2f}x",
         "" if figures["agree"] is None or math.isnan(figures["agree"]) else f"{figures['agree']:.4f}",
         figures["accuracy"],
@@ -83,14 +96,13 @@ def line(folder: Path, tool: str, quantize: Any, target: Path, scorer: Path | No
     return f"| {folder.name} | {tool} | {' | '.join(cells)} |"
 
 
-def by_qtool(folder: Path, target: Path) -> float:
-    """Quantize with default options; the speed against the prepared FP32 form, as the program saw it."""
-    command = [program(), "quantize", folder / "model.onnx", "-o", target, "--calib", folder / "calib"]
-    done = subprocess.run([*command, "--force", "--json"], capture_output=True, text=True, check=False)
+def by_qtool(options: list[str], folder: Path, target: Path) -> None:
+    """Quantize with the installed program."""
+    calib = ["--calib", folder / "calib"] if "static" in options else []
+    command = [program(), "quantize", folder / "model.onnx", "-o", target, *options, *calib]
+    done = subprocess.run([*command, "--threads", "1", "-q"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
-    race = json.loads(done.stdout)["race"]
-    return float(race["speedup"]["prepared"]["median"])
 
 
 def compare(folder: Path, target: Path) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def preprocessed(folder: Path, target: Path) -> Path:
     return ready
 
 
-def by_rival_static(folder: Path, target: Path) -> float:
+def by_rival_static(folder: Path, target: Path) -> None:
     """onnxruntime.quantization, the setting its own documentation recommends for speed on x64."""
     import numpy as np
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -183,10 +195,9 @@ def by_rival_static(folder: Path, target: Path) -> float:
         weight_type=QuantType.QInt8,
     )
     ready.unlink()
-    return 0.0
 
 
-def by_rival_dynamic(folder: Path, target: Path) -> float:
+def by_rival_dynamic(folder: Path, target: Path) -> None:
     """onnxruntime.quantization's dynamic mode: MatMul, Gemm and LSTM, signed weights, per channel."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -196,7 +207,6 @@ def by_rival_dynamic(folder: Path, target: Path) -> float:
         str(ready), str(target), op_types_to_quantize=ops, per_channel=True, weight_type=QuantType.QInt8
     )
     ready.unlink()
-    return 0.0
 
 
 if __name__ == "__main__":

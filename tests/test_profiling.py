@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import qtool
-from qtool import profiling
+from qtool.commands import profile as profiling
 from qtool.kernels.traced import Pace
 from qtool.plan.costs_file import read_table
 from qtool.tables.kernels import EDGES, KERNELS, Kind

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qtool import pipeline
+from qtool.commands import verdict
 from qtool.evaluate.latency import Race
 from qtool.tables.modes import MODES
 from qtool.tables.ops import OPS
@@ -79,7 +79,7 @@ def settle_speed(patch: pytest.MonkeyPatch) -> None:
     def won(models: Sequence[str], *args: Any, **kwargs: Any) -> Race:
         return Race(1, {n: (1.0 if n == "quantized" else 2.0,) * 9 for n in models})
 
-    patch.setattr(pipeline, "race_models", won)
+    patch.setattr(verdict, "race_models", won)
 
 
 def make_eager(patch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a source of samples is, and how one is split."""
+"""What a source of samples is, and what a part of one is."""
 
 from __future__ import annotations
 
@@ -19,15 +19,8 @@ from qtool.tables.sources import KINDS
 
 Arrays = dict[str, NDArray[np.generic]]
 
-# Of a source that serves both ends, every fourth sample is held out for the verdict, at least 4;
-# too few samples are used for both, and the report says so.
-HELD_OUT_EVERY = 4
-HELD_OUT_LEAST = 4
-SPLIT_LEAST = 8
-
-
-# What the name of a part adds to its source's (data/split.py, and hold_out).
-_PART = re.compile(r" \(\d+ of \d+ (?:calibrate|select|judge|select and judge|held out)\)$")
+# What the name of a part adds to its source's (data/split.py).
+_PART = re.compile(r" \(\d+ of \d+ (?:calibrate|select|judge|select and judge)\)$")
 
 
 class Held(Protocol):
@@ -140,25 +133,6 @@ def where(source: str, sample: str) -> str:
     path = PurePath(_PART.sub("", source))
     known = path.name and sample.startswith(path.name)
     return printable(str(path.with_name(sample) if known else path / sample))
-
-
-def hold_out(source: Source) -> tuple[Source, Source, bool]:
-    """Split a source into calibration samples and held-out ones.
-
-    Returns:
-        the two parts, and whether they differ (False: too few to split, both are the whole source).
-    """
-    total = len(source)
-    if total < SPLIT_LEAST:
-        return source, source, False
-    count = max(HELD_OUT_LEAST, total // HELD_OUT_EVERY)
-    held = frozenset((i * total) // count + (total // count) - 1 for i in range(count))
-    rest = frozenset(range(total)) - held
-    return (
-        Part(source, rest, source.name),
-        Part(source, held, f"{source.name} ({len(held)} of {total} held out)"),
-        True,
-    )
 
 
 def evenly(total: int, most: int) -> frozenset[int]:

@@ -177,7 +177,7 @@ def test_plans_that_were_raced_are_in_the_table_and_the_chosen_one_is_marked() -
 
 
 def test_regions_are_in_the_verbose_report() -> None:
-    why = FULL.regions[1].why.partition(":")[0]
+    why = FULL.regions[1].why.partition(": ")[2]
     assert why not in shown(FULL)
     text = shown(FULL, verbose=True)
     assert why in " ".join(text.split())

@@ -6,20 +6,22 @@ from dataclasses import fields
 
 import pytest
 
+from qtool.commands.data import InputSeen, SampleSeen, ShapeSeen, Survey
 from qtool.data.seen import Figures
 from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import METRICS, Gate, GateResult
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.outputs import OutputMetrics
 from qtool.placement.choose import Trial
-from qtool.plan.model import Skip, UnitNote
+from qtool.plan.model import RegionNote, Skip
 from qtool.report.model import SCHEMA as REPORT_SCHEMA
-from qtool.report.model import CoverageRow, Explained, ModelFile, Report, Timing
+from qtool.report.model import CoverageRow, Explained, ModelFile, ReasonCount, Report, Selection, Timing
 from qtool.report.serial import DERIVED, kinds_of
 from qtool.report.survey_json import SCHEMA
-from qtool.commands.data import InputSeen, SampleSeen, ShapeSeen, Survey
 from qtool.tables.images import PRESETS, RESIZES
 from qtool.tables.modes import MODES
+from qtool.tables.reasons import Reason
 from qtool.tables.targets import TARGETS
 from qtool.tables.texts import ROLES
 from tests.cli.program import run
@@ -59,8 +61,12 @@ REPORT = (
     Ratio,
     GateResult,
     Gate,
-    UnitNote,
+    Selection,
+    ReasonCount,
+    Reason,
+    RegionNote,
     Trial,
+    Gain,
     Explained,
 )
 

@@ -24,7 +24,7 @@ from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.fallback import first_accepted
 from qtool.placement.place import Placement, place
-from qtool.placement.timing import Timing, measure_timing
+from qtool.placement.timing import Timing, check_tunable, measure_timing
 from qtool.plan import serial
 from qtool.plan.candidate import Candidate, from_plan, resolved
 from qtool.plan.draft import draft
@@ -66,6 +66,8 @@ def quantize(
     request = _check(model, Path(output), options)
     prepared = prepare_model(model, options, progress)
     check_target(Path(output), list(prepared.source.files), options.force)
+    if points is not None:
+        check_tunable(prepared)
     criteria = criteria_of(prepared, request.gates)
     with (
         _blame_the_original(prepared),

@@ -1,4 +1,4 @@
-"""What a source of samples is, and how one is split."""
+"""What a source of samples is, and what a part of one is."""
 
 from __future__ import annotations
 

@@ -99,9 +99,16 @@ def fallback(
 
 
 def _recovered(candidate: Candidate, evaluator: Evaluator) -> Candidate:
-    """A candidate with another assignment, whose biases were corrected for the one before."""
-    log = evaluator.log
-    steps = tuple(i for i in candidate.steps if candidate.corrections or log[i].name != "bias")
+    """A candidate with another assignment, recovered anew. Steps that nothing is left of are not its own."""
+    sites = candidate.plan.sites
+    gone = set[str]()
+    if not candidate.corrections:
+        gone.add("bias")
+    if not any(site.integers is not None for site in sites):
+        gone |= {"hqq", "gptq", "adaround"}
+    if not any(site.value in candidate.bounds for site in sites):
+        gone.add("ranges")
+    steps = tuple(i for i in candidate.steps if evaluator.log[i].name not in gone)
     return recover(replace(candidate, steps=steps), evaluator)
 
 

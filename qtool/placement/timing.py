@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.data.samples import synthetic
+from qtool.errors import UsageError
 from qtool.graph.save import tensor_bytes
 from qtool.graph.view import View, is_op
 from qtool.measure.shapes import Shapes, shapes_of
@@ -97,6 +98,25 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
     if not any(is_float32(v) for v in model.model.graph.outputs):
         return "no output of the model is a tensor of floats: an error has no size here", ""
     return None
+
+
+def check_tunable(model: PreparedModel) -> None:
+    """Refuse to tune what can't be measured.
+
+    Raises:
+        UsageError: there are no samples to choose by, or placement can't be measured.
+    """
+    samples = model.samples.select
+    if samples is None:
+        raise UsageError("tune measures errors and times on samples", "add --calib SRC or --data SRC")
+    if synthetic(samples):
+        raise UsageError(
+            f"{samples.name} is random data: errors on it say nothing, and there is nothing to tune by",
+            "add --calib SRC of real samples",
+        )
+    weights_only = model.scheme.form is None
+    if not weights_only and (problem := obstacle(model)) is not None:
+        raise UsageError(*problem)
 
 
 def measure_timing(model: PreparedModel) -> Timing | None:

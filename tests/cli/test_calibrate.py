@@ -44,10 +44,20 @@ def test_merging_in_two_steps_is_the_same(made: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["minmax", "moving-average", "percentile", "entropy", "mse"])
-def test_it_stands_in_for_the_samples(made: Path, tmp_path: Path, method: str) -> None:
-    """Up to rounding: the runtime fuses less where every tensor is watched."""
+def test_it_stands_in_for_the_samples(tmp_path: Path, method: str) -> None:
+    """Up to rounding: the runtime fuses less where every tensor is watched.
+
+    Every fourth sample of --calib selects, so the file is made of the others. Nothing is selected here.
+    """
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for index, path in enumerate(sorted((CNN / "calib").glob("*.npz"))):
+        if index % 4 < 3:
+            shutil.copy(path, kept)
+    done = run("calibrate", CNN / "model.onnx", "--calib", kept, "-o", tmp_path / "r.json", "--threads", 1)
+    assert done.returncode == 0, done.stderr
     asked = ["quantize", CNN / "model.onnx", "--method", method, "--threads", 1, "--data", CNN / "eval"]
-    fed = {"kept": ["--ranges", made / "all.json"], "fresh": ["--calib", CNN / "calib"]}
+    fed = {"kept": ["--ranges", tmp_path / "r.json"], "fresh": ["--calib", CNN / "calib"]}
     scales = []
     for name, samples in fed.items():
         # Types that are asked for are kept, however fast they turn out.

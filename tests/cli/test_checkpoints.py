@@ -22,7 +22,7 @@ def test_it_is_gone_when_the_model_is_in_place(tmp_path: Path) -> None:
 
 def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Path) -> None:
     best, output = tmp_path / "best.json", tmp_path / "q.onnx"
-    failed = run(*BASE, "-o", output, "--checkpoint", best, "--fail-if", "sqnr<200", "--recover", "gptq")
+    failed = run(*BASE, "-o", output, "--checkpoint", best, "--fail-if", "max_error>0", "--recover", "gptq")
     assert failed.returncode == 1
     assert not output.exists()
     plan = from_json(best.read_text(encoding="utf-8"), "best.json")

@@ -40,7 +40,7 @@ def test_1_a_gate_failed_and_names_itself(place: Workplace) -> None:
 def test_1_a_failing_gate_leaves_no_file(place: Workplace, tmp_path: Path) -> None:
     done = run(
         "quantize", place.model, "-o", tmp_path / "q.onnx", "--calib", place.calib, "--target", "generic",
-        "--fail-if", "sqnr<200",
+        "--fail-if", "y:sqnr<200",
     )  # fmt: skip
     assert done.returncode == 1
     assert left(tmp_path) == []
@@ -51,7 +51,7 @@ def test_1_a_failing_gate_leaves_the_old_file(place: Workplace, tmp_path: Path) 
     (tmp_path / "q.onnx").write_bytes(b"old")
     done = run(
         "quantize", place.model, "-o", tmp_path / "q.onnx", "--calib", place.calib, "--target", "generic",
-        "--fail-if", "sqnr<200", "--force",
+        "--fail-if", "y:sqnr<200", "--force",
     )  # fmt: skip
     assert done.returncode == 1
     assert (tmp_path / "q.onnx").read_bytes() == b"old"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from qtool import profiling
+from qtool.commands import profile as profiling
 from qtool.cli.main import cli
 from qtool.kernels.traced import Pace
 from qtool.plan.costs_file import SCHEMA, read_table

@@ -77,7 +77,7 @@ def test_reports_of_both_commands_are_as_the_schema_has_them(
 def test_quantize_writes_its_report_where_it_writes_no_model(place: Workplace, tmp_path: Path) -> None:
     done = run(
         "quantize", place.model, "-o", tmp_path / "q.onnx", "--calib", place.calib, "--target", "generic",
-        "--fail-if", "sqnr<200", "--report", tmp_path / "q.json",
+        "--fail-if", "y:sqnr<200", "--report", tmp_path / "q.json",
     )  # fmt: skip
     assert done.returncode == 1
     assert [p.name for p in tmp_path.iterdir()] == ["q.json"]

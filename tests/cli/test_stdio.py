@@ -67,9 +67,9 @@ def test_the_model_alone_is_on_stdout(form: str, place: Workplace, temp: dict[st
 
 
 def test_a_failed_gate_leaves_stdout_empty(place: Workplace, temp: dict[str, str]) -> None:
-    done = run_bytes(*quantize(place, place.model, "-", "--fail-if", "sqnr<200"), env=temp)
+    done = run_bytes(*quantize(place, place.model, "-", "--fail-if", "y:sqnr<200"), env=temp)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"gate failed: sqnr<200" in done.stderr
+    assert b"gate failed: y:sqnr<200" in done.stderr
     assert_nothing_left(temp)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a source, and how one is split in two."""
+"""Parts of a source, and what messages call its samples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.data.memory import InMemory
-from qtool.data.samples import (
-    HELD_OUT_EVERY,
-    HELD_OUT_LEAST,
-    SPLIT_LEAST,
-    Part,
-    Source,
-    by_file,
-    hold_out,
-    where,
-)
+from qtool.data.samples import Part, Source, by_file, where
+from qtool.data.split import split_samples
 
 LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
@@ -28,45 +20,6 @@ def numbered(count: int) -> Source:
 
 def numbers(source: Source, positions: set[int] | None = None) -> list[int]:
     return [int(s.inputs["x"]) for s in source.read(positions)]
-
-
-@LAW
-@given(total=st.integers(SPLIT_LEAST, 500))
-def test_a_split_is_disjoint_complete_and_of_the_size_it_should_be(total: int) -> None:
-    rest, held, split = hold_out(numbered(total))
-    assert split
-    assert sorted(numbers(rest) + numbers(held)) == list(range(total))
-    assert len(numbers(rest)) == len(rest)
-    assert len(numbers(held)) == len(held) == max(HELD_OUT_LEAST, total // HELD_OUT_EVERY)
-    assert numbers(rest) == sorted(numbers(rest))
-    assert numbers(held) == sorted(numbers(held))
-
-
-@LAW
-@given(total=st.integers(SPLIT_LEAST, 500))
-def test_held_out_samples_are_spread_over_the_source(total: int) -> None:
-    _, held, _ = hold_out(numbered(total))
-    chosen = numbers(held)
-    gaps = np.diff([-1, *chosen, total])
-    assert gaps.max() <= 2 * -(-total // len(chosen))
-
-
-@pytest.mark.parametrize("total", [16, 32, 100])
-def test_every_fourth_sample_is_held_out(total: int) -> None:
-    assert numbers(hold_out(numbered(total))[1]) == list(range(3, total, 4))
-
-
-@pytest.mark.parametrize("total", [1, 2, 7])
-def test_too_few_samples_are_not_split(total: int) -> None:
-    source = numbered(total)
-    assert hold_out(source) == (source, source, False)
-
-
-def test_the_parts_say_where_they_come_from() -> None:
-    source = numbered(20)
-    rest, held, _ = hold_out(source)
-    assert rest.name == source.name
-    assert "5 of 20" in held.name
 
 
 def test_a_part_reads_by_its_own_positions() -> None:
@@ -102,8 +55,8 @@ def test_positions_are_found_in_their_files(sizes: list[int], wanted: set[int] |
         ("a/speech.wav", "speech.wav@0.5", "a/speech.wav@0.5"),
         ("t.csv", "t.csv:7", "t.csv:7"),
         ("a/0.npz", "0.npz", "a/0.npz"),
-        ("a/speech.wav (4 of 16 held out)", "speech.wav@0.5", "a/speech.wav@0.5"),
-        ("calib (4 of 16 held out)", "0.npz", "calib/0.npz"),
+        ("a/speech.wav (4 of 16 judge)", "speech.wav@0.5", "a/speech.wav@0.5"),
+        ("calib (4 of 16 judge)", "0.npz", "calib/0.npz"),
         ("samples", "3", "samples/3"),
         ("random:8", "3", "random:8/3"),
         ("calib.py:f", "3", "calib.py:f/3"),
@@ -115,5 +68,9 @@ def test_a_message_says_where_a_sample_is(source: str, sample: str, place: str) 
     assert where(source, sample) == place
 
 
-def test_the_name_of_held_out_samples_is_known_to_messages() -> None:
-    assert where(hold_out(numbered(20))[1].name, "3") == "samples/3"
+@pytest.mark.parametrize("total", [8, 12, 20])
+def test_the_names_of_sample_sets_are_known_to_messages(total: int) -> None:
+    sets = split_samples(numbered(total), None)
+    for part in (sets.calibrate, sets.select, sets.judge):
+        assert part is not None
+        assert where(part.name, "3") == "samples/3"

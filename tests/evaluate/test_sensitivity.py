@@ -42,9 +42,12 @@ def test_everything_that_a_plan_quantizes_has_an_error(name: str, mode: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_powers_add_up_to_what_the_plan_does(name: str) -> None:
-    """The prediction is of float arithmetic on quantized values: a few decibels off what int8 kernels give."""
+    """The prediction is of float arithmetic on quantized values: a few decibels off what int8 kernels give.
+
+    Weights of 7 bits: with 8, the products of CPUs without VNNI saturate, which no prediction knows of.
+    """
     case = CASES[name]
-    done = settled(case.build(), case.samples())
+    done = settled(case.build(), case.samples(), "cpu-avx2")
     source = InMemory(list(case.samples()), len(case.samples()))
     found = sensitivity(done.ready.model, [done.plan], source, 1)
     made = to_bytes(rewrite(done.ready.model, done.plan))

@@ -7,19 +7,32 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
+from enum import Enum
 from typing import Any
 
 from hypothesis import strategies as st
 
 from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Verdict, judge, parse
 from qtool.evaluate.latency import Race, Ratio
 from qtool.evaluate.outputs import OutputMetrics
 from qtool.placement.choose import Trial
-from qtool.plan.model import Skip, UnitNote
-from qtool.report.model import COMMANDS, FLOAT, CoverageRow, Explained, ModelFile, Report, Timing
+from qtool.plan.model import RegionNote, Skip
+from qtool.report.model import (
+    COMMANDS,
+    FLOAT,
+    CoverageRow,
+    Explained,
+    ModelFile,
+    ReasonCount,
+    Report,
+    Selection,
+    Timing,
+)
 from qtool.report.serial import kinds_of
 from qtool.tables.forms import Form
+from qtool.tables.reasons import Code, Reason
 
 OUTPUT = OutputMetrics(
     name="logits", exact=False, count=100, sqnr=math.inf, sqnr_worst=-math.inf, worst_sample="7.npz", cosine=math.nan,
@@ -29,32 +42,48 @@ SCORES = replace(
     OUTPUT, name="scores", sqnr=31.5, sqnr_worst=22.0, sqnr_mean=30.5, cosine=0.999, top1=0.99, top5=1.0, rows=200, kl=0.01,
     centred_sqnr=30.5, p99_error=0.2, mismatch=0.125, relative_l2=0.03, max_error=0.5, mean_error=0.0625, nonfinite=3,
 )  # fmt: skip
+NO_FORM = Reason(Code.NO_FORM, "no quantized form")
 ROWS = (
     CoverageRow(
-        "Conv", 5, {"int8": 3, "stored-int8": 1, "float": 1}, {"a first convolution": 1, "excluded by 'x'": 1}
+        "Conv",
+        5,
+        {"int8": 3, "stored-int8": 1, "float": 1},
+        (
+            ReasonCount(Reason(Code.TARGET, "a first convolution"), 1),
+            ReasonCount(Reason(Code.CONSTRAINT, "excluded by 'x'"), 1),
+        ),
     ),
     CoverageRow("LSTM", 1, {"int8-dynamic": 1}),
-    CoverageRow("Sin", 2, {"float": 2}, {"no quantized form": 2}),
-    CoverageRow("Softmax", 1, {"float": 1}, {"slow": 1}),
+    CoverageRow("Sin", 2, {"float": 2}, (ReasonCount(NO_FORM, 2),)),
+    CoverageRow("Softmax", 1, {"float": 1}, (ReasonCount(Reason(Code.NOT_FASTER), 1),)),
 )
 COMPARISON = Comparison(
     "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
 )
-UNITS = (
-    UnitNote(("conv", "relu"), 12.5, 4.25, 41.5, True, "8.2 us faster, and alone 41.5 dB", ("Conv", "Relu")),
-    UnitNote(("pool",), 1.5, 3.5, math.inf, False, "it gains nothing in int8 here: 1.5 us in float, 3.5 in int8", ("MaxPool",)),
+REGIONS = (
+    RegionNote(("conv", "relu"), 12.5, 4.25, 41.5, True, "8.2 us faster, and alone 41.5 dB", ("Conv", "Relu")),
+    RegionNote(("pool",), 1.5, 3.5, math.inf, False, "not faster in int8 on this machine: 1.5 us float, 3.5 us int8", ("MaxPool",)),
 )  # fmt: skip
 TRIALS = (
-    Trial("rules", 38.5, 1.25, 1.5, 300, 1), Trial("all", 36.0, 1.125, 1.25, 310, 2),
-    Trial("cut 1", 45.0, 1.0625, 1.125, 305, 1), Trial("float", math.inf, 1.0, 1.0, 290),
-)  # fmt: skip
+    Trial("rule-based", 38.5, 37.0, 1.25, 1.5, (1.25, 1.75), 300, 1),
+    Trial("all int8", 36.0, 34.5, 1.125, 1.25, (1.0, 1.5), 310, 2),
+    Trial("mixed 1", 45.0, 44.0, 1.0625, 1.125, (1.0, 1.25), 305, 1),
+    Trial("float", math.inf, math.inf, 1.0, 1.0, (1.0, 1.0), 290),
+)
+SELECTION = Selection(38.5, (37.0, 40.0), 8, independent=True, judge_independent=True)
+GAINS = (
+    Gain("bias", 30.0, 31.5, 0.5, kept=True, before_placement=True),
+    Gain("gptq", 38.0, 38.5, 1.5, kept=True, applied=True),
+    Gain("awq", 38.5, 38.25, 2.0, kept=False),
+    Gain("adaround", math.nan, math.nan, 0.0, kept=False, failed="no memory"),
+)
 FULL = Report(
     "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
-    ROWS, (Skip("sin", "Sin", "no quantized form"),), COMPARISON,
+    ROWS, (Skip("sin", "Sin", NO_FORM),), COMPARISON, SELECTION,
     Timing.of(Race(1, {"original": (2.0, 2.0, 2.0), "prepared": (1.5, 1.5, 1.5), "quantized": (1.0, 1.0, 1.0)})),
     tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
-    units=UNITS, trials=TRIALS, chosen="rules",
-    explained=(Explained("relu", "Relu", "int8", UNITS[0].why, UNITS[0]), Explained("shape", "Shape", "", "no floats")),
+    regions=REGIONS, trials=TRIALS, chosen="rule-based", recovered=GAINS,
+    explained=(Explained("relu", "Relu", "int8", REGIONS[0].why, REGIONS[0]), Explained("shape", "Shape", "", "no floats")),
 )  # fmt: skip
 BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
 JUDGED = Comparison("eval", 200, (SCORES, replace(SCORES, name="more", sqnr=28.0)), tasks={"f1": 0.875})
@@ -71,7 +100,7 @@ GATED = Report(
 SYNTHETIC = replace(
     GATED, synthetic=True, gates=tuple(judge([parse("sqnr<1")], Verdict(JUDGED, synthetic=True)))
 )
-TUNED = replace(FULL, command="tune", trials=tuple(replace(t, timed=False) for t in TRIALS), chosen="")
+TUNED = replace(FULL, command="tune", trials=tuple(replace(t, interval=None) for t in TRIALS), chosen="")
 REPORTS = {"full": FULL, "bare": BARE, "gated": GATED, "synthetic": SYNTHETIC, "tuned": TUNED}
 
 # Any text, of control characters and halves of characters too, and what means something somewhere.
@@ -86,14 +115,15 @@ def named(text: str) -> Report:
     """A report with that text wherever foreign text can be."""
     output = replace(SCORES, name=text, worst_sample=text)
     comparison = replace(JUDGED, data=text, outputs=(output, output), tasks={text: 0.5})
-    unit = UnitNote((text, text), 1.0, 2.0, 3.0, True, text, (text,))
-    trials = tuple(Trial(text * n, 30.0, n, n, 10) for n in (1, 2))
+    region = RegionNote((text, text), 1.0, 2.0, 3.0, True, text, (text,))
+    reason = Reason(Code.CONSTRAINT, text)
+    trials = tuple(Trial(text * n, 30.0, 29.0, n, n, (n, n), 10) for n in (1, 2))
     gates = tuple(replace(g, gate=replace(g.gate, text=text, output=text)) for g in GATED.gates)
     return replace(
         FULL, fp32=ModelFile(text, 10), quantized=ModelFile(text, 10), mode=text, target=text, version=text,
-        coverage=(CoverageRow(text, 1, {"float": 1}, {text: 1}), CoverageRow(text, 1, {"int8": 1})),
-        skips=(Skip(text, text, text),), comparison=comparison, gates=gates, warnings=(text,),
-        units=(unit,), trials=trials, chosen=text, explained=(Explained(text, text, "int8", text, unit),),
+        coverage=(CoverageRow(text, 1, {"float": 1}, (ReasonCount(reason, 1),)), CoverageRow(text, 1, {"int8": 1})),
+        skips=(Skip(text, text, reason),), comparison=comparison, gates=gates, warnings=(text,),
+        regions=(region,), trials=trials, chosen=text, explained=(Explained(text, text, "int8", text, region),),
     )  # fmt: skip
 
 
@@ -136,6 +166,8 @@ def anything(kind: Any) -> st.SearchStrategy[Any]:
             made |= {"top1": _SHARE, "top5": _SHARE}
         return st.builds(kind, **made)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return st.sampled_from(list(kind))
     if origin is types.UnionType:
         return st.none() | anything(next(a for a in arguments if a is not types.NoneType))
     if origin is tuple and arguments[-1] is Ellipsis:

@@ -38,15 +38,15 @@ def test_svg_is_xml_with_a_dot_for_each_trial(trials: tuple[Trial, ...], weights
         assert 0 <= float(dot.get("cx", "-1")) <= wide
         assert 0 <= float(dot.get("cy", "-1")) <= high
         assert dot.find(f"{SVG}title") is not None
-    beaten = sum("beaten" in d.get("class", "").split() for d in dots)
-    assert beaten <= len(trials) - bool(trials)
+    dominated = sum("dominated" in d.get("class", "").split() for d in dots)
+    assert dominated <= len(trials) - bool(trials)
 
 
 @given(TEXTS)
 @settings(max_examples=150, deadline=None)
 def test_no_name_is_more_than_text(name: str) -> None:
-    made = replace(report((Trial(name, 30.0, 1.0, 1.0, 1),)), fp32=replace(FULL.fp32, path=name))
-    tame = replace(report((Trial("name", 30.0, 1.0, 1.0, 1),)), fp32=replace(FULL.fp32, path="name"))
+    made = replace(report((Trial(name, 30.0, 29.0, 1.0, 1.0, None, 1),)), fp32=replace(FULL.fp32, path=name))
+    tame = replace(report((Trial("name", 30.0, 29.0, 1.0, 1.0, None, 1),)), fp32=replace(FULL.fp32, path="name"))
     kinds = [[e.tag for e in ElementTree.fromstring(to_svg(r)).iter()] for r in (made, tame)]
     # A long name may have no room beside its dot; nothing is ever added.
     assert not set(kinds[0]) - set(kinds[1])

@@ -76,12 +76,13 @@ def cost(folders: Sequence[Path], args: argparse.Namespace) -> None:
 
 def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     """The cells of a model's row."""
+    from qtool.job import open_job
+
     from qtool.calibrate.runner import calibrate
     from qtool.data.fit import fit
     from qtool.data.memory import InMemory
     from qtool.data.open import open_source
     from qtool.graph.save import model_for_session
-    from qtool.job import open_job
     from qtool.options import Options
     from qtool.plan.draft import draft
     from qtool.session import Session

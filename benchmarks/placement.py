@@ -19,14 +19,14 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-
 from qtool.job import open_job, samples_of
-from qtool.options import Options, silent
-from qtool.placement.pareto import ParetoPoint
 from qtool.placing import Measured, labelled, measured
-from qtool.plan.predict import keys_of
 from qtool.planning import Planner
 from qtool.trials import tried
+
+from qtool.options import Options, silent
+from qtool.placement.pareto import ParetoPoint
+from qtool.plan.predict import keys_of
 
 
 def main() -> None:

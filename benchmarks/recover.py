@@ -25,17 +25,18 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from qtool.job import open_job, read_for, samples_of
+from qtool.planning import Planned, Planner
+from qtool.recipe import written
+from qtool.recovering import STEPS, Given, recovered
+
 from qtool.commands.compare import compare_models
+from qtool.commands.quantize import quantize
 from qtool.data.samples import Source
 from qtool.evaluate.compare import compare
 from qtool.evaluate.latency import race_models
 from qtool.graph.save import model_for_session
-from qtool.job import open_job, read_for, samples_of
 from qtool.options import Comparing, Options, silent
-from qtool.commands.quantize import quantize
-from qtool.planning import Planned, Planner
-from qtool.recipe import written
-from qtool.recovering import STEPS, Given, recovered
 from qtool.session import Session
 from qtool.tables.efforts import EFFORTS
 

@@ -28,6 +28,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from qtool.plan.place import widest
+from qtool.plan.unfit import unfit_nodes
 
 from qtool.calibrate.ranges import Range
 from qtool.graph.load import from_model
@@ -39,11 +41,9 @@ from qtool.placement.pareto import envelope, spread
 from qtool.placement.regions import find_regions
 from qtool.plan.draft import draft
 from qtool.plan.model import Wishes
-from qtool.plan.place import widest
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.resolve import resolve
 from qtool.plan.scheme import Choices, settle
-from qtool.plan.unfit import unfit_nodes
 from qtool.rewrite.switched import switched
 from qtool.rewrite.write import rewrite
 

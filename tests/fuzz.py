@@ -523,7 +523,9 @@ def main() -> int:
         "--known", action="store_true", help="keep crashes and hangs that the program told of, too"
     )
     given = parser.parse_args()
-    qtool.commands.verdict.race_models = qtool.evaluate.evaluator.race_models = partial(latency.race_models, limits=latency.Limits(1, 1))
+    qtool.commands.verdict.race_models = qtool.evaluate.evaluator.race_models = partial(
+        latency.race_models, limits=latency.Limits(1, 1)
+    )
     planted, first = seeds(), random.SystemRandom().randrange(1 << 31) if given.seed is None else given.seed
     ends: Counter[str] = Counter()
     bad, number, end = 0, 0, time.monotonic() + given.seconds

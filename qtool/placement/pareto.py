@@ -77,8 +77,9 @@ class Steps:
         return ParetoPoint(int8, self.seconds[step], self.noise[step], self.weight)
 
     def fastest_within(self, noise: float) -> ParetoPoint | None:
-        """Return the first assignment with at most this noise, or None."""
-        return next((self.point(step) for step, found in enumerate(self.noise) if found <= noise), None)
+        """Return the fastest assignment with at most this noise, or None."""
+        able = [step for step, found in enumerate(self.noise) if found <= noise]
+        return self.point(min(able, key=self.seconds.__getitem__)) if able else None
 
 
 def envelope(network: Network, max_cuts: int = _MAX_CUTS) -> list[ParetoPoint]:

@@ -8,6 +8,7 @@ from qtool.plan.assignment import Assignment
 from qtool.plan.calibration_fallback import touching
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Site
+from qtool.plan.placed import placed
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.plan.rules import to_float
 from qtool.tables.modes import WEIGHT_BITS
@@ -20,7 +21,7 @@ _STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | None:
     """Return an assignment that is predicted to reach `aim_db`; None when nothing more can go to float.
 
-    A quantized node goes back to float as a whole. A node that computes in float gets a wider weight: 4 bits
+    A quantized node goes back to float as a whole, and a product with the clamp that folds into its Q. A node that computes in float gets a wider weight: 4 bits
     after 2, 8 after 4, float after 8. What the user asked for stays.
 
     Args:
@@ -34,6 +35,7 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
     for site in plan.sites:
         if site.kind in OBSERVED or site.kind in WEIGHTS:
             sites.setdefault(key_of(site), []).append(site)
+    fused = _clamped(candidate)
     floats: dict[str, Reason] = {}
     types = dict(candidate.assignment.weight_types)
     for key in sorted(left, key=errors.relative, reverse=True):
@@ -42,7 +44,8 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
         reason = Reason(Code.ACCURACY, f"this tensor alone gives {errors.sqnr([key]):.1f} dB")
         changed = False
         for site in sites.get(key, ()):
-            for name in touching(site, candidate.model.view):
+            nodes = touching(site, candidate.model.view)
+            for name in dict.fromkeys((*nodes, *(fused[n] for n in nodes if n in fused))):
                 if constraints.forbids_float(name):
                     continue
                 if site.kind in _STORED:
@@ -56,6 +59,13 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
     if not floats and types == candidate.assignment.weight_types:
         return None
     return to_float(candidate.model.task, replace(candidate.assignment, weight_types=types), floats)
+
+
+def _clamped(candidate: Candidate) -> dict[str, str]:
+    """Clamp -> the product that it folds into: without it, that would round its values before the clamp."""
+    on_graph = placed(candidate.model.task, candidate.assignment)
+    found = ((on_graph.epilogue_of(own.node), name) for name, own in on_graph.chosen.items())
+    return {clamp.name or "": name for clamp, name in found if clamp is not None}
 
 
 def _widen(types: dict[str, QType], node: str, now: QType, settled: bool) -> bool:

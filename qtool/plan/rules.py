@@ -84,7 +84,7 @@ def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
         ):
             reason = Reason(Code.UNSUITED, text)
         if reason is None and (form is None or found.worth is Worth.NEVER):
-            reason = found.reason
+            reason = found.reason if found.reason.detail else NO_FORM.reason
         if reason is not None or form is None:
             reasons[name] = reason or NO_FORM.reason
         else:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.calibrate.histogram import Collector, Histogram
 from qtool.calibrate.estimators import ESTIMATORS
 from qtool.calibrate.estimators.auto import WORTH
 from qtool.calibrate.estimators.mse import expected_error
 from qtool.calibrate.estimators.percentile import KEPT
+from qtool.calibrate.histogram import Collector, Histogram
 from qtool.calibrate.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec

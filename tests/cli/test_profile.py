@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from qtool.commands import profile as profiling
 from qtool.cli.main import cli
+from qtool.commands import profile as profiling
 from qtool.kernels.traced import Pace
 from qtool.plan.costs_file import SCHEMA, read_table
 from qtool.tables.kernels import EDGES, KERNELS

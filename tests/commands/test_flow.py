@@ -166,7 +166,9 @@ def test_a_replay_gives_the_same_bytes_whatever_was_timed(
     assert slower
     edited = replace(plan, regions=tuple(slower), skips=tuple(others))
     for name, one in {"same": plan, "edited": edited}.items():
-        replayed = qtool.quantize(net, tmp_path / name, options(calib=None, plan=one, data=FAR, keep_failed=True))
+        replayed = qtool.quantize(
+            net, tmp_path / name, options(calib=None, plan=one, data=FAR, keep_failed=True)
+        )
         assert (tmp_path / name).read_bytes() == output.read_bytes()
         assert replayed.report.plan_sha256 == result.report.plan_sha256
     assert metadata(output)["qtool.plan_sha256"] == result.report.plan_sha256
@@ -186,7 +188,10 @@ def test_the_report_says_which_sets_are_not_independent(
     asked = options(calib=CALIB[:count], effort="fast", gate="none")
     report = qtool.quantize(net, tmp_path / "q.onnx", asked).report
     assert report.selection is not None
-    assert (report.selection.independent, report.selection.judge_independent) == (independent, judge_independent)
+    assert (report.selection.independent, report.selection.judge_independent) == (
+        independent,
+        judge_independent,
+    )
     told = [warning for warning in report.warnings if "the verdict is optimistic" in warning]
     assert len(told) == bool(note)
     assert all(note in warning for warning in told)

@@ -9,8 +9,8 @@ import pytest
 
 from qtool.data.memory import InMemory
 from qtool.evaluate.compare import compare
-from qtool.graph.save import to_bytes
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
+from qtool.graph.save import to_bytes
 from qtool.plan.half_ports import is_float32
 from qtool.plan.predict import keys_of
 from qtool.rewrite.write import rewrite

@@ -6,32 +6,37 @@ import math
 
 import pytest
 
-from qtool.placement.explain import MEASURED_REASONS, decibels, int8_regions, notes, why_float
+from qtool.placement.explain import decibels, int8_regions, notes, why_float
 from qtool.placement.network import Network
 from qtool.placement.regions import Region
+from qtool.tables.reasons import Code
 from tests.placement.test_network import made
 
 A, B = Region("a", ("a",)), Region("b", ("b",))
 
 
 @pytest.mark.parametrize(
-    ("times", "noise", "weight", "reason"),
-    [((1e-6, 2e-6), 0.0, 0.0, 0), ((2e-6, 1e-6), 0.01, 1.0, 1), ((2e-6, 1e-6), 0.01, 1e-9, 2)],
+    ("times", "noise", "weight", "code"),
+    [
+        ((1e-6, 2e-6), 0.0, 0.0, Code.NOT_FASTER),
+        ((2e-6, 1e-6), 0.01, 1.0, Code.ACCURACY),
+        ((2e-6, 1e-6), 0.01, 1e-9, Code.NEIGHBOURS),
+    ],
 )
 def test_why_a_region_is_in_float(
-    times: tuple[float, float], noise: float, weight: float, reason: int
+    times: tuple[float, float], noise: float, weight: float, code: Code
 ) -> None:
     network = Network((A,), {"a": times}, {"a": noise})
     found = why_float(A, network, weight)
-    assert found.startswith(f"{MEASURED_REASONS[reason]}: ")
-    if reason == 1:
-        assert "20.0 dB" in found
+    assert found.code is code
+    figure = {Code.NOT_FASTER: "2.0 us int8", Code.ACCURACY: "20.0 dB", Code.NEIGHBOURS: "1.0 us"}[code]
+    assert figure in str(found)
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
 def test_every_region_of_a_plan_is_noted(case: str) -> None:
     network, done = made(case)
-    found = notes(network, done.plan, done.ready.view)
+    found = notes(network, done.plan, done.model.view)
     assert [n.nodes for n in found] == [u.nodes for u in network.regions]
     assert [n.quantized for n in found] == [
         u.name in int8_regions(network, done.plan) for u in network.regions

@@ -14,11 +14,12 @@ from qtool.placement.mincut import minimize
 from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.regions import find_regions
 from qtool.placement.running_cost import RunningCost
-from qtool.plan.model import Wishes
-from qtool.plan.place import widest
+from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.placed import placed
 from qtool.plan.predict import Errors, keys_of
+from qtool.plan.rules import maximal
 from tests.placement.networks import chain, networks, subsets
-from tests.plan.flow import Settled, ready, settled
+from tests.plan.flow import candidate, prepared
 from tests.rewrite.zoo import CASES
 
 
@@ -86,32 +87,24 @@ def test_a_step_leaves_distant_regions_alone() -> None:
     assert cost.noise == found.noise_of(()) == found.base
 
 
-def ends(case: str) -> tuple[Settled, Settled]:
-    """A case with all in int8 that could be, and with all in float."""
-    row = CASES[case]
-    job = ready(row.build())
-    names = tuple(widest(job.view, job.scheme, job.wish).chosen)
-    return (
-        settled(row.build(), row.samples(), include=names),
-        settled(row.build(), row.samples(), exclude=names),
-    )
-
-
-def made(case: str) -> tuple[Network, Settled]:
+def made(case: str) -> tuple[Network, Candidate]:
     """A network whose regions take 3 s in float and 1 s in int8; a Q takes 10 s, a DQ 100 s."""
-    full, floats = ends(case)
-    placed = replace(widest(full.ready.view, full.ready.scheme, full.ready.wish), wishes=Wishes({}))
-    regions = find_regions(full.ready.view, placed)
+    row = CASES[case]
+    model = prepared(row.build(), row.samples())
+    full = resolved(model, maximal(model.task))
+    floats = candidate(row.build(), row.samples(), exclude=tuple(full.assignment.forms))
+    on_graph = placed(model.task, full.assignment)
+    regions = find_regions(model.view, on_graph)
     keys = dict.fromkeys((*keys_of(full.plan), *keys_of(floats.plan)), np.array([0.01]))
     errors = Errors(("y",), np.array([1.0]), keys, 1, 1)
-    values = full.ready.view.values
+    values = model.view.values
     costs = RegionCosts(
         {u.name: (3.0, 1.0) for u in regions},
         dict.fromkeys(values, 10.0),
         dict.fromkeys(values, 100.0),
         errors,
     )
-    return network(full.ready.view, placed, full.plan, floats.plan, regions, costs), full
+    return network(model.view, on_graph, full.plan, floats.plan, regions, costs), full
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6", "transformer"])

@@ -7,17 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.placement.regions import Region, find_regions
-from qtool.plan.place import widest
-from tests.plan.flow import ready
+from qtool.plan.placed import Placed, placed
+from qtool.plan.rules import maximal
+from tests.plan.flow import Ready, ready
 from tests.rewrite.zoo import CASES
 
 SOME = ["residual", "conv-bn-relu6", "transformer", "conv-relu"]
 
 
+def whole(job: Ready) -> Placed:
+    return placed(job.task, maximal(job.task))
+
+
 def found(case: str, *fused: tuple[str, str]) -> tuple[tuple[Region, ...], list[str], set[str]]:
     job = ready(CASES[case].build())
-    placed = widest(job.view, job.scheme, job.wish)
-    return find_regions(job.view, placed, fused), [n.name or "" for n in job.view.nodes], {*placed.chosen}
+    able = whole(job)
+    return find_regions(job.view, able, fused), [n.name or "" for n in job.view.nodes], {*able.chosen}
 
 
 @pytest.mark.parametrize("case", [c for c in SOME if c in CASES])
@@ -43,9 +48,9 @@ def test_every_node_that_can_be_is_in_one_region(case: str, data: st.DataObject)
 @pytest.mark.parametrize("case", [c for c in SOME if c in CASES])
 def test_a_clamp_is_one_with_what_it_clamps(case: str) -> None:
     job = ready(CASES[case].build())
-    placed = widest(job.view, job.scheme, job.wish)
+    able = whole(job)
     regions, _, _ = found(case)
     where = {n: u.name for u in regions for n in u.nodes}
-    for name, candidate in placed.chosen.items():
-        if (clamp := placed.epilogue_of(candidate.node)) is not None:
+    for name, candidate in able.chosen.items():
+        if (clamp := able.epilogue_of(candidate.node)) is not None:
             assert where[clamp.name or ""] == where[name]

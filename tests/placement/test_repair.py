@@ -1,86 +1,115 @@
-"""Going back to float: it ends, it only ever gives back, and what the user forced stays."""
+"""Repair: from any assignment, step by step to floats; what the user asked to quantize stays."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.plan.model import Wishes
+from qtool.evaluate.criteria import Criteria
+from qtool.evaluate.evaluator import Evaluator
+from qtool.options import silent
+from qtool.placement.repair import repair
+from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.model import WEIGHTS
 from qtool.plan.predict import Errors, keys_of
-from qtool.plan.repair import repaired
-from qtool.tables.qtypes import FLOAT32
-from tests.plan.flow import Settled, settled
+from qtool.plan.prepared import PreparedModel
+from qtool.plan.rules import maximal
+from qtool.tables.reasons import Code
+from tests.plan.flow import candidate, prepared
+from tests.plan.subsets import constrained, subsets
 from tests.rewrite.zoo import CASES
 
-CASE = {
-    name: settled(CASES[case].build(), CASES[case].samples(), mode=mode, **choices)
-    for name, case, mode, choices in (
-        ("int8", "residual", "static", {}),
-        ("transformer", "transformer", "static", {}),
-        ("bits", "transformer", "weight-only", {"bits": 4}),
-        ("half", "residual", "fp16", {}),
-    )
+# Of the last of each mode nothing is quantized where all nodes are in float.
+STARTS = {
+    "residual": ("residual", {}),
+    "transformer": ("transformer", {}),
+    "mobile-block": ("mobile-block", {}),
+    "dynamic": ("transformer", {"mode": "dynamic"}),
+    "generic": ("pass-through", {"target": "generic"}),
+    "4 bits": ("transformer", {"mode": "weight-only", "bits": 4}),
+    "fp16": ("residual", {"mode": "fp16"}),
 }
 
 
-def errors_of(done: Settled, noises: list[float]) -> Errors:
-    keys = keys_of(done.plan)
-    noise = {key: np.array([noises[i % len(noises)]]) for i, key in enumerate(keys)}
-    return Errors(("y",), np.array([1.0]), noise, 1, 1)
+@cache
+def started(name: str) -> PreparedModel:
+    case, options = STARTS[name]
+    return prepared(CASES[case].build(), CASES[case].samples(), **options)
 
 
-NOISES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+@cache
+def evaluator(name: str) -> Evaluator:
+    return Evaluator(started(name), Criteria(300.0), silent)
 
 
-@pytest.mark.parametrize("name", CASE)
-@given(noises=NOISES, aim=st.floats(-10, 120) | st.just(math.inf), data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_it_ends_and_only_gives_back(name: str, noises: list[float], aim: float, data: st.DataObject) -> None:
-    done = CASE[name]
-    errors, view = errors_of(done, noises), done.ready.view
-    forms = sorted(done.plan.forms)
-    force = frozenset(data.draw(st.lists(st.sampled_from(forms), max_size=2)) if forms else [])
-    wish: Wishes | None = replace(done.ready.wish, force=force)
-    for _ in range(2 * len(view.nodes) + 2):
-        assert wish is not None
-        after = repaired(view, done.plan, wish, errors, aim)
+def bits(made: Candidate) -> dict[str, int]:
+    """Weight -> the bits that it is stored in."""
+    return {s.value: s.spec.qtype.bits for s in made.plan.sites if s.kind in WEIGHTS}
+
+
+@pytest.mark.parametrize("name", STARTS)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_repair_ends_in_floats_and_no_step_is_less_accurate(name: str, data: st.DataObject) -> None:
+    model = constrained(started(name), data)
+    required = model.constraints.quantize
+    now = resolved(model, data.draw(subsets(model.task, maximal(model.task))))
+    errors = evaluator(name).errors_of(now)
+    last = errors.sqnr(keys_of(now.plan))
+    for _ in range(3 * len(model.view.nodes) + 3):
+        after = repair(now, errors, last + 0.5)
         if after is None:
-            return
-        assert wish.keep_float.items() <= after.keep_float.items()
-        assert after.weights.keys() >= wish.weights.keys()
-        for node, qtype in wish.weights.items():
-            assert after.weights[node] in (qtype, FLOAT32) or qtype.bits < after.weights[node].bits
-        assert not force & (after.keep_float.keys() - wish.keep_float.keys())
-        assert (after.keep_float, after.weights) != (wish.keep_float, wish.weights)
-        wish = after
-    raise AssertionError("it never ends")
+            break
+        better = now.changed(assignment=after)
+        assert required <= better.assignment.forms.keys() <= now.assignment.forms.keys()
+        wider = bits(better)
+        assert all(wider.get(weight, 32) >= before for weight, before in bits(now).items())
+        errors = evaluator(name).errors_of(better, errors)
+        now, before, last = better, last, errors.sqnr(keys_of(better.plan))
+        assert last >= before - 1e-6
+    else:
+        raise AssertionError("it never ends")
+    assert now.assignment.forms.keys() == required
+    assert model.constraints == now.model.constraints
 
 
-@pytest.mark.parametrize("name", CASE)
-def test_what_is_accurate_enough_stays(name: str) -> None:
-    done = CASE[name]
-    errors = errors_of(done, [1e-6])
-    assert (
-        repaired(done.ready.view, done.plan, done.ready.wish, errors, errors.sqnr(keys_of(done.plan))) is None
-    )
+def made_up(made: Candidate, noise: float, **others: float) -> Errors:
+    """Errors of all that a candidate quantizes, the same but for some."""
+    keys = dict.fromkeys(keys_of(made.plan), noise) | others
+    return Errors(("y",), np.array([1.0]), {k: np.array([v]) for k, v in keys.items()}, 1, 1)
 
 
-def test_the_worst_goes_first_and_no_more_than_needed() -> None:
-    done = CASE["int8"]
-    keys = keys_of(done.plan)
-    noise = {key: np.array([1e-6]) for key in keys} | {keys[0]: np.array([0.1])}
-    errors = Errors(("y",), np.array([1.0]), noise, 1, 1)
-    after = repaired(done.ready.view, done.plan, done.ready.wish, errors, 40.0)
+@pytest.mark.parametrize("name", STARTS)
+def test_an_accurate_candidate_stays(name: str) -> None:
+    model = started(name)
+    found = resolved(model, maximal(model.task))
+    errors = made_up(found, 1e-6)
+    assert repair(found, errors, errors.sqnr(keys_of(found.plan))) is None
+
+
+def test_the_most_sensitive_nodes_go_first_and_no_more_than_needed() -> None:
+    found = candidate(CASES["residual"].build(), CASES["residual"].samples())
+    worst = keys_of(found.plan)[0]
+    after = repair(found, made_up(found, 1e-6, **{worst: 0.1}), 40.0)
     assert after is not None
-    given_back = after.keep_float.keys() - done.ready.wish.keep_float.keys()
-    from qtool.plan.predict import key_of
-    from qtool.plan.unfit import touching
+    gone = found.assignment.forms.keys() - after.forms.keys()
+    assert worst == "x"
+    assert gone == {"Conv_c0", "Relu_r0"}, "its only reader, and the clamp of that"
+    assert after.reasons["Conv_c0"].code is Code.ACCURACY
+    assert "10.0 dB" in str(after.reasons["Conv_c0"])
 
-    served = {n for s in done.plan.sites if key_of(s) == keys[0] for n in touching(s, done.ready.view)}
-    assert given_back == served
-    assert all("10.0 dB" in after.keep_float[n] for n in given_back)
+
+def test_a_required_node_stays_however_sensitive_it_is() -> None:
+    model = prepared(CASES["residual"].build(), CASES["residual"].samples())
+    name = next(iter(maximal(model.task).forms))
+    constraints = replace(model.constraints, quantize=frozenset({name}))
+    model = replace(model, task=replace(model.task, constraints=constraints))
+    found = resolved(model, maximal(model.task))
+    after = repair(found, made_up(found, 0.1), 100.0)
+    assert after is not None
+    assert after.forms.keys() == {name}

@@ -216,7 +216,7 @@ def casts(view: View, halves: dict[str, Ports], own: set[str]) -> int:
 def test_no_node_leaves_float16_to_cost_a_cast(
     blocks: list[str], seed: int, io: bool, data: st.DataObject
 ) -> None:
-    view = converted(network(blocks, seed)).job.view
+    view = converted(network(blocks, seed)).model.view
     found = {n.name or "": p for n in view.nodes if isinstance(p := ports_of(n, 17), Ports)}
     sites = {n: found[n] for n in sorted(found) if data.draw(st.booleans())}
     forced = {n for n in sites if data.draw(st.integers(0, 3)) == 0}

@@ -182,7 +182,7 @@ def test_depthwise_alone_stays_float_with_a_reason(target: str) -> None:
     nodes = [node("Sin", ["x"], ["s"]), depthwise("s"), node("Cos", ["d"], ["y"])]
     plan = drafted(model(nodes, IMAGE, ["y"], DEPTHWISE), target)
     assert not plan.forms
-    assert "alone" in reasons(plan)["depthwise"]
+    assert "isolated" in reasons(plan)["depthwise"]
 
 
 FLOAT_ON_CPU = {

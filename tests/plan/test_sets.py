@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from qtool.errors import UsageError
+from qtool.plan.constraints import Constraints
 from qtool.plan.model import WEIGHTS, Kind, Plan
 from qtool.plan.scheme import PRECISIONS, WIDE_OPSET
 from qtool.tables.forms import Form
@@ -214,8 +215,4 @@ def test_prepare_and_plan_do_not_touch_what_was_set_to_fp32() -> None:
 
 
 def test_no_sets_ask_for_nothing() -> None:
-    wish = ready(three()).wish
-    assert not wish.keep_float
-    assert not wish.force
-    assert not wish.half
-    assert not wish.weights
+    assert ready(three()).task.constraints == Constraints()

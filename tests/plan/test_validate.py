@@ -10,23 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.errors import UsageError
-from qtool.job import open_job
 from qtool.numerics.qparams import QParams
-from qtool.options import Options, silent
+from qtool.options import Options
+from qtool.plan.candidate import Candidate, from_plan
 from qtool.plan.model import Kind, Plan, Scaled, Site
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
-from qtool.planning import Planned, Planner, replayed
-from tests.recover.whole import memory
+from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
 
-def planned(case: str = "mlp-matmul") -> Planned:
+def planned(case: str = "mlp-matmul") -> Candidate:
     row = CASES[case]
-    job = open_job(row.build(), Options(threads=1))
-    source = memory(row.samples())
-    return Planner(job, source, silent).plan(job.wish)
+    return candidate(row.build(), row.samples())
+
+
+def replayed(plan: Plan) -> Candidate:
+    model = prepare_model(CASES["mlp-matmul"].build(), Options(threads=1, plan=plan), sets=NO_SAMPLES)
+    return from_plan(model, plan)
 
 
 DONE = planned()
@@ -41,7 +44,7 @@ def with_site(plan: Plan, kind: Kind, change: Callable[[Site], Site]) -> Plan:
 @pytest.mark.parametrize("case", CASES)
 def test_a_plan_fits_its_model(case: str) -> None:
     done = planned(case)
-    assert validate_plan(done.plan, done.job.view) == ""
+    assert validate_plan(done.plan, done.model.view) == ""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def test_a_plan_fits_its_model(case: str) -> None:
     ids=lambda c: str(len(c)),
 )
 def test_corrections_of_biases_fit(corrections: dict[str, tuple[float, ...]]) -> None:
-    assert validate_plan(replace(DONE.plan, corrections=corrections), DONE.job.view) == ""
+    assert validate_plan(replace(DONE.plan, corrections=corrections), DONE.model.view) == ""
 
 
 DAMAGED: dict[str, Plan] = {
@@ -74,14 +77,14 @@ DAMAGED: dict[str, Plan] = {
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_what_does_not_fit_is_said_and_refused(damage: str) -> None:
     plan = DAMAGED[damage]
-    assert validate_plan(plan, DONE.job.view)
+    assert validate_plan(plan, DONE.model.view)
     with pytest.raises(UsageError, match="does not fit"):
-        replayed(DONE.maker, plan)
+        replayed(plan)
 
 
 def test_the_plan_of_another_model_is_refused() -> None:
     with pytest.raises(UsageError, match="another model"):
-        replayed(DONE.maker, replace(DONE.plan, model_sha256="0" * 64))
+        replayed(replace(DONE.plan, model_sha256="0" * 64))
 
 
 @pytest.mark.parametrize(
@@ -93,15 +96,15 @@ def test_the_plan_of_another_model_is_refused() -> None:
 def test_factors_that_do_not_fit_are_refused(scaled: dict[str, tuple[Scaled, ...]]) -> None:
     plan = replace(DONE.plan, scaled=scaled)
     with pytest.raises(UsageError, match="does not fit"):
-        open_job(CASES["mlp-matmul"].build(), Options(threads=1, plan=plan))
+        replayed(plan)
 
 
 def test_a_plan_with_corrections_and_factors_is_replayed() -> None:
     scaled = {"w0": (Scaled(1, (2.0,) * 40),), "b0": (Scaled(-1, (2.0,) * 40),)}
     plan = from_json(to_json(replace(CORRECTED, scaled=scaled)), "plan.json")
-    job = open_job(CASES["mlp-matmul"].build(), Options(threads=1, plan=plan))
-    assert job.scaled == scaled
-    assert replayed(Planner(job, None, silent), plan).plan == plan
+    again = replayed(plan)
+    assert again.model.task.scaled == scaled
+    assert again.plan == plan
 
 
 BAD: dict[str, tuple[str, Any]] = {

@@ -46,7 +46,9 @@ def test_svg_is_xml_with_a_dot_for_each_trial(trials: tuple[Trial, ...], weights
 @settings(max_examples=150, deadline=None)
 def test_no_name_is_more_than_text(name: str) -> None:
     made = replace(report((Trial(name, 30.0, 29.0, 1.0, 1.0, None, 1),)), fp32=replace(FULL.fp32, path=name))
-    tame = replace(report((Trial("name", 30.0, 29.0, 1.0, 1.0, None, 1),)), fp32=replace(FULL.fp32, path="name"))
+    tame = replace(
+        report((Trial("name", 30.0, 29.0, 1.0, 1.0, None, 1),)), fp32=replace(FULL.fp32, path="name")
+    )
     kinds = [[e.tag for e in ElementTree.fromstring(to_svg(r)).iter()] for r in (made, tame)]
     # A long name may have no room beside its dot; nothing is ever added.
     assert not set(kinds[0]) - set(kinds[1])

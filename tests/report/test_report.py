@@ -140,7 +140,10 @@ def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, ver
     report = replace(
         FULL,
         fp32=ModelFile(name, 10),
-        coverage=(CoverageRow(name, 1, {"float": 1}, (ReasonCount(reason, 1),)), CoverageRow(name, 1, {"int8": 1})),
+        coverage=(
+            CoverageRow(name, 1, {"float": 1}, (ReasonCount(reason, 1),)),
+            CoverageRow(name, 1, {"int8": 1}),
+        ),
         skips=(Skip(name, name, reason),),
         comparison=Comparison(name, 1, (replace(OUTPUT, name=name, worst_sample=name),)),
     )

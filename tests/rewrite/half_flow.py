@@ -11,15 +11,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from qtool.data.memory import InMemory
 from qtool.graph.save import to_bytes
-from qtool.job import Job, open_job
-from qtool.options import Options, silent
 from qtool.plan.half_notes import half_notes
 from qtool.plan.model import Plan
-from qtool.planning import Planner
+from qtool.plan.prepared import PreparedModel
 from qtool.rewrite.write import rewrite
-from tests.plan.flow import Sample, reasons
+from tests.plan.flow import Sample, candidate, reasons
 from tests.rewrite.flow import Outputs, run, sqnr
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -30,7 +27,7 @@ class Converted:
     """A model in float16, and the plan that made it."""
 
     original: onnx.ModelProto
-    job: Job
+    model: PreparedModel
     plan: Plan
     data: bytes
 
@@ -50,7 +47,7 @@ class Converted:
 
     @property
     def notes(self) -> list[str]:
-        return list(half_notes(self.plan, self.job.view))
+        return list(half_notes(self.plan, self.model.view))
 
     @property
     def ops(self) -> Counter[str]:
@@ -59,10 +56,8 @@ class Converted:
 
 def converted(proto: onnx.ModelProto, samples: Sequence[Sample] = (), **asked: Any) -> Converted:
     """Plan and write, in fp16 mode unless told; without samples nothing is known of activations."""
-    job = open_job(proto, Options(**{"mode": "fp16", **asked}))
-    calib = InMemory(list(samples), len(samples)) if samples else None
-    plan = Planner(job, calib, silent).plan(job.wish).plan
-    return Converted(proto, job, plan, to_bytes(rewrite(job.prepared.model, plan)))
+    made = candidate(proto, samples, **{"mode": "fp16", **asked})
+    return Converted(proto, made.model, made.plan, to_bytes(rewrite(made.model.model, made.plan)))
 
 
 def check(made: Converted) -> None:

@@ -73,7 +73,7 @@ def test_any_chain(blocks: list[str], seed: int, extra: bool, io: str) -> None:
 @given(CHAINS, st.integers(0, 99), st.data())
 def test_any_nodes_that_are_asked_for(blocks: list[str], seed: int, data: st.DataObject) -> None:
     proto = network([*blocks, "linear"], seed)
-    names = sorted(converted(proto).job.view.node_by_name)
+    names = sorted(converted(proto).model.view.node_by_name)
     asked = data.draw(st.sets(st.sampled_from(names), min_size=1))
     made = converted(proto, SAMPLES[:2], mode="weight-only", sets=[f"{n}=fp16" for n in asked])
     check(made)
@@ -91,7 +91,7 @@ def test_a_saved_plan_gives_the_same_bytes(blocks: list[str], seed: int) -> None
     again = serial.from_json(text, "plan")
     assert serial.to_json(again) == text
     assert json.loads(text)["float16"]["nodes"].keys() == made.halves
-    assert to_bytes(rewrite(made.job.prepared.model, again)) == made.data
+    assert to_bytes(rewrite(made.model.model, again)) == made.data
 
 
 def test_converting_twice_changes_nothing() -> None:
@@ -112,5 +112,5 @@ def test_weights_are_rounded_to_nearest_and_no_other_way() -> None:
 
 def _without_floats(made: Converted) -> set[str]:
     """The nodes that float16 is no question for; of If and Loop, it is one for those inside."""
-    found = made.job.view.nodes
+    found = made.model.view.nodes
     return {n.name or "" for n in found if n.op_type in CONTROL_FLOW or ports_of(n, 17) is None}

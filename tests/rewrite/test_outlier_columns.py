@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from qtool.commands.quantize import quantize
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
 from qtool.options import Options
-from qtool.commands.quantize import quantize
 from qtool.plan.draft import draft
 from qtool.plan.model import OutlierColumns
 from qtool.plan.outlier_columns import can_split_columns
+from qtool.plan.rules import rule_based
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.session import Session
 from tests import outliers
@@ -30,7 +30,7 @@ SPARED = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) -> None:
     done = ready(outliers.proto(bias, axes), mode=mode, include=["op:MatMul"])
-    plan = draft(done.view, done.scheme, replace(done.wish, spared=SPARED))
+    plan = draft(done.task, rule_based(done.task), outlier_columns=SPARED)
     clone = done.model.clone()
     split_outlier_columns(clone, plan)
     assert plan.outlier_columns

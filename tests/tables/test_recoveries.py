@@ -6,21 +6,20 @@ from itertools import pairwise
 
 import pytest
 
-from qtool.recover.run import STEPS
-from qtool.search import _FIRST
+from qtool.recover.run import BEFORE_PLACEMENT, STEPS
 from qtool.tables.efforts import BALANCED, BEST, EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
 
 def test_every_row_has_a_step_in_the_same_order() -> None:
-    """Columns are spared before placement, by sparing.py."""
+    """Outlier columns are chosen while placement measures its costs."""
     assert [name for name in RECOVERIES if name != "columns"] == list(STEPS)
     assert next(iter(RECOVERIES)) == "columns"
 
 
 def test_what_is_tried_before_placement_has_steps() -> None:
-    assert set(_FIRST) <= STEPS.keys()
-    assert list(_FIRST) == [name for name in STEPS if name in _FIRST]
+    assert set(BEFORE_PLACEMENT) <= STEPS.keys()
+    assert list(BEFORE_PLACEMENT) == [name for name in STEPS if name in BEFORE_PLACEMENT]
 
 
 def test_rows_are_named_after_themselves_and_no_row_after_a_word_of_its_option() -> None:

@@ -94,8 +94,8 @@ def test_an_unknown_variant_falls_back_to_its_op_and_an_unknown_op_to_otherwise(
 @pytest.mark.parametrize("placements", TABLES)
 def test_whatever_is_not_always_worth_it_has_a_reason(placements: Placements) -> None:
     rows: list[Placement] = [placements.otherwise, *placements.rows.values()]
-    assert all(row.reason for row in rows if row.worth is not Worth.ALWAYS)
-    assert all(not row.reason for row in rows if row.worth is Worth.ALWAYS)
+    assert all(row.reason.detail for row in rows if row.worth is not Worth.ALWAYS)
+    assert all(not row.reason.detail for row in rows if row.worth is Worth.ALWAYS)
 
 
 def test_the_target_without_vnni_takes_weights_whose_sums_do_not_saturate() -> None:

@@ -1,0 +1,95 @@
+"""Which nodes the rules quantize, and which follow where others go back to float."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtool.plan.assignment import Assignment, PlanInput
+from qtool.plan.placed import placed
+from qtool.plan.rules import maximal, rule_based, to_float
+from qtool.tables.reasons import Code, Reason
+from qtool.tables.targets import INSIDE
+from tests.graphs import node, weights
+from tests.plan.build import model
+from tests.plan.flow import Ready, ready
+from tests.plan.subsets import subsets
+from tests.rewrite.zoo import CASES
+
+WHY = Reason(Code.ACCURACY, "for a test")
+READY = {
+    name: ready(CASES[name].build())
+    for name in ("residual", "mobile-block", "transformer", "pass-through", "float-between", "silu")
+}
+
+
+def settled_by_hand(task: PlanInput, start: Assignment, gone: frozenset[str]) -> set[str]:
+    """What is left when nodes are dropped one at a time: those that held before, and do no longer."""
+    held = {name for name in start.forms if placed(task, start).holds(name)}
+    left = {name: form for name, form in start.forms.items() if name not in gone}
+    while True:
+        now = placed(task, Assignment(left))
+        lost = next((name for name in left if name in held and not now.holds(name)), None)
+        if lost is None:
+            return set(left)
+        del left[lost]
+
+
+@pytest.mark.parametrize("case", READY)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_to_float_takes_along_exactly_what_no_longer_holds(case: str, data: st.DataObject) -> None:
+    task = READY[case].task
+    start = data.draw(subsets(task, maximal(task)))
+    names = sorted(start.forms) or ["no such node"]
+    gone = data.draw(st.frozensets(st.sampled_from(names), max_size=3))
+    after = to_float(task, start, dict.fromkeys(gone, WHY))
+    assert set(after.forms) == settled_by_hand(task, start, gone)
+    assert {n for n in start.forms if after.reasons.get(n) is WHY} == gone & start.forms.keys()
+    assert start.forms.keys() - after.forms.keys() <= after.reasons.keys(), "each has a reason"
+
+
+CONV = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+
+
+def row() -> Ready:
+    """conv `a`, relu `r`, depthwise `d`, conv `z`: the two in the middle are worth it between the others."""
+    nodes = [
+        node("Conv", ["x", "wa"], ["a"], name="a", **CONV),
+        node("Relu", ["a"], ["r"], name="r"),
+        node("Conv", ["r", "wd"], ["d"], name="d", group=16, **CONV),
+        node("Conv", ["d", "wz"], ["z"], name="z", **CONV),
+    ]
+    constants = {"wa": weights(16, 16, 3, 3), "wd": weights(16, 1, 3, 3), "wz": weights(16, 16, 3, 3, seed=1)}
+    return ready(model(nodes, {"x": [1, 16, 8, 8]}, ["z"], constants))
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"), [("a", {"z"}), ("r", {"a", "z"}), ("d", {"a", "r", "z"}), ("z", {"a", "r"})]
+)
+def test_what_was_worth_it_only_beside_a_node_goes_with_it(gone: str, left: set[str]) -> None:
+    task = row().task
+    start = rule_based(task)
+    assert set(start.forms) == {"a", "r", "d", "z"}
+    after = to_float(task, start, {gone: WHY})
+    assert set(after.forms) == left
+    for name in start.forms.keys() - left - {gone}:
+        assert after.reasons[name] == INSIDE.reason
+
+
+def test_a_node_that_was_not_worth_it_before_is_left_alone() -> None:
+    """A measurement put it there."""
+    task = row().task
+    start = to_float(task, rule_based(task), {})
+    forms = {name: form for name, form in start.forms.items() if name in ("d", "z")}
+    alone = Assignment(forms)
+    assert not placed(task, alone).holds("d"), "its input arrives in float"
+    assert set(to_float(task, alone, {"z": WHY}).forms) == {"d"}
+
+
+def test_a_reason_of_its_own_is_not_replaced() -> None:
+    task = row().task
+    known = Reason(Code.CONSTRAINT, "excluded by 'a'")
+    start = Assignment({}, {"a": known})
+    assert to_float(task, start, {"a": WHY, "z": WHY}).reasons == {"a": known, "z": WHY}

@@ -76,21 +76,22 @@ def cost(folders: Sequence[Path], args: argparse.Namespace) -> None:
 
 def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     """The cells of a model's row."""
-    from qtool.job import open_job
 
     from qtool.calibrate.runner import calibrate
+    from qtool.commands.prepare import NO_SAMPLES, prepare_model
     from qtool.data.fit import fit
     from qtool.data.memory import InMemory
     from qtool.data.open import open_source
     from qtool.graph.save import model_for_session
     from qtool.options import Options
     from qtool.plan.draft import draft
+    from qtool.plan.rules import rule_based
     from qtool.session import Session
 
-    job = open_job(folder / "model.onnx", Options())
-    plan = draft(job.view, job.scheme, job.wish, job.source.sha256)
-    values = [v for v in plan.observed if job.view.in_main(job.view.values[v])]
-    with model_for_session(job.prepared.model) as model:
+    prepared = prepare_model(folder / "model.onnx", Options(), sets=NO_SAMPLES)
+    plan = draft(prepared.task, rule_based(prepared.task))
+    values = [v for v in plan.observed if prepared.view.in_main(prepared.view.values[v])]
+    with model_for_session(prepared.model) as model:
         session = Session(model, threads=args.threads)
     read = open_source(folder / "calib").read()
     samples = [fit(s, session.inputs, session.input_dtypes, "calib") for s in read]
@@ -103,7 +104,7 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
             session.run(sample)
 
     def observed(histograms: bool) -> Callable[[], Ranges]:
-        model = job.prepared.model
+        model = prepared.model
         return lambda: calibrate(model, values, source, threads=args.threads, histograms=histograms)
 
     ways = {"plain": plain, "minmax": observed(False), "histograms": observed(True)}

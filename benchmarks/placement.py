@@ -2,10 +2,10 @@
 
     python benchmarks/placement.py ../shared/models/{ultraface_rfb320,lprnet,resnet20_cifar10} --plans 16
 
-Each model is measured as `qtool quantize` measures it (units timed in float and in int8, a sensitivity for
-every tensor). Then random choices of units are built, and run on held-out samples: the table has how the SQNR
-that is predicted for them correlates with the one that is measured, the root of the mean squared difference,
-and what measuring took, in inferences and seconds.
+Each model is measured as `qtool quantize` measures it: regions timed in float and in int8, a sensitivity for
+every tensor. Then random choices of regions are built, and run on the select set. The table has how the
+predicted SQNR correlates with the measured one, the root of the mean squared difference, and what measuring
+took, in inferences and seconds.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from qtool.job import open_job, samples_of
-from qtool.placing import Measured, labelled, measured
-from qtool.planning import Planner
-from qtool.trials import tried
 
+from qtool.commands.prepare import prepare_model
+from qtool.evaluate.criteria import criteria_of
+from qtool.evaluate.evaluator import Evaluator
 from qtool.options import Options, silent
 from qtool.placement.pareto import ParetoPoint
+from qtool.placement.place import Costs, measure_costs
+from qtool.placement.timing import measure_timing, obstacle
 from qtool.plan.predict import keys_of
 
 
@@ -34,39 +35,40 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path, help="each with model.onnx and calib/")
-    parser.add_argument("--plans", type=int, default=16, help="random choices of units, of each model")
+    parser.add_argument("--plans", type=int, default=16, help="random choices of regions, of each model")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print("| model | units | correlation | rms dB | predicted dB | inferences | seconds |")
+    print("| model | regions | correlation | rms dB | predicted dB | inferences | seconds |")
     print("|---|---|---|---|---|---|---|")
     for folder in args.folders:
         print(row(folder, args.plans, np.random.default_rng(args.seed)), flush=True)
 
 
 def row(folder: Path, count: int, rng: np.random.Generator) -> str:
-    job = open_job(folder / "model.onnx", Options(calib=str(folder / "calib"), threads=1))
-    calib, held_out, _ = samples_of(job)
-    if held_out is None:
-        raise SystemExit(f"{folder}: too few samples to hold some out")
-    planner = Planner(job, calib, silent)
+    model = prepare_model(folder / "model.onnx", Options(calib=str(folder / "calib"), threads=1))
     start = time.perf_counter()
-    known = measured(job, planner, held_out, job.scheme.floor_db, silent)
-    took = time.perf_counter() - start
-    plans = {f"{i}": planner.plan(labelled(known, at_random(known, rng))) for i in range(count)}
-    predicted = np.array([known.errors.sqnr(keys_of(planned.plan)) for planned in plans.values()])
-    found = np.array([t.sqnr for t in tried(job, plans, held_out, False, silent)])
+    timing = measure_timing(model)
+    if timing is None:
+        raise SystemExit(f"{folder}: {obstacle(model)}")
+    with Evaluator(model, criteria_of(model, []), silent) as evaluator:
+        costs = measure_costs(timing.all_int8, timing, evaluator)
+        took = time.perf_counter() - start
+        points = [at_random(costs, rng) for _ in range(count)]
+        candidates = [costs.base.changed(assignment=costs.assignment(point)) for point in points]
+        predicted = np.array([costs.errors.sqnr(keys_of(c.plan)) for c in candidates])
+        found = np.array([evaluator.error(c).sqnr for c in candidates])
     correlation = float(np.corrcoef(predicted, found)[0, 1])
     rms = float(np.sqrt(np.mean(np.square(predicted - found))))
     return (
-        f"| {folder.name} | {len(known.network.regions)} | {correlation:.3f} | {rms:.2f} "
-        f"| {predicted.min():.1f} to {predicted.max():.1f} | {known.errors.passes:,} | {took:.1f} |"
+        f"| {folder.name} | {len(costs.network.regions)} | {correlation:.3f} | {rms:.2f} "
+        f"| {predicted.min():.1f} to {predicted.max():.1f} | {costs.errors.passes:,} | {took:.1f} |"
     )
 
 
-def at_random(known: Measured, rng: np.random.Generator) -> ParetoPoint:
-    """Any number of units, any of them."""
-    units = [u.name for u in known.network.regions]
-    chosen = rng.choice(units, size=rng.integers(1, len(units) + 1), replace=False)
+def at_random(costs: Costs, rng: np.random.Generator) -> ParetoPoint:
+    """Any number of regions, any of them."""
+    regions = [r.name for r in costs.network.regions]
+    chosen = rng.choice(regions, size=rng.integers(1, len(regions) + 1), replace=False)
     return ParetoPoint(frozenset(map(str, chosen)), 0.0, 0.0, 1.0)
 
 

@@ -4,11 +4,11 @@
     python benchmarks/recover.py sample_models/cnn --bits 4 --block 32
     python benchmarks/recover.py ../shared/models/minilm_l6_v2 --mode dynamic
 
-A model's folder holds model.onnx, calib/ and eval/. The rules' plan is made from three quarters of calib/;
-each technique makes a better one from it, choosing by the last quarter where it chooses, as do all of them
-in their order, each kept where it helps. All are run on eval/, and raced with FP32. The last rows are whole
-runs of quantize, with its placement (and columns, which bear on that), for each --effort. Prints a Markdown
-table: model x technique, SQNR of the worst output, speed of FP32's, seconds.
+A model's folder holds model.onnx, calib/ and eval/. The rule-based candidate is made from three quarters of
+calib/. Each technique changes it, and chooses on the last quarter; so do all techniques in their order, each
+kept where it helps. All are run on eval/, and raced with FP32. The last rows are whole runs of quantize, with
+its placement and outlier columns, for each --effort. Prints a Markdown table: model x technique, SQNR of the
+worst output, speed against FP32, seconds.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from qtool.job import open_job, read_for, samples_of
-from qtool.planning import Planned, Planner
-from qtool.recipe import written
-from qtool.recovering import STEPS, Given, recovered
-
 from qtool.commands.compare import compare_models
+from qtool.commands.prepare import prepare_model
 from qtool.commands.quantize import quantize
 from qtool.data.samples import Source
 from qtool.evaluate.compare import compare
+from qtool.evaluate.criteria import criteria_of
+from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.latency import race_models
 from qtool.graph.save import model_for_session
 from qtool.options import Comparing, Options, silent
+from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.rules import rule_based
+from qtool.recover.run import STEPS, recover
+from qtool.rewrite.recipe import written
 from qtool.session import Session
 from qtool.tables.efforts import EFFORTS
 
@@ -78,42 +80,42 @@ def expand(folder: Path) -> list[Path]:
 
 def lines(folder: Path, form: Mapping[str, Any], efforts: list[str]) -> Iterator[str]:
     """A row for each technique, and for each whole run."""
-    job = open_job(folder / "model.onnx", Options(**form))
-    calib, held_out, _ = samples_of(job)
-    judged = read_for(job.source, str(folder / "eval"), job.options.reading)
-    if calib is None or held_out is None:
+    model = prepare_model(folder / "model.onnx", Options(data=str(folder / "eval"), **form))
+    judged = model.samples.judge
+    if judged is None or model.samples.select is None:
         raise ValueError("no samples")
-    plain = Planner(job, calib, silent).plan(job.wish)
-    plans, took = {"none": plain}, {"none": 0.0}
-    given = Given(calib, held_out, lambda done, total: None)
-    for name, step in STEPS.items():
+    plain = resolved(model, rule_based(model.task))
+    candidates, took = {"none": plain}, {"none": 0.0}
+    with Evaluator(model, criteria_of(model, []), silent) as evaluator:
+        for name, step in STEPS.items():
+            start = time.perf_counter()
+            better = step(plain, evaluator, lambda done, total: None)
+            if better.plan != plain.plan:
+                candidates[name], took[name] = better, time.perf_counter() - start
         start = time.perf_counter()
-        better = step(given, plain)
-        if better.plan != plain.plan:
-            plans[name], took[name] = better, time.perf_counter() - start
-    start = time.perf_counter()
-    plans["all that help"] = recovered(plain, calib, held_out, silent)[0]
-    took["all that help"] = time.perf_counter() - start
-    for name, (sqnr, speed) in measured(plans, judged, job.options.threads).items():
+        candidates["all that help"] = recover(plain, evaluator)
+        took["all that help"] = time.perf_counter() - start
+    for name, (sqnr, speed) in measured(candidates, judged).items():
         yield f"| {folder.name} | {name} | {sqnr:.1f} | {speed:.2f}x | {took[name]:.1f} |"
     for effort in efforts:
         yield whole(folder, form, effort)
 
 
-def measured(plans: Mapping[str, Planned], judged: Source, threads: int) -> Mapping[str, tuple[float, float]]:
-    """SQNR in dB and speed against prepared FP32, of each plan."""
+def measured(candidates: Mapping[str, Candidate], judged: Source) -> Mapping[str, tuple[float, float]]:
+    """SQNR in dB and speed against prepared FP32, of each candidate."""
+    plain = candidates["none"].model
     with ExitStack() as stack:
-        job = plans["none"].job
-        models = {"fp32": stack.enter_context(model_for_session(job.prepared.model))}
-        for name, planned in plans.items():
-            model = written(planned.job.prepared.model, planned.plan)
+        models = {"fp32": stack.enter_context(model_for_session(plain.model))}
+        for name, candidate in candidates.items():
+            model = written(candidate.model.model, candidate.plan)
             models[name] = stack.enter_context(model_for_session(model))
-        floats = Session(models["fp32"], threads=threads)
+        floats = Session(models["fp32"], threads=plain.threads)
         errors = {
-            name: compare(floats, Session(models[name], threads=threads), judged).sqnr for name in plans
+            name: compare(floats, Session(models[name], threads=plain.threads), judged).sqnr
+            for name in candidates
         }
-        race = race_models(models, judged, threads)
-    return {name: (errors[name], race.ratio(name, "fp32").median) for name in plans}
+        race = race_models(models, judged, plain.threads)
+    return {name: (errors[name], race.ratio(name, "fp32").median) for name in candidates}
 
 
 def whole(folder: Path, form: Mapping[str, Any], effort: str) -> str:

@@ -3,12 +3,12 @@
     python benchmarks/scaling.py --regions 1000,2000,4000
 
 Each model has N regions: a chain of 1x1 convolutions, each with a Relu (`--graph chain`), the same with an
-Add across every second pair (`--graph residual`), a chain of MatMuls, each with a bias and a Relu
-(`--graph matmul`), or branches of one convolution each, from one value into one Concat (`--graph hub`).
-Ranges, times and errors are drawn at random and no inference runs: the table has the stages whose time
-depends on the size of the graph only, and for each the ratio to the first size. Planning is near-linear
-if 4,000 regions take at most 6 times as long as 1,000. `--profile N` prints the N functions that take most
-of the time, for the last size.
+Add across every second pair (`--graph residual`), or a chain of MatMuls, each with a bias and a Relu
+(`--graph matmul`), or branches of a convolution each, from one value into one Concat (`--graph hub`). Ranges,
+times and errors are drawn at random, so that no inference runs: the table has the stages whose time depends
+on the size of the graph only, and for each the ratio to the first size. Planning is near-linear if 4,000
+regions take at most 6 times as long as 1,000. `--profile N` prints the N functions that take most of the
+time, for the last size.
 """
 
 from __future__ import annotations
@@ -28,22 +28,21 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from qtool.plan.place import widest
-from qtool.plan.unfit import unfit_nodes
 
 from qtool.calibrate.ranges import Range
-from qtool.graph.load import from_model
-from qtool.graph.prepare import prepare
-from qtool.graph.view import View
+from qtool.commands.prepare import NO_SAMPLES, prepare_model
+from qtool.options import Options
 from qtool.placement.explain import notes, why_float
 from qtool.placement.network import RegionCosts, network
 from qtool.placement.pareto import envelope, spread
 from qtool.placement.regions import find_regions
+from qtool.plan.assignment import Assignment
+from qtool.plan.calibration_fallback import unfit_nodes
 from qtool.plan.draft import draft
-from qtool.plan.model import Wishes
+from qtool.plan.placed import placed
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.resolve import resolve
-from qtool.plan.scheme import Choices, settle
+from qtool.plan.rules import maximal
 from qtool.rewrite.switched import switched
 from qtool.rewrite.write import rewrite
 
@@ -85,7 +84,7 @@ def main() -> None:
         found.append(measure(model(args.graph, size)))
         profile.disable()
         if args.profile and size == sizes[-1]:
-            pstats.Stats(profile).sort_stats("tottime").print_stats(args.profile)
+            pstats.Stats(profile).sort_stats("cumulative").print_stats(args.profile)
     print(table(args.graph, sizes, found))
 
 
@@ -107,23 +106,21 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
     """Return stage -> process seconds."""
     clock = Clock()
     rng = np.random.default_rng(_SEED)
-    scheme = settle("static", "cpu", Choices(), ())
     with clock.stage("load and prepare"):
-        prepared = prepare(from_model(proto).model, onnxruntime=True, opset=scheme.opset).model
-        view = View(prepared)
+        prepared = prepare_model(proto, Options(), sets=NO_SAMPLES)
+    task, view = prepared.task, prepared.view
     with clock.stage("maximal int8 set"):
-        placed = widest(view, scheme, Wishes({}))
-    everything = Wishes({}, force=frozenset(placed.chosen))
-    nothing = Wishes(dict.fromkeys(placed.chosen, "for comparison"))
+        everything = maximal(task)
+        on_graph = placed(task, everything)
     with clock.stage("draft"):
-        drafts = [draft(view, scheme, wishes) for wishes in (everything, nothing)]
+        drafts = [draft(task, assignment) for assignment in (everything, Assignment({}))]
     observed = dict.fromkeys(v for plan in drafts for v in plan.observed)
     ranges = {v: Range(-1.0 - rng.random(), 1.0 + rng.random(), 100, 0, 0, 100) for v in observed}
     with clock.stage("resolve"):
-        assert not unfit_nodes(drafts[0], ranges, view, scheme.mode)
+        assert not unfit_nodes(task, drafts[0], ranges)
         int8_plan, float_plan = (resolve(plan, ranges, view) for plan in drafts)
     with clock.stage("regions and network"):
-        regions = find_regions(view, placed)
+        regions = find_regions(view, on_graph)
         keys = dict.fromkeys((*keys_of(int8_plan), *keys_of(float_plan)))
         noise = {key: np.array([10.0 ** rng.uniform(-7, -3)]) for key in keys}
         costs = RegionCosts(
@@ -132,25 +129,25 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
             {v: rng.uniform(1e-7, 2e-6) for v in observed},
             Errors(("y",), np.array([1.0]), noise, 1, 1),
         )
-        net = network(view, placed, int8_plan, float_plan, regions, costs)
+        net = network(view, on_graph, int8_plan, float_plan, regions, costs)
     with clock.stage("envelope and spread"):
         points = spread(net, envelope(net), POINTS)
     with clock.stage("assignments and reasons"):
-        wishes_of = []
+        assignments = []
         for point in points:
             in_float = [region for region in regions if region.name not in point.int8]
-            keep = {name: why_float(r, net, point.weight) for r in in_float for name in r.nodes}
-            forced = frozenset(n for r in regions if r.name in point.int8 for n in r.nodes)
-            wishes_of.append(Wishes(keep, force=forced))
+            reasons = {name: why_float(r, net, point.weight) for r in in_float for name in r.nodes}
+            forms = {name: form for name, form in everything.forms.items() if name not in reasons}
+            assignments.append(replace(everything, forms=forms, reasons=reasons))
     with clock.stage("plan of a point"):
-        middle = resolve(draft(view, scheme, wishes_of[len(points) // 2]), ranges, view)
+        middle = resolve(draft(task, assignments[len(points) // 2]), ranges, view)
     with clock.stage("notes"):
-        middle = replace(middle, units=notes(net, middle, view))
+        middle = replace(middle, regions=notes(net, middle, view))
         notes(net, int8_plan, view)
     with clock.stage("switched model"):
-        switched(prepared, int8_plan)
+        switched(prepared.model, int8_plan)
     with clock.stage("written model"):
-        rewrite(prepared, middle)
+        rewrite(prepared.model, middle)
     return clock.seconds
 
 

@@ -111,7 +111,7 @@ def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: 
     """
     if timing is None:
         return _place_weights(base, evaluator, points)
-    costs = _measure_costs(base, timing, evaluator)
+    costs = measure_costs(base, timing, evaluator)
     candidates = {RULE_BASED: _like(costs, rule_based(base.model.task)), ALL_INT8: costs.base}
     if points is None:
         chosen = shortlist(costs, evaluator.criteria, evaluator.effort.built)
@@ -166,8 +166,8 @@ def shortlist(costs: Costs, criteria: Criteria, count: int) -> list[ParetoPoint]
     return found
 
 
-def _measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Costs:
-    """Find the errors of all tensors, the outlier columns that pay, and the network of all costs."""
+def measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Costs:
+    """Return the errors of all tensors, the outlier columns that pay, and the network of all costs."""
     model, samples = base.model, evaluator.select
     if samples is None:
         raise ValueError("there is no select set")

@@ -21,8 +21,9 @@ _STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | None:
     """Return an assignment that is predicted to reach `aim_db`; None when nothing more can go to float.
 
-    A quantized node goes back to float as a whole, and a product with the clamp that folds into its Q. A node that computes in float gets a wider weight: 4 bits
-    after 2, 8 after 4, float after 8. What the user asked for stays.
+    A quantized node goes back to float as a whole, and with a clamp the product whose Q it folds into. A node
+    that computes in float gets a wider weight: 4 bits after 2, 8 after 4, float after 8. What the user asked
+    for stays.
 
     Args:
         candidate: any, whatever produced its assignment.

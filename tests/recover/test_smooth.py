@@ -15,10 +15,11 @@ from tests.rewrite.flow import run, sqnr
 
 def test_what_a_norm_makes_loud_moves_into_the_weights() -> None:
     given, held_out = uneven(8), uneven(4, seed=11)
-    done = settled(normed(), given, include=["*"])
+    target = "cpu-avx2"  # whose sums do not saturate on any CPU
+    done = settled(normed(), given, target, include=["*"])
     scaled = smoothed(done.ready.view, done.plan, memory(given), threads=1)
     assert scaled.keys() == {"v", "u", "w1"}
-    smooth = settled(proto_of(rescaled(done.ready.model, scaled)), given, include=["*"])
+    smooth = settled(proto_of(rescaled(done.ready.model, scaled)), given, target, include=["*"])
     floats = run(normed(), held_out)
     before, after = (run(to_bytes(rewrite(d.ready.model, d.plan)), held_out) for d in (done, smooth))
     assert sqnr(floats, after) > sqnr(floats, before) + 3

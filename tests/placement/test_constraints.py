@@ -1,0 +1,113 @@
+"""What the user asks of nodes is held by everything that chooses, and never changed by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtool.evaluate.criteria import Criteria
+from qtool.evaluate.evaluator import Evaluator
+from qtool.options import silent
+from qtool.placement.fallback import first_accepted
+from qtool.placement.place import float_candidate, place
+from qtool.placement.repair import repair
+from qtool.placement.timing import measure_timing
+from qtool.plan.assignment import Assignment
+from qtool.plan.candidate import resolved
+from qtool.plan.constraints import Constraints
+from qtool.plan.predict import keys_of
+from qtool.plan.prepared import PreparedModel
+from qtool.plan.rules import maximal, rule_based
+from qtool.tables.reasons import Code, Reason
+from qtool.tables.targets import TABLE
+from tests.graphs import node, weights
+from tests.plan.build import model
+from tests.plan.flow import prepared
+from tests.rewrite.zoo import CASES
+
+STATES = st.sampled_from(["free", "free", "float", "quantized"])
+
+
+def asked(case: str, states: Iterable[tuple[str, str]]) -> PreparedModel:
+    """A case of the zoo with what the user asks of its nodes."""
+    row = CASES[case]
+    by_state: dict[str, list[str]] = {"float": [], "quantized": [], "free": []}
+    for name, state in states:
+        by_state[state].append(name)
+    return prepared(
+        row.build(),
+        row.samples(),
+        profile=TABLE,
+        exclude=tuple(by_state["float"]),
+        include=tuple(by_state["quantized"]),
+    )
+
+
+def holds(assignment: Assignment, constraints: Constraints) -> bool:
+    forms = assignment.forms.keys()
+    settled = all(
+        assignment.reasons[n] == why for n, why in constraints.float_nodes.items() if n in assignment.reasons
+    )
+    return settled and not forms & constraints.float_nodes.keys() and constraints.quantize <= forms
+
+
+@pytest.mark.parametrize("case", ["residual", "transformer", "float-between"])
+@given(data=st.data())
+@settings(max_examples=6, deadline=None)
+def test_whatever_chooses_holds_the_constraints(case: str, data: st.DataObject) -> None:
+    names = sorted(maximal(asked(case, ()).task).forms)
+    model = asked(case, [(name, data.draw(STATES)) for name in names])
+    before = replace(model.constraints)
+    assert holds(rule_based(model.task), before) and holds(maximal(model.task), before)
+    timing = measure_timing(model)
+    assert timing is not None
+    with Evaluator(model, Criteria(300.0), silent) as evaluator:
+        placement = place(timing.all_int8, timing, evaluator, 3)
+        assert placement.costs is not None
+        for point in placement.costs.front:
+            assert holds(placement.costs.assignment(point), before)
+        for forms in placement.forms.values():
+            assert holds(Assignment(forms), before)
+        base = placement.costs.base
+        errors = evaluator.errors_of(base)
+        repaired = repair(base, errors, errors.sqnr(keys_of(base.plan)) + 6)
+        assert repaired is None or holds(repaired, before)
+        last = first_accepted(placement, placement.candidate, evaluator)
+        floats = float_candidate(base, Reason(Code.ACCURACY, "for a test"))
+        for found in (last, floats):  # no candidate reaches the floor
+            assert holds(found.assignment, before) and found.assignment.forms.keys() == before.quantize
+    assert model.constraints == before == last.model.constraints
+
+
+MASK = float(np.finfo(np.float32).min)
+
+
+def with_column(value: float) -> list[dict[str, np.ndarray]]:
+    """Samples of ones, but for one column."""
+    row = np.ones((4, 64), np.float32)
+    row[:, 0] = value
+    return [{"x": row}] * 4
+
+
+@pytest.mark.parametrize(
+    ("value", "include", "code"),
+    [(4000, (), Code.OUTLIERS), (4000, ("n",), None), (MASK, ("n",), Code.NO_RANGE)],
+    ids=["outliers", "outliers, but requested", "no range, but requested"],
+)
+def test_the_calibration_fallback_gives_up_what_was_asked_for_only_without_a_range(
+    value: float, include: tuple[str, ...], code: Code | None
+) -> None:
+    layer = [node("MatMul", ["x", "w"], ["y"], name="n")]
+    proto = model(layer, {"x": ["N", 64]}, ["y"], {"w": weights(64, 64)})
+    ready = prepared(proto, with_column(value), include=include)
+    before = replace(ready.constraints)
+    found = resolved(ready, rule_based(ready.task))
+    assert ("n" in found.plan.forms) == (code is None)
+    if code is not None:
+        assert found.assignment.reasons["n"].code is code
+    assert ready.constraints == found.model.constraints == before

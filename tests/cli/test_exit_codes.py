@@ -263,9 +263,9 @@ def test_2_a_plan_edited_by_hand_into_nonsense(change: str, place: Workplace, tm
 def test_70_a_bug_of_ours_says_where_its_trace_is(place: Workplace, tmp_path: Path) -> None:
     code = """
 import sys
-import qtool.comparing
+import qtool.commands.compare
 def broken(*a, **k): raise ZeroDivisionError("all \\x1b[31mwrong")
-qtool.comparing.compare_models = broken
+qtool.commands.compare.compare_models = broken
 from qtool.cli.main import main
 main()
 """

@@ -115,6 +115,11 @@ def _run() -> int:
             return _bug(error)
         _drop_stdout()
         return _fail(f"the system refused: {error.strerror or error}", "", EnvironmentFailure.exit_code)
+    except ImportError as error:
+        # onnxruntime turns a KeyboardInterrupt that reaches it while it is imported into an ImportError.
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:  # asked to stop: _interrupt ran
+            return _fail("interrupted", "", EXIT_INTERRUPTED)
+        return _bug(error)
     except Exception as error:
         return _bug(error)
 

@@ -25,7 +25,7 @@ from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import Options, silent
 from qtool.placement.pareto import ParetoPoint
-from qtool.placement.place import Costs, measure_costs
+from qtool.placement.costs import Costs, measure_costs
 from qtool.placement.timing import measure_timing, obstacle
 from qtool.plan.predict import keys_of
 

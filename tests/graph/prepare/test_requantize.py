@@ -55,8 +55,9 @@ def test_what_a_mode_wrote_comes_back_as_floats(asked: str, target: str) -> None
     kept = {v.name: v.const_value for v in floats.graph.initializers.values()}
     assert {"k", "w"} <= {name.split("_")[0] for name in kept}
     assert all(t.dtype == ir.DataType.FLOAT for t in kept.values() if t is not None and t.size > 64)
-    # What is left of the difference is the activations' grids.
-    assert sqnr(run(quantized.data, fed), run(to_bytes(floats), fed)) >= 35
+    # What is left of the difference is the activations' grids. Unoptimized, as fused products of 8 bits
+    # saturate on CPUs without VNNI.
+    assert sqnr(run(quantized.data, fed, optimize=False), run(to_bytes(floats), fed)) >= 35
 
 
 @pytest.mark.parametrize("case", ["residual"])
@@ -65,7 +66,7 @@ def test_it_can_be_quantized_anew_where_it_would_be_kept(case: str) -> None:
     proto = onnx.load_from_string(once.data)
     kept = write(proto, once.samples, "cpu")
     assert not kept.plan.forms
-    assert {s.reason for s in kept.plan.skips if s.op == "Conv"} == {
+    assert {str(s.reason) for s in kept.plan.skips if s.op == "Conv"} == {
         "quantized already (--requantize redoes it)"
     }
     again = write(proto, once.samples, "cpu", requantize=True)

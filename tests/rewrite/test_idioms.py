@@ -67,7 +67,7 @@ ON_CPU: dict[str, Ran] = {
     "depth-to-space": _convs(3, {"DequantizeLinear": 1, "DepthToSpace": 1}),
     "squeeze-excite": _convs(4, {"QLinearGlobalAveragePool": 1}, Mul="0.5-0.7x"),
     "squeeze-excite-hard": _convs(4, {"QLinearGlobalAveragePool": 1}, Mul="0.5-0.7x", HardSigmoid=_NO_KERNEL),
-    "concat-heads": _convs(3, {"Concat": 1}, Concat="alone it gains nothing"),
+    "concat-heads": _convs(3, {"Concat": 1}, Concat="isolated"),
     "concat-unlike": _convs(5, {"QLinearConcat": 1}, Concat="no one scale suits"),
     "concat-clamped": _convs(4, {"QLinearConcat": 1}, Concat="the clamp of 'e' to 0..inf stays"),
     "residuals": _convs(4, {"QLinearAdd": 2, "Relu": 0, "DequantizeLinear": 1}),

@@ -69,14 +69,14 @@ def skips(task: PlanInput, assignment: Assignment) -> tuple[Skip, ...]:
 
 def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
     forms: dict[str, Form] = {}
-    reasons: dict[str, Reason] = {}
+    reasons: dict[str, Reason] = dict(task.constraints.float_nodes)
     for node in task.view.nodes:
         name, rule = node.name or "", rule_of(node)
         if rule is None:
             continue
         form = task.scheme.form_of(rule, inside=task.view.in_subgraph(node))
         found = placement_of(task, node, form, measured=measured)
-        reason = task.constraints.float_nodes.get(name)
+        reason = reasons.get(name)
         if (
             reason is None
             and form is not None

@@ -290,7 +290,7 @@ def test_every_op_of_a_target_s_table_is_in_the_op_table(target: str) -> None:
 def test_what_is_never_worth_it_has_a_reason(target: str) -> None:
     for table in TARGETS[target].forms.values():
         rows = [table.otherwise, *table.rows.values()]
-        assert all(p.reason for p in rows if p.worth is not Worth.ALWAYS)
+        assert all(p.reason.detail for p in rows if p.worth is not Worth.ALWAYS)
 
 
 UNKNOWN = [node("QuickGelu", ["m"], ["g"], name="contrib", domain="com.microsoft"), node("Relu", ["g"], ["r"], name="r")]  # fmt: skip

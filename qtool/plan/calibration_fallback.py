@@ -105,7 +105,7 @@ def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reaso
         widest = max(spans, key=lambda n: spans[n], default="")
         if least and spans[widest] > _MOST_UNEVEN * spans[least]:
             spread = f"'{least}' spans {spans[least]:.3g}, '{widest}' {spans[widest]:.3g}"
-            yield name, Reason(Code.OUTLIERS, f"no one scale suits its inputs: {spread}")
+            yield name, Reason(Code.NO_RANGE, f"no one scale suits its inputs: {spread}")
 
 
 def _unclamped(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reason]]:

@@ -24,8 +24,8 @@ from qtool.commands.prepare import prepare_model
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import Options, silent
-from qtool.placement.pareto import ParetoPoint
 from qtool.placement.costs import Costs, measure_costs
+from qtool.placement.pareto import ParetoPoint
 from qtool.placement.timing import measure_timing, obstacle
 from qtool.plan.predict import keys_of
 

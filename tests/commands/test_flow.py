@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import ItemsView, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -200,7 +200,7 @@ def test_the_report_says_which_sets_are_not_independent(
 class Counted(dict[str, np.ndarray]):
     """A sample that counts how often it is read."""
 
-    reads: Counter[int] = Counter()
+    reads: ClassVar[Counter[int]] = Counter()
 
     def items(self) -> ItemsView[str, np.ndarray]:  # type: ignore[override]
         self.reads[id(self)] += 1

@@ -123,8 +123,10 @@ def _settle(current: Placed, pending: Iterable[str], before: Placed | None = Non
 
 
 def _neighbours(node: ir.Node) -> list[str]:
-    near = [v.producer() for v in node.inputs if v is not None]
-    near += [use.node for out in node.outputs for use in out.uses()]
+    read = [v for v in node.inputs if v is not None]
+    near = [v.producer() for v in read]
+    # Other readers too: an input may arrive in int8 because this node has it quantized.
+    near += [use.node for v in (*read, *node.outputs) for use in v.uses()]
     return [n.name or "" for n in near if n is not None]
 
 

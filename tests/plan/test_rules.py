@@ -38,7 +38,7 @@ def settled_by_hand(task: PlanInput, start: Assignment, gone: frozenset[str]) ->
 
 @pytest.mark.parametrize("case", READY)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_to_float_takes_along_exactly_what_no_longer_holds(case: str, data: st.DataObject) -> None:
     task = READY[case].task
     start = data.draw(subsets(task, maximal(task)))

@@ -30,7 +30,7 @@ from qtool.cli.sources import source_options
     default=8,
     show_default=True,
     metavar="N",
-    help="Plans along the front that are built, at most, beside the rules', all in int8, and none in it.",
+    help="Most points of the Pareto front to build, beside the rule-based, all-int8 and float candidates.",
 )
 @click.option(
     "--svg",
@@ -48,13 +48,14 @@ from qtool.cli.sources import source_options
 def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
     """Show what speed, size and accuracy MODEL can have, measured here, and choose one.
 
-    Every unit of nodes is timed in float and in int8, and how wrong each makes the outputs is found on
-    samples. From that follow the plans that trade error for time best: some of them, from the fastest to the
-    truest, are built, compared with FP32 and raced side by side. The chosen one is that which --min-sqnr,
-    --min-speedup, --max-size and the gates ask for; without any, as quantize chooses. -o writes it, under the
-    same gates as quantize has; the saved plan writes it again, byte for byte.
+    qtool times each region of nodes in float and in int8, and measures its error at the outputs. From that
+    follow the candidates that trade error for time best. Some of them, from the fastest to the most accurate,
+    are built, compared with FP32 on the select set, and raced side by side. --min-sqnr, --min-speedup,
+    --max-size and the gates say which one to choose; without any, the choice is that of quantize. Only the
+    chosen one is measured on the judge set. -o writes it, under the same gates as quantize has; the saved
+    plan writes it again, byte for byte.
 
-    With --mode weight-only the plans differ in bits, weight by weight, and trade error for size.
+    With --mode weight-only the candidates differ in bits, weight by weight, and trade error for size.
 
     \b
     qtool tune model.onnx --calib samples/

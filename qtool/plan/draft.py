@@ -13,7 +13,9 @@ from qtool.plan.barriers import barriers
 from qtool.plan.edits import EditKind
 from qtool.plan.eligible import data_inputs
 from qtool.plan.half import Halves, observed, place_half
+from qtool.plan.half_norms import norm_barriers
 from qtool.plan.half_ports import is_float32
+from qtool.plan.half_weights import copied_weights
 from qtool.plan.model import Kind, OutlierColumns, Plan, Site
 from qtool.plan.operators import operators, sums
 from qtool.plan.outlier_columns import with_outlier_columns
@@ -62,7 +64,8 @@ def draft(
     forms |= {name: forms[product] for name, product in fused.items()}
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
     chosen = operators(view, forms, sites, scheme.target)
-    edits = [*edits, *sums(view, chosen, columns)]
+    halves = replace(halves, copied=copied_weights(view, halves, sites, edits))
+    edits = [*edits, *sums(view, chosen, columns), *norm_barriers(view, halves, sites)]
     forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
     reasons = _storage_reasons(task, storage.reasons) | _half_reasons(task, halves)
     found = (

@@ -20,6 +20,9 @@ class EditKind(Enum):
     KEPT_INTEGERS = "integers kept from DequantizeLinear to QuantizeLinear"
     """The QuantizeLinear of the value, which a DequantizeLinear of the model makes on the same scale, is
     removed: its consumers read the integers before that."""
+    NORM_BARRIER = "fusion barrier in a layer norm of two types"
+    """The consumers of the value read Max(value, -inf), behind the Cast where the consumers in `uses` read it
+    cast. With `uses` None the Max is right behind the value, and outputs of the model stay before it."""
     SUM = "Add written as Sum"
     """The Add that reads the value becomes a Sum, which onnxruntime does not fuse with a product."""
 

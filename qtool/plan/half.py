@@ -34,12 +34,16 @@ class Halves:
         reasons: why each other node that touches float32 values does not.
         stored: weights of float32 nodes that are float16 in the file only.
         unheld: float32 values that float16 can't hold, and why.
+        ports: inputs and outputs of the model that become float16.
+        copied: weights of which float16 nodes read a copy (plan/half_weights.py).
     """
 
     sites: dict[str, Ports] = field(default_factory=dict)
     reasons: dict[str, Reason] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     unheld: dict[str, str] = field(default_factory=dict)
+    ports: frozenset[str] = frozenset()
+    copied: frozenset[str] = frozenset()
 
 
 def place_half(
@@ -84,11 +88,11 @@ def place_half(
             reasons[name] = Reason(Code.FLOAT16, text)
         else:
             sites[name] = found
-    own = {v.name or "" for v in ports(view) if io_half and v.name not in limits}
+    own = frozenset(v.name or "" for v in ports(view) if io_half and v.name not in limits)
     for name in worthless(view, sites, own, forced):
         reasons[name] = Reason(Code.FLOAT16, _WORTHLESS)
         del sites[name]
-    return Halves(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits)
+    return Halves(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits, own)
 
 
 def ports(view: View) -> list[ir.Value]:

@@ -1,37 +1,24 @@
 """Which nodes of a QDQ graph become integer operators (format qoperator), and which operator each becomes.
 
 A node becomes one where a DequantizeLinear makes each of its operands, a QuantizeLinear is the only consumer
-of its result, perhaps behind a Relu or Clip, and a kernel takes its types, scales and attributes. These Q and
-DQ are those of the plan's sites, and those that the model came with.
+of its result, perhaps behind a Relu or Clip, and a kernel takes its types, scales and attributes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from qtool.graph.view import (
-    View,
-    attribute_float,
-    attribute_int,
-    constant,
-    float_constant,
-    is_op,
-    is_read,
-    rank,
-    sole_consumer,
-)
+from qtool.graph.view import View, attribute_float, attribute_int, float_constant, is_op, is_read, rank
 from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.outlier_columns import end_of
+from qtool.plan.grids import Grid, clamp_limits, grid_of, grid_of_site, integer_bounds
+from qtool.plan.model import Plan
+from qtool.plan.qdq_view import QdqView, Result
 from qtool.tables.forms import Form
 from qtool.tables.qoperators import (
-    EIGHT_BITS,
     ELEMENTWISE,
     MATMUL_INTEGER,
     MATMUL_INTEGER_TO_FLOAT,
@@ -42,37 +29,9 @@ from qtool.tables.qoperators import (
     Elementwise,
     IntegerOperator,
 )
-from qtool.tables.qtypes import PerChannel
-from qtool.tables.targets import TARGETS
 
-_UNBOUNDED = (-math.inf, math.inf)
-_BARRIERS = (EditKind.QUANTIZER_BARRIER, EditKind.RESULT_BARRIER)
 # Nodes in these forms have been replaced before, or lie behind Casts.
 _OTHER_FORMS = (Form.DYNAMIC, Form.NBITS, Form.HALF)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Integers as reals: (integer - zero_point) * scale.
-
-    Args:
-        type: of the integers, by numpy's name: one of EIGHT_BITS.
-        axis: the axis that [C] runs along, from the front; None: one scale for all.
-        scale, zero_point: [] or [C].
-    """
-
-    type: str
-    axis: int | None
-    scale: NDArray[np.float32]
-    zero_point: NDArray[np.generic]
-
-    def same_as(self, other: Grid) -> bool:
-        """Return whether equal integers stand for equal reals."""
-        return (
-            (self.type, self.axis) == (other.type, other.axis)
-            and np.array_equal(self.scale, other.scale)
-            and np.array_equal(self.zero_point, other.zero_point)
-        )
 
 
 def with_integer_operators(plan: Plan, view: View) -> Plan:
@@ -85,93 +44,7 @@ def with_integer_operators(plan: Plan, view: View) -> Plan:
     return replace(plan, edits=(*edits, *chooser.kept), integer_operators=chooser.found)
 
 
-def clamp_limits(node: ir.Node) -> tuple[float, float] | None:
-    """Return what a Relu or Clip holds values between; None when that is no constant."""
-    if node.op_type == "Relu":
-        return 0.0, math.inf
-    limits = list(_UNBOUNDED)
-    for index in (1, 2):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        if value is None:
-            continue
-        array = float_constant(value)
-        if array is None or array.size != 1 or np.isnan(array).any():
-            return None
-        limits[index - 1] = float(array.reshape(-1)[0])
-    return limits[0], limits[1]
-
-
-def quantized(real: float, grid: Grid) -> int:
-    """Return what QuantizeLinear makes of a number.
-
-    Rounding and saturation keep order, so a clamp's limits are as exact in integers as in floats.
-    """
-    ends = np.iinfo(grid.type)
-    with np.errstate(over="ignore"):  # beyond float32 is beyond the type's ends, too
-        steps = np.rint(np.float32(real) / np.float32(grid.scale))
-    return int(np.clip(steps + np.float32(grid.zero_point), ends.min, ends.max))
-
-
-def integer_bounds(limits: tuple[float, float], grid: Grid) -> tuple[int, int] | None:
-    """Return a clamp's limits in integers; None when saturation at the ends of the type does the same."""
-    ends = np.iinfo(grid.type)
-    bounds = quantized(limits[0], grid), quantized(limits[1], grid)
-    return None if bounds == (ends.min, ends.max) else bounds
-
-
-def grid_of(node: ir.Node) -> Grid | None:
-    """Return the grid of a Q or DQ node; None unless it is constant and of 8 bits."""
-    if len(node.inputs) < 3 or attribute_int(node, "block_size", 0):
-        return None
-    scale, zero = float_constant(node.inputs[1]), constant(node.inputs[2])
-    if scale is None or zero is None or scale.shape != zero.shape or scale.ndim > 1:
-        return None
-    if str(zero.dtype) not in EIGHT_BITS:
-        return None
-    if scale.ndim == 0:
-        return Grid(str(zero.dtype), None, scale, zero)
-    axis, axes = attribute_int(node, "axis", 1), rank(node.inputs[0])
-    if axis < 0 and axes is None:
-        return None
-    return Grid(str(zero.dtype), axis if axis >= 0 else axis + (axes or 0), scale, zero)
-
-
-def product_scale(a: Grid, b: Grid) -> NDArray[np.float32]:
-    """Return what one step of an int32 sum of products stands for: float32 [] or [N]."""
-    return np.asarray(a.scale * b.scale, np.float32)
-
-
-def _grid_of_site(site: Site) -> Grid | None:
-    """The grid that the Q and DQ of a site have; None where it is not of 8 bits."""
-    if site.qparams is None:
-        raise KeyError(f"site '{site.value}' is not resolved")
-    dtype = np.dtype(site.spec.qtype.dtype)
-    if dtype.name not in EIGHT_BITS:
-        return None
-    granularity = site.spec.granularity
-    axis = granularity.axis if isinstance(granularity, PerChannel) else 1
-    scale = np.asarray(site.qparams.scale, np.float32)
-    return Grid(dtype.name, axis if scale.ndim else None, scale, site.qparams.zero_point.astype(dtype))
-
-
-@dataclass(frozen=True)
-class _Result:
-    """Where a value goes that only a Q reads.
-
-    Args:
-        grid: of the Q.
-        clamp: the Relu or Clip before the Q, if any.
-        q: the Q, where the model came with it; None for a site's own.
-        given: the integers are an output of the model.
-    """
-
-    grid: Grid
-    clamp: ir.Node | None
-    q: ir.Node | None
-    given: bool
-
-
-class _Chooser:
+class _Chooser(QdqView):
     """Looks at every node once, in graph order.
 
     Args:
@@ -180,26 +53,18 @@ class _Chooser:
     """
 
     def __init__(self, plan: Plan, view: View) -> None:
+        super().__init__(plan, view)
         self.found: dict[str, IntegerOperator] = {}
         self.kept: list[GraphEdit] = []
-        self._plan, self._view = plan, view
-        self.contrib = TARGETS[plan.target].onnxruntime
-        read = (Kind.ACTIVATION, Kind.WEIGHT, Kind.BIAS)
-        self._read = {use: s for s in plan.sites if s.kind in read for use in s.uses or ()}
-        self._sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
         self._taken: set[str] = set()
-        split = {n for s in plan.sites if s.value in plan.outlier_columns for n, _ in s.uses or ()}
-        ends = (view.node_by_name[end_of(n, view)].outputs[0].name or "" for n in split)
-        # Something else than a Q reads these: a Max, a Sum, a Gather.
-        self._apart = {*(e.value for e in plan.edits if e.kind in _BARRIERS), *ends, *plan.outlier_columns}
 
     def choose(self) -> None:
         """Fill `found` and `kept`."""
-        for node in self._view.main_nodes:
+        for node in self.view.main_nodes:
             name = node.name or ""
             if not is_op(node, node.op_type) or name in self._taken:
                 continue
-            if self._plan.forms.get(name) not in _OTHER_FORMS:
+            if self.plan.forms.get(name) not in _OTHER_FORMS:
                 choice = next((c for choose in _CHOICES if (c := choose(self, node)) is not None), None)
                 if choice is not None:
                     self.found[name] = choice
@@ -208,103 +73,15 @@ class _Chooser:
 
     def _keep_integers(self, value: ir.Value) -> None:
         """List the site's Q on what a DQ of the model makes, where both have one grid."""
-        site, maker = self._sites.get(value.name or ""), value.producer()
-        if site is None or maker is None or value.name in self._apart or not is_op(maker, "DequantizeLinear"):
+        site, maker = self.sites.get(value.name or ""), value.producer()
+        if site is None or maker is None or value.name in self.apart or not is_op(maker, "DequantizeLinear"):
             return
-        grid, own = grid_of(maker), _grid_of_site(site)
-        if grid is None or own is None or not grid.same_as(own) or self._is_given(site, value):
+        grid, own = grid_of(maker), grid_of_site(site)
+        if grid is None or own is None or not grid.same_as(own) or self.is_given(site, value):
             return
         self.kept.append(GraphEdit(EditKind.KEPT_INTEGERS, value.name or "", site.uses))
 
-    def _is_given(self, site: Site, value: ir.Value) -> bool:
-        """Whether the Q of a site makes an output of the model."""
-        return value.is_graph_output() and site.uses is None and self._plan.choices.io == site.spec.qtype.name
-
-    def _site_of(self, node: ir.Node, index: int) -> Site | None:
-        value = node.inputs[index]
-        whole = self._sites.get(value.name or "") if value is not None else None
-        found = self._read.get((node.name or "", index))
-        return found or (whole if whole is not None and whole.uses is None else None)
-
-    def operand(self, node: ir.Node, index: int) -> Grid | None:
-        """The grid of the DQ that makes an input."""
-        value = node.inputs[index] if index < len(node.inputs) else None
-        if value is None:
-            return None
-        site = self._site_of(node, index)
-        if site is not None:
-            return _grid_of_site(site) if site.kind is not Kind.BIAS else None
-        maker = value.producer()
-        return grid_of(maker) if maker is not None and is_op(maker, "DequantizeLinear") else None
-
-    def activation(self, node: ir.Node, index: int) -> Grid | None:
-        """The same with one scale for the whole tensor."""
-        found = self.operand(node, index)
-        return found if found is not None and found.axis is None else None
-
-    def is_constant(self, node: ir.Node, index: int) -> bool:
-        """Whether the integers of an input are in the file."""
-        value = node.inputs[index]
-        site = self._site_of(node, index)
-        if site is not None:
-            return constant(value) is not None
-        maker = value.producer() if value is not None else None
-        return maker is not None and constant(maker.inputs[0]) is not None
-
-    def bias(self, node: ir.Node, index: int, a: Grid, b: Grid) -> bool:
-        """Whether an input is an int32 [N] bias at the product of two scales."""
-        wanted = product_scale(a, b)
-        site = self._site_of(node, index)
-        if site is not None:
-            if site.kind is not Kind.BIAS or site.qparams is None:
-                return False
-            scale: NDArray[np.float32] | None = site.qparams.scale
-        else:
-            value = node.inputs[index]
-            maker = value.producer() if value is not None else None
-            if maker is None or not is_op(maker, "DequantizeLinear"):
-                return False
-            array, scale = constant(maker.inputs[0]), float_constant(maker.inputs[1])
-            if array is None or array.dtype != np.int32 or array.ndim != 1:
-                return False
-            if len(maker.inputs) > 2 and (zero := constant(maker.inputs[2])) is not None and zero.any():
-                return False
-        if scale is None or not (scale.size in (1, wanted.size) or wanted.size == 1):
-            return False
-        return bool(np.allclose(scale, wanted, rtol=1e-6, atol=0))
-
-    def reader(self, value: ir.Value) -> ir.Node | None:
-        """The only node that reads a value's floats, where no site quantizes it."""
-        if value.name in self._sites or value.name in self._apart:
-            return None
-        found = sole_consumer(value)
-        return None if found is None or self._plan.forms.get(found.name or "") is Form.HALF else found
-
-    def result(self, value: ir.Value) -> _Result | None:
-        """The Q that a value goes into, when that is all that becomes of it."""
-        clamp = self.reader(value)
-        if clamp is not None and is_op(clamp, "Relu", "Clip") and clamp.inputs[0] is value:
-            found = self._q_of(clamp.outputs[0]) if clamp_limits(clamp) is not None else None
-            return replace(found, clamp=clamp) if found is not None else None
-        return self._q_of(value)
-
-    def _q_of(self, value: ir.Value) -> _Result | None:
-        site = self._sites.get(value.name or "")
-        if site is None:
-            q = self.reader(value)
-            if q is None or not is_op(q, "QuantizeLinear") or q.inputs[0] is not value:
-                return None
-            grid = grid_of(q)
-            fits = grid is not None and grid.axis is None
-            return _Result(grid, None, q, q.outputs[0].is_graph_output()) if grid and fits else None
-        uses = {(use.node.name or "", use.idx) for use in value.uses()}
-        whole = site.uses is None or (uses == set(site.uses) and not value.is_graph_output())
-        grid = _grid_of_site(site)
-        if not whole or value.name in self._apart or grid is None:
-            return None
-        return _Result(grid, None, None, self._is_given(site, value))
-
-    def take(self, to: _Result | None, *others: ir.Node) -> None:
+    def take(self, to: Result | None, *others: ir.Node) -> None:
         """Note the nodes that become part of the operator before them."""
         clamp = to.clamp if to is not None else None
         for node in (*others, *([clamp] if clamp is not None else [])):

@@ -1,7 +1,8 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
     {"schema": "qtool.plan/5", "mode", "target", "model_sha256", "calibration_sha256",
-     "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "unheld": {value: reason}},
+     "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "copied": [weight],
+                 "ports": [input or output], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "operators": {node: operator}, "integer_operators": {node: operator},
@@ -80,6 +81,8 @@ def to_json(plan: Plan) -> str:
         "float16": {
             "nodes": {n: [list(p.reads), list(p.makes)] for n, p in plan.halves.sites.items()},
             "stored": sorted(plan.halves.stored),
+            "copied": sorted(plan.halves.copied),
+            "ports": sorted(plan.halves.ports),
             "unheld": plan.halves.unheld,
         },
         "exclude": list(plan.exclude),
@@ -280,7 +283,8 @@ def _little(qtype: QType) -> str:
 
 def _read_halves(d: dict[str, Any]) -> Halves:
     sites = {str(n): Ports(tuple(map(int, r)), tuple(map(int, m))) for n, (r, m) in d["nodes"].items()}
-    return Halves(sites, {}, frozenset(map(str, d["stored"])), dict(d["unheld"]))
+    stored, ports, copied = (frozenset(map(str, d[key])) for key in ("stored", "ports", "copied"))
+    return Halves(sites, {}, stored, dict(d["unheld"]), ports, copied)
 
 
 def _read_choices(words: dict[str, Any]) -> Choices:

@@ -8,11 +8,15 @@ from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.half import ports as float_ports
+from qtool.plan.half_norms import norm_barriers
+from qtool.plan.half_ports import is_float32
+from qtool.plan.half_weights import copied_weights
 from qtool.plan.integer_operators import with_integer_operators
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
 from qtool.tables.operators import WRITTEN_AS
-from qtool.tables.qtypes import PerTensor
+from qtool.tables.qtypes import FLOAT16, PerTensor
 
 
 def validate_plan(plan: Plan, view: View) -> str:
@@ -20,13 +24,6 @@ def validate_plan(plan: Plan, view: View) -> str:
     for name in plan.forms:
         if name not in view.node_by_name:
             return f"there is no node '{name}'"
-    for name, ports in plan.halves.sites.items():
-        node = view.node_by_name.get(name)
-        if node is None or plan.forms.get(name) is not Form.HALF:
-            return f"there is no float16 node '{name}'"
-        ends = ((ports.reads, len(node.inputs)), (ports.makes, len(node.outputs)))
-        if any(not 0 <= index < count for indices, count in ends for index in indices):
-            return f"'{name}' has no such inputs or outputs"
     for site in plan.sites:
         if problem := _site(site, view):
             return f"'{site.value}': {problem}"
@@ -41,7 +38,34 @@ def validate_plan(plan: Plan, view: View) -> str:
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
-    return _operators(plan, view) or _integer_operators(plan, view) or _together(plan)
+    checks = (_halves, _operators, _integer_operators)
+    return next((problem for check in checks if (problem := check(plan, view))), "") or _together(plan)
+
+
+def _halves(plan: Plan, view: View) -> str:
+    """Return what is wrong with the float16 part: copies and norm barriers follow from nodes and ports."""
+    halves = plan.halves
+    for name, ports in halves.sites.items():
+        node = view.node_by_name.get(name)
+        if node is None or plan.forms.get(name) is not Form.HALF:
+            return f"there is no float16 node '{name}'"
+        ends = ((ports.reads, len(node.inputs)), (ports.makes, len(node.outputs)))
+        if any(not 0 <= index < count for indices, count in ends for index in indices):
+            return f"'{name}' has no such inputs or outputs"
+    own = {v.name or "" for v in float_ports(view)} if plan.choices.io == FLOAT16.name else set()
+    if unknown := halves.ports - own:
+        return f"'{min(unknown)}' is no input or output that can be float16"
+    weights = {n for n, v in view.values.items() if v.is_initializer() and is_float32(v)}
+    if unknown := halves.stored - weights:
+        return f"'{min(unknown)}' is no float32 weight"
+    if differ := halves.copied ^ copied_weights(view, halves, plan.sites, plan.edits):
+        wanted = "no copy" if min(differ) in halves.copied else "a copy"
+        return f"'{min(differ)}': its consumers need {wanted} in float16"
+    listed = {e for e in plan.edits if e.kind is EditKind.NORM_BARRIER}
+    if barriers := listed ^ set(norm_barriers(view, halves, plan.sites)):
+        value = min(e.value for e in barriers)
+        return f"'{value}': the edits '{EditKind.NORM_BARRIER.value}' do not fit the float16 nodes"
+    return ""
 
 
 def _operators(plan: Plan, view: View) -> str:
@@ -114,7 +138,7 @@ def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
     if edit.kind is EditKind.QUANTIZER_BARRIER:
         quantized = any(s.kind is Kind.ACTIVATION and s.value == edit.value for s in plan.sites)
         return "" if quantized else "the value has no QuantizeLinear"
-    if edit.kind in (EditKind.RESULT_BARRIER, EditKind.KEPT_INTEGERS):
+    if edit.kind in (EditKind.RESULT_BARRIER, EditKind.KEPT_INTEGERS, EditKind.NORM_BARRIER):
         return ""
     adds = [view.node_by_name[name] for name, _ in edit.uses or ()]
     if not adds or not all(is_op(node, "Add") for node in adds):

@@ -1,8 +1,13 @@
-"""The writer of float16: types, weights, and a Cast on every border."""
+"""The writer of float16: types, weights, a Cast on every border, and the fusion barriers of norms.
+
+The plan decides which nodes read and make float16, which weights are stored so or copied, and which norms
+need a barrier. Here the rest follows: every value has the type in which it is made, and one Cast serves all
+its consumers that read the other type.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +16,11 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import is_op
+from qtool.plan.edits import GraphEdit
 from qtool.plan.half import Halves
 from qtool.plan.half_ports import is_blind, is_float32
 from qtool.rewrite.half_casts import tidy_casts
-from qtool.rewrite.half_norms import guard_norms
+from qtool.rewrite.half_norms import write_norm_barrier
 from qtool.tables.float16 import LIKE, TYPED_BY_ATTRIBUTE
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -27,34 +33,33 @@ class _Writer:
 
     model: ir.Model
     halves: Halves
-    io_half: bool
     namer: Namer
     reads: set[tuple[int, int]]
     made: set[int]
 
     def is_own(self, value: ir.Value) -> bool:
-        """Whether a value is an input or output of the whole model that is to be float16."""
-        main = value.graph is self.model.graph
-        return self.io_half and main and is_float32(value) and value.name not in self.halves.unheld
+        """Return whether a value is an input or output of the model that becomes float16."""
+        return value.name in self.halves.ports
 
 
-def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> None:
+def write_half(model: ir.Model, halves: Halves, norms: Sequence[GraphEdit] = ()) -> None:
     """Turn the nodes of `halves` to float16, in place. Every other node reads and makes what it did.
 
     Args:
         model: a clone of the prepared model, which another writer may have worked on already.
-        io_half: the model's float32 inputs and outputs become float16, but for those that float16 can't hold.
+        norms: the fusion barriers of norms that are of two types.
 
     Raises:
-        KeyError: `halves` names a node that the model does not have.
+        KeyError: the plan names a node or value that the model does not have.
     """
     nodes = {n.name or "": n for n in model.graph.all_nodes()}
     sites = [(nodes[name], ports) for name, ports in halves.sites.items()]
     reads = {(id(node), i) for node, ports in sites for i in ports.reads}
     made = {id(node.outputs[i]) for node, ports in sites for i in ports.makes}
-    writer = _Writer(model, halves, io_half, Namer(model), reads, made)
+    writer = _Writer(model, halves, Namer(model), reads, made)
+    values = {v.name or "": v for v in _values(model)}
     _type_attributes(writer, list(nodes.values()))
-    for value in list(_values(model)):
+    for value in values.values():
         if value.is_initializer() and not value.is_graph_input():
             _write_constant(writer, value)
         else:
@@ -62,7 +67,8 @@ def write_half(model: ir.Model, halves: Halves, *, io_half: bool = False) -> Non
     if not {"", "ai.onnx"} & model.opset_imports.keys():  # a model of other domains alone, and now of Casts
         model.opset_imports[""] = QDQ_OPSET
     tidy_casts(model, writer.namer)
-    guard_norms(model, writer.namer)
+    for edit in norms:
+        write_norm_barrier(values, nodes, edit, writer.namer)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -105,22 +111,20 @@ def _write_value(writer: _Writer, value: ir.Value) -> None:
 
 
 def _write_constant(writer: _Writer, value: ir.Value) -> None:
-    """Store a weight as float16: in place, or as a copy beside one that is small and read in float32, too."""
+    """Store a weight as float16: where it lies, or as the copy that the plan asks for."""
     if not is_float32(value) or value.const_value is None:
         return
     halves, floats = _readers(writer, value)
-    output, own = value.is_graph_output(), value.is_graph_output() and writer.is_own(value)
-    stored = value.name in writer.halves.stored
-    if not (halves or stored or own):
+    if not (halves or value.name in writer.halves.stored or writer.is_own(value)):
         return
     array = value.const_value.numpy().astype(np.float16)
-    if own or (not output and (stored or not floats)):
-        value.const_value = ir.tensor(array, name=value.name)
-        value.type = ir.TensorType(_HALF)
-        if floats:
-            _cast(writer, value, _FLOAT, floats)
+    if value.name in writer.halves.copied:
+        _redirect(halves, add_initializer(owner(value), writer.namer(f"{value.name}_float16"), array))
         return
-    _redirect(halves, add_initializer(owner(value), writer.namer(f"{value.name}_float16"), array))
+    value.const_value = ir.tensor(array, name=value.name)
+    value.type = ir.TensorType(_HALF)
+    if floats:
+        _cast(writer, value, _FLOAT, floats)
 
 
 def _cast(writer: _Writer, value: ir.Value, to: ir.DataType, readers: list[Use]) -> ir.Value:

@@ -1,4 +1,8 @@
-"""Casts between float16 and float32 that a change of types has made idle, taken out."""
+"""Casts between float16 and float32 that a change of types has made idle, taken out.
+
+This is layout and decides no types. The writer puts a Cast on every border of the plan without a look at the
+Casts that are there already. Here those that cancel out or do the same are removed.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, new_node, owner
 from qtool.graph.view import attribute_int, constant, is_op
-from qtool.plan.integer_operators import product_scale
+from qtool.plan.grids import product_scale
 from qtool.rewrite.qoperands import (
     Fusion,
     Operand,

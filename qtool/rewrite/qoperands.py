@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, new_node, owner
 from qtool.graph.view import is_op, sole_consumer
-from qtool.plan.integer_operators import Grid, clamp_limits, grid_of, integer_bounds
+from qtool.plan.grids import Grid, clamp_limits, grid_of, integer_bounds
 
 
 @dataclass

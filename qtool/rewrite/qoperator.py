@@ -17,7 +17,7 @@ from qtool.graph.edit import Namer, add_initializer, owner
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.view import float_constant, is_read, opset_of, sole_consumer
 from qtool.plan.edits import EditKind
-from qtool.plan.integer_operators import clamp_limits, integer_bounds, quantized
+from qtool.plan.grids import clamp_limits, integer_bounds, quantized
 from qtool.plan.model import Plan
 from qtool.rewrite.products import (
     write_matmul_integer,

@@ -88,7 +88,8 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
         _NODES[operator](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
     if plan.halves.sites or plan.halves.stored or plan.choices.io == "float16":
-        write_half(clone, plan.halves, io_half=plan.choices.io == "float16")
+        norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
+        write_half(clone, plan.halves, norms)
     if plan.choices.format == "qoperator":
         write_integer_operators(writer, plan)
     _drop_unused_initializers(clone)

@@ -1,0 +1,171 @@
+"""Layer norms, written out, that need a fusion barrier because float16 has made them of two types.
+
+    X -> (Cast) -> ReduceMean -> Sub -> Pow -> ReduceMean -> Add -> Sqrt -> Div -> Mul -> Add
+                                    `---------------------------------'
+
+onnxruntime's LayerNormFusion (1.31) looks through Casts: one before the norm that has no other consumer
+becomes part of the fused op, whatever it casts from, and so do those inside. Where input, scale and bias then
+differ in type, the session can't be made. A Max with -inf changes nothing, and no optimizer sees through it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+from qtool.graph.view import View, is_op
+from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.half import Halves
+from qtool.plan.half_ports import is_blind, is_float32
+from qtool.plan.model import Kind, Site, Use
+
+_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_Typed = tuple[int, ir.DataType | None]
+"""A value, by id, and the type in which it is read."""
+
+
+def norm_barriers(view: View, halves: Halves, sites: Iterable[Site] = ()) -> list[GraphEdit]:
+    """Return the fusion barriers of norms of two types.
+
+    A barrier stands behind the Cast before the norm where that is enough: the norm can then still be fused.
+    Else it stands behind the norm's Div.
+
+    Args:
+        view: of the prepared model.
+        halves: what becomes float16. Where nothing does, the model keeps the norms that it came with.
+        sites: what else is quantized. A norm that a QuantizeLinear interrupts is not fused.
+    """
+    if not (halves.sites or halves.stored or halves.ports):
+        return []
+    types = _Types(view, halves, sites)
+    means = (node for node in view.nodes if is_op(node, "ReduceMean"))
+    return [edit for mean in means if (edit := _barrier(mean, types)) is not None]
+
+
+class _Types:
+    """The types of all values once they are cast, and the consumers of a value in each type.
+
+    A model may have Casts of its own. Those that float16 makes idle do not count: the
+    writer removes them (rewrite/half_casts.py).
+    """
+
+    def __init__(self, view: View, halves: Halves, sites: Iterable[Site]) -> None:
+        quantizers = [s for s in sites if s.kind is Kind.ACTIVATION]
+        self._whole = {s.value for s in quantizers if s.uses is None}
+        self._quantized = {use for s in quantizers for use in s.uses or ()}
+        self._reads = {(name, i) for name, ports in halves.sites.items() for i in ports.reads}
+        self._halves = set(halves.stored)
+        for name, ports in halves.sites.items():
+            self._halves |= {view.node_by_name[name].outputs[i].name or "" for i in ports.makes}
+        self._halves |= {name for name in halves.ports if view.values[name].is_graph_input()}
+        self._ports = halves.ports
+        self._consumers: dict[_Typed, list[Use]] = defaultdict(list)
+        self._outputs: set[_Typed] = set()
+        for value in view.values.values():
+            for use in value.uses():
+                if not self._is_quantized(value, use.node, use.idx) and not _is_float_cast(use.node):
+                    typed, _ = self.read(use.node, use.idx)
+                    self._consumers[typed].append((use.node.name or "", use.idx))
+            if value.is_graph_output():
+                wanted = _HALF if value.name in self._ports else value.dtype
+                self._outputs.add(self._typed(value, wanted)[0])
+
+    def made(self, value: ir.Value) -> ir.DataType | None:
+        """Return the type in which a value is made."""
+        return _HALF if value.name in self._halves else value.dtype
+
+    def read(self, node: ir.Node, index: int) -> tuple[_Typed, ir.Value]:
+        """Return what an input reads, as the value that it is or is cast from, and the type."""
+        value = node.inputs[index]
+        if value is None:
+            raise ValueError(f"'{node.name}' has no input {index}")
+        if (node.name or "", index) in self._reads:
+            return self._typed(value, _HALF)
+        taken = is_float32(value) and not is_blind(node, index)
+        return self._typed(value, _FLOAT if taken else self.made(value))
+
+    def consumers(self, typed: _Typed) -> list[Use]:
+        """Return who reads a value in a type; Casts to the other type are left out."""
+        return self._consumers.get(typed, [])
+
+    def is_cast(self, value: ir.Value) -> bool:
+        """Return whether anything needs a value in another type than it is made in."""
+        other = (id(value), _FLOAT if self.made(value) == _HALF else _HALF)
+        return other in self._consumers or other in self._outputs
+
+    def sources(self, value: ir.Value, wanted: ir.DataType | None) -> set[ir.DataType | None]:
+        """Return the types that a value is cast from where it is read in a type, or that type.
+
+        onnxruntime may inline an If, and so see the Casts at the ends of its branches.
+        """
+        made, maker = self.made(value), value.producer()
+        if made != wanted and not value.is_initializer():
+            return {made}
+        if maker is not None and is_op(maker, "If"):
+            index = value.index() or 0
+            ends = [a.as_graph().outputs[index] for a in maker.attributes.values()]
+            return set().union(*(self.sources(*self._root(end, end.dtype)) for end in ends))
+        source = maker.inputs[0] if maker is not None and is_op(maker, "Cast") else None
+        return {wanted if source is None else self.made(source)}
+
+    def past_casts(self, value: ir.Value) -> Iterator[ir.Node]:
+        """Yield the consumers of a value, as it is or cast, without those that read it quantized."""
+        for use in value.uses():
+            if self._is_quantized(value, use.node, use.idx):
+                continue
+            yield from self.past_casts(use.node.outputs[0]) if is_op(use.node, "Cast") else (use.node,)
+
+    def _is_quantized(self, value: ir.Value, node: ir.Node, index: int) -> bool:
+        return value.name in self._whole or (node.name or "", index) in self._quantized
+
+    def _typed(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[_Typed, ir.Value]:
+        root, wanted = self._root(value, wanted)
+        return (id(root), wanted), root
+
+    def _root(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[ir.Value, ir.DataType | None]:
+        """Return the value that one is cast from, as long as that loses no rounding."""
+        while (maker := value.producer()) is not None and _is_float_cast(maker):
+            source = maker.inputs[0]
+            if source is None or value.name in self._whole or source.name in self._whole:
+                break
+            made, before = self.made(value), self.made(source)
+            idle = made == before or (wanted == _HALF and before == _HALF)
+            if not idle and (maker.graph is not source.graph or (before == _FLOAT and wanted == _FLOAT)):
+                break
+            value = source
+        return value, wanted
+
+
+def _is_float_cast(node: ir.Node) -> bool:
+    """Whether a node casts between float16 and float32."""
+    ends = (node.inputs[0], node.outputs[0]) if is_op(node, "Cast") else ()
+    return bool(ends) and all(v is not None and v.dtype in (_FLOAT, _HALF) for v in ends)
+
+
+def _barrier(mean: ir.Node, types: _Types) -> GraphEdit | None:
+    """The barrier in the norm that begins with this ReduceMean, if it needs one."""
+    average = mean.outputs[0]
+    typed, x = types.read(mean, 0)
+    wanted = typed[1]
+    subs = list(average.uses())
+    if types.is_cast(average) or not all(is_op(use.node, "Sub") for use in subs):
+        return None
+    others = [(use.node, i) for use in subs for i in range(2) if use.node.inputs[i] is not average]
+    if len(others) != len(subs) or any(types.read(*use)[0] != typed for use in others):
+        return None
+    within = {(mean.name or "", 0), *((node.name or "", i) for node, i in others)}
+    alone = set(types.consumers(typed)) == within and (types.made(x) != wanted or not types.is_cast(x))
+    for division in (n for use in subs for n in types.past_casts(use.node.outputs[0]) if is_op(n, "Div")):
+        for scale in (n for n in types.past_casts(division.outputs[0]) if is_op(n, "Mul")):
+            for bias in (n for n in types.past_casts(scale.outputs[0]) if is_op(n, "Add")):
+                ends = {types.made(scale.outputs[0]), types.made(bias.outputs[0])}
+                if (types.sources(x, wanted) if alone else {wanted}) | ends != {_FLOAT, _HALF}:
+                    continue
+                if ends == {wanted}:
+                    read = mean.inputs[0]
+                    name = read.name or "" if read is not None else ""
+                    return GraphEdit(EditKind.NORM_BARRIER, name, tuple(sorted(within)))
+                return GraphEdit(EditKind.NORM_BARRIER, division.outputs[0].name or "", None)
+    return None

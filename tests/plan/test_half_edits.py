@@ -1,0 +1,114 @@
+"""Copies of weights and fusion barriers of norms in float16: decided in the plan, followed by the writer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.graph.save import to_bytes
+from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.model import Plan
+from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
+from qtool.rewrite.write import rewrite
+from tests import graphs
+from tests.graphs import node
+from tests.rewrite.half_flow import FLOAT, HALF, Converted, converted, stored_types
+from tests.rewrite.test_half_norms import SAMPLES, asked, norm
+
+SHARED = graphs.model(
+    [
+        node("MatMul", ["x", "w"], ["h"], "first"),
+        node("MatMul", ["h", "w"], ["y"], "second"),
+    ],
+    {"x": (4, 8)},
+    ["y"],
+    {"w": graphs.weights(8, 8)},
+)
+ENDS = ("before", "mean", "sub", "div")
+NORM_BARRIER = EditKind.NORM_BARRIER
+
+
+def barriers(made: Converted) -> list[GraphEdit]:
+    return [e for e in made.plan.edits if e.kind is NORM_BARRIER]
+
+
+def written(made: Converted, plan: Plan) -> onnx.ModelProto:
+    return onnx.load_from_string(to_bytes(rewrite(made.model.model, plan)))
+
+
+def test_a_norm_in_float32_has_its_barrier_behind_the_cast_before_it() -> None:
+    made = converted(norm(), SAMPLES)
+    uses = (("mean", 0), ("sub", 0))
+    assert barriers(made) == [GraphEdit(NORM_BARRIER, "h", uses)]
+
+
+def test_a_norm_that_is_of_two_types_inside_has_it_behind_the_division() -> None:
+    made = asked(norm(), ENDS)
+    assert barriers(made) == [GraphEdit(NORM_BARRIER, "normal", None)]
+
+
+@pytest.mark.parametrize("names", [("before",), ENDS], ids="-".join)
+def test_the_writer_follows_the_plan_and_not_the_graph(names: tuple[str, ...]) -> None:
+    made = asked(norm(), names)
+    assert made.ops["Max"] == 1
+    rest = tuple(e for e in made.plan.edits if e.kind is not NORM_BARRIER)
+    plan = replace(made.plan, edits=rest)
+    assert Counter(n.op_type for n in written(made, plan).graph.node)["Max"] == 0
+    assert NORM_BARRIER.value in validate_plan(plan, made.model.view)
+    moved = replace(made.plan, edits=(*rest, GraphEdit(NORM_BARRIER, "d", None)))
+    assert NORM_BARRIER.value in validate_plan(moved, made.model.view)
+
+
+def half_of(*names: str) -> Converted:
+    return converted(SHARED, mode="weight-only", sets=[f"{n}=fp16" for n in names])
+
+
+def test_a_weight_is_copied_while_a_float32_node_reads_it() -> None:
+    one, both = half_of("first"), half_of("first", "second")
+    assert (one.plan.halves.copied, both.plan.halves.copied) == ({"w"}, set())
+    assert stored_types(one.proto) == {"w": FLOAT, "w_float16": HALF}
+    assert stored_types(both.proto) == {"w": HALF}
+
+
+def test_a_plan_that_copies_nothing_is_written_so_and_refused_as_a_file() -> None:
+    one = half_of("first")
+    plan = replace(one.plan, halves=replace(one.plan.halves, copied=frozenset()))
+    assert stored_types(written(one, plan)) == {"w": HALF}
+    assert "'w'" in validate_plan(plan, one.model.view)
+    assert validate_plan(one.plan, one.model.view) == ""
+
+
+def test_a_copy_is_needed_beside_a_model_output() -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(SHARED)
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("w", FLOAT, (8, 8)))
+    made = converted(proto, graphs.samples(2, x=(4, 8)))
+    assert made.plan.halves.copied == {"w"}
+    own = converted(proto, graphs.samples(2, x=(4, 8)), io="float16")
+    assert (own.plan.halves.ports, own.plan.halves.copied) == ({"x", "y", "w"}, set())
+
+
+def test_the_plan_names_the_ports_that_become_float16() -> None:
+    large = [{"x": np.full((4, 8), 6e4, np.float32)}] * 2
+    assert converted(SHARED, large, io="float16").plan.halves.ports == {"y"}, "60000 needs a margin"
+    made = converted(SHARED, graphs.samples(2, x=(4, 8)), io="float16")
+    assert made.plan.halves.ports == {"x", "y"}
+    only = replace(made.plan, halves=replace(made.plan.halves, ports=frozenset({"y"})))
+    proto = written(made, only)
+    types = [v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)]
+    assert types == [FLOAT, HALF], "the writer follows the plan"
+    unknown = replace(made.plan, halves=replace(made.plan.halves, ports=frozenset({"h"})))
+    assert "'h'" in validate_plan(unknown, made.model.view)
+
+
+def test_they_survive_json() -> None:
+    for made in (asked(norm(), ENDS), half_of("first"), converted(SHARED, io="float16")):
+        back = from_json(to_json(made.plan), "plan.json")
+        assert back.edits == made.plan.edits
+        assert replace(back.halves, reasons={}) == replace(made.plan.halves, reasons={})
+        assert validate_plan(back, made.model.view) == ""

@@ -155,7 +155,9 @@ def _halves(task: PlanInput, assignment: Assignment, ranges: Ranges | None, take
     view, half = task.view, task.constraints.half
     if task.scheme.form is not Form.HALF:
         return place_half(view, {}, ranges, forced=half, others=False) if half else Halves()
-    keep = {n: r for n, r in assignment.reasons.items() if not r.general and n not in half}
+    # An assignment has reasons for ops in the table of ops; float16 is a question for others, too.
+    reasons = {**assignment.reasons, **task.constraints.float_nodes}
+    keep = {n: r for n, r in reasons.items() if not r.general and n not in half}
     found = place_half(view, keep, ranges, forced=half, io_half=task.scheme.io is FLOAT16)
     float32 = {n for n, t in assignment.weight_types.items() if t is FLOAT32}
     kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}

@@ -10,7 +10,7 @@ from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated, written_ports
 from qtool.plan.assignment import Assignment, PlanInput
 from qtool.plan.barriers import barriers
-from qtool.plan.edits import EditKind
+from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.eligible import data_inputs
 from qtool.plan.half import Halves, observed, place_half
 from qtool.plan.half_norms import norm_barriers
@@ -53,6 +53,7 @@ def draft(
     own, edits = weights(view, on_graph)
     storage = stored(view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()})
     halves = _halves(task, assignment, ranges, {s.value for s in storage.sites})
+    edits = [e for e in edits if e.kind is not EditKind.ADDED_BIAS or not _is_half(e, halves)]
     activations = calibrated(view, on_graph, scheme)
     edits = [*edits, *barriers(view, on_graph, [*activations, *own])]
     sites = (*activations, *at_run_time(view, on_graph), *own, *storage.sites)
@@ -141,6 +142,11 @@ def _half_reasons(task: PlanInput, halves: Halves) -> dict[str, Reason]:
     return {name: halves.reasons[name] for name in wanted if name in halves.reasons}
 
 
+def _is_half(edit: GraphEdit, halves: Halves) -> bool:
+    """Return whether a consumer that an edit is for computes in float16: an Add that stays a node."""
+    return any(name in halves.sites for name, _ in edit.uses or ())
+
+
 def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
     """The sites, their ranges within what was asked for."""
     found = []
@@ -155,7 +161,9 @@ def _halves(task: PlanInput, assignment: Assignment, ranges: Ranges | None, take
     view, half = task.view, task.constraints.half
     if task.scheme.form is not Form.HALF:
         return place_half(view, {}, ranges, forced=half, others=False) if half else Halves()
-    keep = {n: r for n, r in assignment.reasons.items() if not r.general and n not in half}
+    # An assignment has reasons for ops in the table of ops; float16 is a question for others, too.
+    reasons = {**assignment.reasons, **task.constraints.float_nodes}
+    keep = {n: r for n, r in reasons.items() if not r.general and n not in half}
     found = place_half(view, keep, ranges, forced=half, io_half=task.scheme.io is FLOAT16)
     float32 = {n for n, t in assignment.weight_types.items() if t is FLOAT32}
     kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}

@@ -146,7 +146,7 @@ def _product(graph: _Chooser, node: ir.Node) -> IntegerOperator | None:
 
 def _matmul(graph: _Chooser, node: ir.Node) -> _Product | None:
     a, b = graph.activation(node, 0), graph.operand(node, 1)
-    if a is None or b is None or not _channels_last(node, b, transposed=False):
+    if a is None or b is None or not _channels_last(graph, node, b, transposed=False):
         return None
     add = graph.reader(node.outputs[0])
     if add is not None and is_op(add, "Add") and graph.is_constant(node, 1):
@@ -159,9 +159,9 @@ def _matmul(graph: _Chooser, node: ir.Node) -> _Product | None:
 def _gemm(graph: _Chooser, node: ir.Node) -> _Product | None:
     a, b = graph.activation(node, 0), graph.operand(node, 1)
     transposed = bool(attribute_int(node, "transB", 0))
-    if a is None or b is None or not _channels_last(node, b, transposed) or attribute_int(node, "transA", 0):
+    if a is None or b is None or not _channels_last(graph, node, b, transposed):
         return None
-    if attribute_float(node, "alpha", 1.0) != 1.0:
+    if attribute_int(node, "transA", 0) or attribute_float(node, "alpha", 1.0) != 1.0:
         return None
     if len(node.inputs) < 3 or node.inputs[2] is None:
         return _Product(a, b, transposed, has_bias=False)
@@ -170,9 +170,9 @@ def _gemm(graph: _Chooser, node: ir.Node) -> _Product | None:
     return _Product(a, b, transposed, has_bias=True)
 
 
-def _channels_last(node: ir.Node, b: Grid, transposed: bool) -> bool:
+def _channels_last(graph: _Chooser, node: ir.Node, b: Grid, transposed: bool) -> bool:
     """Whether scales run along the columns of the product, if along anything; then b has two axes."""
-    return b.axis is None or (rank(node.inputs[1]) == 2 and b.axis == (0 if transposed else 1))
+    return b.axis is None or (graph.axes(node, 1) == 2 and b.axis == (0 if transposed else 1))
 
 
 def _move(graph: _Chooser, node: ir.Node) -> IntegerOperator | None:

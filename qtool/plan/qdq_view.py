@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.view import View, constant, float_constant, is_op, sole_consumer
+from qtool.graph.view import View, constant, float_constant, is_op, rank, sole_consumer
 from qtool.plan.edits import EditKind
 from qtool.plan.grids import Grid, clamp_limits, grid_of, grid_of_site, product_scale
 from qtool.plan.model import Kind, Plan, Site
@@ -83,6 +83,14 @@ class QdqView:
         """The same with one scale for the whole tensor."""
         found = self.operand(node, index)
         return found if found is not None and found.axis is None else None
+
+    def axes(self, node: ir.Node, index: int) -> int | None:
+        """Return the rank of an input, or of the integers behind it where its own is not known."""
+        value = node.inputs[index]
+        maker = value.producer() if value is not None else None
+        found = rank(value)
+        behind = found is None and maker is not None and is_op(maker, "DequantizeLinear")
+        return rank(maker.inputs[0]) if behind and maker is not None else found
 
     def is_constant(self, node: ir.Node, index: int) -> bool:
         """Whether the integers of an input are in the file."""

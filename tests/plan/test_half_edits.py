@@ -17,7 +17,7 @@ from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from tests import graphs
 from tests.graphs import node
-from tests.rewrite.half_flow import FLOAT, HALF, Converted, converted, stored_types
+from tests.rewrite.half_flow import FLOAT, HALF, Converted, check, close, converted, stored_types
 from tests.rewrite.test_half_norms import SAMPLES, asked, norm
 
 SHARED = graphs.model(
@@ -112,3 +112,18 @@ def test_they_survive_json() -> None:
         assert back.edits == made.plan.edits
         assert replace(back.halves, reasons={}) == replace(made.plan.halves, reasons={})
         assert validate_plan(back, made.model.view) == ""
+
+
+def test_an_add_in_float16_is_not_taken_into_the_product_before_it() -> None:
+    found = [node("MatMul", ["x", "w"], ["h"], "product"), node("Add", ["h", "b"], ["y"], "bias")]
+    constants = {"w": graphs.weights(256, 256), "b": graphs.weights(256, seed=1)}
+    proto = graphs.model(found, {"x": (2, 6, 256)}, ["y"], constants)
+    samples = graphs.samples(2, x=(2, 6, 256))
+    alone = converted(proto, samples, mode="dynamic")
+    made = converted(proto, samples, mode="dynamic", sets=["bias=fp16"])
+    check(made)
+    assert [e.kind for e in alone.plan.edits] == [EditKind.ADDED_BIAS]
+    assert (made.halves, made.plan.edits) == ({"bias"}, ())
+    assert "product" in made.plan.forms
+    assert validate_plan(made.plan, made.model.view) == ""
+    close(made, samples, 15)

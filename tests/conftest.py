@@ -57,3 +57,27 @@ def exact_int8_products() -> None:
     """Judge the written model, not the machine: without VNNI int8 products saturate unless told otherwise."""
     if not exact():
         session.ort = _Runtime()
+
+
+# Cases whose integer operators the switch does not reach: those that run unoptimized, DynamicQuantizeLSTM, and
+# products that share a weight. They are run where the CPU has VNNI.
+_SATURATING = {
+    "test_idioms.py::test_stays_near_fp32": (
+        "gemm-trans-a-generic-dynamic gemm-any-c matmul-two-activations mlp-with-a-float-head "
+        "lstm- gru- if-cpu-dynamic if-generic-dynamic"
+    ),
+    "test_runtime.py::test_means_the_same_to_the_reference": "gemm-bias-alone gemm-all-but-w",
+    "test_outlier_columns.py::test_it_wins_what_outliers_cost": "dynamic-",
+    "rewrite/test_simulated.py": "optimized-shared-weights",
+    "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if exact():
+        return
+    skip = pytest.mark.skip(reason="int8 kernels saturate on this CPU: it has no VNNI")
+    for item in items:
+        cases = " ".join(c for name, c in _SATURATING.items() if name in item.nodeid)
+        if any(case in item.nodeid for case in cases.split()):
+            item.add_marker(skip)

@@ -41,6 +41,7 @@ from qtool.tables.qoperators import (
     Product,
 )
 from qtool.tables.targets import TARGETS
+from tests.exact import exact
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, rng, weights
 from tests.rewrite.flow import FIRST_REFERENCE_OPSET, run, sqnr, write
 from tests.rewrite.zoo import CASES
@@ -812,7 +813,8 @@ def hold(
     before, after = ({o.domain for o in m.opset_import} for m in (qdq, made))
     assert after - before <= ({MICROSOFT} if contrib else set())
     assert {n.domain for n in made.graph.node} <= after
-    for optimize in (True, False):
+    # As given, integer operators saturate on a CPU without VNNI (tests/conftest.py); optimized, they do not.
+    for optimize in (True, False) if exact() else (True,):
         assert sqnr(expected, run(made, samples, optimize)) >= wanted - LOST_DB
 
 

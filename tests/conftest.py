@@ -70,6 +70,7 @@ _SATURATING = {
     "test_outlier_columns.py::test_it_wins_what_outliers_cost": "dynamic-",
     "rewrite/test_simulated.py": "optimized-shared-weights",
     "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",
+    "acceptance/test_modes.py": "-cpu--lstm -cpu-True0-lstm -cpu-True1-lstm",
 }
 
 

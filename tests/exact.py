@@ -32,4 +32,9 @@ def exact() -> bool:
     return bool(np.all(found == 64 * 255 * 127))
 
 
+def honest_target() -> str:
+    """The target that this CPU is: on any other, the program's int8 kernels would saturate."""
+    return "cpu" if exact() else "cpu-avx2"
+
+
 exact_products = pytest.mark.skipif(not exact(), reason="int8 kernels saturate on this CPU: it has no VNNI")

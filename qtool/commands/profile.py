@@ -17,7 +17,7 @@ from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.graph.save import check_target, staged
 from qtool.kernels.dispatch import seconds_a_node
 from qtool.kernels.graphs import draw
-from qtool.kernels.traced import Pace, Ran, time_kinds
+from qtool.kernels.traced import Pace, KernelRun, time_kinds
 from qtool.listed import Listed
 from qtool.options import Progress, silent
 from qtool.plan.costs_file import CostTable, Machine, Timed, Untimed, to_json
@@ -113,7 +113,7 @@ def _checked(how: Profiling) -> tuple[Effort, list[Kernel]]:
 
 def _timed(threads: int, effort: Effort, kernels: Sequence[Kernel], progress: Progress) -> CostTable:
     jobs = [(kernel, size) for kernel in kernels for size in _spread(kernel.sizes, effort.sizes)]
-    found: list[dict[Kind, Ran]] = [{} for _ in jobs]
+    found: list[dict[Kind, KernelRun]] = [{} for _ in jobs]
     for turn in range(effort.passes):
         for index, (kernel, size) in enumerate(jobs):
             now, before = time_kinds(kernel, size, threads, effort.pace), found[index]
@@ -150,7 +150,7 @@ def _spread(sizes: Sequence[Size], most: int) -> list[Size]:
     return [sizes[round(i * (len(sizes) - 1) / (most - 1))] for i in range(most)]
 
 
-def _faster(before: Ran | None, now: Ran) -> Ran:
+def _faster(before: KernelRun | None, now: KernelRun) -> KernelRun:
     """The faster one of two measurements; none of a kernel that did not run in both."""
     if before is None or now.seconds is None:
         return now

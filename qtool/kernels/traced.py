@@ -43,7 +43,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Ran:
+class KernelRun:
     """What became of a kernel: its seconds, or None and the ops that the runtime ran instead.
 
     Args:
@@ -89,12 +89,12 @@ class _Stand:
 
 def time_kinds(
     kernel: Kernel, size: Size, threads: int, pace: Pace, kinds: Collection[Kind] | None = None
-) -> dict[Kind, Ran]:
+) -> dict[Kind, KernelRun]:
     """Time a kernel at a size in each of its kinds, or those; in turns, so that what slows the machine for a
     while slows all of them.
 
     Raises:
-        ModelError, RuntimeFailure: the runtime refuses or fails, where `Ran` can't say it.
+        ModelError, RuntimeFailure: the runtime refuses or fails, where `KernelRun` can't say it.
         EnvironmentFailure: no room for the trace.
     """
     chosen = [kind for kind in kernel.runs if kinds is None or kind in kinds]
@@ -132,7 +132,7 @@ def _run(stand: _Stand, sample: Mapping[str, Any], seconds: float, most: int) ->
     return count
 
 
-def _read(sought: Sought, stand: _Stand) -> Ran:
+def _read(sought: Sought, stand: _Stand) -> KernelRun:
     try:
         text = stand.session.end_trace().read_text(encoding="utf-8", errors="replace")
         events = json.loads(text)
@@ -141,7 +141,7 @@ def _read(sought: Sought, stand: _Stand) -> Ran:
         raise RuntimeFailure(f"{stand.session.name}: onnxruntime's trace can't be read") from error
 
 
-def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Sequence[int]) -> Ran:
+def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Sequence[int]) -> KernelRun:
     """What a trace says of a kernel.
 
     The mean of the faster half of a turn's runs, of a turn that is quieter than three in four. What the trace
@@ -168,13 +168,13 @@ def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Seque
             spent[run].append(event["dur"])
     first = len(starts) - sum(turns)
     if first < 0 or not all(spent[first:]):
-        return Ran(None, tuple(ops))
+        return KernelRun(None, tuple(ops))
     times = []
     for count in turns:
         chosen = slice(first, first + count)
         times.append(_typical(spent[chosen]) - _typical(idle[chosen]))
         first += count
-    return Ran(max(sorted(times)[len(times) // 4], _LEAST) * 1e-6, tuple(ops))
+    return KernelRun(max(sorted(times)[len(times) // 4], _LEAST) * 1e-6, tuple(ops))
 
 
 def _typical(runs: Sequence[Sequence[int]]) -> float:

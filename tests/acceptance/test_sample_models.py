@@ -10,6 +10,7 @@ import pytest
 
 from qtool.tables.targets import TARGETS
 from tests.cli.program import MEASURED, run
+from tests.exact import exact, honest_target
 from tests.graphs import SAMPLE_MODELS
 
 NAMES = ("cnn", "transformer", "lstm")
@@ -20,7 +21,7 @@ def interface(path: Path) -> tuple[list[str], list[str]]:
     return [i.name for i in graph.input], [o.name for o in graph.output]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS if exact() else [honest_target()])
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_give_a_faithful_valid_model(name: str, target: str, tmp_path: Path) -> None:
     folder, out = SAMPLE_MODELS / name, tmp_path / "q.onnx"

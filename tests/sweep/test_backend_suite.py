@@ -38,6 +38,7 @@ REFUSALS = (
     (3, "which samples can't hold"),
     (3, "which types of 2, 4 and 16 bits need"),
     (3, "which integer inputs and outputs need"),
+    (3, "can't be converted to opset"),
     (4, "holds NaN"),
     (4, "holds infinity"),
     (4, "is an empty batch"),

@@ -17,7 +17,7 @@ from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.graph.save import check_target, staged
 from qtool.kernels.dispatch import seconds_a_node
 from qtool.kernels.graphs import draw
-from qtool.kernels.traced import Pace, KernelRun, time_kinds
+from qtool.kernels.traced import KernelRun, Pace, time_kinds
 from qtool.listed import Listed
 from qtool.options import Progress, silent
 from qtool.plan.costs_file import CostTable, Machine, Timed, Untimed, to_json

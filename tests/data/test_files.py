@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from random import Random
@@ -116,10 +117,13 @@ def test_what_is_not_the_fault_of_the_file_is_not_blamed_on_it(tmp_path: Path, e
 
 
 def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
-    file = write(tmp_path / "f", "")
+    file, page = write(tmp_path / "f", ""), mmap.mmap(-1, steps.PAGE_BYTES)
+    steps.show_on(page)
     with opened(file):
-        assert steps._notes.steps[-1][:2] == (str(file), "it is read")
-    assert all(step[0] != str(file) for step in steps._notes.steps)
+        step = steps.seen(page).step
+        assert step is not None and (step.subject, step.doing) == (str(file), "it is read")
+    after = steps.seen(page).step
+    assert after is None or after.subject != str(file)
 
 
 @pytest.mark.parametrize("how", ["written", "renamed over", "longer"])

@@ -49,7 +49,7 @@ def test_defaults_hold_the_floor_on_unseen_samples(name: str, tmp_path: Path) ->
     folder, out = SHARED_MODELS / name, tmp_path / "q.onnx"
     done = run(
         "quantize", folder / "model.onnx", "-o", out, "--calib", folder / "calib", "--data", folder / "eval", "--json",
-        "--target", honest_target(), env=MEASURED, timeout=300,
+        "--target", honest_target(), env=MEASURED, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     onnx.checker.check_model(str(out), full_check=True)

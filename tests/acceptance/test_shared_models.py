@@ -12,7 +12,7 @@ import pytest
 
 from qtool.session import Session
 from tests.cli.program import MEASURED, run
-from tests.exact import honest_target
+from tests.exact import exact, honest_target
 from tests.graphs import ROOT, SHARED_MODELS
 
 pytestmark = pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason=f"{SHARED_MODELS} is absent")
@@ -26,6 +26,8 @@ class Floor:
     top1: float = 0.0
 
 
+# What weights of 7 bits may cost where the CPU has no VNNI, dB.
+SEVEN_BITS = 4
 FLOORS = {
     "resnet20_cifar10": Floor(24),
     "ultraface_rfb320": Floor(38),
@@ -60,7 +62,7 @@ def test_defaults_hold_the_floor_on_unseen_samples(name: str, tmp_path: Path) ->
     assert session.outputs == [o.name for o in original.output]
     comparison = json.loads(done.stdout)["comparison"]
     assert comparison["samples"] == len(list((folder / "eval").glob("*.npz")))
-    assert float(comparison["sqnr"]) >= FLOORS[name].sqnr
+    assert float(comparison["sqnr"]) >= FLOORS[name].sqnr - (0 if exact() else SEVEN_BITS)
     agreement = [float(o["top1"]) for o in comparison["outputs"] if o["rows"]]
     assert all(a >= FLOORS[name].top1 and not math.isnan(a) for a in agreement)
 

@@ -261,6 +261,8 @@ def test_random_data_to_calibrate_on_does_not_spoil_a_verdict_on_real_samples(
         place.samples["npz"],
         "--target",
         "generic",
+        "--gate",
+        "none",
         "--fail-if",
         "sqnr<1",
     ]

@@ -33,6 +33,7 @@ CERTAIN_ROUNDS = 6
 _SAMPLES = 4
 _Z95 = 1.96
 _TURN_SECONDS = 0.004  # a turn runs a model at least this long, or once
+_PASSES = 3  # that say how long a sample takes: one may be interrupted
 _LONGEST_TURN = 1.0  # seconds; a turn takes fewer samples where they would take longer, one at least
 
 
@@ -247,18 +248,30 @@ def race_models(
         for name, m in opened.items()
     }
     sessions = {name: bare(m) for name, m in opened.items()}
-    # A first pass warms up (memory arenas, packed weights), a second one says how long a sample takes.
-    each = {}
+    # A first pass warms up (memory arenas, packed weights), the others say how long a sample takes.
+    each = []
     for name, session in sessions.items():
-        single_times(session, fed[name], 1)
-        each[name] = max(statistics.fmean(single_times(session, fed[name], 1)), 1e-7)
-    count = max(1, min(len(chosen), int(_LONGEST_TURN / max(each.values()))))
-    turns = {name: _turn(session, fed[name], count, each[name]) for name, session in sessions.items()}
+        passes = [statistics.fmean(single_times(session, fed[name], 1)) for _ in range(1 + _PASSES)]
+        each.append(max(min(passes[1:]), 1e-7))
+    count = max(1, min(len(chosen), int(_LONGEST_TURN / max(each))))
+    repeats = _repeats(min(each) * count, max(each) * count)
+    turns = {name: _turn(session, fed[name], count, repeats) for name, session in sessions.items()}
     return race(turns, threads=threads or 1, limits=limits)
 
 
+def _repeats(fastest: float, slowest: float) -> int:
+    """How often each model's turn goes over its samples: the same for all, so that none is timed warmer.
+
+    The first run of a turn finds the caches that another model left, and is slower by up to 2x.
+
+    Args:
+        fastest, slowest: seconds for the samples of a turn, by the fastest and by the slowest model.
+    """
+    return max(1, min(math.ceil(_TURN_SECONDS / fastest), int(_LONGEST_TURN / slowest)))
+
+
 def _turn(
-    session: Session, samples: Sequence[Mapping[str, Array]], count: int, seconds: float
+    session: Session, samples: Sequence[Mapping[str, Array]], count: int, repeats: int
 ) -> Callable[[int], float]:
     """A model's turn: so many samples, other ones each round, repeated where they are too short to time.
 
@@ -266,9 +279,8 @@ def _turn(
         session: the model.
         samples: all that there are for it.
         count: samples of a turn.
-        seconds: about how long one takes.
+        repeats: how often the turn goes over them.
     """
-    repeats = max(1, int(_TURN_SECONDS / (seconds * count)))
 
     def turn(number: int) -> float:
         chosen = [samples[(number * count + i) % len(samples)] for i in range(count)]

@@ -70,7 +70,13 @@ _SATURATING = {
     "test_outlier_columns.py::test_it_wins_what_outliers_cost": "dynamic-",
     "rewrite/test_simulated.py": "optimized-shared-weights",
     "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",
-    "acceptance/test_modes.py": "-cpu--lstm -cpu-True0-lstm -cpu-True1-lstm",
+    "test_modes.py::test_what_the_tables_allow_runs_and_resembles[static-cpu": "lstm",
+    "test_modes.py::test_what_the_tables_allow_runs_and_resembles[static-generic": (
+        "qoperator-cnn qoperator-transformer"
+    ),
+    "test_modes.py::test_what_the_tables_allow_runs_and_resembles[dynamic": (
+        "dynamic-cpu--lstm dynamic-generic--transformer"
+    ),
 }
 
 

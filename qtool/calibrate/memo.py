@@ -31,7 +31,7 @@ class RangeMemo:
         self._lock = threading.Lock()
 
     def of(self, values: Iterable[str]) -> Ranges:
-        """Return the ranges of these values, as far as they have any.
+        """Return the ranges of these values. A value without a range is left out.
 
         Raises:
             DataError, RuntimeFailure: from the run over the samples.

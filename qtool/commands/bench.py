@@ -90,7 +90,7 @@ class Benched:
         speedup: time of the first model / time of this one, None for the first itself.
         size_ratio: bytes / those of the first model.
         verdict: 'faster' or 'slower' than the first, where the interval shows it to be by more than 1.5%;
-            'same': as far as can be told; 'undecided' after too few rounds; '' for the first itself.
+            'same': no measurable difference; 'undecided' after too few rounds; '' for the first itself.
         profile: where its time goes.
     """
 

@@ -1,4 +1,4 @@
-"""The verdict: what the written file comes to on the judge set, once, and the report of the run."""
+"""The verdict: run the written file on the judge set, once, and make the report of the run."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from qtool.data.samples import Part, Source
 
 # Ranges and errors of fewer samples say little: no set is smaller than this.
 LEAST = 4
-# Select and judge each take one of so many samples, where there are enough.
+# Select and judge each take every fourth sample, where there are enough.
 EVERY = 4
 
 
@@ -162,7 +162,7 @@ def _take_turns(source: Source, turns: tuple[str, ...]) -> list[Part]:
 
 
 def _independent(calib: Source, data: Source) -> tuple[bool, tuple[str, ...]]:
-    """Whether `data` holds other samples than `calib`, as far as their names tell, and what to say if not."""
+    """Return whether `data` names other samples than `calib`, and the warning if it does not."""
     same_files = calib.name == data.name and calib.traits.kind == data.traits.kind != "python"
     if calib is not data and not same_files:
         return True, ()

@@ -76,7 +76,7 @@ class FloatOutputs:
 
     @property
     def output_shapes(self) -> dict[str, list[int | str | None]]:
-        """Output -> its shape, as far as the model declares it."""
+        """Output -> the shape that the model declares."""
         return self._model.output_shapes
 
     def run(self, sample: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:

@@ -74,7 +74,7 @@ class Ratio:
 
     @property
     def holds_one(self) -> bool:
-        """Whether the two may be equally fast, as far as the interval tells."""
+        """Whether the interval contains 1: the two may be equally fast."""
         return self.low <= 1 <= self.high
 
 
@@ -155,9 +155,9 @@ def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledS
 
     1. The ratio to the fastest excludes 1: slower (or faster), by the measured median.
     2. It holds 1 and is known to 3%: equal, and the speed is that of the fastest.
-    3. It holds 1 and is known less well, or there are fewer than CERTAIN_ROUNDS: unclear. The prediction
-       decides, as far as the interval of the ratio goes: what is clearly not so is not believed. Without a
-       prediction for both, the median stays. Either way the speeds are unreliable.
+    3. It holds 1 and is known less well, or there are fewer than CERTAIN_ROUNDS: unclear. The predicted
+       ratio decides, moved into the measured interval if it lies outside. Without a prediction for both, the
+       median stays. Either way the speeds are unreliable.
 
     Args:
         race: of any models.
@@ -273,7 +273,7 @@ def _repeats(fastest: float, slowest: float) -> int:
 def _turn(
     session: Session, samples: Sequence[Mapping[str, Array]], count: int, repeats: int
 ) -> Callable[[int], float]:
-    """A model's turn: so many samples, other ones each round, repeated where they are too short to time.
+    """Return a model's turn: it times `count` samples, other ones each round, `repeats` times.
 
     Args:
         session: the model.

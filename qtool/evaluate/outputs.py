@@ -83,7 +83,7 @@ class OutputTally:
 
     Args:
         name: of the output in FP32.
-        declared: its shape there, as far as the model says it.
+        declared: its shape there.
         tolerance: what counts as a match.
     """
 

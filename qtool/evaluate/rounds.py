@@ -39,7 +39,7 @@ class Racer(Protocol):
         """Open it anew, and warm it up on the first samples: seconds that opening took."""
 
     def turn(self, first: int, samples: int, repeats: int) -> list[float]:
-        """Seconds of single inferences: of so many samples from the first, then of them again .."""
+        """Seconds of single inferences: of `samples` samples from `first` on, `repeats` times."""
 
 
 @dataclass

@@ -52,7 +52,7 @@ def sensitivity(
     Args:
         model: prepared.
         plans: that differ in what they quantize, or to what; their scales are those of the first to name one.
-        source: the select set, of which some samples are taken.
+        source: the select set; `most` samples of it are run, fewer for many tensors.
         threads: of the runtime.
         progress: called with how many passes of how many are done.
         only: what to measure; None: everything.

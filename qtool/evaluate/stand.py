@@ -85,7 +85,7 @@ class Stand:
         return self._memory
 
     def turn(self, first: int, samples: int, repeats: int) -> list[float]:
-        """Seconds of single inferences: of so many samples from the first, then of them again .."""
+        """Seconds of single inferences: of `samples` samples from `first` on, `repeats` times."""
         session, fed = self._open, self._fed
         chosen = [fed[(first + i) % len(fed)] for i in range(samples)]
         if self._brief:

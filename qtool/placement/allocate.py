@@ -1,4 +1,4 @@
-"""How many bits each weight gets, within so many bytes: those first that most accuracy is bought with."""
+"""Allocate bits to weights within a number of bytes: first where a byte buys most accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Level:
 
 
 def allocate(levels: Mapping[str, Sequence[Level]], most: int) -> dict[str, QType]:
-    """The types that make the least noise within so many bytes.
+    """Return the types with the least noise within a number of bytes.
 
     Every weight starts at its smallest; steps up are taken in the order of the noise that they save for a
     byte, as long as they fit. Steps that save less for a byte than a later one are taken together with it,

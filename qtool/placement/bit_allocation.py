@@ -43,7 +43,7 @@ class WeightLevels:
         return sum(min(level.bytes for level in found) for found in self.levels.values())
 
     def within(self, most: int) -> Assignment:
-        """Return the assignment of types that make the least noise within so many bytes."""
+        """Return the assignment of types with the least noise whose weights take at most `most` bytes."""
         chosen = allocate(self.levels, most)
         types = {node: chosen[name] for name in self.levels for node in self.nodes.get(name, ())}
         before = self.fewest.assignment
@@ -55,7 +55,7 @@ def measure_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
 
     Args:
         base: of a mode for weights, with fewer than 8 bits asked for.
-        evaluator: with a select set, of which a few samples are run.
+        evaluator: with a select set; a few of its samples are run.
     """
     model, select = base.model, evaluator.select
     if select is None:

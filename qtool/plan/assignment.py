@@ -39,7 +39,7 @@ class Assignment:
 
     Args:
         forms: quantized node -> form, in graph order.
-        reasons: node in float -> why, as far as anything is known of it.
+        reasons: node in float -> why; a node that no rule or measurement looked at has none.
         weight_types: node -> the type that its weights are stored in; others have the scheme's.
         float_ports: inputs and outputs of the model that stay float although integers were asked for.
     """

@@ -21,7 +21,7 @@ _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "
 _VERDICTS = {
     FASTER: "faster ({0})",
     SLOWER: "slower ({0})",
-    SAME: "the same, as far as can be told ({0})",
+    SAME: "no measurable difference ({0})",
     UNDECIDED: "can't be told: too few rounds",
     "": "",
 }

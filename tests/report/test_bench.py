@@ -50,7 +50,7 @@ def shown(found: Bench, verbose: bool = False) -> str:
     [
         (FASTER, Ratio(1.5, 1.45, 1.55), "1.50x  faster (1.45-1.55)"),
         (SLOWER, Ratio(0.8, 0.79, 0.81), "0.80x  slower (0.79-0.81)"),
-        (SAME, Ratio(1.0, 0.98, 1.03), "the same, as far as can be told (0.98-1.03)"),
+        (SAME, Ratio(1.0, 0.98, 1.03), "no measurable difference (0.98-1.03)"),
         (UNDECIDED, Ratio(1.3, 0.0, math.inf), "can't be told: too few rounds"),
     ],
 )

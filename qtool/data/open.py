@@ -143,7 +143,7 @@ def _present(kind: Kind) -> None:
     if missing:
         raise EnvironmentFailure(
             f"samples of the kind {kind.name} need {' and '.join(missing)}, which is not installed",
-            f"pip install 'qtool[{kind.extra}]'",
+            f"pip install {' '.join(repr(library) for library in kind.requires)}",
         )
 
 

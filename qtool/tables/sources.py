@@ -16,8 +16,8 @@ class Kind:
         folders: whether a directory of such files is a source, and not only a file.
         nested: whether files in its subdirectories count.
         options: the fields of data/reading.py that mean something to this kind and not to every one.
-        extra: what must be installed beside qtool: `pip install 'qtool[EXTRA]'`.
-        imports: the modules of that extra.
+        requires: the libraries that it needs beside qtool's own, as pip names them, with the least version.
+        imports: their modules.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Kind:
     folders: bool = True
     nested: bool = False
     options: frozenset[str] = frozenset()
-    extra: str = ""
+    requires: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
 
 
@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
             (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
             nested=True,
             options=frozenset({"preset", "mean", "std", "resize", "channels"}),
-            extra="images",
+            requires=("pillow>=12.3",),
             imports=("PIL",),
         ),
         Kind(
@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
             (".wav", ".flac", ".ogg"),
             nested=True,
             options=frozenset({"rate"}),
-            extra="audio",
+            requires=("soundfile>=0.12", "soxr>=0.5"),
             imports=("soundfile", "soxr"),
         ),
         Kind("csv", "rows of a .csv: columns to inputs", (".csv",), options=frozenset({"columns"})),
@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {
             "rows of a .parquet: columns to inputs",
             (".parquet",),
             options=frozenset({"columns"}),
-            extra="parquet",
+            requires=("pyarrow>=18",),
             imports=("pyarrow",),
         ),
         Kind(
@@ -71,7 +71,7 @@ KINDS: dict[str, Kind] = {
             ".txt (a text a line) or .jsonl (its field 'text'), with tokenizer.json",
             (".txt", ".jsonl"),
             options=frozenset({"tokenizer", "max_tokens"}),
-            extra="text",
+            requires=("tokenizers>=0.20",),
             imports=("tokenizers",),
         ),
         Kind("polygraphy", "a .json of inputs that Polygraphy saved", (".json",), folders=False),

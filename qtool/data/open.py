@@ -142,7 +142,7 @@ def _present(kind: Kind) -> None:
     missing = [name for name in kind.imports if find_spec(name) is None]
     if missing:
         raise EnvironmentFailure(
-            f"samples of the kind {kind.name} need {' and '.join(missing)}, which is not installed",
+            f"samples of the kind {kind.name} need what is not installed: {', '.join(missing)}",
             f"pip install {' '.join(repr(library) for library in kind.requires)}",
         )
 

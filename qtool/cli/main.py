@@ -37,9 +37,13 @@ _ENVIRONMENT = (
 )  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="qtool")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Quantize ONNX models after training, and prove that the result still works.
 
     \b
@@ -60,6 +64,8 @@ def cli() -> None:
     Exit codes: 0 done, every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data;
     5 the environment; 6 the runtime failed; 70 a bug in qtool; 130 interrupted.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 cli.add_command(quantize)

@@ -301,3 +301,9 @@ def test_samples_of_odd_names_are_read(work: Path, tmp_path: Path) -> None:
             np.savez(stream, x=np.zeros((1, 200), np.float32))
     done = run(*words(work, tmp_path / "q.onnx", "--json"))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_program_alone_shows_its_help() -> None:
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("--help").stdout

@@ -82,7 +82,7 @@ class Evaluator:
     Args:
         model: whose candidates they are.
         criteria: what they are accepted by.
-        progress: told how far it is.
+        progress: called with the stage, the steps done and the steps in all.
         keep: called with each candidate that is better than those before it, for a checkpoint.
     """
 

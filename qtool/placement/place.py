@@ -27,7 +27,7 @@ _MUCH_DB = 0.5
 
 @dataclass(frozen=True)
 class Placement:
-    """What placement came to.
+    """The result of placement.
 
     Args:
         candidate: the best one.
@@ -110,7 +110,7 @@ def shortlist(costs: Costs, criteria: Criteria, count: int) -> list[ParetoPoint]
     Args:
         costs: with the front.
         criteria: what the user asks.
-        count: at most so many.
+        count: the most points to return.
     """
     trials = {}
     for number, point in enumerate(costs.front):

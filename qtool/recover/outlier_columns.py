@@ -18,7 +18,7 @@ from qtool.recover.run import requested_steps
 _COUNTS = (1, 2, 4, 8, 16)
 # An activation is looked at when its noise alone is more than this share of what is aimed at ..
 _SHARE = 0.05
-# .. which is so many dB better than the least that is allowed: what is not lost here need not go to float.
+# .. which is this many dB above the floor: what is not lost here need not go to float.
 _ABOVE_DB = 8.0
 # And spared where its noise falls to this much of what it was; by the fewest columns that come as near to the
 # least noise that any number of them leaves.

@@ -17,10 +17,11 @@ from qtool.tables.ops import Bounds
 
 # Beside all that was seen, which is the rule.
 _METHODS = ("percentile", "mse", "moving-average")
-# Activations that make less noise than this share of all are left alone; and so many are looked at ..
+# Activations that make less noise than this share of all are left alone.
 _SHARE = 0.01
+# The most activations to search, and the samples to measure them on: what a narrow range cuts off is rare,
+# and fewer samples may lack it.
 _MOST = 16
-# .. on so many samples: what a narrow range cuts off is rare, and a few samples may lack it.
 _SAMPLES = 24
 # Of the samples that set ranges, those that histograms are made of.
 _CALIBRATED = 128

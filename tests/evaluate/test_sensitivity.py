@@ -15,7 +15,7 @@ from qtool.plan.half_ports import is_float32
 from qtool.plan.predict import keys_of
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
 NAMES = [n for n in ("residual", "conv-bn-relu6", "transformer") if n in CASES]
@@ -25,17 +25,17 @@ NAMES = [n for n in ("residual", "conv-bn-relu6", "transformer") if n in CASES]
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_that_a_plan_quantizes_has_an_error(name: str, mode: str) -> None:
     case = CASES[name]
-    done = settled(case.build(), case.samples(), mode=mode)
+    done = candidate(case.build(), case.samples(), mode=mode)
     source = InMemory(list(case.samples()), len(case.samples()))
     seen: list[tuple[int, int]] = []
-    found = sensitivity(done.ready.model, [done.plan], source, 1, lambda a, b: seen.append((a, b)))
+    found = sensitivity(done.model.model, [done.plan], source, 1, lambda a, b: seen.append((a, b)))
     assert [*found.noise] == [*keys_of(done.plan)]
-    assert found.outputs == tuple(v.name for v in done.ready.model.graph.outputs if is_float32(v))
+    assert found.outputs == tuple(v.name for v in done.model.model.graph.outputs if is_float32(v))
     assert found.samples <= min(SAMPLES, len(source))
     assert found.passes == (len(found.noise) + 1) * found.samples
     assert seen == [(i + 1, len(found.noise)) for i in range(len(found.noise))]
     assert all((noise >= 0).all() and noise.shape == found.signal.shape for noise in found.noise.values())
-    session = Session(to_bytes(done.ready.model), threads=1)
+    session = Session(to_bytes(done.model.model), threads=1)
     outputs = [session.run(sample) for sample in case.samples()]
     assert found.signal.sum() <= sum(float(np.square(o).sum()) for out in outputs for o in out) * 1.001
 
@@ -47,21 +47,21 @@ def test_powers_add_up_to_what_the_plan_does(name: str) -> None:
     Weights of 7 bits: with 8, the products of CPUs without VNNI saturate, which no prediction knows of.
     """
     case = CASES[name]
-    done = settled(case.build(), case.samples(), "cpu-avx2")
+    done = candidate(case.build(), case.samples(), "cpu-avx2")
     source = InMemory(list(case.samples()), len(case.samples()))
-    found = sensitivity(done.ready.model, [done.plan], source, 1)
-    made = to_bytes(rewrite(done.ready.model, done.plan))
-    measured = compare(Session(to_bytes(done.ready.model), threads=1), Session(made, threads=1), source).sqnr
+    found = sensitivity(done.model.model, [done.plan], source, 1)
+    made = to_bytes(rewrite(done.model.model, done.plan))
+    measured = compare(Session(to_bytes(done.model.model), threads=1), Session(made, threads=1), source).sqnr
     assert abs(found.sqnr(keys_of(done.plan)) - measured) < 4
 
 
 def test_two_plans_share_what_they_have_in_common() -> None:
     case = CASES["residual"]
-    full = settled(case.build(), case.samples())
-    less = settled(case.build(), case.samples(), exclude=["op:Add"])
+    full = candidate(case.build(), case.samples())
+    less = candidate(case.build(), case.samples(), exclude=["op:Add"])
     source = InMemory(list(case.samples()), len(case.samples()))
-    both = sensitivity(full.ready.model, [full.plan, less.plan], source, 1)
-    alone = sensitivity(full.ready.model, [full.plan], source, 1)
+    both = sensitivity(full.model.model, [full.plan, less.plan], source, 1)
+    alone = sensitivity(full.model.model, [full.plan], source, 1)
     assert both.noise.keys() == {*keys_of(full.plan), *keys_of(less.plan)}
     for key in alone.noise:
         assert both.noise[key] == pytest.approx(alone.noise[key], rel=1e-3)
@@ -69,7 +69,7 @@ def test_two_plans_share_what_they_have_in_common() -> None:
 
 def test_what_changes_nothing_is_exact() -> None:
     case = CASES["residual"]
-    done = settled(case.build(), case.samples())
+    done = candidate(case.build(), case.samples())
     source = InMemory(list(case.samples()), len(case.samples()))
-    found = sensitivity(done.ready.model, [done.plan], source, 1)
+    found = sensitivity(done.model.model, [done.plan], source, 1)
     assert found.sqnr([]) == math.inf

@@ -12,7 +12,7 @@ from qtool.measure.trace import Kernels
 from qtool.rewrite.write import rewrite
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import ready, settled
+from tests.plan.flow import candidate, ready
 from tests.rewrite.zoo import CASES
 
 
@@ -77,16 +77,16 @@ def test_what_ran_within_another_is_one_with_it() -> None:
 @pytest.mark.parametrize("name", ["residual", "conv-bn-relu6"])
 def test_of_a_model_every_kernel_has_an_owner(name: str) -> None:
     case = CASES[name]
-    done = settled(case.build(), case.samples())
+    done = candidate(case.build(), case.samples())
     source = InMemory(list(case.samples()), len(case.samples()))
     found = node_times(
-        [done.ready.model, rewrite(done.ready.model, done.plan)], done.ready.view, source, threads=1
+        [done.model.model, rewrite(done.model.model, done.plan)], done.model.view, source, threads=1
     )
     for times in found:
-        assert times.nodes.keys() <= done.ready.view.node_by_name.keys()
+        assert times.nodes.keys() <= done.model.view.node_by_name.keys()
         assert all(seconds >= 0 for seconds in times.nodes.values())
         assert times.whole > 0
-    convolutions = {n.name for n in done.ready.view.nodes if n.op_type == "Conv"}
-    parts = {first for first, _ in fused(found, done.ready.view)}
+    convolutions = {n.name for n in done.model.view.nodes if n.op_type == "Conv"}
+    parts = {first for first, _ in fused(found, done.model.view)}
     for times in found:
         assert convolutions <= times.nodes.keys() | parts, "timed, or part of what is"

@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 
 from qtool.placement.regions import Region, find_regions
 from qtool.plan.placed import Placed, placed
+from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
-from tests.plan.flow import Ready, ready
+from tests.plan.flow import ready
 from tests.rewrite.zoo import CASES
 
 SOME = ["residual", "conv-bn-relu6", "transformer", "conv-relu"]
 
 
-def whole(job: Ready) -> Placed:
+def whole(job: PreparedModel) -> Placed:
     return placed(job.task, maximal(job.task))
 
 

@@ -3,56 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
-from qtool.calibrate.ranges import Ranges
 from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.data.memory import InMemory
 from qtool.data.split import SampleSets
-from qtool.graph.view import View
 from qtool.options import Options
-from qtool.plan.assignment import PlanInput
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.draft import draft
 from qtool.plan.model import Kind, Plan, Site
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
-from qtool.plan.scheme import Scheme
 from qtool.tables.targets import TARGETS, Target
 
 Sample = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A prepared model with everything that a draft needs."""
-
-    prepared: PreparedModel
-
-    @property
-    def model(self) -> ir.Model:
-        return self.prepared.model
-
-    @property
-    def task(self) -> PlanInput:
-        return self.prepared.task
-
-    @property
-    def view(self) -> View:
-        return self.prepared.view
-
-    @property
-    def scheme(self) -> Scheme:
-        return self.prepared.scheme
-
-    def draft(self) -> Plan:
-        """The rule-based plan, without scales."""
-        return draft(self.task, rule_based(self.task))
 
 
 def all_one(samples: Sequence[Sample]) -> SampleSets:
@@ -78,23 +46,19 @@ def prepared(
     return replace(model, task=task, ranges=model.memo_of(model.model, task))
 
 
-def ready(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> Ready:
-    """Load and prepare a model for a mode and a target."""
-    return Ready(prepared(proto, (), target, **asked))
+def ready(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> PreparedModel:
+    """Load and prepare a model for a mode and a target, without samples."""
+    return prepared(proto, (), target, **asked)
+
+
+def rules_plan(model: PreparedModel) -> Plan:
+    """The rule-based plan, without scales."""
+    return draft(model.task, rule_based(model.task))
 
 
 def drafted(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> Plan:
-    """The plan without scales."""
-    return ready(proto, target, **asked).draft()
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A resolved plan, and what it was made of."""
-
-    ready: Ready
-    plan: Plan
-    ranges: Ranges
+    """The rule-based plan of a model, without scales."""
+    return rules_plan(ready(proto, target, **asked))
 
 
 def candidate(
@@ -103,14 +67,6 @@ def candidate(
     """The rule-based candidate, resolved."""
     model = prepared(proto, samples, target, **asked)
     return resolved(model, rule_based(model.task))
-
-
-def settled(
-    proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target = "cpu", **asked: Any
-) -> Settled:
-    """The rule-based plan, calibrated and resolved."""
-    found = candidate(proto, samples, target, **asked)
-    return Settled(Ready(found.model), found.plan, found.ranges)
 
 
 def sites(plan: Plan, kind: Kind) -> dict[str, Site]:

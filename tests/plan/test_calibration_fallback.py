@@ -10,7 +10,7 @@ from qtool.tables.forms import Form
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import reasons, settled
+from tests.plan.flow import candidate, reasons
 from tests.rewrite.zoo import CASES
 
 
@@ -22,10 +22,10 @@ def test_outliers_that_drown_the_rest_keep_a_linear_in_float() -> None:
     for sample in wild:
         sample["x"][:, 0] = 4000
     for target in TARGETS:
-        plan = settled(proto, wild, target).plan
+        plan = candidate(proto, wild, target).plan
         assert "n" not in plan.forms
         assert "outliers" in reasons(plan)["n"]
-        assert "n" in settled(proto, samples(4, x=(4, 64)), target).plan.forms
+        assert "n" in candidate(proto, samples(4, x=(4, 64)), target).plan.forms
 
 
 @pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min)], ids=["-inf", "-FLT_MAX"])
@@ -46,7 +46,7 @@ def test_what_a_mask_reaches_stays_in_float(target: str, mask: float) -> None:
         ["y"],
         {"w": weights(32, 32), "v": weights(6, 200), "mask": hidden, "allowed": hidden == 0},
     )
-    plan = settled(proto, samples(4, x=(1, 6, 32), k=(1, 32, 6)), target).plan
+    plan = candidate(proto, samples(4, x=(1, 6, 32), k=(1, 32, 6)), target).plan
     assert "softmax" not in plan.forms
     assert reasons(plan)["softmax"]
     assert {"q", "mix"} <= plan.forms.keys()
@@ -56,7 +56,7 @@ def test_what_a_mask_reaches_stays_in_float(target: str, mask: float) -> None:
 def test_what_never_ran_in_calibration_stays_in_float(target: str) -> None:
     row = CASES["embedding"]
     empty = [{"ids": s["ids"][:, :0]} for s in row.samples()]
-    plan = settled(row.build(), empty, target).plan
+    plan = candidate(row.build(), empty, target).plan
     assert not plan.forms
     assert "never executed" in reasons(plan)["MatMul_y"]
 
@@ -66,14 +66,14 @@ def test_some_empty_samples_do_no_harm(target: str) -> None:
     """A KV cache starts with a past of length zero."""
     row = CASES["embedding"]
     mixed = [{"ids": s["ids"][:, :0]} if i % 2 else s for i, s in enumerate(row.samples())]
-    assert "MatMul_y" in settled(row.build(), mixed, target).plan.forms
+    assert "MatMul_y" in candidate(row.build(), mixed, target).plan.forms
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_branch_that_never_runs_still_stores_its_weights(target: str) -> None:
     row = CASES["if-weights"]
     positive = [{"x": np.abs(s["x"])} for s in row.samples()]
-    plan = settled(row.build(), positive, target).plan
+    plan = candidate(row.build(), positive, target).plan
     names = reasons(plan)
     assert ("too small" if TARGETS[target].onnxruntime else "If") in names["no_mm"]
     assert "no_w" in {s.value for s in plan.sites}
@@ -84,7 +84,7 @@ def test_a_constant_activation_does_no_harm(target: str) -> None:
     """All zeros: any scale holds it, and no division by zero follows."""
     row = CASES["residual"]
     zeros = [{"x": np.zeros_like(s["x"])} for s in row.samples()]
-    plan = settled(row.build(), zeros, target).plan
+    plan = candidate(row.build(), zeros, target).plan
     assert all(np.isfinite(s.qparams.scale).all() for s in plan.sites if s.qparams is not None)
 
 
@@ -94,7 +94,7 @@ def test_sparse_activations_are_no_outliers(target: str) -> None:
     proto = model([node("Gemm", ["x", "w"], ["y"], name="n")], {"x": [4, 64]}, ["y"], {"w": weights(64, 64)})
     random = rng(4)
     sparse = [{"x": s["x"] * (random.random((4, 64)) < 0.02)} for s in samples(4, x=(4, 64))]
-    assert "n" in settled(proto, sparse, target).plan.forms
+    assert "n" in candidate(proto, sparse, target).plan.forms
 
 
 @pytest.mark.parametrize(("target", "size"), [("cpu", 32), ("cpu", 128), ("generic", 128)])
@@ -122,7 +122,7 @@ def test_a_loop_s_body_is_quantized_at_run_time_or_stored(target: str, size: int
         ["y"],
         {"wl": weights(size, size), "three": np.array(3)},
     )
-    plan = settled(proto, samples(3, x=(4, size)), target).plan
+    plan = candidate(proto, samples(3, x=(4, size)), target).plan
     if target == "cpu" and size == 128:
         assert plan.forms == {"inner": Form.DYNAMIC}
         assert {s.value for s in plan.sites} == {"wl", "state"}

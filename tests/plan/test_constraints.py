@@ -9,7 +9,7 @@ from qtool.errors import UsageError
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import drafted, ready, reasons, settled
+from tests.plan.flow import candidate, drafted, ready, reasons, rules_plan
 from tests.rewrite.zoo import CASES
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
@@ -105,7 +105,7 @@ def test_include_overrides_what_calibration_finds_only_in_speed_not_in_sense() -
     """A node that calibration never ran can't be forced: there is no range."""
     case = CASES["embedding"]
     empty = [{"ids": s["ids"][:, :0]} for s in case.samples()]
-    done = settled(case.build(), empty, "cpu", include=["MatMul_y"])
+    done = candidate(case.build(), empty, "cpu", include=["MatMul_y"])
     assert "MatMul_y" not in done.plan.forms
     assert "never executed" in reasons(done.plan)["MatMul_y"]
 
@@ -114,7 +114,7 @@ def test_include_overrides_what_calibration_finds_only_in_speed_not_in_sense() -
 def test_a_name_that_the_user_can_read_in_the_model_means_that_node(name: str) -> None:
     """torch's dynamo exporter calls every node `node_...`; unnamed ones must not take a name away."""
     job = ready(three("", "", name), exclude=[name])
-    (skip,) = job.draft().skips
+    (skip,) = rules_plan(job).skips
     weight = job.view.node_by_name[skip.node].inputs[1]
     assert weight is not None
     assert weight.name == "w2", "another node was excluded"

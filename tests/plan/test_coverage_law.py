@@ -13,7 +13,7 @@ from qtool.plan.model import Kind
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import drafted, ready
+from tests.plan.flow import drafted, ready, rules_plan
 
 CHANNELS, SIZE = 8, 4
 SHAPE = [1, CHANNELS, SIZE, SIZE]
@@ -104,7 +104,7 @@ def test_every_computing_node_is_quantized_or_skipped_with_a_reason(
     proto: onnx.ModelProto, target: str
 ) -> None:
     job = ready(proto, target)
-    plan = job.draft()
+    plan = rules_plan(job)
     skipped = [s.node for s in plan.skips]
     assert len(skipped) == len(set(skipped))
     assert not plan.forms.keys() & set(skipped)
@@ -117,7 +117,7 @@ def test_every_computing_node_is_quantized_or_skipped_with_a_reason(
 def test_plans_are_well_formed(proto: onnx.ModelProto, target: str) -> None:
     """Sites name what exists, each use once; int8 nodes read int8 on every activation input."""
     job = ready(proto, target)
-    plan = job.draft()
+    plan = rules_plan(job)
     activations = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
     uses = [u for s in plan.sites if s.uses is not None for u in s.uses]
     assert len(uses) == len(set(uses))

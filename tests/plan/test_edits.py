@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from qtool.plan.candidate import Candidate
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import Kind, Plan
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import Settled, drafted, settled
+from tests.plan.flow import candidate, drafted
 
 BIASED = model(
     [
@@ -29,8 +30,8 @@ BIASED = model(
 )
 
 
-def _settled(mode: str) -> Settled:
-    return settled(BIASED, samples(3, x=(2, 24, 256)), "cpu", mode=mode)
+def _settled(mode: str) -> Candidate:
+    return candidate(BIASED, samples(3, x=(2, 24, 256)), "cpu", mode=mode)
 
 
 STATIC, DYNAMIC = _settled("static"), _settled("dynamic")
@@ -41,7 +42,7 @@ CLAMPED = model(
     ["y"],
     {"w": weights(32, 32), "b": weights(32, seed=1)},
 )
-BARRED = settled(CLAMPED, samples(3, x=(24, 32)), "cpu")
+BARRED = candidate(CLAMPED, samples(3, x=(24, 32)), "cpu")
 
 
 def test_a_bias_added_in_float_is_an_edit_and_no_site() -> None:
@@ -62,7 +63,7 @@ def test_every_site_quantizes(mode: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("done", [STATIC, DYNAMIC, BARRED], ids=["static", "dynamic", "barred"])
-def test_edits_survive_json(done: Settled) -> None:
+def test_edits_survive_json(done: Candidate) -> None:
     text = to_json(done.plan)
     listed = json.loads(text)["edits"]
     assert [e["kind"] for e in listed] == [e.kind.value for e in done.plan.edits] != []
@@ -75,7 +76,7 @@ def _changed(plan: Plan, kind: EditKind, change: Callable[[GraphEdit], GraphEdit
 
 
 RESHAPED, ADDED, RESULT = EditKind.RESHAPED_BIAS, EditKind.ADDED_BIAS, EditKind.RESULT_BARRIER
-DAMAGED: dict[str, tuple[Settled, EditKind, Callable[[GraphEdit], GraphEdit]]] = {
+DAMAGED: dict[str, tuple[Candidate, EditKind, Callable[[GraphEdit], GraphEdit]]] = {
     "an unknown value": (STATIC, RESHAPED, lambda e: replace(e, value="nowhere")),
     "another value": (STATIC, RESHAPED, lambda e: replace(e, value="w")),
     "an unknown consumer": (STATIC, RESHAPED, lambda e: replace(e, uses=(("nowhere", 1),))),
@@ -93,6 +94,6 @@ DAMAGED: dict[str, tuple[Settled, EditKind, Callable[[GraphEdit], GraphEdit]]] =
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_edit_is_named(damage: str) -> None:
     done, kind, change = DAMAGED[damage]
-    assert validate_plan(done.plan, done.ready.view) == ""
+    assert validate_plan(done.plan, done.model.view) == ""
     damaged = _changed(done.plan, kind, change)
-    assert any(e.kind.value in validate_plan(damaged, done.ready.view) for e in damaged.edits)
+    assert any(e.kind.value in validate_plan(damaged, done.model.view) for e in damaged.edits)

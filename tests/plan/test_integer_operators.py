@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from qtool.graph.save import to_bytes
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
@@ -16,7 +17,7 @@ from qtool.rewrite.write import rewrite
 from qtool.tables.qoperators import IntegerOperator
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import Settled, settled
+from tests.plan.flow import candidate
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 NET = model(
@@ -34,15 +35,15 @@ NET = model(
 )
 
 
-def _settled(format_: str, target: str = "cpu") -> Settled:
-    return settled(NET, samples(3, x=(1, 16, 8, 8)), target, format=format_)
+def _settled(format_: str, target: str = "cpu") -> Candidate:
+    return candidate(NET, samples(3, x=(1, 16, 8, 8)), target, format=format_)
 
 
 DONE = _settled("qoperator")
 
 
 def _ops(plan: Plan) -> Counter[str]:
-    proto = onnx.load_from_string(to_bytes(rewrite(DONE.ready.model, plan)))
+    proto = onnx.load_from_string(to_bytes(rewrite(DONE.model.model, plan)))
     return Counter(n.op_type for n in proto.graph.node)
 
 
@@ -85,26 +86,26 @@ DAMAGED: dict[str, dict[str, IntegerOperator | None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_what_does_not_fit_the_scales_is_refused(damage: str) -> None:
-    assert validate_plan(DONE.plan, DONE.ready.view) == ""
+    assert validate_plan(DONE.plan, DONE.model.view) == ""
     changed = {**DONE.plan.integer_operators, **DAMAGED[damage]}
     plan = replace(DONE.plan, integer_operators={n: o for n, o in changed.items() if o is not None})
-    assert f"'{next(iter(DAMAGED[damage]))}'" in validate_plan(plan, DONE.ready.view)
+    assert f"'{next(iter(DAMAGED[damage]))}'" in validate_plan(plan, DONE.model.view)
 
 
 def test_the_writer_refuses_an_operator_without_integers() -> None:
     plain = replace(DONE.plan, sites=(), forms={})
     with pytest.raises(KeyError, match="quantized"):
-        rewrite(DONE.ready.model, plain)
+        rewrite(DONE.model.model, plain)
 
 
 def test_the_plan_names_the_ports_that_become_integers() -> None:
-    done = settled(NET, samples(3, x=(1, 16, 8, 8)), "cpu", io="uint8")
+    done = candidate(NET, samples(3, x=(1, 16, 8, 8)), "cpu", io="uint8")
     assert done.plan.integer_ports == ("x", "y")
     assert from_json(to_json(done.plan), "plan.json").integer_ports == ("x", "y")
-    assert validate_plan(done.plan, done.ready.view) == ""
-    assert "'pool'" in validate_plan(replace(done.plan, integer_ports=("pool",)), done.ready.view)
+    assert validate_plan(done.plan, done.model.view) == ""
+    assert "'pool'" in validate_plan(replace(done.plan, integer_ports=("pool",)), done.model.view)
     only = onnx.load_from_string(
-        to_bytes(rewrite(done.ready.model, replace(done.plan, integer_ports=("y",))))
+        to_bytes(rewrite(done.model.model, replace(done.plan, integer_ports=("y",))))
     )
     types = [v.type.tensor_type.elem_type for v in (*only.graph.input, *only.graph.output)]
     assert types == [onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8], "the writer follows the plan"

@@ -11,13 +11,14 @@ import pytest
 from qtool.errors import UsageError
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
+from qtool.plan.candidate import Candidate
 from qtool.plan.integers import integers_of, restored
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.serial import digest, from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.targets import TARGETS
-from tests.plan.flow import Settled, settled
+from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
 # Every form that a weight is written in.
@@ -31,13 +32,13 @@ FORMS = (
 )
 
 
-def weight_of(done: Settled, site: Site) -> np.ndarray:
-    array = float_constant(done.ready.view.values[site.value])
+def weight_of(done: Candidate, site: Site) -> np.ndarray:
+    array = float_constant(done.model.view.values[site.value])
     assert array is not None
     return array
 
 
-def with_integers(done: Settled, step: int) -> Plan:
+def with_integers(done: Candidate, step: int) -> Plan:
     """The plan with every weight's integers spelt out: the nearest, so many steps further on."""
 
     def spelt(site: Site) -> Site:
@@ -50,9 +51,9 @@ def with_integers(done: Settled, step: int) -> Plan:
     return replace(done.plan, sites=tuple(spelt(s) for s in done.plan.sites))
 
 
-def quantize_case(case: str, target: str, form: dict[str, object]) -> Settled:
+def quantize_case(case: str, target: str, form: dict[str, object]) -> Candidate:
     row = CASES[case]
-    return settled(row.build(), row.samples(), target, **form)
+    return candidate(row.build(), row.samples(), target, **form)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,9 @@ def test_writers_write_the_plans_own_integers(case: str, target: str, form: dict
     done = quantize_case(case, target, form)
     if not any(s.kind in WEIGHTS for s in done.plan.sites):
         return
-    plain = to_bytes(rewrite(done.ready.model, done.plan))
-    assert to_bytes(rewrite(done.ready.model, with_integers(done, 0))) == plain
-    assert to_bytes(rewrite(done.ready.model, with_integers(done, 1))) != plain
+    plain = to_bytes(rewrite(done.model.model, done.plan))
+    assert to_bytes(rewrite(done.model.model, with_integers(done, 0))) == plain
+    assert to_bytes(rewrite(done.model.model, with_integers(done, 1))) != plain
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -79,11 +80,11 @@ def test_a_plan_file_keeps_integers_to_the_byte(form: dict[str, object]) -> None
     back = from_json(text, "plan.json")
     assert back.sites == plan.sites and to_json(back) == text
     assert digest(back) != digest(done.plan)
-    assert not validate_plan(back, done.ready.view)
+    assert not validate_plan(back, done.model.view)
     for site, found in zip(plan.sites, back.sites, strict=True):
         if site.integers is not None and found.integers is not None:
             assert found.integers.dtype == site.integers.dtype
-    assert to_bytes(rewrite(done.ready.model, back)) == to_bytes(rewrite(done.ready.model, plan))
+    assert to_bytes(rewrite(done.model.model, back)) == to_bytes(rewrite(done.model.model, plan))
 
 
 @pytest.mark.parametrize("damage", ["range", "length", "base64", "kind", "float"])
@@ -104,7 +105,7 @@ def test_damaged_integers_are_refused(damage: str) -> None:
         site["qtype"] = "float32"
     with pytest.raises(UsageError):
         plan = from_json(json.dumps(document), "plan.json")
-        if problem := validate_plan(plan, done.ready.view):
+        if problem := validate_plan(plan, done.model.view):
             raise UsageError(problem)
 
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from qtool.graph.save import to_bytes
+from qtool.plan.candidate import Candidate
 from qtool.plan.edits import EditKind
 from qtool.plan.model import Dequantizer, Kind
 from qtool.plan.serial import from_json, to_json
@@ -16,7 +17,7 @@ from qtool.rewrite.write import rewrite
 from qtool.tables.operators import Operator
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import Settled, settled
+from tests.plan.flow import candidate
 
 # Two products read x, one reads the sum of both.
 SHARED = model(
@@ -32,15 +33,15 @@ SHARED = model(
 )
 
 
-def _settled(target: str) -> Settled:
-    return settled(SHARED, samples(2, x=(4, 256)), target, mode="dynamic")
+def _settled(target: str) -> Candidate:
+    return candidate(SHARED, samples(2, x=(4, 256)), target, mode="dynamic")
 
 
 CPU = _settled("cpu")
 
 
-def _ops(done: Settled) -> dict[str, int]:
-    proto = onnx.load_from_string(to_bytes(rewrite(done.ready.model, done.plan)))
+def _ops(done: Candidate) -> dict[str, int]:
+    proto = onnx.load_from_string(to_bytes(rewrite(done.model.model, done.plan)))
     found = [n.op_type for n in proto.graph.node]
     return {op: found.count(op) for op in found}
 
@@ -58,7 +59,7 @@ def test_the_writer_follows_the_plan_and_not_the_graph() -> None:
     """The same model and sites: only the operator in the plan differs."""
     chosen = Operator.DYNAMIC_QUANTIZE_MATMUL
     plan = replace(CPU.plan, operators=dict.fromkeys(CPU.plan.operators, chosen))
-    assert validate_plan(plan, CPU.ready.view) == ""
+    assert validate_plan(plan, CPU.model.view) == ""
     assert _ops(CPU).get("DynamicQuantizeMatMul") == 1
     assert _ops(replace(CPU, plan=plan)).get("DynamicQuantizeMatMul") == 3
 
@@ -67,7 +68,7 @@ def test_the_writer_follows_the_plan_and_not_the_graph() -> None:
 def test_an_operator_that_the_form_does_not_have_is_refused(operator: Operator | None) -> None:
     others = {n: o for n, o in CPU.plan.operators.items() if n != "alone"}
     plan = replace(CPU.plan, operators=others if operator is None else {**others, "alone": operator})
-    assert "'alone' cannot be written as" in validate_plan(plan, CPU.ready.view)
+    assert "'alone' cannot be written as" in validate_plan(plan, CPU.model.view)
 
 
 def test_operators_survive_json() -> None:
@@ -87,7 +88,7 @@ VECTOR = model(
 def test_an_add_that_onnxruntime_would_take_for_a_bias_is_listed_as_a_sum(
     target: str, found: list[str]
 ) -> None:
-    done = settled(VECTOR, samples(2, x=(1, 256)), target, mode="dynamic", include=["product"])
+    done = candidate(VECTOR, samples(2, x=(1, 256)), target, mode="dynamic", include=["product"])
     assert [e.value for e in done.plan.edits if e.kind is EditKind.SUM] == found
 
 
@@ -103,7 +104,7 @@ def test_an_add_that_onnxruntime_would_take_for_a_bias_is_listed_as_a_sum(
 def test_the_plan_says_how_a_stored_weight_becomes_floats(
     target: str, bits: int, wanted: Dequantizer
 ) -> None:
-    done = settled(SHARED, samples(2, x=(4, 256)), target, mode="weight-only", bits=bits)
+    done = candidate(SHARED, samples(2, x=(4, 256)), target, mode="weight-only", bits=bits)
     stored = [s for s in done.plan.sites if s.kind is Kind.STORED]
     assert {s.dequantizer for s in stored} == {wanted}
     assert ("DequantizeLinear" in _ops(done)) == (wanted is Dequantizer.OPERATOR)

@@ -12,7 +12,7 @@ from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8
 from qtool.tables.targets import TARGETS, Worth
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import drafted, ready, reasons, sites
+from tests.plan.flow import drafted, ready, reasons, rules_plan, sites
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 W = {f"w{i}": weights(16, 16, 3, 3, seed=i) for i in range(4)}
@@ -107,7 +107,7 @@ MOVED = {"same": np.array([1, 16, 8, 8]), "i0": np.array([0]), "i8": np.array([8
 @pytest.mark.parametrize("op", PASSES)
 def test_pass_through_ops_share_one_scale_with_what_they_move(target: str, op: str) -> None:
     job = ready(chain(*PASSES[op], last="p", **MOVED), target)
-    found = sites(job.draft(), Kind.ACTIVATION)
+    found = sites(rules_plan(job), Kind.ACTIVATION)
     moved = {v for n in PASSES[op] if n.op_type != "Conv" for v in (*n.input, *n.output)} - MOVED.keys()
     moved &= set(job.view.values)  # a reshape there and back is dropped beforehand
     assert moved <= set(found)

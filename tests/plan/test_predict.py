@@ -9,7 +9,7 @@ import pytest
 
 from qtool.plan.model import OBSERVED, WEIGHTS
 from qtool.plan.predict import Errors, key_of, keys_of
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
 ERRORS = Errors(
@@ -46,7 +46,7 @@ def test_an_output_of_zeros_says_nothing() -> None:
 @pytest.mark.parametrize("case", ["residual", "transformer", "conv-bn-relu6"])
 def test_what_shares_a_scale_has_one_key(case: str) -> None:
     row = CASES[case]
-    plan = settled(row.build(), row.samples()).plan
+    plan = candidate(row.build(), row.samples()).plan
     keys = keys_of(plan)
     assert len(keys) == len(set(keys))
     measured = [s for s in plan.sites if s.kind in OBSERVED or s.kind in WEIGHTS]

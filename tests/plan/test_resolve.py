@@ -7,7 +7,7 @@ import pytest
 
 from qtool.plan.model import Kind
 from qtool.tables.targets import TARGETS
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
 pytestmark = pytest.mark.parametrize("target", TARGETS)
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES)
 def test_every_site_has_its_scale_finite_and_positive(case: str, target: str) -> None:
     row = CASES[case]
-    plan = settled(row.build(), row.samples(), target).plan
+    plan = candidate(row.build(), row.samples(), target).plan
     assert plan.resolved
     for site in plan.sites:
         if site.qparams is not None:
@@ -32,7 +32,7 @@ def test_every_site_has_its_scale_finite_and_positive(case: str, target: str) ->
 @pytest.mark.parametrize("case", CASES)
 def test_sites_of_a_group_share_one_scale_that_covers_them_all(case: str, target: str) -> None:
     row = CASES[case]
-    done = settled(row.build(), row.samples(), target)
+    done = candidate(row.build(), row.samples(), target)
     activations = [s for s in done.plan.sites if s.kind is Kind.ACTIVATION]
     for site in activations:
         assert site.qparams is not None
@@ -52,7 +52,7 @@ def test_sites_of_a_group_share_one_scale_that_covers_them_all(case: str, target
 def test_relu6_never_gets_a_range_beyond_its_clamp(target: str) -> None:
     row = CASES["conv-bn-relu6"]
     big = [{k: v * 100 for k, v in s.items()} for s in row.samples()]
-    plan = settled(row.build(), big, target).plan
+    plan = candidate(row.build(), big, target).plan
     site = next(s for s in plan.sites if s.value == "r1")
     assert site.qparams is not None
     assert int(site.qparams.zero_point) == 0

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from qtool.plan.assignment import Assignment, PlanInput
 from qtool.plan.placed import placed
+from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal, rule_based, to_float
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import INSIDE
 from tests.graphs import node, weights
 from tests.plan.build import model
-from tests.plan.flow import Ready, ready
+from tests.plan.flow import ready
 from tests.plan.subsets import subsets
 from tests.rewrite.zoo import CASES
 
@@ -53,7 +54,7 @@ def test_to_float_takes_along_exactly_what_no_longer_holds(case: str, data: st.D
 CONV = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 
 
-def row() -> Ready:
+def row() -> PreparedModel:
     """conv `a`, relu `r`, depthwise `d`, conv `z`: the two in the middle are worth it between the others."""
     nodes = [
         node("Conv", ["x", "wa"], ["a"], name="a", **CONV),

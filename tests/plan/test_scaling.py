@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Scaled
+from qtool.plan.prepared import PreparedModel
 from qtool.plan.scaling import along, rescaled
 from qtool.recover.joints import Joint, joints
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
-from tests.plan.flow import Ready, Sample, ready
+from tests.plan.flow import Sample, ready
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
 
@@ -35,11 +36,11 @@ def drawn(data: st.DataObject, found: list[Joint], reach: int = 8) -> Balance:
     return scaled
 
 
-def every_joint(job: Ready) -> list[Joint]:
+def every_joint(job: PreparedModel) -> list[Joint]:
     return joints(job.view, job.view.values.keys())
 
 
-def same_outputs(job: Ready, scaled: Balance, samples: Sequence[Sample]) -> None:
+def same_outputs(job: PreparedModel, scaled: Balance, samples: Sequence[Sample]) -> None:
     other = to_bytes(rescaled(job.model, scaled))
     for optimize in (False, True):
         before, after = run(to_bytes(job.model), samples, optimize), run(other, samples, optimize)

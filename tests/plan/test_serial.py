@@ -18,7 +18,7 @@ from qtool.plan.model import Plan, Scaled, Site
 from qtool.plan.serial import digest, from_json, to_json
 from qtool.rewrite.write import rewrite
 from qtool.tables.targets import TARGETS
-from tests.plan.flow import settled
+from tests.plan.flow import candidate, drafted
 from tests.rewrite.zoo import CASES
 
 # One case of each kind of site and granularity.
@@ -51,26 +51,26 @@ def same(a: Plan, b: Plan) -> bool:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_plan_comes_back_as_it_was_and_writes_the_same_bytes(case: str, target: str) -> None:
     row = CASES[case]
-    done = settled(row.build(), row.samples(), target)
+    done = candidate(row.build(), row.samples(), target)
     text = to_json(done.plan)
     back = from_json(text, "plan.json")
     assert same(done.plan, back)
     assert to_json(back) == text
     assert digest(back) == digest(done.plan)
-    assert to_bytes(rewrite(done.ready.model, back)) == to_bytes(rewrite(done.ready.model, done.plan))
+    assert to_bytes(rewrite(done.model.model, back)) == to_bytes(rewrite(done.model.model, done.plan))
 
 
 def test_a_draft_without_scales_comes_back_too() -> None:
     row = CASES["residual"]
-    plan = settled(row.build(), row.samples()).ready.draft()
+    plan = drafted(row.build())
     assert same(plan, from_json(to_json(plan), "plan.json"))
     assert not from_json(to_json(plan), "plan.json").resolved
 
 
 def test_the_digest_tells_plans_apart() -> None:
     row = CASES["residual"]
-    plan = settled(row.build(), row.samples()).plan
-    other = settled(row.build(), row.samples(), exclude=["Conv_y"]).plan
+    plan = candidate(row.build(), row.samples()).plan
+    other = candidate(row.build(), row.samples(), exclude=["Conv_y"]).plan
     assert digest(plan) != digest(other)
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_plan_is_a_usage_error(text: str) -> None:
 
 def _document() -> dict[str, Any]:
     row = CASES["conv-bn-relu6"]
-    document: dict[str, Any] = json.loads(to_json(settled(row.build(), row.samples()).plan))
+    document: dict[str, Any] = json.loads(to_json(candidate(row.build(), row.samples()).plan))
     return document
 
 
@@ -168,7 +168,7 @@ def test_a_scale_that_can_t_be_is_refused(scale: object) -> None:
 def test_plans_can_be_compared() -> None:
     """Frozen data with arrays inside: == must not raise."""
     row = CASES["residual"]
-    plan = settled(row.build(), row.samples()).plan
+    plan = candidate(row.build(), row.samples()).plan
     assert plan == from_json(to_json(plan), "plan.json")
     assert np.all([s.qparams is not None for s in plan.sites])
 

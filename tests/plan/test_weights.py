@@ -14,7 +14,7 @@ from qtool.tables.qtypes import PerBlock, PerChannel
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import drafted, settled, sites
+from tests.plan.flow import candidate, drafted, sites
 from tests.rewrite.zoo import CASES
 
 
@@ -61,7 +61,7 @@ def test_weights_have_one_scale_for_each_output_channel(case: str) -> None:
     nodes, inputs, w, axis = CHANNEL_AXES[case]
     shape = next(iter(inputs.values()))
     proto = model(nodes, inputs, ["y"], {"w": w})
-    plan = settled(proto, samples(3, x=shape), "generic").plan
+    plan = candidate(proto, samples(3, x=shape), "generic").plan
     site = sites(plan, Kind.WEIGHT)["w"]
     assert site.spec.granularity == PerChannel(axis)
     assert site.qparams is not None
@@ -73,8 +73,8 @@ def test_weights_have_one_scale_for_each_output_channel(case: str) -> None:
 def test_a_bias_lies_at_exactly_the_product_of_its_scales(case: str, target: str) -> None:
     """The runtime multiplies the two float32 scales itself; a scale one bit off is another number."""
     row = CASES[case]
-    done = settled(row.build(), row.samples(), target)
-    plan, nodes = done.plan, done.ready.view.node_by_name
+    done = candidate(row.build(), row.samples(), target)
+    plan, nodes = done.plan, done.model.view.node_by_name
     activations = sites(plan, Kind.ACTIVATION)
     weighted = {u: s for s in plan.sites if s.kind is Kind.WEIGHT for u in s.uses or ()}
     for bias in (s for s in plan.sites if s.kind is Kind.BIAS):
@@ -96,9 +96,9 @@ def test_a_bias_lies_at_exactly_the_product_of_its_scales(case: str, target: str
 def test_the_bias_of_a_dead_channel_survives() -> None:
     """gamma 0 leaves weight 0 and a live bias; at scale 0 the bias would saturate or vanish."""
     row = CASES["dead-channels"]
-    done = settled(row.build(), row.samples())
+    done = candidate(row.build(), row.samples())
     for bias in (s for s in done.plan.sites if s.kind is Kind.BIAS):
-        value = done.ready.view.values[bias.value].const_value
+        value = done.model.view.values[bias.value].const_value
         assert value is not None
         assert bias.qparams is not None
         array = value.numpy().astype(np.float64).reshape(-1)
@@ -136,7 +136,7 @@ def test_a_weight_that_is_also_stored_keeps_the_scales_of_its_own_type(
     w = TABLES[table]
     random = rng(2)
     ids = [{"ids": random.integers(0, len(w), (2, 5))} for _ in range(4)]
-    plan = settled(tied(bias, w), ids, target).plan
+    plan = candidate(tied(bias, w), ids, target).plan
     site = sites(plan, Kind.WEIGHT)["table"]
     assert site.qparams is not None
     reach = site.qparams.scale.astype(np.float64) * site.spec.qtype.qmax

@@ -15,7 +15,7 @@ from qtool.plan.validate import validate_plan
 from qtool.recover.adaround import learned
 from qtool.rewrite.write import rewrite
 from tests.graphs import model, node, rng
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.recover.test_gptq import better, convolutions, images, layer_errors
 from tests.recover.whole import memory
 from tests.rewrite.flow import run, sqnr
@@ -28,9 +28,9 @@ FORMS: tuple[dict[str, Any], ...] = ({"mode": "static"}, {"mode": "weight-only",
 @pytest.mark.parametrize("start", ["nearest", "gptq"])
 def test_no_row_of_any_weight_gets_worse(form: dict[str, Any], start: str) -> None:
     samples = images(4)
-    done = settled(convolutions(), samples, include=["*"], **form)
+    done = candidate(convolutions(), samples, include=["*"], **form)
     first = better(done, samples) if start == "gptq" else done.plan
-    plan = learned(done.ready.view, first, memory(samples), threads=1)
+    plan = learned(done.model.view, first, memory(samples), threads=1)
     before, after = layer_errors(done, first, samples), layer_errors(done, plan, samples)
     assert before and before.keys() == after.keys()
     for name, old in before.items():
@@ -43,14 +43,14 @@ def test_no_row_of_any_weight_gets_worse(form: dict[str, Any], start: str) -> No
 @pytest.mark.parametrize("case", ["transformer", "conv-bn-relu6"])
 def test_only_integers_change_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
     row = CASES[case]
-    done = settled(row.build(), row.samples(), **form)
-    plan = learned(done.ready.view, done.plan, memory(row.samples()), threads=1)
+    done = candidate(row.build(), row.samples(), **form)
+    plan = learned(done.model.view, done.plan, memory(row.samples()), threads=1)
     assert tuple(replace(s, integers=None) for s in plan.sites) == done.plan.sites
     assert all(s.kind in WEIGHTS for s in plan.sites if s.integers is not None)
-    assert not validate_plan(plan, done.ready.view)
+    assert not validate_plan(plan, done.model.view)
     back = from_json(to_json(plan), "plan.json")
-    written = to_bytes(rewrite(done.ready.model, plan))
-    assert to_bytes(rewrite(done.ready.model, back)) == written
+    written = to_bytes(rewrite(done.model.model, plan))
+    assert to_bytes(rewrite(done.model.model, back)) == written
     run(written, row.samples())
 
 
@@ -63,10 +63,10 @@ def test_int4_weights_gain_at_the_output() -> None:
     def rows(count: int) -> list[dict[str, np.ndarray]]:
         return [{"x": (random.normal(size=(32, 12)) @ mixing).astype(np.float32)} for _ in range(count)]
 
-    done = settled(made, rows(8), mode="weight-only", bits=4, block=32)
-    plan, held_out = learned(done.ready.view, done.plan, memory(rows(8)), threads=1), rows(4)
+    done = candidate(made, rows(8), mode="weight-only", bits=4, block=32)
+    plan, held_out = learned(done.model.view, done.plan, memory(rows(8)), threads=1), rows(4)
     floats, before, after = (
         run(to_bytes(m), held_out)
-        for m in (done.ready.model, rewrite(done.ready.model, done.plan), rewrite(done.ready.model, plan))
+        for m in (done.model.model, rewrite(done.model.model, done.plan), rewrite(done.model.model, plan))
     )
     assert sqnr(floats, after) > sqnr(floats, before) + 2

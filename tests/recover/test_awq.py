@@ -12,7 +12,7 @@ from qtool.recover.balance import Layers, Seen
 from qtool.recover.joints import Joint
 from qtool.rewrite.write import rewrite
 from tests.graphs import node, rng, weights
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.recover.layers import WIDTH, linear, uneven
 from tests.recover.whole import memory, proto_of
 from tests.rewrite.flow import run, sqnr
@@ -22,11 +22,11 @@ def test_columns_that_meet_the_most_err_less() -> None:
     gain = np.where(np.arange(WIDTH) % 16 == 5, 30, 1).astype(np.float32)
     proto = linear([node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH)})
     given, held_out = uneven(8), uneven(4, seed=11)
-    done = settled(proto, given, include=["*"], mode="weight-only", bits=4, block=32)
-    scaled = activation_aware(done.ready.view, done.plan, memory(given), threads=1)
+    done = candidate(proto, given, include=["*"], mode="weight-only", bits=4, block=32)
+    scaled = activation_aware(done.model.view, done.plan, memory(given), threads=1)
     assert scaled
-    aware = settled(
-        proto_of(rescaled(done.ready.model, scaled)),
+    aware = candidate(
+        proto_of(rescaled(done.model.model, scaled)),
         given,
         include=["*"],
         mode="weight-only",
@@ -34,15 +34,15 @@ def test_columns_that_meet_the_most_err_less() -> None:
         block=32,
     )
     floats = run(proto, held_out)
-    before, after = (run(to_bytes(rewrite(d.ready.model, d.plan)), held_out) for d in (done, aware))
+    before, after = (run(to_bytes(rewrite(d.model.model, d.plan)), held_out) for d in (done, aware))
     assert sqnr(floats, after) > sqnr(floats, before) + 1
 
 
 @pytest.mark.parametrize("form", [{"mode": "static"}, {"mode": "weight-only"}], ids=str)
 def test_8_bits_are_left_alone(form: dict[str, str]) -> None:
     proto = linear([node("Relu", ["a"], ["h"])])
-    done = settled(proto, uneven(), include=["*"], **form)
-    assert activation_aware(done.ready.view, done.plan, memory(uneven()), threads=1) == {}
+    done = candidate(proto, uneven(), include=["*"], **form)
+    assert activation_aware(done.model.view, done.plan, memory(uneven()), threads=1) == {}
 
 
 def test_the_factors_are_powers_of_the_mean() -> None:

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
+from qtool.plan.candidate import Candidate
 from qtool.plan.scaling import rescaled
 from qtool.recover import balance
 from qtool.recover.awq import activation_aware
@@ -23,7 +24,7 @@ from qtool.recover.equalize import factors as equalizing
 from qtool.recover.joints import joints
 from qtool.recover.smooth import smoothed
 from tests.graphs import node, rng, weights
-from tests.plan.flow import Sample, Settled, settled
+from tests.plan.flow import Sample, candidate
 from tests.recover.layers import FED, WIDTH, linear, pictures, uneven
 from tests.recover.test_bias import network
 from tests.recover.whole import memory, values_of
@@ -59,14 +60,14 @@ def normed() -> onnx.ModelProto:
     )
 
 
-def done_of(case: str, form: dict[str, Any]) -> tuple[Settled, Sequence[Sample]]:
+def done_of(case: str, form: dict[str, Any]) -> tuple[Candidate, Sequence[Sample]]:
     made: dict[str, tuple[Callable[[], onnx.ModelProto], Sequence[Sample]]] = {
         "loud": (loud, uneven()),
         "normed": (normed, uneven()),
         "network": (network, pictures()),
     }
     build, given = made[case] if case in made else (CASES[case].build, CASES[case].samples())
-    return settled(build(), given, include=["*"], **form), given
+    return candidate(build(), given, include=["*"], **form), given
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
@@ -74,19 +75,19 @@ def done_of(case: str, form: dict[str, Any]) -> tuple[Settled, Sequence[Sample]]
 @pytest.mark.parametrize("case", ["loud", "normed", "network", *CASES])
 def test_what_is_scaled_computes_the_same_to_the_bit(case: str, form: dict[str, Any], technique: str) -> None:
     done, given = done_of(case, form)
-    scaled = TECHNIQUES[technique](done.ready.view, done.plan, memory(given), threads=1)
-    after = to_bytes(rescaled(done.ready.model, scaled))
+    scaled = TECHNIQUES[technique](done.model.view, done.plan, memory(given), threads=1)
+    after = to_bytes(rescaled(done.model.model, scaled))
     for optimize in (True, False):
-        a, b = (run(m, given, optimize) for m in (to_bytes(done.ready.model), after))
+        a, b = (run(m, given, optimize) for m in (to_bytes(done.model.model), after))
         assert all(np.array_equal(x[n], y[n], equal_nan=True) for x, y in zip(a, b, strict=True) for n in x)
     for every in scaled.values():
         for one in every:
             assert all(np.frexp(f)[0] == 0.5 for f in one.factors)
 
 
-def chosen(done: Settled, given: Sequence[Sample]) -> list[tuple[Layers, np.ndarray | None]]:
+def chosen(done: Candidate, given: Sequence[Sample]) -> list[tuple[Layers, np.ndarray | None]]:
     """Each joint's layers, and the factors that equalizing chooses for it."""
-    view: View = done.ready.view
+    view: View = done.model.view
     found = joints(view, view.values.keys())
     seen = balance._looked_at(view.model, found, memory(given), 1)
     made = [balance._layers(view, done.plan, joint, seen[joint.value], {}) for joint in found]
@@ -108,7 +109,7 @@ def test_the_expected_noise_never_rises(case: str, form: dict[str, Any]) -> None
 def test_the_expected_noise_is_that_of_the_layer(case: str) -> None:
     """Of random errors: to some dB."""
     done, given = done_of(case, {"mode": "static"})
-    view = done.ready.view
+    view = done.model.view
     sites = {(s.value, u) for s in done.plan.sites for u in s.uses or ()}
     for layers, _ in chosen(done, given):
         joint = layers.joint
@@ -131,7 +132,7 @@ def test_the_expected_noise_is_that_of_the_layer(case: str) -> None:
 @pytest.mark.parametrize(("case", "technique"), [("loud", "equalize"), ("normed", "smooth")])
 def test_a_loud_channel_is_evened_out(case: str, technique: str) -> None:
     done, given = done_of(case, {"mode": "static"})
-    scaled = TECHNIQUES[technique](done.ready.view, done.plan, memory(given), threads=1)
+    scaled = TECHNIQUES[technique](done.model.view, done.plan, memory(given), threads=1)
     (factors,) = (one.factors for one in scaled["w1"])
     assert factors[3] >= 2 * np.median(factors)
 
@@ -139,7 +140,7 @@ def test_a_loud_channel_is_evened_out(case: str, technique: str) -> None:
 @pytest.mark.parametrize("case", ["loud", "normed"])
 def test_each_technique_has_its_own_joints(case: str) -> None:
     done, given = done_of(case, {"mode": "static"})
-    view, source = done.ready.view, memory(given)
+    view, source = done.model.view, memory(given)
     assert bool(equalized(view, done.plan, source, 1)) == (case == "loud")
     assert bool(smoothed(view, done.plan, source, 1)) == (case == "normed")
     assert activation_aware(view, done.plan, source, 1) == {}, "of 8 bits"
@@ -155,12 +156,12 @@ def test_a_weight_behind_one_joint_and_before_another_is_scaled_by_both(
         return [np.exp2(rng(1).integers(-3, 4, layers.joint.channels).astype(np.float64))]
 
     def balances(able: bool) -> Balances:
-        return balanced(done.ready.view, done.plan, memory(given), candidates, lambda layers: able, 1)
+        return balanced(done.model.view, done.plan, memory(given), candidates, lambda layers: able, 1)
 
     assert balances(False) == {}
     found = balances(True)
     assert {one.axis for one in found["w1"]} == {0, 1}
-    before, after = (run(to_bytes(m), given) for m in (done.ready.model, rescaled(done.ready.model, found)))
+    before, after = (run(to_bytes(m), given) for m in (done.model.model, rescaled(done.model.model, found)))
     assert all(np.array_equal(a["y"], b["y"]) for a, b in zip(before, after, strict=True))
 
 
@@ -170,7 +171,7 @@ def test_what_does_not_help_is_left_alone() -> None:
     def harm(layers: Layers) -> list[np.ndarray]:
         return [1 / layers.seen.reach]
 
-    found: Balances = balanced(done.ready.view, done.plan, memory(given), harm, lambda layers: True, 1)
+    found: Balances = balanced(done.model.view, done.plan, memory(given), harm, lambda layers: True, 1)
     assert found == {}
 
 
@@ -196,7 +197,7 @@ def test_channels_that_are_never_fed_do_no_harm() -> None:
     w = weights(FED, WIDTH) * 10
     w[:, ::3] = 0
     proto = linear([node("Relu", ["a"], ["h"])], {"w0": w, "b0": np.zeros(WIDTH, np.float32)})
-    done = settled(proto, uneven(), include=["*"])
+    done = candidate(proto, uneven(), include=["*"])
     for technique in TECHNIQUES.values():
-        scaled = technique(done.ready.view, done.plan, memory(uneven()), threads=1)
+        scaled = technique(done.model.view, done.plan, memory(uneven()), threads=1)
         assert all(np.isfinite(one.factors).all() for every in scaled.values() for one in every)

@@ -13,6 +13,7 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
@@ -22,7 +23,7 @@ from qtool.rewrite.simulated import simulated
 from qtool.rewrite.write import rewrite
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
-from tests.plan.flow import Sample, Settled, ready, settled
+from tests.plan.flow import Sample, candidate, ready
 from tests.recover.whole import memory, values_of
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
@@ -70,10 +71,10 @@ def pictures(count: int = 6, seed: int = 0) -> list[Sample]:
     return [{"x": random.uniform(0, 1, (1, 3, 8, 8)).astype(np.float32)} for _ in range(count)]
 
 
-def done_of(case: str, form: dict[str, Any]) -> tuple[Settled, Sequence[Sample]]:
+def done_of(case: str, form: dict[str, Any]) -> tuple[Candidate, Sequence[Sample]]:
     if case == "network":
-        return settled(network(), pictures(), **form), pictures()
-    return settled(CASES[case].build(), CASES[case].samples(), **form), CASES[case].samples()
+        return candidate(network(), pictures(), **form), pictures()
+    return candidate(CASES[case].build(), CASES[case].samples(), **form), CASES[case].samples()
 
 
 def means(model: ir.Model, bias: Bias, given: Sequence[Sample]) -> np.ndarray:
@@ -112,11 +113,11 @@ CORRECTED = [
 @pytest.mark.parametrize("case", CORRECTED)
 def test_it_is_what_the_whole_model_says_bias_by_bias(case: str, form: dict[str, Any]) -> None:
     done, given = done_of(case, form)
-    found = corrected(done.ready.model, done.plan, memory(given), threads=1).corrections
-    slow = one_by_one(done.ready.model, done.plan, given).corrections
+    found = corrected(done.model.model, done.plan, memory(given), threads=1).corrections
+    slow = one_by_one(done.model.model, done.plan, given).corrections
     assert found.keys() <= slow.keys()
-    floats = {b.name: values_of(done.ready.model, [b.result], given) for b in biases(done.ready.view)}
-    for bias in biases(done.ready.view):
+    floats = {b.name: values_of(done.model.model, [b.result], given) for b in biases(done.model.view)}
+    for bias in biases(done.model.view):
         name = bias.name
         size = np.std(np.concatenate([o[bias.result].ravel() for o in floats[name]]))
         np.testing.assert_allclose(
@@ -128,14 +129,14 @@ def test_it_is_what_the_whole_model_says_bias_by_bias(case: str, form: dict[str,
 @pytest.mark.parametrize("case", CORRECTED)
 def test_no_corrected_layer_errs_on_the_mean(case: str, form: dict[str, Any]) -> None:
     done, given = done_of(case, form)
-    plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
-    after = with_all(done.ready.model, plan)
-    for bias in biases(done.ready.view):
-        wanted = means(done.ready.model, bias, given)
+    plan = corrected(done.model.model, done.plan, memory(given), threads=1)
+    after = with_all(done.model.model, plan)
+    for bias in biases(done.model.view):
+        wanted = means(done.model.model, bias, given)
         left = wanted - means(after, bias, given)
         size = np.std(
             np.concatenate(
-                [o[bias.result].ravel() for o in values_of(done.ready.model, [bias.result], given)]
+                [o[bias.result].ravel() for o in values_of(done.model.model, [bias.result], given)]
             )
         )
         assert np.abs(left).max() <= 3e-3 * size, bias
@@ -145,15 +146,15 @@ def test_no_corrected_layer_errs_on_the_mean(case: str, form: dict[str, Any]) ->
 def test_where_nothing_is_quantized_there_is_nothing_to_correct(case: str) -> None:
     done, given = done_of(case, {"mode": "static"})
     nothing = replace(done.plan, sites=(), forms={}, outlier_columns={})
-    found = corrected(done.ready.model, nothing, memory(given), threads=1).corrections
+    found = corrected(done.model.model, nothing, memory(given), threads=1).corrections
     assert all(np.abs(c).max() < 1e-5 for c in found.values())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_it_is_made_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
     done, given = done_of("network", form)
-    once = corrected(done.ready.model, done.plan, memory(given), threads=1)
-    again = corrected(done.ready.model, once, memory(given), threads=1)
+    once = corrected(done.model.model, done.plan, memory(given), threads=1)
+    again = corrected(done.model.model, once, memory(given), threads=1)
     assert once == again
     assert replace(once, corrections={}) == done.plan
 
@@ -162,18 +163,18 @@ def test_it_is_made_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_the_plan_fits_and_what_is_written_runs(case: str, form: dict[str, Any]) -> None:
     done, given = done_of(case, form)
-    plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
-    assert not validate_plan(plan, done.ready.view)
+    plan = corrected(done.model.model, done.plan, memory(given), threads=1)
+    assert not validate_plan(plan, done.model.view)
     back = from_json(to_json(plan), "plan.json")
-    written = to_bytes(rewrite(done.ready.model, plan))
-    assert back.corrections == plan.corrections and to_bytes(rewrite(done.ready.model, back)) == written
+    written = to_bytes(rewrite(done.model.model, plan))
+    assert back.corrections == plan.corrections and to_bytes(rewrite(done.model.model, back)) == written
     run(written, given)
 
 
 def test_progress_is_told_bias_by_bias() -> None:
     done, given = done_of("network", {"mode": "static"})
     told: list[tuple[int, int]] = []
-    corrected(done.ready.model, done.plan, memory(given), 1, lambda *counts: told.append(counts))
+    corrected(done.model.model, done.plan, memory(given), 1, lambda *counts: told.append(counts))
     assert told == [(n, 5) for n in range(1, 6)]
 
 
@@ -209,13 +210,13 @@ def test_a_bias_has_a_value_for_each_channel(op: str, shape: tuple[int, ...]) ->
         "Add": [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "c"], ["y"])],
     }[op]
     c = np.full(shape, 0.25, np.float32)
-    done = settled(
+    done = candidate(
         model(ends, {"x": [4, 32]}, ["y"], {"w": weights(32, 24), "c": c}), CASES["mlp-gemm"].samples()
     )
-    assert all(b.name for b in biases(done.ready.view))
-    plan = corrected(done.ready.model, done.plan, memory(CASES["mlp-gemm"].samples()), threads=1)
-    assert not validate_plan(plan, done.ready.view)
-    run(to_bytes(rewrite(done.ready.model, plan)), CASES["mlp-gemm"].samples())
+    assert all(b.name for b in biases(done.model.view))
+    plan = corrected(done.model.model, done.plan, memory(CASES["mlp-gemm"].samples()), threads=1)
+    assert not validate_plan(plan, done.model.view)
+    run(to_bytes(rewrite(done.model.model, plan)), CASES["mlp-gemm"].samples())
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
@@ -225,9 +226,9 @@ def test_what_a_bias_is_multiplied_with_is_reckoned_with(beta: float) -> None:
         {"x": ["N", 32]}, ["y"], {"w": weights(32, 24), "c": weights(24, seed=1)},
     )  # fmt: skip
     given = CASES["mlp-gemm"].samples()
-    done = settled(proto, given, "cpu-avx2", include=["*"])  # whose sums do not saturate on any CPU
-    plan = corrected(done.ready.model, done.plan, memory(given), threads=1)
+    done = candidate(proto, given, "cpu-avx2", include=["*"])  # whose sums do not saturate on any CPU
+    plan = corrected(done.model.model, done.plan, memory(given), threads=1)
     assert plan.corrections
-    floats, after = (run(to_bytes(m), given) for m in (done.ready.model, rewrite(done.ready.model, plan)))
+    floats, after = (run(to_bytes(m), given) for m in (done.model.model, rewrite(done.model.model, plan)))
     left = np.concatenate([a["y"] - b["y"] for a, b in zip(floats, after, strict=True)]).mean(axis=0)
     assert np.abs(left).max() < 1e-3

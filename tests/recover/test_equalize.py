@@ -11,7 +11,7 @@ from qtool.recover.balance import Layers, Seen
 from qtool.recover.equalize import equalized, factors
 from qtool.recover.joints import Joint
 from qtool.rewrite.write import rewrite
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.recover.layers import uneven
 from tests.recover.test_balance import loud
 from tests.recover.whole import memory, proto_of
@@ -21,11 +21,11 @@ from tests.rewrite.flow import run, sqnr
 @pytest.mark.parametrize("relu", [True, False])
 def test_a_channel_that_reaches_100_times_as_far_costs_less(relu: bool) -> None:
     given, held_out = uneven(8), uneven(4, seed=11)
-    done = settled(loud(relu), given, include=["*"])
-    scaled = equalized(done.ready.view, done.plan, memory(given), threads=1)
-    even = settled(proto_of(rescaled(done.ready.model, scaled)), given, include=["*"])
+    done = candidate(loud(relu), given, include=["*"])
+    scaled = equalized(done.model.view, done.plan, memory(given), threads=1)
+    even = candidate(proto_of(rescaled(done.model.model, scaled)), given, include=["*"])
     floats = run(loud(relu), held_out)
-    before, after = (run(to_bytes(rewrite(d.ready.model, d.plan)), held_out) for d in (done, even))
+    before, after = (run(to_bytes(rewrite(d.model.model, d.plan)), held_out) for d in (done, even))
     assert sqnr(floats, after) > sqnr(floats, before) + 3
 
 

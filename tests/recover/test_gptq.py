@@ -15,6 +15,7 @@ from qtool.data.memory import InMemory
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.numerics.gptq import hessian
+from qtool.plan.candidate import Candidate
 from qtool.plan.integers import restored
 from qtool.plan.model import WEIGHTS, Kind, Plan
 from qtool.plan.serial import from_json, to_json
@@ -24,7 +25,7 @@ from qtool.recover.gptq import improved, wanted_of
 from qtool.recover.hessians import Streamed, hessians
 from qtool.rewrite.write import rewrite
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, model, node, rng
-from tests.plan.flow import Sample, Settled, settled
+from tests.plan.flow import Sample, candidate
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
 
@@ -37,13 +38,13 @@ FORMS: tuple[dict[str, Any], ...] = (
 )
 
 
-def better(done: Settled, samples: Sequence[Sample]) -> Plan:
-    return improved(done.ready.view, done.plan, InMemory(list(samples), len(samples)), threads=1)
+def better(done: Candidate, samples: Sequence[Sample]) -> Plan:
+    return improved(done.model.view, done.plan, InMemory(list(samples), len(samples)), threads=1)
 
 
-def layer_errors(done: Settled, plan: Plan, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+def layer_errors(done: Candidate, plan: Plan, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """e H e^T of each row of each weight, as a plan has it."""
-    view, found = done.ready.view, {}
+    view, found = done.model.view, {}
     wanted = wanted_of(view, done.plan)
     sums = dict(
         hessians(
@@ -106,7 +107,7 @@ def images(count: int, seed: int = 0) -> list[Sample]:
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_no_row_of_any_weight_gets_worse(form: dict[str, Any]) -> None:
     samples = images(6)
-    done = settled(convolutions(), samples, include=["*"], **form)
+    done = candidate(convolutions(), samples, include=["*"], **form)
     plan = better(done, samples)
     before, after = layer_errors(done, done.plan, samples), layer_errors(done, plan, samples)
     assert before and before.keys() == layer_errors(done, plan, samples).keys()
@@ -119,19 +120,19 @@ def test_no_row_of_any_weight_gets_worse(form: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", ["conv-bn-relu6", "transformer", "tied-embedding", "if-weights", "residual"])
 def test_the_plan_fits_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
     row = CASES[case]
-    done = settled(row.build(), row.samples(), **form)
+    done = candidate(row.build(), row.samples(), **form)
     plan = better(done, row.samples())
-    assert plan.resolved and not validate_plan(plan, done.ready.view)
+    assert plan.resolved and not validate_plan(plan, done.model.view)
     back = from_json(to_json(plan), "plan.json")
-    written = to_bytes(rewrite(done.ready.model, plan))
-    assert to_bytes(rewrite(done.ready.model, back)) == written
+    written = to_bytes(rewrite(done.model.model, plan))
+    assert to_bytes(rewrite(done.model.model, back)) == written
     run(written, row.samples())
     assert better(done, row.samples()).sites == plan.sites  # and the same every time
 
 
 def test_only_weights_change_and_not_their_scales_of_8_bits() -> None:
     samples = images(4)
-    done = settled(convolutions(), samples, include=["*"])
+    done = candidate(convolutions(), samples, include=["*"])
     plan = better(done, samples)
     assert any(s.integers is not None for s in plan.sites)
     assert tuple(replace(s, integers=None) for s in plan.sites) == done.plan.sites
@@ -140,18 +141,18 @@ def test_only_weights_change_and_not_their_scales_of_8_bits() -> None:
 
 def test_wide_weights_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = images(4)
-    done = settled(convolutions(), samples, include=["*"])
+    done = candidate(convolutions(), samples, include=["*"])
     monkeypatch.setattr(operands, "LARGEST", 5)
     plan = better(done, samples)
-    assert not validate_plan(plan, done.ready.view)
+    assert not validate_plan(plan, done.model.view)
     before, after = layer_errors(done, done.plan, samples), layer_errors(done, plan, samples)
     assert all((after[name] <= old * (1 + 1e-4) + 1e-9).all() for name, old in before.items())
 
 
 def test_products_see_their_inputs_as_the_kernel_gets_them() -> None:
-    done = settled(convolutions(), images(4), include=["*"])
+    done = candidate(convolutions(), images(4), include=["*"])
     quantized = {s.value for s in done.plan.sites if s.kind is Kind.ACTIVATION}
-    wants = [w for _, w in wanted_of(done.ready.view, done.plan).values()]
+    wants = [w for _, w in wanted_of(done.model.view, done.plan).values()]
     assert wants and all((o.seen is not None) == (o.value in quantized) for w in wants for o in w.operands)
 
 
@@ -165,11 +166,11 @@ def test_int4_weights_gain_at_the_output() -> None:
     def rows(count: int) -> list[Sample]:
         return [{"x": (random.normal(size=(32, 12)) @ mixing).astype(np.float32)} for _ in range(count)]
 
-    done = settled(made, rows(8), mode="weight-only", bits=4, block=32)
+    done = candidate(made, rows(8), mode="weight-only", bits=4, block=32)
     plan, held_out = better(done, rows(8)), rows(4)
     floats, before, after = (
         run(to_bytes(m), held_out)
-        for m in (done.ready.model, rewrite(done.ready.model, done.plan), rewrite(done.ready.model, plan))
+        for m in (done.model.model, rewrite(done.model.model, done.plan), rewrite(done.model.model, plan))
     )
     assert sqnr(floats, after) > sqnr(floats, before) + 3
 
@@ -181,11 +182,11 @@ def held_out_gain(folder: Path, **form: Any) -> tuple[float, float]:
         return [dict(np.load(f)) for f in sorted((folder / part).glob("*.npz"))[:most]]
 
     calib, judged = arrays("calib", 16), arrays("eval", 16)
-    done = settled(onnx.load(folder / "model.onnx"), calib, **form)
+    done = candidate(onnx.load(folder / "model.onnx"), calib, **form)
     plan = better(done, calib)
     floats, before, after = (
         run(to_bytes(m), judged)
-        for m in (done.ready.model, rewrite(done.ready.model, done.plan), rewrite(done.ready.model, plan))
+        for m in (done.model.model, rewrite(done.model.model, done.plan), rewrite(done.model.model, plan))
     )
     return sqnr(floats, before), sqnr(floats, after)
 

@@ -19,7 +19,7 @@ from qtool.recover.hqq import half_quadratic_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.recoveries import RECOVERIES
 from tests.graphs import model, node, rng
-from tests.plan.flow import Sample, settled
+from tests.plan.flow import Sample, candidate
 from tests.rewrite.flow import run, sqnr
 
 FORMS: tuple[dict[str, Any], ...] = tuple(
@@ -46,19 +46,19 @@ def rows(count: int, seed: int = 8) -> list[Sample]:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_it_is_written_as_planned_and_gptq_goes_on_from_it(form: dict[str, Any]) -> None:
-    done = settled(network(), rows(4), mode="weight-only", **form)
-    plan = half_quadratic_plan(done.ready.view, done.plan)
+    done = candidate(network(), rows(4), mode="weight-only", **form)
+    plan = half_quadratic_plan(done.model.view, done.plan)
     assert plan != done.plan
     assert all(s.integers is None for s in plan.sites)
     assert [replace(s, qparams=None) for s in plan.sites] == [
         replace(s, qparams=None) for s in done.plan.sites
     ]
-    rounded = improved(done.ready.view, plan, InMemory(rows(8), 8), threads=1)
-    floats = run(to_bytes(done.ready.model), rows(4, seed=5))
+    rounded = improved(done.model.view, plan, InMemory(rows(8), 8), threads=1)
+    floats = run(to_bytes(done.model.model), rows(4, seed=5))
     found = []
     for each in (plan, rounded):
-        data = to_bytes(rewrite(done.ready.model, each))
-        assert data == to_bytes(rewrite(done.ready.model, from_json(to_json(each), "plan")))
+        data = to_bytes(rewrite(done.model.model, each))
+        assert data == to_bytes(rewrite(done.model.model, from_json(to_json(each), "plan")))
         optimized, plain = (run(data, rows(4, seed=5), optimize) for optimize in (True, False))
         assert sqnr(plain, optimized) > 30  # the kernel rounds activations to 8 bits
         found.append(sqnr(floats, optimized))
@@ -67,9 +67,9 @@ def test_it_is_written_as_planned_and_gptq_goes_on_from_it(form: dict[str, Any])
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_the_reference_agrees_with_the_runtime(bits: int) -> None:
-    done = settled(network(), rows(2), mode="weight-only", bits=bits, target="generic")
+    done = candidate(network(), rows(2), mode="weight-only", bits=bits, target="generic")
     proto = onnx.load_from_string(
-        to_bytes(rewrite(done.ready.model, half_quadratic_plan(done.ready.view, done.plan)))
+        to_bytes(rewrite(done.model.model, half_quadratic_plan(done.model.view, done.plan)))
     )
     reference = ReferenceEvaluator(proto)
     wanted = [dict(zip(("y",), reference.run(None, dict(sample)), strict=True)) for sample in rows(2)]
@@ -77,13 +77,13 @@ def test_the_reference_agrees_with_the_runtime(bits: int) -> None:
 
 
 def test_eight_bits_and_weights_with_integers_stay() -> None:
-    eight = settled(network(), rows(2), mode="weight-only", bits=8)
-    assert half_quadratic_plan(eight.ready.view, eight.plan) == eight.plan
-    four = settled(network(), rows(2), mode="weight-only", bits=4)
-    rounded = improved(four.ready.view, four.plan, InMemory(rows(4), 4), threads=1)
+    eight = candidate(network(), rows(2), mode="weight-only", bits=8)
+    assert half_quadratic_plan(eight.model.view, eight.plan) == eight.plan
+    four = candidate(network(), rows(2), mode="weight-only", bits=4)
+    rounded = improved(four.model.view, four.plan, InMemory(rows(4), 4), threads=1)
     kept = [s for s in rounded.sites if s.kind is Kind.STORED and s.integers is not None]
     assert kept
-    after = {s.value: s for s in half_quadratic_plan(four.ready.view, rounded).sites}
+    after = {s.value: s for s in half_quadratic_plan(four.model.view, rounded).sites}
     assert all(after[s.value] == s for s in kept)
 
 

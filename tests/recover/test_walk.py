@@ -17,7 +17,7 @@ from qtool.recover.walk import Walk
 from qtool.rewrite.simulated import simulated
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import Sample, ready, settled
+from tests.plan.flow import Sample, candidate, ready
 from tests.recover.whole import made, proto_of, values_of
 from tests.rewrite.flow import sqnr
 from tests.rewrite.zoo import CASES, Case
@@ -200,9 +200,9 @@ def test_a_sample_that_the_model_fails_on_is_a_runtime_failure() -> None:
 @pytest.mark.parametrize("case", ["residual", "mlp-gemm", "float-between"])
 def test_the_runtime_rounds_no_weights_on_its_own(case: str) -> None:
     """It would, of float products between Q and DQ: those of a simulated model are just that."""
-    done = settled(CASES[case].build(), CASES[case].samples())
-    model, given = simulated(done.ready.model, done.plan), CASES[case].samples()
-    (name,) = (v.name or "" for v in done.ready.model.graph.outputs)
+    done = candidate(CASES[case].build(), CASES[case].samples())
+    model, given = simulated(done.model.model, done.plan), CASES[case].samples()
+    (name,) = (v.name or "" for v in done.model.model.graph.outputs)
     found = [{name: array} for array in walked(model, [name], given)[name]]
-    floats, wanted = (values_of(m, [name], given) for m in (done.ready.model, model))
+    floats, wanted = (values_of(m, [name], given) for m in (done.model.model, model))
     assert sqnr(wanted, found) > sqnr(floats, wanted) + 6

@@ -19,7 +19,7 @@ from qtool.report.terminal import render
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TARGETS
-from tests.plan.flow import settled
+from tests.plan.flow import candidate
 from tests.report.made import BARE, FULL, GATED, JUDGED, OUTPUT, ROWS
 from tests.rewrite.zoo import CASES
 
@@ -158,8 +158,8 @@ def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, ver
 @pytest.mark.parametrize("target", TARGETS)
 def test_coverage_counts_every_node_of_the_plan_once(case: str, target: str) -> None:
     row = CASES[case]
-    done = settled(row.build(), row.samples(), target)
-    rows = coverage(done.ready.view, done.plan)
+    done = candidate(row.build(), row.samples(), target)
+    rows = coverage(done.model.view, done.plan)
     kinds = (Kind.STORED, Kind.LOOKUP)
     stored = {u[0] for s in done.plan.sites if s.kind in kinds for u in s.uses or ()}
     named = done.plan.forms.keys() | {s.node for s in done.plan.skips} | stored

@@ -12,11 +12,12 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from qtool.graph.save import to_bytes
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
 from qtool.tables.targets import Target
-from tests.plan.flow import Sample, Settled, settled
+from tests.plan.flow import Sample, candidate
 from tests.rewrite.zoo import CASES
 
 # The reference lacks the DequantizeLinear of earlier opsets.
@@ -31,12 +32,12 @@ class Written:
 
     original: onnx.ModelProto
     samples: Sequence[Sample]
-    settled: Settled
+    candidate: Candidate
     data: bytes
 
     @property
     def plan(self) -> Plan:
-        return self.settled.plan
+        return self.candidate.plan
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -45,8 +46,8 @@ class Written:
 
 def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target, **asked: Any) -> Written:
     """Quantize in memory, without timing, so that speed decides nothing."""
-    done = settled(proto, samples, target, **asked)
-    return Written(proto, samples, done, to_bytes(rewrite(done.ready.model, done.plan)))
+    done = candidate(proto, samples, target, **asked)
+    return Written(proto, samples, done, to_bytes(rewrite(done.model.model, done.plan)))
 
 
 @cache

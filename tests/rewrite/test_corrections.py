@@ -10,16 +10,17 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.rewrite.corrections import correct_biases
 from qtool.rewrite.write import rewrite
-from tests.plan.flow import Settled, settled
+from tests.plan.flow import candidate
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
 
 
-def done_of(case: str, **asked: Any) -> Settled:
-    return settled(CASES[case].build(), CASES[case].samples(), **asked)
+def done_of(case: str, **asked: Any) -> Candidate:
+    return candidate(CASES[case].build(), CASES[case].samples(), **asked)
 
 
 def with_offsets(plan: Plan, **offsets: np.ndarray) -> Plan:
@@ -31,7 +32,7 @@ def with_offsets(plan: Plan, **offsets: np.ndarray) -> Plan:
 )
 def test_a_correction_is_added_and_the_shape_stays(case: str, name: str, size: int) -> None:
     done = done_of(case)
-    model = done.ready.model.clone()
+    model = done.model.model.clone()
     before = {n: float_constant(v) for n, v in model.graph.initializers.items()}
     offsets = np.linspace(-1, 1, size, dtype=np.float32)
     correct_biases(model, with_offsets(done.plan, **{name: offsets}))
@@ -49,14 +50,14 @@ def test_the_written_outputs_move_by_it(form: dict[str, Any]) -> None:
     done, given = done_of("mlp-matmul", **form), CASES["mlp-matmul"].samples()
     offsets = np.linspace(-0.5, 0.5, 24, dtype=np.float32)
     plan = with_offsets(done.plan, b1=offsets)
-    before, after = (run(to_bytes(rewrite(done.ready.model, p)), given) for p in (done.plan, plan))
+    before, after = (run(to_bytes(rewrite(done.model.model, p)), given) for p in (done.plan, plan))
     for a, b in zip(before, after, strict=True):
         np.testing.assert_allclose(b["y"] - a["y"], np.broadcast_to(offsets, a["y"].shape), atol=1e-3)
 
 
 def test_without_corrections_nothing_is_touched() -> None:
     done = done_of("mlp-matmul")
-    model = done.ready.model.clone()
+    model = done.model.model.clone()
     before = to_bytes(model)
     correct_biases(model, replace(done.plan, corrections={}))
     assert to_bytes(model) == before
@@ -68,4 +69,4 @@ def test_without_corrections_nothing_is_touched() -> None:
 def test_what_is_no_such_bias_is_a_key_error(name: str, size: int) -> None:
     done = done_of("mlp-matmul")
     with pytest.raises(KeyError):
-        correct_biases(done.ready.model.clone(), with_offsets(done.plan, **{name: np.zeros(size)}))
+        correct_biases(done.model.model.clone(), with_offsets(done.plan, **{name: np.zeros(size)}))

@@ -206,7 +206,7 @@ def test_the_numbers_are_those_of_the_formula(name: str, target: str) -> None:
     """Each part of x is quantized by its own range, the weight by the scales in the plan."""
     case, done = CASES[name], written(name, target)
     site = next(s for s in done.plan.sites if s.kind is Kind.FUSED)
-    value = done.settled.ready.view.values[site.value].const_value
+    value = done.candidate.model.view.values[site.value].const_value
     assert value is not None
     assert site.qparams is not None
     w, scale = value.numpy(), site.qparams.scale

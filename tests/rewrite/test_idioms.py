@@ -130,7 +130,7 @@ def test_every_large_weight_takes_8_bits_and_every_other_node_says_why(
     idiom: str, target: str, mode: str
 ) -> None:
     result = quantized(idiom, target, mode)
-    plan, view = result.plan, result.settled.ready.view
+    plan, view = result.plan, result.candidate.model.view
     explained = {s.node for s in plan.skips if str(s.reason)}
     kept = {s.value for s in plan.sites if s.kind in WEIGHTS}
     for node in view.nodes:

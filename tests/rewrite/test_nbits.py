@@ -131,7 +131,7 @@ def test_runs_near_fp32_with_the_shape_it_had(name: str, bits: int, target: str)
 
 def weight_of(done: Written) -> tuple[Site, np.ndarray]:
     (site,) = [s for s in done.plan.sites if s.kind is Kind.FUSED]
-    value = done.settled.ready.view.values[site.value].const_value
+    value = done.candidate.model.view.values[site.value].const_value
     assert value is not None
     return site, value.numpy()
 

@@ -19,7 +19,7 @@ from qtool.plan.rules import rule_based
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.session import Session
 from tests import outliers
-from tests.plan.flow import ready
+from tests.plan.flow import ready, rules_plan
 
 SPARED = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
 
@@ -73,5 +73,5 @@ def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: 
 
 def test_only_products_with_a_matrix_of_their_own_can() -> None:
     done = ready(outliers.proto(), include=["op:MatMul"])
-    able = {s.value for s in done.draft().sites if can_split_columns(View(done.model), s)}
+    able = {s.value for s in rules_plan(done).sites if can_split_columns(View(done.model), s)}
     assert able == {"h"}

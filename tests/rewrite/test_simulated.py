@@ -10,11 +10,12 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.rewrite.simulated import simulated
 from qtool.rewrite.write import rewrite
 from qtool.session import Session
-from tests.plan.flow import Settled, settled
+from tests.plan.flow import candidate
 from tests.recover.whole import made, values_of
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
@@ -30,8 +31,8 @@ FORMS: tuple[dict[str, Any], ...] = (
 NEAR_DB = 45.0
 
 
-def done_of(case: str, form: dict[str, Any]) -> Settled:
-    return settled(CASES[case].build(), CASES[case].samples(), **form)
+def done_of(case: str, form: dict[str, Any]) -> Candidate:
+    return candidate(CASES[case].build(), CASES[case].samples(), **form)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -41,13 +42,13 @@ def test_it_computes_what_the_quantized_model_does(case: str, form: dict[str, An
     done, given = done_of(case, form), CASES[case].samples()
     if form["mode"] in ("static", "dynamic") and "lstm" in case:
         pytest.skip("its kernel rounds activations within")
-    model = to_bytes(simulated(done.ready.model, done.plan))
+    model = to_bytes(simulated(done.model.model, done.plan))
     onnx.checker.check_model(onnx.load_from_string(model))
     # Without QDQ fusions: the runtime would quantize the restored weights once more.
     session = Session(model, threads=1, optimize=optimize, integers=False)
     got = [dict(zip(session.outputs, session.run(s), strict=True)) for s in given]
-    quantized = run(to_bytes(rewrite(done.ready.model, done.plan)), given, optimize)
-    floats = run(to_bytes(done.ready.model), given, optimize)
+    quantized = run(to_bytes(rewrite(done.model.model, done.plan)), given, optimize)
+    floats = run(to_bytes(done.model.model), given, optimize)
     # Beside what quantization itself adds: flipped ties are steps.
     apart, noise = sqnr(quantized, got), sqnr(floats, quantized)
     assert apart > min(NEAR_DB, noise + 6), (apart, noise)
@@ -57,7 +58,7 @@ def test_it_computes_what_the_quantized_model_does(case: str, form: dict[str, An
 @pytest.mark.parametrize("case", CASES)
 def test_values_keep_their_names(case: str, form: dict[str, Any]) -> None:
     done = done_of(case, form)
-    before, after = View(done.ready.model), View(simulated(done.ready.model, done.plan))
+    before, after = View(done.model.model), View(simulated(done.model.model, done.plan))
     assert before.values.keys() <= after.values.keys()
     assert before.node_by_name.keys() <= after.node_by_name.keys()
     for a, b in ((before.model.graph.inputs, after.model.graph.inputs),
@@ -69,9 +70,9 @@ def test_values_keep_their_names(case: str, form: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", ["residual", "transformer", "mlp-gemm"])
 def test_values_within_stay_near_those_of_the_float_model(case: str, form: dict[str, Any]) -> None:
     done, given = done_of(case, form), CASES[case].samples()
-    names = made(done.ready.model)
-    before = values_of(done.ready.model, names, given)
-    after = values_of(simulated(done.ready.model, done.plan), names, given)
+    names = made(done.model.model)
+    before = values_of(done.model.model, names, given)
+    after = values_of(simulated(done.model.model, done.plan), names, given)
     assert sqnr(before, after) > (14 if form.get("bits") == 4 else 25)
 
 
@@ -79,13 +80,13 @@ def test_values_within_stay_near_those_of_the_float_model(case: str, form: dict[
 def test_without_sites_it_is_the_model(case: str) -> None:
     done, given = done_of(case, {"mode": "static"}), CASES[case].samples()
     nothing: Plan = replace(done.plan, sites=(), forms={}, outlier_columns={})
-    assert to_bytes(simulated(done.ready.model, nothing)) == to_bytes(done.ready.model)
-    assert run(to_bytes(done.ready.model), given)  # and it was a model
+    assert to_bytes(simulated(done.model.model, nothing)) == to_bytes(done.model.model)
+    assert run(to_bytes(done.model.model), given)  # and it was a model
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_the_prepared_model_stays_as_it_was(form: dict[str, Any]) -> None:
     done = done_of("transformer", form)
-    before = to_bytes(done.ready.model)
-    simulated(done.ready.model, done.plan)
-    assert to_bytes(done.ready.model) == before
+    before = to_bytes(done.model.model)
+    simulated(done.model.model, done.plan)
+    assert to_bytes(done.model.model) == before

@@ -90,7 +90,7 @@ def written(name: str, bits: int, block: int, target: str) -> Written:
 
 def restored(done: Written, site: Site) -> np.ndarray:
     """What a site's weight should be in the graph, by the plan."""
-    value = done.settled.ready.view.values[site.value].const_value
+    value = done.candidate.model.view.values[site.value].const_value
     assert value is not None
     assert site.qparams is not None
     spec = site.spec
@@ -193,7 +193,7 @@ def test_the_file_holds_no_more_than_the_bits_that_were_asked_for(
     held = done.proto.graph.initializer
     types = {INT8: TensorProto.INT8, UINT4: TensorProto.UINT4, UINT2: TensorProto.UINT2}
     for site in (s for s in done.plan.sites if s.kind is Kind.STORED):
-        value = done.settled.ready.view.values[site.value].const_value
+        value = done.candidate.model.view.values[site.value].const_value
         assert value is not None
         (tensor,) = [
             t
@@ -240,7 +240,7 @@ def test_blocks_near_32_whatever_the_size(name: str, wanted: PerBlock | PerRun |
     assert (site.spec.qtype, site.spec.granularity) == (UINT4, wanted)
     assert done.proto.opset_import[0].version >= WIDE_OPSET
     assert site.qparams is not None
-    value = done.settled.ready.view.values["w"].const_value
+    value = done.candidate.model.view.values["w"].const_value
     assert value is not None
     assert site.qparams.scale.size * wanted.size == value.size
     assert unfold(value.numpy(), wanted).shape != value.numpy().shape

@@ -9,10 +9,11 @@ import onnxruntime
 import pytest
 
 from qtool.graph.save import to_bytes
+from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, Kind
 from qtool.plan.predict import key_of
 from qtool.rewrite.switched import Switched, switched
-from tests.plan.flow import Settled, settled
+from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
 NAMES = [n for n in ("residual", "conv-bn-relu6", "transformer", "lstm", "if-weights") if n in CASES]
@@ -31,10 +32,10 @@ def opened(data: bytes, level: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
 
 
-def made(name: str, mode: str = "static") -> tuple[Settled, Switched]:
+def made(name: str, mode: str = "static") -> tuple[Candidate, Switched]:
     case = CASES[name]
-    done = settled(case.build(), case.samples(), mode=mode)
-    return done, switched(done.ready.model, done.plan)
+    done = candidate(case.build(), case.samples(), mode=mode)
+    return done, switched(done.model.model, done.plan)
 
 
 def fed(found: Switched, sample: Arrays, *on: str) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def near(a: list[np.ndarray], b: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_with_all_switches_off_it_is_fp32(name: str, mode: str, level: str) -> None:
     done, found = made(name, mode)
-    ours, theirs = opened(to_bytes(found.model), level), opened(to_bytes(done.ready.model), level)
+    ours, theirs = opened(to_bytes(found.model), level), opened(to_bytes(done.model.model), level)
     for sample in CASES[name].samples()[:2]:
         near(theirs.run(None, sample), ours.run(None, fed(found, sample)))
 
@@ -107,12 +108,12 @@ def test_every_scale_has_a_switch_and_every_weight_is_fed(name: str) -> None:
     main = [
         s
         for s in done.plan.sites
-        if s.kind in OBSERVED and done.ready.view.in_main(done.ready.view.values[s.value])
+        if s.kind in OBSERVED and done.model.view.in_main(done.model.view.values[s.value])
     ]
     assert {key_of(s) for s in main} == found.switches.keys()
     inputs = {v.name for v in found.model.graph.inputs}
     assert {*found.switches.values(), *found.weights} <= inputs
-    original = {v.name for v in done.ready.model.graph.inputs}
+    original = {v.name for v in done.model.model.graph.inputs}
     assert not original & found.weights.keys(), "the prepared model is as it was"
 
 

@@ -82,13 +82,13 @@ def test_generic_is_standard_onnx(case: str) -> None:
 def test_original_and_prepared_models_stay_as_they_were(result: Written) -> None:
     case = next(c for c, row in CASES.items() if written(c, result.plan.target).data == result.data)
     assert result.original == CASES[case].build()
-    before = to_bytes(result.settled.ready.model)
-    rewrite(result.settled.ready.model, result.plan)
-    assert to_bytes(result.settled.ready.model) == before
+    before = to_bytes(result.candidate.model.model)
+    rewrite(result.candidate.model.model, result.plan)
+    assert to_bytes(result.candidate.model.model) == before
 
 
 def test_same_plan_gives_the_same_bytes(result: Written) -> None:
-    assert to_bytes(rewrite(result.settled.ready.model, result.plan)) == result.data
+    assert to_bytes(rewrite(result.candidate.model.model, result.plan)) == result.data
 
 
 def test_scales_are_rank_0_exactly_where_they_are_per_tensor(result: Written) -> None:
@@ -157,7 +157,7 @@ def test_onnxruntime_runs_in_int8_exactly_what_was_planned(case: str, target: st
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(result.data, options, providers=["CPUExecutionProvider"])
     ran = Counter(n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node)
-    nodes = result.settled.ready.view.node_by_name
+    nodes = result.candidate.model.view.node_by_name
     planned = Counter(nodes[n].op_type for n, form in result.plan.forms.items() if form is Form.INT8)
     assert ran["QLinearConv"] == planned["Conv"]
     assert sum(ran[op] for op in MATRIX_PRODUCTS) == planned["MatMul"] + planned["Gemm"]

@@ -45,7 +45,7 @@ class Seen:
         model_bytes: size of the largest model at hand.
         ended: the work came to its end, good or bad.
         step: the last one; None when none was begun, or its note is torn.
-        folders: where temporary files were made that are to become somebody's.
+        folders: where temporary files are, once for each.
     """
 
     beats: int
@@ -124,11 +124,17 @@ def weighs(model_bytes: int) -> None:
         _notes.write()
 
 
-def writes_in(folder: str) -> None:
-    """Say that a temporary file is made in a folder, beside what it is to become."""
+@contextlib.contextmanager
+def writing_in(folder: str) -> Iterator[None]:
+    """Note a folder for as long as it holds a temporary file: the guard sweeps it if this process is killed."""
     with _notes.lock:
-        if folder not in _notes.folders:
-            _notes.folders.append(folder)
+        _notes.folders.append(folder)
+        _notes.write()
+    try:
+        yield
+    finally:
+        with _notes.lock:
+            _notes.folders.remove(folder)
             _notes.write()
 
 

@@ -23,7 +23,7 @@ from qtool.errors import (
     printable,
 )
 from qtool.graph.abandoned import alone_in, flush, flush_folder, sweep, temporary
-from qtool.steps import step, writes_in
+from qtool.steps import step, writing_in
 
 # protobuf can't serialize 2 GiB; weights go to a side file well before that.
 SIDE_FILE_BYTES = 1 << 30
@@ -216,8 +216,8 @@ def staged(target: Path) -> Iterator[Staging]:
     if not folder.is_dir():
         raise EnvironmentFailure(f"output folder '{folder}' does not exist")
     sweep(folder)
-    writes_in(str(folder.resolve()))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(writing_in(str(folder.resolve())))
         try:
             place = stack.enter_context(temporary(folder))
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -16,6 +17,7 @@ import pytest
 from qtool import steps
 from qtool.cli.guard import Limits
 from qtool.errors import DataError, ModelError, RuntimeFailure
+from qtool.steps import writing_in
 
 # A program whose work is a few lines, and that tells what comes of it as its last line.
 PROGRAM = """
@@ -24,7 +26,7 @@ from pathlib import Path
 from qtool.cli import guard
 from qtool.cli.main import _interrupt
 from qtool.errors import ModelError, QtoolError
-from qtool.steps import beat, step, weighs, writes_in
+from qtool.steps import beat, step, weighs, writing_in
 
 signal.signal(signal.SIGTERM, _interrupt)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -271,8 +273,12 @@ def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
 
 
 def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
+    def write() -> None:
+        with writing_in("/x"):
+            pass
+
     beats = [steps.seen(page).beats]
-    for sign in (steps.beat, steps.end, lambda: steps.writes_in("/x"), lambda: steps.weighs(1)):
+    for sign in (steps.beat, steps.end, write, lambda: steps.weighs(1)):
         sign()
         beats.append(steps.seen(page).beats)
     assert beats == sorted(set(beats))
@@ -280,16 +286,18 @@ def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
 
 def test_a_page_tells_the_end_and_the_folders(page: mmap.mmap) -> None:
     assert not steps.seen(page).ended
-    for folder in ("/a", "/b\udcff", "/a"):
-        steps.writes_in(folder)
-    steps.end()
-    assert steps.seen(page) == steps.Seen(4, 0, True, None, ("/a", "/b\udcff"))
+    with writing_in("/a"), writing_in("/b\udcff"):
+        with writing_in("/a"):
+            assert steps.seen(page).folders == ("/a", "/b\udcff", "/a")
+        steps.end()
+        assert steps.seen(page).ended and set(steps.seen(page).folders) == {"/a", "/b\udcff"}
+    assert steps.seen(page).folders == ()
 
 
 def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mmap) -> None:
-    with steps.step("a", "b", RuntimeFailure):
+    with steps.step("a", "b", RuntimeFailure), contextlib.ExitStack() as folders:
         for index in range(100):
-            steps.writes_in(f"/{index}" + "x" * 1000)
+            folders.enter_context(writing_in(f"/{index}" + "x" * 1000))
         assert steps.seen(page).step == steps.Step("a", "b", 6)
 
 

@@ -86,7 +86,7 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     from qtool.options import Options
     from qtool.plan.draft import draft
     from qtool.plan.rules import rule_based
-    from qtool.session import Session
+    from qtool.runtime.session import Session
 
     prepared = prepare_model(folder / "model.onnx", Options(), sets=NO_SAMPLES)
     plan = draft(prepared.task, rule_based(prepared.task))

@@ -45,7 +45,7 @@ def cost(folder: Path, quantized: Path, rounds: int) -> list[str]:
     from qtool.data.memory import InMemory
     from qtool.data.open import open_source
     from qtool.evaluate.compare import compare
-    from qtool.session import Session
+    from qtool.runtime.session import Session
 
     a, b = (Session(path, threads=1) for path in (folder / "model.onnx", quantized))
     samples = [fit(s, a.inputs, a.input_dtypes, "eval") for s in open_source(folder / "eval").read()]

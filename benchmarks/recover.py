@@ -39,7 +39,7 @@ from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.rules import rule_based
 from qtool.recover.run import STEPS, recover
 from qtool.rewrite.recipe import written
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.efforts import EFFORTS
 
 

@@ -24,7 +24,7 @@ from qtool.data.reading import Reading
 from qtool.evaluate.compare import compare
 from qtool.evaluate.latency import Ratio, race_models
 from qtool.evaluate.ports import in_floats
-from qtool.session import Session
+from qtool.runtime.session import Session
 
 # What a change may cost: decisions that rest on timings differ from run to run.
 LEAST_RATIO = 0.97

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
         RuntimeFailure,
         UsageError,
     )
-    from qtool.inspection.change import difference
-    from qtool.inspection.model import Difference, Inspection
-    from qtool.inspection.read import inspect_model as inspect
+    from qtool.graph.inspection.change import difference
+    from qtool.graph.inspection.model import Difference, Inspection
+    from qtool.graph.inspection.read import inspect_model as inspect
     from qtool.options import Comparing, Options
     from qtool.plan.costs_file import CostTable
     from qtool.plan.model import Plan
@@ -52,8 +52,8 @@ _PUBLIC = {
     "Calibrating": ("qtool.commands.calibrate", "Calibrating"),
     "Comparing": ("qtool.options", "Comparing"),
     "CostTable": ("qtool.plan.costs_file", "CostTable"),
-    "Difference": ("qtool.inspection.model", "Difference"),
-    "Inspection": ("qtool.inspection.model", "Inspection"),
+    "Difference": ("qtool.graph.inspection.model", "Difference"),
+    "Inspection": ("qtool.graph.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),
     "Plan": ("qtool.plan.model", "Plan"),
     "Profiling": ("qtool.commands.profile", "Profiling"),
@@ -64,8 +64,8 @@ _PUBLIC = {
     "bench": ("qtool.commands.bench", "bench_models"),
     "compare": ("qtool.commands.compare", "compare_models"),
     "dry_run": ("qtool.commands.quantize", "dry_run"),
-    "difference": ("qtool.inspection.change", "difference"),
-    "inspect": ("qtool.inspection.read", "inspect_model"),
+    "difference": ("qtool.graph.inspection.change", "difference"),
+    "inspect": ("qtool.graph.inspection.read", "inspect_model"),
     "profile": ("qtool.commands.profile", "profile_machine"),
     "quantize": ("qtool.commands.quantize", "quantize"),
     "read_report": ("qtool.report.saved", "read_report"),

@@ -7,7 +7,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from qtool import session
+from qtool.runtime import session
 from tests.exact import exact
 
 # "Convert u8 x s8 to u8 x u8": exact on a CPU without VNNI, and slower (onnxruntime_session_options_config_keys.h).

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, node
 
 

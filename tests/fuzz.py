@@ -34,8 +34,8 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 import qtool.commands.verdict
 import qtool.evaluate.evaluator
-import qtool.inspection.change
-import qtool.inspection.read
+import qtool.graph.inspection.change
+import qtool.graph.inspection.read
 import qtool.report.difference
 import qtool.report.inspection
 import qtool.report.json

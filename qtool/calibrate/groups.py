@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qtool.data.fit import fit
 from qtool.data.samples import Source
 from qtool.graph.save import model_for_session
-from qtool.session import Session, running
+from qtool.runtime.session import Session, running
 
 # What an observed element takes: in the runtime, and where it is given out to.
 _BYTES = 8

@@ -16,8 +16,8 @@ from qtool.data.fit import fit
 from qtool.data.samples import Sample, Source, where
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
-from qtool.session import Session, running
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
+from qtool.runtime.session import Session, running
 
 Progress = Callable[[int, int], None]
 

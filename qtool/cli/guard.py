@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtool import steps
 from qtool.errors import (
     EXIT_INTERRUPTED,
     DataError,
@@ -31,7 +30,8 @@ from qtool.errors import (
     RuntimeFailure,
     UsageError,
 )
-from qtool.graph.abandoned import sweep, temporary
+from qtool.runtime import heartbeat
+from qtool.runtime.tempdirs import sweep, temporary
 
 HERE = hasattr(os, "fork")
 # The signals that ask for an end.
@@ -87,7 +87,7 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
         return work()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
-    with _scratch() as folder, contextlib.closing(mmap.mmap(-1, steps.PAGE_BYTES)) as page:
+    with _scratch() as folder, contextlib.closing(mmap.mmap(-1, heartbeat.PAGE_BYTES)) as page:
         alive, theirs = os.pipe()  # each end of a pipe tells the death of whoever holds the other
         parent, ours = os.pipe()
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until each knows what to do then
@@ -105,7 +105,7 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             except KeyboardInterrupt:  # the parent asked for it, and knows why
                 raise SystemExit(EXIT_INTERRUPTED) from None
             finally:
-                steps.end()
+                heartbeat.end()
         os.close(theirs)
         os.close(parent)
         try:
@@ -114,7 +114,7 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             os.close(alive)
             os.close(ours)
             _sweep(page)
-        seen = steps.seen(page)
+        seen = heartbeat.seen(page)
         if os.WIFSIGNALED(status):
             raise _died(os.WTERMSIG(status), seen.step)
         if not seen.ended:
@@ -141,7 +141,7 @@ def _become_child(page: mmap.mmap, folder: Path, parent: int, limits: Limits) ->
     """What the child does before its work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on, once
     tempfile.tempdir = str(folder)
-    steps.show_on(page)
+    heartbeat.show_on(page)
     _limit_memory(limits)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
@@ -181,7 +181,7 @@ def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
         while not select.select([alive], [], [], _LOOK)[0]:
-            seen, now = steps.seen(page), time.monotonic()
+            seen, now = heartbeat.seen(page), time.monotonic()
             # A long look is one for which this process was stopped (Ctrl-Z), and so was the child.
             quiet = quiet + min(now - last, 2 * _LOOK) if seen.beats == beats else 0.0
             beats, last, most = seen.beats, now, limits.patience(seen.model_bytes)
@@ -208,11 +208,11 @@ def _end(pid: int, alive: int) -> int:
 
 def _sweep(page: mmap.mmap) -> None:
     """Remove what a child that ended by force has left beside its output; nothing, where it ended well."""
-    for folder in steps.seen(page).folders:
+    for folder in heartbeat.seen(page).folders:
         sweep(Path(folder))
 
 
-def _too_long(seconds: float, step: steps.Step | None) -> QtoolError:
+def _too_long(seconds: float, step: heartbeat.Step | None) -> QtoolError:
     if step is None:
         return EnvironmentFailure(f"no sign of life for {seconds:.6g} s", "--time-limit SECONDS for more")
     return _ERRORS[step.blame](
@@ -221,7 +221,7 @@ def _too_long(seconds: float, step: steps.Step | None) -> QtoolError:
     )
 
 
-def _died(number: int, step: steps.Step | None) -> QtoolError:
+def _died(number: int, step: heartbeat.Step | None) -> QtoolError:
     if number == signal.SIGKILL:
         return EnvironmentFailure(f"killed by the system{_while(step)}: out of memory?", _MORE_MEMORY)
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
@@ -232,10 +232,10 @@ def _died(number: int, step: steps.Step | None) -> QtoolError:
     )
 
 
-def _gave_up(step: steps.Step | None) -> QtoolError:
+def _gave_up(step: heartbeat.Step | None) -> QtoolError:
     """A library ended the process by itself, as OpenBLAS does without memory."""
     return EnvironmentFailure(f"a native library gave up{_while(step)}: out of memory?", _MORE_MEMORY)
 
 
-def _while(step: steps.Step | None) -> str:
+def _while(step: heartbeat.Step | None) -> str:
     return f" ({step.subject}: {step.doing})" if step else ""

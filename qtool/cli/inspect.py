@@ -14,7 +14,7 @@ from qtool.cli.streams import called
 from qtool.errors import EXIT_OK
 
 if TYPE_CHECKING:
-    from qtool.inspection.model import Difference, Inspection
+    from qtool.graph.inspection.model import Difference, Inspection
 
 
 @click.command(cls=Command)
@@ -43,8 +43,8 @@ def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> in
     \b
     Exit codes: 0 done; 2 usage; 3 a model is missing, corrupt, invalid or unsupported.
     """
-    from qtool.inspection.change import difference
-    from qtool.inspection.read import inspect_model
+    from qtool.graph.inspection.change import difference
+    from qtool.graph.inspection.read import inspect_model
 
     found = inspect_model(model) if other is None else difference(model, other)
     _print(_named(found), as_json, verbose)
@@ -52,7 +52,7 @@ def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> in
 
 
 def _print(found: Inspection | Difference, as_json: bool, verbose: bool) -> None:
-    from qtool.inspection.model import Inspection
+    from qtool.graph.inspection.model import Inspection
 
     if as_json:
         from qtool.report.inspection_json import to_json
@@ -72,7 +72,7 @@ def _print(found: Inspection | Difference, as_json: bool, verbose: bool) -> None
 
 def _named(found: Inspection | Difference) -> Inspection | Difference:
     """Say stdin where the path would be that of a file which nobody will find."""
-    from qtool.inspection.model import Inspection
+    from qtool.graph.inspection.model import Inspection
 
     def told(one: Inspection) -> Inspection:
         return replace(one, path=called(one.path))

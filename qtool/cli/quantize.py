@@ -18,7 +18,7 @@ from qtool.cli.jobs import check_targets, job_options, options_of, text_file
 from qtool.cli.sources import source_options
 from qtool.cli.targets import check_reports
 from qtool.errors import UsageError
-from qtool.steps import step
+from qtool.runtime.heartbeat import step
 
 if TYPE_CHECKING:
     from qtool.plan.model import Plan

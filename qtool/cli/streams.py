@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
-from qtool.steps import beat, step
+from qtool.runtime.heartbeat import beat, step
 
 if TYPE_CHECKING:
     from qtool.report.model import Report

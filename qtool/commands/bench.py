@@ -14,21 +14,21 @@ import onnx
 
 from qtool import __version__
 from qtool.commands.prepare import load_model, read_samples
+from qtool.data.listed import Listed
 from qtool.data.open import Data
 from qtool.data.ports import ports_of
 from qtool.data.reading import Reading
 from qtool.data.samples import Sample, check_used, evenly, synthetic
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
+from qtool.evaluate.bench_models import BenchModel, Memory, start_models
 from qtool.evaluate.gates import Gate, GateResult, Verdict, judge, parse
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.profile import Profile
 from qtool.evaluate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
 from qtool.graph.load import Source
-from qtool.listed import Listed
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
-from qtool.remotes import Memory, Remote, remotes
 
 SECONDS = 20.0
 # Of a source, unless more are asked for: enough for shapes to differ.
@@ -186,7 +186,7 @@ def bench_models(
     check_used(how.reading, [samples])
     chosen = _chosen(samples, how.reading.samples or _SAMPLES)
     with _scratch() as folder, contextlib.ExitStack() as stack:
-        remote = remotes(sources, chosen, samples.name, how.threads, folder)
+        remote = start_models(sources, chosen, samples.name, how.threads, folder)
         for each in remote:
             stack.callback(each.close)
         began = time.perf_counter()
@@ -276,7 +276,7 @@ def _chosen(samples: Samples, most: int) -> list[Sample]:
     return list(samples.read(evenly(total, most)))
 
 
-def _benched(remote: Remote, timing: Timing, ratio: Ratio | None, profile: Profile | None) -> Benched:
+def _benched(remote: BenchModel, timing: Timing, ratio: Ratio | None, profile: Profile | None) -> Benched:
     p50, p90, p99 = (_ms(quantile(timing.singles, share)) for share in (0.5, 0.9, 0.99))
     return Benched(
         path=remote.source.name,

@@ -15,18 +15,18 @@ from qtool.calibrate.checkpoint import Checkpoint, CheckpointFile
 from qtool.calibrate.runner import SoFar, calibrate
 from qtool.calibrate.serial import Calibration, digest_of
 from qtool.commands.prepare import NO_SAMPLES, prepare_model, read_samples
+from qtool.data.listed import Listed
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Part, Sample, Wrapped, check_used
 from qtool.data.samples import Source as Samples
 from qtool.errors import DataError, UsageError
-from qtool.listed import Listed
 from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
 from qtool.plan.eligible import observable
 from qtool.plan.prepared import PreparedModel
-from qtool.workers import in_processes
+from qtool.runtime.worker_pool import in_processes
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,20 @@ from qtool.evaluate.judging import gates_of, measures_of
 from qtool.evaluate.latency import race_models
 from qtool.evaluate.ports import in_floats
 from qtool.evaluate.reference import Original, Recorded, Recorder
+from qtool.graph.inspection.model import Inspection
+from qtool.graph.inspection.read import inspect_model
 from qtool.graph.load import Source
 from qtool.graph.save import check_target, staged
-from qtool.inspection.model import Inspection
-from qtool.inspection.read import inspect_model
 from qtool.numerics.threads import single_threaded_blas
 from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
-from qtool.session import Model, Session
+from qtool.runtime.session import Model, Session
 from qtool.tables.judging import AUTO, USUAL
 from qtool.tables.modes import FEW_BITS, MODES
 
 Reference = ModelLike | Recorded
 
-# The mode that makes models of a form (inspection/model.py).
+# The mode that makes models of a form (graph/inspection/model.py).
 _MODE_OF = {
     "qdq": "static",
     "qoperator": "static",

@@ -20,8 +20,8 @@ from qtool.data.seen import Figures, Tally
 from qtool.data.shaping import chosen
 from qtool.errors import DataError, printable
 from qtool.options import ModelLike, Progress, silent
-from qtool.session import Session
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
+from qtool.runtime.session import Session
 
 LOOKED_AT = 100
 _HEAD = 3

@@ -33,8 +33,8 @@ from qtool.plan.draft import observation_sets
 from qtool.plan.input_ranges import input_ranges
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, settle
-from qtool.session import Session, has_op
-from qtool.steps import step
+from qtool.runtime.heartbeat import step
+from qtool.runtime.session import Session, has_op
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES

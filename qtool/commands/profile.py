@@ -13,16 +13,16 @@ import onnx
 import onnx_ir as ir
 
 from qtool import __version__
+from qtool.data.listed import Listed
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.graph.save import check_target, staged
-from qtool.kernels.dispatch import seconds_a_node
-from qtool.kernels.graphs import draw
-from qtool.kernels.traced import KernelRun, Pace, time_kinds
-from qtool.listed import Listed
 from qtool.options import Progress, silent
 from qtool.plan.costs_file import CostTable, Machine, Timed, Untimed, to_json
 from qtool.plan.work import work_of
-from qtool.session import RUNTIME_VERSION
+from qtool.runtime.kernels.dispatch import seconds_a_node
+from qtool.runtime.kernels.graphs import draw
+from qtool.runtime.kernels.traced import KernelRun, Pace, time_kinds
+from qtool.runtime.session import RUNTIME_VERSION
 from qtool.tables.kernels import EDGES, KERNELS, Kernel, Kind
 from qtool.tables.sizes import Size
 

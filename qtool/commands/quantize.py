@@ -34,7 +34,7 @@ from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import Report
 from qtool.report.result import Result
 from qtool.rewrite.recipe import written
-from qtool.session import Session
+from qtool.runtime.session import Session
 
 
 @single_threaded_blas()

@@ -25,7 +25,7 @@ from qtool.plan.port_notes import port_notes
 from qtool.plan.prepared import PreparedModel
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Selection, Timing
-from qtool.session import Session
+from qtool.runtime.session import Session
 
 QUANTIZED = "quantized"
 """The name of the written file in a race."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qtool.data.files import Mark, mark_of
 from qtool.data.header import BYTES, HEAD_BYTES, READ_BYTES, Header, header_of
 from qtool.errors import DataError, printable
-from qtool.steps import step
+from qtool.runtime.heartbeat import step
 
 # What a file may have. No sample comes near; what goes beyond is a bomb, or no sample. The zip directory is
 # read at once.

@@ -18,7 +18,7 @@ from qtool.data.found import Found
 from qtool.data.ports import Port
 from qtool.data.samples import Sample, Traits, by_file
 from qtool.errors import DataError, UsageError, printable
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 
 WHOLE_SECONDS = 600  # of a recording that is a sample as a whole
 _BLOCK = 1 << 16  # frames that are resampled at once

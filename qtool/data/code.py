@@ -14,7 +14,7 @@ from qtool.data.memory import Spooled, drained
 from qtool.data.samples import Source
 from qtool.data.usercode import Run, loaded, named, needed_arguments, running_code, split_name
 from qtool.errors import DataError, UsageError, printable
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 
 _MOST = 1_000_000  # samples; more do not end, or want a folder of files
 _SHARE_OF_DISK = 0.5

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from qtool.data.columns import Column, is_number
 from qtool.data.files import Unchanged, mark_of, opened, shown
 from qtool.errors import DataError, printable
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 
 # A row is in memory at once; one without an end is none.
 ROW_BYTES = 1 << 26

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from qtool.errors import DataError, did_you_mean, printable
-from qtool.steps import step
+from qtool.runtime.heartbeat import step
 
 # What a single file may have, where it is read as a whole.
 WHOLE_BYTES = 1 << 30
@@ -102,7 +102,7 @@ class Unchanged:
 
 @contextlib.contextmanager
 def blamed(file: Path) -> Iterator[None]:
-    """Reading a file, for a moment: who does is watched (steps.py), and every failure is a DataError.
+    """Read a file inside the `with`: a step of the heartbeat, and every failure is a DataError.
 
     Raises:
         DataError: whatever goes wrong inside the `with` is said to be the file's fault.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from qtool.listed import Listed
+from qtool.data.listed import Listed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from qtool.data.found import Found
 from qtool.data.samples import Sample, Traits
 from qtool.data.tokens import Tokens, tokens_for
 from qtool.errors import DataError, printable
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 
 # A line that is longer is no text, but a file of another kind.
 LINE_BYTES = 10 << 20

@@ -16,7 +16,7 @@ from typing import Any
 
 from qtool.data.files import names_in, opened, shown
 from qtool.errors import DataError, UsageError, did_you_mean, printable
-from qtool.steps import step
+from qtool.runtime.heartbeat import step
 
 _MODULE = "qtool_user_code"  # what a file is called as a module
 _SOURCE_BYTES = 1 << 26

@@ -16,7 +16,7 @@ from qtool.evaluate.labels import Labels, label_of, predict
 from qtool.evaluate.outputs import OutputMetrics, OutputTally
 from qtool.evaluate.tasks import Task
 from qtool.numerics.metrics import TOLERANCE, Tolerance
-from qtool.session import Model, running
+from qtool.runtime.session import Model, running
 
 Progress = Callable[[int, int], None]
 

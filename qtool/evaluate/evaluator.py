@@ -25,7 +25,7 @@ from qtool.plan.predict import Errors, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
 from qtool.rewrite.recipe import written
-from qtool.session import Model, Session
+from qtool.runtime.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
 
 ORIGINAL, PREPARED = "original", "prepared"

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from qtool.evaluate.reference import digest
-from qtool.session import Array, Model
+from qtool.runtime.session import Array, Model
 
 # Outputs of a classifier over thousands of samples fit; those of a segmentation network go to files.
 MEMORY = 64 << 20  # bytes

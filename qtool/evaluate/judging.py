@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtool.data.listed import Listed
 from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
 from qtool.evaluate.tasks import tasks_of
-from qtool.listed import Listed
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.tables.judging import NONE
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from qtool.data.fit import fit
 from qtool.data.samples import Source
 from qtool.evaluate.ports import bare, feed, in_floats
-from qtool.session import Array, Session, running
+from qtool.runtime.session import Array, Session, running
 
 # Two runs of one race on the same machine differ by about this much, so a smaller difference between two
 # models decides nothing, and a narrower interval is not worth its time.

@@ -14,7 +14,7 @@ from qtool.data.samples import Arrays
 from qtool.errors import ModelError
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
-from qtool.session import Model, Sample, Session
+from qtool.runtime.session import Model, Sample, Session
 from qtool.tables.metadata import PORTS
 from qtool.tables.qtypes import QTYPES, QType
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qtool.measure.trace import Kernels, kernels, read_trace
+from qtool.runtime.trace import Kernels, kernels, read_trace
 
 _SLOWEST = 20
 _US = 1e-3  # milliseconds

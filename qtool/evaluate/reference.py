@@ -19,7 +19,7 @@ from qtool.calibrate.serial import digest_of
 from qtool.data.archive import Archive
 from qtool.data.samples import Sample
 from qtool.errors import DataError, ModelError, printable
-from qtool.session import Model
+from qtool.runtime.session import Model
 
 SCHEMA = "qtool.reference/1"
 _META = "meta"

@@ -24,8 +24,8 @@ from qtool.plan.integers import restored
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.rewrite.switched import Switched, switched
-from qtool.session import Session, running
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
+from qtool.runtime.session import Session, running
 
 # The power of an error is a sum over all elements of an output: more samples change it by tenths of a dB.
 SAMPLES = 8

@@ -18,7 +18,7 @@ from qtool.graph.caps import CAPS, Survey, survey, too_deep
 from qtool.graph.external import external_files
 from qtool.graph.repair import repair
 from qtool.graph.tensors import check_tensors
-from qtool.steps import step, weighs
+from qtool.runtime.heartbeat import step, weighs
 
 # What it has to say of odd models would go to stderr, unasked.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())

@@ -22,8 +22,8 @@ from qtool.errors import (
     out_of_memory,
     printable,
 )
-from qtool.graph.abandoned import alone_in, flush, flush_folder, sweep, temporary
-from qtool.steps import step, writing_in
+from qtool.runtime.heartbeat import step, writing_in
+from qtool.runtime.tempdirs import alone_in, flush, flush_folder, sweep, temporary
 
 # protobuf can't serialize 2 GiB; weights go to a side file well before that.
 SIDE_FILE_BYTES = 1 << 30

@@ -13,10 +13,10 @@ from qtool.data.samples import synthetic
 from qtool.errors import UsageError
 from qtool.graph.save import tensor_bytes
 from qtool.graph.view import View, is_op
-from qtool.measure.shapes import Shapes, shapes_of
-from qtool.measure.times import Times, fused, node_times
 from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
+from qtool.placement.shapes import Shapes, shapes_of
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.costs import Costs, load_costs
 from qtool.plan.eligible import rule_of

@@ -23,7 +23,7 @@ from qtool.plan.integers import integers_of, restored
 from qtool.plan.model import Kind, Plan, Site
 from qtool.recover.hessians import Streamed, Wanted, hessians
 from qtool.recover.operands import Operand, Seen, operand_of, seen_by
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 from qtool.tables.qtypes import TensorSpec
 
 Progress = Callable[[int, int], None]

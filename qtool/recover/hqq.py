@@ -8,7 +8,7 @@ from qtool.graph.view import View, float_constant
 from qtool.numerics.clip import FEW_BITS
 from qtool.numerics.hqq import half_quadratic
 from qtool.plan.model import Kind, Plan, Site
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 
 # What has a scale of its own for every run of values, and no bias that rests on it.
 _KINDS = frozenset({Kind.STORED, Kind.FUSED})

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
-from qtool.measure.columns import reaches
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OutlierColumns
 from qtool.plan.outlier_columns import can_split_columns
 from qtool.plan.predict import Errors, key_of
+from qtool.recover.channel_ranges import reaches
 from qtool.recover.run import requested_steps
 
 # How many columns are tried. They cost little beside the sum with what they make, which is the same for any.

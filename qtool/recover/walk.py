@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.save import model_for_session
-from qtool.session import Sample, Session, running
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
+from qtool.runtime.session import Sample, Session, running
 
 _NAME = "a part of the simulated model"
 

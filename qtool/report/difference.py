@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
-from qtool.inspection.model import RECIPE, Change, Difference, Port, TensorChange, Tensors
+from qtool.graph.inspection.model import RECIPE, Change, Difference, Port, TensorChange, Tensors
 from qtool.report.inspection import (
     KINDS,
     LONGEST_VALUE,

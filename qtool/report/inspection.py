@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
-from qtool.inspection.model import (
+from qtool.graph.inspection.model import (
     CONSTANT,
     CONVERT,
     NO_FORMAT,

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from qtool.inspection.model import Difference, Inspection
+from qtool.graph.inspection.model import Difference, Inspection
 
 SCHEMA = "qtool.inspection/1"
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool.data.files import opened
+from qtool.data.listed import listed
 from qtool.evaluate.gates import judge, parse
-from qtool.listed import listed
 from qtool.report.json import from_json
 from qtool.report.model import Report
 

@@ -16,7 +16,7 @@ import pytest
 from qtool.errors import UsageError
 from qtool.evaluate.ports import in_floats
 from qtool.plan.scheme import ACTIVATION_TYPES, BLOCKS, WEIGHT_TYPES, Choices, settle
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
 from tests.cli.program import run

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 import qtool
-from qtool.session import Session, has_op
+from qtool.runtime.session import Session, has_op
 from tests.graphs import model, node, samples, weights
 
 OPSET = 28

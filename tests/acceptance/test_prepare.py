@@ -14,7 +14,7 @@ from qtool.data.open import open_source
 from qtool.graph.load import from_model, load
 from qtool.graph.prepare import prepare
 from qtool.graph.save import to_bytes
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS
 
 FOLDERS = sorted(p.parent for root in (SAMPLE_MODELS, SHARED_MODELS) for p in root.glob("*/model.onnx"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.cli.program import MEASURED, run
 from tests.exact import exact, honest_target
 from tests.graphs import ROOT, SHARED_MODELS

@@ -25,7 +25,7 @@ from qtool.calibrate.analytic.rules import RULES
 from qtool.errors import QtoolError
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.ops import OPS
 from tests.calibrate.seen import observe
 from tests.graphs import model, node, rng, weights

@@ -12,7 +12,7 @@ from qtool.calibrate.runner import calibrate
 from qtool.data.memory import InMemory
 from qtool.data.open import open_source
 from qtool.errors import DataError
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, node, samples, weights
 
 

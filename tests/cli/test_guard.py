@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from qtool import steps
 from qtool.cli.guard import Limits
 from qtool.errors import DataError, ModelError, RuntimeFailure
-from qtool.steps import writing_in
+from qtool.runtime import heartbeat
+from qtool.runtime.heartbeat import writing_in
 
 # A program whose work is a few lines, and that tells what comes of it as its last line.
 PROGRAM = """
@@ -26,7 +26,7 @@ from pathlib import Path
 from qtool.cli import guard
 from qtool.cli.main import _interrupt
 from qtool.errors import ModelError, QtoolError
-from qtool.steps import beat, step, weighs, writing_in
+from qtool.runtime.heartbeat import beat, step, weighs, writing_in
 
 signal.signal(signal.SIGTERM, _interrupt)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -251,25 +251,25 @@ with staged(Path({str(out)!r}) / 'q.onnx') as staging:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> mmap.mmap:
-    monkeypatch.setattr(steps, "_notes", steps._Notes())
-    made = mmap.mmap(-1, steps.PAGE_BYTES)
-    steps.show_on(made)
+    monkeypatch.setattr(heartbeat, "_notes", heartbeat._Notes())
+    made = mmap.mmap(-1, heartbeat.PAGE_BYTES)
+    heartbeat.show_on(made)
     return made
 
 
 def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
-    assert steps.seen(page).step is None
-    steps.weighs(10)
-    steps.weighs(5)
-    with steps.step("a", "b", ModelError):
-        with steps.step("c\n\x1b[31m", "d" * 300, DataError):
-            seen = steps.seen(page)
+    assert heartbeat.seen(page).step is None
+    heartbeat.weighs(10)
+    heartbeat.weighs(5)
+    with heartbeat.step("a", "b", ModelError):
+        with heartbeat.step("c\n\x1b[31m", "d" * 300, DataError):
+            seen = heartbeat.seen(page)
             assert seen.step is not None
             assert (seen.step.subject, seen.step.blame) == ("c ?[31m", 4)
             assert len(seen.step.doing) == 200
-        assert steps.seen(page).step == steps.Step("a", "b", 3)
-    assert steps.seen(page).step is None
-    assert steps.seen(page).model_bytes == 10
+        assert heartbeat.seen(page).step == heartbeat.Step("a", "b", 3)
+    assert heartbeat.seen(page).step is None
+    assert heartbeat.seen(page).model_bytes == 10
 
 
 def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
@@ -277,37 +277,37 @@ def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
         with writing_in("/x"):
             pass
 
-    beats = [steps.seen(page).beats]
-    for sign in (steps.beat, steps.end, write, lambda: steps.weighs(1)):
+    beats = [heartbeat.seen(page).beats]
+    for sign in (heartbeat.beat, heartbeat.end, write, lambda: heartbeat.weighs(1)):
         sign()
-        beats.append(steps.seen(page).beats)
+        beats.append(heartbeat.seen(page).beats)
     assert beats == sorted(set(beats))
 
 
 def test_a_page_tells_the_end_and_the_folders(page: mmap.mmap) -> None:
-    assert not steps.seen(page).ended
+    assert not heartbeat.seen(page).ended
     with writing_in("/a"), writing_in("/b\udcff"):
         with writing_in("/a"):
-            assert steps.seen(page).folders == ("/a", "/b\udcff", "/a")
-        steps.end()
-        assert steps.seen(page).ended and set(steps.seen(page).folders) == {"/a", "/b\udcff"}
-    assert steps.seen(page).folders == ()
+            assert heartbeat.seen(page).folders == ("/a", "/b\udcff", "/a")
+        heartbeat.end()
+        assert heartbeat.seen(page).ended and set(heartbeat.seen(page).folders) == {"/a", "/b\udcff"}
+    assert heartbeat.seen(page).folders == ()
 
 
 def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mmap) -> None:
-    with steps.step("a", "b", RuntimeFailure), contextlib.ExitStack() as folders:
+    with heartbeat.step("a", "b", RuntimeFailure), contextlib.ExitStack() as folders:
         for index in range(100):
             folders.enter_context(writing_in(f"/{index}" + "x" * 1000))
-        assert steps.seen(page).step == steps.Step("a", "b", 6)
+        assert heartbeat.seen(page).step == heartbeat.Step("a", "b", 6)
 
 
 @pytest.mark.parametrize("note", [b"", b"[", b"null", b"[1, 2]", b"\xff" * 64], ids=repr)
 def test_a_torn_note_is_none(note: bytes, page: mmap.mmap) -> None:
-    page[: 25 + len(note)] = steps._HEAD.pack(7, 8, len(note), False) + note
-    seen = steps.seen(page)
+    page[: 25 + len(note)] = heartbeat._HEAD.pack(7, 8, len(note), False) + note
+    seen = heartbeat.seen(page)
     assert (seen.beats, seen.model_bytes, seen.step, seen.folders) == (7, 8, None, ())
 
 
 def test_without_a_page_a_step_is_nothing() -> None:
-    with steps.step("a", "b", ModelError):
-        steps.beat()
+    with heartbeat.step("a", "b", ModelError):
+        heartbeat.beat()

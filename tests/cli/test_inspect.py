@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from tests.graph.inspection import graphs
 from tests.graphs import ROOT
-from tests.inspection import graphs
 
 # The command is added here so that these tests hold before and after the program knows it.
 PROGRAM = """

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from qtool.cli.main import cli
 from qtool.commands import profile as profiling
-from qtool.kernels.traced import Pace
 from qtool.plan.costs_file import SCHEMA, read_table
+from qtool.runtime.kernels.traced import Pace
 from qtool.tables.kernels import EDGES, KERNELS
 from tests.cli.program import run
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool import steps
 from qtool.data import files
 from qtool.data.files import Unchanged, blamed, mark_of, names_in, natural, opened, with_suffix
+from qtool.runtime import heartbeat
 from tests.data.asking import refused, write
 from tests.data.test_archive import what_is_no_file
 
@@ -117,12 +117,12 @@ def test_what_is_not_the_fault_of_the_file_is_not_blamed_on_it(tmp_path: Path, e
 
 
 def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
-    file, page = write(tmp_path / "f", ""), mmap.mmap(-1, steps.PAGE_BYTES)
-    steps.show_on(page)
+    file, page = write(tmp_path / "f", ""), mmap.mmap(-1, heartbeat.PAGE_BYTES)
+    heartbeat.show_on(page)
     with opened(file):
-        step = steps.seen(page).step
+        step = heartbeat.seen(page).step
         assert step is not None and (step.subject, step.doing) == (str(file), "it is read")
-    after = steps.seen(page).step
+    after = heartbeat.seen(page).step
     assert after is None or after.subject != str(file)
 
 

@@ -13,7 +13,7 @@ from qtool.data.memory import InMemory
 from qtool.errors import DataError, ModelError
 from qtool.evaluate.compare import Comparison, compare, match_outputs
 from qtool.evaluate.outputs import OutputMetrics
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import run

@@ -16,7 +16,7 @@ from qtool.data.split import split_samples
 from qtool.evaluate.compare import compare
 from qtool.evaluate.golden import MEMORY, FloatOutputs
 from qtool.evaluate.ports import FloatInput
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.evaluate.test_compare import linear
 from tests.graphs import samples
 

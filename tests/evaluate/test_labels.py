@@ -13,7 +13,7 @@ from qtool.data.memory import InMemory
 from qtool.errors import DataError
 from qtool.evaluate.compare import Measures, compare
 from qtool.evaluate.labels import label_of, predict, read_labels
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import node
 from tests.plan.build import model
 

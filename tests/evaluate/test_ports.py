@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from qtool.errors import ModelError
 from qtool.evaluate.ports import FloatPorts, bare, feed, in_floats
 from qtool.rewrite.ports import METADATA_KEY
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import node
 from tests.rewrite.flow import run
 

@@ -9,7 +9,7 @@ import pytest
 
 from qtool.errors import RuntimeFailure
 from qtool.evaluate.profile import Profile, profile_of, read_profile
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.rewrite.zoo import CASES
 
 

@@ -14,7 +14,7 @@ from qtool.graph.save import to_bytes
 from qtool.plan.half_ports import is_float32
 from qtool.plan.predict import keys_of
 from qtool.rewrite.write import rewrite
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from qtool.errors import ModelError
 from qtool.graph.load import from_model, from_proto, load, model_size
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, node, rng, weights
 
 

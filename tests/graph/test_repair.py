@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from qtool.errors import ModelError
 from qtool.graph.load import from_model
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, node, weights
 
 

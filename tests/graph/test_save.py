@@ -15,7 +15,7 @@ from qtool.errors import EnvironmentFailure, ModelError, UsageError
 from qtool.graph import save
 from qtool.graph.load import load
 from qtool.graph.save import check_target, model_for_session, staged, tensor_bytes, to_bytes
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, node, samples, weights
 
 

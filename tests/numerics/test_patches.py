@@ -19,7 +19,7 @@ from qtool.numerics.patches import (
     position_count,
     spread_out,
 )
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, rng
 
 Case = tuple[Convolution, tuple[int, ...], tuple[int, ...]]

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from qtool.numerics.qparams import QParams, unfold
 from qtool.numerics.quantize import bias_scale, dequantize, quantize, quantize_bias, spread
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.qtypes import (
     INT8,
     INT8_REDUCED,

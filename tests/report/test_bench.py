@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched, Judged, Latency
+from qtool.evaluate.bench_models import Memory
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.profile import NodeTime, OpTime, Profile
-from qtool.remotes import Memory
 from qtool.report.bench import render_bench
 from qtool.report.bench_json import SCHEMA, to_json
 from tests.test_docs import section

@@ -15,7 +15,7 @@ from qtool.graph.save import to_bytes
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.rewrite.write import rewrite
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.targets import Target
 from tests.plan.flow import Sample, candidate
 from tests.rewrite.zoo import CASES

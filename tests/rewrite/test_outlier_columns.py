@@ -17,7 +17,7 @@ from qtool.plan.model import OutlierColumns
 from qtool.plan.outlier_columns import can_split_columns
 from qtool.plan.rules import rule_based
 from qtool.rewrite.outlier_columns import split_outlier_columns
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests import outliers
 from tests.plan.flow import ready, rules_plan
 

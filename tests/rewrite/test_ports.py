@@ -22,7 +22,7 @@ from qtool.numerics.quantize import dequantize, quantize
 from qtool.plan.model import Kind, Site
 from qtool.plan.scheme import ACTIVATION_TYPES
 from qtool.rewrite.ports import METADATA_KEY, port_params
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, QType, TensorSpec
 from qtool.tables.targets import TARGETS
 from tests.exact import exact_products

@@ -27,7 +27,7 @@ from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.rewrite.qoperator import write_integer_operators
 from qtool.rewrite.writer import Writer
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qoperators import (
     ELEMENTWISE,

@@ -14,7 +14,7 @@ from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.rewrite.simulated import simulated
 from qtool.rewrite.write import rewrite
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.plan.flow import candidate
 from tests.recover.whole import made, values_of
 from tests.rewrite.flow import run, sqnr

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper, numpy_helper
 
-from qtool.session import Session
+from qtool.runtime.session import Session
 
 Outputs = Sequence[Any]
 DRAWS = 6

@@ -22,7 +22,7 @@ import pytest
 import qtool
 from qtool.errors import QtoolError, UsageError
 from qtool.evaluate.ports import in_floats
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.sweep.cases import Case, case, names
 from tests.sweep.judge import EXACT_DB, complaint
 from tests.sweep.noise import Outputs, noisy_runs

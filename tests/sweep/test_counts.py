@@ -17,7 +17,7 @@ import pytest
 
 import qtool
 from qtool.errors import QtoolError
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.sweep.cases import Case, case, names
 from tests.sweep.noise import Outputs
 from tests.sweep.test_backend_suite import fp32_outputs

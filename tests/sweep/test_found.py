@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import qtool
 from qtool.errors import ModelError
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import model, node, samples, weights
 from tests.sweep.ways import avoid_saturation, settle_speed
 

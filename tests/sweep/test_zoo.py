@@ -17,7 +17,7 @@ import pytest
 import qtool
 from qtool.errors import QtoolError, UsageError
 from qtool.evaluate.ports import in_floats
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.sweep.judge import EXACT_DB, complaint
 from tests.sweep.noise import Outputs, noisy_runs
 from tests.sweep.specimen import Sample, Specimen

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import defs
 
-from qtool.session import Session
+from qtool.runtime.session import Session
 from qtool.tables.ops import ANY, EXACT_ON_CONSTANTS, OPS, Q_MOVES_UP_THROUGH, OpRule, Role
 from tests.graphs import model, node
 

@@ -38,7 +38,7 @@ from qtool.graph.prepare.slopes import merge_slopes
 from qtool.graph.prepare.stacks import unstack_matrices
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.prepare.views import merge_views
-from qtool.steps import beat
+from qtool.runtime.heartbeat import beat
 
 Pass = Callable[[ir.Model], str]
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qtool.graph.load import from_proto
 from qtool.graph.prepare import Pass
 from qtool.graph.save import to_bytes
-from qtool.session import Session
+from qtool.runtime.session import Session
 from tests.graphs import samples
 
 Feed = Mapping[str, np.ndarray]

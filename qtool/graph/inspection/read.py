@@ -1,0 +1,92 @@
+"""Read a model, and tell what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from qtool.graph.inspection.dtypes import dtype_name, infer_dtypes
+from qtool.graph.inspection.model import Inspection, Port
+from qtool.graph.inspection.precision import count_ops
+from qtool.graph.inspection.walk import walk
+from qtool.graph.inspection.weights import find_constants, tally
+from qtool.graph.load import Source, from_model, load
+
+ModelLike = str | Path | onnx.ModelProto
+
+
+def inspect_model(model: ModelLike) -> Inspection:
+    """What is in a model: its interface, ops, weights, and how much of it is quantized.
+
+    Raises:
+        ModelError: it can't be read, or is invalid.
+    """
+    return inspect_source(open_model(model))
+
+
+def open_model(model: ModelLike) -> Source:
+    """Load a path, or take a model in memory.
+
+    Raises:
+        ModelError: it can't be read, or is invalid.
+    """
+    return from_model(model) if isinstance(model, onnx.ModelProto) else load(Path(model))
+
+
+def inspect_source(source: Source) -> Inspection:
+    """Like `inspect_model`, for what is loaded already."""
+    model = source.model
+    walked = walk(model)
+    constants = find_constants(walked)
+    ops, forms = count_ops(walked.nodes, infer_dtypes(model, walked), constants)
+    weights, others = tally(constants)
+    halves = tuple(name for name in ("float16", "bfloat16") if name in weights and name not in forms)
+    return Inspection(
+        path=source.name,
+        bytes=source.size,
+        sha256=source.sha256,
+        ir_version=model.ir_version,
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
+        opsets={"" if domain == "ai.onnx" else domain: v for domain, v in model.opset_imports.items()},
+        inputs=tuple(_port(v) for v in model.graph.inputs if not v.is_initializer()),
+        outputs=tuple(_port(v) for v in model.graph.outputs),
+        ops=ops,
+        graphs=len(walked.graphs) - 1,
+        functions=len(model.functions),
+        weights=weights,
+        constants=others,
+        forms=(*forms, *halves),
+        metadata=dict(sorted(model.metadata_props.items())),
+        external=_external(source),
+    )
+
+
+def _port(value: ir.Value) -> Port:
+    shape = None
+    if value.shape is not None:
+        shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    return Port(value.name or "", _type_name(value.type), shape)
+
+
+def _type_name(kind: ir.TypeProtocol | None) -> str:
+    match kind:
+        case ir.SequenceType():
+            return f"sequence({_type_name(kind.elem_type)})"
+        case ir.OptionalType():
+            return f"optional({_type_name(kind.elem_type)})"
+        case ir.SparseTensorType():
+            return f"sparse({dtype_name(kind.dtype)})"
+        case None:
+            return "unknown"
+        case _:
+            return dtype_name(kind.dtype)
+
+
+def _external(source: Source) -> dict[str, int]:
+    """The data files, by their place below the model's folder."""
+    if source.path is None:
+        return {}
+    folder = source.path.parent
+    return {str(f.relative_to(folder)): f.stat().st_size for f in source.files if f != source.path}

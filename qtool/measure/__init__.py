@@ -1,1 +1,0 @@
-"""What quantizing a node costs, and how wrong it makes the outputs: run, not guessed."""

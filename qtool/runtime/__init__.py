@@ -1,0 +1,1 @@
+"""Sessions, what ran in them, worker processes, and signs of life."""

@@ -1,0 +1,258 @@
+"""The one place that opens onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from qtool.errors import ModelError, RuntimeFailure, is_out_of_memory, out_of_memory, printable
+from qtool.runtime.heartbeat import step
+
+
+@contextmanager
+def _telemetry_off(variable: str = "ORT_DISABLE_TELEMETRY") -> Iterator[None]:
+    """Set the variable for as long as onnxruntime is imported.
+
+    1.29 and later write an event log under HOME and upload it, unless the variable is set when their native
+    library is loaded. It is read then and never again (1.32), so the process gets its environment back.
+    """
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+with _telemetry_off():
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+Array = NDArray[np.generic]
+Sample = Mapping[str, Any]
+
+RUNTIME_VERSION: str = ort.__version__
+
+# The end of a range of opsets that has none.
+_OPEN = 2**31 - 1
+
+_NUMPY_OF = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(uint16)": "uint16",
+    "tensor(int32)": "int32",
+    "tensor(uint32)": "uint32",
+    "tensor(int64)": "int64",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "str",
+}
+
+
+@cache
+def has_op(op: str, opset: int) -> bool:
+    """Whether the CPU provider has an op of the standard domain as an opset defines it.
+
+    It has the opsets up to a highest one, but not every op of each: 1.32 loads opset 28 and has no
+    QuantizeLinear of it. A kernel whose range of opsets is open runs nothing but its own version of the op.
+    """
+    versions, kernels = _registered()
+    if opset > max(max(v) for v in versions.values()):
+        return False
+    since = max((v for v in versions.get(op, ()) if v <= opset), default=0)
+    if not since:
+        return False
+    if not kernels[op] or any(a == since or (b != _OPEN and a <= since <= b) for a, b in kernels[op]):
+        return True  # an op without any kernel is expanded, or folded, when the model is loaded
+    try:
+        schema: Any = onnx.defs.get_schema(op, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+@cache
+def _registered() -> tuple[dict[str, set[int]], dict[str, list[tuple[int, int]]]]:
+    """The versions of each standard op that the runtime knows, and the ranges of its CPU kernels."""
+    versions, kernels = defaultdict(set), defaultdict(list)
+    for schema in native.get_all_operator_schema():
+        if not schema.domain:
+            versions[schema.name].add(schema.since_version)
+    for kernel in native.get_all_opkernel_def():
+        if not kernel.domain and kernel.provider == "CPUExecutionProvider":
+            kernels[kernel.op_name].append(tuple(kernel.version_range))
+    return versions, kernels
+
+
+class Model(Protocol):
+    """What can be run on samples: a session, or one with something before it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def outputs(self) -> list[str]: ...
+
+    @property
+    def output_shapes(self) -> dict[str, list[int | str | None]]: ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def input_dtypes(self) -> dict[str, str | None]: ...
+
+    def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]: ...
+
+
+def running(model: Model) -> AbstractContextManager[None]:
+    """The step of running a model, for loops around it: noting it every time would show in short runs."""
+    return step(model.name, "onnxruntime runs it", RuntimeFailure)
+
+
+class Session:
+    """A model that can be run.
+
+    Args:
+        model: a path, or the bytes of a model without external data.
+        threads: intra-op threads; 0 leaves the choice to the runtime.
+        name: what to call it in errors.
+        optimize: the runtime's graph optimizations, as a user would have them.
+        integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.31 does, and
+            rounds constant float weights there (WeightBiasQuantization).
+        trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
+        optimized: a file to write the graph to that the runtime makes of the model.
+
+    Raises:
+        ModelError: the runtime refuses the model.
+        EnvironmentFailure: it runs out of memory.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        threads: int = 0,
+        name: str = "",
+        optimize: bool = True,
+        integers: bool = True,
+        trace: Path | None = None,
+        optimized: Path | None = None,
+    ) -> None:
+        self.name = name or (str(model) if isinstance(model, Path) else "model")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not integers:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if trace is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace)
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
+        source = str(model) if isinstance(model, Path) else model
+        try:
+            with step(self.name, "onnxruntime opens it", ModelError):
+                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a dozen unrelated types here
+            if is_out_of_memory(error):
+                raise out_of_memory(self.name, "onnxruntime opens it") from error
+            raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
+        self.inputs = {i.name: i for i in self._session.get_inputs()}
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.outputs = [o.name for o in self._session.get_outputs()]
+        self.output_shapes = {o.name: list(o.shape) for o in self._session.get_outputs()}
+        # The runtime says `tensor(float)` for what numpy calls float32, and None for what numpy lacks.
+        self.input_dtypes = {k: _NUMPY_OF.get(i.type) for k, i in self.inputs.items()}
+
+    def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]:
+        """The named outputs (all of them when None) for one sample.
+
+        Raises:
+            RuntimeFailure: the runtime failed on it.
+            EnvironmentFailure: it ran out of memory.
+        """
+        try:
+            return list(self._session.run(None if outputs is None else list(outputs), dict(sample)))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(self.name, "onnxruntime runs it") from error
+            raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
+
+    def end_trace(self) -> Path:
+        """The file of a session that was opened with `trace`: Chrome's trace format, in microseconds."""
+        return Path(self._session.end_profiling())
+
+    def fetcher(self, outputs: Sequence[str]) -> Fetcher:
+        """A way to run it again and again for the same outputs."""
+        return Fetcher(self, self._session, outputs)
+
+
+class Fetcher:
+    """Runs a model whose outputs go to the same memory every time, as long as their shapes allow.
+
+    Large outputs in memory that is new each time cost as much as a small model's inference.
+    """
+
+    def __init__(self, session: Session, inner: Any, outputs: Sequence[str]) -> None:
+        self._session = session
+        self._inner = inner
+        self._outputs = list(outputs)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._arrays: list[Array] = []
+        self._binding: Any = None
+
+    def run(self, sample: Mapping[str, Array]) -> list[Array]:
+        """The outputs for one sample; their memory is used again by the next call.
+
+        Raises:
+            RuntimeFailure: the runtime failed on it.
+        """
+        if not self._outputs:
+            return []
+        shapes = {name: array.shape for name, array in sample.items()}
+        if shapes == self._shapes and self._bound(sample):
+            return self._arrays
+        arrays = [np.asarray(a) for a in self._session.run(sample, self._outputs)]
+        self._shapes, self._arrays, self._binding = shapes, arrays, None
+        return arrays
+
+    def _bound(self, sample: Mapping[str, Array]) -> bool:
+        """Run into the memory at hand; False where that can't be, as when a shape depends on values."""
+        if not all(_bindable(a) for a in (*sample.values(), *self._arrays)):
+            return False
+        try:
+            if self._binding is None:
+                self._binding = self._inner.io_binding()
+                self._arrays = [np.empty_like(array) for array in self._arrays]
+                for name, array in zip(self._outputs, self._arrays, strict=True):
+                    self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+            for name, array in sample.items():
+                self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+            self._inner.run_with_iobinding(self._binding)
+        except Exception:  # run without a binding says what is wrong, if anything is
+            self._binding = None
+            return False
+        return True
+
+
+def _bindable(array: Array) -> bool:
+    return array.dtype.kind in "fiub" and array.flags.c_contiguous and array.size > 0

@@ -1,0 +1,39 @@
+"""Shapes are those of the arrays that onnxruntime gives."""
+
+from __future__ import annotations
+
+import pytest
+
+from qtool.data.memory import InMemory
+from qtool.placement.shapes import shapes_of
+from tests.plan.flow import ready
+from tests.rewrite.zoo import CASES
+
+
+@pytest.mark.parametrize("name", ["residual", "conv-bn-relu6", "transformer", "lstm-y-unused"])
+def test_of_all_values_of_a_model(name: str) -> None:
+    case = CASES[name]
+    job = ready(case.build())
+    samples = case.samples()
+    found = shapes_of(job.model, list(job.view.values), InMemory(list(samples), len(samples)), threads=1)
+    for input_name, array in samples[0].items():
+        assert found[input_name] == array.shape
+    for value in job.model.graph.outputs:
+        known = value.shape
+        assert known is not None
+        assert len(found[value.name or ""]) == len(known)
+    made = {v.name for n in job.model.graph for v in n.outputs if v.name}
+    assert made <= found.keys()
+    for name_, shape in found.items():
+        known = job.view.values[name_].shape
+        for ours, theirs in zip(shape, known or (), strict=False):
+            assert not isinstance(theirs, int) or ours == theirs
+
+
+def test_what_is_not_asked_for_is_not_fetched() -> None:
+    case = CASES["residual"]
+    job = ready(case.build())
+    samples = case.samples()
+    some = list(samples[0])[:1]
+    found = shapes_of(job.model, [*some, "no such value"], InMemory(list(samples), len(samples)), threads=1)
+    assert found == {name: samples[0][name].shape for name in some}

@@ -1,0 +1,73 @@
+"""What a trace says of a kernel: times made up, so that the answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qtool.runtime.kernels.graphs import IDLE
+from qtool.runtime.kernels.traced import Pace, Sought, seconds_of, time_kinds
+from qtool.tables.kernels import KERNELS, Kind
+
+WANTED = Sought(("MaxPool",), Kind.INT8, 100)
+
+
+def kernel(op: str, start: int, length: int, **inputs: list[int]) -> dict[str, Any]:
+    types = [{name: shape} for name, shape in inputs.items()]
+    arguments = {"op_name": op, "input_type_shape": types}
+    return {"cat": "Node", "name": f"n_{op}_kernel_time", "ts": start, "dur": length, "args": arguments}
+
+
+def run(start: int, *kernels: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"cat": "Session", "name": "model_run", "ts": start, "dur": 900, "args": {}}, *kernels]
+
+
+def runs(lengths: list[int], op: str = "MaxPool", **inputs: list[int]) -> list[dict[str, Any]]:
+    inputs = inputs or {"uint8": [1, 100]}
+    found = []
+    for number, length in enumerate(lengths):
+        start = 1000 * number
+        found += run(start, kernel(op, start + 1, length, **inputs), kernel(IDLE, start + 800, 2, float=[1]))
+    return found
+
+
+def test_neither_the_warm_up_nor_interruptions_nor_the_tracing_itself_count() -> None:
+    quiet, noisy = [30, 30, 90, 700], [50, 50, 50, 50]
+    found = seconds_of(runs([800, *noisy, *quiet, *noisy, *noisy]), WANTED, [4] * 4)
+    assert found.seconds == pytest.approx((50 - 2) * 1e-6)
+    assert found.ops == ("MaxPool", IDLE)
+    found = seconds_of(runs([800, *quiet * 3, *noisy]), WANTED, [4] * 4)
+    assert found.seconds == pytest.approx((30 - 2) * 1e-6)
+
+
+def test_what_takes_no_longer_than_nothing_still_takes_some_time() -> None:
+    found = seconds_of(runs([2] * 4), WANTED, [4])
+    assert found.seconds is not None
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs"),
+    [("MaxPool", {"float": [1, 100]}), ("MaxPool", {"uint8": [1, 99]}), ("NhwcMaxPool", {"uint8": [1, 100]})],
+    ids=["another type", "fewer elements", "another op"],
+)
+def test_another_kernel_is_named_and_not_timed(op: str, inputs: dict[str, list[int]]) -> None:
+    found = seconds_of(runs([50] * 4, op, **inputs), WANTED, [4])
+    assert found.seconds is None
+    assert found.ops == (op, IDLE)
+
+
+def test_a_run_without_it_is_no_measurement() -> None:
+    events = runs([50] * 3) + run(5000, kernel(IDLE, 5001, 2, float=[1]))
+    assert seconds_of(events, WANTED, [4]).seconds is None
+    assert seconds_of(events, WANTED, [9]).seconds is None
+
+
+def test_the_runtime_runs_the_kernels_that_are_meant() -> None:
+    """All of them have it that way where the shipped table was made; here the ones that matter most."""
+    for row in ("Conv/3x3", "MatMul/many", "QuantizeLinear"):
+        kernel = KERNELS[row]
+        found = time_kinds(kernel, kernel.sizes[0], 1, Pace(1, 0, 1))
+        assert found.keys() == kernel.runs.keys()
+        assert all(ran.seconds for ran in found.values())

@@ -37,6 +37,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/words.py
 
 # The table in docs/benchmarks.md: every model here in every mode, beside onnxruntime.quantization.
 TARGET ?= cpu

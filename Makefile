@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test test-latest sweep fuzz lint bench lock clean
+.PHONY: demo test test-all test-latest fuzz lint bench lock clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -24,9 +24,9 @@ test-latest:
 	rm -f .venv-latest/.pip .venv-latest/.core .venv-latest/.dev
 	$(MAKE) test VENV=.venv-latest LATEST=1
 
-# All of onnx's backend suite in every mode, of which `make test` runs one case in sixteen: 20 minutes on 2 cores.
-sweep: $(VENV)/.dev
-	SWEEP=all $(BIN)/python -m pytest -n auto tests/sweep
+# Everything, at night: all of onnx's backend suite and the zoo in every mode, every kill, the commands in the docs.
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal --nightly
 
 # Damaged models and samples, for SECONDS; what ends badly is kept in fuzz-found/.
 SECONDS ?= 600

@@ -9,6 +9,7 @@ import pytest
 
 from qtool.runtime import session
 from tests.exact import exact
+from tests.tiers import be_nightly, nightly
 
 # "Convert u8 x s8 to u8 x u8": exact on a CPU without VNNI, and slower (onnxruntime_session_options_config_keys.h).
 _PRECISE = "session.x64quantprecision"
@@ -80,7 +81,20 @@ _SATURATING = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="run everything, not only what `make test` runs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("nightly"):
+        be_nightly()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not nightly():
+        late = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=late)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
     if exact():
         return
     skip = pytest.mark.skip(reason="int8 kernels saturate on this CPU: it has no VNNI")

@@ -1,6 +1,6 @@
 """Whenever and however the program is ended, the output is the old one or the new one, whole.
 
-SWEEP=all kills at more moments. Moments are events on disk and shares of a run that was measured here: which
+`make test-all` kills at more moments. Moments are events on disk and shares of a run that was measured here: which
 moment it really is differs from run to run, what must hold then does not.
 """
 
@@ -22,8 +22,9 @@ import pytest
 
 from tests.graphs import write_samples
 from tests.rewrite.zoo import CASES
+from tests.tiers import nightly
 
-KILLS = 50 if os.environ.get("SWEEP") == "all" else 12
+KILLS = 50 if nightly() else 12
 
 # The program, for which every model (1), or none (0), is large enough for a side file.
 PROGRAM = """

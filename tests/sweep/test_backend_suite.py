@@ -1,12 +1,11 @@
 """Every case of onnx's backend suite in every mode: a valid model near FP32, or a plain refusal.
 
-One in sixteen is run on every `pytest`; all of them with `make sweep`. Each case comes as it is, and with its
+One in sixteen is run by `make test`, all of them by `make test-all`. Each case comes as it is, and with its
 inputs as weights (cases.py); each is quantized in all the ways of ways.py, in process.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,8 +26,9 @@ from tests.sweep.cases import Case, case, names
 from tests.sweep.judge import EXACT_DB, complaint
 from tests.sweep.noise import Outputs, noisy_runs
 from tests.sweep.ways import WAYS, Way, avoid_saturation, make_eager, settle_speed
+from tests.tiers import nightly
 
-EVERY = 1 if os.environ.get("SWEEP") == "all" else 16
+EVERY = 1 if nightly() else 16
 # Seconds that one model may take in one way; the largest take 10.
 LIMIT = 60
 # What qtool may refuse a model or a sample of the suite for: (exit code, words of the message).

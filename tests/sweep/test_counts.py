@@ -5,7 +5,6 @@ Only with `make sweep`: a case more or less says nothing, all of them say whethe
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -81,7 +80,7 @@ def relative_error(fp32: Outputs, got: Outputs) -> float:
     return worst
 
 
-@pytest.mark.skipif(os.environ.get("SWEEP") != "all", reason="make sweep runs it: it takes minutes")
+@pytest.mark.nightly
 @pytest.mark.parametrize("mode", LEAST)
 def test_enough_cases_change_and_few_lose_much(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Any

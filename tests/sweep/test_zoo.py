@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,9 +22,10 @@ from tests.sweep.noise import Outputs, noisy_runs
 from tests.sweep.specimen import Sample, Specimen
 from tests.sweep.ways import WAYS, Way, avoid_saturation, make_eager, settle_speed
 from tests.sweep.zoo import ZOO
+from tests.tiers import nightly
 
-# In a normal run, one in so many of all the combinations; all of them with `make sweep`.
-EVERY = 1 if os.environ.get("SWEEP") == "all" else 10
+# `make test` runs one in ten of all the combinations, `make test-all` all of them.
+EVERY = 1 if nightly() else 10
 # The backend suite's ways, and what that has no need of: each mode on each target, the modes that calibrate
 # without samples, and what is quantized already, anew.
 ZOO_WAYS: dict[str, Way] = {

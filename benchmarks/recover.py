@@ -28,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from qtool.commands.compare import compare_models
 from qtool.commands.prepare import prepare_model
 from qtool.commands.quantize import quantize
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.evaluate.compare import compare
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
@@ -101,7 +101,7 @@ def lines(folder: Path, form: Mapping[str, Any], efforts: list[str]) -> Iterator
         yield whole(folder, form, effort)
 
 
-def measured(candidates: Mapping[str, Candidate], judged: Source) -> Mapping[str, tuple[float, float]]:
+def measured(candidates: Mapping[str, Candidate], judged: Samples) -> Mapping[str, tuple[float, float]]:
     """SQNR in dB and speed against prepared FP32, of each candidate."""
     plain = candidates["none"].model
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from itertools import islice
 import onnx_ir as ir
 
 from qtool.data.fit import fit
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.graph.save import model_for_session
 from qtool.runtime.session import Session, running
 
@@ -18,7 +18,7 @@ _BYTES = 8
 
 
 def groups_of(
-    model: ir.Model, values: Sequence[str], source: Source, memory: int | None, threads: int
+    model: ir.Model, values: Sequence[str], source: Samples, memory: int | None, threads: int
 ) -> list[list[str]]:
     """The values in groups, each of which takes no more than `memory` bytes; one at least in each.
 
@@ -39,7 +39,7 @@ def groups_of(
     return groups
 
 
-def _sizes(model: ir.Model, values: Sequence[str], source: Source, threads: int) -> Mapping[str, int]:
+def _sizes(model: ir.Model, values: Sequence[str], source: Samples, threads: int) -> Mapping[str, int]:
     """How many elements each value has."""
     known = {v.name: v.shape for node in model.graph for v in node.outputs} | {
         v.name: v.shape for v in model.graph.inputs
@@ -53,7 +53,7 @@ def _sizes(model: ir.Model, values: Sequence[str], source: Source, threads: int)
     return {**static, **_measured(model, rest, source, threads)} if rest else static
 
 
-def _measured(model: ir.Model, values: Sequence[str], source: Source, threads: int) -> dict[str, int]:
+def _measured(model: ir.Model, values: Sequence[str], source: Samples, threads: int) -> dict[str, int]:
     """The sizes that the first sample gives, without giving out the tensors."""
     clone = model.clone()
     found = {v.name: v for node in clone.graph for v in node.outputs}

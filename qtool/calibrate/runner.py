@@ -13,7 +13,7 @@ from qtool.calibrate.groups import groups_of
 from qtool.calibrate.ranges import Ranges, merged
 from qtool.calibrate.tally import Tally
 from qtool.data.fit import fit
-from qtool.data.samples import Sample, Source, where
+from qtool.data.samples import Sample, Samples, where
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
 from qtool.runtime.heartbeat import beat
@@ -42,7 +42,7 @@ Keep = Callable[[Callable[[], SoFar]], None]
 def calibrate(
     model: ir.Model,
     values: Sequence[str],
-    source: Source,
+    source: Samples,
     *,
     threads: int = 0,
     histograms: bool = False,

@@ -14,12 +14,10 @@ import onnx
 
 from qtool import __version__
 from qtool.commands.prepare import load_model, read_samples
-from qtool.data.listed import Listed
+from qtool.data.model_inputs import inputs_of
 from qtool.data.open import Data
-from qtool.data.ports import ports_of
-from qtool.data.reading import Reading
-from qtool.data.samples import Sample, check_used, evenly, synthetic
-from qtool.data.samples import Source as Samples
+from qtool.data.reading import ListFields, Reading
+from qtool.data.samples import Sample, Samples, check_used, evenly, synthetic
 from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
 from qtool.evaluate.bench_models import BenchModel, Memory, start_models
 from qtool.evaluate.gates import Gate, GateResult, Verdict, judge, parse
@@ -42,7 +40,7 @@ GATED = {"speedup": "time of the first model / its own", "size": "its bytes / th
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benching(Listed):
+class Benching(ListFields):
     """How to time models.
 
     Args:
@@ -245,12 +243,12 @@ def _loaded(models: Sequence[ModelLike]) -> list[Source]:
         ModelError: one can't be read, or has other inputs than the first.
     """
     sources = [load_model(model) for model in models]
-    first, wanted = sources[0], set(ports_of(sources[0].model))
+    first, wanted = sources[0], set(inputs_of(sources[0].model))
     for source in sources[1:]:
-        have = set(ports_of(source.model))
+        have = set(inputs_of(source.model))
         for name in (*sorted(wanted - have), *sorted(have - wanted)):
             lacking, other = (source, first) if name in wanted else (first, source)
-            has = printable(", ".join(sorted(ports_of(lacking.model))) or "none")
+            has = printable(", ".join(sorted(inputs_of(lacking.model))) or "none")
             raise ModelError(
                 f"{lacking.name} has no input '{printable(name)}', which {other.name} has (it has: {has})",
                 "models side by side take the same samples",

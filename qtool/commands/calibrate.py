@@ -15,11 +15,9 @@ from qtool.calibrate.checkpoint import Checkpoint, CheckpointFile
 from qtool.calibrate.runner import SoFar, calibrate
 from qtool.calibrate.serial import Calibration, digest_of
 from qtool.commands.prepare import NO_SAMPLES, prepare_model, read_samples
-from qtool.data.listed import Listed
 from qtool.data.open import Data
-from qtool.data.reading import Reading
-from qtool.data.samples import Part, Sample, Wrapped, check_used
-from qtool.data.samples import Source as Samples
+from qtool.data.reading import ListFields, Reading
+from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used
 from qtool.errors import DataError, UsageError
 from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
@@ -50,7 +48,7 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrating(Listed):
+class Calibrating(ListFields):
     """How to calibrate.
 
     Args:

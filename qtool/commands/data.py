@@ -12,8 +12,8 @@ import onnx_ir as ir
 from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.fit import fit
 from qtool.data.frame import CHANNELS, Frame, frame_of
+from qtool.data.model_inputs import Axis, ModelInput, inputs_of, with_shapes
 from qtool.data.open import Data
-from qtool.data.ports import Axis, Port, ports_of, shaped
 from qtool.data.reading import Reading
 from qtool.data.samples import Arrays, check_used, evenly, where
 from qtool.data.seen import Figures, Tally
@@ -119,7 +119,7 @@ def survey(
     reading = reading or Reading()
     source = load_model(model)
     session = Session(source.loadable, name=source.name, optimize=False)
-    ports = shaped(ports_of(source.model), reading.shape)
+    ports = with_shapes(inputs_of(source.model), reading.shape)
     samples = read_samples(source, data, replace(reading, samples=0), data_format)
     check_used(reading, [samples])
     if not len(samples):
@@ -169,7 +169,7 @@ def _positions(total: int, reading: Reading) -> frozenset[int]:
     return evenly(total, total if reading.samples else LOOKED_AT)
 
 
-def _input(port: Port, tally: Tally) -> InputSeen:
+def _input(port: ModelInput, tally: Tally) -> InputSeen:
     return InputSeen(
         name=port.name,
         dtype=port.dtype,
@@ -198,7 +198,7 @@ def _digest(arrays: Arrays) -> bytes:
     return made.digest()
 
 
-def _warnings(port: Port, frame: Frame | None, tally: Tally, raw: bool) -> list[str]:
+def _warnings(port: ModelInput, frame: Frame | None, tally: Tally, raw: bool) -> list[str]:
     """What looks wrong about an input. Of integers little can be said: masks are constant with reason."""
     seen, name = tally.whole, f"input '{printable(port.name)}'"
     told: list[str] = []

@@ -14,11 +14,10 @@ from qtool.calibrate.memo import RangeMemo
 from qtool.calibrate.ranges import Ranges
 from qtool.calibrate.runner import calibrate
 from qtool.calibrate.serial import Calibration, read
+from qtool.data.model_inputs import inputs_of
 from qtool.data.open import Data, open_source
-from qtool.data.ports import ports_of
 from qtool.data.reading import Reading
-from qtool.data.samples import Source as Samples
-from qtool.data.samples import check_used, synthetic
+from qtool.data.samples import Samples, check_used, synthetic
 from qtool.data.split import SampleSets, split_samples
 from qtool.errors import DataError, ModelError, UsageError
 from qtool.graph.load import Source, from_model, load
@@ -234,7 +233,7 @@ def read_samples(source: Source, data: Data, reading: Reading, kind: str = "") -
         QtoolError: DataError, UsageError or EnvironmentFailure, as data/open.py has it.
     """
     folder = source.path.parent if source.path else None
-    return open_source(data, ports_of(source.model), reading, kind=kind, model=folder)
+    return open_source(data, inputs_of(source.model), reading, kind=kind, model=folder)
 
 
 def made_up(*sources: Samples | None) -> tuple[str, ...]:

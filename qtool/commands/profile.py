@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from qtool import __version__
-from qtool.data.listed import Listed
+from qtool.data.reading import ListFields
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.graph.save import check_target, staged
 from qtool.options import Progress, silent
@@ -52,7 +52,7 @@ EFFORTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profiling(Listed):
+class Profiling(ListFields):
     """How to time kernels.
 
     Args:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qtool.data.files import MOST_FILES, Unchanged, mark_of, opened, shown
 from qtool.data.found import Found
-from qtool.data.ports import Port
+from qtool.data.model_inputs import ModelInput
 from qtool.data.samples import Sample, Traits, by_file
 from qtool.errors import DataError, UsageError, printable
 from qtool.runtime.heartbeat import beat
@@ -45,8 +45,8 @@ def open_audio(found: Found) -> Windows:
         DataError: a file that is no recording, or recordings of several rates.
         UsageError: the model has no one input for a waveform.
     """
-    name, port = _waveform(found)
-    return Windows(found, name, port)
+    name, spec = _waveform(found)
+    return Windows(found, name, spec)
 
 
 class Windows:
@@ -57,14 +57,14 @@ class Windows:
     Args:
         found: the files.
         input_name: what the samples call the input.
-        port: the input; its last axis is time.
+        spec: the input; its last axis is time.
     """
 
-    def __init__(self, found: Found, input_name: str, port: Port) -> None:
+    def __init__(self, found: Found, input_name: str, spec: ModelInput) -> None:
         self.name = found.text
         self._input = input_name
-        self._port = port
-        last = port.shape[-1] if port.shape else None
+        self._spec = spec
+        last = spec.shape[-1] if spec.shape else None
         self._window = last if isinstance(last, int) else 0
         self._rate = found.reading.rate
         self._unchanged = Unchanged()
@@ -99,7 +99,7 @@ class Windows:
         if not self._window and frames > WHOLE_SECONDS * rate:
             raise DataError(
                 f"{shown(file)}: {frames / rate:,.0f} s; a whole recording may have {WHOLE_SECONDS}",
-                f"--shape {self._port.name}=1,16000 cuts recordings into windows",
+                f"--shape {self._spec.name}=1,16000 cuts recordings into windows",
             )
         windows = max(1, frames * to // rate // self._window) if self._window else 1
         return _Recording(file, name, frames, rate, windows)
@@ -154,8 +154,8 @@ class Windows:
             held, have = [joined[cut:]], max(0, len(joined) - cut)
 
     def _laid(self, wave: Wave) -> NDArray[np.generic]:
-        rank = len(self._port.shape or (1, 1))
-        return wave.reshape((1,) * (rank - 1) + (-1,)).astype(self._port.dtype, copy=False)
+        rank = len(self._spec.shape or (1, 1))
+        return wave.reshape((1,) * (rank - 1) + (-1,)).astype(self._spec.dtype, copy=False)
 
     def _called(self, recording: _Recording, number: int) -> str:
         if recording.windows == 1:
@@ -164,7 +164,7 @@ class Windows:
         return f"{recording.name}@{seconds}"
 
     def _how(self) -> Iterator[str]:
-        yield f"input '{self._input}': mono, the mean of a file's channels, in [-1, 1] as {self._port.dtype}"
+        yield f"input '{self._input}': mono, the mean of a file's channels, in [-1, 1] as {self._spec.dtype}"
         rates = sorted({recording.rate for recording in self._recordings})
         if rates == [self._rate]:
             yield f"{self._rate:,} samples a second, as in the files"
@@ -177,16 +177,16 @@ class Windows:
             yield "a file is a sample as a whole"
 
 
-def _waveform(found: Found) -> tuple[str, Port]:
+def _waveform(found: Found) -> tuple[str, ModelInput]:
     """The input for the waveform: the one of floats in which no axis but the last is longer than 1.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    fit = {name: port for name, port in found.wanted.items() if _takes_wave(port)}
+    fit = {name: spec for name, spec in found.wanted.items() if _takes_wave(spec)}
     if len(fit) == 1:
         return next(iter(fit.items()))
-    wanted = ", ".join(f"{name}: {port}" for name, port in found.wanted.items())
+    wanted = ", ".join(f"{name}: {spec}" for name, spec in found.wanted.items())
     if fit:
         last = list(fit)[-1]
         raise UsageError(
@@ -199,12 +199,12 @@ def _waveform(found: Found) -> tuple[str, Port]:
     )
 
 
-def _takes_wave(port: Port) -> bool:
-    if not port.floating:
+def _takes_wave(spec: ModelInput) -> bool:
+    if not spec.floating:
         return False
-    if port.shape is None:
+    if spec.shape is None:
         return True
-    return len(port.shape) in _RANKS and all(a == 1 for a in port.shape[:-1] if isinstance(a, int))
+    return len(spec.shape) in _RANKS and all(a == 1 for a in spec.shape[:-1] if isinstance(a, int))
 
 
 def _common_rate(recordings: Sequence[_Recording]) -> int:

@@ -63,7 +63,7 @@ class TestSets:
         self.name = found.text
         self.traits = Traits("onnx", ("input_N.pb by the tensor's name, else the model's input N",))
         self._sets = sets
-        self._positions = list(found.ports)
+        self._positions = list(found.inputs)
         self._wanted = found.wanted
         self._renamed = {new: old for old, new in found.reading.rename.items()}
         self._unchanged = Unchanged()

@@ -11,7 +11,7 @@ from typing import Any
 from qtool.data.files import shown
 from qtool.data.found import Found
 from qtool.data.memory import Spooled, drained
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.data.usercode import Run, loaded, named, needed_arguments, running_code, split_name
 from qtool.errors import DataError, UsageError, printable
 from qtool.runtime.heartbeat import beat
@@ -20,7 +20,7 @@ _MOST = 1_000_000  # samples; more do not end, or want a folder of files
 _SHARE_OF_DISK = 0.5
 
 
-def open_code(found: Found) -> Source:
+def open_code(found: Found) -> Samples:
     """The samples that a function of a file gives, once and for all: they are kept in temporary files.
 
     The function is called without arguments, or with {input name: Port} where it takes one. It yields or
@@ -49,7 +49,7 @@ def _called(what: Any, found: Found, name: str) -> Any:
             f"{name} takes {len(needed)} arguments ({printable(', '.join(needed))})",
             "none, or one: {input name: what the model wants, with .shape and .dtype}",
         )
-    return what(dict(found.ports)) if needed else what()
+    return what(dict(found.inputs)) if needed else what()
 
 
 def _samples(given: Any, name: str) -> Iterable[Mapping[str, Any]]:

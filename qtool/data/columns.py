@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.data.found import Found
-from qtool.data.ports import Port
+from qtool.data.model_inputs import ModelInput
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -49,7 +49,7 @@ class Slot:
     """
 
     name: str
-    port: Port
+    spec: ModelInput
     columns: tuple[int, ...]
     shape: tuple[int, ...] | None
 
@@ -121,42 +121,44 @@ def _called(name: str, columns: Sequence[Column], places: Sequence[int]) -> list
     return []
 
 
-def _all(columns: Sequence[Column], places: Sequence[int], port: Port, patterns: Sequence[str]) -> list[int]:
+def _all(
+    columns: Sequence[Column], places: Sequence[int], spec: ModelInput, patterns: Sequence[str]
+) -> list[int]:
     """All columns of numbers, or of text for an input of strings; whatever was named, was meant."""
     if _names_some(patterns):
         return list(places)
-    fit = [i for i in places if columns[i].numeric or port.dtype == "str"]
+    fit = [i for i in places if columns[i].numeric or spec.dtype == "str"]
     return [i for i in fit if not columns[i].listed] or fit
 
 
-def _slot(name: str, port: Port, places: list[int], columns: Sequence[Column], found: Found) -> Slot:
+def _slot(name: str, spec: ModelInput, places: list[int], columns: Sequence[Column], found: Found) -> Slot:
     listed = [columns[i].name for i in places if columns[i].listed]
     if listed and len(places) > 1:
         raise DataError(
             f"{printable(found.text)}: the column '{printable(listed[0])}' holds lists, beside others"
         )
     if listed:
-        return Slot(name, port, tuple(places), None)
-    shape = row_shape(port, len(places))
+        return Slot(name, spec, tuple(places), None)
+    shape = row_shape(spec, len(places))
     if shape is None:
         noun = "column" if len(places) == 1 else "columns"
         raise DataError(
-            f"{printable(found.text)}: {len(places)} {noun} for the input '{printable(port.name)}', "
-            f"which takes {_takes(port)}",
-            _mismatch_hint(port, [columns[i].name for i in places]),
+            f"{printable(found.text)}: {len(places)} {noun} for the input '{printable(spec.name)}', "
+            f"which takes {_takes(spec)}",
+            _mismatch_hint(spec, [columns[i].name for i in places]),
         )
-    return Slot(name, port, tuple(places), shape)
+    return Slot(name, spec, tuple(places), shape)
 
 
-def row_shape(port: Port, count: int) -> tuple[int, ...] | None:
+def row_shape(spec: ModelInput, count: int) -> tuple[int, ...] | None:
     """The shape of one row of so many numbers as an input takes it; None when it does not.
 
     An open first axis is that of the batch, and 1; one more that is open takes what is left.
     """
-    if port.shape is None:
+    if spec.shape is None:
         return (1, count)
-    axes = [1 if a is None or isinstance(a, str) else a for a in port.shape[:1] if len(port.shape) > 1]
-    rest = port.shape[len(axes) :]
+    axes = [1 if a is None or isinstance(a, str) else a for a in spec.shape[:1] if len(spec.shape) > 1]
+    rest = spec.shape[len(axes) :]
     known = math.prod([*axes, *(a for a in rest if isinstance(a, int))])
     missing = sum(not isinstance(a, int) for a in rest)
     if missing > 1 or known == 0 or count % known or (not missing and count != known):
@@ -164,17 +166,17 @@ def row_shape(port: Port, count: int) -> tuple[int, ...] | None:
     return (*axes, *(a if isinstance(a, int) else count // known for a in rest))
 
 
-def _takes(port: Port) -> str:
-    fixed = math.prod(a for a in port.shape or () if isinstance(a, int))
-    missing = sum(not isinstance(a, int) for a in (port.shape or ())[1:])
-    return str(port) if missing else f"{fixed} ({port})"
+def _takes(spec: ModelInput) -> str:
+    fixed = math.prod(a for a in spec.shape or () if isinstance(a, int))
+    missing = sum(not isinstance(a, int) for a in (spec.shape or ())[1:])
+    return str(spec) if missing else f"{fixed} ({spec})"
 
 
-def _mismatch_hint(port: Port, names: Sequence[str]) -> str:
-    open_axes = sum(not isinstance(a, int) for a in (port.shape or ())[1:])
+def _mismatch_hint(spec: ModelInput, names: Sequence[str]) -> str:
+    open_axes = sum(not isinstance(a, int) for a in (spec.shape or ())[1:])
     if open_axes > 1:
-        return f"the model leaves its shape open: --shape {port.name}=1,.."
-    fixed = math.prod(a for a in port.shape or () if isinstance(a, int))
+        return f"the model leaves its shape open: --shape {spec.name}=1,.."
+    fixed = math.prod(a for a in spec.shape or () if isinstance(a, int))
     if len(names) > fixed:
         spare = next((n for n in names if _NO_FEATURE.fullmatch(n)), names[-1])
         return f"--columns '!{spare}' leaves one out; --columns a,b,'c*' names those to take"
@@ -192,43 +194,43 @@ def array(slot: Slot, cells: Sequence[Any]) -> NDArray[np.generic]:
     Raises:
         ValueError: the place of a cell in `cells`, and what is wrong with it.
     """
-    port, shape = slot.port, slot.shape
+    spec, shape = slot.spec, slot.shape
     if shape is None:
         (value,) = cells
         if value is None:
             raise ValueError(0, "an empty cell")
-        shape = row_shape(port, len(value))
+        shape = row_shape(spec, len(value))
         if shape is None:
-            raise ValueError(0, f"a list of {len(value)}; the input takes {_takes(port)}")
+            raise ValueError(0, f"a list of {len(value)}; the input takes {_takes(spec)}")
         cells = list(value)
-    values = [_checked(cell, port, place) for place, cell in enumerate(cells)]
-    if port.dtype == "str":
+    values = [_checked(cell, spec, place) for place, cell in enumerate(cells)]
+    if spec.dtype == "str":
         return np.array(values, np.str_).reshape(shape)
     with np.errstate(over="ignore"):
-        made = np.array(values, port.dtype)
-    if port.floating and not np.isfinite(made).all():
+        made = np.array(values, spec.dtype)
+    if spec.floating and not np.isfinite(made).all():
         place = int(np.flatnonzero(~np.isfinite(made))[0])
-        raise ValueError(place, f"{values[place]} does not fit the model's {port.dtype}")
+        raise ValueError(place, f"{values[place]} does not fit the model's {spec.dtype}")
     return made.reshape(shape)
 
 
-def _checked(cell: Any, port: Port, place: int) -> Any:
+def _checked(cell: Any, spec: ModelInput, place: int) -> Any:
     try:
-        return _value(cell, port)
+        return _value(cell, spec)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(place, str(error)) from None
 
 
-def _value(cell: Any, port: Port) -> Any:
+def _value(cell: Any, spec: ModelInput) -> Any:
     """A cell as the input's type; strict: nothing is guessed, and nothing lost."""
-    if port.dtype == "str":
+    if spec.dtype == "str":
         if not isinstance(cell, str):
             raise ValueError("an empty cell" if cell is None else f"{cell!r} is no text")
         return cell
     text = cell.strip() if isinstance(cell, str) else cell
     if text is None or text == "":
         raise ValueError("an empty cell")
-    if port.dtype == "bool":
+    if spec.dtype == "bool":
         key = str(text).lower()
         if key not in _BOOLEANS:
             raise ValueError(f"'{printable(key, 40)}' is neither true nor false")
@@ -236,17 +238,17 @@ def _value(cell: Any, port: Port) -> Any:
     number = _number(text) if isinstance(text, str) else text
     if number != number:  # NaN
         raise ValueError("NaN")
-    if port.floating:
+    if spec.floating:
         return float(number)
-    return _whole(number, port)
+    return _whole(number, spec)
 
 
-def _whole(number: Any, port: Port) -> int:
-    whole, limits = int(number), np.iinfo(port.dtype)
+def _whole(number: Any, spec: ModelInput) -> int:
+    whole, limits = int(number), np.iinfo(spec.dtype)
     if whole != number:
-        raise ValueError(f"{number} is no whole number; the input takes {port.dtype}")
+        raise ValueError(f"{number} is no whole number; the input takes {spec.dtype}")
     if not limits.min <= whole <= limits.max:
-        raise ValueError(f"{whole} does not fit the model's {port.dtype}")
+        raise ValueError(f"{whole} does not fit the model's {spec.dtype}")
     return whole
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from qtool.data.ports import Port, Ports
+from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
 from qtool.errors import DataError, printable
 
@@ -19,7 +19,7 @@ class Found:
         text: as the user wrote it.
         folder: where the files are; `names`, relative to it, natural order, one at least. A single file is
             a folder of one. Empty for kinds that are no path.
-        ports: what the model wants, shapes as the user gave them.
+        inputs: what the model wants, shapes as the user gave them.
         reading: what else the user said.
         model: the model's folder, for files that lie beside it; None for a model in memory.
     """
@@ -27,7 +27,7 @@ class Found:
     text: str
     folder: Path
     names: list[str]
-    ports: Ports
+    inputs: ModelInputs
     reading: Reading
     model: Path | None = None
 
@@ -37,16 +37,16 @@ class Found:
         return [self.folder / name for name in self.names]
 
     @cached_property
-    def wanted(self) -> dict[str, Port]:
+    def wanted(self) -> dict[str, ModelInput]:
         """The inputs that samples must have, as the samples call them: --map renames some, --fill makes up
         others.
         """
         rename, fill = self.reading.rename, self.reading.fill
-        own = {n: p for n, p in self.ports.items() if n not in rename.values()}
-        renamed = {old: self.ports[new] for old, new in rename.items() if new in self.ports}
+        own = {n: p for n, p in self.inputs.items() if n not in rename.values()}
+        renamed = {old: self.inputs[new] for old, new in rename.items() if new in self.inputs}
         return {n: p for n, p in (own | renamed).items() if p.name not in fill}
 
-    def only(self, what: str) -> tuple[str, Port]:
+    def only(self, what: str) -> tuple[str, ModelInput]:
         """The one input of a model of one, and what the samples call it.
 
         Args:

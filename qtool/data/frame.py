@@ -6,7 +6,7 @@ import math
 from collections.abc import Container
 from dataclasses import dataclass
 
-from qtool.data.ports import Axis, Port, Ports
+from qtool.data.model_inputs import Axis, ModelInput, ModelInputs
 from qtool.errors import UsageError, printable
 
 CHANNELS = (1, 3, 4)
@@ -46,10 +46,10 @@ class Frame:
         return ("N" if self.batched else "") + ("CHW" if self.first else "HWC")
 
 
-def frame_of(port: Port) -> Frame | None:
+def frame_of(spec: ModelInput) -> Frame | None:
     """How an input takes images; None for one that does not: rank 4 or 3 with an axis of 1, 3 or 4."""
-    shape = port.shape
-    if shape is None or len(shape) not in (3, 4) or port.dtype in ("", "str", "bool"):
+    shape = spec.shape
+    if shape is None or len(shape) not in (3, 4) or spec.dtype in ("", "str", "bool"):
         return None
     batched = len(shape) == 4
     axes = shape[1:] if batched else shape
@@ -59,17 +59,17 @@ def frame_of(port: Port) -> Frame | None:
     first = axes[2] not in CHANNELS or (axes[0] in CHANNELS and _least(axes[1:]) >= _least(axes[:2]))
     channels, height, width = map(_fixed, axes if first else (axes[2], axes[0], axes[1]))
     batch = _fixed(shape[0]) if batched else 1
-    return Frame(port.name, port.dtype, channels or 0, height, width, batch, batched, first)
+    return Frame(spec.name, spec.dtype, channels or 0, height, width, batch, batched, first)
 
 
-def image_input(ports: Ports, filled: Container[str]) -> Frame:
+def image_input(inputs: ModelInputs, filled: Container[str]) -> Frame:
     """The one input that takes images, of those that --fill does not fill; rank 4 goes before rank 3.
 
     Raises:
         UsageError: there is none, there are many, or it takes many images at once.
     """
-    wanted = [port for name, port in ports.items() if name not in filled]
-    frames = [frame for port in wanted if (frame := frame_of(port))]
+    wanted = [spec for name, spec in inputs.items() if name not in filled]
+    frames = [frame for spec in wanted if (frame := frame_of(spec))]
     frames = [f for f in frames if f.batched] or frames
     if not frames:
         raise UsageError(
@@ -77,7 +77,7 @@ def image_input(ports: Ports, filled: Container[str]) -> Frame:
             f"where it leaves channels open: --shape {_name(wanted)}=1,3,224,224; else save samples as .npz",
         )
     if len(frames) > 1:
-        found = _listed([ports[f.name] for f in frames])
+        found = _listed([inputs[f.name] for f in frames])
         raise UsageError(
             f"{len(frames)} inputs of the model look like ones for images: {found}",
             f"--fill '{printable(frames[-1].name, 60)}=0' fills one with a number; "
@@ -100,10 +100,10 @@ def _fixed(axis: Axis) -> int | None:
     return axis if isinstance(axis, int) else None
 
 
-def _listed(ports: list[Port]) -> str:
-    shown = ", ".join(f"'{printable(p.name, 60)}' {p}" for p in ports[:_SHOWN])
-    return (shown or "it has none") + (f", and {len(ports) - _SHOWN} more" if len(ports) > _SHOWN else "")
+def _listed(inputs: list[ModelInput]) -> str:
+    shown = ", ".join(f"'{printable(p.name, 60)}' {p}" for p in inputs[:_SHOWN])
+    return (shown or "it has none") + (f", and {len(inputs) - _SHOWN} more" if len(inputs) > _SHOWN else "")
 
 
-def _name(ports: list[Port]) -> str:
-    return printable(ports[0].name, 60) if ports else "INPUT"
+def _name(inputs: list[ModelInput]) -> str:
+    return printable(inputs[0].name, 60) if inputs else "INPUT"

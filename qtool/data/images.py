@@ -52,7 +52,7 @@ def open_images(found: Found) -> ImageFiles:
     """
     reading = found.reading
     _checked(reading)
-    frame = image_input(found.ports, reading.fill)
+    frame = image_input(found.inputs, reading.fill)
     beside = processor_beside(found.model) if _wants_file(frame, reading) else None
     recipe, how = settled(frame, reading, beside, found.text)
     return ImageFiles(found.folder, found.names, found.text, recipe, how)

@@ -12,9 +12,9 @@ from typing import Any
 from qtool.data.files import names_in, shown, with_suffix
 from qtool.data.found import Found
 from qtool.data.memory import InMemory, Spooled, drained
-from qtool.data.ports import Ports, shaped
+from qtool.data.model_inputs import ModelInputs, with_shapes
 from qtool.data.reading import Reading
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.data.shaping import as_asked, check_names
 from qtool.errors import DataError, EnvironmentFailure, UsageError, did_you_mean, printable
 from qtool.tables.sources import KINDS, Kind
@@ -27,7 +27,7 @@ _PYTHON = re.compile(r"(.+\.py):([^/\\]*)", re.DOTALL)
 _SHOWN_KINDS = 6
 
 
-# kind -> module and name of the function that opens it: (Found) -> Source. Imported when it is needed.
+# kind -> module and name of the function that opens it: (Found) -> Samples. Imported when it is needed.
 _OPENERS: dict[str, tuple[str, str]] = {
     "npz": ("qtool.data.npz", "open_npz"),
     "npy": ("qtool.data.npy", "open_npy"),
@@ -45,18 +45,18 @@ _OPENERS: dict[str, tuple[str, str]] = {
 
 def open_source(
     data: Data,
-    ports: Ports | None = None,
+    inputs: ModelInputs | None = None,
     reading: Reading | None = None,
     *,
     kind: str = "",
     model: Path | None = None,
-) -> Source:
+) -> Samples:
     """A source of samples from what names it: a path, a word (random:N), or an iterable of dicts.
 
     Args:
         data: see tables/sources.py; in Python also any iterable of dicts (input name -> array), or an
             onnxruntime CalibrationDataReader.
-        ports: what the model wants.
+        inputs: what the model wants.
         reading: what the user said of the samples.
         kind: forces a row of tables/sources.py.
         model: the folder of the model, for what may lie beside it.
@@ -67,22 +67,22 @@ def open_source(
         EnvironmentFailure: a library is missing that this kind needs.
     """
     reading = reading or Reading()
-    ports = shaped(ports or {}, reading.shape)
-    check_names(ports, reading)
+    inputs = with_shapes(inputs or {}, reading.shape)
+    check_names(inputs, reading)
     source = (
-        _open(str(data), ports, reading, kind, model) if isinstance(data, str | Path) else _of_objects(data)
+        _open(str(data), inputs, reading, kind, model) if isinstance(data, str | Path) else _of_objects(data)
     )
-    return as_asked(source, ports, reading)
+    return as_asked(source, inputs, reading)
 
 
-def _open(text: str, ports: Ports, reading: Reading, forced: str, model: Path | None) -> Source:
+def _open(text: str, inputs: ModelInputs, reading: Reading, forced: str, model: Path | None) -> Samples:
     if forced and forced not in KINDS:
         raise UsageError(f"no such kind of samples: '{printable(forced)}'", did_you_mean(forced, KINDS))
     kind, folder, names = _located(text, forced)
     _present(kind)
     module, function = _OPENERS[kind.name]
-    opener: Callable[[Found], Source] = getattr(import_module(module), function)
-    return opener(Found(text, folder, names, ports, reading, model))
+    opener: Callable[[Found], Samples] = getattr(import_module(module), function)
+    return opener(Found(text, folder, names, inputs, reading, model))
 
 
 def _located(text: str, forced: str) -> tuple[Kind, Path, list[str]]:
@@ -147,7 +147,7 @@ def _present(kind: Kind) -> None:
         )
 
 
-def _of_objects(data: Any) -> Source:
+def _of_objects(data: Any) -> Samples:
     if callable(getattr(data, "get_next", None)):
         return Spooled(drained(data))
     if not isinstance(data, Iterable):

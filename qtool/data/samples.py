@@ -61,7 +61,7 @@ class Sample:
     inputs: Mapping[str, Held]
 
 
-class Source(Protocol):
+class Samples(Protocol):
     """A re-iterable stream of samples in a fixed order."""
 
     @property
@@ -79,7 +79,7 @@ class Source(Protocol):
 class Wrapped:
     """A source in front of another one: of its name, its traits and its length."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Samples) -> None:
         self._source = source
 
     @property
@@ -98,7 +98,7 @@ class Wrapped:
 class Part:
     """Some samples of a source, by position, in the source's order."""
 
-    source: Source
+    source: Samples
     positions: frozenset[int]
     name: str
 
@@ -141,7 +141,7 @@ def evenly(total: int, most: int) -> frozenset[int]:
     return frozenset(index * total // count for index in range(count))
 
 
-def synthetic(source: Source | None) -> bool:
+def synthetic(source: Samples | None) -> bool:
     """Whether a source's samples are made up, and so no ground for a verdict."""
     return source is not None and source.traits.synthetic
 
@@ -149,7 +149,7 @@ def synthetic(source: Source | None) -> bool:
 _OF_SOME_KINDS: frozenset[str] = frozenset().union(*(kind.options for kind in KINDS.values()))
 
 
-def check_used(reading: Reading, sources: Sequence[Source]) -> None:
+def check_used(reading: Reading, sources: Sequence[Samples]) -> None:
     """Refuse options that none of the sources at hand knows what to do with.
 
     Raises:
@@ -157,7 +157,7 @@ def check_used(reading: Reading, sources: Sequence[Source]) -> None:
     """
     kinds = {source.traits.kind for source in sources}
     known: frozenset[str] = frozenset().union(*(KINDS[k].options for k in kinds))
-    for name in reading.given:
+    for name in reading.changed:
         if name in _OF_SOME_KINDS and name not in known:
             takers = " and ".join(k.name for k in KINDS.values() if name in k.options)
             have = f"the samples here are {' and '.join(sorted(kinds))}" if kinds else "there are none here"

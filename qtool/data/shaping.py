@@ -11,32 +11,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.data.ports import Port, Ports
+from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
-from qtool.data.samples import Held, Part, Sample, Source, Wrapped, where
+from qtool.data.samples import Held, Part, Sample, Samples, Wrapped, where
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 
 Change = Callable[[Sample], Mapping[str, Held]]
 
 
-def check_names(ports: Ports, reading: Reading) -> None:
+def check_names(inputs: ModelInputs, reading: Reading) -> None:
     """Hold what --map and --fill say against the model, before any sample is read.
 
     Raises:
         UsageError: an input that the model does not have, two for one, or a number that it can't hold.
     """
-    _known(reading.rename.values(), ports, "--map")
-    _known(reading.fill, ports, "--fill")
+    _known(reading.rename.values(), inputs, "--map")
+    _known(reading.fill, inputs, "--fill")
     for new, count in Counter(reading.rename.values()).items():
         if count > 1:
             raise UsageError(f"--map: {count} names for the input '{printable(new)}'", "one each")
         if new in reading.fill:
             raise UsageError(f"--map and --fill are both for the input '{printable(new)}'")
     for name, value in reading.fill.items():
-        _full(ports[name], value, ())
+        _full(inputs[name], value, ())
 
 
-def as_asked(source: Source, ports: Ports, reading: Reading) -> Source:
+def as_asked(source: Samples, inputs: ModelInputs, reading: Reading) -> Samples:
     """The source as the reading wants it: names, layout, batches, missing inputs, how many.
 
     The names in the reading are those of inputs: see `check_names`.
@@ -47,12 +47,12 @@ def as_asked(source: Source, ports: Ports, reading: Reading) -> Source:
     if reading.rename:
         source = Changed(source, partial(_renamed, reading.rename, source.name))
     if reading.layout:
-        source = Changed(source, partial(_laid_out, reading.layout, ports))
+        source = Changed(source, partial(_laid_out, reading.layout, inputs))
     if reading.fill:
-        filled = {ports[name]: value for name, value in reading.fill.items()}
-        source = Changed(source, partial(_filled, filled, ports, source.name))
+        filled = {inputs[name]: value for name, value in reading.fill.items()}
+        source = Changed(source, partial(_filled, filled, inputs, source.name))
     if reading.split_batch:
-        source = SplitBatch(source, ports)
+        source = SplitBatch(source, inputs)
     if 0 < reading.samples < len(source):
         source = Part(source, chosen(len(source), reading), source.name)
     return source
@@ -67,7 +67,7 @@ def chosen(total: int, reading: Reading) -> frozenset[int]:
 class Changed(Wrapped):
     """A source whose samples' inputs are changed one by one."""
 
-    def __init__(self, source: Source, change: Change) -> None:
+    def __init__(self, source: Samples, change: Change) -> None:
         super().__init__(source)
         self._change = change
 
@@ -83,9 +83,9 @@ class SplitBatch(Wrapped):
     leaves it open; all that are cut must be equally long. The others go whole with every part.
     """
 
-    def __init__(self, source: Source, ports: Ports) -> None:
+    def __init__(self, source: Samples, inputs: ModelInputs) -> None:
         super().__init__(source)
-        self._ports = ports
+        self._inputs = inputs
         self._parts = [self._count(sample) for sample in source.read()]
 
     def __len__(self) -> int:
@@ -105,13 +105,13 @@ class SplitBatch(Wrapped):
 
     def _width(self, name: str) -> int:
         """How many rows of an input the model takes at once."""
-        port = self._ports.get(name)
-        first = port.shape[0] if port and port.shape else None
+        spec = self._inputs.get(name)
+        first = spec.shape[0] if spec and spec.shape else None
         return first if isinstance(first, int) and first > 0 else 1
 
     def _cuts(self, name: str, held: Held) -> bool:
-        port = self._ports.get(name)
-        return held.ndim > 0 and not (port and port.shape == ()) and held.shape[0] > self._width(name)
+        spec = self._inputs.get(name)
+        return held.ndim > 0 and not (spec and spec.shape == ()) and held.shape[0] > self._width(name)
 
     def _cut(self, name: str, array: np.ndarray, k: int) -> np.ndarray:
         width = self._width(name)
@@ -151,9 +151,9 @@ def _renamed(names: Mapping[str, str], source: str, sample: Sample) -> dict[str,
     return {names.get(name, name): held for name, held in sample.inputs.items()}
 
 
-def _laid_out(layout: str, ports: Ports, sample: Sample) -> dict[str, Held]:
+def _laid_out(layout: str, inputs: ModelInputs, sample: Sample) -> dict[str, Held]:
     """Images that lie as `layout` says, as the other of the two; what would not fit then is no image."""
-    return {name: _turned(held, layout, ports.get(name)) for name, held in sample.inputs.items()}
+    return {name: _turned(held, layout, inputs.get(name)) for name, held in sample.inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Turned:
         return np.asarray(np.asarray(self.held).transpose(self.axes), dtype)
 
 
-def _turned(held: Held, layout: str, port: Port | None) -> Held:
+def _turned(held: Held, layout: str, spec: ModelInput | None) -> Held:
     rank = held.ndim
     if rank not in (3, 4, 5):
         return held
@@ -190,14 +190,14 @@ def _turned(held: Held, layout: str, port: Port | None) -> Held:
     else:
         axes.append(axes.pop(first))
     turned = Turned(held, tuple(axes))
-    return turned if _takes(port, turned.shape) else held
+    return turned if _takes(spec, turned.shape) else held
 
 
-def _takes(port: Port | None, shape: tuple[int, ...]) -> bool:
+def _takes(spec: ModelInput | None, shape: tuple[int, ...]) -> bool:
     """Whether an input takes a shape; of the batch, --split-batch may yet take care."""
-    if port is None or port.shape is None:
+    if spec is None or spec.shape is None:
         return True
-    mine = port.shape[-len(shape) :] if len(shape) == 3 else port.shape
+    mine = spec.shape[-len(shape) :] if len(shape) == 3 else spec.shape
     theirs = shape if len(shape) == 3 else shape[1:]
     mine = mine if len(shape) == 3 else mine[1:]
     return len(mine) == len(theirs) and all(
@@ -205,27 +205,29 @@ def _takes(port: Port | None, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _filled(fill: Mapping[Port, float], ports: Ports, source: str, sample: Sample) -> dict[str, Held]:
+def _filled(
+    fill: Mapping[ModelInput, float], inputs: ModelInputs, source: str, sample: Sample
+) -> dict[str, Held]:
     """The sample with the inputs that it lacks; an axis that has the name of one it has is as long."""
-    for port in fill:
-        if port.name in sample.inputs:
+    for spec in fill:
+        if spec.name in sample.inputs:
             raise DataError(
-                f"{where(source, sample.name)} has '{printable(port.name)}' itself", "leave out --fill"
+                f"{where(source, sample.name)} has '{printable(spec.name)}' itself", "leave out --fill"
             )
     lengths = {
         axis: length
         for name, held in sample.inputs.items()
-        if name in ports and (axes := ports[name].shape) and len(axes) == held.ndim
+        if name in inputs and (axes := inputs[name].shape) and len(axes) == held.ndim
         for axis, length in zip(axes, held.shape, strict=True)
         if isinstance(axis, str)
     }
     made: dict[str, Held] = {}
-    for port, value in fill.items():
-        made[port.name] = _full(port, value, tuple(lengths.get(str(axis), 1) for axis in port.shape or ()))
+    for spec, value in fill.items():
+        made[spec.name] = _full(spec, value, tuple(lengths.get(str(axis), 1) for axis in spec.shape or ()))
     return {**sample.inputs, **made}
 
 
-def _full(port: Port, value: float, lengths: tuple[int, ...]) -> np.ndarray:
+def _full(spec: ModelInput, value: float, lengths: tuple[int, ...]) -> np.ndarray:
     """An input full of one number.
 
     Args:
@@ -234,19 +236,19 @@ def _full(port: Port, value: float, lengths: tuple[int, ...]) -> np.ndarray:
     Raises:
         UsageError: the input can't hold the number.
     """
-    if port.dtype in ("", "str"):
-        raise UsageError(f"--fill {port.name}={value:g}: the model wants {port}")
-    axes = zip(port.shape or (), lengths, strict=False)
+    if spec.dtype in ("", "str"):
+        raise UsageError(f"--fill {spec.name}={value:g}: the model wants {spec}")
+    axes = zip(spec.shape or (), lengths, strict=False)
     filled = np.full([axis if isinstance(axis, int) else length for axis, length in axes], value)
     with np.errstate(over="ignore", invalid="ignore"):
-        cast = filled.astype(port.dtype)
-    if np.any(np.isinf(cast) & ~np.isinf(filled) if port.floating else cast != filled):
-        raise UsageError(f"--fill {port.name}={value:g}: the model wants {port}")
+        cast = filled.astype(spec.dtype)
+    if np.any(np.isinf(cast) & ~np.isinf(filled) if spec.floating else cast != filled):
+        raise UsageError(f"--fill {spec.name}={value:g}: the model wants {spec}")
     return cast
 
 
-def _known(names: Iterable[str], ports: Ports, option: str) -> None:
+def _known(names: Iterable[str], inputs: ModelInputs, option: str) -> None:
     for name in names:
-        if name not in ports:
-            hint = did_you_mean(name, ports) or f"inputs: {printable(', '.join(ports))}"
+        if name not in inputs:
+            hint = did_you_mean(name, inputs) or f"inputs: {printable(', '.join(inputs))}"
             raise UsageError(f"{option}: the model has no input '{printable(name)}'", hint)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qtool.data.samples import Part, Source
+from qtool.data.samples import Part, Samples
 
 # Ranges and errors of fewer samples say little: no set is smaller than this.
 LEAST = 4
@@ -34,15 +34,15 @@ class SampleSets:
         notes: what the user should know about the split, a sentence each; empty for a full split.
     """
 
-    calibrate: Source | None
-    select: Source | None
-    judge: Source | None
+    calibrate: Samples | None
+    select: Samples | None
+    judge: Samples | None
     judge_independent: bool
     select_independent: bool
     notes: tuple[str, ...] = ()
 
 
-def split_samples(calib: Source | None, data: Source | None, *, ranges_known: bool = False) -> SampleSets:
+def split_samples(calib: Samples | None, data: Samples | None, *, ranges_known: bool = False) -> SampleSets:
     """Split the samples of a run into calibrate, select and judge sets; the same samples give the same sets.
 
     1. `data` is the judge set and nothing else. Then every fourth `calib` sample selects and the others
@@ -69,7 +69,7 @@ def split_samples(calib: Source | None, data: Source | None, *, ranges_known: bo
     return _split_calibration(calib, data)
 
 
-def _split_three_ways(calib: Source) -> SampleSets:
+def _split_three_ways(calib: Samples) -> SampleSets:
     """Rules 2 and 3: `calib` serves all three sets."""
     total = len(calib)
     if total < 2 * LEAST:
@@ -90,7 +90,7 @@ def _split_three_ways(calib: Source) -> SampleSets:
     return SampleSets(rest, select, judge, True, True)
 
 
-def _split_calibration(calib: Source, data: Source) -> SampleSets:
+def _split_calibration(calib: Samples, data: Samples) -> SampleSets:
     """Rules 1 and 3: `calib` serves two sets, `data` judges."""
     total = len(calib)
     independent, notes = _independent(calib, data)
@@ -105,7 +105,7 @@ def _split_calibration(calib: Source, data: Source) -> SampleSets:
     return SampleSets(rest, select, data, independent, True, notes)
 
 
-def _split_selecting(calib: Source, data: Source | None) -> SampleSets:
+def _split_selecting(calib: Samples, data: Samples | None) -> SampleSets:
     """Rule 5: the ranges are known, and `calib` is there to choose by."""
     if data is not None:
         independent, notes = _independent(calib, data)
@@ -117,7 +117,7 @@ def _split_selecting(calib: Source, data: Source | None) -> SampleSets:
     return SampleSets(None, select, judge, select is not judge, True, (*notes, note))
 
 
-def _split_data(data: Source | None, ranges_known: bool) -> SampleSets:
+def _split_data(data: Samples | None, ranges_known: bool) -> SampleSets:
     """Rules 4 and 5 without `calib`."""
     if data is None:
         return SampleSets(
@@ -133,7 +133,7 @@ def _split_data(data: Source | None, ranges_known: bool) -> SampleSets:
     return SampleSets(None, select, judge, select is not judge, True, notes)
 
 
-def _halves(source: Source) -> tuple[Source, Source, tuple[str, ...]]:
+def _halves(source: Samples) -> tuple[Samples, Samples, tuple[str, ...]]:
     """A select set and a judge set of a source, and what to say where it is too small for two."""
     total = len(source)
     if total < 2 * LEAST:
@@ -146,7 +146,7 @@ def _halves(source: Source) -> tuple[Source, Source, tuple[str, ...]]:
     return select, judge, ()
 
 
-def _take_turns(source: Source, turns: tuple[str, ...]) -> list[Part]:
+def _take_turns(source: Samples, turns: tuple[str, ...]) -> list[Part]:
     """A part for each set, in the order in which `turns` first names it.
 
     Args:
@@ -161,7 +161,7 @@ def _take_turns(source: Source, turns: tuple[str, ...]) -> list[Part]:
     return parts
 
 
-def _independent(calib: Source, data: Source) -> tuple[bool, tuple[str, ...]]:
+def _independent(calib: Samples, data: Samples) -> tuple[bool, tuple[str, ...]]:
     """Return whether `data` names other samples than `calib`, and the warning if it does not."""
     same_files = calib.name == data.name and calib.traits.kind == data.traits.kind != "python"
     if calib is not data and not same_files:

@@ -32,7 +32,7 @@ def open_texts(found: Found) -> TextFiles:
         DataError: a file that is no text; not one line that is not blank.
     """
     return TextFiles(
-        found.folder, found.names, found.text, tokens_for(found.ports, found.reading, found.model)
+        found.folder, found.names, found.text, tokens_for(found.inputs, found.reading, found.model)
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from qtool.data.files import opened, shown
-from qtool.data.ports import Port, Ports
+from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
 from qtool.errors import DataError, UsageError, printable
 from qtool.tables.texts import IDS, MASK, PADDING, POSITIONS, ROLES, TYPES
@@ -38,7 +38,7 @@ class Tokens:
     Args:
         tokenizer: it cuts texts, and does not pad them.
         roles: input -> what it holds, a row of ROLES.
-        ports: those inputs.
+        model_inputs: those inputs.
         length: of every text, where the model fixes it.
         padding: for a fixed length.
         how: all of it in words.
@@ -46,7 +46,7 @@ class Tokens:
 
     tokenizer: Tokenizer
     roles: dict[str, str]
-    ports: Ports
+    model_inputs: ModelInputs
     length: int | None
     padding: Padding | None
     how: tuple[str, ...]
@@ -60,7 +60,7 @@ class Tokens:
         with tame("the tokenizer"):
             encoding = self.tokenizer.encode(text)
             columns = self._columns(encoding)
-        return {name: _cast(columns[role], self.ports[name]) for name, role in self.roles.items()}
+        return {name: _cast(columns[role], self.model_inputs[name]) for name, role in self.roles.items()}
 
     def _columns(self, encoding: Encoding) -> dict[str, NDArray[Any]]:
         ids = np.asarray(encoding.ids, np.int64)
@@ -76,15 +76,15 @@ class Tokens:
         return {role: np.pad(c, around, constant_values=filler[role]) for role, c in columns.items()}
 
 
-def tokens_for(ports: Ports, reading: Reading, beside: Path | None) -> Tokens:
+def tokens_for(inputs: ModelInputs, reading: Reading, beside: Path | None) -> Tokens:
     """The tokenizer that the user named, or the one beside the model, set up for the model's inputs.
 
     Raises:
         UsageError: there is none; no input takes tokens; nothing to pad with.
         DataError: the file is no tokenizer.
     """
-    roles = roles_of(ports, reading.fill)
-    taken = {name: ports[name] for name in roles}
+    roles = roles_of(inputs, reading.fill)
+    taken = {name: inputs[name] for name in roles}
     length = _length(taken)
     file = _file(reading, beside)
     tokenizer = _loaded(file)
@@ -115,13 +115,13 @@ def tokens_for(ports: Ports, reading: Reading, beside: Path | None) -> Tokens:
     return Tokens(tokenizer, roles, taken, length, padding, how)
 
 
-def roles_of(ports: Ports, filled: Container[str]) -> dict[str, str]:
+def roles_of(inputs: ModelInputs, filled: Container[str]) -> dict[str, str]:
     """Input -> what it holds, for the inputs that tokens can fill; the rest is nobody's business here.
 
     Raises:
         UsageError: none of them takes token ids.
     """
-    wanted = {name: port for name, port in ports.items() if name not in filled}
+    wanted = {name: spec for name, spec in inputs.items() if name not in filled}
     roles: dict[str, str] = {}
     for role, names in ROLES.items():
         for known in names:  # the commonest name wins: a model with input_ids may have another `input`
@@ -139,7 +139,7 @@ def roles_of(ports: Ports, filled: Container[str]) -> dict[str, str]:
             )
         roles[integers[0]] = IDS
     for name, role in roles.items():
-        shape = ports[name].shape
+        shape = inputs[name].shape
         if shape and len(shape) == 2 and isinstance(shape[0], int) and shape[0] != 1:
             raise UsageError(
                 f"input '{printable(name)}' ({role}) takes {shape[0]} texts at once; a sample has one",
@@ -152,18 +152,18 @@ def _plain(name: str) -> str:
     return name.split(":")[0].lower()
 
 
-def _takes(port: Port, role: str) -> bool:
-    rank = port.shape is None or len(port.shape) in (1, 2)
+def _takes(spec: ModelInput, role: str) -> bool:
+    rank = spec.shape is None or len(spec.shape) in (1, 2)
     return rank and (
-        port.dtype.startswith(("int", "uint")) or (role == MASK and port.dtype not in ("", "str"))
+        spec.dtype.startswith(("int", "uint")) or (role == MASK and spec.dtype not in ("", "str"))
     )
 
 
-def _length(ports: Ports) -> int | None:
+def _length(inputs: ModelInputs) -> int | None:
     """The length that the model fixes, if it fixes any; fit() sees to inputs that disagree."""
-    for port in ports.values():
-        if port.shape and isinstance(port.shape[-1], int):
-            return port.shape[-1]
+    for spec in inputs.values():
+        if spec.shape and isinstance(spec.shape[-1], int):
+            return spec.shape[-1]
     return None
 
 
@@ -205,13 +205,13 @@ def _padding(tokenizer: Tokenizer, file: Path) -> Padding:
     )
 
 
-def _cast(column: NDArray[Any], port: Port) -> NDArray[Any]:
-    cast = column.astype(port.dtype)
-    if port.dtype != "bool" and np.any(cast != column):
+def _cast(column: NDArray[Any], spec: ModelInput) -> NDArray[Any]:
+    cast = column.astype(spec.dtype)
+    if spec.dtype != "bool" and np.any(cast != column):
         raise DataError(
-            f"token {column.max()} does not fit input '{printable(port.name)}', which is {port.dtype}"
+            f"token {column.max()} does not fit input '{printable(spec.name)}', which is {spec.dtype}"
         )
-    return cast if port.shape is not None and len(port.shape) == 1 else cast[None]
+    return cast if spec.shape is not None and len(spec.shape) == 1 else cast[None]
 
 
 @contextlib.contextmanager

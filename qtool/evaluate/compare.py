@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qtool.data.fit import fit
-from qtool.data.samples import Arrays, Source, where
+from qtool.data.samples import Arrays, Samples, where
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.labels import Labels, label_of, predict
 from qtool.evaluate.outputs import OutputMetrics, OutputTally
@@ -111,7 +111,7 @@ def match_outputs(reference: list[str], other: list[str]) -> dict[str, str]:
 def compare(
     fp32: Model,
     quantized: Model,
-    source: Source,
+    source: Samples,
     measures: Measures = PLAIN,
     progress: Progress = lambda done, total: None,
 ) -> Comparison:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from qtool.data.samples import Part, Source, evenly, synthetic
+from qtool.data.samples import Part, Samples, evenly, synthetic
 from qtool.evaluate.compare import Comparison, compare
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.golden import FloatOutputs
@@ -113,7 +113,7 @@ class Evaluator:
         self._float.close()
 
     @property
-    def select(self) -> Source | None:
+    def select(self) -> Samples | None:
         """The samples that choices are made on; None where there are none, or only made-up ones."""
         samples = self.model.samples.select
         return None if synthetic(samples) else samples
@@ -124,7 +124,7 @@ class Evaluator:
         return self.model.samples.select is not None
 
     @property
-    def statistics(self) -> Source | None:
+    def statistics(self) -> Samples | None:
         """The samples that recovery takes its statistics from: those that set the ranges.
 
         With ranges from a file, there are none but the select set.
@@ -233,13 +233,13 @@ class Evaluator:
         """Return the recovery log, saying which steps the chosen candidate has."""
         return tuple(replace(g, applied=i in chosen.steps) for i, g in enumerate(self.log))
 
-    def _part(self, most: int | None = None) -> Source:
+    def _part(self, most: int | None = None) -> Samples:
         samples = self.select
         if samples is None:
             raise ValueError("there is no select set")
         return samples if most is None else Part(samples, evenly(len(samples), most), samples.name)
 
-    def _timing_samples(self) -> Source:
+    def _timing_samples(self) -> Samples:
         if self.model.samples.select is None:
             raise ValueError("there is no select set")
         return self.model.samples.select

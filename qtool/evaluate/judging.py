@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtool.data.listed import Listed
+from qtool.data.reading import ListFields
 from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
@@ -16,7 +16,7 @@ from qtool.tables.judging import NONE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging(Listed):
+class Judging(ListFields):
     """What to measure, and what to fail on.
 
     Args:

@@ -20,7 +20,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 from qtool.data.fit import fit
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.evaluate.ports import bare, feed, in_floats
 from qtool.runtime.session import Array, Session, running
 
@@ -232,7 +232,7 @@ def turn_order(models: int, number: int) -> list[int]:
 
 def race_models(
     models: Mapping[str, Path | bytes],
-    samples: Source,
+    samples: Samples,
     threads: int = 0,
     *,
     limits: Limits = LIMITS,

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.data.fit import fit
-from qtool.data.samples import Source, evenly
+from qtool.data.samples import Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.plan.half_ports import is_float32
 from qtool.plan.integers import restored
@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 def sensitivity(
     model: ir.Model,
     plans: Sequence[Plan],
-    source: Source,
+    source: Samples,
     threads: int = 0,
     progress: Progress = lambda done, total: None,
     only: Collection[str] | None = None,

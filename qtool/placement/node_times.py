@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from qtool.data.fit import fit
-from qtool.data.samples import Sample, Source, evenly
+from qtool.data.samples import Sample, Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.graph.view import View, sole_consumer
 from qtool.graph.wiring import Wiring, wiring
@@ -49,7 +49,9 @@ class Times:
     whole: float = 0.0
 
 
-def node_times(models: Sequence[ir.Model], view: View, source: Source, threads: int = 1) -> tuple[Times, ...]:
+def node_times(
+    models: Sequence[ir.Model], view: View, source: Samples, threads: int = 1
+) -> tuple[Times, ...]:
     """Run models in turn, and see what each node of the graph that they were made of took.
 
     Args:

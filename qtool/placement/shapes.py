@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.calibrate.runner import watching
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def shapes_of(model: ir.Model, values: Iterable[str], source: Source, threads: int = 0) -> Shapes:
+def shapes_of(model: ir.Model, values: Iterable[str], source: Samples, threads: int = 0) -> Shapes:
     """The shapes of values on the first sample; what lies in an If, Loop or Scan has none.
 
     Args:

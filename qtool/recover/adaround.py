@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.graph.view import View
 from qtool.numerics.adaround import adaround
 from qtool.numerics.gptq import Hessian
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 def learned(
     view: View,
     plan: Plan,
-    samples: Source,
+    samples: Samples,
     threads: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.graph.view import View
 from qtool.numerics.qparams import F64
 from qtool.plan.model import Plan
@@ -18,7 +18,7 @@ _STEPS = 10
 _MOST_BITS = 4
 
 
-def activation_aware(view: View, plan: Plan, source: Source, threads: int = 0) -> Balances:
+def activation_aware(view: View, plan: Plan, source: Samples, threads: int = 0) -> Balances:
     """What to scale before weights of few bits; exact in float. Arguments as `balanced` has them."""
     return balanced(view, plan, source, factors, _able, threads)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qtool.calibrate.groups import groups_of
 from qtool.calibrate.runner import watching
-from qtool.data.samples import Source, evenly
+from qtool.data.samples import Samples, evenly
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import F32, F64
 from qtool.numerics.quantize import dequantize, quantize
@@ -99,7 +99,7 @@ Candidates = Callable[[Layers], Iterable[F64]]
 def balanced(
     view: View,
     plan: Plan,
-    source: Source,
+    source: Samples,
     candidates: Candidates,
     able: Callable[[Layers], bool],
     threads: int = 0,
@@ -150,7 +150,9 @@ def _layers(view: View, plan: Plan, joint: Joint, seen: Seen, now: Mapping[str, 
     return Layers(joint, seen, tuple(weights), rounded)
 
 
-def _looked_at(model: ir.Model, found: Collection[Joint], source: Source, threads: int) -> Mapping[str, Seen]:
+def _looked_at(
+    model: ir.Model, found: Collection[Joint], source: Samples, threads: int
+) -> Mapping[str, Seen]:
     """What 32 samples show of the joints."""
     axes = {joint.value: joint.axis for joint in found}
     tallies: dict[str, _Tally] = {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qtool.calibrate.groups import groups_of
 from qtool.calibrate.runner import watching
-from qtool.data.samples import Source, evenly
+from qtool.data.samples import Samples, evenly
 from qtool.graph.view import View, float_constant, is_op, sole_consumer
 from qtool.numerics.qparams import F64
 from qtool.plan.model import Plan
@@ -80,7 +80,7 @@ def _is_whole(array: NDArray[np.float32], node: ir.Node, axis: int) -> bool:
 def corrected(
     model: ir.Model,
     plan: Plan,
-    source: Source,
+    source: Samples,
     threads: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Plan:
@@ -118,7 +118,7 @@ def corrected(
     return replace(plan, corrections=found)
 
 
-def _fed(model: ir.Model, source: Source, threads: int) -> list[dict[str, np.ndarray]]:
+def _fed(model: ir.Model, source: Samples, threads: int) -> list[dict[str, np.ndarray]]:
     """The samples that walk, as the model is fed with them."""
     names = [v.name or "" for v in model.graph.inputs]
     with watching(model, names, threads, "the model that samples are made to fit") as look:
@@ -143,7 +143,7 @@ class _Mean:
         return np.asarray(self.total) / max(self.count, 1)
 
 
-def _means(model: ir.Model, todo: Sequence[Bias], source: Source, threads: int) -> Mapping[str, F64]:
+def _means(model: ir.Model, todo: Sequence[Bias], source: Samples, threads: int) -> Mapping[str, F64]:
     """The means of the FP32 model, over the same samples."""
     means = {bias.result: _Mean(bias.axis) for bias in todo}
     for group in groups_of(model, list(means), source, _VALUES, threads):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.calibrate.runner import watching
-from qtool.data.samples import Source, evenly
+from qtool.data.samples import Samples, evenly
 from qtool.plan.model import OutlierColumns
 
 _SAMPLES = 64
@@ -32,7 +32,7 @@ class Reach:
         return OutlierColumns(columns, float(self.lo[rest].min()), float(self.hi[rest].max()))
 
 
-def reaches(model: ir.Model, values: Sequence[str], source: Source, threads: int = 0) -> dict[str, Reach]:
+def reaches(model: ir.Model, values: Sequence[str], source: Samples, threads: int = 0) -> dict[str, Reach]:
     """The reach of each column of values of the main graph, over calibration samples.
 
     Args:

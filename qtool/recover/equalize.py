@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.graph.view import View
 from qtool.numerics.qparams import F64
 from qtool.plan.model import Plan
@@ -20,7 +20,7 @@ from qtool.recover.balance import Balances, Layers, balanced
 _EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 
 
-def equalized(view: View, plan: Plan, source: Source, threads: int = 0) -> Balances:
+def equalized(view: View, plan: Plan, source: Samples, threads: int = 0) -> Balances:
     """What to scale between layers; exact in float. Arguments as `balanced` has them."""
     return balanced(view, plan, source, factors, lambda layers: not layers.joint.normed, threads)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.clip import FEW_BITS
 from qtool.numerics.descent import fitted
@@ -42,7 +42,7 @@ _ROOM = 16 << 20
 def improved(
     view: View,
     plan: Plan,
-    samples: Source,
+    samples: Samples,
     threads: int = 0,
     progress: Progress = lambda done, total: None,
     fit: Fit | None = None,

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from qtool.calibrate.groups import groups_of
 from qtool.calibrate.runner import watching
-from qtool.data.samples import Source, evenly
+from qtool.data.samples import Samples, evenly
 from qtool.numerics.qparams import F32, F64
 from qtool.recover.operands import Operand
 
@@ -70,7 +70,7 @@ class Streamed:
     """
 
     model: ir.Model
-    source: Source
+    source: Samples
     threads: int = 0
     progress: Progress = lambda done, total: None
 

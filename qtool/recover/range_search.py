@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from qtool.calibrate.estimators import ESTIMATORS
 from qtool.calibrate.runner import calibrate
-from qtool.data.samples import Part, Source, evenly
+from qtool.data.samples import Part, Samples, evenly
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
 from qtool.plan.activations import positive
@@ -65,7 +65,7 @@ def search_ranges(
 
 
 def _of_methods(
-    candidate: Candidate, sites: list[Site], calib: Source, progress: Callable[[int, int], None]
+    candidate: Candidate, sites: list[Site], calib: Samples, progress: Callable[[int, int], None]
 ) -> list[Mapping[str, Bounds]]:
     """What each method makes of the activations' histograms."""
     model, values = candidate.model, [s.value for s in sites]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.graph.view import View
 from qtool.numerics.qparams import F64
 from qtool.plan.model import Plan
@@ -19,7 +19,7 @@ from qtool.recover.balance import Balances, Layers, balanced
 _EXPONENTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
-def smoothed(view: View, plan: Plan, source: Source, threads: int = 0) -> Balances:
+def smoothed(view: View, plan: Plan, source: Samples, threads: int = 0) -> Balances:
     """What to scale behind norms; exact in float. Arguments as `balanced` has them."""
     return balanced(view, plan, source, factors, _able, threads)
 

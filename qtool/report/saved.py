@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtool.data.files import opened
-from qtool.data.listed import listed
+from qtool.data.reading import as_list
 from qtool.evaluate.gates import judge, parse
 from qtool.report.json import from_json
 from qtool.report.model import Report
@@ -39,5 +39,5 @@ def rejudge(report: Report, fail_if: str | Sequence[str]) -> Report:
     if not fail_if:
         return report
     tasks = report.comparison.tasks if report.comparison else {}
-    gates = [parse(text, list(tasks)) for text in listed(fail_if)]
+    gates = [parse(text, list(tasks)) for text in as_list(fail_if)]
     return replace(report, gates=tuple(judge(gates, report.verdict)))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.commands.data import InputSeen, SampleSeen, Survey
-from qtool.data.ports import Port
+from qtool.data.model_inputs import ModelInput
 from qtool.data.seen import Figures
 from qtool.errors import printable
 from qtool.report.inspection import bare_table, labelled
@@ -41,7 +41,7 @@ def _inputs(found: Survey) -> Table:
     for column in table.columns[1:4]:
         column.justify = "left"
     for seen in found.inputs[:_MOST_INPUTS]:
-        wants = str(Port(seen.name, seen.wants, seen.dtype))
+        wants = str(ModelInput(seen.name, seen.wants, seen.dtype))
         cells = (seen.name, wants, ", ".join(seen.given), _shapes(seen))
         table.add_row(*map(plain, cells), *_figures(seen.figures))
         if len(seen.channels) > 1:

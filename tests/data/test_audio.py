@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qtool.data import audio
-from qtool.data.ports import Axis, Port
-from tests.data.asking import arrays, assert_positions, misused, names, ports, refused, source, write
+from qtool.data.model_inputs import Axis, ModelInput
+from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source, write
 
 soundfile = pytest.importorskip("soundfile")
 soxr = pytest.importorskip("soxr")
@@ -33,7 +33,7 @@ def noise(frames: int, channels: int = 1, seed: int = 0) -> np.ndarray:
 )
 def test_a_file_gives_whole_windows_and_one_at_least(tmp_path: Path, frames: int, windows: int) -> None:
     wave = noise(frames)
-    found = source(record(tmp_path / "a.wav", wave), ports(x=(1, 100)))
+    found = source(record(tmp_path / "a.wav", wave), model_inputs(x=(1, 100)))
     assert len(found) == windows
     padded = np.pad(wave, (0, max(0, 100 - frames)))
     for k, got in enumerate(arrays(found)):
@@ -44,7 +44,7 @@ def test_a_file_gives_whole_windows_and_one_at_least(tmp_path: Path, frames: int
 def test_windows_are_called_by_their_start_and_whole_files_by_their_name(tmp_path: Path) -> None:
     record(tmp_path / "below" / "long.wav", noise(1000))
     record(tmp_path / "below" / "short.flac", noise(399))
-    found = source(tmp_path, ports(x=(400,)))
+    found = source(tmp_path, model_inputs(x=(400,)))
     assert names(found) == ["below/long.wav@0", "below/long.wav@0.05", "below/short.flac"]
     assert_positions(found)
 
@@ -55,7 +55,7 @@ def test_windows_are_called_by_their_start_and_whole_files_by_their_name(tmp_pat
     ids=str,
 )
 def test_the_window_is_the_last_axis(tmp_path: Path, shape: Sequence[Axis], laid: tuple[int, ...]) -> None:
-    found = source(record(tmp_path / "a.wav", noise(100)), ports(x=shape))
+    found = source(record(tmp_path / "a.wav", noise(100)), model_inputs(x=shape))
     assert arrays(found)[0]["x"].shape == laid
 
 
@@ -63,7 +63,7 @@ def test_the_window_is_the_last_axis(tmp_path: Path, shape: Sequence[Axis], laid
 def test_an_open_last_axis_takes_whole_files(tmp_path: Path, shape: Sequence[Axis] | None) -> None:
     record(tmp_path / "a.wav", noise(123))
     record(tmp_path / "b.wav", noise(77))
-    found = source(tmp_path, ports(x=shape))
+    found = source(tmp_path, model_inputs(x=shape))
     assert names(found) == ["a.wav", "b.wav"]
     assert [s["x"].size for s in arrays(found)] == [123, 77]
     assert_positions(found)
@@ -71,7 +71,7 @@ def test_an_open_last_axis_takes_whole_files(tmp_path: Path, shape: Sequence[Axi
 
 def test_a_shape_makes_windows_of_an_open_axis(tmp_path: Path) -> None:
     file = record(tmp_path / "a.wav", noise(100))
-    assert len(source(file, ports(x=("N", "T")), shape={"x": (1, 20)})) == 5
+    assert len(source(file, model_inputs(x=("N", "T")), shape={"x": (1, 20)})) == 5
 
 
 def test_a_recording_beyond_ten_minutes_is_no_sample_as_a_whole(
@@ -79,7 +79,7 @@ def test_a_recording_beyond_ten_minutes_is_no_sample_as_a_whole(
 ) -> None:
     monkeypatch.setattr(audio, "WHOLE_SECONDS", 1)
     file = record(tmp_path / "a.wav", noise(8001))
-    error = refused(lambda: source(file, ports(x=("N", "T"))))
+    error = refused(lambda: source(file, model_inputs(x=("N", "T"))))
     assert "a whole recording may have 1" in error.message
     assert "--shape x=1,16000" in error.hint
 
@@ -87,7 +87,7 @@ def test_a_recording_beyond_ten_minutes_is_no_sample_as_a_whole(
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_channels_are_averaged(tmp_path: Path, suffix: str) -> None:
     wave = noise(64, channels=2)
-    found = source(record(tmp_path / f"a{suffix}", wave), ports(x=(1, 64)))
+    found = source(record(tmp_path / f"a{suffix}", wave), model_inputs(x=(1, 64)))
     got = arrays(found)[0]["x"]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got[0], wave.mean(axis=1), atol=1e-4)
@@ -95,18 +95,18 @@ def test_channels_are_averaged(tmp_path: Path, suffix: str) -> None:
 
 def test_integers_become_floats_in_one(tmp_path: Path) -> None:
     file = record(tmp_path / "a.wav", np.array([-(2**15), 0, 2**14], np.int16), subtype="PCM_16")
-    assert arrays(source(file, ports(x=(3,))))[0]["x"].tolist() == [-1, 0, 0.5]
+    assert arrays(source(file, model_inputs(x=(3,))))[0]["x"].tolist() == [-1, 0, 0.5]
 
 
 def test_a_model_of_half_precision_gets_it(tmp_path: Path) -> None:
-    found = source(record(tmp_path / "a.wav", noise(4)), ports("float16", x=(4,)))
+    found = source(record(tmp_path / "a.wav", noise(4)), model_inputs("float16", x=(4,)))
     assert arrays(found)[0]["x"].dtype == np.float16
 
 
 @pytest.mark.parametrize(("frames", "rate", "to"), [(8000, 8000, 16000), (44100, 44100, 16000), (9001, 11025, 8000), (300_000, 48000, 8000)])  # fmt: skip
 def test_a_rate_resamples_as_soxr_does(tmp_path: Path, frames: int, rate: int, to: int) -> None:
     wave = noise(frames)
-    found = source(record(tmp_path / "a.wav", wave, rate), ports(x=(1, 500)), rate=to)
+    found = source(record(tmp_path / "a.wav", wave, rate), model_inputs(x=(1, 500)), rate=to)
     whole = soxr.resample(wave, rate, to)
     assert len(found) == frames * to // rate // 500
     for k, got in enumerate(arrays(found)):
@@ -118,28 +118,29 @@ def test_a_rate_resamples_as_soxr_does(tmp_path: Path, frames: int, rate: int, t
 
 def test_a_rate_resamples_whole_files(tmp_path: Path) -> None:
     wave = noise(200_000)
-    found = source(record(tmp_path / "a.wav", wave, 16000), ports(x=("N", "T")), rate=8000)
+    found = source(record(tmp_path / "a.wav", wave, 16000), model_inputs(x=("N", "T")), rate=8000)
     np.testing.assert_allclose(arrays(found)[0]["x"][0], soxr.resample(wave, 16000, 8000), atol=1e-6)
 
 
 def test_a_rate_that_the_files_have_changes_nothing(tmp_path: Path) -> None:
     file = record(tmp_path / "a.wav", noise(50))
     np.testing.assert_array_equal(
-        arrays(source(file, ports(x=(50,)), rate=8000))[0]["x"], arrays(source(file, ports(x=(50,))))[0]["x"]
+        arrays(source(file, model_inputs(x=(50,)), rate=8000))[0]["x"],
+        arrays(source(file, model_inputs(x=(50,))))[0]["x"],
     )
 
 
 def test_files_of_several_rates_want_one(tmp_path: Path) -> None:
     record(tmp_path / "a.wav", noise(50), 8000)
     record(tmp_path / "b.wav", noise(50), 16000)
-    error = refused(lambda: source(tmp_path, ports(x=(50,))))
+    error = refused(lambda: source(tmp_path, model_inputs(x=(50,))))
     assert "b.wav has 16,000 samples a second, and a.wav 8,000" in error.message
     assert "--rate 8000" in error.hint
-    assert len(source(tmp_path, ports(x=(50,)), rate=8000)) == 2
+    assert len(source(tmp_path, model_inputs(x=(50,)), rate=8000)) == 2
 
 
 def test_only_the_window_that_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = source(record(tmp_path / "a.wav", noise(100_000)), ports(x=(10,)))
+    found = source(record(tmp_path / "a.wav", noise(100_000)), model_inputs(x=(10,)))
     read: list[int] = []
     whole = soundfile.SoundFile.read
     monkeypatch.setattr(
@@ -149,13 +150,13 @@ def test_only_the_window_that_is_asked_for_is_read(tmp_path: Path, monkeypatch: 
     assert read == [10]
 
 
-PORTS: dict[str, tuple[dict[str, Port], str]] = {
-    "integers": (ports("int64", x=(1, 100)), "no input takes a waveform"),
-    "images": (ports(x=(1, 3, 8, 8)), "no input takes a waveform"),
-    "spectra": (ports(x=(1, 80, "T")), "no input takes a waveform"),
-    "a scalar": (ports(x=()), "no input takes a waveform"),
+PORTS: dict[str, tuple[dict[str, ModelInput], str]] = {
+    "integers": (model_inputs("int64", x=(1, 100)), "no input takes a waveform"),
+    "images": (model_inputs(x=(1, 3, 8, 8)), "no input takes a waveform"),
+    "spectra": (model_inputs(x=(1, 80, "T")), "no input takes a waveform"),
+    "a scalar": (model_inputs(x=()), "no input takes a waveform"),
     "none": ({}, "no input takes a waveform"),
-    "two": (ports(x=(1, 100), y=(1, 100)), "2 may be the one"),
+    "two": (model_inputs(x=(1, 100), y=(1, 100)), "2 may be the one"),
 }
 
 
@@ -168,7 +169,7 @@ def test_a_model_without_one_input_for_a_waveform_is_refused(tmp_path: Path, wha
 
 def test_inputs_that_are_filled_or_no_waves_do_not_count(tmp_path: Path) -> None:
     record(tmp_path / "a.wav", noise(100))
-    wanted = ports(x=(1, 100), y=(1, 100), state=(2, "N", 128)) | ports("int64", sr=())
+    wanted = model_inputs(x=(1, 100), y=(1, 100), state=(2, "N", 128)) | model_inputs("int64", sr=())
     (got,) = arrays(source(tmp_path, wanted, fill={"y": 0, "state": 0, "sr": 8000}))
     assert {n: a.shape for n, a in got.items()} == {
         "x": (1, 100),
@@ -189,7 +190,7 @@ def truncated(folder: Path, suffix: str) -> bytes:
 )
 def test_what_is_no_recording_is_refused_by_its_name(tmp_path: Path, suffix: str, content: bytes) -> None:
     write(tmp_path / f"a{suffix}", content)
-    error = refused(lambda: arrays(source(tmp_path, ports(x=(100,)))))
+    error = refused(lambda: arrays(source(tmp_path, model_inputs(x=(100,)))))
     assert f"a{suffix}" in error.message
     assert "<_io" not in error.message
 
@@ -197,25 +198,25 @@ def test_what_is_no_recording_is_refused_by_its_name(tmp_path: Path, suffix: str
 def test_half_a_flac_is_refused_when_it_ends(tmp_path: Path) -> None:
     content = truncated(tmp_path, ".flac")
     write(tmp_path / "calib" / "a.flac", content)
-    error = refused(lambda: arrays(source(tmp_path / "calib", ports(x=(100,)))))
+    error = refused(lambda: arrays(source(tmp_path / "calib", model_inputs(x=(100,)))))
     assert "a.flac" in error.message
 
 
 def test_half_a_wav_is_as_long_as_it_is(tmp_path: Path) -> None:
     content = truncated(tmp_path, ".wav")
-    found = source(write(tmp_path / "calib" / "a.wav", content), ports(x=(100,)))
+    found = source(write(tmp_path / "calib" / "a.wav", content), model_inputs(x=(100,)))
     assert 0 < len(arrays(found)) == len(found) < 50
 
 
 def test_nan_in_a_recording_is_left_to_the_check_of_the_sample(tmp_path: Path) -> None:
     wave = noise(10)
     wave[3] = np.nan
-    found = source(record(tmp_path / "a.wav", wave), ports(x=(10,)))
+    found = source(record(tmp_path / "a.wav", wave), model_inputs(x=(10,)))
     assert np.isnan(arrays(found)[0]["x"][3])
 
 
 def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     file = record(tmp_path / "a.wav", noise(100))
-    found = source(file, ports(x=(10,)))
+    found = source(file, model_inputs(x=(10,)))
     record(file, noise(200))
     assert "changed" in refused(lambda: arrays(found)).message

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.data.asking import arrays, assert_positions, names, ports, refused, source, write
+from tests.data.helpers import arrays, assert_positions, model_inputs, names, refused, source, write
 
-TWO = ports(a=(1,), b=(1,))
+TWO = model_inputs(a=(1,), b=(1,))
 
 
 def pb(value: float | np.ndarray, name: str = "") -> bytes:
@@ -54,7 +54,7 @@ def test_a_folder_that_is_a_set_is_a_sample(tmp_path: Path) -> None:
 
 def test_a_single_file_is_a_sample_of_one_input(tmp_path: Path) -> None:
     write(tmp_path / "input_0.pb", pb(7))
-    (got,) = arrays(source(tmp_path / "input_0.pb", ports(x=(1,))))
+    (got,) = arrays(source(tmp_path / "input_0.pb", model_inputs(x=(1,))))
     assert got["x"].tolist() == [7]
 
 
@@ -83,7 +83,7 @@ def test_a_tensor_goes_to_the_input_of_its_name_else_of_its_number(
 
 
 def test_ten_inputs_are_in_numeric_order(tmp_path: Path) -> None:
-    wanted = ports(**{f"x{k}": (1,) for k in range(12)})
+    wanted = model_inputs(**{f"x{k}": (1,) for k in range(12)})
     for k in range(12):
         write(tmp_path / f"input_{k}.pb", pb(k))
     (got,) = arrays(source(tmp_path, wanted))
@@ -127,14 +127,14 @@ def test_whatever_onnx_writes_is_read(tmp_path: Path, array: np.ndarray, raw: bo
     values = array.tobytes() if raw else array.reshape(-1).tolist()
     tensor = helper.make_tensor("x", kind, array.shape, values, raw=raw)
     write(tmp_path / "input_0.pb", tensor.SerializeToString())
-    (got,) = arrays(source(tmp_path, ports(x=None)))
+    (got,) = arrays(source(tmp_path, model_inputs(x=None)))
     assert (got["x"].dtype, got["x"].shape) == (array.dtype, array.shape)
     np.testing.assert_array_equal(got["x"], numpy_helper.to_array(tensor))
 
 
 def test_text_is_read(tmp_path: Path) -> None:
     write(tmp_path / "input_0.pb", pb(np.array([["a", "bcé"]], object)))
-    (got,) = arrays(source(tmp_path, ports("str", x=None)))
+    (got,) = arrays(source(tmp_path, model_inputs("str", x=None)))
     assert got["x"].tolist() == [["a", "bcé"]]
 
 
@@ -182,7 +182,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 def test_what_is_not_what_it_says_is_refused_by_its_name(tmp_path: Path, what: str) -> None:
     content, message = BROKEN[what]
     write(tmp_path / "test_data_set_0" / "input_0.pb", content)
-    error = refused(lambda: arrays(source(tmp_path, ports(x=None))))
+    error = refused(lambda: arrays(source(tmp_path, model_inputs(x=None))))
     assert "test_data_set_0/input_0.pb: " in error.message
     assert any(part in error.message for part in message.split("|"))
 
@@ -195,6 +195,6 @@ def test_all_that_onnx_ships_is_read() -> None:
         if not any(s.glob("input_*.pb") for s in sets_of):
             continue
         model = onnx.load(case / "model.onnx")
-        wanted = ports(**{v.name: None for v in model.graph.input if v.type.HasField("tensor_type")})
+        wanted = model_inputs(**{v.name: None for v in model.graph.input if v.type.HasField("tensor_type")})
         if len(wanted) == len(model.graph.input) and wanted:
             assert len(arrays(source(case, wanted))) == len(sets_of)

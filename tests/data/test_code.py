@@ -11,9 +11,9 @@ import pytest
 
 from qtool.data import code
 from qtool.errors import DataError, UsageError
-from tests.data.asking import arrays, assert_positions, misused, names, ports, refused, source
+from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source
 
-X = ports(x=(1, 2))
+X = model_inputs(x=(1, 2))
 HEAD = "import numpy as np\ndef one(k): return {'x': np.full((1, 2), k, np.float32)}\n"
 
 

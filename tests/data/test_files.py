@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qtool.data import files
 from qtool.data.files import Unchanged, blamed, mark_of, names_in, natural, opened, with_suffix
 from qtool.runtime import heartbeat
-from tests.data.asking import refused, write
+from tests.data.helpers import refused, write
 from tests.data.test_archive import what_is_no_file
 
 LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from qtool.data.model_inputs import Axis, ModelInput
 from qtool.data.open import open_source
-from qtool.data.ports import Axis, Port
 from qtool.data.reading import Reading
 from qtool.errors import DataError, QtoolError, UsageError
 
 RAW = Reading(preset="raw")
 
 
-def port(*shape: Axis, dtype: str = "float32", name: str = "x") -> dict[str, Port]:
-    return {name: Port(name, shape, dtype)}
+def port(*shape: Axis, dtype: str = "float32", name: str = "x") -> dict[str, ModelInput]:
+    return {name: ModelInput(name, shape, dtype)}
 
 
 def picture(height: int = 5, width: int = 6, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -35,17 +35,19 @@ def save(folder: Path, pixels: np.ndarray, name: str = "a.png", **how: Any) -> P
 
 
 def read(
-    folder: Path, ports: dict[str, Port], reading: Reading = RAW, model: Path | None = None
+    folder: Path, model_inputs: dict[str, ModelInput], reading: Reading = RAW, model: Path | None = None
 ) -> np.ndarray:
     """The one input of the first sample."""
-    sample = next(iter(open_source(folder, ports, reading, kind="images", model=model).read()))
+    sample = next(iter(open_source(folder, model_inputs, reading, kind="images", model=model).read()))
     (array,) = sample.inputs.values()
     return np.asarray(array)
 
 
-def refused(folder: Path, ports: dict[str, Port], reading: Reading = RAW, **more: Any) -> QtoolError:
+def refused(
+    folder: Path, model_inputs: dict[str, ModelInput], reading: Reading = RAW, **more: Any
+) -> QtoolError:
     with pytest.raises(QtoolError) as caught:
-        read(folder, ports, reading, **more)
+        read(folder, model_inputs, reading, **more)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -337,7 +339,7 @@ def test_2_what_was_asked_for_can_t_be(tmp_path: Path, reading: Reading, word: s
 
 
 @pytest.mark.parametrize(
-    ("ports", "reading", "word", "hint"),
+    ("model_inputs", "reading", "word", "hint"),
     [
         (port(1, 3, "h", "w"), RAW, "height and width open", "--shape x=1,3,224,224"),
         (port(1, None, None, 3), RAW, "height and width open", "--shape x=1,224,224,3"),
@@ -345,7 +347,7 @@ def test_2_what_was_asked_for_can_t_be(tmp_path: Path, reading: Reading, word: s
         (port("n", "c", "h", "w"), RAW, "no input", "--shape x="),
         (port(1, 128), RAW, "no input", ".npz"),
         (port(1, 3, 5, 6, dtype="str"), RAW, "no input", ".npz"),
-        ({"x": Port("x", None, "float32")}, RAW, "no input", "--shape x="),
+        ({"x": ModelInput("x", None, "float32")}, RAW, "no input", "--shape x="),
         ({}, RAW, "it has none", ""),
         (port(8, 3, 5, 6), RAW, "8 images at once", "open batch"),
         (port(1, 3, 5, 6) | port(1, 1, 5, 6, name="mask"), RAW, "2 inputs", "--fill 'mask=0'"),
@@ -357,9 +359,9 @@ def test_2_what_was_asked_for_can_t_be(tmp_path: Path, reading: Reading, word: s
     ],
 )  # fmt: skip
 def test_2_the_model_takes_no_such_images(
-    tmp_path: Path, ports: dict[str, Port], reading: Reading, word: str, hint: str
+    tmp_path: Path, model_inputs: dict[str, ModelInput], reading: Reading, word: str, hint: str
 ) -> None:
-    error = refused(save(tmp_path, picture()), ports, reading)
+    error = refused(save(tmp_path, picture()), model_inputs, reading)
     assert isinstance(error, UsageError)
     assert word in error.message
     assert hint in error.hint
@@ -370,7 +372,7 @@ def test_2_the_model_takes_no_such_images(
     [port(1, 1, 5, 6, name="mask"), port(1, 128, 3, name="boxes"), port(1, name="scale")],
     ids=["filled", "rank 3", "rank 1"],
 )
-def test_other_inputs_are_left_to_others(tmp_path: Path, others: dict[str, Port]) -> None:
+def test_other_inputs_are_left_to_others(tmp_path: Path, others: dict[str, ModelInput]) -> None:
     reading = Reading(preset="raw", fill=dict.fromkeys(others, 0.0))
     sample = next(iter(open_source(save(tmp_path, picture()), port(1, 3, 5, 6) | others, reading).read()))
     assert sample.inputs.keys() == {"x"} | others.keys()

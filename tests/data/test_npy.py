@@ -15,10 +15,10 @@ from hypothesis.extra import numpy as hnp
 
 from qtool.data.fit import fit
 from qtool.errors import DataError
-from tests.data.asking import arrays, assert_positions, names, ports, refused, source, write
+from tests.data.helpers import arrays, assert_positions, model_inputs, names, refused, source, write
 from tests.data.test_archive import head, npy, says, what_is_no_file
 
-ONE = ports(x=("N", 3))
+ONE = model_inputs(x=("N", 3))
 
 
 def save(folder: Path, *made: np.ndarray) -> Path:
@@ -49,13 +49,13 @@ def test_a_single_file_is_a_sample(tmp_path: Path) -> None:
     ids=["--fill makes up the other", "--map names the array"],
 )
 def test_the_input_is_the_one_that_is_left(tmp_path: Path, reading: dict, key: str) -> None:
-    (got,) = arrays(source(save(tmp_path, np.zeros((1, 3))), ports(x=(1, 3), s=(1,)), **reading))
+    (got,) = arrays(source(save(tmp_path, np.zeros((1, 3))), model_inputs(x=(1, 3), s=(1,)), **reading))
     assert got.keys() == {key, "s"}
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])
 def test_a_model_of_another_number_of_inputs_wants_npz(tmp_path: Path, count: int) -> None:
-    wanted = ports(**{f"x{i}": (1, 3) for i in range(count)})
+    wanted = model_inputs(**{f"x{i}": (1, 3) for i in range(count)})
     error = refused(lambda: source(save(tmp_path, np.zeros(3)), wanted))
     assert f"the model has {count} inputs" in error.message
     assert ".npz" in error.hint

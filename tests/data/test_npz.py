@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from qtool.data.open import open_source
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.errors import DataError
 from tests.graphs import samples, write_samples
 
 
-def names(source: Source, positions: set[int] | None = None) -> list[str]:
+def names(source: Samples, positions: set[int] | None = None) -> list[str]:
     return [sample.name for sample in source.read(positions)]
 
 

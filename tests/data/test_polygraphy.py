@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.asking import arrays, assert_positions, names, ports, refused, source, write
+from tests.data.helpers import arrays, assert_positions, model_inputs, names, refused, source, write
 from tests.data.test_archive import npy
 
 # By polygraphy.json.to_json of 0.53.6: [{"x": float32 [0, 1]}], plain and as a LazyArray.
@@ -21,7 +21,7 @@ LAZY = {"values": PLAIN, "polygraphy_class": "LazyArray"}
 LEGACY = {"array": ARRAY, "__polygraphy_encoded_ndarray": "polygraphy_serialized_json_type"}
 LEGACY_LAZY = {"values": LEGACY, "__polygraphy_encoded_LazyNumpyArray": "polygraphy_serialized_json_type"}
 
-X = ports(x=(2,))
+X = model_inputs(x=(2,))
 
 
 def saved(folder: Path, content: Any, name: str = "inputs.json") -> Path:

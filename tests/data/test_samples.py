@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.data.memory import InMemory
-from qtool.data.samples import Part, Source, by_file, where
+from qtool.data.samples import Part, Samples, by_file, where
 from qtool.data.split import split_samples
 
 LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
 
-def numbered(count: int) -> Source:
+def numbered(count: int) -> Samples:
     return InMemory([{"x": np.array(i)} for i in range(count)], count)
 
 
-def numbers(source: Source, positions: set[int] | None = None) -> list[int]:
+def numbers(source: Samples, positions: set[int] | None = None) -> list[int]:
     return [int(s.inputs["x"]) for s in source.read(positions)]
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.data.ports import Axis, Port
+from qtool.data.model_inputs import Axis, ModelInput
 from qtool.errors import DataError
-from tests.data.asking import arrays, assert_positions, misused, names, ports, refused, source
+from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source
 
 LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 
@@ -30,25 +30,25 @@ def made(count: int = 1, **shapes: Sequence[int]) -> list[dict[str, np.ndarray]]
 
 def test_a_name_in_the_samples_becomes_that_of_the_input() -> None:
     data = made(x=(1,), b=(2,))
-    (got,) = arrays(source(data, ports(a=(1,), b=(2,)), rename={"x": "a"}))
+    (got,) = arrays(source(data, model_inputs(a=(1,), b=(2,)), rename={"x": "a"}))
     assert got.keys() == {"a", "b"}
     np.testing.assert_array_equal(got["a"], data[0]["x"])
 
 
 def test_two_names_can_be_swapped() -> None:
     data = made(a=(1,), b=(2,))
-    (got,) = arrays(source(data, ports(a=(2,), b=(1,)), rename={"a": "b", "b": "a"}))
+    (got,) = arrays(source(data, model_inputs(a=(2,), b=(1,)), rename={"a": "b", "b": "a"}))
     assert (got["a"].shape, got["b"].shape) == ((2,), (1,))
 
 
 def test_a_name_that_no_sample_has_is_refused_with_a_hint() -> None:
-    error = refused(lambda: arrays(source(made(mask=(1,)), ports(a=(1,)), rename={"maks": "a"})))
+    error = refused(lambda: arrays(source(made(mask=(1,)), model_inputs(a=(1,)), rename={"maks": "a"})))
     assert error.message == "samples/0 has no 'maks' to be mapped"
     assert "'mask'" in error.hint
 
 
 def test_a_name_that_is_there_twice_is_refused() -> None:
-    error = refused(lambda: arrays(source(made(x=(1,), a=(1,)), ports(a=(1,)), rename={"x": "a"})))
+    error = refused(lambda: arrays(source(made(x=(1,), a=(1,)), model_inputs(a=(1,)), rename={"x": "a"})))
     assert "has both 'x' and 'a'" in error.message
 
 
@@ -71,7 +71,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
 def test_what_the_model_does_not_take_is_said_before_anything_is_read(
     tmp_path: Path, reading: dict, message: str, hint: str
 ) -> None:
-    wanted = ports(input=("N", 3)) | ports("int64", ids=(1,)) | ports("str", words=(1,))
+    wanted = model_inputs(input=("N", 3)) | model_inputs("int64", ids=(1,)) | model_inputs("str", words=(1,))
     error = misused(lambda: source(tmp_path / "missing", wanted, **reading))
     assert message in error.message
     assert hint in error.hint
@@ -101,7 +101,7 @@ def test_images_are_turned(
     layout: str, have: tuple[int, ...], port: tuple[Axis, ...] | None, become: tuple[int, ...]
 ) -> None:
     data = made(x=have)
-    found = source(data, ports(x=port), layout=layout)
+    found = source(data, model_inputs(x=port), layout=layout)
     (got,) = arrays(found)
     first = 0 if len(have) == 3 else 1
     wanted = (
@@ -119,12 +119,14 @@ def test_images_are_turned(
 )  # fmt: skip
 def test_what_would_not_fit_then_is_left(have: tuple[int, ...], port: tuple[Axis, ...]) -> None:
     data = made(x=have)
-    np.testing.assert_array_equal(arrays(source(data, ports(x=port), layout="nhwc"))[0]["x"], data[0]["x"])
+    np.testing.assert_array_equal(
+        arrays(source(data, model_inputs(x=port), layout="nhwc"))[0]["x"], data[0]["x"]
+    )
 
 
 def test_a_turned_array_is_known_before_it_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "0.npz", x=np.zeros((1, 4, 5, 3), np.float32))
-    (sample,) = source(tmp_path, ports(x=(1, 3, 4, 5)), layout="nhwc").read()
+    (sample,) = source(tmp_path, model_inputs(x=(1, 3, 4, 5)), layout="nhwc").read()
     (tmp_path / "0.npz").unlink()
     held = sample.inputs["x"]
     assert (held.shape, held.ndim, held.dtype) == ((1, 3, 4, 5), 4, np.float32)
@@ -137,18 +139,18 @@ def test_a_turned_array_is_known_before_it_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("port", "value", "wanted"),
     [
-        (Port("s", (), "int64"), 16000, np.array(16000)),
-        (Port("s", (2, None, 3), "float32"), 0.5, np.full((2, 1, 3), 0.5, np.float32)),
-        (Port("s", ("batch", "seq"), "int64"), 1, np.ones((1, 7), np.int64)),
-        (Port("s", ("batch", "past"), "int64"), 1, np.ones((1, 1), np.int64)),
-        (Port("s", (2,), "bool"), 1, np.array([True, True])),
-        (Port("s", (1,), "float32"), -np.inf, np.array([-np.inf], np.float32)),
-        (Port("s", None, "float16"), 3, np.array(3, np.float16)),
+        (ModelInput("s", (), "int64"), 16000, np.array(16000)),
+        (ModelInput("s", (2, None, 3), "float32"), 0.5, np.full((2, 1, 3), 0.5, np.float32)),
+        (ModelInput("s", ("batch", "seq"), "int64"), 1, np.ones((1, 7), np.int64)),
+        (ModelInput("s", ("batch", "past"), "int64"), 1, np.ones((1, 1), np.int64)),
+        (ModelInput("s", (2,), "bool"), 1, np.array([True, True])),
+        (ModelInput("s", (1,), "float32"), -np.inf, np.array([-np.inf], np.float32)),
+        (ModelInput("s", None, "float16"), 3, np.array(3, np.float16)),
     ],
     ids=str,
 )
-def test_an_input_that_the_samples_lack_is_filled(port: Port, value: float, wanted: np.ndarray) -> None:
-    found = source(made(ids=(1, 7)), ports(ids=("batch", "seq")) | {"s": port}, fill={"s": value})
+def test_an_input_that_the_samples_lack_is_filled(port: ModelInput, value: float, wanted: np.ndarray) -> None:
+    found = source(made(ids=(1, 7)), model_inputs(ids=("batch", "seq")) | {"s": port}, fill={"s": value})
     (got,) = arrays(found)
     np.testing.assert_array_equal(got["s"], wanted)
     assert got["s"].dtype == wanted.dtype
@@ -156,12 +158,12 @@ def test_an_input_that_the_samples_lack_is_filled(port: Port, value: float, want
 
 def test_each_sample_has_its_own_length() -> None:
     data = made(ids=(1, 7)) + made(ids=(1, 3))
-    wanted = ports(ids=("batch", "seq"), mask=("batch", "seq"))
+    wanted = model_inputs(ids=("batch", "seq"), mask=("batch", "seq"))
     assert [s["mask"].shape for s in arrays(source(data, wanted, fill={"mask": 1}))] == [(1, 7), (1, 3)]
 
 
 def test_an_input_that_the_samples_have_is_not_filled() -> None:
-    error = refused(lambda: arrays(source(made(s=(1,)), ports(s=(1,)), fill={"s": 0})))
+    error = refused(lambda: arrays(source(made(s=(1,)), model_inputs(s=(1,)), fill={"s": 0})))
     assert error.message == "samples/0 has 's' itself"
     assert error.hint == "leave out --fill"
 
@@ -174,7 +176,7 @@ def test_an_input_that_the_samples_have_is_not_filled() -> None:
 def test_stacked_samples_are_cut_into_what_the_model_takes(counts: list[int], width: Axis) -> None:
     take = width if isinstance(width, int) else 1
     data = [{"x": np.arange(c * take * 2.0).reshape(-1, 2) + 100 * i} for i, c in enumerate(counts)]
-    found = source(data, ports(x=(width, 2)), split_batch=True)
+    found = source(data, model_inputs(x=(width, 2)), split_batch=True)
     assert len(found) == sum(counts)
     got = [s["x"] for s in arrays(found)]
     assert all(a.shape == (take, 2) for a in got)
@@ -184,7 +186,7 @@ def test_stacked_samples_are_cut_into_what_the_model_takes(counts: list[int], wi
 
 def test_what_is_as_long_as_the_model_takes_goes_with_every_part() -> None:
     data = made(x=(3, 2), table=(5, 2), scale=())
-    wanted = ports(x=("N", 2), table=(5, 2), scale=())
+    wanted = model_inputs(x=("N", 2), table=(5, 2), scale=())
     found = source(data, wanted, split_batch=True)
     assert names(found) == ["0[0]", "0[1]", "0[2]"]
     assert [{n: a.shape for n, a in s.items()} for s in arrays(found)] == 3 * [
@@ -193,7 +195,7 @@ def test_what_is_as_long_as_the_model_takes_goes_with_every_part() -> None:
 
 
 def test_what_is_filled_is_cut_with_the_rest() -> None:
-    wanted = ports(x=("batch", 2), mask=("batch", 2))
+    wanted = model_inputs(x=("batch", 2), mask=("batch", 2))
     found = source(made(x=(3, 2)), wanted, split_batch=True, fill={"mask": 1})
     assert [s["mask"].shape for s in arrays(found)] == [(1, 2)] * 3
 
@@ -207,7 +209,7 @@ def test_what_is_filled_is_cut_with_the_rest() -> None:
     ids=["a rest", "unequal"],
 )
 def test_batches_that_can_not_be_cut_are_refused(shapes: dict, wanted: dict, message: str) -> None:
-    error = refused(lambda: source(made(**shapes), ports(**wanted), split_batch=True))
+    error = refused(lambda: source(made(**shapes), model_inputs(**wanted), split_batch=True))
     assert message in error.message
     assert error.message.startswith("samples/0: ")
 
@@ -219,8 +221,8 @@ def test_batches_that_can_not_be_cut_are_refused(shapes: dict, wanted: dict, mes
 @given(total=st.integers(1, 40), count=st.integers(1, 50), seed=st.integers(0, 5))
 def test_so_many_are_chosen_in_their_order(total: int, count: int, seed: int) -> None:
     data = made(total, x=(1,))
-    found = source(data, ports(x=(1,)), samples=count, seed=seed)
-    again = source(data, ports(x=(1,)), samples=count, seed=seed)
+    found = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
+    again = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
     assert len(found) == min(total, count)
     assert names(found) == names(again) == sorted(names(found), key=int)
     assert_positions(found)
@@ -244,7 +246,7 @@ def test_what_is_not_chosen_is_not_opened(tmp_path: Path) -> None:
 def test_all_at_once() -> None:
     """A stacked channels-last file under other names, for a model with one more input."""
     data = made(2, pixels=(4, 5, 6, 3))
-    wanted = ports(image=("n", 3, 5, 6), scale=("n", 1))
+    wanted = model_inputs(image=("n", 3, 5, 6), scale=("n", 1))
     found = source(
         data,
         wanted,
@@ -265,4 +267,4 @@ def test_all_at_once() -> None:
 def test_an_error_in_a_file_keeps_its_name_through_all_changes(tmp_path: Path) -> None:
     (tmp_path / "0.npz").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"0\.npz"):
-        arrays(source(tmp_path, ports(x=(1,)), layout="nhwc", fill={}, samples=1))
+        arrays(source(tmp_path, model_inputs(x=(1,)), layout="nhwc", fill={}, samples=1))

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.data.memory import InMemory
-from qtool.data.samples import Source, Traits, where
+from qtool.data.samples import Samples, Traits, where
 from qtool.data.split import LEAST, SampleSets, split_samples
 
 LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 COUNTS = st.integers(1, 300)
 
 
-def numbered(first: int, count: int, name: str = "samples") -> Source:
+def numbered(first: int, count: int, name: str = "samples") -> Samples:
     """Samples that hold the numbers from `first` on."""
     source = InMemory([{"x": np.array(first + i)} for i in range(count)], count)
     source.name = name
@@ -33,7 +33,7 @@ class Sets:
     judge: list[int] | None
 
 
-def numbers(source: Source | None) -> list[int] | None:
+def numbers(source: Samples | None) -> list[int] | None:
     if source is None:
         return None
     found = [int(np.asarray(s.inputs["x"])) for s in source.read()]

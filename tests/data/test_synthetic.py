@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qtool.data.ports import Port
-from tests.data.asking import arrays, assert_positions, misused, names, ports, source
+from qtool.data.model_inputs import ModelInput
+from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, source
 
 MIXED = (
-    ports(x=("N", 400)) | ports("int64", ids=(1, 500)) | ports("bool", mask=(300,)) | ports("float16", h=())
+    model_inputs(x=("N", 400))
+    | model_inputs("int64", ids=(1, 500))
+    | model_inputs("bool", mask=(300,))
+    | model_inputs("float16", h=())
 )
 
 
@@ -48,7 +51,7 @@ def test_it_says_that_it_is_made_up() -> None:
 
 
 def test_what_is_filled_is_not_made_up() -> None:
-    (got,) = arrays(source("random:1", ports(x=(1, 2), s=(1,)), fill={"s": 5}))
+    (got,) = arrays(source("random:1", model_inputs(x=(1, 2), s=(1,)), fill={"s": 5}))
     assert got["s"].tolist() == [5]
 
 
@@ -59,12 +62,12 @@ def test_a_number_of_samples_is_needed(count: str) -> None:
     assert "random:32" in error.hint
 
 
-UNKNOWN: dict[str, tuple[Port, str, str]] = {
-    "open": (Port("x", (None, 3, "h", "w"), "float32"), "leaves the shape of the input 'x' open", "--shape x=1,3,16,16"),
-    "of any rank": (Port("x", None, "float32"), "open", "--shape x=1,3,224,224"),
-    "text": (Port("x", (1,), "str"), "hold no strings", ".csv"),
-    "a type that numpy lacks": (Port("x", (1,), ""), "numpy lacks", ""),
-    "too large": (Port("x", (1, 1 << 40), "float32"), "too large", ""),
+UNKNOWN: dict[str, tuple[ModelInput, str, str]] = {
+    "open": (ModelInput("x", (None, 3, "h", "w"), "float32"), "leaves the shape of the input 'x' open", "--shape x=1,3,16,16"),
+    "of any rank": (ModelInput("x", None, "float32"), "open", "--shape x=1,3,224,224"),
+    "text": (ModelInput("x", (1,), "str"), "hold no strings", ".csv"),
+    "a type that numpy lacks": (ModelInput("x", (1,), ""), "numpy lacks", ""),
+    "too large": (ModelInput("x", (1, 1 << 40), "float32"), "too large", ""),
 }  # fmt: skip
 
 
@@ -77,6 +80,6 @@ def test_what_can_not_be_made_up_is_said(what: str) -> None:
 
 
 def test_a_shape_closes_what_is_open() -> None:
-    wanted = ports(x=("N", "T"))
+    wanted = model_inputs(x=("N", "T"))
     assert arrays(source("random:1", wanted, shape={"x": (2, 5)}))[0]["x"].shape == (2, 5)
-    assert arrays(source("random:1", ports(x=None), shape={"": (4,)}))[0]["x"].shape == (4,)
+    assert arrays(source("random:1", model_inputs(x=None), shape={"": (4,)}))[0]["x"].shape == (4,)

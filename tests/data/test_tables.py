@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtool.data import delimited
-from qtool.data.ports import Axis, Port
-from tests.data.asking import arrays, assert_positions, misused, names, ports, refused, source, write
+from qtool.data.model_inputs import Axis, ModelInput
+from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source, write
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -45,7 +45,7 @@ TEN: Table = {"a": list(range(10)), "b": [k + 0.5 for k in range(10)]}
 @BOTH
 def test_each_row_is_a_sample(tmp_path: Path, save: Save) -> None:
     file = save(tmp_path / "t", TEN)
-    found = source(file, ports(x=("N", 2)))
+    found = source(file, model_inputs(x=("N", 2)))
     assert names(found) == [f"{file.name}:{k}" for k in range(1, 11)]
     assert [s["x"].tolist() for s in arrays(found)] == [[[k, k + 0.5]] for k in range(10)]
     assert_positions(found)
@@ -54,7 +54,7 @@ def test_each_row_is_a_sample(tmp_path: Path, save: Save) -> None:
 @BOTH
 def test_files_come_one_after_another(tmp_path: Path, save: Save) -> None:
     files = [save(tmp_path / f"t{k}", {"x": [k, k + 0.5]}) for k in (1, 2, 10)]
-    found = source(tmp_path, ports(x=("N", 1)))
+    found = source(tmp_path, model_inputs(x=("N", 1)))
     assert [s["x"].item() for s in arrays(found)] == [1, 1.5, 2, 2.5, 10, 10.5]
     assert names(found, {5, 2}) == [f"{files[1].name}:1", f"{files[2].name}:2"]
     assert_positions(found)
@@ -64,7 +64,7 @@ def test_files_come_one_after_another(tmp_path: Path, save: Save) -> None:
 def test_files_of_other_columns_are_refused(tmp_path: Path, save: Save) -> None:
     save(tmp_path / "t1", {"x": [1]})
     save(tmp_path / "t2", {"y": [1]})
-    error = refused(lambda: source(tmp_path, ports(x=("N", 1))))
+    error = refused(lambda: source(tmp_path, model_inputs(x=("N", 1))))
     assert "t2" in error.message
     assert "other columns" in error.message
 
@@ -79,7 +79,7 @@ def test_a_column_named_like_an_input_has_its_shape(
     tmp_path: Path, save: Save, shape: Sequence[Axis] | None, wanted: tuple[int, ...]
 ) -> None:
     file = save(tmp_path / "t", {"age": [7], "other": ["text"], "x": [3]})
-    (got,) = arrays(source(file, ports(x=shape, age=shape)))
+    (got,) = arrays(source(file, model_inputs(x=shape, age=shape)))
     assert {n: (a.shape, a.item()) for n, a in got.items()} == {"x": (wanted, 3), "age": (wanted, 7)}
 
 
@@ -93,7 +93,7 @@ def test_all_numbers_make_the_only_input(
     tmp_path: Path, save: Save, shape: Sequence[Axis] | None, wanted: tuple[int, ...]
 ) -> None:
     file = save(tmp_path / "t", {"b": [1], "text": ["t"], "a": [2.5], "c": [3]})
-    found = source(file, ports(x=shape))
+    found = source(file, model_inputs(x=shape))
     (got,) = arrays(found)
     assert got["x"].shape == wanted
     assert got["x"].reshape(-1).tolist() == [1, 2.5, 3]
@@ -105,7 +105,7 @@ def test_all_numbers_make_the_only_input(
 def test_numbered_columns_make_an_input_in_numeric_order(tmp_path: Path, save: Save, form: str) -> None:
     order = [10, 2, 0, 1, *range(3, 10)]
     file = save(tmp_path / "t", {"y": [99], **{form.format(k): [k] for k in order}})
-    (got,) = arrays(source(file, ports(x=(1, 11), y=(1,))))
+    (got,) = arrays(source(file, model_inputs(x=(1, 11), y=(1,))))
     assert got["x"].tolist() == [list(range(11))]
     assert got["y"].tolist() == [99]
 
@@ -126,14 +126,14 @@ def test_columns_are_chosen_by_names_and_globs(
     tmp_path: Path, save: Save, columns: tuple[str, ...], wanted: list[str]
 ) -> None:
     table: Table = {"p10": [1], "p2": [2], "q": [3], "label": [4]}
-    (got,) = arrays(source(save(tmp_path / "t", table), ports(x=("N", "F")), columns=columns))
+    (got,) = arrays(source(save(tmp_path / "t", table), model_inputs(x=("N", "F")), columns=columns))
     assert got["x"].reshape(-1).tolist() == [table[name][0] for name in wanted]
 
 
 @BOTH
 def test_brackets_in_a_name_are_no_glob(tmp_path: Path, save: Save) -> None:
     file = save(tmp_path / "t", {"v[0]": [1], "v[1]": [2]})
-    (got,) = arrays(source(file, ports(x=("N", "F")), columns=("v[1]",)))
+    (got,) = arrays(source(file, model_inputs(x=("N", "F")), columns=("v[1]",)))
     assert got["x"].tolist() == [[2]]
 
 
@@ -151,7 +151,7 @@ def test_columns_that_are_not_there(
     tmp_path: Path, save: Save, columns: tuple[str, ...], message: str, hint: str
 ) -> None:
     file = save(tmp_path / "t", {"a": [1], "label": [2]})
-    error = misused(lambda: source(file, ports(x=("N", "F")), columns=columns))
+    error = misused(lambda: source(file, model_inputs(x=("N", "F")), columns=columns))
     assert message in error.message
     assert hint in error.hint
 
@@ -159,14 +159,14 @@ def test_columns_that_are_not_there(
 @BOTH
 def test_a_wrong_number_of_columns_says_both_and_how_to_leave_one_out(tmp_path: Path, save: Save) -> None:
     file = save(tmp_path / "t", {"a": [1], "b": [1], "target": [1]})
-    error = refused(lambda: source(file, ports(x=("N", 2))))
+    error = refused(lambda: source(file, model_inputs(x=("N", 2))))
     assert "3 columns for the input 'x', which takes 2" in error.message
     assert "--columns '!target'" in error.hint
 
 
 @BOTH
 def test_too_few_columns_are_listed(tmp_path: Path, save: Save) -> None:
-    error = refused(lambda: source(save(tmp_path / "t", {"a": [1], "b": ["t"]}), ports(x=("N", 2))))
+    error = refused(lambda: source(save(tmp_path / "t", {"a": [1], "b": ["t"]}), model_inputs(x=("N", 2))))
     assert "1 column for the input 'x', which takes 2" in error.message
     assert "columns: a" in error.hint
 
@@ -174,26 +174,26 @@ def test_too_few_columns_are_listed(tmp_path: Path, save: Save) -> None:
 @BOTH
 def test_a_shape_that_is_open_twice_is_asked_for(tmp_path: Path, save: Save) -> None:
     file = save(tmp_path / "t", {k: [1] for k in "abcdef"})
-    error = refused(lambda: source(file, ports(x=("N", "H", "W"))))
+    error = refused(lambda: source(file, model_inputs(x=("N", "H", "W"))))
     assert "--shape x=1" in error.hint
-    (got,) = arrays(source(file, ports(x=("N", "H", "W")), shape={"x": (1, 2, 3)}))
+    (got,) = arrays(source(file, model_inputs(x=("N", "H", "W")), shape={"x": (1, 2, 3)}))
     assert got["x"].shape == (1, 2, 3)
 
 
 @BOTH
 def test_an_input_without_a_column_is_named(tmp_path: Path, save: Save) -> None:
     file = save(tmp_path / "t", {"agee": [1], "x": [2]})
-    error = refused(lambda: source(file, ports(x=(1,), age=(1,))))
+    error = refused(lambda: source(file, model_inputs(x=(1,), age=(1,))))
     assert "no column for the input 'age'" in error.message
     assert error.hint == "--map 'agee=age'"
-    (got,) = arrays(source(file, ports(x=(1,), age=(1,)), rename={"agee": "age"}))
+    (got,) = arrays(source(file, model_inputs(x=(1,), age=(1,)), rename={"agee": "age"}))
     assert {n: a.item() for n, a in got.items()} == {"x": 2, "age": 1}
 
 
 @BOTH
 def test_an_input_that_is_filled_takes_no_column(tmp_path: Path, save: Save) -> None:
     file = save(tmp_path / "t", {"a": [1], "b": [2]})
-    (got,) = arrays(source(file, ports(x=("N", 2), s=(1,)), fill={"s": 5}))
+    (got,) = arrays(source(file, model_inputs(x=("N", 2), s=(1,)), fill={"s": 5}))
     assert (got["x"].tolist(), got["s"].tolist()) == ([[1, 2]], [5])
 
 
@@ -215,7 +215,7 @@ def test_an_input_that_is_filled_takes_no_column(tmp_path: Path, save: Save) -> 
 def test_cells_become_the_type_of_the_input_exactly(
     tmp_path: Path, save: Save, dtype: str, cells: list, wanted: list
 ) -> None:
-    got = [s["x"] for s in arrays(source(save(tmp_path / "t", {"x": cells}), ports(dtype, x=(1,))))]
+    got = [s["x"] for s in arrays(source(save(tmp_path / "t", {"x": cells}), model_inputs(dtype, x=(1,))))]
     assert [a.item() for a in got] == wanted
     assert all(a.dtype == dtype or dtype == "str" for a in got)
 
@@ -247,7 +247,7 @@ def test_a_cell_that_is_no_number_is_named_by_line_and_column(
     tmp_path: Path, dtype: str, cell: str, message: str
 ) -> None:
     file = as_csv(tmp_path / "t", {"id": ["a\nb", "c"], "x": [1, cell]})
-    error = refused(lambda: arrays(source(file, ports(dtype, x=(1,)))))
+    error = refused(lambda: arrays(source(file, model_inputs(dtype, x=(1,)))))
     assert error.message.startswith(f"{file}, line 4, column 'x': ")
     assert message in error.message
 
@@ -259,7 +259,7 @@ def test_a_cell_of_parquet_that_is_no_number_is_named_by_row_and_column(
     tmp_path: Path, cells: list, message: str
 ) -> None:
     file = as_parquet(tmp_path / "t", {"x": cells})
-    error = refused(lambda: arrays(source(file, ports(x=(1,)))))
+    error = refused(lambda: arrays(source(file, model_inputs(x=(1,)))))
     assert error.message.startswith(f"{file}, row 2, column 'x': ")
     assert message in error.message
 
@@ -281,7 +281,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 )
 def test_what_csv_writes_is_read(tmp_path: Path, rows: list[tuple[str, float]]) -> None:
     file = as_csv(tmp_path / "t", {"s": [r[0] for r in rows], "x": [r[1] for r in rows]})
-    wanted = {"s": Port("s", (1,), "str"), "x": Port("x", (1,), "float32")}
+    wanted = {"s": ModelInput("s", (1,), "str"), "x": ModelInput("x", (1,), "float32")}
     found = source(file, wanted)
     assert [(s["s"].item(), s["x"].item()) for s in arrays(found)] == rows
     last = len(rows) - 1
@@ -295,7 +295,7 @@ def test_what_csv_writes_is_read(tmp_path: Path, rows: list[tuple[str, float]]) 
     ids=repr,
 )  # fmt: skip
 def test_the_usual_dialects_are_read(tmp_path: Path, text: str) -> None:
-    (got,) = arrays(source(write(tmp_path / "t.csv", text), ports(b=(1,), a=(1,))))
+    (got,) = arrays(source(write(tmp_path / "t.csv", text), model_inputs(b=(1,), a=(1,))))
     assert {n: a.item() for n, a in got.items()} == {"a": 1, "b": 2}
 
 
@@ -318,7 +318,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, what: str) -> None:
     content, message = BROKEN[what]
-    error = refused(lambda: arrays(source(write(tmp_path / "t.csv", content), ports(a=(1,), b=(1,)))))
+    error = refused(lambda: arrays(source(write(tmp_path / "t.csv", content), model_inputs(a=(1,), b=(1,)))))
     assert "t.csv" in error.message
     assert message in error.message
 
@@ -326,14 +326,14 @@ def test_a_broken_file_is_refused_by_its_name(tmp_path: Path, what: str) -> None
 def test_a_row_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "ROW_BYTES", 1000)
     file = write(tmp_path / "t.csv", "a,b\n" + "1," * 10_000)
-    assert "a row of more than 1,000 bytes" in refused(lambda: source(file, ports(a=(1,)))).message
+    assert "a row of more than 1,000 bytes" in refused(lambda: source(file, model_inputs(a=(1,)))).message
 
 
 def test_many_rows_take_little_memory(tmp_path: Path) -> None:
     file = write(tmp_path / "t.csv", "a,b\n" + "1.25,2.5\n" * 200_000)
     tracemalloc.start()
     try:
-        found = source(file, ports(x=("N", 2)))
+        found = source(file, model_inputs(x=("N", 2)))
         assert len(found) == 200_000
         assert arrays(found, {199_999})[0]["x"].tolist() == [[1.25, 2.5]]
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
@@ -343,7 +343,7 @@ def test_many_rows_take_little_memory(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     file = as_csv(tmp_path / "t", TEN)
-    found = source(file, ports(x=("N", 2)))
+    found = source(file, model_inputs(x=("N", 2)))
     write(file, file.read_text() + "1,2\n")
     assert "changed" in refused(lambda: arrays(found)).message
 
@@ -353,27 +353,27 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
 
 def test_a_column_of_lists_is_an_input(tmp_path: Path) -> None:
     file = as_parquet(tmp_path / "t", {"x": [[1.0, 2.0], [3.0, 4.0]], "n": [5, 6]})
-    found = source(file, ports(x=("N", 2), n=("N", 1)))
+    found = source(file, model_inputs(x=("N", 2), n=("N", 1)))
     assert [s["x"].tolist() for s in arrays(found)] == [[[1, 2]], [[3, 4]]]
     assert_positions(found)
 
 
 def test_lists_may_differ_in_length_where_the_model_lets_them(tmp_path: Path) -> None:
     file = as_parquet(tmp_path / "t", {"x": [[1.0], [3.0, 4.0]]})
-    assert [s["x"].shape for s in arrays(source(file, ports(x=("N", "T"))))] == [(1, 1), (1, 2)]
-    error = refused(lambda: arrays(source(file, ports(x=("N", 2)))))
+    assert [s["x"].shape for s in arrays(source(file, model_inputs(x=("N", "T"))))] == [(1, 1), (1, 2)]
+    error = refused(lambda: arrays(source(file, model_inputs(x=("N", 2)))))
     assert "row 1, column 'x': a list of 1; the input takes 2" in error.message
 
 
 @pytest.mark.parametrize("cell", [None, [1.0, None]], ids=["no list", "no number in it"])
 def test_a_list_with_nothing_in_it_is_refused(tmp_path: Path, cell: list | None) -> None:
     file = as_parquet(tmp_path / "t", {"x": [[1.0, 2.0], cell]})
-    error = refused(lambda: arrays(source(file, ports(x=("N", 2)))))
+    error = refused(lambda: arrays(source(file, model_inputs(x=("N", 2)))))
     assert "row 2, column 'x': an empty cell" in error.message
 
 
 def test_only_the_groups_that_are_asked_for_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = source(as_parquet(tmp_path / "t", TEN), ports(x=("N", 2)))
+    found = source(as_parquet(tmp_path / "t", TEN), model_inputs(x=("N", 2)))
     read: list[list[int]] = []
     whole = pq.ParquetFile.iter_batches
     monkeypatch.setattr(
@@ -391,7 +391,7 @@ def test_only_the_groups_that_are_asked_for_are_read(tmp_path: Path, monkeypatch
 def test_a_truncated_file_is_refused_by_its_name(tmp_path: Path, cut: int) -> None:
     file = as_parquet(tmp_path / "t", TEN)
     file.write_bytes(file.read_bytes()[:cut])
-    assert "t.parquet" in refused(lambda: arrays(source(file, ports(x=("N", 2))))).message
+    assert "t.parquet" in refused(lambda: arrays(source(file, model_inputs(x=("N", 2))))).message
 
 
 def test_flipped_bits_never_end_in_anything_else(tmp_path: Path) -> None:
@@ -405,6 +405,6 @@ def test_flipped_bits_never_end_in_anything_else(tmp_path: Path) -> None:
         broken[random.integers(len(whole))] ^= 1 << int(random.integers(8))
         file.write_bytes(broken)
         try:
-            arrays(source(file, ports(x=("N", 2))))
+            arrays(source(file, model_inputs(x=("N", 2))))
         except QtoolError as error:
             assert error.message.isprintable()

@@ -13,10 +13,10 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.normalizers import Replace
 
 from qtool.data import texts, tokens
+from qtool.data.model_inputs import Axis, ModelInput
 from qtool.data.open import open_source
-from qtool.data.ports import Axis, Port
 from qtool.data.reading import Reading
-from qtool.data.samples import Sample, Source
+from qtool.data.samples import Sample, Samples
 from qtool.errors import DataError, QtoolError, UsageError
 from tests.data.tokenizers import save, small
 
@@ -24,18 +24,20 @@ THE_CAT = [1, 3, 4, 2]
 OPEN = ("batch", "seq")
 
 
-def ports(shape: tuple[Axis, ...] | None = OPEN, /, **dtypes: str) -> dict[str, Port]:
-    return {name: Port(name, shape, dtype) for name, dtype in (dtypes or {"input_ids": "int64"}).items()}
+def model_inputs(shape: tuple[Axis, ...] | None = OPEN, /, **dtypes: str) -> dict[str, ModelInput]:
+    return {
+        name: ModelInput(name, shape, dtype) for name, dtype in (dtypes or {"input_ids": "int64"}).items()
+    }
 
 
 def opened(
     folder: Path,
-    wanted: dict[str, Port],
+    wanted: dict[str, ModelInput],
     reading: Reading | None = None,
     tokenizer: Tokenizer | None = None,
     *,
     beside: bool = True,
-) -> Source:
+) -> Samples:
     """The texts of a folder, with a tokenizer beside the model."""
     model = save(folder / "model", tokenizer) if beside else folder
     return open_source(folder / "d", wanted, reading or Reading(), model=model)
@@ -49,7 +51,7 @@ def write(folder: Path, content: str | bytes, name: str = "a.txt") -> Path:
 
 
 def first(
-    folder: Path, wanted: dict[str, Port], reading: Reading | None = None, **more: Any
+    folder: Path, wanted: dict[str, ModelInput], reading: Reading | None = None, **more: Any
 ) -> dict[str, Any]:
     sample = next(iter(opened(folder, wanted, reading, **more).read()))
     return {name: np.asarray(held).tolist() for name, held in sample.inputs.items()}
@@ -62,7 +64,7 @@ def refused(act: Callable[[], object]) -> QtoolError:
     return caught.value
 
 
-def all_of(source: Source) -> list[Sample]:
+def all_of(source: Samples) -> list[Sample]:
     return list(source.read())
 
 
@@ -83,13 +85,13 @@ def all_of(source: Source) -> list[Sample]:
     ids=repr,
 )
 def test_a_text_is_a_line_that_is_not_blank(tmp_path: Path, content: str, lines: list[int]) -> None:
-    source = opened(write(tmp_path, content), ports())
+    source = opened(write(tmp_path, content), model_inputs())
     assert [s.name for s in source.read()] == [f"a.txt:{n}" for n in lines]
     assert len(source) == len(lines)
 
 
 def test_the_mark_at_the_start_of_a_file_is_no_word(tmp_path: Path) -> None:
-    assert first(write(tmp_path, "\ufeffthe cat"), ports())["input_ids"] == [THE_CAT]
+    assert first(write(tmp_path, "\ufeffthe cat"), model_inputs())["input_ids"] == [THE_CAT]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_the_mark_at_the_start_of_a_file_is_no_word(tmp_path: Path) -> None:
     ids=str,
 )  # fmt: skip
 def test_of_json_lines_the_text_counts(tmp_path: Path, line: str) -> None:
-    assert first(write(tmp_path, line, "a.jsonl"), ports())["input_ids"] == [THE_CAT]
+    assert first(write(tmp_path, line, "a.jsonl"), model_inputs())["input_ids"] == [THE_CAT]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_of_json_lines_the_text_counts(tmp_path: Path, line: str) -> None:
 )
 def test_4_a_line_without_a_text_is_refused_by_its_number(tmp_path: Path, line: str, word: str) -> None:
     write(tmp_path, f'{{"text": "sat"}}\n{line}\n', "a.jsonl")
-    error = refused(lambda: all_of(opened(tmp_path, ports())))
+    error = refused(lambda: all_of(opened(tmp_path, model_inputs())))
     assert isinstance(error, DataError)
     assert "a.jsonl:2: " in error.message
     assert word in error.message
@@ -126,7 +128,7 @@ def test_files_come_one_after_another(tmp_path: Path) -> None:
     write(tmp_path, "the\ncat", "2.txt")
     write(tmp_path, "sat", "10.txt")
     write(tmp_path, '{"text": "mat"}', "1.jsonl")
-    source = opened(tmp_path, ports())
+    source = opened(tmp_path, model_inputs())
     named = ["1.jsonl:1", "2.txt:1", "2.txt:2", "10.txt:1"]
     assert [s.name for s in source.read()] == named
     assert [s.name for s in source.read({0, 3})] == [named[0], named[3]]
@@ -136,7 +138,7 @@ def test_files_come_one_after_another(tmp_path: Path) -> None:
 def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     write(tmp_path, "the cat", "b.txt")
     model = save(tmp_path / "model")
-    (sample,) = open_source(tmp_path / "d" / "b.txt", ports(), model=model).read()
+    (sample,) = open_source(tmp_path / "d" / "b.txt", model_inputs(), model=model).read()
     assert sample.name == "b.txt:1"
 
 
@@ -146,7 +148,7 @@ def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     ids=["empty", "blank", "latin-1", "utf-16"],
 )  # fmt: skip
 def test_4_what_is_no_text_is_refused(tmp_path: Path, content: bytes, word: str) -> None:
-    error = refused(lambda: all_of(opened(write(tmp_path, content), ports())))
+    error = refused(lambda: all_of(opened(write(tmp_path, content), model_inputs())))
     assert isinstance(error, DataError)
     assert "a.txt" in error.message
     assert word in error.message
@@ -154,7 +156,7 @@ def test_4_what_is_no_text_is_refused(tmp_path: Path, content: bytes, word: str)
 
 def test_4_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "LINE_BYTES", 100)
-    error = refused(lambda: opened(write(tmp_path, "the\n" + "cat " * 26), ports()))
+    error = refused(lambda: opened(write(tmp_path, "the\n" + "cat " * 26), model_inputs()))
     assert "a.txt:2: a line of more than 100 bytes" in error.message
 
 
@@ -162,11 +164,11 @@ def test_4_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_4_what_is_no_file_is_refused(tmp_path: Path, make: Any) -> None:
     write(tmp_path, "the", "b.txt")
     make(tmp_path / "d" / "a.txt")
-    assert "a.txt" in refused(lambda: opened(tmp_path, ports())).message
+    assert "a.txt" in refused(lambda: opened(tmp_path, model_inputs())).message
 
 
 def test_4_a_file_that_changed_is_refused(tmp_path: Path) -> None:
-    source = opened(write(tmp_path, "the\ncat"), ports())
+    source = opened(write(tmp_path, "the\ncat"), model_inputs())
     write(tmp_path, "the big cat\nsat")
     assert "changed" in refused(lambda: all_of(source)).message
 
@@ -175,7 +177,9 @@ def test_4_a_file_that_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_each_input_gets_what_its_name_says(tmp_path: Path) -> None:
-    wanted = ports(input_ids="int64", attention_mask="int64", token_type_ids="int64", position_ids="int64")
+    wanted = model_inputs(
+        input_ids="int64", attention_mask="int64", token_type_ids="int64", position_ids="int64"
+    )
     found = first(write(tmp_path, "the cat"), wanted)
     assert found == {"input_ids": [THE_CAT], "attention_mask": [[1] * 4], "token_type_ids": [[0] * 4], "position_ids": [[0, 1, 2, 3]]}  # fmt: skip
 
@@ -196,7 +200,7 @@ def test_each_input_gets_what_its_name_says(tmp_path: Path) -> None:
     ids=str,
 )
 def test_the_input_of_token_ids_is_found(tmp_path: Path, names: list[str], ids: str) -> None:
-    found = first(write(tmp_path, "the cat"), ports(**dict.fromkeys(names, "int64")))
+    found = first(write(tmp_path, "the cat"), model_inputs(**dict.fromkeys(names, "int64")))
     assert found[ids] == [THE_CAT]
 
 
@@ -211,25 +215,25 @@ def test_the_input_of_token_ids_is_found(tmp_path: Path, names: list[str], ids: 
     ids=str,
 )
 def test_types_are_the_models(tmp_path: Path, dtypes: dict[str, str]) -> None:
-    (sample,) = opened(write(tmp_path, "the cat"), ports(**dtypes)).read()
+    (sample,) = opened(write(tmp_path, "the cat"), model_inputs(**dtypes)).read()
     assert {name: str(held.dtype) for name, held in sample.inputs.items()} == dtypes
     assert np.asarray(sample.inputs["attention_mask"]).all()
 
 
 def test_a_model_without_a_batch_axis(tmp_path: Path) -> None:
-    assert first(write(tmp_path, "the cat"), ports(("seq",)))["input_ids"] == THE_CAT
+    assert first(write(tmp_path, "the cat"), model_inputs(("seq",)))["input_ids"] == THE_CAT
 
 
 @pytest.mark.parametrize("shape", [None, (1, None), (1, "seq"), ("b", "s")], ids=str)
 def test_open_axes_are_as_long_as_the_text(tmp_path: Path, shape: tuple[Axis, ...] | None) -> None:
-    source = opened(write(tmp_path, "the cat\nthe cat sat on the mat"), ports(shape))
+    source = opened(write(tmp_path, "the cat\nthe cat sat on the mat"), model_inputs(shape))
     assert [np.asarray(s.inputs["input_ids"]).shape for s in source.read()] == [(1, 4), (1, 8)]
 
 
 def test_the_tokenizers_own_padding_is_switched_off(tmp_path: Path) -> None:
     padded = small()
     padded.enable_padding(length=20, pad_id=8)
-    assert first(write(tmp_path, "the cat"), ports(), tokenizer=padded)["input_ids"] == [THE_CAT]
+    assert first(write(tmp_path, "the cat"), model_inputs(), tokenizer=padded)["input_ids"] == [THE_CAT]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +249,7 @@ def test_what_is_too_long_is_cut(
     made = small()
     if own:
         made.enable_truncation(own)
-    wanted = ports((1, fixed), input_ids="int64", attention_mask="int64")
+    wanted = model_inputs((1, fixed), input_ids="int64", attention_mask="int64")
     found = first(
         write(tmp_path, "the cat sat on the mat"), wanted, Reading(max_tokens=asked), tokenizer=made
     )
@@ -262,7 +266,9 @@ def test_what_is_too_short_is_padded(tmp_path: Path, word: str, side: str, ids: 
     if side == "left":
         made.enable_padding(direction="left", pad_id=8, pad_token=word)
     found = first(
-        write(tmp_path, "the cat"), ports((1, 6), input_ids="int64", attention_mask="int64"), tokenizer=made
+        write(tmp_path, "the cat"),
+        model_inputs((1, 6), input_ids="int64", attention_mask="int64"),
+        tokenizer=made,
     )
     assert found["input_ids"] == [ids]
     assert found["attention_mask"] == [[int(i != 8) for i in ids]]
@@ -271,17 +277,17 @@ def test_what_is_too_short_is_padded(tmp_path: Path, word: str, side: str, ids: 
 @pytest.mark.parametrize(
     ("wanted", "reading", "tokenizer", "word", "hint"),
     [
-        (ports((1, 6)), Reading(), small(""), "no token to pad with", "[PAD]"),
-        (ports((4, 6)), Reading(), None, "4 texts at once", "open batch"),
-        (ports((1, 3, 4, 4), x="float32"), Reading(), None, "no input", "input_ids"),
-        (ports(a="int64", b="int64"), Reading(), None, "no input", "input_ids"),
+        (model_inputs((1, 6)), Reading(), small(""), "no token to pad with", "[PAD]"),
+        (model_inputs((4, 6)), Reading(), None, "4 texts at once", "open batch"),
+        (model_inputs((1, 3, 4, 4), x="float32"), Reading(), None, "no input", "input_ids"),
+        (model_inputs(a="int64", b="int64"), Reading(), None, "no input", "input_ids"),
         ({}, Reading(), None, "it has none", ""),
-        (ports(), Reading(max_tokens=2), None, "2 tokens a text", "--max-tokens"),
+        (model_inputs(), Reading(max_tokens=2), None, "2 tokens a text", "--max-tokens"),
     ],
 )
 def test_2_model_and_tokenizer_do_not_go_together(
     tmp_path: Path,
-    wanted: dict[str, Port],
+    wanted: dict[str, ModelInput],
     reading: Reading,
     tokenizer: Tokenizer | None,
     word: str,
@@ -294,7 +300,7 @@ def test_2_model_and_tokenizer_do_not_go_together(
 
 
 def test_inputs_that_are_filled_are_left_alone(tmp_path: Path) -> None:
-    wanted = ports(input_ids="int64", token_type_ids="int64")
+    wanted = model_inputs(input_ids="int64", token_type_ids="int64")
     found = first(write(tmp_path, "the cat"), wanted, Reading(fill={"token_type_ids": 1.0}))
     assert found["input_ids"] == [THE_CAT]
     assert np.all(found["token_type_ids"])  # of whatever length
@@ -303,14 +309,16 @@ def test_inputs_that_are_filled_are_left_alone(tmp_path: Path) -> None:
 def test_4_a_text_without_a_token_is_refused(tmp_path: Path) -> None:
     made = small(special=False)
     made.normalizer = Replace(Regex("[^a-z]"), "")
-    error = refused(lambda: all_of(opened(write(tmp_path, "the\n?!"), ports(), tokenizer=made)))
+    error = refused(lambda: all_of(opened(write(tmp_path, "the\n?!"), model_inputs(), tokenizer=made)))
     assert "a.txt:2: it has no token" in error.message
 
 
 def test_4_a_token_that_the_type_can_t_hold(tmp_path: Path) -> None:
     made = small()
     made.add_tokens([f"w{i}" for i in range(300)])
-    error = refused(lambda: all_of(opened(write(tmp_path, "w299"), ports(input_ids="uint8"), tokenizer=made)))
+    error = refused(
+        lambda: all_of(opened(write(tmp_path, "w299"), model_inputs(input_ids="uint8"), tokenizer=made))
+    )
     assert "a.txt:1: token 308 does not fit input 'input_ids', which is uint8" in error.message
 
 
@@ -320,13 +328,13 @@ def test_4_a_token_that_the_type_can_t_hold(tmp_path: Path) -> None:
 def test_a_tokenizer_can_be_named(tmp_path: Path) -> None:
     save(tmp_path / "other", name="words.json")
     reading = Reading(tokenizer=tmp_path / "other" / "words.json")
-    source = opened(write(tmp_path, "the cat"), ports(), reading, beside=False)
+    source = opened(write(tmp_path, "the cat"), model_inputs(), reading, beside=False)
     assert np.asarray(next(iter(source.read())).inputs["input_ids"]).tolist() == [THE_CAT]
     assert "words.json" in "\n".join(source.traits.how)
 
 
 def test_2_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) -> None:
-    error = refused(lambda: opened(write(tmp_path, "the cat"), ports(), beside=False))
+    error = refused(lambda: opened(write(tmp_path, "the cat"), model_inputs(), beside=False))
     assert isinstance(error, UsageError)
     assert "--tokenizer" in error.hint
     assert "tokenizer.json" in error.hint
@@ -340,7 +348,7 @@ def test_2_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) ->
 def test_4_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vocab.txt").write_bytes(content)
     reading = Reading(tokenizer=tmp_path / "vocab.txt")
-    error = refused(lambda: opened(write(tmp_path, "the cat"), ports(), reading))
+    error = refused(lambda: opened(write(tmp_path, "the cat"), model_inputs(), reading))
     assert isinstance(error, DataError)
     assert "vocab.txt: not a tokenizer" in error.message
     assert "tokenizer.json" in error.hint
@@ -348,7 +356,7 @@ def test_4_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes) -> None:
 
 def test_4_a_tokenizer_that_is_missing(tmp_path: Path) -> None:
     error = refused(
-        lambda: opened(write(tmp_path, "the"), ports(), Reading(tokenizer=tmp_path / "none.json"))
+        lambda: opened(write(tmp_path, "the"), model_inputs(), Reading(tokenizer=tmp_path / "none.json"))
     )
     assert isinstance(error, DataError)
     assert "none.json" in error.message
@@ -364,7 +372,7 @@ class PanicException(BaseException):
 def test_4_a_tokenizer_that_panics_is_bad_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, word: str
 ) -> None:
-    source = opened(write(tmp_path, "the cat"), ports())
+    source = opened(write(tmp_path, "the cat"), model_inputs())
 
     def fail(self: object, text: str) -> None:
         raise raised
@@ -382,7 +390,7 @@ def test_an_interrupt_stays_one() -> None:
 
 
 def test_it_says_how(tmp_path: Path) -> None:
-    wanted = ports((1, 6), input_ids="int64", attention_mask="int64")
+    wanted = model_inputs((1, 6), input_ids="int64", attention_mask="int64")
     how = "\n".join(opened(write(tmp_path, "the cat"), wanted).traits.how)
     for word in (
         "tokenizer.json",

@@ -11,11 +11,11 @@ import onnx_ir as ir
 from qtool.errors import UsageError, did_you_mean, printable
 
 Axis = int | str | None
-Ports = Mapping[str, "Port"]
+ModelInputs = Mapping[str, "ModelInput"]
 
 
 @dataclass(frozen=True)
-class Port:
+class ModelInput:
     """One input of a model.
 
     Args:
@@ -42,41 +42,41 @@ def shown(axis: Axis) -> str:
     return "?" if axis is None else str(axis)
 
 
-def ports_of(model: ir.Model) -> dict[str, Port]:
+def inputs_of(model: ir.Model) -> dict[str, ModelInput]:
     """The inputs that a sample must have: those without a value of their own in the model."""
     graph = model.graph
     return {
-        v.name or "": Port(v.name or "", _axes(v.shape), _numpy_name(v.dtype))
+        v.name or "": ModelInput(v.name or "", _axes(v.shape), _numpy_name(v.dtype))
         for v in graph.inputs
         if v.name not in graph.initializers
     }
 
 
-def shaped(ports: Ports, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Port]:
-    """The ports with the shapes that the user gave; the name '' stands for a model's only input.
+def with_shapes(inputs: ModelInputs, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, ModelInput]:
+    """The inputs with the shapes that the user gave; the name '' stands for a model's only input.
 
     Raises:
         UsageError: no such input, or a shape that the model does not take.
     """
-    found = dict(ports)
+    found = dict(inputs)
     for name, shape in shapes.items():
-        if not name and len(ports) != 1:
+        if not name and len(inputs) != 1:
             raise UsageError(
-                f"--shape {_text(shape)}: which of the {len(ports)} inputs?",
-                f"--shape {next(iter(ports), 'NAME')}={_text(shape)}",
+                f"--shape {_text(shape)}: which of the {len(inputs)} inputs?",
+                f"--shape {next(iter(inputs), 'NAME')}={_text(shape)}",
             )
-        key = name or next(iter(ports))
-        if key not in ports:
-            hint = did_you_mean(key, ports) or f"inputs: {printable(', '.join(ports))}"
+        key = name or next(iter(inputs))
+        if key not in inputs:
+            hint = did_you_mean(key, inputs) or f"inputs: {printable(', '.join(inputs))}"
             raise UsageError(f"--shape: no input '{key}'", hint)
-        port = ports[key]
-        fits = port.shape is None or (
-            len(port.shape) == len(shape)
-            and all(not isinstance(a, int) or a in (0, b) for a, b in zip(port.shape, shape, strict=True))
+        spec = inputs[key]
+        fits = spec.shape is None or (
+            len(spec.shape) == len(shape)
+            and all(not isinstance(a, int) or a in (0, b) for a, b in zip(spec.shape, shape, strict=True))
         )
         if not fits:
-            raise UsageError(f"--shape {key}={_text(shape)}: the model wants {port}")
-        found[key] = replace(port, shape=shape)
+            raise UsageError(f"--shape {key}={_text(shape)}: the model wants {spec}")
+        found[key] = replace(spec, shape=shape)
     return found
 
 

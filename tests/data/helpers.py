@@ -1,4 +1,4 @@
-"""What the tests of sources ask for: ports of a model, samples of a source, and the error of a bad one."""
+"""What the tests of sources ask for: model_inputs of a model, samples of a source, and the error of a bad one."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qtool.data.model_inputs import Axis, ModelInput
 from qtool.data.open import open_source
-from qtool.data.ports import Axis, Port
 from qtool.data.reading import Reading
-from qtool.data.samples import Source
+from qtool.data.samples import Samples
 from qtool.errors import DataError, QtoolError, UsageError
 
 
-def ports(dtype: str = "float32", **shapes: Sequence[Axis] | None) -> dict[str, Port]:
+def model_inputs(dtype: str = "float32", **shapes: Sequence[Axis] | None) -> dict[str, ModelInput]:
     """Inputs of one type: name -> shape."""
-    return {n: Port(n, None if s is None else tuple(s), dtype) for n, s in shapes.items()}
+    return {n: ModelInput(n, None if s is None else tuple(s), dtype) for n, s in shapes.items()}
 
 
-def source(data: Any, wanted: Mapping[str, Port] | None = None, kind: str = "", **reading: Any) -> Source:
+def source(
+    data: Any, wanted: Mapping[str, ModelInput] | None = None, kind: str = "", **reading: Any
+) -> Samples:
     return open_source(data, wanted, Reading(**reading), kind=kind)
 
 
-def arrays(source: Source, positions: set[int] | None = None) -> list[dict[str, np.ndarray]]:
+def arrays(source: Samples, positions: set[int] | None = None) -> list[dict[str, np.ndarray]]:
     """The samples' inputs, read."""
     return [{n: np.asarray(a) for n, a in s.inputs.items()} for s in source.read(positions)]
 
 
-def names(source: Source, positions: set[int] | None = None) -> list[str]:
+def names(source: Samples, positions: set[int] | None = None) -> list[str]:
     return [sample.name for sample in source.read(positions)]
 
 
@@ -48,7 +50,7 @@ def misused(make: Callable[[], object]) -> QtoolError:
     return refused(make, UsageError)
 
 
-def assert_positions(made: Source) -> None:
+def assert_positions(made: Samples) -> None:
     """The law of every source: any positions give what reading all gives there, again and again."""
     whole = [(s.name, {n: np.asarray(a) for n, a in s.inputs.items()}) for s in made.read()]
     assert len(made) == len(whole) == len({name for name, _ in whole})

@@ -6,14 +6,14 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from qtool.data.ports import Port, ports_of, shaped
+from qtool.data.model_inputs import ModelInput, inputs_of, with_shapes
 from qtool.errors import UsageError
 from tests.graphs import model, node, weights
 
 
-def of(*inputs: object, **options: object) -> dict[str, Port]:
+def of(*inputs: object, **options: object) -> dict[str, ModelInput]:
     graph = helper.make_graph([], "g", list(inputs), [], **options)
-    return ports_of(ir.from_proto(helper.make_model(graph)))
+    return inputs_of(ir.from_proto(helper.make_model(graph)))
 
 
 def tensor(kind: int, shape: list | None) -> object:
@@ -61,13 +61,13 @@ def test_an_input_with_a_value_of_its_own_needs_no_sample() -> None:
     made = model(
         [node("MatMul", ["x", "w"], ["y"])], {"x": ["N", 4], "w": [4, 2]}, ["y"], {"w": weights(4, 2)}
     )
-    assert list(ports_of(ir.from_proto(made))) == ["x"]
+    assert list(inputs_of(ir.from_proto(made))) == ["x"]
 
 
 TWO = {
-    "x": Port("x", ("N", 3, None, None), "float32"),
-    "ids": Port("ids", None, "int64"),
-    "z": Port("z", (0, 4), "float32"),
+    "x": ModelInput("x", ("N", 3, None, None), "float32"),
+    "ids": ModelInput("ids", None, "int64"),
+    "z": ModelInput("z", (0, 4), "float32"),
 }
 
 
@@ -76,13 +76,13 @@ TWO = {
     [({"x": (2, 3, 8, 8)}, "x", (2, 3, 8, 8)), ({"ids": (1, 5)}, "ids", (1, 5)), ({"z": (7, 4)}, "z", (7, 4)), ({}, "x", ("N", 3, None, None))],
 )  # fmt: skip
 def test_a_shape_closes_what_is_open(given: dict, name: str, shape: tuple) -> None:
-    found = shaped(TWO, given)
+    found = with_shapes(TWO, given)
     assert found[name].shape == shape
     assert list(found) == list(TWO)
 
 
 def test_without_a_name_the_only_input_is_meant() -> None:
-    assert shaped({"x": TWO["x"]}, {"": (1, 3, 2, 2)})["x"].shape == (1, 3, 2, 2)
+    assert with_shapes({"x": TWO["x"]}, {"": (1, 3, 2, 2)})["x"].shape == (1, 3, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,6 @@ def test_without_a_name_the_only_input_is_meant() -> None:
 )
 def test_a_shape_that_the_model_does_not_take_is_refused(given: dict, message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        shaped(TWO, given)
+        with_shapes(TWO, given)
     assert message in caught.value.message
     assert hint in caught.value.hint

@@ -17,9 +17,6 @@ class EditKind(Enum):
     """`node` takes the value as its bias, and the Add that read it is removed."""
     RESHAPED_BIAS = "bias reshaped to leading axes of 1"
     """The Add reads the bias [N] as [1, .., 1, N]."""
-    KEPT_INTEGERS = "integers kept from DequantizeLinear to QuantizeLinear"
-    """The QuantizeLinear of the value, which a DequantizeLinear of the model makes on the same scale, is
-    removed: its consumers read the integers before that."""
     NORM_BARRIER = "fusion barrier in a layer norm of two types"
     """The consumers of the value read Max(value, -inf), behind the Cast where the consumers in `uses` read it
     cast. With `uses` None the Max is right behind the value, and outputs of the model stay before it."""

@@ -16,7 +16,6 @@ from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
 from qtool.tables.ops import ANY, Bounds
-from qtool.tables.qoperators import IntegerOperator
 from qtool.tables.qtypes import TensorSpec
 from qtool.tables.reasons import Reason
 
@@ -158,7 +157,6 @@ class Plan:
         forms: what becomes of each quantized node, by name.
         sites: in graph order.
         operators: node -> the operator that it is written as, where its form alone does not tell.
-        integer_operators: node -> the integer operator that it becomes; format qoperator only.
         integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
         edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
@@ -192,7 +190,6 @@ class Plan:
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     edits: tuple[GraphEdit, ...] = ()
     operators: Mapping[str, Operator] = field(default_factory=dict)
-    integer_operators: Mapping[str, IntegerOperator] = field(default_factory=dict)
     integer_ports: tuple[str, ...] = ()
 
     @property

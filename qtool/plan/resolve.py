@@ -18,7 +18,6 @@ from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
-from qtool.plan.integer_operators import with_integer_operators
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.qtypes import PerChannel, TensorSpec
 
@@ -51,8 +50,7 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
             return QParams(scale, np.zeros(scale.shape, np.int64))
         return weights[site.value, site.spec]
 
-    resolved = replace(plan, sites=tuple(replace(s, qparams=params(s)) for s in plan.sites))
-    return with_integer_operators(resolved, view)
+    return replace(plan, sites=tuple(replace(s, qparams=params(s)) for s in plan.sites))
 
 
 def _scales_of(weight_of: Mapping[Use, Site], bias: Site) -> tuple[str, Site]:

@@ -1,11 +1,11 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
-    {"schema": "qtool.plan/5", "mode", "target", "model_sha256", "calibration_sha256",
+    {"schema": "qtool.plan/6", "mode", "target", "model_sha256", "calibration_sha256",
      "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "copied": [weight],
                  "ports": [input or output], "unheld": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
-     "operators": {node: operator}, "integer_operators": {node: operator},
+     "operators": {node: operator},
      "integer_ports": [input or output],
      "sites": [{"value", "kind", "uses": [[node, input]] | null, "qtype", "granularity", "symmetric",
                 "group", "bounds", "scale_from", "scale", "zero_point", "dequantizer",
@@ -43,7 +43,6 @@ from qtool.plan.model import Dequantizer, Kind, OutlierColumns, Plan, RegionNote
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
-from qtool.tables.qoperators import IntegerOperator
 from qtool.tables.qtypes import (
     QTYPES,
     Granularity,
@@ -57,7 +56,7 @@ from qtool.tables.qtypes import (
 )
 from qtool.tables.reasons import Code, Reason
 
-SCHEMA = "qtool.plan/5"
+SCHEMA = "qtool.plan/6"
 _LONGEST_LIST = 16
 
 _GRANULARITIES: dict[str, Callable[..., Granularity]] = {
@@ -90,7 +89,6 @@ def to_json(plan: Plan) -> str:
         "sets": list(plan.sets),
         "forms": {name: form.value for name, form in plan.forms.items()},
         "operators": {name: operator.value for name, operator in plan.operators.items()},
-        "integer_operators": {name: operator.value for name, operator in plan.integer_operators.items()},
         "integer_ports": list(plan.integer_ports),
         "sites": [_site(s) for s in plan.sites],
         "edits": [_edit(e) for e in plan.edits],
@@ -135,7 +133,6 @@ def from_json(text: str, name: str) -> Plan:
             model_sha256=document["model_sha256"],
             forms={k: Form(v) for k, v in document["forms"].items()},
             operators={str(k): Operator(v) for k, v in document["operators"].items()},
-            integer_operators={str(k): IntegerOperator(v) for k, v in document["integer_operators"].items()},
             integer_ports=tuple(map(str, document["integer_ports"])),
             sites=tuple(_read_site(s) for s in document["sites"]),
             edits=tuple(_read_edit(e) for e in document["edits"]),

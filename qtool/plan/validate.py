@@ -12,7 +12,6 @@ from qtool.plan.half import ports as float_ports
 from qtool.plan.half_norms import norm_barriers
 from qtool.plan.half_ports import is_float32
 from qtool.plan.half_weights import copied_weights
-from qtool.plan.integer_operators import with_integer_operators
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
 from qtool.tables.operators import WRITTEN_AS
@@ -38,8 +37,7 @@ def validate_plan(plan: Plan, view: View) -> str:
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
-    checks = (_halves, _operators, _integer_operators)
-    return next((problem for check in checks if (problem := check(plan, view))), "") or _together(plan)
+    return _halves(plan, view) or _operators(plan, view) or _together(plan)
 
 
 def _halves(plan: Plan, view: View) -> str:
@@ -79,19 +77,6 @@ def _operators(plan: Plan, view: View) -> str:
         if form not in WRITTEN_AS or operator not in WRITTEN_AS[form].get(op_type, ()):
             written = operator.value if operator is not None else "no operator"
             return f"'{name}' cannot be written as {written}"
-    return ""
-
-
-def _integer_operators(plan: Plan, view: View) -> str:
-    """Return what is wrong with the integer operators: they follow from scales, types and consumers."""
-    fitting = with_integer_operators(plan, view)
-    names = sorted(plan.integer_operators.items() ^ fitting.integer_operators.items(), key=lambda i: i[0])
-    if names:
-        operator = fitting.integer_operators.get(names[0][0])
-        wanted = operator.value if operator is not None else "no integer operator"
-        return f"'{names[0][0]}': {wanted} fits its scales and consumers"
-    if set(fitting.edits) != set(plan.edits):
-        return f"its edits '{EditKind.KEPT_INTEGERS.value}' do not fit its scales"
     return ""
 
 
@@ -138,7 +123,7 @@ def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
     if edit.kind is EditKind.QUANTIZER_BARRIER:
         quantized = any(s.kind is Kind.ACTIVATION and s.value == edit.value for s in plan.sites)
         return "" if quantized else "the value has no QuantizeLinear"
-    if edit.kind in (EditKind.RESULT_BARRIER, EditKind.KEPT_INTEGERS, EditKind.NORM_BARRIER):
+    if edit.kind in (EditKind.RESULT_BARRIER, EditKind.NORM_BARRIER):
         return ""
     adds = [view.node_by_name[name] for name, _ in edit.uses or ()]
     if not adds or not all(is_op(node, "Add") for node in adds):

@@ -1,26 +1,22 @@
-"""MatMul and Gemm in integers: with a result in integers, or in floats."""
+"""Lower MatMul and Gemm to integer products, whose result is integers or floats."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, new_node, owner
-from qtool.graph.view import attribute_int, constant, is_op
-from qtool.plan.grids import product_scale
-from qtool.rewrite.qoperands import (
-    Fusion,
+from qtool.graph.view import attribute_float, attribute_int, constant, is_op, sole_consumer
+from qtool.rewrite.lowering import Lowering, insert_before, remove, take_place
+from qtool.rewrite.qdq_patterns import (
     Operand,
-    Result,
-    bias,
-    insert_before,
+    activation,
+    axes,
+    int32_bias,
     operand,
-    remove,
+    product_scale,
     result,
-    take_place,
-    write_integers,
 )
 from qtool.tables.qoperators import (
     MATMUL_INTEGER,
@@ -32,18 +28,18 @@ from qtool.tables.qoperators import (
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Product:
     """a [.., M, K] times b [K, N], plus a bias.
 
     Args:
-        node: whose output the sum is: the MatMul or Gemm, or the Add behind it.
-        product: the MatMul or Gemm itself.
+        node: the MatMul or Gemm.
+        end: the node whose output the sum is: `node`, or the Add behind it.
         transposed: b is stored as [N, K].
         bias: int32 [N] at the product of the scales.
     """
 
     node: ir.Node
-    product: ir.Node
+    end: ir.Node
     a: Operand
     b: Operand
     transposed: bool
@@ -51,129 +47,138 @@ class _Found:
 
     @property
     def output(self) -> ir.Value:
-        return self.node.outputs[0]
+        return self.end.outputs[0]
 
 
-def _find(node: ir.Node, add: ir.Node | None) -> _Found:
-    """The operands of a product, and the bias: a Gemm's own, or that of the Add behind a MatMul."""
-    a, b = operand(node, 0), operand(node, 1)
-    if add is not None:
-        index = 1 if add.inputs[0] is node.outputs[0] else 0
-        return _Found(add, node, a, b, False, bias(add, index))
-    transposed = is_op(node, "Gemm") and bool(attribute_int(node, "transB", 0))
-    return _Found(node, node, a, b, transposed, bias(node, 2))
+def lower_product(lowering: Lowering, node: ir.Node) -> bool:
+    """Replace a MatMul or Gemm by the first operator that takes its types, bias and result.
 
-
-def write_q_gemm(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
-    """Replace a product by QGemm with a result in integers."""
-    found = _find(node, add)
-    _q_gemm(fusion, found, result(found.output))
-
-
-def write_q_gemm_to_float(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
-    """Replace a product by QGemm with a result in floats."""
-    _q_gemm(fusion, _find(node, add), None)
-
-
-def write_qlinear_matmul(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
-    """Replace a product by QLinearMatMul."""
-    found = _find(node, add)
-    to = result(found.output)
-    b = [_upright(fusion, found), *found.b.scaled.parts()]
-    write_integers(fusion, found.node, to, QLINEAR_MATMUL.op_type, [*found.a.parts(), *b, *to.scaled.parts()])
-
-
-def _q_gemm(fusion: Fusion, found: _Found, to: Result | None) -> None:
-    inputs: list[ir.Value | None] = [*found.a.parts(), *found.b.parts(), found.bias]
-    attributes = {"transB": ir.AttrInt64("transB", 1)} if found.transposed else {}
-    if to is not None:
-        inputs += to.scaled.parts()
-        write_integers(
-            fusion, found.node, to, Q_GEMM.op_type, inputs, domain=MICROSOFT, attributes=attributes
-        )
-        remove([found.product])
-        return
-    gemm = new_node(
-        Q_GEMM.op_type,
-        inputs if found.bias is not None else inputs[:-1],
-        name=fusion.namer(f"{found.node.name}_quantized"),
-        outputs=[fusion.namer(f"{found.output.name}_product")],
-        domain=MICROSOFT,
-        attributes=attributes,
-    )
-    _write_floats(fusion, found, [gemm])
-
-
-def write_matmul_integer_to_float(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
-    """Replace a product by MatMulIntegerToFloat.
-
-    Without a zero point of b, which is 0 then, the kernel need not sum the rows of a.
+    In this order: QGemm, QLinearMatMul, MatMulIntegerToFloat, MatMulInteger.
     """
-    found = _find(node, add)
-    a, b = found.a, found.b
-    inputs = [a.integers, _upright(fusion, found), a.scaled.scale, b.scaled.scale, a.scaled.zero_point]
-    if not b.scaled.zero_is_0():
-        inputs.append(b.scaled.zero_point)
-    product = new_node(
-        MATMUL_INTEGER_TO_FLOAT.op_type,
-        inputs,
-        name=fusion.namer(f"{found.node.name}_quantized"),
-        outputs=[fusion.namer(f"{found.output.name}_product")],
-        domain=MICROSOFT,
-    )
-    _write_floats(fusion, found, [product])
+    product = _gemm(node) if node.op_type == "Gemm" else _matmul(node)
+    if product is None:
+        return False
+    pair = product.a.grid.type, product.b.grid.type
+    to = result(product.output)
+    if to is not None and to.grid.type != product.a.grid.type:
+        to = None  # no operator changes the type on the way
+    gemm = node.op_type == "Gemm" or product.bias is not None
+    if lowering.contrib and gemm and axes(node, 0) == 2 and pair in Q_GEMM.pairs:
+        inputs: list[ir.Value | None] = [*product.a.parts, *product.b.parts, product.bias]
+        attributes = {"transB": ir.AttrInt64("transB", 1)} if product.transposed else {}
+        if to is None:
+            _to_float(lowering, product, Q_GEMM.op_type, inputs, attributes)
+            return True
+        inputs += to.parts
+        lowering.replace(product.end, to, Q_GEMM.op_type, inputs, domain=MICROSOFT, attributes=attributes)
+        remove([node])
+        return True
+    if product.transposed and not _is_constant(product.b):
+        return False
+    if to is not None and product.bias is None and pair in QLINEAR_MATMUL.pairs:
+        b = [_upright(lowering, product), *product.b.parts[1:]]
+        lowering.replace(node, to, QLINEAR_MATMUL.op_type, [*product.a.parts, *b, *to.parts])
+        return True
+    if lowering.contrib and product.bias is None and pair in MATMUL_INTEGER_TO_FLOAT.pairs:
+        a, b_grid = product.a, product.b.grid
+        inputs = [a.integers, _upright(lowering, product), a.grid.scale, b_grid.scale, a.grid.zero_point]
+        # Without a zero point of b, which is 0 then, the kernel need not sum the rows of a.
+        inputs.append(None if b_grid.symmetric else b_grid.zero_point)
+        _to_float(lowering, product, MATMUL_INTEGER_TO_FLOAT.op_type, inputs, {})
+        return True
+    if pair not in MATMUL_INTEGER.pairs:
+        return False
+    _matmul_integer(lowering, product)
+    return True
 
 
-def write_matmul_integer(fusion: Fusion, node: ir.Node, add: ir.Node | None) -> None:
+def _matmul(node: ir.Node) -> _Product | None:
+    a, b = activation(node, 0), operand(node, 1)
+    if a is None or b is None or not _channels_last(node, b, transposed=False):
+        return None
+    add = sole_consumer(node.outputs[0])
+    if add is not None and is_op(add, "Add") and _is_constant(b):
+        index = 1 if add.inputs[0] is node.outputs[0] else 0
+        bias = int32_bias(add, index, a.grid, b.grid)
+        if bias is not None:
+            return _Product(node, add, a, b, False, bias)
+    return _Product(node, node, a, b, False, None)
+
+
+def _gemm(node: ir.Node) -> _Product | None:
+    a, b = activation(node, 0), operand(node, 1)
+    transposed = bool(attribute_int(node, "transB", 0))
+    if a is None or b is None or not _channels_last(node, b, transposed):
+        return None
+    if attribute_int(node, "transA", 0) or attribute_float(node, "alpha", 1.0) != 1.0:
+        return None
+    bias = None
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = int32_bias(node, 2, a.grid, b.grid)
+        if bias is None or attribute_float(node, "beta", 1.0) != 1.0:
+            return None
+    return _Product(node, node, a, b, transposed, bias)
+
+
+def _channels_last(node: ir.Node, b: Operand, transposed: bool) -> bool:
+    """Return whether scales run along the columns of the product, if along anything; then b has two axes."""
+    return b.grid.axis is None or (axes(node, 1) == 2 and b.grid.axis == (0 if transposed else 1))
+
+
+def _is_constant(b: Operand) -> bool:
+    return constant(b.integers) is not None
+
+
+def _upright(lowering: Lowering, product: _Product) -> ir.Value:
+    """Return b as [K, N]."""
+    return lowering.transposed(product.b.integers) if product.transposed else product.b.integers
+
+
+def _to_float(
+    lowering: Lowering,
+    product: _Product,
+    op_type: str,
+    inputs: list[ir.Value | None],
+    attributes: dict[str, ir.Attr],
+) -> None:
+    """Replace a product by an operator of com.microsoft that has a float result."""
+    while inputs[-1] is None:
+        inputs.pop()
+    name = lowering.namer(f"{product.end.name}_quantized")
+    out = lowering.namer(f"{product.output.name}_product")
+    made = new_node(op_type, inputs, name=name, outputs=[out], domain=MICROSOFT, attributes=attributes)
+    _place_floats(lowering, product, [made])
+
+
+def _matmul_integer(lowering: Lowering, product: _Product) -> None:
     """Replace a product by MatMulInteger (-> Add of the int32 bias) -> Cast -> Mul: ONNX's own operators."""
-    found = _find(node, add)
-    namer, a, b = fusion.namer, found.a, found.b
-    name, out = found.product.name, found.output.name
-    inputs = [a.integers, _upright(fusion, found), a.scaled.zero_point]
-    if not b.scaled.zero_is_0():
-        inputs.append(b.scaled.zero_point)
-    product = new_node(
-        MATMUL_INTEGER.op_type, inputs, name=namer(f"{name}_quantized"), outputs=[namer(f"{out}_product")]
-    )
-    nodes = [product]
-    if found.bias is not None:
-        add_name = f"{name}_bias" if found.node is found.product else f"{found.node.name}_quantized"
-        sums = [product.outputs[0], found.bias]
-        nodes.append(new_node("Add", sums, name=namer(add_name), outputs=[namer(f"{out}_sum")]))
+    namer, a, b = lowering.namer, product.a, product.b
+    name, out = product.node.name, product.output.name
+    inputs = [a.integers, _upright(lowering, product), a.grid.zero_point]
+    if not b.grid.symmetric:
+        inputs.append(b.grid.zero_point)
+    outputs = [namer(f"{out}_product")]
+    nodes = [new_node(MATMUL_INTEGER.op_type, inputs, name=namer(f"{name}_quantized"), outputs=outputs)]
+    if product.bias is not None:
+        add = f"{name}_bias" if product.end is product.node else f"{product.end.name}_quantized"
+        addends = [nodes[0].outputs[0], product.bias]
+        nodes.append(new_node("Add", addends, name=namer(add), outputs=[namer(f"{out}_sum")]))
+    for node in nodes:
+        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.INT32), product.output.shape
     to_float = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}
-    cast = new_node(
-        "Cast",
-        [nodes[-1].outputs[0]],
-        name=namer(f"{name}_Cast"),
-        outputs=[namer(f"{out}_cast")],
-        attributes=to_float,
-    )
-    scale = product_scale(a.scaled.grid, b.scaled.grid)
-    step = add_initializer(owner(a.scaled.scale), namer(f"{out}_product_scale"), scale)
-    mul = new_node(
-        "Mul", [cast.outputs[0], step], name=namer(f"{name}_Mul"), outputs=[namer(f"{out}_scaled")]
-    )
-    for each in nodes:
-        each.outputs[0].type, each.outputs[0].shape = ir.TensorType(ir.DataType.INT32), found.output.shape
-    _write_floats(fusion, found, [*nodes, cast, mul])
+    sums, outputs = nodes[-1].outputs[0], [namer(f"{out}_cast")]
+    cast = new_node("Cast", [sums], name=namer(f"{name}_Cast"), outputs=outputs, attributes=to_float)
+    scale = product_scale(a.grid, b.grid)
+    step = add_initializer(owner(a.grid.scale), namer(f"{out}_product_scale"), scale)
+    outputs = [namer(f"{out}_scaled")]
+    mul = new_node("Mul", [cast.outputs[0], step], name=namer(f"{name}_Mul"), outputs=outputs)
+    _place_floats(lowering, product, [*nodes, cast, mul])
 
 
-def _write_floats(fusion: Fusion, found: _Found, nodes: list[ir.Node]) -> None:
+def _place_floats(lowering: Lowering, product: _Product, nodes: list[ir.Node]) -> None:
     """Put nodes in the place of a product whose result stays in floats."""
     made = nodes[-1].outputs[0]
-    made.type, made.shape = found.output.type, found.output.shape
-    insert_before(found.node, nodes)
-    take_place(found.output, made, fusion.namer)
-    remove([found.node, found.product])
-
-
-def _upright(fusion: Fusion, found: _Found) -> ir.Value:
-    """b as [K, N]; a transposed weight is transposed once, however many nodes read it."""
-    value = found.b.integers
-    if not found.transposed:
-        return value
-    if value not in fusion.transposed:
-        name = fusion.namer(f"{value.name}_transposed")
-        array = np.asarray(constant(value)).T
-        fusion.transposed[value] = add_initializer(owner(value), name, array)
-    return fusion.transposed[value]
+    made.type, made.shape = product.output.type, product.output.shape
+    insert_before(product.end, nodes)
+    take_place(product.output, made, lowering.namer)
+    remove([product.end, product.node])

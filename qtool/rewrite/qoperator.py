@@ -1,9 +1,15 @@
-"""The writer of integer operators: QuantizeLinear and DequantizeLinear stay only where integers meet floats.
+"""Lower a QDQ graph to integer operators (format qoperator).
 
-It starts from what rewrite/qdq.py has written. A node between DequantizeLinear and QuantizeLinear becomes the
-operator that the plan has for it, which computes the same on the integers themselves; real results differ by
-the rounding of one product, so by at most a step. A Relu or Clip before the Q disappears where saturation
-does the same, and else clips integers, which is exact.
+In the graph that the other writers have made, by the rows of tables/qoperators.py:
+
+1. DequantizeLinear -> op -> QuantizeLinear becomes the integer operator of the op. A Relu or Clip before the
+   Q disappears where saturation does the same, and else clips integers, which is exact.
+2. A product without a Q behind it becomes an integer product with a float result.
+3. An op that moves or selects values takes the integers themselves, where all of its grids are equal.
+4. A Q that reads a DQ of the same grid is removed.
+
+A node whose types, scales or attributes no kernel takes stays between its DQs and Q. Real results differ from
+those of QDQ by the rounding of one product, so by one step at most.
 """
 
 from __future__ import annotations
@@ -13,162 +19,174 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.edit import Namer, add_initializer, owner
+from qtool.graph.edit import add_initializer, owner
 from qtool.graph.prepare.unused import drop_unused
-from qtool.graph.view import float_constant, is_read, opset_of, sole_consumer
-from qtool.plan.edits import EditKind
-from qtool.plan.grids import clamp_limits, integer_bounds, quantized
-from qtool.plan.model import Plan
-from qtool.rewrite.products import (
-    write_matmul_integer,
-    write_matmul_integer_to_float,
-    write_q_gemm,
-    write_q_gemm_to_float,
-    write_qlinear_matmul,
-)
-from qtool.rewrite.qoperands import (
-    Fusion,
+from qtool.graph.view import float_constant, is_op, is_read
+from qtool.rewrite.lowering import Lowering, insert_before, remove, take_place
+from qtool.rewrite.products import lower_product
+from qtool.rewrite.qdq_patterns import (
+    Grid,
     Operand,
-    Scaled,
-    bias,
-    clip,
-    insert_before,
+    activation,
+    clamp_limits,
+    grid_of,
+    int32_bias,
+    integer_bounds,
     operand,
-    remove,
     result,
-    take_place,
-    write_integers,
 )
-from qtool.rewrite.writer import Writer
-from qtool.tables.qoperators import ELEMENTWISE, MICROSOFT, MOVES, QLINEAR_CONV, IntegerOperator
+from qtool.tables.qoperators import ELEMENTWISE, MICROSOFT, MOVES, QLINEAR_CONV, Elementwise
 
 
-def write_integer_operators(writer: Writer, plan: Plan) -> None:
-    """Give every node its integer operator, in place. Graph inputs and outputs keep their names and types.
+def lower_to_qoperator(model: ir.Model, contrib: bool) -> None:
+    """Replace the nodes of a QDQ graph by integer operators, in place; subgraphs stay as they are.
 
-    Raises:
-        KeyError: the plan has an operator for a node whose operands or result are not quantized.
+    Args:
+        model: its inputs and outputs keep their names and types.
+        contrib: whether the runtime has the operators of com.microsoft.
     """
-    model = writer.model
-    fusion = Fusion(opset_of(model), Namer(model))
-    for edit in plan.edits:
-        if edit.kind is EditKind.KEPT_INTEGERS:
-            q = writer.made["qdq", edit.value][0].producer()
-            if q is None:
-                raise KeyError(f"'{edit.value}' is not quantized")
-            _pass_on(operand(q, 0), q)
-    folded = {n for n, o in plan.integer_operators.items() if o is IntegerOperator.FOLDED}
+    lowering = Lowering(model, contrib)
     for node in list(model.graph):
-        operator = plan.integer_operators.get(node.name or "")
-        if operator in _PRODUCTS:
-            reader = sole_consumer(node.outputs[0])
-            is_bias = reader is not None and reader.name in folded and reader.op_type == "Add"
-            _PRODUCTS[operator](fusion, node, reader if is_bias else None)
-        elif operator in _WRITERS:
-            _WRITERS[operator](fusion, node)
+        if node.graph is not None and is_op(node, node.op_type):
+            any(lower(lowering, node) for lower in _LOWER.get(node.op_type, ()))
     drop_unused(model)
     if any(node.domain == MICROSOFT for node in model.graph):
         model.opset_imports[MICROSOFT] = 1
 
 
-def _conv(fusion: Fusion, node: ir.Node) -> None:
-    """Conv -> QLinearConv."""
-    to = result(node.outputs[0])
-    inputs: list[ir.Value | None] = [
-        *operand(node, 0).parts(),
-        *operand(node, 1).parts(),
-        *to.scaled.parts(),
-    ]
-    addend = bias(node, 2)
-    if addend is not None:
-        inputs.append(addend)
-    write_integers(fusion, node, to, QLINEAR_CONV.op_type, inputs, attributes=node.attributes)
+def _conv(lowering: Lowering, node: ir.Node) -> bool:
+    x, w, to = activation(node, 0), operand(node, 1), result(node.outputs[0])
+    if x is None or w is None or to is None or w.grid.axis not in (None, 0):
+        return False
+    if (x.grid.type, w.grid.type) not in QLINEAR_CONV.pairs or to.grid.type != x.grid.type:
+        return False
+    if np.unique(w.grid.zero_points).size != 1:
+        return False  # the kernel has one for all channels
+    inputs: list[ir.Value | None] = [*x.parts, *w.parts, *to.parts]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = int32_bias(node, 2, x.grid, w.grid)
+        if bias is None:
+            return False
+        inputs.append(bias)
+    lowering.replace(node, to, QLINEAR_CONV.op_type, inputs, attributes=node.attributes)
+    return True
 
 
-def _move(fusion: Fusion, node: ir.Node) -> None:
-    """An op that moves or picks values does so with integers."""
+def _move(lowering: Lowering, node: ir.Node) -> bool:
+    """Let an op that moves or selects values do so with integers."""
     operands = _operands(node, MOVES[node.op_type])
-    scaled = next(iter(operands.values())).scaled
     read = [v for v in node.outputs if is_read(v) and v.dtype in (None, ir.DataType.FLOAT)]
-    results = [(value, result(value)) for value in read]
-    if node.op_type == "Pad":
-        _pad_with_integers(fusion, node, scaled)
+    if not operands or not read or (node.op_type == "Resize" and not _picks_nearest(node)):
+        return False
+    grid = next(iter(operands.values())).grid
+    results = [to for v in read if (to := result(v)) is not None]
+    grids = [*(each.grid for each in operands.values()), *(to.grid for to in results)]
+    if len(results) < len(read) or any(to.clamp for to in results) or not all(map(grid.same_as, grids)):
+        return False
+    if node.op_type == "Pad" and not _fill_with_integer(lowering, node, grid):
+        return False
     for index, each in operands.items():
         node.replace_input_with(index, each.integers)
-    for value, found in results:
-        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(scaled.type)))
-        take_place(found.q.outputs[0], value, fusion.namer)
-        remove([found.q])
+    for value, to in zip(read, results, strict=True):
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(grid.type)))
+        take_place(to.q.outputs[0], value, lowering.namer)
+        remove([to.q])
+    return True
 
 
-def _pad_with_integers(fusion: Fusion, node: ir.Node, scaled: Scaled) -> None:
-    """Let a Pad fill in the integer of its value; 0, its default, is another number in integers."""
+def _fill_with_integer(lowering: Lowering, node: ir.Node, grid: Grid) -> bool:
+    """Let a Pad fill in the integer of its value, 0 by default; False where that is no finite constant."""
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() != "constant":
-        return
-    given = float_constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    filling = float(given.reshape(-1)[0]) if given is not None else 0.0
-    fill = np.asarray(quantized(filling, scaled.grid), scaled.type)
+        return True
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    filling = float_constant(value) if value is not None else np.zeros((), np.float32)
+    if filling is None or filling.size != 1 or not np.isfinite(filling).all():
+        return False
+    fill = np.asarray(grid.quantize(float(filling.reshape(-1)[0])), grid.type)
     node.resize_inputs(max(len(node.inputs), 3))
-    name = fusion.namer(f"{node.name}_fill")
-    node.replace_input_with(2, add_initializer(owner(scaled.scale), name, fill))
+    node.replace_input_with(2, add_initializer(owner(grid.scale), lowering.namer(f"{node.name}_fill"), fill))
+    return True
 
 
-def _clamp(fusion: Fusion, node: ir.Node) -> None:
-    """Relu or Clip as a Clip of integers."""
-    source, to, limits = operand(node, 0), result(node.outputs[0]), clamp_limits(node)
-    bounds = integer_bounds(limits, source.scaled.grid) if limits is not None else None
+def _picks_nearest(node: ir.Node) -> bool:
+    """Return whether a Resize only selects values, and fills in no number outside of the image."""
+    mode, coordinates = (node.attributes.get(k) for k in ("mode", "coordinate_transformation_mode"))
+    crops = coordinates is not None and coordinates.as_string() == "tf_crop_and_resize"
+    return not crops and (mode is None or mode.as_string() == "nearest")
+
+
+def _clamp(lowering: Lowering, node: ir.Node) -> bool:
+    """Let a Relu or Clip that reads and writes one grid clip integers."""
+    source, to, limits = activation(node, 0), result(node.outputs[0]), clamp_limits(node)
+    if source is None or to is None or limits is None or to.clamp or not to.grid.same_as(source.grid):
+        return False
+    bounds = integer_bounds(limits, source.grid)
     if bounds is None:
-        raise KeyError(f"'{node.name}' has no bounds in integers")
-    clipped = clip(fusion, node, source.integers, bounds, source.scaled)
-    clipped.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(np.dtype(source.scaled.type)))
-    clipped.outputs[0].shape = node.outputs[0].shape
+        return _skip_q(source, to.q)
+    clipped = lowering.clip(node, source.integers, bounds, source.grid)
     insert_before(node, [clipped])
-    take_place(to.q.outputs[0], clipped.outputs[0], fusion.namer)
+    take_place(to.q.outputs[0], clipped.outputs[0], lowering.namer)
     remove([to.q, node])
+    return True
 
 
-def _elementwise(fusion: Fusion, node: ir.Node) -> None:
-    """What com.microsoft has for ops without weights."""
-    row, to = ELEMENTWISE[node.op_type], result(node.outputs[0])
-    operands = _operands(node, row.operands)
+def _elementwise(lowering: Lowering, node: ir.Node) -> bool:
+    """Replace an op without weights by com.microsoft's operator for it."""
+    row = ELEMENTWISE[node.op_type]
+    operands, to = _operands(node, row.operands), result(node.outputs[0])
+    if not lowering.contrib or not operands or to is None or not _has_attributes(node, row):
+        return False
+    if any(each.grid.type != to.grid.type for each in operands.values()):
+        return False
     attributes = {name: a for name, a in node.attributes.items() if name in row.attributes}
     if row.names_opset:
-        attributes["opset"] = ir.AttrInt64("opset", fusion.opset)
+        attributes["opset"] = ir.AttrInt64("opset", lowering.opset)
     others = [value for index, value in enumerate(node.inputs) if index not in operands]
-    threes = [part for each in operands.values() for part in each.parts()]
-    inputs = [*to.scaled.parts(), *threes] if row.result_first else [*threes, *to.scaled.parts()]
-    write_integers(fusion, node, to, row.op_type, [*others, *inputs], domain=MICROSOFT, attributes=attributes)
+    parts = [part for each in operands.values() for part in each.parts]
+    inputs = [*others, *to.parts, *parts] if row.result_first else [*others, *parts, *to.parts]
+    lowering.replace(node, to, row.op_type, inputs, domain=MICROSOFT, attributes=attributes)
+    return True
 
 
-def _passed(fusion: Fusion, node: ir.Node) -> None:
-    """A Q, or a clamp before one, whose integers are those that it reads."""
-    q = node if node.op_type == "QuantizeLinear" else result(node.outputs[0]).q
-    _pass_on(operand(node, 0), q)
+def _has_attributes(node: ir.Node, row: Elementwise) -> bool:
+    """Return whether the integer operator has all attributes of a node; dilations of 1 change nothing."""
+    return all(
+        name in row.attributes or (name == "dilations" and set(attribute.as_ints()) <= {1})
+        for name, attribute in node.attributes.items()
+    )
 
 
-def _pass_on(source: Operand, q: ir.Node) -> None:
-    """Let the consumers of a Q read the integers that it would give."""
+def _requantize(lowering: Lowering, node: ir.Node) -> bool:
+    """Remove a Q that reads a DQ of the same grid."""
+    source, grid = activation(node, 0), grid_of(node)
+    return source is not None and grid is not None and grid.same_as(source.grid) and _skip_q(source, node)
+
+
+def _skip_q(source: Operand, q: ir.Node) -> bool:
+    """Let the consumers of a Q read the integers that it would give; False where they are a model output."""
+    if q.outputs[0].is_graph_output():
+        return False
     q.outputs[0].replace_all_uses_with(source.integers)
     remove([q])
+    return True
 
 
 def _operands(node: ir.Node, indices: tuple[int, ...] | None) -> dict[int, Operand]:
-    """The integers behind a node's operands, by input; None: all inputs."""
-    return {i: operand(node, i) for i in (range(len(node.inputs)) if indices is None else indices)}
+    """Return the operands at some inputs, or at all; empty unless each has one scale."""
+    found = {i: activation(node, i) for i in (range(len(node.inputs)) if indices is None else indices)}
+    operands = {index: each for index, each in found.items() if each is not None}
+    return operands if len(operands) == len(found) else {}
 
 
-_PRODUCTS: dict[IntegerOperator | None, Callable[[Fusion, ir.Node, ir.Node | None], None]] = {
-    IntegerOperator.QLINEAR_MATMUL: write_qlinear_matmul,
-    IntegerOperator.Q_GEMM: write_q_gemm,
-    IntegerOperator.Q_GEMM_TO_FLOAT: write_q_gemm_to_float,
-    IntegerOperator.MATMUL_INTEGER_TO_FLOAT: write_matmul_integer_to_float,
-    IntegerOperator.MATMUL_INTEGER: write_matmul_integer,
-}
-_WRITERS: dict[IntegerOperator | None, Callable[[Fusion, ir.Node], None]] = {
-    IntegerOperator.QLINEAR_CONV: _conv,
-    IntegerOperator.MOVE: _move,
-    IntegerOperator.CLAMP: _clamp,
-    IntegerOperator.ELEMENTWISE: _elementwise,
-    IntegerOperator.PASSED: _passed,
+# The first that returns True has lowered the node.
+_LOWER: dict[str, list[Callable[[Lowering, ir.Node], bool]]] = {
+    "Conv": [_conv],
+    "MatMul": [lower_product],
+    "Gemm": [lower_product],
+    "Relu": [_clamp],
+    "Clip": [_clamp],
+    "QuantizeLinear": [_requantize],
+    **{op: [_move] for op in MOVES if op not in ELEMENTWISE},
+    **{op: [_move, _elementwise] if op in MOVES else [_elementwise] for op in ELEMENTWISE},
 }

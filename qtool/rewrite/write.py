@@ -29,7 +29,7 @@ from qtool.rewrite.qdq import (
     write_sum,
     write_weight,
 )
-from qtool.rewrite.qoperator import write_integer_operators
+from qtool.rewrite.qoperator import lower_to_qoperator
 from qtool.rewrite.recurrent import write_dynamic_quantize_lstm
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
@@ -91,7 +91,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
         write_half(clone, plan.halves, norms)
     if plan.choices.format == "qoperator":
-        write_integer_operators(writer, plan)
+        lower_to_qoperator(clone, TARGETS[plan.target].onnxruntime)
     _drop_unused_initializers(clone)
     return clone
 

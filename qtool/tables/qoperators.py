@@ -7,24 +7,6 @@ graph optimizations. ONNX allows any pair of 8-bit types in QLinearConv and QLin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-
-
-class IntegerOperator(Enum):
-    """What becomes of a node between DequantizeLinear and QuantizeLinear in format qoperator."""
-
-    QLINEAR_CONV = "QLinearConv"
-    QLINEAR_MATMUL = "QLinearMatMul"
-    Q_GEMM = "QGemm"
-    Q_GEMM_TO_FLOAT = "QGemm with a float result"
-    MATMUL_INTEGER_TO_FLOAT = "MatMulIntegerToFloat"
-    MATMUL_INTEGER = "MatMulInteger, Cast, Mul"
-    ELEMENTWISE = "QLinear operator of com.microsoft"  # a row of ELEMENTWISE
-    MOVE = "the same operator on integers"
-    CLAMP = "Clip of integers"
-    PASSED = "removed: its integers are those that it reads"
-    FOLDED = "part of the operator before it"
-
 
 MICROSOFT = "com.microsoft"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -17,11 +17,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from qtool.evaluate.ports import in_floats
+from qtool.graph.save import to_bytes
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.plan.model import Kind, Site
 from qtool.plan.scheme import ACTIVATION_TYPES
+from qtool.plan.serial import from_json, to_json
+from qtool.plan.validate import validate_plan
 from qtool.rewrite.ports import METADATA_KEY, port_params
+from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, QType, TensorSpec
 from qtool.tables.targets import TARGETS
@@ -221,6 +225,19 @@ def test_integer_operators_take_the_ports_as_they_are(io: str, target: str) -> N
     for sample in done.samples:
         (a,), (b,) = (s.run(sample) for s in sessions)
         assert np.abs(a - b).max() <= step * 1.001
+
+
+def test_the_plan_names_the_inputs_and_outputs_that_become_integers() -> None:
+    done = written("two-convs", "uint8", "cpu").candidate
+    assert done.plan.integer_ports == ("x", "y")
+    assert from_json(to_json(done.plan), "plan.json").integer_ports == ("x", "y")
+    assert validate_plan(done.plan, done.model.view) == ""
+    assert "'r'" in validate_plan(replace(done.plan, integer_ports=("r",)), done.model.view)
+    only = onnx.load_from_string(
+        to_bytes(rewrite(done.model.model, replace(done.plan, integer_ports=("y",))))
+    )
+    types = [v.type.tensor_type.elem_type for v in (*only.graph.input, *only.graph.output)]
+    assert types == [onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8], "the writer follows the plan"
 
 
 def test_inputs_of_other_types_stay() -> None:

@@ -19,14 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from qtool.errors import ModelError
-from qtool.graph.edit import Namer
 from qtool.graph.save import to_bytes
-from qtool.graph.view import View
-from qtool.plan.integer_operators import with_integer_operators
-from qtool.plan.model import Plan
-from qtool.plan.scheme import Choices
-from qtool.rewrite.qoperator import write_integer_operators
-from qtool.rewrite.writer import Writer
+from qtool.rewrite.qoperator import lower_to_qoperator
 from qtool.runtime.session import Session
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qoperators import (
@@ -40,7 +34,6 @@ from qtool.tables.qoperators import (
     QLINEAR_MATMUL,
     Product,
 )
-from qtool.tables.targets import TARGETS
 from tests.exact import exact
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, rng, weights
 from tests.rewrite.flow import FIRST_REFERENCE_OPSET, run, sqnr, write
@@ -228,10 +221,7 @@ def _weight(graph: Graph, op: Op, types: Types, x_scale: np.generic, inputs: lis
 def fuse(proto: onnx.ModelProto, contrib: bool) -> onnx.ModelProto:
     """The model with integer operators, as a file would hold it."""
     model = ir.from_proto(onnx.ModelProto.FromString(proto.SerializeToString()))
-    target = TARGETS["cpu" if contrib else "generic"]
-    empty = Plan("static", target.name, "", {}, (), (), choices=Choices(format="qoperator"))
-    plan = with_integer_operators(empty, View(model))
-    write_integer_operators(Writer(View(model), Namer(model), target, {}), plan)
+    lower_to_qoperator(model, contrib)
     made = onnx.load_from_string(to_bytes(model))
     onnx.checker.check_model(made, full_check=True)
     return made

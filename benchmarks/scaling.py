@@ -36,10 +36,10 @@ from qtool.placement.explain import notes, why_float
 from qtool.placement.network import RegionCosts, network
 from qtool.placement.pareto import envelope, spread
 from qtool.placement.regions import find_regions
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.assignment import Assignment
-from qtool.plan.calibration_fallback import unfit_nodes
+from qtool.plan.calibration_fallback import fallback_nodes
 from qtool.plan.draft import draft
-from qtool.plan.placed import placed
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.resolve import resolve
 from qtool.plan.rules import maximal
@@ -111,16 +111,16 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
     task, view = prepared.task, prepared.view
     with clock.stage("maximal int8 set"):
         everything = maximal(task)
-        on_graph = placed(task, everything)
+        assigned = assigned_graph(task, everything)
     with clock.stage("draft"):
         drafts = [draft(task, assignment) for assignment in (everything, Assignment({}))]
     observed = dict.fromkeys(v for plan in drafts for v in plan.observed)
     ranges = {v: Range(-1.0 - rng.random(), 1.0 + rng.random(), 100, 0, 0, 100) for v in observed}
     with clock.stage("resolve"):
-        assert not unfit_nodes(task, drafts[0], ranges)
+        assert not fallback_nodes(task, drafts[0], ranges)
         int8_plan, float_plan = (resolve(plan, ranges, view) for plan in drafts)
     with clock.stage("regions and network"):
-        regions = find_regions(view, on_graph)
+        regions = find_regions(view, assigned)
         keys = dict.fromkeys((*keys_of(int8_plan), *keys_of(float_plan)))
         noise = {key: np.array([10.0 ** rng.uniform(-7, -3)]) for key in keys}
         costs = RegionCosts(
@@ -129,7 +129,7 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
             {v: rng.uniform(1e-7, 2e-6) for v in observed},
             Errors(("y",), np.array([1.0]), noise, 1, 1),
         )
-        net = network(view, on_graph, int8_plan, float_plan, regions, costs)
+        net = network(view, assigned, int8_plan, float_plan, regions, costs)
     with clock.stage("envelope and spread"):
         points = spread(net, envelope(net), POINTS)
     with clock.stage("assignments and reasons"):

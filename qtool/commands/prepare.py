@@ -66,7 +66,7 @@ def prepare_model(
             onnxruntime=scheme.target.onnxruntime,
             opset=scheme.opset,
             requantize=options.requantize,
-            needed=() if scheme.form is Form.HALF and not options.sets else QDQ_OPS,
+            needed=() if scheme.form is Form.FLOAT16 and not options.sets else QDQ_OPS,
             runs=has_op,
         )
     view = View(prepared.model)

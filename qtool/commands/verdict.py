@@ -19,7 +19,7 @@ from qtool.options import Progress
 from qtool.placement.place import Placement
 from qtool.plan import serial
 from qtool.plan.candidate import Candidate
-from qtool.plan.half_notes import half_notes
+from qtool.plan.fp16.notes import fp16_notes
 from qtool.plan.model import Plan
 from qtool.plan.port_notes import port_notes
 from qtool.plan.prepared import PreparedModel
@@ -137,7 +137,7 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
         explained=explained(model.view, plan, model.explain),
         warnings=(
             *model.source.warnings,
-            *half_notes(plan, model.view),
+            *fp16_notes(plan, model.view),
             *port_notes(plan, model.view, model.scheme),
         ),
         plan_sha256=serial.digest(plan),

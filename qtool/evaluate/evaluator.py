@@ -253,5 +253,5 @@ def _structure(plan: Plan) -> str:
     """A digest of all that a model's speed depends on: not the values of scales, integers and biases."""
     sites = [(s.value, s.kind, s.uses, s.spec) for s in plan.sites]
     columns = [(value, len(found.columns)) for value, found in plan.outlier_columns.items()]
-    parts = (plan.forms, sites, columns, plan.halves, plan.edits, plan.operators)
+    parts = (plan.forms, sites, columns, plan.fp16, plan.edits, plan.operators)
     return hashlib.sha256(repr(parts).encode()).hexdigest()

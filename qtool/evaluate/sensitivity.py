@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qtool.data.fit import fit
 from qtool.data.samples import Samples, evenly
 from qtool.graph.save import model_for_session
-from qtool.plan.half_ports import is_float32
+from qtool.plan.fp16.ports import is_float32
 from qtool.plan.integers import restored
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of

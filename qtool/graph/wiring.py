@@ -18,12 +18,12 @@ def wiring(path: Path) -> Wiring:
         path: a file that our own session wrote: it may hold operators that no checker knows.
     """
     graph = onnx.load(path, load_external_data=False).graph
-    makers = {value: node.name for node in graph.node for value in node.output}
+    producers = {value: node.name for node in graph.node for value in node.output}
     readers: dict[str, str] = {}
     for node in graph.node:
         for value in node.input:
             readers.setdefault(value, node.name)
     return {
-        node.name: (makers.get(node.input[0] if node.input else "", ""), readers.get(node.output[0], ""))
+        node.name: (producers.get(node.input[0] if node.input else "", ""), readers.get(node.output[0], ""))
         for node in graph.node
     }

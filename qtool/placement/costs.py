@@ -13,9 +13,9 @@ from qtool.placement.explain import decibels, int8_regions, why_float
 from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.pareto import ParetoPoint, between, envelope
 from qtool.placement.timing import Timing, edges, extra_seconds
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
-from qtool.plan.placed import placed
 from qtool.plan.predict import Errors
 from qtool.plan.rules import rule_based
 from qtool.recover.outlier_columns import choose_columns
@@ -88,8 +88,8 @@ def measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Cost
         base = base.changed(outlier_columns=columns)
         errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in columns}})
     costs = RegionCosts(times, *edges(model.view, base.plan, timing.table), errors)
-    on_graph = placed(model.task, base.assignment)
-    found = network(model.view, on_graph, base.plan, floats.plan, timing.regions, costs)
+    assigned = assigned_graph(model.task, base.assignment)
+    found = network(model.view, assigned, base.plan, floats.plan, timing.regions, costs)
     timing = replace(timing, times=times)
     return Costs(timing, base, found, errors, _front(found, evaluator.criteria.floor_db))
 

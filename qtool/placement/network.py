@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from qtool.graph.view import View
 from qtool.placement.mincut import CutGraph, Energy
 from qtool.placement.regions import Region
+from qtool.plan.assigned_graph import AssignedGraph
 from qtool.plan.eligible import data_inputs
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
-from qtool.plan.placed import Placed
 from qtool.plan.predict import Errors, key_of, keys_of
 
 # -90 dB: worse than useless, but finite.
@@ -214,7 +214,7 @@ def _indexed(network: Network) -> Index:
 
 def network(
     view: View,
-    placed: Placed,
+    assigned: AssignedGraph,
     int8_plan: Plan,
     float_plan: Plan,
     regions: tuple[Region, ...],
@@ -224,7 +224,7 @@ def network(
 
     Args:
         view: of the prepared graph.
-        placed: the maximal int8 set.
+        assigned: the maximal int8 set.
         int8_plan, float_plan: resolved plans with every region in int8, and with none.
         regions: of the maximal int8 set.
         costs: of these regions and of the values between them.
@@ -234,7 +234,7 @@ def network(
     noises: dict[str, float] = {}
     pairs: list[tuple[str, str, float]] = []
     stored = {use: key_of(s) for s in float_plan.sites if s.kind in WEIGHTS for use in s.uses or ()}
-    consumers = _Consumers(placed, region_of)
+    consumers = _Consumers(assigned, region_of)
     for site in int8_plan.sites:
         if site.kind in WEIGHTS:
             for use in site.uses or ():
@@ -244,9 +244,9 @@ def network(
                     noises[region] = noises.get(region, 0.0) + max(more, 0.0)
         elif site.kind in OBSERVED:
             value = view.values[site.value]
-            maker = _maker(value, site, placed, region_of)
+            producer = _producer(value, site, assigned, region_of)
             readers, read_in_float = consumers.of(value)
-            touching = [*readers, *([maker] if maker else [])]
+            touching = [*readers, *([producer] if producer else [])]
             error = f"e {key_of(site)}"
             noises[error] = costs.noise(key_of(site))
             times.setdefault(error, (0.0, 0.0))
@@ -256,26 +256,26 @@ def network(
             if readers:
                 quantize = f"q {site.value}"
                 seconds = costs.quantize.get(site.value, 0.0)
-                times[quantize] = (0.0, 0.0 if maker else seconds)
+                times[quantize] = (0.0, 0.0 if producer else seconds)
                 pairs += [(quantize, region, math.inf) for region in readers]
-                pairs += [(maker, quantize, seconds)] if maker else []
-            if maker:
+                pairs += [(producer, quantize, seconds)] if producer else []
+            if producer:
                 seconds = costs.dequantize.get(site.value, 0.0)
                 if read_in_float:
-                    times[maker] = (times[maker][0], times[maker][1] + seconds)
+                    times[producer] = (times[producer][0], times[producer][1] + seconds)
                 elif readers:
                     times[f"d {site.value}"] = (0.0, 0.0)
                     pairs += [(region, f"d {site.value}", math.inf) for region in readers]
-                    pairs.append((f"d {site.value}", maker, seconds))
+                    pairs.append((f"d {site.value}", producer, seconds))
     base = math.fsum(costs.noise(key) for key in keys_of(float_plan))
-    forced = frozenset(region_of[name] for name in placed.required if name in region_of)
+    forced = frozenset(region_of[name] for name in assigned.required if name in region_of)
     return Network(regions, times, noises, tuple(p for p in pairs if p[0] != p[1]), base, forced)
 
 
-def _maker(value: ir.Value, site: Site, placed: Placed, region_of: Mapping[str, str]) -> str:
+def _producer(value: ir.Value, site: Site, assigned: AssignedGraph, region_of: Mapping[str, str]) -> str:
     """Return the region that can make a value in int8; '' where it is always made in float."""
     producer = value.producer()
-    if producer is None or site.kind is not Kind.ACTIVATION or not placed.quantizes_output(producer):
+    if producer is None or site.kind is not Kind.ACTIVATION or not assigned.quantizes_output(producer):
         return ""
     return region_of.get(producer.name or "", "")
 
@@ -284,12 +284,12 @@ class _Consumers:
     """The regions that can read a value in int8.
 
     Args:
-        placed: the maximal int8 set.
+        assigned: the maximal int8 set.
         region_of: node -> its region.
     """
 
-    def __init__(self, placed: Placed, region_of: Mapping[str, str]) -> None:
-        self._placed = placed
+    def __init__(self, assigned: AssignedGraph, region_of: Mapping[str, str]) -> None:
+        self._assigned = assigned
         self._region_of = region_of
         self._int8_inputs: dict[str, frozenset[int]] = {}
 
@@ -307,7 +307,7 @@ class _Consumers:
     def _inputs(self, node: ir.Node) -> frozenset[int]:
         """Return the inputs that a node can read in int8; found once, for nodes with many inputs."""
         name = node.name or ""
-        candidate = self._placed.chosen.get(name)
+        candidate = self._assigned.chosen.get(name)
         if candidate is None:
             return frozenset()
         if name not in self._int8_inputs:

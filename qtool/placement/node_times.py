@@ -144,13 +144,13 @@ def fused(times: Iterable[Times], view: View) -> list[tuple[str, str]]:
             if node.name in ran.nodes or (rule is not None and rule.role is Role.PASS):
                 continue
             clamps = rule is not None and rule.role is Role.EPILOGUE
-            other = _only_maker(node) if clamps else _only_reader(node)
+            other = _only_producer(node) if clamps else _only_reader(node)
             if other is not None:
                 found[node.name or "", other.name or ""] = None
     return list(found)
 
 
-def _only_maker(node: ir.Node) -> ir.Node | None:
+def _only_producer(node: ir.Node) -> ir.Node | None:
     source = node.inputs[0]
     return source.producer() if source is not None and sole_consumer(source) is node else None
 

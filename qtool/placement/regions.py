@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from qtool.graph.view import View
+from qtool.plan.assigned_graph import AssignedGraph
 from qtool.plan.groups import Groups
-from qtool.plan.placed import Placed
 from qtool.plan.variants import variant
 from qtool.plan.weights import added_bias
 from qtool.tables.forms import Form
@@ -30,50 +30,52 @@ class Region:
     others: tuple[str, ...] = ()
 
 
-def find_regions(view: View, placed: Placed, fused: Iterable[tuple[str, str]] = ()) -> tuple[Region, ...]:
+def find_regions(
+    view: View, assigned: AssignedGraph, fused: Iterable[tuple[str, str]] = ()
+) -> tuple[Region, ...]:
     """Return the regions of all quantizable nodes, in graph order.
 
     Args:
         view: of the prepared graph.
-        placed: the maximal int8 set (plan/place.py).
+        assigned: the maximal int8 set (plan/place.py).
         fused: pairs of nodes that a profile has shown to run as one kernel.
     """
     groups = Groups()
     for node in view.nodes:
-        for other in _partners(node, placed):
+        for other in _partners(node, assigned):
             groups.join([node.name or "", other])
     for pair in fused:
-        if any(name in placed.chosen for name in pair):
+        if any(name in assigned.chosen for name in pair):
             groups.join(list(pair))
     members: dict[str, list[str]] = {}
     for node in view.nodes:
         members.setdefault(groups.of(node.name or ""), []).append(node.name or "")
     regions = []
     for names in members.values():
-        quantizable = tuple(n for n in names if n in placed.chosen)
+        quantizable = tuple(n for n in names if n in assigned.chosen)
         if quantizable:
-            others = tuple(n for n in names if n not in placed.chosen)
+            others = tuple(n for n in names if n not in assigned.chosen)
             regions.append(Region(quantizable[0], quantizable, others))
     return tuple(regions)
 
 
-def _partners(node: ir.Node, placed: Placed) -> list[str]:
+def _partners(node: ir.Node, assigned: AssignedGraph) -> list[str]:
     """Return the nodes that the tables know to run in one kernel with a node."""
-    if node.name not in placed.chosen:
+    if node.name not in assigned.chosen:
         return []
     partners = []
-    clamp = placed.epilogue_of(node)
+    clamp = assigned.epilogue_of(node)
     if clamp is not None:
         partners.append(clamp.name or "")
     if node.op_type == "Mul" and variant(node) == "silu":
-        makers = [v.producer() for v in node.inputs if v is not None]
-        partners += [m.name or "" for m in makers if m is not None and _is_gate(m, node)]
-    if node.op_type == "MatMul" and placed.chosen[node.name or ""].form is not Form.NBITS:
+        producers = [v.producer() for v in node.inputs if v is not None]
+        partners += [m.name or "" for m in producers if m is not None and _is_gate(m, node)]
+    if node.op_type == "MatMul" and assigned.chosen[node.name or ""].form is not Form.NBITS:
         bias = added_bias(node)
         partners += [bias.use[0]] if bias is not None else []
     return [name for name in partners if name]
 
 
-def _is_gate(maker: ir.Node, mul: ir.Node) -> bool:
+def _is_gate(producer: ir.Node, mul: ir.Node) -> bool:
     """Whether a node is the Sigmoid of x * Sigmoid(x)."""
-    return maker.op_type == "Sigmoid" and maker.inputs[0] in mul.inputs
+    return producer.op_type == "Sigmoid" and producer.inputs[0] in mul.inputs

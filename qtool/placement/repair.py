@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.assignment import Assignment
 from qtool.plan.calibration_fallback import touching
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Site
-from qtool.plan.placed import placed
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.plan.rules import to_float
 from qtool.tables.modes import WEIGHT_BITS
@@ -53,7 +53,7 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
                     changed |= _widen(types, name, site.spec.qtype, name in constraints.weight_types)
                 elif name in candidate.assignment.forms and name not in floats:
                     floats[name], changed = reason, True
-        if key in plan.halves.sites and not constraints.forbids_float(key):
+        if key in plan.fp16.sites and not constraints.forbids_float(key):
             floats[key], changed = reason, True
         if changed:
             left.remove(key)
@@ -64,8 +64,8 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
 
 def _clamped(candidate: Candidate) -> dict[str, str]:
     """Clamp -> the product that it folds into: without it, that would round its values before the clamp."""
-    on_graph = placed(candidate.model.task, candidate.assignment)
-    found = ((on_graph.epilogue_of(own.node), name) for name, own in on_graph.chosen.items())
+    assigned = assigned_graph(candidate.model.task, candidate.assignment)
+    found = ((assigned.epilogue_of(own.node), name) for name, own in assigned.chosen.items())
     return {clamp.name or "": name for clamp, name in found if clamp is not None}
 
 

@@ -17,12 +17,12 @@ from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
 from qtool.placement.shapes import Shapes, shapes_of
+from qtool.plan.assigned_graph import AssignedGraph, assigned_graph
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.costs import Costs, load_costs
 from qtool.plan.eligible import rule_of
-from qtool.plan.half_ports import is_float32
+from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import Kind, Plan
-from qtool.plan.placed import Placed, placed
 from qtool.plan.predict import Errors
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
@@ -129,13 +129,13 @@ def measure_timing(model: PreparedModel) -> Timing | None:
         return None
     all_int8 = resolved(model, maximal(model.task))
     table = table_of(all_int8)
-    on_graph = placed(model.task, all_int8.assignment)
+    assigned = assigned_graph(model.task, all_int8.assignment)
     if model.options.profile == TABLE:
-        regions = find_regions(model.view, on_graph)
-        times = {r.name: _looked_up(r, on_graph, table) for r in regions}
+        regions = find_regions(model.view, assigned)
+        times = {r.name: _looked_up(r, assigned, table) for r in regions}
         return Timing(all_int8, regions, times, _whole(model.view, table), table)
     ran = _time([all_int8])
-    regions = find_regions(model.view, on_graph, fused(ran, model.view))
+    regions = find_regions(model.view, assigned, fused(ran, model.view))
     times = {r.name: (_sum(r, ran[0]), _sum(r, ran[1])) for r in regions}
     return Timing(all_int8, regions, times, ran[0].whole, table)
 
@@ -161,12 +161,12 @@ def predicted_speed(candidate: Candidate, table: Table | None = None) -> float:
     """Return the time of prepared FP32 / the time of a candidate, by the cost table."""
     model = candidate.model
     table = table or table_of(candidate, whole=True)
-    on_graph = placed(model.task, candidate.assignment)
-    regions = find_regions(model.view, on_graph)
-    times = {r.name: _looked_up(r, on_graph, table) for r in regions}
+    assigned = assigned_graph(model.task, candidate.assignment)
+    regions = find_regions(model.view, assigned)
+    times = {r.name: _looked_up(r, assigned, table) for r in regions}
     costs = RegionCosts(times, *edges(model.view, candidate.plan, table), _NO_ERRORS)
     plan = candidate.plan
-    found = network(model.view, on_graph, plan, plan, regions, costs)
+    found = network(model.view, assigned, plan, plan, regions, costs)
     timing = Timing(candidate, regions, times, _whole(model.view, table), table)
     return timing.speed(found, frozenset(r.name for r in regions))
 
@@ -224,11 +224,11 @@ def _whole(view: View, table: Table) -> float:
     return math.fsum(s for s in found if s is not None)
 
 
-def _looked_up(region: Region, on_graph: Placed, table: Table) -> tuple[float, float]:
+def _looked_up(region: Region, assigned: AssignedGraph, table: Table) -> tuple[float, float]:
     """Seconds in float, in int8. Nodes that the table does not know in both forms cost nothing in either."""
     total = [0.0, 0.0]
     for name in region.nodes:
-        node, form = on_graph.chosen[name].node, on_graph.chosen[name].form
+        node, form = assigned.chosen[name].node, assigned.chosen[name].form
         pair = table.costs.seconds(node, None, table.shapes), table.costs.seconds(node, form, table.shapes)
         if pair[0] is not None and pair[1] is not None:
             total = [total[0] + pair[0], total[1] + pair[1]]
@@ -245,13 +245,13 @@ def _beside(node: ir.Node, plan: Plan, table: Table) -> float:
 def _is_of_convolutions(value: ir.Value) -> bool:
     """Whether a convolution makes or reads a value: in int8 and in float it wants layouts of its own."""
     around = [value.producer(), *(use.node for use in value.uses())]
-    makers = [m for n in around if n is not None for m in (n, *_behind(n))]
-    return any(is_op(n, "Conv") for n in makers)
+    producers = [m for n in around if n is not None for m in (n, *_behind(n))]
+    return any(is_op(n, "Conv") for n in producers)
 
 
 def _behind(node: ir.Node) -> list[ir.Node]:
     """What makes a clamp's input: the clamp is part of it."""
     rule = rule_of(node)
     source = node.inputs[0] if rule is not None and rule.role is Role.EPILOGUE else None
-    maker = source.producer() if source is not None else None
-    return [] if maker is None else [maker]
+    producer = source.producer() if source is not None else None
+    return [] if producer is None else [producer]

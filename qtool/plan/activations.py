@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_op, op_key
+from qtool.plan.assigned_graph import AssignedGraph
 from qtool.plan.eligible import data_inputs, rule_of, summed_axis
 from qtool.plan.groups import Groups
 from qtool.plan.model import Kind, Site, Use
-from qtool.plan.placed import Placed
 from qtool.plan.scheme import Scheme
 from qtool.plan.weights import split_of
 from qtool.tables.float16 import FLOAT32_INPUTS
@@ -19,7 +19,7 @@ from qtool.tables.ops import ANY, Bounds, Role
 from qtool.tables.qtypes import FLOAT16, FLOAT32, PER_TENSOR, UINT8, Granularity, PerBlock, TensorSpec
 
 
-def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
+def calibrated(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site]:
     """One site a value: made in int8 and so read by all, or quantized for the int8 readers only."""
     spec = TensorSpec(scheme.activation, PER_TENSOR, scheme.symmetric)
     order: dict[str, ir.Value] = {}
@@ -27,22 +27,24 @@ def calibrated(view: View, placed: Placed, scheme: Scheme) -> list[Site]:
     everywhere: set[str] = set()
     groups = Groups()
     for node in view.main_nodes:
-        candidate = placed.chosen.get(node.name or "")
+        candidate = assigned.chosen.get(node.name or "")
         if candidate is None or candidate.form is not Form.INT8:
             continue
-        clamped = _is_epilogue(placed, node)
+        clamped = _is_epilogue(assigned, node)
         inputs = [] if clamped else data_inputs(node, candidate.rule)
         for index, value in inputs:
             name = value.name or ""
             order.setdefault(name, value)
             uses.setdefault(name, []).append((node.name or "", index))
-        made = [] if not placed.quantizes_output(node) or placed.epilogue_of(node) else floats(node.outputs)
+        made = (
+            [] if not assigned.quantizes_output(node) or assigned.epilogue_of(node) else floats(node.outputs)
+        )
         for value in made:
             order.setdefault(value.name or "", value)
             everywhere.add(value.name or "")
         if candidate.rule.role is Role.PASS:
             groups.join([v.name or "" for v in (*(v for _, v in inputs), *made)])
-    ports = [v for v in integer_ports(view, scheme) if v.name not in placed.float_ports]
+    ports = [v for v in integer_ports(view, scheme) if v.name not in assigned.float_ports]
     for value in ports:
         order.setdefault(value.name or "", value)
     shown = {v.name for v in ports}
@@ -104,19 +106,19 @@ def _is_exact(value: ir.Value) -> bool:
 
 def _is_foreign(value: ir.Value | None) -> bool:
     """Whether a value is restored from what is no integer: with a Q beside it, the runtime's fusion fails."""
-    maker = value.producer() if value is not None else None
-    stored = maker.inputs[0] if maker is not None and is_op(maker, "DequantizeLinear") else None
+    producer = value.producer() if value is not None else None
+    stored = producer.inputs[0] if producer is not None and is_op(producer, "DequantizeLinear") else None
     return stored is not None and stored.dtype is not None and not stored.dtype.is_integer()
 
 
-def at_run_time(view: View, placed: Placed) -> list[Site]:
+def at_run_time(view: View, assigned: AssignedGraph) -> list[Site]:
     """The activations that a DynamicQuantizeLinear quantizes: one a value, whoever reads it."""
     sites: dict[tuple[str, Granularity], list[Use]] = {}
     for node in view.nodes:
-        candidate = placed.chosen.get(node.name or "")
+        candidate = assigned.chosen.get(node.name or "")
         if candidate is None or candidate.form is not Form.DYNAMIC or candidate.rule.role is Role.RECURRENT:
             continue
-        size = split_of(node, candidate.rule, placed.scheme)
+        size = split_of(node, candidate.rule, assigned.scheme)
         granularity = PerBlock(summed_axis(node), size) if size else PER_TENSOR
         for index, value in data_inputs(node, candidate.rule):
             sites.setdefault((value.name or "", granularity), []).append((node.name or "", index))
@@ -131,10 +133,10 @@ def floats(values: Sequence[ir.Value]) -> list[ir.Value]:
     return [v for v in values if v.name and v.dtype in (None, ir.DataType.FLOAT)]
 
 
-def _is_epilogue(placed: Placed, node: ir.Node) -> bool:
+def _is_epilogue(assigned: AssignedGraph, node: ir.Node) -> bool:
     source = node.inputs[0] if node.inputs else None
     producer = source.producer() if source is not None else None
-    return producer is not None and placed.epilogue_of(producer) is node
+    return producer is not None and assigned.epilogue_of(producer) is node
 
 
 def bounds_of(value: ir.Value) -> Bounds:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 from qtool.graph.view import View, constant, float_constant, is_op, sole_consumer
+from qtool.plan.assigned_graph import AssignedGraph
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.model import Kind, Site, Use
-from qtool.plan.placed import Placed
 from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Role
 
@@ -21,12 +21,12 @@ _CLAMPS = ("Relu", "Clip")
 _LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
 
 
-def barriers(view: View, placed: Placed, sites: Iterable[Site]) -> list[GraphEdit]:
+def barriers(view: View, assigned: AssignedGraph, sites: Iterable[Site]) -> list[GraphEdit]:
     """Return the fusion barriers that a placement needs, those before a QuantizeLinear first.
 
     Args:
         view: of the prepared model.
-        placed: which nodes are quantized.
+        assigned: which nodes are quantized.
         sites: all activation and bias sites of the draft.
     """
     sites = list(sites)
@@ -34,7 +34,7 @@ def barriers(view: View, placed: Placed, sites: Iterable[Site]) -> list[GraphEdi
     found = [
         GraphEdit(EditKind.QUANTIZER_BARRIER, s.value, s.uses)
         for s in activations
-        if _sets_off_fusion(view.values[s.value], s.uses, placed)
+        if _sets_off_fusion(view.values[s.value], s.uses, assigned)
     ]
     adds = {
         s.scale_from[1]: name
@@ -42,10 +42,10 @@ def barriers(view: View, placed: Placed, sites: Iterable[Site]) -> list[GraphEdi
         if s.kind is Kind.BIAS and s.scale_from
         for name, _ in s.uses or ()
     }
-    return [*found, *_behind_products(view, placed, activations, adds)]
+    return [*found, *_behind_products(view, assigned, activations, adds)]
 
 
-def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, placed: Placed) -> bool:
+def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, assigned: AssignedGraph) -> bool:
     """Return whether a Q on a value that is made in float would make onnxruntime quantize its producer.
 
     Three of its optimizers do that (seen in 1.31): WeightBiasQuantization quantizes, per tensor, a float
@@ -57,23 +57,23 @@ def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, placed: Placed
     Each optimizer needs every value on the way to have one consumer. The value itself has one, the Q, when
     all its consumers are in `uses`; None: the Q takes its place for all of them, graph outputs included.
     """
-    onnxruntime = placed.scheme.target.onnxruntime
+    onnxruntime = assigned.scheme.target.onnxruntime
     if uses is not None and (value.is_graph_output() or len(value.uses()) > len(uses)):
         return False
     while True:
         producer = value.producer()
-        if producer is None or producer.name in placed.chosen:
+        if producer is None or producer.name in assigned.chosen:
             return False
         if producer.op_type in ("MaxPool", "GlobalMaxPool"):
             return onnxruntime
         rule = OPS.get(producer.op_type)
         if rule is not None and any(a in producer.attributes for a in rule.unless):
             return True
-        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_in_int8(producer.inputs[0], placed):
+        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_in_int8(producer.inputs[0], assigned):
             return onnxruntime
         if rule is not None and rule.role is Role.WEIGHTED:
             has_weight = float_constant(producer.inputs[1]) is not None
-            return onnxruntime and has_weight and _is_in_int8(producer.inputs[0], placed)
+            return onnxruntime and has_weight and _is_in_int8(producer.inputs[0], assigned)
         if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
             return False
         computed = [v for v in producer.inputs if v is not None and constant(v) is None]
@@ -82,12 +82,12 @@ def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, placed: Placed
         value = computed[0]
 
 
-def _is_in_int8(value: ir.Value | None, placed: Placed) -> bool:
-    return value is not None and placed.in_int8(value)
+def _is_in_int8(value: ir.Value | None, assigned: AssignedGraph) -> bool:
+    return value is not None and assigned.in_int8(value)
 
 
 def _behind_products(
-    view: View, placed: Placed, activations: Sequence[Site], adds: Mapping[str, str]
+    view: View, assigned: AssignedGraph, activations: Sequence[Site], adds: Mapping[str, str]
 ) -> Iterator[GraphEdit]:
     """Yield the barriers behind int8 products with float results.
 
@@ -99,14 +99,14 @@ def _behind_products(
     Args:
         adds: product -> the Add that adds its integer bias.
     """
-    if not placed.scheme.target.onnxruntime:
+    if not assigned.scheme.target.onnxruntime:
         return
     whole = {s.value for s in activations if s.uses is None}
     quantized = {use for s in activations for use in s.uses or ()}
     for node in view.main_nodes:
         name = node.name or ""
-        found = placed.chosen.get(name)
-        gives_floats = found is not None and found.form is Form.INT8 and not placed.quantizes_output(node)
+        found = assigned.chosen.get(name)
+        gives_floats = found is not None and found.form is Form.INT8 and not assigned.quantizes_output(node)
         if not gives_floats or not is_op(node, "MatMul", "Gemm"):
             continue
         value = view.node_by_name[adds.get(name, name)].outputs[0]

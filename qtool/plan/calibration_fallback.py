@@ -25,7 +25,9 @@ from qtool.tables.targets import TARGETS
 _MOST_UNEVEN = 32.0
 
 
-def unfit_nodes(task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False) -> dict[str, Reason]:
+def fallback_nodes(
+    task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False
+) -> dict[str, Reason]:
     """Return the quantized nodes that must stay in float because of what their activations held.
 
     Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so far that
@@ -55,7 +57,7 @@ def unfit_nodes(task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool 
     }
 
 
-def unfit_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> frozenset[str]:
+def fallback_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> frozenset[str]:
     """Of a model's integer ports, those that no integers can stand for: masked, or never seen."""
     planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
     names = {v.name or "" for v in ports} & planned
@@ -143,13 +145,13 @@ def _folded(value: ir.Value, plan: Plan) -> Bounds | None:
     node = value.producer()
     while node is not None and plan.forms.get(node.name or "") is Form.INT8:
         rule, source = rule_of(node), node.inputs[0]
-        maker = source.producer() if source is not None else None
+        producer = source.producer() if source is not None else None
         if rule is not None and rule.role is Role.EPILOGUE:
-            folds = maker is not None and maker.op_type == "Conv" and maker.name in plan.forms
+            folds = producer is not None and producer.op_type == "Conv" and producer.name in plan.forms
             return bounds_of(node.outputs[0]) if folds else None
         if rule is None or rule.role is not Role.PASS:
             return None
-        node = maker
+        node = producer
     return None
 
 
@@ -187,5 +189,5 @@ def touching(site: Site, view: View) -> list[str]:
         return [name for name, _ in site.uses]
     value = view.values[site.value]
     producer = value.producer()
-    makers = [] if producer is None else [producer]
-    return [n.name or "" for n in (*makers, *(use.node for use in value.uses()))]
+    producers = [] if producer is None else [producer]
+    return [n.name or "" for n in (*producers, *(use.node for use in value.uses()))]

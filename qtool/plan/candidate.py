@@ -19,7 +19,7 @@ from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
 from qtool.plan.activations import integer_ports
 from qtool.plan.assignment import Assignment
-from qtool.plan.calibration_fallback import unfit_nodes, unfit_ports
+from qtool.plan.calibration_fallback import fallback_nodes, fallback_ports
 from qtool.plan.draft import draft
 from qtool.plan.edits import EditKind
 from qtool.plan.model import WEIGHTS, Kind, OutlierColumns, Plan, Site
@@ -129,10 +129,10 @@ def resolved(
         found = model.ranges.of(plan.observed)
         if found.keys() - ranges.keys():
             ranges |= found
-            if plan.watched:  # what float16 can hold decides the draft
+            if plan.fp16_observed:  # what float16 can hold decides the draft
                 continue
-        unfit = unfit_nodes(task, plan, ranges, estimated=estimated)
-        ports = unfit_ports(plan, ranges, integer_ports(task.view, task.scheme))
+        unfit = fallback_nodes(task, plan, ranges, estimated=estimated)
+        ports = fallback_ports(plan, ranges, integer_ports(task.view, task.scheme))
         ports -= assignment.float_ports
         if not unfit.keys() & assignment.forms.keys() and not ports:
             break
@@ -177,7 +177,7 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
     biases = [s for s in plan.sites if s.kind is Kind.BIAS and s.scale_from]
     added = {name for s in biases for name, _ in s.uses or () if s.scale_from and name != s.scale_from[1]}
     added |= {name for e in plan.edits if e.kind is EditKind.ADDED_BIAS for name, _ in e.uses or ()}
-    forms = {n: f for n, f in plan.forms.items() if f is not Form.HALF and n not in added}
+    forms = {n: f for n, f in plan.forms.items() if f is not Form.FLOAT16 and n not in added}
     reasons = {skip.node: skip.reason for skip in plan.skips}
     types = {n: s.spec.qtype for s in plan.sites if s.kind in WEIGHTS for n, _ in s.uses or ()}
     types = {n: t for n, t in types.items() if n not in forms} | dict(model.constraints.weight_types)

@@ -38,20 +38,20 @@ class Constraints:
     Args:
         float_nodes: nodes that stay in float, with the reason.
         quantize: nodes that are quantized even where the target or a measurement would leave them in float.
-        half: nodes that compute in float16, whatever the mode.
+        fp16: nodes that compute in float16, whatever the mode.
         weight_types: node -> the type that its weights are stored in.
         patterns: as the user wrote them.
     """
 
     float_nodes: Mapping[str, Reason] = field(default_factory=dict)
     quantize: frozenset[str] = frozenset()
-    half: frozenset[str] = frozenset()
+    fp16: frozenset[str] = frozenset()
     weight_types: Mapping[str, QType] = field(default_factory=dict)
     patterns: Patterns = field(default_factory=Patterns)
 
     def forbids_float(self, node: str) -> bool:
         """Whether the user asked for the node to be quantized."""
-        return node in self.quantize or node in self.half
+        return node in self.quantize or node in self.fp16
 
 
 def match_constraints(view: View, original: ir.Model, scheme: Scheme, patterns: Patterns) -> Constraints:
@@ -142,7 +142,7 @@ def _constraints(last: Mapping[str, _Request], view: View, scheme: Scheme, patte
     """What the last request for each node means in this mode."""
     floats: dict[str, Reason] = {}
     quantize: set[str] = set()
-    half: set[str] = set()
+    fp16: set[str] = set()
     weight_types: dict[str, QType] = {}
     for name, request in last.items():
         if request.precision in PRECISIONS:
@@ -156,8 +156,8 @@ def _constraints(last: Mapping[str, _Request], view: View, scheme: Scheme, patte
         elif request.precision != "quantized":
             floats[name] = Reason(Code.CONSTRAINT, request.reason)
         if request.precision == "fp16":
-            half.add(name)
-    return Constraints(floats, frozenset(quantize), frozenset(half), weight_types, patterns)
+            fp16.add(name)
+    return Constraints(floats, frozenset(quantize), frozenset(fp16), weight_types, patterns)
 
 
 def _matches(view: View, folded: set[str], pattern: str, option: str) -> list[ir.Node]:

@@ -8,18 +8,18 @@ from dataclasses import replace
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated, written_ports
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.assignment import Assignment, PlanInput
 from qtool.plan.barriers import barriers
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.eligible import data_inputs
-from qtool.plan.half import Halves, observed, place_half
-from qtool.plan.half_norms import norm_barriers
-from qtool.plan.half_ports import is_float32
-from qtool.plan.half_weights import copied_weights
+from qtool.plan.fp16.assignment import Fp16Assignment, assign_fp16, observed
+from qtool.plan.fp16.norms import norm_barriers
+from qtool.plan.fp16.ports import is_float32
+from qtool.plan.fp16.weights import copied_weights
 from qtool.plan.model import Kind, OutlierColumns, Plan, Site
 from qtool.plan.operators import operators, sums
 from qtool.plan.outlier_columns import with_outlier_columns
-from qtool.plan.placed import placed
 from qtool.plan.rules import maximal, skips
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
@@ -49,14 +49,14 @@ def draft(
         ranges: what calibration has seen so far, which float16 must be able to hold.
     """
     view, scheme = task.view, task.scheme
-    on_graph = placed(task, assignment)
-    own, edits = weights(view, on_graph)
+    assigned = assigned_graph(task, assignment)
+    own, edits = weights(view, assigned)
     storage = stored(view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()})
-    halves = _halves(task, assignment, ranges, {s.value for s in storage.sites})
-    edits = [e for e in edits if e.kind is not EditKind.ADDED_BIAS or not _is_half(e, halves)]
-    activations = calibrated(view, on_graph, scheme)
-    edits = [*edits, *barriers(view, on_graph, [*activations, *own])]
-    sites = (*activations, *at_run_time(view, on_graph), *own, *storage.sites)
+    fp16 = _fp16_assignment(task, assignment, ranges, {s.value for s in storage.sites})
+    edits = [e for e in edits if e.kind is not EditKind.ADDED_BIAS or not _is_fp16(e, fp16)]
+    activations = calibrated(view, assigned, scheme)
+    edits = [*edits, *barriers(view, assigned, [*activations, *own])]
+    sites = (*activations, *at_run_time(view, assigned), *own, *storage.sites)
     sites, columns = with_outlier_columns(view, _within(sites, bounds or {}), outlier_columns or {})
     forms = dict(assignment.forms)
     # The Add behind a product is part of it where the product adds its bias; else the Add stays in float.
@@ -65,10 +65,10 @@ def draft(
     forms |= {name: forms[product] for name, product in fused.items()}
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
     chosen = operators(view, forms, sites, scheme.target)
-    halves = replace(halves, copied=copied_weights(view, halves, sites, edits))
-    edits = [*edits, *sums(view, chosen, columns), *norm_barriers(view, halves, sites)]
-    forms |= dict.fromkeys((n for n in view.node_by_name if n in halves.sites), Form.HALF)
-    reasons = _storage_reasons(task, storage.reasons) | _half_reasons(task, halves)
+    fp16 = replace(fp16, copied=copied_weights(view, fp16, sites, edits))
+    edits = [*edits, *sums(view, chosen, columns), *norm_barriers(view, fp16, sites)]
+    forms |= dict.fromkeys((n for n in view.node_by_name if n in fp16.sites), Form.FLOAT16)
+    reasons = _storage_reasons(task, storage.reasons) | _fp16_reasons(task, fp16)
     found = (
         replace(s, reason=_PART if s.node in adds else reasons.get(s.node, s.reason))
         for s in skips(task, assignment)
@@ -82,8 +82,8 @@ def draft(
         forms,
         sites,
         tuple(found),
-        halves,
-        tuple(observed(halves, view, io_half=scheme.io is FLOAT16)),
+        fp16,
+        tuple(observed(fp16, view, io_float16=scheme.io is FLOAT16)),
         choices=scheme.choices,
         exclude=patterns.exclude,
         include=patterns.include,
@@ -103,13 +103,13 @@ def observation_sets(task: PlanInput) -> list[list[str]]:
     forms of the same nodes read or make. Last every other float.
     """
     view, whole = task.view, maximal(task)
-    on_graph = placed(task, whole)
-    sites = (*calibrated(view, on_graph, task.scheme), *at_run_time(view, on_graph))
-    halves = _halves(task, whole, None, set())
-    first = [*(s.value for s in sites), *observed(halves, view, io_half=task.scheme.io is FLOAT16)]
+    assigned = assigned_graph(task, whole)
+    sites = (*calibrated(view, assigned, task.scheme), *at_run_time(view, assigned))
+    fp16 = _fp16_assignment(task, whole, None, set())
+    first = [*(s.value for s in sites), *observed(fp16, view, io_float16=task.scheme.io is FLOAT16)]
     near = [
         v.name or ""
-        for own in on_graph.chosen.values()
+        for own in assigned.chosen.values()
         for v in (*(v for _, v in data_inputs(own.node, own.rule)), *own.node.outputs)
     ]
     rest = (name for name, value in view.values.items() if is_float32(value))
@@ -136,15 +136,15 @@ def _storage_reasons(task: PlanInput, reasons: Mapping[str, str]) -> dict[str, R
     return {name: Reason(Code.STORAGE, text) for name, text in reasons.items()}
 
 
-def _half_reasons(task: PlanInput, halves: Halves) -> dict[str, Reason]:
+def _fp16_reasons(task: PlanInput, fp16: Fp16Assignment) -> dict[str, Reason]:
     """Why nodes are not float16: of all where float16 is the mode, else of those it was asked for."""
-    wanted = halves.reasons if task.scheme.form is Form.HALF else task.constraints.half
-    return {name: halves.reasons[name] for name in wanted if name in halves.reasons}
+    wanted = fp16.reasons if task.scheme.form is Form.FLOAT16 else task.constraints.fp16
+    return {name: fp16.reasons[name] for name in wanted if name in fp16.reasons}
 
 
-def _is_half(edit: GraphEdit, halves: Halves) -> bool:
+def _is_fp16(edit: GraphEdit, fp16: Fp16Assignment) -> bool:
     """Return whether a consumer that an edit is for computes in float16: an Add that stays a node."""
-    return any(name in halves.sites for name, _ in edit.uses or ())
+    return any(name in fp16.sites for name, _ in edit.uses or ())
 
 
 def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
@@ -156,15 +156,17 @@ def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
     return found
 
 
-def _halves(task: PlanInput, assignment: Assignment, ranges: Ranges | None, taken: set[str]) -> Halves:
+def _fp16_assignment(
+    task: PlanInput, assignment: Assignment, ranges: Ranges | None, taken: set[str]
+) -> Fp16Assignment:
     """What becomes float16: everything that can, in that mode, or what was asked for, in any other."""
-    view, half = task.view, task.constraints.half
-    if task.scheme.form is not Form.HALF:
-        return place_half(view, {}, ranges, forced=half, others=False) if half else Halves()
+    view, forced = task.view, task.constraints.fp16
+    if task.scheme.form is not Form.FLOAT16:
+        return assign_fp16(view, {}, ranges, forced=forced, others=False) if forced else Fp16Assignment()
     # An assignment has reasons for ops in the table of ops; float16 is a question for others, too.
     reasons = {**assignment.reasons, **task.constraints.float_nodes}
-    keep = {n: r for n, r in reasons.items() if not r.general and n not in half}
-    found = place_half(view, keep, ranges, forced=half, io_half=task.scheme.io is FLOAT16)
+    keep = {n: r for n, r in reasons.items() if not r.general and n not in forced}
+    found = assign_fp16(view, keep, ranges, forced=forced, io_float16=task.scheme.io is FLOAT16)
     float32 = {n for n, t in assignment.weight_types.items() if t is FLOAT32}
     kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
     return replace(found, stored=found.stored - taken - kept)

@@ -105,9 +105,9 @@ def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form)
 
 def _is_quantized(node: ir.Node, rule: OpRule) -> bool:
     """Whether a node stands beside a Q or DQ already, or reads a weight that is restored from integers."""
-    makers = [v.producer() for v in node.inputs if v is not None]
+    producers = [v.producer() for v in node.inputs if v is not None]
     readers = [use.node for v in node.outputs for use in v.uses()]
-    if any(n is not None and is_op(n, *QUANTIZERS) for n in (*makers, *readers)):
+    if any(n is not None and is_op(n, *QUANTIZERS) for n in (*producers, *readers)):
         return True
     weights = [node.inputs[i] for i in rule.weight if i < len(node.inputs)]
     return any(_is_restored(v) for v in weights if v is not None)
@@ -115,13 +115,13 @@ def _is_quantized(node: ir.Node, rule: OpRule) -> bool:
 
 def _is_restored(value: ir.Value) -> bool:
     """Whether a value is a stored weight: computed from constants alone, of another type."""
-    maker = value.producer()
-    if maker is None or constant(value) is not None:
+    producer = value.producer()
+    if producer is None or constant(value) is not None:
         return False
-    known = [v for v in maker.inputs if v is not None and constant(v) is None]
-    if is_op(maker, "Cast") and not known:
+    known = [v for v in producer.inputs if v is not None and constant(v) is None]
+    if is_op(producer, "Cast") and not known:
         return True
-    return is_op(maker, "Sub", "Mul", "Reshape") and len(known) == 1 and _is_restored(known[0])
+    return is_op(producer, "Sub", "Mul", "Reshape") and len(known) == 1 and _is_restored(known[0])
 
 
 def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtool.numerics.qparams import QParams
 from qtool.plan.edits import GraphEdit
-from qtool.plan.half import Halves
+from qtool.plan.fp16.assignment import Fp16Assignment
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
@@ -160,8 +160,8 @@ class Plan:
         integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
         edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
         skips: every quantizable node left in float.
-        halves: what becomes float16, and where.
-        watched: values that float16 must be able to hold.
+        fp16: what becomes float16, and where.
+        fp16_observed: values that float16 must be able to hold.
         choices: of types and forms.
         exclude, include, sets: what was asked for, node by node.
         calibration_sha256: of the ranges behind the scales; '' when there were none.
@@ -177,8 +177,8 @@ class Plan:
     forms: dict[str, Form]
     sites: tuple[Site, ...]
     skips: tuple[Skip, ...]
-    halves: Halves = field(default_factory=Halves)
-    watched: tuple[str, ...] = ()
+    fp16: Fp16Assignment = field(default_factory=Fp16Assignment)
+    fp16_observed: tuple[str, ...] = ()
     choices: Choices = field(default_factory=Choices)
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -195,7 +195,9 @@ class Plan:
     @property
     def observed(self) -> tuple[str, ...]:
         """The values whose ranges calibration must find."""
-        return tuple(dict.fromkeys((*(s.value for s in self.sites if s.kind in OBSERVED), *self.watched)))
+        return tuple(
+            dict.fromkeys((*(s.value for s in self.sites if s.kind in OBSERVED), *self.fp16_observed))
+        )
 
     @property
     def resolved(self) -> bool:

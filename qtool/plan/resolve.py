@@ -26,7 +26,7 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
     """Give every site its scale and zero point; `estimator` says which range that follows from.
 
     Raises:
-        KeyError: a planned activation has no range; `unfit.unfit_nodes` finds those beforehand.
+        KeyError: a planned activation has no range. `fallback_nodes` finds those beforehand.
     """
     activations = _activations(plan, ranges, view, estimator)
     weight_of = {(n, i): s for s in reversed(plan.sites) if s.kind is Kind.WEIGHT for n, i in s.uses or ()}
@@ -85,8 +85,8 @@ def _roomy(hi: float, spec: TensorSpec) -> float:
 
 
 def _room(value: ir.Value) -> float:
-    maker = value.producer()
-    rule = rule_of(maker) if maker is not None else None
+    producer = value.producer()
+    rule = rule_of(producer) if producer is not None else None
     return rule.room if rule is not None else 1.0
 
 

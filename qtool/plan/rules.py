@@ -13,10 +13,10 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from qtool.graph.view import constant
+from qtool.plan.assigned_graph import AssignedGraph, assigned_graph, placement_of
 from qtool.plan.assignment import Assignment, PlanInput
 from qtool.plan.eligible import CONTROL_FLOW, rule_of, why_not
 from qtool.plan.model import Skip
-from qtool.plan.placed import Placed, placed, placement_of
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import NO_FORM, Worth
@@ -50,7 +50,7 @@ def to_float(task: PlanInput, assignment: Assignment, reasons: Mapping[str, Reas
     gone = news.keys() & assignment.forms.keys()
     if not gone:
         return replace(assignment, reasons={**known, **news})
-    before = placed(task, assignment)
+    before = assigned_graph(task, assignment)
     after = replace(before, chosen={n: c for n, c in before.chosen.items() if n not in gone})
     near = dict.fromkeys(n for name in gone for n in _neighbours(before.chosen[name].node))
     lost = _settle(after, near, before)
@@ -90,12 +90,14 @@ def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
         else:
             forms[name] = form
     whole = Assignment(forms, reasons, dict(task.constraints.weight_types))
-    lost = _settle(placed(task, whole), forms)
+    lost = _settle(assigned_graph(task, whole), forms)
     kept = {name: form for name, form in forms.items() if name not in lost}
     return replace(whole, forms=kept, reasons={**reasons, **lost})
 
 
-def _settle(current: Placed, pending: Iterable[str], before: Placed | None = None) -> dict[str, Reason]:
+def _settle(
+    current: AssignedGraph, pending: Iterable[str], before: AssignedGraph | None = None
+) -> dict[str, Reason]:
     """The nodes that are not worth it beside what is left.
 
     Args:

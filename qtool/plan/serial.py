@@ -1,8 +1,8 @@
 """A plan as JSON: readable, diffable, exact to the bit.
 
     {"schema": "qtool.plan/6", "mode", "target", "model_sha256", "calibration_sha256",
-     "float16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "copied": [weight],
-                 "ports": [input or output], "unheld": {value: reason}},
+     "fp16": {"nodes": {node: [[input], [output]]}, "stored": [weight], "copied": [weight],
+                 "ports": [input or output], "overflow": {value: reason}},
      "choices": {name: value}, "exclude": [pattern], "include": [pattern], "sets": [pattern=precision],
      "forms": {node: form},
      "operators": {node: operator},
@@ -37,8 +37,8 @@ import numpy as np
 from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
 from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.half import Halves
-from qtool.plan.half_ports import Ports
+from qtool.plan.fp16.assignment import Fp16Assignment
+from qtool.plan.fp16.ports import Ports
 from qtool.plan.model import Dequantizer, Kind, OutlierColumns, Plan, RegionNote, Scaled, Site, Skip, Use
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
@@ -77,12 +77,12 @@ def to_json(plan: Plan) -> str:
         "model_sha256": plan.model_sha256,
         "calibration_sha256": plan.calibration_sha256,
         "choices": plan.choices.made(),
-        "float16": {
-            "nodes": {n: [list(p.reads), list(p.makes)] for n, p in plan.halves.sites.items()},
-            "stored": sorted(plan.halves.stored),
-            "copied": sorted(plan.halves.copied),
-            "ports": sorted(plan.halves.ports),
-            "unheld": plan.halves.unheld,
+        "fp16": {
+            "nodes": {n: [list(p.reads), list(p.makes)] for n, p in plan.fp16.sites.items()},
+            "stored": sorted(plan.fp16.stored),
+            "copied": sorted(plan.fp16.copied),
+            "ports": sorted(plan.fp16.ports),
+            "overflow": plan.fp16.overflow,
         },
         "exclude": list(plan.exclude),
         "include": list(plan.include),
@@ -137,7 +137,7 @@ def from_json(text: str, name: str) -> Plan:
             sites=tuple(_read_site(s) for s in document["sites"]),
             edits=tuple(_read_edit(e) for e in document["edits"]),
             skips=tuple(map(_read_skip, document["skips"])),
-            halves=_read_halves(document["float16"]),
+            fp16=_read_fp16(document["fp16"]),
             choices=_read_choices(document["choices"]),
             exclude=tuple(map(str, document["exclude"])),
             include=tuple(map(str, document["include"])),
@@ -278,10 +278,10 @@ def _little(qtype: QType) -> str:
     return np.dtype(qtype.dtype).newbyteorder("<").str
 
 
-def _read_halves(d: dict[str, Any]) -> Halves:
+def _read_fp16(d: dict[str, Any]) -> Fp16Assignment:
     sites = {str(n): Ports(tuple(map(int, r)), tuple(map(int, m))) for n, (r, m) in d["nodes"].items()}
     stored, ports, copied = (frozenset(map(str, d[key])) for key in ("stored", "ports", "copied"))
-    return Halves(sites, {}, stored, dict(d["unheld"]), ports, copied)
+    return Fp16Assignment(sites, {}, stored, dict(d["overflow"]), ports, copied)
 
 
 def _read_choices(words: dict[str, Any]) -> Choices:

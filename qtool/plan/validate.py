@@ -8,10 +8,10 @@ from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
 from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.half import ports as float_ports
-from qtool.plan.half_norms import norm_barriers
-from qtool.plan.half_ports import is_float32
-from qtool.plan.half_weights import copied_weights
+from qtool.plan.fp16.assignment import ports as float_ports
+from qtool.plan.fp16.norms import norm_barriers
+from qtool.plan.fp16.ports import is_float32
+from qtool.plan.fp16.weights import copied_weights
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
 from qtool.tables.operators import WRITTEN_AS
@@ -37,30 +37,30 @@ def validate_plan(plan: Plan, view: View) -> str:
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
-    return _halves(plan, view) or _operators(plan, view) or _together(plan)
+    return _fp16(plan, view) or _operators(plan, view) or _together(plan)
 
 
-def _halves(plan: Plan, view: View) -> str:
+def _fp16(plan: Plan, view: View) -> str:
     """Return what is wrong with the float16 part: copies and norm barriers follow from nodes and ports."""
-    halves = plan.halves
-    for name, ports in halves.sites.items():
+    fp16 = plan.fp16
+    for name, ports in fp16.sites.items():
         node = view.node_by_name.get(name)
-        if node is None or plan.forms.get(name) is not Form.HALF:
+        if node is None or plan.forms.get(name) is not Form.FLOAT16:
             return f"there is no float16 node '{name}'"
         ends = ((ports.reads, len(node.inputs)), (ports.makes, len(node.outputs)))
         if any(not 0 <= index < count for indices, count in ends for index in indices):
             return f"'{name}' has no such inputs or outputs"
     own = {v.name or "" for v in float_ports(view)} if plan.choices.io == FLOAT16.name else set()
-    if unknown := halves.ports - own:
+    if unknown := fp16.ports - own:
         return f"'{min(unknown)}' is no input or output that can be float16"
     weights = {n for n, v in view.values.items() if v.is_initializer() and is_float32(v)}
-    if unknown := halves.stored - weights:
+    if unknown := fp16.stored - weights:
         return f"'{min(unknown)}' is no float32 weight"
-    if differ := halves.copied ^ copied_weights(view, halves, plan.sites, plan.edits):
-        wanted = "no copy" if min(differ) in halves.copied else "a copy"
+    if differ := fp16.copied ^ copied_weights(view, fp16, plan.sites, plan.edits):
+        wanted = "no copy" if min(differ) in fp16.copied else "a copy"
         return f"'{min(differ)}': its consumers need {wanted} in float16"
     listed = {e for e in plan.edits if e.kind is EditKind.NORM_BARRIER}
-    if barriers := listed ^ set(norm_barriers(view, halves, plan.sites)):
+    if barriers := listed ^ set(norm_barriers(view, fp16, plan.sites)):
         value = min(e.value for e in barriers)
         return f"'{value}': the edits '{EditKind.NORM_BARRIER.value}' do not fit the float16 nodes"
     return ""

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
+from qtool.plan.assigned_graph import AssignedGraph, QuantizedNode
 from qtool.plan.blocks import largest_divisor, nbits_block
 from qtool.plan.edits import EditKind, GraphEdit
 from qtool.plan.eligible import channel_axis, row_axis
 from qtool.plan.model import Kind, Site, Use
-from qtool.plan.placed import Placed, QuantizedNode
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS
@@ -28,7 +28,7 @@ from qtool.tables.qtypes import (
 )
 
 
-def weights(view: View, placed: Placed) -> tuple[list[Site], list[GraphEdit]]:
+def weights(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[GraphEdit]]:
     """Return the weights and int32 biases of quantized nodes, and what becomes of biases that stay float.
 
     A weight that two nodes read in the same way is one site.
@@ -36,7 +36,7 @@ def weights(view: View, placed: Placed) -> tuple[list[Site], list[GraphEdit]]:
     found: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
     biases: list[Site | GraphEdit] = []
     for node in view.nodes:
-        candidate = placed.chosen.get(node.name or "")
+        candidate = assigned.chosen.get(node.name or "")
         if candidate is None or candidate.rule.role not in (Role.WEIGHTED, Role.RECURRENT):
             continue
         kind = Kind.WEIGHT if candidate.form is Form.INT8 else Kind.FUSED
@@ -45,9 +45,9 @@ def weights(view: View, placed: Placed) -> tuple[list[Site], list[GraphEdit]]:
             array = float_constant(value)
             if value is None or array is None:
                 continue
-            spec = _spec(candidate, array, placed)
+            spec = _spec(candidate, array, assigned)
             found.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
-        bias = _bias(candidate, placed.scheme)
+        bias = _bias(candidate, assigned.scheme)
         if bias is not None:
             biases.append(bias)
     sites = [Site(name, kind, tuple(uses), spec) for (name, kind, spec), uses in found.items()]
@@ -55,13 +55,13 @@ def weights(view: View, placed: Placed) -> tuple[list[Site], list[GraphEdit]]:
     return sites + quantized, [b for b in biases if isinstance(b, GraphEdit)]
 
 
-def _spec(candidate: QuantizedNode, array: np.ndarray, placed: Placed) -> TensorSpec:
-    scheme = placed.scheme
+def _spec(candidate: QuantizedNode, array: np.ndarray, assigned: AssignedGraph) -> TensorSpec:
+    scheme = assigned.scheme
     granularity = coarsest(candidate.node, candidate.rule, array.ndim)
     qtype = scheme.weight
     centred = True
     if candidate.form is Form.NBITS:
-        qtype = placed.weight_types.get(candidate.node.name or "", scheme.storage)
+        qtype = assigned.weight_types.get(candidate.node.name or "", scheme.storage)
         size = nbits_block(array.shape[k_axis(candidate.node, candidate.rule)], qtype, scheme.block)
         granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
         centred = qtype not in FEW_BITS

@@ -72,14 +72,14 @@ def is_fused(node: ir.Node, form: Form | None) -> bool:
 def _is_behind(node: ir.Node) -> bool:
     """Part of what makes its operand."""
     for value in node.inputs:
-        maker = value.producer() if value is not None else None
-        if maker is None or value is None or node.op_type not in FUSED_IN_FLOAT.get(maker.op_type, ()):
+        producer = value.producer() if value is not None else None
+        if producer is None or value is None or node.op_type not in FUSED_IN_FLOAT.get(producer.op_type, ()):
             continue
         if sole_consumer(value) is not node:
             continue
         if is_op(node, "Add"):
             return all(_is_blocked(v) for v in node.inputs)
-        return maker.op_type != "Add" or _is_behind(maker) or _is_bias(maker)
+        return producer.op_type != "Add" or _is_behind(producer) or _is_bias(producer)
     return False
 
 
@@ -88,16 +88,16 @@ def _is_blocked(value: ir.Value | None) -> bool:
 
     Through a chain of residual sums it is, as far back as it goes.
     """
-    while value is not None and (maker := value.producer()) is not None:
-        if is_op(maker, "Conv"):
-            weight = constant(maker.inputs[1])
+    while value is not None and (producer := value.producer()) is not None:
+        if is_op(producer, "Conv"):
+            weight = constant(producer.inputs[1])
             return weight is not None and weight.ndim == 4
-        if is_op(maker, *POOLS):
+        if is_op(producer, *POOLS):
             return True
-        sources = [v for v in maker.inputs if v is not None and constant(v) is None]
-        if is_op(maker, "Add"):
+        sources = [v for v in producer.inputs if v is not None and constant(v) is None]
+        if is_op(producer, "Add"):
             sources = [v for v in sources if not is_op(v.producer(), "Conv")] or sources[:1]
-        elif maker.op_type not in FUSED_IN_FLOAT["Conv"]:
+        elif producer.op_type not in FUSED_IN_FLOAT["Conv"]:
             return False
         if len(sources) != 1:
             return False
@@ -113,8 +113,8 @@ def _is_gate(node: ir.Node) -> bool:
 
 def _is_bias(node: ir.Node) -> bool:
     """An Add of a constant vector to a product, which makes a Gemm of the two."""
-    makers = [v.producer() for v in node.inputs if v is not None] if is_op(node, "Add") else []
-    return any(is_op(m, "MatMul") and added_bias(m) is not None for m in makers if m is not None)
+    producers = [v.producer() for v in node.inputs if v is not None] if is_op(node, "Add") else []
+    return any(is_op(m, "MatMul") and added_bias(m) is not None for m in producers if m is not None)
 
 
 def _conv_row(node: ir.Node, shapes: Shapes) -> str | None:

@@ -95,9 +95,9 @@ def _output(writer: Writer, site: Site, dequantized: ir.Value, io: QType) -> QPa
     dequantized.name = namer(f"{name}_dequantized")
     port.name = name
     port.shape, port.type = dequantized.shape, ir.TensorType(ir.DataType[io.name.upper()])
-    maker = dequantized.producer()
-    if maker is not None and not dequantized.uses() and not dequantized.is_graph_output():
-        graph.remove(maker, safe=True)
+    producer = dequantized.producer()
+    if producer is not None and not dequantized.uses() and not dequantized.is_graph_output():
+        graph.remove(producer, safe=True)
     return moved
 
 

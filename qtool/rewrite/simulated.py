@@ -34,7 +34,7 @@ def simulated(model: ir.Model, plan: Plan) -> ir.Model:
         elif site.kind in OBSERVED:
             value = read(writer, site)
             _put(writer, value, rounding(writer, site, value), site.uses)
-    for name, ports in plan.halves.sites.items():
+    for name, ports in plan.fp16.sites.items():
         for index in ports.makes:
             value = writer.view.node_by_name[name].outputs[index]
             _put(writer, value, halving(writer.namer, value), None)

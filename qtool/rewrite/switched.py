@@ -55,10 +55,10 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
             _switch(writer, site, switches.of(key_of(site)))
         elif site.kind in WEIGHTS and site.value not in weights:
             weights[site.value] = float_array(view.values[site.value])
-    for name, ports in plan.halves.sites.items():
+    for name, ports in plan.fp16.sites.items():
         node = view.node_by_name[name]
         for index in ports.makes if node.graph is clone.graph else ():
-            _switch_half(writer, node.outputs[index], switches.of(name))
+            _switch_fp16(writer, node.outputs[index], switches.of(name))
     for name in weights:
         _feed(clone, view.values[name])
     return Switched(clone, switches.names, weights)
@@ -99,7 +99,7 @@ def _switch(writer: Writer, site: Site, switch: ir.Value) -> None:
         take_output_name(value, chosen.outputs[0], writer.namer)
 
 
-def _switch_half(writer: Writer, value: ir.Value, switch: ir.Value) -> None:
+def _switch_fp16(writer: Writer, value: ir.Value, switch: ir.Value) -> None:
     namer = writer.namer
     chosen = _either(writer, value, switch, halving(namer, value))
     insert_after_value(value, [chosen], owner(value))

@@ -17,7 +17,7 @@ from qtool.rewrite.dynamic import (
     write_matmul_integer,
     write_matmul_integer_to_float,
 )
-from qtool.rewrite.half import write_half
+from qtool.rewrite.fp16.writer import write_fp16
 from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.ports import write_ports
@@ -87,9 +87,9 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     for name, operator in plan.operators.items():
         _NODES[operator](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
-    if plan.halves.sites or plan.halves.stored or plan.choices.io == "float16":
+    if plan.fp16.sites or plan.fp16.stored or plan.choices.io == "float16":
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
-        write_half(clone, plan.halves, norms)
+        write_fp16(clone, plan.fp16, norms)
     if plan.choices.format == "qoperator":
         lower_to_qoperator(clone, TARGETS[plan.target].onnxruntime)
     _drop_unused_initializers(clone)

@@ -11,7 +11,7 @@ class Form(Enum):
     INT8 = "int8"  # in integers; activations have scales from calibration
     DYNAMIC = "int8-dynamic"  # in integers; activations get their scales at every run
     NBITS = "nbits"  # on blocks of integer weights that the kernel unpacks (MatMulNBits)
-    HALF = "float16"  # in float16
+    FLOAT16 = "float16"  # in float16
 
 
 # What a report calls them, in the order of its columns.
@@ -19,5 +19,5 @@ HEADINGS: dict[Form, str] = {
     Form.INT8: "int8",
     Form.DYNAMIC: "int8 at run time",
     Form.NBITS: "blocked weights",
-    Form.HALF: "float16",
+    Form.FLOAT16: "float16",
 }

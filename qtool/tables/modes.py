@@ -25,7 +25,7 @@ class Mode:
             channel. What outliers among the activations make of a weight's error, blocks bound.
         storage_min_elements: smaller weights are not worth two nodes.
         least_typical_steps: an activation whose typical magnitude is below this many quantization steps
-            is all outliers to the grid, and who suffers from that stays in float (plan/unfit.py).
+            is all outliers to the grid: its sensitive consumers stay in float (plan/calibration_fallback.py).
     """
 
     name: str
@@ -84,7 +84,7 @@ MODES: dict[str, Mode] = {
         Mode(
             "fp16",
             "float16 weights and activations, for hardware that has it",
-            form=Form.HALF,
+            form=Form.FLOAT16,
             storage=FLOAT16,
             options=frozenset({"io"}) | _EVERYWHERE,
             io=(FLOAT32, FLOAT16),

@@ -94,7 +94,7 @@ class Target:
     """One runtime and machine to quantize for.
 
     Args:
-        forms: what is worth doing in each form that the target has; HALF is tables/float16.py's.
+        forms: what is worth doing in each form that the target has; FLOAT16 is tables/float16.py's.
         activation, weight: the pair of types its kernels take fastest, unless others are asked for.
         linear_output: whether a MatMul or Gemm quantizes its output too, or hands on floats.
         onnxruntime: whether the runtime is onnxruntime: com.microsoft's fused ops exist there, and its

@@ -658,7 +658,7 @@ def test_inverses_of_what_may_be_near_0_are_left_out() -> None:
 
 @pytest.mark.parametrize("mask", [-1e4, -1e9, -math.inf, float(np.finfo(np.float32).min)])
 def test_masks_are_told_as_masks(mask: float) -> None:
-    """plan/unfit.py keeps what holds masks in float; Softmax ends them."""
+    """plan/calibration_fallback.py keeps what holds masks in float; Softmax ends them."""
     proto = model(
         [
             node("Where", ["keep", "zero", "mask"], ["m"]),

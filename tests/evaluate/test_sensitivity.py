@@ -11,7 +11,7 @@ from qtool.data.memory import InMemory
 from qtool.evaluate.compare import compare
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.graph.save import to_bytes
-from qtool.plan.half_ports import is_float32
+from qtool.plan.fp16.ports import is_float32
 from qtool.plan.predict import keys_of
 from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session

@@ -33,18 +33,18 @@ def networks(draw: st.DrawFn, most: int = 5) -> Network:
     pairs: list[tuple[str, str, float]] = []
     for value in range(draw(st.integers(0, most))):
         around = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
-        maker, readers = (around[0], around[1:]) if draw(st.booleans()) else ("", around)
+        producer, readers = (around[0], around[1:]) if draw(st.booleans()) else ("", around)
         error, seconds = f"e v{value}", draw(_COST)
         times[error], noises[error] = (0.0, 0.0), draw(st.integers(0, 8)) / 8
         pairs += [(error, region, math.inf) for region in around]
         if readers:
-            times[f"q v{value}"] = (0.0, 0.0 if maker else seconds)
+            times[f"q v{value}"] = (0.0, 0.0 if producer else seconds)
             pairs += [(f"q v{value}", region, math.inf) for region in readers]
-            pairs += [(maker, f"q v{value}", seconds)] if maker else []
-        if maker and readers:
+            pairs += [(producer, f"q v{value}", seconds)] if producer else []
+        if producer and readers:
             times[f"d v{value}"] = (0.0, 0.0)
             pairs += [(region, f"d v{value}", math.inf) for region in readers]
-            pairs.append((f"d v{value}", maker, seconds))
+            pairs.append((f"d v{value}", producer, seconds))
     forced = frozenset(draw(st.lists(st.sampled_from(names), max_size=1)))
     return Network(regions, times, noises, tuple(pairs), draw(st.integers(0, 2)) / 8, forced)
 
@@ -56,14 +56,14 @@ def chain(count: int, seed: int) -> Network:
     times = {name: (float(rng.uniform(2, 9)), float(rng.uniform(1, 6))) for name in names}
     noises = {name: float(10 ** rng.uniform(-7, -3)) for name in names}
     pairs: list[tuple[str, str, float]] = []
-    for i, maker in enumerate(names[:-1]):
+    for i, producer in enumerate(names[:-1]):
         value, readers = f"v{i}", names[i + 1 : i + 2 + (i % 3 == 0)]
         times |= {f"e {value}": (0.0, 0.0), f"q {value}": (0.0, 0.0), f"d {value}": (0.0, 0.0)}
         noises[f"e {value}"] = float(10 ** rng.uniform(-7, -3))
-        pairs += [(f"e {value}", region, math.inf) for region in (maker, *readers)]
+        pairs += [(f"e {value}", region, math.inf) for region in (producer, *readers)]
         for region in readers:
             pairs += [(f"q {value}", region, math.inf), (region, f"d {value}", math.inf)]
-        pairs += [(maker, f"q {value}", float(rng.uniform(0, 2)))]
-        pairs += [(f"d {value}", maker, float(rng.uniform(0, 2)))]
+        pairs += [(producer, f"q {value}", float(rng.uniform(0, 2)))]
+        pairs += [(f"d {value}", producer, float(rng.uniform(0, 2)))]
     regions = tuple(Region(name, (name,)) for name in names)
     return Network(regions, times, noises, tuple(pairs), 1e-6)

@@ -14,8 +14,8 @@ from qtool.placement.mincut import minimize
 from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.regions import find_regions
 from qtool.placement.running_cost import RunningCost
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.candidate import Candidate, resolved
-from qtool.plan.placed import placed
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.rules import maximal
 from tests.placement.networks import chain, networks, subsets
@@ -93,8 +93,8 @@ def made(case: str) -> tuple[Network, Candidate]:
     model = prepared(row.build(), row.samples())
     full = resolved(model, maximal(model.task))
     floats = candidate(row.build(), row.samples(), exclude=tuple(full.assignment.forms))
-    on_graph = placed(model.task, full.assignment)
-    regions = find_regions(model.view, on_graph)
+    assigned = assigned_graph(model.task, full.assignment)
+    regions = find_regions(model.view, assigned)
     keys = dict.fromkeys((*keys_of(full.plan), *keys_of(floats.plan)), np.array([0.01]))
     errors = Errors(("y",), np.array([1.0]), keys, 1, 1)
     values = model.view.values
@@ -104,7 +104,7 @@ def made(case: str) -> tuple[Network, Candidate]:
         dict.fromkeys(values, 100.0),
         errors,
     )
-    return network(model.view, on_graph, full.plan, floats.plan, regions, costs), full
+    return network(model.view, assigned, full.plan, floats.plan, regions, costs), full
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6", "transformer"])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.placement.regions import Region, find_regions
-from qtool.plan.placed import Placed, placed
+from qtool.plan.assigned_graph import AssignedGraph, assigned_graph
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
 from tests.plan.flow import ready
@@ -16,8 +16,8 @@ from tests.rewrite.zoo import CASES
 SOME = ["residual", "conv-bn-relu6", "transformer", "conv-relu"]
 
 
-def whole(job: PreparedModel) -> Placed:
-    return placed(job.task, maximal(job.task))
+def whole(job: PreparedModel) -> AssignedGraph:
+    return assigned_graph(job.task, maximal(job.task))
 
 
 def found(case: str, *fused: tuple[str, str]) -> tuple[tuple[Region, ...], list[str], set[str]]:

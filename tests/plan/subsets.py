@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from qtool.placement.regions import find_regions
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.assignment import Assignment, PlanInput
-from qtool.plan.placed import placed
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
 
@@ -24,7 +24,7 @@ def subsets(draw: st.DrawFn, task: PlanInput, whole: Assignment) -> Assignment:
 
 def constrained(model: PreparedModel, data: st.DataObject) -> PreparedModel:
     """The model with a few regions that the user requires to be quantized."""
-    regions = find_regions(model.view, placed(model.task, maximal(model.task)))
+    regions = find_regions(model.view, assigned_graph(model.task, maximal(model.task)))
     chosen = data.draw(st.lists(st.sampled_from(regions), max_size=2)) if regions else []
     constraints = replace(model.constraints, quantize=frozenset(n for r in chosen for n in r.nodes))
     return replace(model, task=replace(model.task, constraints=constraints))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qtool.plan.assigned_graph import assigned_graph
 from qtool.plan.assignment import Assignment, PlanInput
-from qtool.plan.placed import placed
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal, rule_based, to_float
 from qtool.tables.reasons import Code, Reason
@@ -27,10 +27,10 @@ READY = {
 
 def settled_by_hand(task: PlanInput, start: Assignment, gone: frozenset[str]) -> set[str]:
     """What is left when nodes are dropped one at a time: those that held before, and do no longer."""
-    held = {name for name in start.forms if placed(task, start).holds(name)}
+    held = {name for name in start.forms if assigned_graph(task, start).holds(name)}
     left = {name: form for name, form in start.forms.items() if name not in gone}
     while True:
-        now = placed(task, Assignment(left))
+        now = assigned_graph(task, Assignment(left))
         lost = next((name for name in left if name in held and not now.holds(name)), None)
         if lost is None:
             return set(left)
@@ -85,7 +85,7 @@ def test_a_node_that_was_not_worth_it_before_is_left_alone() -> None:
     start = to_float(task, rule_based(task), {})
     forms = {name: form for name, form in start.forms.items() if name in ("d", "z")}
     alone = Assignment(forms)
-    assert not placed(task, alone).holds("d"), "its input arrives in float"
+    assert not assigned_graph(task, alone).holds("d"), "its input arrives in float"
     assert set(to_float(task, alone, {"z": WHY}).forms) == {"d"}
 
 

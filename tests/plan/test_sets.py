@@ -45,7 +45,7 @@ GIVEN = samples(3, x=(8, SIZE))
 
 def state(plan: Plan, layer: str) -> str:
     """What becomes of a layer: the precision that a user would call it."""
-    if plan.forms.get(layer) is Form.HALF:
+    if plan.forms.get(layer) is Form.FLOAT16:
         return "fp16"
     for site in plan.sites:
         if site.kind in WEIGHTS and (layer, 1) in (site.uses or ()):
@@ -113,7 +113,7 @@ def test_exclude_is_fp32(mode: str, target: str, pattern: str) -> None:
     as_set = drafted(three(), target, mode=mode, sets=[f"{pattern}=fp32"])
     assert excluded.forms == as_set.forms
     assert excluded.sites == as_set.sites
-    assert replace(excluded.halves, reasons={}) == replace(as_set.halves, reasons={})
+    assert replace(excluded.fp16, reasons={}) == replace(as_set.fp16, reasons={})
     matched = [n for n in LAYERS if pattern == "op:MatMul" or n == pattern or n.startswith(pattern[:-1])]
     for name in matched:
         assert state(excluded, name) == "fp32"

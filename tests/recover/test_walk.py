@@ -107,8 +107,8 @@ def test_samples_may_be_of_different_sizes() -> None:
 def shifted(prepared: ir.Model, name: str, by: float) -> onnx.ModelProto:
     """The model in which a value is made so much greater."""
     proto = proto_of(prepared)
-    index, maker = next((i, n) for i, n in enumerate(proto.graph.node) if name in n.output)
-    maker.output[list(maker.output).index(name)] = "raw"
+    index, producer = next((i, n) for i, n in enumerate(proto.graph.node) if name in n.output)
+    producer.output[list(producer.output).index(name)] = "raw"
     proto.graph.node.insert(index + 1, helper.make_node("Add", ["raw", "by"], [name], name="shift"))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(by, np.float32), "by"))
     return proto

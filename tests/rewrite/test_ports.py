@@ -178,9 +178,9 @@ def test_both_types_say_the_same(name: str, target: str) -> None:
 
 def shown(done: Written) -> list[str]:
     """The float ops between the ports and the first and last integers."""
-    makers = {o: n.op_type for n in done.proto.graph.node for o in n.output}
+    producers = {o: n.op_type for n in done.proto.graph.node for o in n.output}
     readers = Counter(n.op_type for n in done.proto.graph.node for i in n.input if i == "x")
-    return [*readers, makers["y"]]
+    return [*readers, producers["y"]]
 
 
 @pytest.mark.parametrize(

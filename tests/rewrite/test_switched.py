@@ -67,7 +67,7 @@ def fake(array: np.ndarray, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "if-weights"])
 def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> None:
-    """What the readers get is the fake quantization of what the maker gave: both are looked at."""
+    """What the readers get is the fake quantization of what the producer gave: both are looked at."""
     done, found = made(name)
     done_any = False
     for key in found.switches:

@@ -135,7 +135,7 @@ def tried(found: Case, fp32: Outputs, way: Way, path: Path) -> str:
 
 def touched(result: qtool.Result) -> bool:
     plan = result.plan
-    return bool(plan.forms or plan.sites or plan.halves.stored or plan.choices.io == "float16")
+    return bool(plan.forms or plan.sites or plan.fp16.stored or plan.choices.io == "float16")
 
 
 def quantized(found: Case, way: Way, path: Path) -> qtool.Result:

@@ -126,7 +126,7 @@ def quantized(
 def touched(result: qtool.Result) -> bool:
     """Whether a node computes in fewer bits, or a weight is stored in fewer."""
     plan = result.plan
-    return bool(plan.forms or plan.sites or plan.halves.stored or plan.choices.io == "float16")
+    return bool(plan.forms or plan.sites or plan.fp16.stored or plan.choices.io == "float16")
 
 
 def assert_alike(before: onnx.ModelProto, after: onnx.ModelProto, way: Way) -> None:

@@ -49,7 +49,7 @@ _SEVEN = Grid(bits=7)  # symmetric about 0 keeps half of its steps for the other
 _WEIGHTS = Grid(bits=7, computed=False)
 _NIBBLES = Grid(bits=3, computed=False)
 _PAIRS = Grid(bits=1, computed=False)
-_HALF = Grid(relative=2.0**-10, least=2.0**-24)
+_FLOAT16 = Grid(relative=2.0**-10, least=2.0**-24)
 
 
 def _way(mode: str, grid: Grid, floor: float | None = None, **other: Any) -> Way:
@@ -71,8 +71,8 @@ WAYS: dict[str, Way] = {
     "weight-only-speed": _way("weight-only", _NIBBLES, 10.0, eager=True, choices={"bits": 4, "prefer": "speed"}),
     "weight-only-2": _way("weight-only", _PAIRS, 0.0, eager=True, target="generic", choices={"bits": 2}),
     "weight-only-2-speed": _way("weight-only", _PAIRS, 0.0, eager=True, choices={"bits": 2, "prefer": "speed"}),
-    "fp16": _way("fp16", _HALF),
-    "fp16-io": _way("fp16", _HALF, choices={"io": "float16"}),
+    "fp16": _way("fp16", _FLOAT16),
+    "fp16-io": _way("fp16", _FLOAT16, choices={"io": "float16"}),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from onnx import ModelProto, helper, numpy_helper
 from tests.sweep.specimen import ALL, Specimen, array, floats, ints, scalar
 
 _SQUARE = {"w": (64, 64)}
-_HALF = array("w", (64, 64)).astype(np.float16)
+_FLOAT16 = array("w", (64, 64)).astype(np.float16)
 _DOUBLE = array("w", (64, 64)).astype(np.float64)
 _BRAIN = array("w", (64, 64)).astype(ml_dtypes.bfloat16)
 _TINY = np.finfo(np.float32).smallest_subnormal
@@ -98,16 +98,16 @@ TYPES: dict[str, Specimen] = {
         "(float[N, 64] x) => (float[N, 64] y) { k = EyeLike(w) a = MatMul(x, k) y = MatMul(a, w) }", _SQUARE
     ),
     "half": Specimen(
-        "(float16[N, 64] x) => (float16[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _HALF}, idle=ALL
+        "(float16[N, 64] x) => (float16[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _FLOAT16}, idle=ALL
     ),
     "half-weights-cast": Specimen(
         "(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = Relu(a) }",
-        {"w": _HALF},
+        {"w": _FLOAT16},
         idle=ALL,
     ),
     "half-inside": Specimen(
         "(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 10>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }",
-        {"w": _HALF, "v": (64, 64)},
+        {"w": _FLOAT16, "v": (64, 64)},
     ),
     "half-in-and-out": Specimen(
         "(float16[N, 64] x) => (float16[N, 64] y) { f = Cast<to = 1>(x) a = MatMul(f, w) y = Cast<to = 10>(a) }",

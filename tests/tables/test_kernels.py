@@ -33,7 +33,7 @@ def test_ops_that_are_timed_as_others_are_ops_and_no_rows() -> None:
 def test_what_a_form_computes_on() -> None:
     assert kind_of(None) is Kind.FLOAT
     assert {kind_of(form, bits) for form in Form for bits in (4, 8)} - {None} == set(Kind) - {Kind.FLOAT}
-    assert kind_of(Form.HALF) is None
+    assert kind_of(Form.FLOAT16) is None
 
 
 @pytest.fixture(scope="module")

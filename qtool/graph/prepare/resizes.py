@@ -40,6 +40,6 @@ def _rounding(scales: np.ndarray | None) -> str:
 
 def _scales(node: ir.Node) -> np.ndarray | None:
     value = node.inputs[2]
-    maker = value.producer() if value is not None else None
-    made = maker.attributes.get("value") if is_op(maker, "Constant") and maker is not None else None
+    producer = value.producer() if value is not None else None
+    made = producer.attributes.get("value") if is_op(producer, "Constant") and producer is not None else None
     return constant(value) if made is None else np.asarray(made.as_tensor().numpy())

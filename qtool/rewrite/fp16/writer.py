@@ -17,13 +17,13 @@ from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_nod
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import is_op
 from qtool.plan.edits import GraphEdit
-from qtool.plan.half import Halves
-from qtool.plan.half_ports import is_blind, is_float32
-from qtool.rewrite.half_casts import tidy_casts
-from qtool.rewrite.half_norms import write_norm_barrier
+from qtool.plan.fp16.assignment import Fp16Assignment
+from qtool.plan.fp16.ports import is_blind, is_float32
+from qtool.rewrite.fp16.casts import tidy_casts
+from qtool.rewrite.fp16.norms import write_norm_barrier
 from qtool.tables.float16 import LIKE, TYPED_BY_ATTRIBUTE
 
-_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 Use = tuple[ir.Node, int]
 
 
@@ -32,18 +32,18 @@ class _Writer:
     """The state of one rewrite: who reads what in float16, and free names."""
 
     model: ir.Model
-    halves: Halves
+    fp16: Fp16Assignment
     namer: Namer
     reads: set[tuple[int, int]]
     made: set[int]
 
     def is_own(self, value: ir.Value) -> bool:
         """Return whether a value is an input or output of the model that becomes float16."""
-        return value.name in self.halves.ports
+        return value.name in self.fp16.ports
 
 
-def write_half(model: ir.Model, halves: Halves, norms: Sequence[GraphEdit] = ()) -> None:
-    """Turn the nodes of `halves` to float16, in place. Every other node reads and makes what it did.
+def write_fp16(model: ir.Model, fp16: Fp16Assignment, norms: Sequence[GraphEdit] = ()) -> None:
+    """Turn the nodes of `fp16` to float16, in place. Every other node reads and makes what it did.
 
     Args:
         model: a clone of the prepared model, which another writer may have worked on already.
@@ -53,10 +53,10 @@ def write_half(model: ir.Model, halves: Halves, norms: Sequence[GraphEdit] = ())
         KeyError: the plan names a node or value that the model does not have.
     """
     nodes = {n.name or "": n for n in model.graph.all_nodes()}
-    sites = [(nodes[name], ports) for name, ports in halves.sites.items()]
+    sites = [(nodes[name], ports) for name, ports in fp16.sites.items()]
     reads = {(id(node), i) for node, ports in sites for i in ports.reads}
     made = {id(node.outputs[i]) for node, ports in sites for i in ports.makes}
-    writer = _Writer(model, halves, Namer(model), reads, made)
+    writer = _Writer(model, fp16, Namer(model), reads, made)
     values = {v.name or "": v for v in _values(model)}
     _type_attributes(writer, list(nodes.values()))
     for value in values.values():
@@ -81,55 +81,55 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 def _readers(writer: _Writer, value: ir.Value) -> tuple[list[Use], list[Use]]:
     """Who reads a value in float16, and who in float32. Who takes either is in neither."""
-    halves: list[Use] = []
-    floats: list[Use] = []
+    float16_uses: list[Use] = []
+    float32_uses: list[Use] = []
     for node, index in value.uses():
         if (id(node), index) in writer.reads:
-            halves.append((node, index))
+            float16_uses.append((node, index))
         elif not is_blind(node, index):
-            floats.append((node, index))
-    return halves, floats
+            float32_uses.append((node, index))
+    return float16_uses, float32_uses
 
 
 def _write_value(writer: _Writer, value: ir.Value) -> None:
     """Type what is computed or fed, and cast it for those who want the other type."""
-    halves, floats = _readers(writer, value)
-    if not is_float32(value) and not (halves and value.dtype is None):
+    float16_uses, float32_uses = _readers(writer, value)
+    if not is_float32(value) and not (float16_uses and value.dtype is None):
         return
     own = writer.is_own(value)
     if id(value) in writer.made or (own and value.is_graph_input()):
-        to, others, output = _FLOAT, floats, value.is_graph_output() and not own
+        to, others, output = _FLOAT, float32_uses, value.is_graph_output() and not own
     else:
-        to, others, output = _HALF, halves, value.is_graph_output() and own
+        to, others, output = _FLOAT16, float16_uses, value.is_graph_output() and own
     if others or output:
         made = _cast(writer, value, to, others)
         if output:
             take_output_name(value, made, writer.namer)
             made.type = ir.TensorType(to)
     if to is _FLOAT:
-        value.type = ir.TensorType(_HALF)
+        value.type = ir.TensorType(_FLOAT16)
 
 
 def _write_constant(writer: _Writer, value: ir.Value) -> None:
     """Store a weight as float16: where it lies, or as the copy that the plan asks for."""
     if not is_float32(value) or value.const_value is None:
         return
-    halves, floats = _readers(writer, value)
-    if not (halves or value.name in writer.halves.stored or writer.is_own(value)):
+    float16_uses, float32_uses = _readers(writer, value)
+    if not (float16_uses or value.name in writer.fp16.stored or writer.is_own(value)):
         return
     array = value.const_value.numpy().astype(np.float16)
-    if value.name in writer.halves.copied:
-        _redirect(halves, add_initializer(owner(value), writer.namer(f"{value.name}_float16"), array))
+    if value.name in writer.fp16.copied:
+        _redirect(float16_uses, add_initializer(owner(value), writer.namer(f"{value.name}_float16"), array))
         return
     value.const_value = ir.tensor(array, name=value.name)
-    value.type = ir.TensorType(_HALF)
-    if floats:
-        _cast(writer, value, _FLOAT, floats)
+    value.type = ir.TensorType(_FLOAT16)
+    if float32_uses:
+        _cast(writer, value, _FLOAT, float32_uses)
 
 
 def _cast(writer: _Writer, value: ir.Value, to: ir.DataType, readers: list[Use]) -> ir.Value:
     """A Cast right behind what makes a value, for those who read it in another type."""
-    word = "float16" if to is _HALF else "float32"
+    word = "float16" if to is _FLOAT16 else "float32"
     cast = new_node(
         "Cast",
         [value],
@@ -154,11 +154,11 @@ def _type_attributes(writer: _Writer, nodes: list[ir.Node]) -> None:
     for node in nodes:
         if not is_op(node, *TYPED_BY_ATTRIBUTE) or not is_float32(node.outputs[0]):
             continue
-        word, half = TYPED_BY_ATTRIBUTE[node.op_type], id(node.outputs[0]) in writer.made
-        if word == "value" and half:
+        word, is_float16 = TYPED_BY_ATTRIBUTE[node.op_type], id(node.outputs[0]) in writer.made
+        if word == "value" and is_float16:
             _type_tensor(node)
-        elif half or (node.op_type in LIKE and word not in node.attributes):
-            node.attributes.add(ir.AttrInt64(word, _HALF if half else _FLOAT))
+        elif is_float16 or (node.op_type in LIKE and word not in node.attributes):
+            node.attributes.add(ir.AttrInt64(word, _FLOAT16 if is_float16 else _FLOAT))
 
 
 def _type_tensor(node: ir.Node) -> None:

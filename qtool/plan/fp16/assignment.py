@@ -15,10 +15,10 @@ import onnx_ir as ir
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, op_key, opset_of
 from qtool.plan.eligible import rule_of
-from qtool.plan.half_borders import worthless
-from qtool.plan.half_limits import unheld
-from qtool.plan.half_ports import Ports, is_float32, ports_of
-from qtool.plan.half_precise import exact_arguments, worth_float32
+from qtool.plan.fp16.cast_boundaries import not_worth_casts
+from qtool.plan.fp16.overflow import find_overflow
+from qtool.plan.fp16.ports import Ports, is_float32, ports_of
+from qtool.plan.fp16.precision import exact_arguments, worth_float32
 from qtool.tables.float16 import FLOAT32_INPUTS, NEVER, QUANTIZERS, STORED_MIN_ELEMENTS
 from qtool.tables.reasons import Code, Reason
 
@@ -26,35 +26,35 @@ _WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
 
 
 @dataclass(frozen=True)
-class Halves:
+class Fp16Assignment:
     """What becomes float16, by name.
 
     Args:
         sites: the nodes that compute in float16, each with its inputs and outputs that are float16.
         reasons: why each other node that touches float32 values does not.
         stored: weights of float32 nodes that are float16 in the file only.
-        unheld: float32 values that float16 can't hold, and why.
+        overflow: float32 values that float16 can't hold, and why.
         ports: inputs and outputs of the model that become float16.
-        copied: weights of which float16 nodes read a copy (plan/half_weights.py).
+        copied: weights of which float16 nodes read a copy (plan/fp16/weights.py).
     """
 
     sites: dict[str, Ports] = field(default_factory=dict)
     reasons: dict[str, Reason] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
-    unheld: dict[str, str] = field(default_factory=dict)
+    overflow: dict[str, str] = field(default_factory=dict)
     ports: frozenset[str] = frozenset()
     copied: frozenset[str] = frozenset()
 
 
-def place_half(
+def assign_fp16(
     view: View,
     keep: Mapping[str, Reason],
     ranges: Ranges | None,
     *,
     forced: Collection[str] = (),
     others: bool = True,
-    io_half: bool = False,
-) -> Halves:
+    io_float16: bool = False,
+) -> Fp16Assignment:
     """Label every node that touches float32 values: in float16, or kept with its reason.
 
     Args:
@@ -63,9 +63,9 @@ def place_half(
         ranges: of values that calibration has seen (`observed` says which to look at).
         forced: nodes that are float16 wherever they can be, whatever that is worth.
         others: whether any other node is to be float16, where it can be and is worth it.
-        io_half: the graph's own inputs and outputs become float16, but for those that it can't hold.
+        io_float16: the graph's own inputs and outputs become float16, but for those that it can't hold.
     """
-    limits = unheld(view, ranges)
+    limits = find_overflow(view, ranges)
     precise = worth_float32(view)
     opset = opset_of(view.model)
     sites: dict[str, Ports] = {}
@@ -88,11 +88,11 @@ def place_half(
             reasons[name] = Reason(Code.FLOAT16, text)
         else:
             sites[name] = found
-    own = frozenset(v.name or "" for v in ports(view) if io_half and v.name not in limits)
-    for name in worthless(view, sites, own, forced):
+    own = frozenset(v.name or "" for v in ports(view) if io_float16 and v.name not in limits)
+    for name in not_worth_casts(view, sites, own, forced):
         reasons[name] = Reason(Code.FLOAT16, _WORTHLESS)
         del sites[name]
-    return Halves(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits, own)
+    return Fp16Assignment(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits, own)
 
 
 def ports(view: View) -> list[ir.Value]:
@@ -101,25 +101,25 @@ def ports(view: View) -> list[ir.Value]:
     return [v for v in dict.fromkeys((*graph.inputs, *graph.outputs)) if is_float32(v)]
 
 
-def observed(halves: Halves, view: View, *, io_half: bool = False) -> list[str]:
+def observed(fp16: Fp16Assignment, view: View, *, io_float16: bool = False) -> list[str]:
     """The values of the main graph whose ranges decide, constants left out.
 
-    They are what float16 nodes read or make; with io_half, the model's own inputs and outputs, too. Those
+    They are what float16 nodes read or make; with io_float16, the model's own inputs and outputs, too. Those
     of nested graphs can't be observed.
     """
-    values = [*(ports(view) if io_half else ()), *_of_sites(halves, view)]
+    values = [*(ports(view) if io_float16 else ()), *_of_sites(fp16, view)]
     found = [v for v in values if is_float32(v) and v.graph is view.model.graph]
     return list(dict.fromkeys(v.name or "" for v in found if not v.is_initializer()))
 
 
-def unobserved(halves: Halves, view: View) -> bool:
+def unobserved(fp16: Fp16Assignment, view: View) -> bool:
     """Whether float16 nodes read or make values that no calibration can look at."""
     main = view.model.graph
-    return any(v.graph is not main and not v.is_initializer() for v in _of_sites(halves, view))
+    return any(v.graph is not main and not v.is_initializer() for v in _of_sites(fp16, view))
 
 
-def _of_sites(halves: Halves, view: View) -> Iterator[ir.Value]:
-    for name, site in halves.sites.items():
+def _of_sites(fp16: Fp16Assignment, view: View) -> Iterator[ir.Value]:
+    for name, site in fp16.sites.items():
         node = view.node_by_name[name]
         yield from (v for i in site.reads if (v := node.inputs[i]) is not None)
         yield from (node.outputs[i] for i in site.makes)
@@ -140,9 +140,9 @@ def _too_much(node: ir.Node, ports: Ports, limits: Mapping[str, str]) -> str:
 
 
 def _quantized(node: ir.Node) -> str:
-    makers = [v.producer() for v in node.inputs if v is not None]
+    producers = [v.producer() for v in node.inputs if v is not None]
     readers = [use.node for v in node.outputs for use in v.uses()]
-    if any(n is not None and n.op_type in QUANTIZERS for n in (*makers, *readers)):
+    if any(n is not None and n.op_type in QUANTIZERS for n in (*producers, *readers)):
         return "it stands beside a QuantizeLinear or DequantizeLinear, which the runtime fuses with it"
     return ""
 

@@ -17,16 +17,16 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, is_op
 from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.half import Halves
-from qtool.plan.half_ports import is_blind, is_float32
+from qtool.plan.fp16.assignment import Fp16Assignment
+from qtool.plan.fp16.ports import is_blind, is_float32
 from qtool.plan.model import Kind, Site, Use
 
-_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _Typed = tuple[int, ir.DataType | None]
 """A value, by id, and the type in which it is read."""
 
 
-def norm_barriers(view: View, halves: Halves, sites: Iterable[Site] = ()) -> list[GraphEdit]:
+def norm_barriers(view: View, fp16: Fp16Assignment, sites: Iterable[Site] = ()) -> list[GraphEdit]:
     """Return the fusion barriers of norms of two types.
 
     A barrier stands behind the Cast before the norm where that is enough: the norm can then still be fused.
@@ -34,12 +34,12 @@ def norm_barriers(view: View, halves: Halves, sites: Iterable[Site] = ()) -> lis
 
     Args:
         view: of the prepared model.
-        halves: what becomes float16. Where nothing does, the model keeps the norms that it came with.
+        fp16: what becomes float16. Where nothing does, the model keeps the norms that it came with.
         sites: what else is quantized. A norm that a QuantizeLinear interrupts is not fused.
     """
-    if not (halves.sites or halves.stored or halves.ports):
+    if not (fp16.sites or fp16.stored or fp16.ports):
         return []
-    types = _Types(view, halves, sites)
+    types = _Types(view, fp16, sites)
     means = (node for node in view.nodes if is_op(node, "ReduceMean"))
     return [edit for mean in means if (edit := _barrier(mean, types)) is not None]
 
@@ -48,19 +48,19 @@ class _Types:
     """The types of all values once they are cast, and the consumers of a value in each type.
 
     A model may have Casts of its own. Those that float16 makes idle do not count: the
-    writer removes them (rewrite/half_casts.py).
+    writer removes them (rewrite/fp16/casts.py).
     """
 
-    def __init__(self, view: View, halves: Halves, sites: Iterable[Site]) -> None:
+    def __init__(self, view: View, fp16: Fp16Assignment, sites: Iterable[Site]) -> None:
         quantizers = [s for s in sites if s.kind is Kind.ACTIVATION]
         self._whole = {s.value for s in quantizers if s.uses is None}
         self._quantized = {use for s in quantizers for use in s.uses or ()}
-        self._reads = {(name, i) for name, ports in halves.sites.items() for i in ports.reads}
-        self._halves = set(halves.stored)
-        for name, ports in halves.sites.items():
-            self._halves |= {view.node_by_name[name].outputs[i].name or "" for i in ports.makes}
-        self._halves |= {name for name in halves.ports if view.values[name].is_graph_input()}
-        self._ports = halves.ports
+        self._reads = {(name, i) for name, ports in fp16.sites.items() for i in ports.reads}
+        self._in_float16 = set(fp16.stored)
+        for name, ports in fp16.sites.items():
+            self._in_float16 |= {view.node_by_name[name].outputs[i].name or "" for i in ports.makes}
+        self._in_float16 |= {name for name in fp16.ports if view.values[name].is_graph_input()}
+        self._ports = fp16.ports
         self._consumers: dict[_Typed, list[Use]] = defaultdict(list)
         self._outputs: set[_Typed] = set()
         for value in view.values.values():
@@ -69,12 +69,12 @@ class _Types:
                     typed, _ = self.read(use.node, use.idx)
                     self._consumers[typed].append((use.node.name or "", use.idx))
             if value.is_graph_output():
-                wanted = _HALF if value.name in self._ports else value.dtype
+                wanted = _FLOAT16 if value.name in self._ports else value.dtype
                 self._outputs.add(self._typed(value, wanted)[0])
 
     def made(self, value: ir.Value) -> ir.DataType | None:
         """Return the type in which a value is made."""
-        return _HALF if value.name in self._halves else value.dtype
+        return _FLOAT16 if value.name in self._in_float16 else value.dtype
 
     def read(self, node: ir.Node, index: int) -> tuple[_Typed, ir.Value]:
         """Return what an input reads, as the value that it is or is cast from, and the type."""
@@ -82,7 +82,7 @@ class _Types:
         if value is None:
             raise ValueError(f"'{node.name}' has no input {index}")
         if (node.name or "", index) in self._reads:
-            return self._typed(value, _HALF)
+            return self._typed(value, _FLOAT16)
         taken = is_float32(value) and not is_blind(node, index)
         return self._typed(value, _FLOAT if taken else self.made(value))
 
@@ -92,7 +92,7 @@ class _Types:
 
     def is_cast(self, value: ir.Value) -> bool:
         """Return whether anything needs a value in another type than it is made in."""
-        other = (id(value), _FLOAT if self.made(value) == _HALF else _HALF)
+        other = (id(value), _FLOAT if self.made(value) == _FLOAT16 else _FLOAT16)
         return other in self._consumers or other in self._outputs
 
     def sources(self, value: ir.Value, wanted: ir.DataType | None) -> set[ir.DataType | None]:
@@ -100,14 +100,14 @@ class _Types:
 
         onnxruntime may inline an If, and so see the Casts at the ends of its branches.
         """
-        made, maker = self.made(value), value.producer()
+        made, producer = self.made(value), value.producer()
         if made != wanted and not value.is_initializer():
             return {made}
-        if maker is not None and is_op(maker, "If"):
+        if producer is not None and is_op(producer, "If"):
             index = value.index() or 0
-            ends = [a.as_graph().outputs[index] for a in maker.attributes.values()]
+            ends = [a.as_graph().outputs[index] for a in producer.attributes.values()]
             return set().union(*(self.sources(*self._root(end, end.dtype)) for end in ends))
-        source = maker.inputs[0] if maker is not None and is_op(maker, "Cast") else None
+        source = producer.inputs[0] if producer is not None and is_op(producer, "Cast") else None
         return {wanted if source is None else self.made(source)}
 
     def past_casts(self, value: ir.Value) -> Iterator[ir.Node]:
@@ -126,13 +126,13 @@ class _Types:
 
     def _root(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[ir.Value, ir.DataType | None]:
         """Return the value that one is cast from, as long as that loses no rounding."""
-        while (maker := value.producer()) is not None and _is_float_cast(maker):
-            source = maker.inputs[0]
+        while (producer := value.producer()) is not None and _is_float_cast(producer):
+            source = producer.inputs[0]
             if source is None or value.name in self._whole or source.name in self._whole:
                 break
             made, before = self.made(value), self.made(source)
-            idle = made == before or (wanted == _HALF and before == _HALF)
-            if not idle and (maker.graph is not source.graph or (before == _FLOAT and wanted == _FLOAT)):
+            idle = made == before or (wanted == _FLOAT16 and before == _FLOAT16)
+            if not idle and (producer.graph is not source.graph or (before == _FLOAT and wanted == _FLOAT)):
                 break
             value = source
         return value, wanted
@@ -141,7 +141,7 @@ class _Types:
 def _is_float_cast(node: ir.Node) -> bool:
     """Whether a node casts between float16 and float32."""
     ends = (node.inputs[0], node.outputs[0]) if is_op(node, "Cast") else ()
-    return bool(ends) and all(v is not None and v.dtype in (_FLOAT, _HALF) for v in ends)
+    return bool(ends) and all(v is not None and v.dtype in (_FLOAT, _FLOAT16) for v in ends)
 
 
 def _barrier(mean: ir.Node, types: _Types) -> GraphEdit | None:
@@ -161,7 +161,7 @@ def _barrier(mean: ir.Node, types: _Types) -> GraphEdit | None:
         for scale in (n for n in types.past_casts(division.outputs[0]) if is_op(n, "Mul")):
             for bias in (n for n in types.past_casts(scale.outputs[0]) if is_op(n, "Add")):
                 ends = {types.made(scale.outputs[0]), types.made(bias.outputs[0])}
-                if (types.sources(x, wanted) if alone else {wanted}) | ends != {_FLOAT, _HALF}:
+                if (types.sources(x, wanted) if alone else {wanted}) | ends != {_FLOAT, _FLOAT16}:
                     continue
                 if ends == {wanted}:
                     read = mean.inputs[0]

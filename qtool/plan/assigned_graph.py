@@ -29,7 +29,7 @@ class QuantizedNode:
 
 
 @dataclass(frozen=True)
-class Placed:
+class AssignedGraph:
     """The quantized nodes of an assignment, by name.
 
     Args:
@@ -103,7 +103,7 @@ class Placed:
         return False
 
 
-def placed(task: PlanInput, assignment: Assignment) -> Placed:
+def assigned_graph(task: PlanInput, assignment: Assignment) -> AssignedGraph:
     """The assignment on the graph of `task`.
 
     Raises:
@@ -117,7 +117,7 @@ def placed(task: PlanInput, assignment: Assignment) -> Placed:
             raise KeyError(f"node '{name}' ({node.op_type}) has no rule")
         chosen[name] = QuantizedNode(node, rule, placement_of(task, node, form, measured=True), form)
     required = task.constraints.quantize
-    return Placed(chosen, task.scheme, assignment.weight_types, assignment.float_ports, required)
+    return AssignedGraph(chosen, task.scheme, assignment.weight_types, assignment.float_ports, required)
 
 
 def placement_of(task: PlanInput, node: ir.Node, form: Form | None, *, measured: bool = False) -> Placement:

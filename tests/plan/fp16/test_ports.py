@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from qtool.graph.load import from_model
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.view import View, opset_of
-from qtool.plan.half_ports import Ports, ports_of
+from qtool.plan.fp16.ports import Ports, ports_of
 from qtool.tables.float16 import CONTRIB, NEVER
 from tests.graphs import node
 from tests.plan.build import model

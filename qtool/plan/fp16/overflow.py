@@ -13,13 +13,13 @@ from qtool.calibrate.ranges import Range, Ranges
 from qtool.graph.view import View, is_op, op_key
 from qtool.numerics.metrics import sqnr_db
 from qtool.plan.eligible import CONTROL_FLOW, rule_of
-from qtool.plan.half_ports import is_float32
+from qtool.plan.fp16.ports import is_float32
 from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
 
 _CHUNK = 1 << 20  # elements that are looked at together: float64 copies of whole weights would be large
 
 
-def unheld(view: View, ranges: Ranges | None) -> dict[str, str]:
+def find_overflow(view: View, ranges: Ranges | None) -> dict[str, str]:
     """Value name -> what about it does not fit into float16, to be read after "its value 'x' ".
 
     - A constant beyond the largest float16 (infinities and NaN too), or held to less than FLOOR_DB.
@@ -34,7 +34,7 @@ def unheld(view: View, ranges: Ranges | None) -> dict[str, str]:
         if not (least >= -LARGEST and largest <= LARGEST):  # so that NaN is beyond
             extreme = least if not least >= -LARGEST else largest
             beyond[name] = f"holds {extreme:.3g}, beyond float16's {LARGEST:.0f}"
-        elif (db := half_sqnr(array)) < FLOOR_DB:
+        elif (db := fp16_sqnr(array)) < FLOOR_DB:
             what = f"{array.reshape(-1)[0]:.3g}" if array.size == 1 else f"{array.size} elements"
             reasons[name] = f"({what}) keeps {max(db, 0.0):.0f} dB in float16, below {FLOOR_DB:.0f}"
     known = ranges or {}
@@ -46,7 +46,7 @@ def unheld(view: View, ranges: Ranges | None) -> dict[str, str]:
     return {**reasons, **beyond}
 
 
-def half_sqnr(array: NDArray[np.float32]) -> float:
+def fp16_sqnr(array: NDArray[np.float32]) -> float:
     """SQNR in dB of an array rounded to float16, against itself."""
     flat = array.reshape(-1)
     signal = noise = 0.0

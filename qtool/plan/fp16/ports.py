@@ -21,7 +21,7 @@ from qtool.tables.float16 import (
     TYPED_BY_ATTRIBUTE,
 )
 
-_HALF = "tensor(float16)"
+_FLOAT16 = "tensor(float16)"
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) ->
     outputs = [_formal(schema.outputs, i) for i in range(len(node.outputs))]
     told = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
     typed = node.op_type in TYPED_BY_ATTRIBUTE
-    able = {j for j in makes if _HALF in outputs[j].types and (typed or outputs[j].type_str in told)}
+    able = {j for j in makes if _FLOAT16 in outputs[j].types and (typed or outputs[j].type_str in told)}
     able -= set(FLOAT32_OUTPUTS.get(op_key(node), ()))
     fixed = FLOAT32_INPUTS.get(node.op_type, ())
-    return _checked(node, [i for i in reads if i not in fixed and _HALF in inputs[i].types], makes, able)
+    return _checked(node, [i for i in reads if i not in fixed and _FLOAT16 in inputs[i].types], makes, able)
 
 
 def _checked(node: ir.Node, reads: list[int], makes: list[int], able: set[int]) -> Ports | str:

@@ -161,7 +161,7 @@ def _wide(n: Network, x: str) -> str:
     return n.op("Div", n.op("Mul", x, n.const(3e5)), n.const(3e5))
 
 
-def _half_island(n: Network, x: str) -> str:
+def _fp16_island(n: Network, x: str) -> str:
     y = n.op("Relu", n.op("Cast", x, to=TensorProto.FLOAT16))
     return n.op("Cast", y, to=TensorProto.FLOAT)
 
@@ -222,7 +222,7 @@ BLOCKS: dict[str, Callable[[Network, str], str]] = {
     "embedded": _embedded,
     "log-softmax": _softmax_of_logs,
     "wide": _wide,
-    "half-island": _half_island,
+    "fp16-island": _fp16_island,
     "branch": _branch,
     "loop": _loop,
 }

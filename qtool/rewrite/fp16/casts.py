@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, take_output_name
 from qtool.graph.view import is_op, is_read
 
-_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 def tidy_casts(model: ir.Model, namer: Namer) -> None:
@@ -30,7 +30,12 @@ def tidy_casts(model: ir.Model, namer: Namer) -> None:
             continue
         before = source.producer()
         origin = _source(before) if before is not None else None
-        if made.dtype == _HALF and source.dtype == _FLOAT and origin is not None and origin.dtype == _HALF:
+        if (
+            made.dtype == _FLOAT16
+            and source.dtype == _FLOAT
+            and origin is not None
+            and origin.dtype == _FLOAT16
+        ):
             source = origin  # 2
         if source.dtype == made.dtype:
             _bypass(node, source, namer)  # 1, 2
@@ -48,15 +53,15 @@ def _source(node: ir.Node) -> ir.Value | None:
     if not is_op(node, "Cast") or node.graph is None:
         return None
     ends = (node.inputs[0], node.outputs[0])
-    return ends[0] if all(v is not None and v.dtype in (_FLOAT, _HALF) for v in ends) else None
+    return ends[0] if all(v is not None and v.dtype in (_FLOAT, _FLOAT16) for v in ends) else None
 
 
 def _bypass(node: ir.Node, source: ir.Value, namer: Namer) -> None:
     """Let everybody read the source instead. A graph output keeps its name, by an Identity if need be."""
     made = node.outputs[0]
     if made.is_graph_output():
-        maker = source.producer()
-        if maker is None or maker.graph is not node.graph or source.is_graph_output():
+        producer = source.producer()
+        if producer is None or producer.graph is not node.graph or source.is_graph_output():
             node.op_type = "Identity"
             node.attributes.clear()
             node.replace_input_with(0, source)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, constant, is_op, op_key
 from qtool.plan.eligible import rule_of
-from qtool.plan.half_ports import is_float32, is_heavy
+from qtool.plan.fp16.ports import is_float32, is_heavy
 from qtool.plan.variants import variant
 from qtool.tables.float16 import EXACT_ARGUMENT, FOLLOWED, PRECISE, SMALL_TABLE, STORED_MIN_ELEMENTS
 
@@ -56,11 +56,11 @@ def exact_arguments(view: View) -> dict[str, str]:
         reasons[node.name or ""] = "its argument must be exact"
         pending = [v.producer() for v in node.inputs if is_float32(v) and v is not None]
         while pending:
-            maker = pending.pop()
-            if maker is None or maker.name in reasons or _has_weight(maker):
+            producer = pending.pop()
+            if producer is None or producer.name in reasons or _has_weight(producer):
                 continue
-            reasons[maker.name or ""] = reason
-            pending += [v.producer() for v in maker.inputs if is_float32(v) and v is not None]
+            reasons[producer.name or ""] = reason
+            pending += [v.producer() for v in producer.inputs if is_float32(v) and v is not None]
     return reasons
 
 

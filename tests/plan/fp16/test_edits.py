@@ -17,8 +17,8 @@ from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from tests import graphs
 from tests.graphs import node
-from tests.rewrite.half_flow import FLOAT, HALF, Converted, check, close, converted, stored_types
-from tests.rewrite.test_half_norms import SAMPLES, asked, norm
+from tests.rewrite.fp16.flow import FLOAT, FLOAT16, Converted, check, close, converted, stored_types
+from tests.rewrite.fp16.test_norms import SAMPLES, asked, norm
 
 SHARED = graphs.model(
     [
@@ -64,21 +64,21 @@ def test_the_writer_follows_the_plan_and_not_the_graph(names: tuple[str, ...]) -
     assert NORM_BARRIER.value in validate_plan(moved, made.model.view)
 
 
-def half_of(*names: str) -> Converted:
+def fp16_of(*names: str) -> Converted:
     return converted(SHARED, mode="weight-only", sets=[f"{n}=fp16" for n in names])
 
 
 def test_a_weight_is_copied_while_a_float32_node_reads_it() -> None:
-    one, both = half_of("first"), half_of("first", "second")
-    assert (one.plan.halves.copied, both.plan.halves.copied) == ({"w"}, set())
-    assert stored_types(one.proto) == {"w": FLOAT, "w_float16": HALF}
-    assert stored_types(both.proto) == {"w": HALF}
+    one, both = fp16_of("first"), fp16_of("first", "second")
+    assert (one.plan.fp16.copied, both.plan.fp16.copied) == ({"w"}, set())
+    assert stored_types(one.proto) == {"w": FLOAT, "w_float16": FLOAT16}
+    assert stored_types(both.proto) == {"w": FLOAT16}
 
 
 def test_a_plan_that_copies_nothing_is_written_so_and_refused_as_a_file() -> None:
-    one = half_of("first")
-    plan = replace(one.plan, halves=replace(one.plan.halves, copied=frozenset()))
-    assert stored_types(written(one, plan)) == {"w": HALF}
+    one = fp16_of("first")
+    plan = replace(one.plan, fp16=replace(one.plan.fp16, copied=frozenset()))
+    assert stored_types(written(one, plan)) == {"w": FLOAT16}
     assert "'w'" in validate_plan(plan, one.model.view)
     assert validate_plan(one.plan, one.model.view) == ""
 
@@ -88,29 +88,29 @@ def test_a_copy_is_needed_beside_a_model_output() -> None:
     proto.CopyFrom(SHARED)
     proto.graph.output.append(onnx.helper.make_tensor_value_info("w", FLOAT, (8, 8)))
     made = converted(proto, graphs.samples(2, x=(4, 8)))
-    assert made.plan.halves.copied == {"w"}
+    assert made.plan.fp16.copied == {"w"}
     own = converted(proto, graphs.samples(2, x=(4, 8)), io="float16")
-    assert (own.plan.halves.ports, own.plan.halves.copied) == ({"x", "y", "w"}, set())
+    assert (own.plan.fp16.ports, own.plan.fp16.copied) == ({"x", "y", "w"}, set())
 
 
 def test_the_plan_names_the_ports_that_become_float16() -> None:
     large = [{"x": np.full((4, 8), 6e4, np.float32)}] * 2
-    assert converted(SHARED, large, io="float16").plan.halves.ports == {"y"}, "60000 needs a margin"
+    assert converted(SHARED, large, io="float16").plan.fp16.ports == {"y"}, "60000 needs a margin"
     made = converted(SHARED, graphs.samples(2, x=(4, 8)), io="float16")
-    assert made.plan.halves.ports == {"x", "y"}
-    only = replace(made.plan, halves=replace(made.plan.halves, ports=frozenset({"y"})))
+    assert made.plan.fp16.ports == {"x", "y"}
+    only = replace(made.plan, fp16=replace(made.plan.fp16, ports=frozenset({"y"})))
     proto = written(made, only)
     types = [v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)]
-    assert types == [FLOAT, HALF], "the writer follows the plan"
-    unknown = replace(made.plan, halves=replace(made.plan.halves, ports=frozenset({"h"})))
+    assert types == [FLOAT, FLOAT16], "the writer follows the plan"
+    unknown = replace(made.plan, fp16=replace(made.plan.fp16, ports=frozenset({"h"})))
     assert "'h'" in validate_plan(unknown, made.model.view)
 
 
 def test_they_survive_json() -> None:
-    for made in (asked(norm(), ENDS), half_of("first"), converted(SHARED, io="float16")):
+    for made in (asked(norm(), ENDS), fp16_of("first"), converted(SHARED, io="float16")):
         back = from_json(to_json(made.plan), "plan.json")
         assert back.edits == made.plan.edits
-        assert replace(back.halves, reasons={}) == replace(made.plan.halves, reasons={})
+        assert replace(back.fp16, reasons={}) == replace(made.plan.fp16, reasons={})
         assert validate_plan(back, made.model.view) == ""
 
 
@@ -123,7 +123,7 @@ def test_an_add_in_float16_is_not_taken_into_the_product_before_it() -> None:
     made = converted(proto, samples, mode="dynamic", sets=["bias=fp16"])
     check(made)
     assert [e.kind for e in alone.plan.edits] == [EditKind.ADDED_BIAS]
-    assert (made.halves, made.plan.edits) == ({"bias"}, ())
+    assert (made.fp16_nodes, made.plan.edits) == ({"bias"}, ())
     assert "product" in made.plan.forms
     assert validate_plan(made.plan, made.model.view) == ""
     close(made, samples, 15)

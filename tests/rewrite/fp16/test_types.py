@@ -12,7 +12,16 @@ from tests import graphs
 from tests.exact import exact
 from tests.graphs import node
 from tests.rewrite.flow import run
-from tests.rewrite.half_flow import FLOAT, HALF, check, close, converted, element_types, nodes, stored_types
+from tests.rewrite.fp16.flow import (
+    FLOAT,
+    FLOAT16,
+    check,
+    close,
+    converted,
+    element_types,
+    nodes,
+    stored_types,
+)
 
 SHAPE = (4, 64)
 SAMPLES = graphs.samples(3, x=SHAPE)
@@ -50,9 +59,9 @@ def test_what_says_its_own_type(case: str, everything: bool) -> None:
     made = converted(proto, SAMPLES, sets=["*=fp16"] if everything else [])
     check(made)
     assert close(made, SAMPLES) > 55
-    assert {"first", "last"} <= made.halves
+    assert {"first", "last"} <= made.fp16_nodes
     if everything:
-        assert element_types(made.proto)["m"] == HALF
+        assert element_types(made.proto)["m"] == FLOAT16
 
 
 def _needs(op: str) -> list[onnx.NodeProto]:
@@ -72,7 +81,7 @@ def test_values_made_of_nothing(op: str, asked: str, first: str) -> None:
     proto = between([*_needs(op), node("Add", ["h", "f"], ["m"], "join")])
     made = converted(proto, sets=[f"random={asked}", f"first={first}", "join=fp16"])
     check(made)
-    assert element_types(made.proto)["f"] == (HALF if asked == "fp16" and op == "Bernoulli" else FLOAT)
+    assert element_types(made.proto)["f"] == (FLOAT16 if asked == "fp16" and op == "Bernoulli" else FLOAT)
     for optimize in (True, False):
         assert np.isfinite(run(made.data, SAMPLES, optimize)[0]["y"]).all()
 
@@ -104,11 +113,11 @@ def test_resize_reads_float32_beside_its_image(opset: int) -> None:
     samples = graphs.samples(2, x=image)
     made = converted(proto, samples, sets=["*=fp16"])
     check(made)
-    assert "resize" in made.halves
-    assert made.plan.halves.sites["resize"].reads == (0,)
+    assert "resize" in made.fp16_nodes
+    assert made.plan.fp16.sites["resize"].reads == (0,)
     (resize,) = [n for n in made.proto.graph.node if n.op_type == "Resize"]
     types = element_types(made.proto)
-    assert [types[n] for n in resize.input if n] == [HALF, FLOAT, FLOAT]
+    assert [types[n] for n in resize.input if n] == [FLOAT16, FLOAT, FLOAT]
     close(made, samples)
 
 
@@ -165,24 +174,24 @@ def test_nested_graphs_keep_their_borders_and_compute_in_float16(case: str, io: 
     made = converted(between([NESTED[case]], constants), SAMPLES, io=io)
     check(made)
     assert close(made, SAMPLES) > 45
-    assert "nested" in made.halves
+    assert "nested" in made.fp16_nodes
     assert any("If, Loop and Scan" in n for n in made.notes)
     (outer,) = [n for n in made.proto.graph.node if any(a.HasField("g") for a in n.attribute)]
     types = element_types(made.proto)
     assert types["m"] == FLOAT
     for attribute in outer.attribute:
-        floats = [v for v in attribute.g.output if v.type.tensor_type.elem_type in (FLOAT, HALF)]
+        floats = [v for v in attribute.g.output if v.type.tensor_type.elem_type in (FLOAT, FLOAT16)]
         assert {types[v.name] for v in floats} <= {FLOAT}
 
 
 def test_a_model_that_is_float16_already() -> None:
     halves = {k: v.astype(np.float16) for k, v in WEIGHTS.items()}
     found = [node("MatMul", ["x", "w"], ["h"]), node("MatMul", ["h", "v"], ["y"])]
-    proto = graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, halves, input_type=HALF, output_type=HALF)
+    proto = graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, halves, input_type=FLOAT16, output_type=FLOAT16)
     samples = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
     made = converted(proto, samples)
     check(made)
-    assert not made.halves
+    assert not made.fp16_nodes
     assert close(made, samples) == np.inf
 
 
@@ -197,8 +206,8 @@ def test_other_floats_are_left_as_they_are(kind: int) -> None:
     ]
     made = converted(graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS))
     check(made)
-    assert {"first", "last"} <= made.halves
-    assert "other" not in made.halves
+    assert {"first", "last"} <= made.fp16_nodes
+    assert "other" not in made.fp16_nodes
     assert element_types(made.proto)["e"] == kind
     if kind == TensorProto.DOUBLE:  # onnxruntime has no Neg of bfloat16 on a CPU
         close(made, SAMPLES)
@@ -216,7 +225,7 @@ def test_a_model_of_doubles_alone_is_left_alone() -> None:
     )
     made = converted(proto)
     check(made)
-    assert not made.halves
+    assert not made.fp16_nodes
     assert not made.notes
     assert stored_types(made.proto) == {"w": TensorProto.DOUBLE}
 
@@ -239,11 +248,11 @@ READERS = [node("Add", ["h", "b"], ["y"], "one"), node("Sub", ["h", "b"], ["z"],
 
 
 def test_a_small_weight_of_both_types_is_stored_twice() -> None:
-    assert shared(READERS, ["y", "z"], 64, ["two"]) == {"w": HALF, "b": FLOAT, "b_float16": HALF}
+    assert shared(READERS, ["y", "z"], 64, ["two"]) == {"w": FLOAT16, "b": FLOAT, "b_float16": FLOAT16}
 
 
 def test_a_weight_of_one_type_is_stored_once() -> None:
-    assert shared(READERS, ["y", "z"], 64, []) == {"w": HALF, "b": HALF}
+    assert shared(READERS, ["y", "z"], 64, []) == {"w": FLOAT16, "b": FLOAT16}
 
 
 @pytest.mark.parametrize("io", ["float", "float16"])
@@ -255,7 +264,7 @@ def test_ports_that_are_constants_or_inputs(io: str) -> None:
     made = converted(proto, SAMPLES, io=io)
     check(made)
     close(made, SAMPLES)
-    wanted = HALF if io == "float16" else FLOAT
+    wanted = FLOAT16 if io == "float16" else FLOAT
     assert {v.type.tensor_type.elem_type for v in made.proto.graph.output} == {wanted}
 
 
@@ -269,7 +278,7 @@ def test_sequences_between_products() -> None:
     made = converted(proto, SAMPLES)
     check(made)
     assert close(made, SAMPLES) > 55
-    assert made.halves == {"first", "last"}
+    assert made.fp16_nodes == {"first", "last"}
 
 
 def test_a_product_of_float16_stands_beside_int8() -> None:
@@ -282,6 +291,6 @@ def test_a_product_of_float16_stands_beside_int8() -> None:
     proto = graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS)
     made = converted(proto, SAMPLES, mode="static", target="generic", sets=["last=fp16"])
     check(made)
-    assert made.halves == {"last"}
+    assert made.fp16_nodes == {"last"}
     assert {"QuantizeLinear", "DequantizeLinear"} <= {n.op_type for n in nodes(made.proto.graph)}
     close(made, SAMPLES, 25 if exact() else 15)

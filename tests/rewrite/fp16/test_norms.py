@@ -10,12 +10,12 @@ import onnx_ir as ir
 import pytest
 
 from qtool.graph.view import View
-from qtool.plan.half import Halves
-from qtool.plan.half_norms import norm_barriers
+from qtool.plan.fp16.assignment import Fp16Assignment
+from qtool.plan.fp16.norms import norm_barriers
 from tests import graphs
 from tests.graphs import node
 from tests.rewrite.flow import run
-from tests.rewrite.half_flow import HALF, Converted, check, close, converted
+from tests.rewrite.fp16.flow import FLOAT16, Converted, check, close, converted
 
 SHAPE = (2, 6, 8)
 SAMPLES = graphs.samples(2, x=SHAPE)
@@ -80,7 +80,7 @@ def test_any_part_of_a_norm(names: tuple[str, ...], subs: int, residual: bool) -
     made = asked(
         norm(subs=subs, residual=residual), (*names, "sub2") if subs == 2 and "sub" in names else names
     )
-    assert set(names) <= made.halves
+    assert set(names) <= made.fp16_nodes
     check(made)
     close(made, SAMPLES)
 
@@ -92,15 +92,15 @@ def test_a_norm_as_the_mode_has_it(tail: bool, io: str, opset: int) -> None:
     made = converted(norm(tail=tail, opset=opset), SAMPLES, io=io)
     check(made)
     assert close(made, SAMPLES) > 50
-    assert {"mean", "pow", "variance"}.isdisjoint(made.halves)
+    assert {"mean", "pow", "variance"}.isdisjoint(made.fp16_nodes)
 
 
 def test_the_guard_leaves_the_norm_to_be_fused() -> None:
     """A norm that is float32 throughout is one op when it runs; the Cast before it is guarded, not its middle."""
     made = converted(norm(), SAMPLES)
     (guard,) = [n for n in made.proto.graph.node if n.op_type == "Max"]
-    makers = {n.output[0]: n.op_type for n in made.proto.graph.node}
-    assert makers[guard.input[0]] == "Cast"
+    producers = {n.output[0]: n.op_type for n in made.proto.graph.node}
+    assert producers[guard.input[0]] == "Cast"
     readers = {n.op_type for n in made.proto.graph.node if guard.output[0] in n.input}
     assert readers == {"ReduceMean", "Sub"}
 
@@ -141,7 +141,7 @@ def test_a_branch_that_the_runtime_inlines_shows_its_cast(condition: bool) -> No
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(condition), "condition"))
     made = converted(proto, SAMPLES)
     check(made)
-    assert "product" in made.halves
+    assert "product" in made.fp16_nodes
     close(made, SAMPLES)
 
 
@@ -157,12 +157,12 @@ def test_other_types_are_nobodys_business(kind: ir.DataType) -> None:
     proto.graph.node.insert(1, back)
     proto.graph.node.insert(1, cast)
     model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    assert norm_barriers(View(model), Halves(ports=frozenset({"x"}))) == []
+    assert norm_barriers(View(model), Fp16Assignment(ports=frozenset({"x"}))) == []
 
 
 def test_a_mean_of_halves_by_another_hand_is_guarded_too() -> None:
     """What the writer finds in a model counts as what it wrote itself."""
     made = converted(norm(), SAMPLES, io="float16")
-    assert {v.type.tensor_type.elem_type for v in made.proto.graph.input} == {HALF}
+    assert {v.type.tensor_type.elem_type for v in made.proto.graph.input} == {FLOAT16}
     halves = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
     assert close(converted(made.proto, halves), halves) > 80

@@ -12,14 +12,14 @@ import onnx
 from onnx import TensorProto
 
 from qtool.graph.save import to_bytes
-from qtool.plan.half_notes import half_notes
+from qtool.plan.fp16.notes import fp16_notes
 from qtool.plan.model import Plan
 from qtool.plan.prepared import PreparedModel
 from qtool.rewrite.write import rewrite
 from tests.plan.flow import Sample, candidate, reasons
 from tests.rewrite.flow import Outputs, run, sqnr
 
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Converted:
         return onnx.load_from_string(self.data)
 
     @property
-    def halves(self) -> set[str]:
+    def fp16_nodes(self) -> set[str]:
         """The nodes that compute in float16, by name."""
-        return set(self.plan.halves.sites)
+        return set(self.plan.fp16.sites)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -47,7 +47,7 @@ class Converted:
 
     @property
     def notes(self) -> list[str]:
-        return list(half_notes(self.plan, self.model.view))
+        return list(fp16_notes(self.plan, self.model.view))
 
     @property
     def ops(self) -> Counter[str]:
@@ -68,7 +68,7 @@ def check(made: Converted) -> None:
     proto = made.proto
     onnx.checker.check_model(proto, full_check=all(not n.domain for n in nodes(proto.graph)))
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
-    if made.halves or made.plan.choices.io == "float16":  # a model that is left alone keeps its own
+    if made.fp16_nodes or made.plan.choices.io == "float16":  # a model that is left alone keeps its own
         check_casts(proto)
     if made.plan.choices.io == "float":
         for old, new in zip(_ports(made.original), _ports(proto), strict=True):
@@ -79,10 +79,12 @@ def check(made: Converted) -> None:
 def check_casts(proto: onnx.ModelProto) -> None:
     """No Cast stands twice, to the type that is there, on a way back, or for nobody."""
     types = element_types(proto)
-    makers = {n.output[0]: n for n in nodes(proto.graph)}
+    producers = {n.output[0]: n for n in nodes(proto.graph)}
     for graph in graphs(proto.graph):
         casts = [
-            n for n in graph.node if n.op_type == "Cast" and {types[n.input[0]], _target(n)} <= {FLOAT, HALF}
+            n
+            for n in graph.node
+            if n.op_type == "Cast" and {types[n.input[0]], _target(n)} <= {FLOAT, FLOAT16}
         ]
         twice = Counter((n.input[0], _target(n)) for n in casts)
         assert not [key for key, count in twice.items() if count > 1], twice
@@ -92,9 +94,9 @@ def check_casts(proto: onnx.ModelProto) -> None:
         for cast in casts:
             assert types[cast.input[0]] != _target(cast), f"{cast.name} changes nothing"
             assert cast.output[0] in read, f"{cast.name} is for nobody"
-            before = makers.get(cast.input[0])
-            back = before is not None and before.op_type == "Cast" and types[before.input[0]] == HALF
-            assert not (back and _target(cast) == HALF), f"{cast.name} goes back"
+            before = producers.get(cast.input[0])
+            back = before is not None and before.op_type == "Cast" and types[before.input[0]] == FLOAT16
+            assert not (back and _target(cast) == FLOAT16), f"{cast.name} goes back"
 
 
 def close(made: Converted, samples: Sequence[Sample], least: float = 40.0) -> float:
@@ -145,7 +147,7 @@ def _target(cast: onnx.NodeProto) -> int:
 
 
 def _as_fed(made: Converted, sample: Sample) -> dict[str, np.ndarray]:
-    halves = {v.name for v in made.proto.graph.input if v.type.tensor_type.elem_type == HALF}
+    halves = {v.name for v in made.proto.graph.input if v.type.tensor_type.elem_type == FLOAT16}
     return {k: v.astype(np.float16) if k in halves else v for k, v in sample.items()}
 
 

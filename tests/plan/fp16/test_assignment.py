@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from qtool.graph.view import View
-from qtool.plan.half_borders import worthless
-from qtool.plan.half_ports import Ports, is_blind, is_heavy, ports_of
+from qtool.plan.fp16.cast_boundaries import not_worth_casts
+from qtool.plan.fp16.ports import Ports, is_blind, is_heavy, ports_of
 from qtool.tables.float16 import EXACT_ARGUMENT, PRECISE, SMALL_TABLE, STORED_MIN_ELEMENTS
 from tests import graphs
 from tests.graphs import node
-from tests.rewrite.half_blocks import BLOCKS, network
-from tests.rewrite.half_flow import FLOAT, HALF, check, close, converted, stored_types
+from tests.rewrite.fp16.blocks import BLOCKS, network
+from tests.rewrite.fp16.flow import FLOAT, FLOAT16, check, close, converted, stored_types
 
 SHAPE = (2, 4, 64)
 WEIGHTS = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
@@ -60,9 +60,9 @@ def test_precise_ops_stay_float32_unless_asked_for(op: str, asked: bool) -> None
     proto.graph.value_info.append(onnx.helper.make_tensor_value_info("m", FLOAT, SHAPE))
     made = converted(proto, sets=["it=fp16"] if asked else [])
     check(made)
-    assert ("it" in made.halves) == asked
+    assert ("it" in made.fp16_nodes) == asked
     assert made.reasons.get("it", "") == ("" if asked else PRECISE[op])
-    assert {"first", "last"} <= made.halves
+    assert {"first", "last"} <= made.fp16_nodes
 
 
 def test_every_standard_row_of_the_table_is_tried() -> None:
@@ -82,7 +82,7 @@ def test_arguments_that_must_be_exact(op: str) -> None:
     constants = {"c": np.ones(64, F), "few": graphs.weights(64, 4), "back": graphs.weights(4, 64)}
     made = converted(between(middle, constants), SAMPLES)
     check(made)
-    assert {"first", "after", "last"} <= made.halves
+    assert {"first", "after", "last"} <= made.fp16_nodes
     assert made.reasons["it"] == "its argument must be exact"
     for name in ("behind", "frequencies", "beside"):
         assert made.reasons[name] == f"it computes the argument of {op} 'it', which must be exact"
@@ -122,9 +122,9 @@ def test_tables(rows: int, half: bool) -> None:
     ]
     made = converted(between(middle, {"table": graphs.weights(rows, 64, seed=9)}), SAMPLES)
     check(made)
-    assert ("it" in made.halves) == half
+    assert ("it" in made.fp16_nodes) == half
     assert half or made.reasons["it"] == SMALL_TABLE
-    assert stored_types(made.proto)["table"] == (HALF if half else FLOAT)
+    assert stored_types(made.proto)["table"] == (FLOAT16 if half else FLOAT)
     close(made, SAMPLES)
 
 
@@ -132,14 +132,14 @@ def test_what_the_user_keeps_is_kept_with_its_weights() -> None:
     made = converted(between([node("Relu", ["h"], ["m"], "relu")]), SAMPLES, exclude=["last"])
     check(made)
     assert made.reasons["last"] == "excluded by 'last'"
-    assert stored_types(made.proto) == {"w": HALF, "v": FLOAT}
+    assert stored_types(made.proto) == {"w": FLOAT16, "v": FLOAT}
 
 
 @pytest.mark.parametrize("mode", ["weight-only", "dynamic"])
 def test_in_other_modes_nothing_else_is_float16(mode: str) -> None:
     made = converted(between([node("Relu", ["h"], ["m"], "relu")]), SAMPLES, mode=mode, sets=["relu=fp16"])
     check(made)
-    assert made.halves == {"relu"}
+    assert made.fp16_nodes == {"relu"}
 
 
 def test_beside_quantizers_all_stays_float32() -> None:
@@ -149,7 +149,7 @@ def test_beside_quantizers_all_stays_float32() -> None:
     ]
     made = converted(between(middle, {"s": F(0.01), "z": np.uint8(128)}), SAMPLES)
     check(made)
-    assert not made.halves
+    assert not made.fp16_nodes
     assert made.reasons["first"].startswith("it stands beside a QuantizeLinear")
 
 
@@ -181,25 +181,25 @@ def test_weights_of_float32_nodes(case: str) -> None:
     check(made)
     assert close(made, samples) > 60
     large = {t for n, t in stored_types(made.proto).items() if n.startswith("c")}
-    assert large <= {HALF if half else FLOAT}
-    assert bool(made.plan.halves.stored) == half
+    assert large <= {FLOAT16 if half else FLOAT}
+    assert bool(made.plan.fp16.stored) == half
 
 
-def casts(view: View, halves: dict[str, Ports], own: set[str]) -> int:
+def casts(view: View, float16_sites: dict[str, Ports], own: set[str]) -> int:
     """How many Casts a placement costs: counted anew, value by value."""
     total = 0
     for name, value in view.values.items():
         if value.dtype != 1 or (value.is_initializer() and not value.is_graph_input()):
             continue
-        maker = value.producer()
+        producer = value.producer()
         made = (
             name in own
-            if maker is None
-            else value.index() in halves.get(maker.name or "", Ports((), ())).makes
+            if producer is None
+            else value.index() in float16_sites.get(producer.name or "", Ports((), ())).makes
         )
         wants = {name in own} if value.is_graph_output() else set()
         for use in value.uses():
-            read = use.idx in halves.get(use.node.name or "", Ports((), ())).reads
+            read = use.idx in float16_sites.get(use.node.name or "", Ports((), ())).reads
             if read or not is_blind(use.node, use.idx):
                 wants.add(read)
         total += (not made) in wants
@@ -221,7 +221,7 @@ def test_no_node_leaves_float16_to_cost_a_cast(
     sites = {n: found[n] for n in sorted(found) if data.draw(st.booleans())}
     forced = {n for n in sites if data.draw(st.integers(0, 3)) == 0}
     own = {"x", "y"} if io else set()
-    left = worthless(view, sites, own, forced)
+    left = not_worth_casts(view, sites, own, forced)
     after = {n: p for n, p in sites.items() if n not in left}
     assert len(set(left)) == len(left)
     assert not forced & set(left)
@@ -241,9 +241,9 @@ def test_a_cast_stands_before_the_product_not_before_what_leads_there() -> None:
     ]
     made = converted(graphs.model(found, {"x": SHAPE}, ["y"], {"w": WEIGHTS["w"]}), SAMPLES)
     check(made)
-    assert made.halves == {"product", "follows"}
+    assert made.fp16_nodes == {"product", "follows"}
     assert made.reasons == {"leads": WORTHLESS}
     assert made.ops["Cast"] == 2
     own = converted(made.original, SAMPLES, io="float16")
-    assert own.halves == {"leads", "product", "follows"}
+    assert own.fp16_nodes == {"leads", "product", "follows"}
     assert own.ops["Cast"] == 0

@@ -1,4 +1,4 @@
-"""The fusion barriers of layer norms, which the plan lists (plan/half_norms.py)."""
+"""The fusion barriers of layer norms, which the plan lists (plan/fp16/norms.py)."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from qtool.graph.save import to_bytes
 from qtool.plan import serial
 from qtool.plan.eligible import CONTROL_FLOW
-from qtool.plan.half_ports import ports_of
+from qtool.plan.fp16.ports import ports_of
 from qtool.rewrite.write import rewrite
 from tests import graphs
 from tests.rewrite.flow import evaluate, run, sqnr
-from tests.rewrite.half_blocks import BLOCKS, SHAPE, network
-from tests.rewrite.half_flow import (
+from tests.rewrite.fp16.blocks import BLOCKS, SHAPE, network
+from tests.rewrite.fp16.flow import (
     FLOAT,
-    HALF,
+    FLOAT16,
     Converted,
     check,
     close,
@@ -41,7 +41,7 @@ def test_a_block_between_products(block: str, io: str) -> None:
     made = converted(network(["linear", block, "linear"]), SAMPLES, io=io)
     check(made)
     assert close(made, SAMPLES) >= 45
-    assert any(n.startswith("MatMul") for n in made.halves)
+    assert any(n.startswith("MatMul") for n in made.fp16_nodes)
 
 
 @pytest.mark.parametrize("block", STANDARD)
@@ -53,7 +53,7 @@ def test_the_reference_agrees(block: str) -> None:
 # Behind a step, rounding can be as large as the value: no SQNR holds for any chain of these.
 STEPS = {"integers", "where"}
 # A norm of what is cast from float16: onnxruntime 1.31 refuses the very model that is given.
-REFUSED = ("half-island", "written-norm")
+REFUSED = ("fp16-island", "written-norm")
 CHAINS = st.lists(st.sampled_from(sorted(BLOCKS.keys() - STEPS)), min_size=1, max_size=5).filter(
     lambda blocks: REFUSED not in itertools.pairwise(blocks)
 )
@@ -66,7 +66,7 @@ def test_any_chain(blocks: list[str], seed: int, extra: bool, io: str) -> None:
     check(made)
     close(made, SAMPLES[:2])
     ports = (*made.proto.graph.input, *made.proto.graph.output)
-    assert {v.type.tensor_type.elem_type for v in ports} == {HALF if io == "float16" else FLOAT}
+    assert {v.type.tensor_type.elem_type for v in ports} == {FLOAT16 if io == "float16" else FLOAT}
 
 
 @settings(max_examples=80, deadline=None)
@@ -78,8 +78,8 @@ def test_any_nodes_that_are_asked_for(blocks: list[str], seed: int, data: st.Dat
     made = converted(proto, SAMPLES[:2], mode="weight-only", sets=[f"{n}=fp16" for n in asked])
     check(made)
     close(made, SAMPLES[:2])
-    assert made.halves <= asked
-    assert not asked - made.halves - made.reasons.keys() - _without_floats(made)
+    assert made.fp16_nodes <= asked
+    assert not asked - made.fp16_nodes - made.reasons.keys() - _without_floats(made)
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,7 +90,7 @@ def test_a_saved_plan_gives_the_same_bytes(blocks: list[str], seed: int) -> None
     text = serial.to_json(made.plan)
     again = serial.from_json(text, "plan")
     assert serial.to_json(again) == text
-    assert json.loads(text)["float16"]["nodes"].keys() == made.halves
+    assert json.loads(text)["fp16"]["nodes"].keys() == made.fp16_nodes
     assert to_bytes(rewrite(made.model.model, again)) == made.data
 
 

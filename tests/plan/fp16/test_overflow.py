@@ -13,13 +13,13 @@ from qtool.calibrate.ranges import Range
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.graph.view import View
-from qtool.plan.half_limits import half_sqnr, unheld
-from qtool.plan.half_notes import NESTED, NOT_FASTER, NOT_LOOKED_AT
+from qtool.plan.fp16.notes import NESTED, NOT_FASTER, NOT_LOOKED_AT
+from qtool.plan.fp16.overflow import find_overflow, fp16_sqnr
 from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
 from tests import graphs
 from tests.graphs import node
 from tests.rewrite.flow import run
-from tests.rewrite.half_flow import FLOAT, check, close, converted, element_types
+from tests.rewrite.fp16.flow import FLOAT, check, close, converted, element_types
 
 SHAPE = (4, 64)
 WEIGHTS = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
@@ -58,11 +58,11 @@ CONSTANTS = {
 @pytest.mark.parametrize("case", CONSTANTS)
 def test_constants(case: str) -> None:
     values, reason = CONSTANTS[case]
-    assert unheld(view(adding(np.array(values, np.float32))), None).get("c", "") == reason
+    assert find_overflow(view(adding(np.array(values, np.float32))), None).get("c", "") == reason
 
 
 def test_an_empty_constant_holds_nothing_that_could_not_be_held() -> None:
-    assert unheld(view(adding(np.zeros((0, 3), np.float32))), None) == {}
+    assert find_overflow(view(adding(np.zeros((0, 3), np.float32))), None) == {}
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,15 +71,15 @@ def test_a_constant_is_held_only_if_little_is_lost(values: list[float]) -> None:
     array = np.array(values, np.float32)
     exact, rounded = array.astype(np.float64), array.astype(np.float16).astype(np.float64)
     noise = np.sum((exact - rounded) ** 2)
-    held = "c" not in unheld(view(adding(array)), None)
+    held = "c" not in find_overflow(view(adding(array)), None)
     assert held == (noise == 0 or 10 * np.log10(np.sum(exact**2) / noise) >= FLOOR_DB)
 
 
 def test_sqnr_is_summed_over_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     array = graphs.rng().standard_normal(1000).astype(np.float32)
-    whole = half_sqnr(array)
-    monkeypatch.setattr("qtool.plan.half_limits._CHUNK", 7)
-    assert half_sqnr(array) == pytest.approx(whole)
+    whole = fp16_sqnr(array)
+    monkeypatch.setattr("qtool.plan.fp16.overflow._CHUNK", 7)
+    assert fp16_sqnr(array) == pytest.approx(whole)
 
 
 RANGES = {
@@ -94,7 +94,7 @@ RANGES = {
 @pytest.mark.parametrize("case", RANGES)
 def test_ranges(case: str) -> None:
     found, reason = RANGES[case]
-    assert unheld(view(adding(np.ones(2, np.float32))), {"h": found}).get("h", "") == reason
+    assert find_overflow(view(adding(np.ones(2, np.float32))), {"h": found}).get("h", "") == reason
 
 
 BEHIND = {
@@ -116,7 +116,7 @@ def test_what_is_computed_from_a_constant_beyond_up_to_what_bounds_it(case: str)
         ["y"],
         {"c": np.array([0, -1e9], np.float32), "low": np.float32(-3), "high": np.float32(3)},
     )
-    found = unheld(view(proto), None)
+    found = find_overflow(view(proto), None)
     assert found.keys() - {"c"} == reached
     assert all(
         found[n] == "is computed from 'c', which holds -1e+09, beyond float16's 65504" for n in reached
@@ -125,7 +125,7 @@ def test_what_is_computed_from_a_constant_beyond_up_to_what_bounds_it(case: str)
 
 def test_a_range_that_was_seen_outweighs_a_suspicion() -> None:
     proto = adding(np.array([0, -1e9], np.float32))
-    assert unheld(view(proto), {"h": seen(-1, 1), "y": seen(0, 1)}).keys() == {"c"}
+    assert find_overflow(view(proto), {"h": seen(-1, 1), "y": seen(0, 1)}).keys() == {"c"}
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -142,7 +142,7 @@ def test_a_constant_beyond_goes_in_and_out_of_a_loop(inside: bool) -> None:
     constants = {"k": np.array([0, 1e9], np.float32), "one": np.ones(2, np.float32)}
     constants |= {"three": np.array(3), "yes": np.array(True)}
     found = [add, node("Loop", ["three", "yes", "h"], ["y"], body=body)]
-    reached = unheld(view(graphs.model(found, {"x": (2,)}, {"y": (2,)}, constants)), None).keys()
+    reached = find_overflow(view(graphs.model(found, {"x": (2,)}, {"y": (2,)}, constants)), None).keys()
     assert {"s", "u", "y"} <= reached
     assert ("h" in reached) is not inside
 
@@ -165,7 +165,7 @@ def test_activations_that_would_overflow_stay_float32_and_are_named() -> None:
     made = converted(wide(3e4), SAMPLES)
     check(made)
     assert close(made, SAMPLES) > 50
-    assert "third" in made.halves
+    assert "third" in made.fp16_nodes
     for name, value in (("first", "output 'h'"), ("second", "input 'r'")):
         assert made.reasons[name].startswith(f"its {value} spans ")
         assert made.reasons[name].endswith("beyond float16's 65504 with a margin of 2")
@@ -179,7 +179,7 @@ def test_without_samples_the_report_says_that_nobody_looked() -> None:
 @pytest.mark.parametrize("mode", ["fp16", "weight-only", "static", "dynamic"])
 def test_asking_for_a_node_does_not_make_it_overflow(mode: str) -> None:
     made = converted(wide(3e4), SAMPLES, mode=mode, target="generic", sets=["first=fp16"])
-    assert "first" not in made.halves
+    assert "first" not in made.fp16_nodes
     assert made.reasons["first"].startswith("its output 'h' spans ")
     assert all(np.isfinite(o["y"]).all() for o in run(made.data, SAMPLES))
 

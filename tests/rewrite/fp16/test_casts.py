@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from qtool.graph.edit import Namer
-from qtool.rewrite.half_casts import tidy_casts
+from qtool.rewrite.fp16.casts import tidy_casts
 from tests.graphs import rng
 from tests.rewrite.flow import evaluate
-from tests.rewrite.half_flow import check_casts
+from tests.rewrite.fp16.flow import check_casts
 
-FLOAT, HALF, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
-_NUMPY = {FLOAT: np.float32, HALF: np.float16, INT: np.int32}
+FLOAT, FLOAT16, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
+_NUMPY = {FLOAT: np.float32, FLOAT16: np.float16, INT: np.int32}
 
 
 def cast(source: str, made: str, to: int) -> onnx.NodeProto:
@@ -54,10 +54,10 @@ def ops(proto: onnx.ModelProto) -> list[str]:
 
 CASES = {
     "to-the-same-type": ([cast("x", "a", FLOAT), relu("a", "y")], {"y": FLOAT}, FLOAT, ["Relu"]),
-    "there-and-back-from-half": ([cast("x", "a", FLOAT), cast("a", "b", HALF), relu("b", "y")], {"y": HALF}, HALF, ["Relu"]),
-    "rounding-stays": ([cast("x", "a", HALF), cast("a", "b", FLOAT), relu("b", "y")], {"y": FLOAT}, FLOAT, ["Cast", "Cast", "Relu"]),
-    "twice": ([cast("x", "a", HALF), cast("x", "b", HALF), relu("a", "y"), relu("b", "z")], {"y": HALF, "z": HALF}, FLOAT, ["Cast", "Relu", "Relu"]),
-    "for-nobody": ([cast("x", "a", HALF), cast("a", "b", FLOAT), relu("x", "y")], {"y": FLOAT}, FLOAT, ["Relu"]),
+    "there-and-back-from-half": ([cast("x", "a", FLOAT), cast("a", "b", FLOAT16), relu("b", "y")], {"y": FLOAT16}, FLOAT16, ["Relu"]),
+    "rounding-stays": ([cast("x", "a", FLOAT16), cast("a", "b", FLOAT), relu("b", "y")], {"y": FLOAT}, FLOAT, ["Cast", "Cast", "Relu"]),
+    "twice": ([cast("x", "a", FLOAT16), cast("x", "b", FLOAT16), relu("a", "y"), relu("b", "z")], {"y": FLOAT16, "z": FLOAT16}, FLOAT, ["Cast", "Relu", "Relu"]),
+    "for-nobody": ([cast("x", "a", FLOAT16), cast("a", "b", FLOAT), relu("x", "y")], {"y": FLOAT}, FLOAT, ["Relu"]),
     "to-an-output": ([relu("x", "a"), cast("a", "y", FLOAT)], {"y": FLOAT}, FLOAT, ["Relu"]),
     "input-to-output": ([cast("x", "y", FLOAT)], {"y": FLOAT}, FLOAT, ["Identity"]),
     "two-outputs": ([relu("x", "y"), cast("y", "z", FLOAT)], {"y": FLOAT, "z": FLOAT}, FLOAT, ["Relu", "Identity"]),
@@ -73,9 +73,9 @@ def test_what_stays(case: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from([FLOAT, HALF]),
+    st.sampled_from([FLOAT, FLOAT16]),
     st.lists(
-        st.tuples(st.integers(0, 9), st.sampled_from(["relu", FLOAT, HALF, INT]), st.booleans()),
+        st.tuples(st.integers(0, 9), st.sampled_from(["relu", FLOAT, FLOAT16, INT]), st.booleans()),
         min_size=1,
         max_size=9,
     ),

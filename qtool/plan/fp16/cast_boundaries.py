@@ -1,0 +1,132 @@
+"""Count the Casts between float16 and float32, and find the nodes that are not worth theirs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from qtool.graph.view import View, is_op
+from qtool.plan.fp16.ports import Ports, is_blind, is_float32, is_heavy
+from qtool.tables.float16 import SUMS
+
+
+@dataclass
+class _Boundary:
+    """One value: what makes it, and how many read it in which type."""
+
+    is_float16: bool = False
+    float16_uses: int = 0
+    float32_uses: int = 0
+
+    @property
+    def casts(self) -> int:
+        return int(self.float32_uses > 0 if self.is_float16 else self.float16_uses > 0)
+
+
+def not_worth_casts(
+    view: View, sites: Mapping[str, Ports], own: Collection[str], forced: Collection[str] = ()
+) -> list[str]:
+    """The nodes that would better be float32, starting with all of `sites` in float16.
+
+    A node that is not HEAVY leaves float16 when that saves a Cast, or costs none and all its inputs are
+    float32 already: so a Cast stands before the heavy op that wants it, not before what leads there.
+
+    Args:
+        own: the model's inputs and outputs that are float16.
+        forced: nodes that do not leave.
+    """
+    in_float16 = dict(sites)
+    boundaries = _boundaries(view, in_float16, own)
+    left: list[str] = []
+    pending = deque(in_float16)
+    while pending:
+        name = pending.popleft()
+        node = view.node_by_name[name]
+        if (
+            name not in in_float16
+            or name in forced
+            or is_heavy(node)
+            or not _leaves(node, in_float16[name], boundaries)
+        ):
+            continue
+        site = in_float16.pop(name)
+        left.append(name)
+        pending.extend(_touched(node, site, boundaries))
+    return left
+
+
+def _boundaries(view: View, in_float16: Mapping[str, Ports], own: Collection[str]) -> dict[str, _Boundary]:
+    """Constants have no boundary: they are stored in either type."""
+    boundaries: dict[str, _Boundary] = {}
+    for name, value in view.values.items():
+        if not is_float32(value) or (value.is_initializer() and not value.is_graph_input()):
+            continue
+        producer = value.producer()
+        boundary = boundaries[name] = _Boundary()
+        if producer is None:
+            boundary.is_float16 = name in own
+        elif producer.name in in_float16:
+            boundary.is_float16 = value.index() in in_float16[producer.name or ""].makes
+        for use in value.uses():
+            reader = in_float16.get(use.node.name or "")
+            if reader is not None and use.idx in reader.reads:
+                boundary.float16_uses += 1
+            elif not is_blind(use.node, use.idx):
+                boundary.float32_uses += 1
+        if value.is_graph_output():
+            boundary.float16_uses += name in own
+            boundary.float32_uses += name not in own
+    return boundaries
+
+
+def _leaves(node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]) -> bool:
+    """Whether a node is better off in float32; if so, the boundaries are changed."""
+    reads, makes = _around(node, site, boundaries)
+    around = {id(b): b for b in (*reads, *makes)}.values()
+    indifferent = not any(b.is_float16 for b in reads) or not makes or is_op(node, *SUMS)
+    before = sum(b.casts for b in around)
+    _move(reads, makes, to_float=1)
+    after = sum(b.casts for b in around)
+    if after < before or (after == before and indifferent):
+        return True
+    _move(reads, makes, to_float=-1)
+    return False
+
+
+def _around(
+    node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]
+) -> tuple[list[_Boundary], list[_Boundary]]:
+    read = [node.inputs[i] for i in site.reads]
+    reads = [boundaries[v.name or ""] for v in read if v is not None and v.name in boundaries]
+    names = [node.outputs[i].name or "" for i in site.makes]
+    return reads, [boundaries[n] for n in names if n in boundaries]
+
+
+def _move(reads: list[_Boundary], makes: list[_Boundary], to_float: int) -> None:
+    for boundary in reads:
+        boundary.float16_uses -= to_float
+        boundary.float32_uses += to_float
+    for boundary in makes:
+        boundary.is_float16 = to_float < 0
+
+
+def _touched(node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]) -> list[str]:
+    """Who may have another opinion now that a node has left.
+
+    The other readers of a value do only as its last float16 reader is left, or its first float32 one is
+    there: each of that happens once.
+    """
+    near: list[ir.Node | None] = []
+    for index in site.reads:
+        value = node.inputs[index]
+        boundary = boundaries.get(value.name or "") if value is not None else None
+        if value is None or boundary is None:
+            continue
+        near.append(value.producer())
+        if boundary.float16_uses <= 1 or boundary.float32_uses == 1:
+            near += [use.node for use in value.uses()]
+    near += [use.node for i in site.makes for use in node.outputs[i].uses()]
+    return [n.name or "" for n in near if n is not None]

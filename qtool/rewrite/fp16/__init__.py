@@ -1,0 +1,1 @@
+"""Write a float16 assignment: types, weights, Casts and the fusion barriers of norms."""

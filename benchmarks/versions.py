@@ -22,8 +22,8 @@ from pathlib import Path
 from qtool.commands.prepare import load_model, read_samples
 from qtool.data.reading import Reading
 from qtool.evaluate.compare import compare
+from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.latency import Ratio, race_models
-from qtool.evaluate.ports import in_floats
 from qtool.runtime.session import Session
 
 # What a change may cost: decisions that rest on timings differ from run to run.
@@ -101,8 +101,8 @@ def fidelity(folder: Path, file: Path) -> float:
     """The SQNR of the worst output on eval/, in dB."""
     source = load_model(folder / "model.onnx")
     samples = read_samples(source, folder / "eval", Reading())
-    fp32 = in_floats(Session(source.loadable, threads=1, name=source.name))
-    return compare(fp32, in_floats(Session(file, threads=1, name=file.name)), samples).sqnr
+    fp32 = with_float_io(Session(source.loadable, threads=1, name=source.name))
+    return compare(fp32, with_float_io(Session(file, threads=1, name=file.name)), samples).sqnr
 
 
 if __name__ == "__main__":

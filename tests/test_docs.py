@@ -12,7 +12,7 @@ from qtool.evaluate.compare import Accuracy, Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import METRICS, Gate, GateResult
 from qtool.evaluate.latency import Ratio
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.placement.choose import Trial
 from qtool.plan.model import RegionNote, Skip
 from qtool.report.model import SCHEMA as REPORT_SCHEMA

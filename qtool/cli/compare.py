@@ -16,7 +16,7 @@ from qtool.errors import UsageError
 from qtool.tables.judging import NONE
 
 if TYPE_CHECKING:
-    from qtool.evaluate.reference import Recorded
+    from qtool.evaluate.reference_outputs import ReferenceOutputs
 
 
 @click.command(cls=Command)
@@ -84,7 +84,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     return deliver(report, form, given)
 
 
-def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path | Recorded, Path]:
+def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path | ReferenceOutputs, Path]:
     """What is compared with what."""
     if kept is None:
         if quantized is None:
@@ -92,6 +92,6 @@ def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path
         return fp32, quantized
     if quantized is not None:
         raise UsageError("--load-ref takes the place of FP32: one model only", f"leave out '{fp32}'")
-    from qtool.evaluate.reference import Recorded
+    from qtool.evaluate.reference_outputs import ReferenceOutputs
 
-    return Recorded(kept), fp32
+    return ReferenceOutputs(kept), fp32

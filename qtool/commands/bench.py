@@ -19,14 +19,14 @@ from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading
 from qtool.data.samples import Sample, Samples, check_used, evenly, synthetic
 from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
-from qtool.evaluate.bench_models import BenchModel, Memory, start_models
+from qtool.evaluate.bench_models import BenchModel, Memory, worker_models
+from qtool.evaluate.bench_rounds import LEAST_ROUNDS, TIGHT, RoundTimes, run_rounds, speedup
 from qtool.evaluate.gates import Gate, GateResult, Verdict, judge, parse
 from qtool.evaluate.latency import Ratio
-from qtool.evaluate.profile import Profile
-from qtool.evaluate.rounds import LEAST_ROUNDS, TIGHT, Timing, run_rounds, speedup
 from qtool.graph.load import Source
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
+from qtool.runtime.trace import OpTimes
 
 SECONDS = 20.0
 # Of a source, unless more are asked for: enough for shapes to differ.
@@ -48,7 +48,7 @@ class Benching(ListFields):
         reading: how they are to be read; 8 of them, evenly chosen, unless it says how many.
         threads: of the runtime, at least 1.
         max_time: seconds of timing; less where every ratio is known to 1% before.
-        profile_ops: measure where the time goes, too.
+        profile_ops: measure the time of each op, too.
         fail_if: gates on `speedup` (of every model against the first) and `size` (its bytes / those of the
             first), such as 'speedup<1.2'.
     """
@@ -89,7 +89,7 @@ class Benched:
         size_ratio: bytes / those of the first model.
         verdict: 'faster' or 'slower' than the first, where the interval shows it to be by more than 1.5%;
             'same': no measurable difference; 'undecided' after too few rounds; '' for the first itself.
-        profile: where its time goes.
+        op_times: the time of each op and of the slowest nodes, with `profile_ops`.
     """
 
     path: str
@@ -101,7 +101,7 @@ class Benched:
     speedup: Ratio | None
     size_ratio: float
     verdict: str
-    profile: Profile | None = None
+    op_times: OpTimes | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def bench_models(
     """Time models in turns on the same samples, until every ratio to the first is known, or the time is up.
 
     Each runs in a process of its own, a new one in every round: where a session's memory comes to lie changes
-    its speed for as long as it is open (evaluate/rounds.py).
+    its speed for as long as it is open (evaluate/bench_rounds.py).
 
     Args:
         models: paths, or models in memory; at least one.
@@ -184,7 +184,7 @@ def bench_models(
     check_used(how.reading, [samples])
     chosen = _chosen(samples, how.reading.samples or _SAMPLES)
     with _scratch() as folder, contextlib.ExitStack() as stack:
-        remote = start_models(sources, chosen, samples.name, how.threads, folder)
+        remote = worker_models(sources, chosen, samples.name, how.threads, folder)
         for each in remote:
             stack.callback(each.close)
         began = time.perf_counter()
@@ -192,10 +192,10 @@ def bench_models(
             remote, len(chosen), how.max_time, progress=lambda s: progress("bench", int(s), int(how.max_time))
         )
         seconds = time.perf_counter() - began
-        profiles = [each.profile(folder) if how.profile_ops else None for each in remote]
+        op_times = [each.op_times(folder) if how.profile_ops else None for each in remote]
     found = tuple(
-        _benched(each, timing, None if each is remote[0] else speedup(timing, timings[0]), profile)
-        for each, timing, profile in zip(remote, timings, profiles, strict=True)
+        _benched(each, timing, None if each is remote[0] else speedup(timing, timings[0]), times)
+        for each, timing, times in zip(remote, timings, op_times, strict=True)
     )
     found = tuple(replace(b, size_ratio=b.bytes / max(found[0].bytes, 1)) for b in found)
     return Bench(
@@ -274,7 +274,9 @@ def _chosen(samples: Samples, most: int) -> list[Sample]:
     return list(samples.read(evenly(total, most)))
 
 
-def _benched(remote: BenchModel, timing: Timing, ratio: Ratio | None, profile: Profile | None) -> Benched:
+def _benched(
+    remote: BenchModel, timing: RoundTimes, ratio: Ratio | None, op_times: OpTimes | None
+) -> Benched:
     p50, p90, p99 = (_ms(quantile(timing.singles, share)) for share in (0.5, 0.9, 0.99))
     return Benched(
         path=remote.source.name,
@@ -286,7 +288,7 @@ def _benched(remote: BenchModel, timing: Timing, ratio: Ratio | None, profile: P
         speedup=ratio,
         size_ratio=1.0,
         verdict=verdict_of(ratio) if ratio else "",
-        profile=profile,
+        op_times=op_times,
     )
 
 

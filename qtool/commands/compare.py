@@ -13,11 +13,11 @@ from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
 from qtool.evaluate.compare import compare
+from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import judge, parse
 from qtool.evaluate.judging import gates_of, measures_of
 from qtool.evaluate.latency import race_models
-from qtool.evaluate.ports import in_floats
-from qtool.evaluate.reference import Original, Recorded, Recorder
+from qtool.evaluate.reference_outputs import Original, ReferenceOutputs, ReferenceWriter
 from qtool.graph.inspection.model import Inspection
 from qtool.graph.inspection.read import inspect_model
 from qtool.graph.load import Source
@@ -29,7 +29,7 @@ from qtool.runtime.session import Model, Session
 from qtool.tables.judging import AUTO, USUAL
 from qtool.tables.modes import FEW_BITS, MODES
 
-Reference = ModelLike | Recorded
+Reference = ModelLike | ReferenceOutputs
 
 # The mode that makes models of a form (graph/inspection/model.py).
 _MODE_OF = {
@@ -64,20 +64,20 @@ def compare_models(
     how = how or Comparing()
     gates, measures = gates_of(how), measures_of(how)
     other = load_model(quantized)
-    first = fp32 if isinstance(fp32, Recorded) else load_model(fp32)
+    first = fp32 if isinstance(fp32, ReferenceOutputs) else load_model(fp32)
     timing = how.speed or any(g.metric == "speedup" for g in gates)
-    if timing and isinstance(first, Recorded):
+    if timing and isinstance(first, ReferenceOutputs):
         raise UsageError(
             "FP32's speed can't be measured without its model", "leave out --speed and its gates"
         )
     samples = read_samples(
-        other if isinstance(first, Recorded) else first, data, how.reading, how.data_format
+        other if isinstance(first, ReferenceOutputs) else first, data, how.reading, how.data_format
     )
     check_used(how.reading, [samples])
     if how.gate in (AUTO, USUAL):
         gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
     with _reference(first, how) as reference:
-        model = in_floats(Session(other.loadable, threads=how.threads, name=other.name))
+        model = with_float_io(Session(other.loadable, threads=how.threads, name=other.name))
         comparison = compare(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
@@ -85,7 +85,7 @@ def compare_models(
     if timing and isinstance(first, Source):
         models = {"original": first.loadable, "quantized": other.loadable}
         race = Timing.of(race_models(models, samples, how.threads))
-    original = first.original if isinstance(first, Recorded) else _original(first)
+    original = first.original if isinstance(first, ReferenceOutputs) else _original(first)
     files = (
         ModelFile(original.path, original.bytes, original.sha256),
         ModelFile(other.name, other.size, other.sha256),
@@ -103,20 +103,20 @@ def compare_models(
 
 
 @contextlib.contextmanager
-def _reference(source: Source | Recorded, how: Comparing) -> Iterator[Model]:
+def _reference(source: Source | ReferenceOutputs, how: Comparing) -> Iterator[Model]:
     """FP32: its model, its outputs from a file, or the former on their way into one."""
-    if isinstance(source, Recorded):
+    if isinstance(source, ReferenceOutputs):
         if how.save_ref is not None:
             raise UsageError("FP32's outputs are in a file already", "leave out --save-ref")
         yield source
         return
-    model = in_floats(Session(source.loadable, threads=how.threads, name=source.name))
+    model = with_float_io(Session(source.loadable, threads=how.threads, name=source.name))
     if how.save_ref is None:
         yield model
         return
     check_target(Path(how.save_ref), list(source.files), how.force)
     with staged(Path(how.save_ref)) as staging:
-        recorder = Recorder(model, _original(source), staging.path)
+        recorder = ReferenceWriter(model, _original(source), staging.path)
         yield recorder
         recorder.close()
         staging.commit()

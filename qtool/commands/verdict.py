@@ -10,9 +10,9 @@ from qtool.data.samples import synthetic
 from qtool.evaluate.compare import Comparison, Measures, compare
 from qtool.evaluate.criteria import implied_gates
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
+from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import Gate, judge
 from qtool.evaluate.latency import Race, race_models
-from qtool.evaluate.ports import in_floats
 from qtool.graph.load import model_size
 from qtool.graph.save import Staging, model_for_session
 from qtool.options import Progress
@@ -78,8 +78,8 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
             Session(staging.path, threads=model.threads, name="the quantized model")
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False))
     comparison = compare(
-        in_floats(Session(model.source.loadable, threads=model.threads, name=model.source.name)),
-        in_floats(Session(staging.path, threads=model.threads, name="the quantized model")),
+        with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name)),
+        with_float_io(Session(staging.path, threads=model.threads, name="the quantized model")),
         samples,
         request.measures,
         lambda done, total: progress("validate", done, total),

@@ -13,7 +13,7 @@ from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Samples, where
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.labels import Labels, label_of, predict
-from qtool.evaluate.outputs import OutputMetrics, OutputTally
+from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
 from qtool.evaluate.tasks import Task
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.runtime.session import Model, running
@@ -134,7 +134,7 @@ def compare(
     labels = measures.labels
     pairs = match_outputs(fp32.outputs, quantized.outputs)
     names = list(pairs)
-    tallies = [OutputTally(name, fp32.output_shapes[name], measures.tolerance) for name in names]
+    tallies = [OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance) for name in names]
     hits, judged = np.zeros(2, np.int64), 0
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)

@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Self
 
 from qtool.data.samples import Part, Samples, evenly, synthetic
+from qtool.evaluate.cached_outputs import CachedOutputs
 from qtool.evaluate.compare import Comparison, compare
 from qtool.evaluate.criteria import Criteria
-from qtool.evaluate.golden import FloatOutputs
+from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.latency import Race, Ratio, SettledSpeeds, race_models, settle
-from qtool.evaluate.ports import in_floats
 from qtool.evaluate.sensitivity import sensitivity
 from qtool.graph.save import file_size, model_for_session
 from qtool.options import Progress
@@ -99,7 +99,7 @@ class Evaluator:
         self.keep = keep
         self.log: list[Gain] = []
         self.unreliable = False  # noise hid an order that mattered, so that the cost table decided
-        self._float = FloatOutputs(model.source.name, self._open_original)
+        self._float = CachedOutputs(model.source.name, self._open_original)
         self._comparisons: dict[tuple[str, int], Comparison] = {}
         self._sizes: dict[str, int] = {}
         self._speeds: dict[str, Speed] = {}
@@ -157,7 +157,7 @@ class Evaluator:
             self._sizes[key[0]] = file_size(model)
             with model_for_session(model) as loadable:
                 session = Session(loadable, threads=self.model.threads, name="the candidate")
-                self._comparisons[key] = compare(self._float, in_floats(session), samples)
+                self._comparisons[key] = compare(self._float, with_float_io(session), samples)
         return self._comparisons[key]
 
     def errors_of(self, candidate: Candidate, known: Errors | None = None) -> Errors:
@@ -246,7 +246,7 @@ class Evaluator:
 
     def _open_original(self) -> Model:
         source = self.model.source
-        return in_floats(Session(source.loadable, threads=self.model.threads, name=source.name))
+        return with_float_io(Session(source.loadable, threads=self.model.threads, name=source.name))
 
 
 def _structure(plan: Plan) -> str:

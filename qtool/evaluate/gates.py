@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qtool.errors import UsageError, did_you_mean
 from qtool.evaluate.compare import Comparison
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""How fast models are side by side, and which differences are larger than the noise.
+"""The speed of models side by side, and which differences are larger than the noise.
 
-Models take turns within each round, so that a drifting clock hits all alike, and are compared by the ratio of
-their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached.
+Models take turns within each round, so that a drifting clock slows all alike, and are compared by the ratio
+of their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached.
 
-What the interval does not show: where a session's memory happens to lie changes its speed, by up to 5% for
-some models, for as long as it is open. `qtool bench` (rounds.py) opens models anew to average that.
+The interval leaves one thing out: the place of a session's memory changes its speed by up to 5% for some
+models, as long as it is open. `qtool bench` (bench_rounds.py) opens models anew to average over that.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 
-from qtool.data.fit import fit
 from qtool.data.samples import Samples
-from qtool.evaluate.ports import bare, feed, in_floats
+from qtool.evaluate.float_io import session_inputs
 from qtool.runtime.session import Array, Session, running
 
-# Two runs of one race on the same machine differ by about this much, so a smaller difference between two
-# models decides nothing, and a narrower interval is not worth its time.
+# Two races of the same models on the same machine differ by about this much: a smaller difference between two
+# models decides nothing.
 HALF_WIDTH = 0.03
 # The smallest and largest of fewer rounds hold the median with less than 95% certainty: 1 - 2 / 2**6 = 97%.
 CERTAIN_ROUNDS = 6
-# Enough samples for shapes to differ, few enough to be brief.
+# Enough for shapes to differ.
 _SAMPLES = 4
 _Z95 = 1.96
 _TURN_SECONDS = 0.004  # a turn runs a model at least this long, or once
-_PASSES = 3  # that say how long a sample takes: one may be interrupted
-_LONGEST_TURN = 1.0  # seconds; a turn takes fewer samples where they would take longer, one at least
+_PASSES = 3  # to estimate the time of a sample: one may be interrupted
+_LONGEST_TURN = 1.0  # seconds; a turn takes as many samples as fit, one at least
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,11 @@ class Limits:
     """When a race ends.
 
     Args:
-        least_rounds: rounds before an interval is looked at: with fewer it is narrow by chance too often.
-        most_rounds: rounds after which noise has won. With timings that vary by 15% from round to round, an
-            interval of 3% takes about 150 rounds (1.25 * 1.96 * 0.15 / 0.03, squared); beyond that it is
-            cheaper to go by predictions.
+        least_rounds: rounds before an interval counts: with fewer it is narrow by chance too often.
+        most_rounds: the most rounds. With timings that vary by 15% from round to round, an interval of 3%
+            takes about 150 rounds (1.25 * 1.96 * 0.15 / 0.03, squared); beyond that predictions decide.
         seconds: no round begins after this long, once there are CERTAIN_ROUNDS.
-        half_width: the relative half-width of an interval that is narrow enough.
+        half_width: the half-width of an interval that is narrow enough, as a share of the ratio.
     """
 
     least_rounds: int = 15
@@ -61,7 +59,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast: the median over rounds, and the 95% interval of that median."""
+    """A ratio of times: the median over rounds, and the 95% interval of that median."""
 
     median: float
     low: float
@@ -94,11 +92,11 @@ class Race:
         return statistics.median(self.seconds[name]) * 1e3
 
     def ratio(self, name: str, against: str) -> Ratio:
-        """How many times as fast `name` is as `against`: time of `against` / time of `name` in each round.
+        """Return the time of `against` / the time of `name`, over rounds.
 
-        The interval is between order statistics, as far from the middle as a fair coin strays in as many
-        throws: true of any distribution (Conover, Practical Nonparametric Statistics, 3rd ed., 3.2). With
-        fewer than CERTAIN_ROUNDS it spans all values, and is less than 95% certain.
+        The interval is between order statistics and holds for any distribution (Conover, Practical
+        Nonparametric Statistics, 3rd ed., 3.2). With fewer than CERTAIN_ROUNDS it spans all values, and is
+        less than 95% certain.
         """
         ratios = sorted(b / a for a, b in zip(self.seconds[name], self.seconds[against], strict=True))
         below = max(0, int(len(ratios) / 2 - _Z95 * math.sqrt(len(ratios)) / 2))
@@ -106,7 +104,7 @@ class Race:
 
     @cached_property
     def fastest(self) -> str:
-        """The model with the least time, as a share of each round's mean: the median over rounds."""
+        """The model with the least time, by the median over rounds of its share of the round's mean."""
         means = [statistics.fmean(math.log(s) for s in r) for r in zip(*self.seconds.values(), strict=True)]
         shares = {
             name: statistics.median(math.log(s) - mean for s, mean in zip(seconds, means, strict=True))
@@ -115,7 +113,7 @@ class Race:
         return min(shares, key=lambda name: shares[name])
 
     def is_settled(self, half_width: float = HALF_WIDTH) -> bool:
-        """Whether each model's ratio to the fastest is known that well."""
+        """Whether each model's ratio to the fastest is known to this half-width."""
         return all(self.ratio(name, self.fastest).half_width <= half_width for name in self.seconds)
 
 
@@ -133,11 +131,11 @@ class SettledSpeeds:
     """The speeds to decide by.
 
     Args:
-        fastest: the model that the others are compared with: the fastest one measured.
-        speeds: model -> its speed, where 1 is the fastest; only ratios of them mean something.
-        paces: model -> how it compares with the fastest, as measured; the fastest is equal to itself.
-        unreliable: noise hides the order of the models: the speeds are predictions, or medians without any
-            certainty where there are no predictions.
+        fastest: the fastest model measured.
+        speeds: model -> its speed relative to the fastest.
+        paces: model -> its comparison with the fastest, as measured; the fastest is equal to itself.
+        unreliable: noise hides the order of the models: the speeds are predictions, or uncertain medians
+            where there are no predictions.
     """
 
     fastest: str
@@ -146,12 +144,12 @@ class SettledSpeeds:
     unreliable: bool
 
     def ratio(self, name: str, against: str) -> float:
-        """How many times as fast `name` is as `against`, to decide by."""
+        """Return the speed of `name` / the speed of `against`."""
         return self.speeds[name] / self.speeds[against]
 
 
 def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledSpeeds:
-    """Say which speeds to decide by, and which differences are noise.
+    """Return the speeds to decide by, and which differences are noise.
 
     1. The ratio to the fastest excludes 1: slower (or faster), by the measured median.
     2. It holds 1 and is known to 3%: equal, and the speed is that of the fastest.
@@ -161,7 +159,7 @@ def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledS
 
     Args:
         race: of any models.
-        predicted: model -> its speed in any unit, from the cost table; above 0.
+        predicted: model -> its speed by the cost table, in any unit, above 0.
     """
     ratios = {name: race.ratio(name, race.fastest) for name in race.seconds}
     certain = race.rounds >= CERTAIN_ROUNDS
@@ -171,11 +169,11 @@ def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledS
     }
     speeds = {name: 1.0 if paces[name] is Pace.EQUAL else ratios[name].median for name in ratios}
     unreliable = Pace.UNCLEAR in paces.values()
-    known = predicted or {}
+    predicted = predicted or {}
     for name, pace in paces.items():
-        if pace is Pace.UNCLEAR and name in known and race.fastest in known:
+        if pace is Pace.UNCLEAR and name in predicted and race.fastest in predicted:
             ratio = ratios[name]
-            speeds[name] = min(max(known[name] / known[race.fastest], ratio.low), ratio.high)
+            speeds[name] = min(max(predicted[name] / predicted[race.fastest], ratio.low), ratio.high)
     return SettledSpeeds(race.fastest, speeds, paces, unreliable)
 
 
@@ -192,11 +190,11 @@ def race(
     limits: Limits = LIMITS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Race:
-    """Time models in turn, round after round, until the limits say stop.
+    """Time models in turn, round after round, until a limit is reached.
 
     Args:
-        turns: by model, what times it: from the round's number to seconds for one inference.
-        threads: what the models run with, for the record.
+        turns: model -> a function from the round's number to the seconds of one inference.
+        threads: of the runtime, for the record.
         limits: when to stop.
         clock: seconds.
     """
@@ -216,14 +214,14 @@ def race(
 
 
 def turn_order(models: int, number: int) -> list[int]:
-    """The order in which models take their turns in a round.
+    """Return the order in which models take their turns in a round.
 
-    A Williams design (1949): each block of that many rounds, each model has each place once; over two blocks,
-    each follows each other one equally often. So none always finds the caches that the same other one left.
+    A Williams design (1949): in each block of `models` rounds each model has each place once; over two blocks
+    each follows each other one equally often. So no model always runs after the same other one.
 
     Args:
-        models: how many there are.
-        number: of the round, from 0 on.
+        models: number of models.
+        number: of the round, from 0.
     """
     zigzag = [(place + 1) // 2 if place % 2 else -(place // 2) for place in range(models)]
     order = [(number + step) % models for step in zigzag]
@@ -237,30 +235,25 @@ def race_models(
     *,
     limits: Limits = LIMITS,
 ) -> Race:
-    """Time models on the first few samples of a source, with one thread unless more are asked for."""
-    opened = {
-        name: in_floats(Session(m, threads=threads or 1, name=f"the {name} model"))
-        for name, m in models.items()
+    """Time models on the first few samples of a source, with one thread unless `threads` says more."""
+    sessions = {
+        name: Session(m, threads=threads or 1, name=f"the {name} model") for name, m in models.items()
     }
     chosen = list(islice(samples.read(), _SAMPLES))
-    fed = {
-        name: [feed(m, fit(s, m.inputs, m.input_dtypes, samples.name)) for s in chosen]
-        for name, m in opened.items()
-    }
-    sessions = {name: bare(m) for name, m in opened.items()}
-    # A first pass warms up (memory arenas, packed weights), the others say how long a sample takes.
+    inputs = {name: session_inputs(s, chosen, samples.name) for name, s in sessions.items()}
+    # The first pass warms up (memory arenas, packed weights), the others estimate the time of a sample.
     each = []
     for name, session in sessions.items():
-        passes = [statistics.fmean(single_times(session, fed[name], 1)) for _ in range(1 + _PASSES)]
+        passes = [statistics.fmean(single_times(session, inputs[name], 1)) for _ in range(1 + _PASSES)]
         each.append(max(min(passes[1:]), 1e-7))
     count = max(1, min(len(chosen), int(_LONGEST_TURN / max(each))))
     repeats = _repeats(min(each) * count, max(each) * count)
-    turns = {name: _turn(session, fed[name], count, repeats) for name, session in sessions.items()}
+    turns = {name: _turn(session, inputs[name], count, repeats) for name, session in sessions.items()}
     return race(turns, threads=threads or 1, limits=limits)
 
 
 def _repeats(fastest: float, slowest: float) -> int:
-    """How often each model's turn goes over its samples: the same for all, so that none is timed warmer.
+    """The number of times that a turn runs its samples: the same for all, so that none is timed warmer.
 
     The first run of a turn finds the caches that another model left, and is slower by up to 2x.
 
@@ -273,14 +266,7 @@ def _repeats(fastest: float, slowest: float) -> int:
 def _turn(
     session: Session, samples: Sequence[Mapping[str, Array]], count: int, repeats: int
 ) -> Callable[[int], float]:
-    """Return a model's turn: it times `count` samples, other ones each round, `repeats` times.
-
-    Args:
-        session: the model.
-        samples: all that there are for it.
-        count: samples of a turn.
-        repeats: how often the turn goes over them.
-    """
+    """Return a function that times `count` samples, other ones each round, `repeats` times."""
 
     def turn(number: int) -> float:
         chosen = [samples[(number * count + i) % len(samples)] for i in range(count)]
@@ -290,19 +276,17 @@ def _turn(
 
 
 def per_inference(seconds: Sequence[float], samples: int) -> float:
-    """Seconds for one inference: the mean over samples of the median over repeats.
-
-    Interruptions are no property of a model, so they must not count.
+    """Return the seconds of one inference: the mean over samples of the median over repeats.
 
     Args:
-        seconds: of single inferences: of all samples, then of all of them again ..
-        samples: how many there are.
+        seconds: of each inference: of all samples, then of all of them again, and so on.
+        samples: number of samples.
     """
     return statistics.fmean(statistics.median(seconds[i::samples]) for i in range(samples))
 
 
 def single_times(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> list[float]:
-    """Seconds of each inference: all samples once, then again .."""
+    """Return the seconds of each inference: of all samples, then of all of them again, and so on."""
     clock = time.perf_counter
     with running(session):
         ticks = [clock()]

@@ -18,7 +18,7 @@ from qtool.graph.view import View, sole_consumer
 from qtool.graph.wiring import Wiring, wiring
 from qtool.plan.eligible import rule_of
 from qtool.runtime.session import Session, running
-from qtool.runtime.trace import Kernels, read_trace
+from qtool.runtime.trace import KernelTimes, read_trace
 from qtool.tables.ops import Role
 
 # Enough for medians of microseconds, and no more events than a file of some MB holds.
@@ -94,7 +94,7 @@ def _run(sessions: Sequence[Session], samples: Sequence[Sample], name: str, node
         runs += 1
 
 
-def times_of(ran: Kernels, view: View, wires: Wiring) -> Times:
+def times_of(ran: KernelTimes, view: View, wires: Wiring) -> Times:
     """Put every kernel down to the node whose name, or whose output's name, its own begins with.
 
     The runtime names what it fuses after the last node, or the last output, of what was fused, and adds

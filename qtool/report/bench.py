@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
-from qtool.evaluate.profile import OpTime, Profile
 from qtool.report.inspection import bare_table, labelled, percent
 from qtool.report.plain import plain
+from qtool.runtime.trace import OpTime, OpTimes
 
 _MOST_OPS = 12
 _MOST_NODES = 5
@@ -30,9 +30,9 @@ _VERDICTS = {
 def render_bench(found: Bench, console: Console, verbose: bool = False) -> None:
     """Print how fast the models are, what they take, and where their time goes."""
     console.print(_latency(found), Text(), _costs(found), Text(), sep="\n")
-    profiles = [m.profile for m in found.models if m.profile is not None]
-    if profiles:
-        console.print(_ops(found, profiles, verbose), Text(), _nodes(found, verbose), Text(), sep="\n")
+    op_times = [m.op_times for m in found.models if m.op_times is not None]
+    if op_times:
+        console.print(_ops(found, op_times, verbose), Text(), _nodes(found, verbose), Text(), sep="\n")
     console.print(labelled([(label, plain(text)) for label, text in _facts(found)]))
 
 
@@ -77,25 +77,25 @@ def _costs(found: Bench) -> Table:
     return table
 
 
-def _ops(found: Bench, profiles: list[Profile], verbose: bool) -> Table:
+def _ops(found: Bench, op_times: list[OpTimes], verbose: bool) -> Table:
     """A row an op: the milliseconds of an inference, their share, and the nodes, a model beside the other."""
     columns = (f"{name} {what}" for name in _short(found) for what in ("ms", "share", "nodes"))
     table = bare_table("op", *columns)
     slowest: dict[str, float] = {}
-    for profile in profiles:
-        for op in profile.ops:
+    for times in op_times:
+        for op in times.ops:
             slowest[op.op] = max(slowest.get(op.op, 0.0), op.share)
     ranked = sorted(slowest, key=lambda op: -slowest[op])
     shown = ranked if verbose else [op for i, op in enumerate(ranked) if i < _MOST_OPS or op in _CONVERSIONS]
-    by_op = [{op.op: op for op in profile.ops} for profile in profiles]
+    by_op = [{op.op: op for op in times.ops} for times in op_times]
     for name in shown:
         table.add_row(plain(name), *(cell for ops in by_op for cell in _op_cells(ops.get(name))))
     if len(shown) < len(ranked):
-        rest = [_rest([op for op in profile.ops if op.op not in shown]) for profile in profiles]
+        rest = [_rest([op for op in times.ops if op.op not in shown]) for times in op_times]
         table.add_row(
             f"{len(ranked) - len(shown)} others (-v)", *(cell for op in rest for cell in _op_cells(op))
         )
-    between = (cell for profile in profiles for cell in (_ms(profile.between_ms), Text(), Text()))
+    between = (cell for times in op_times for cell in (_ms(times.between_ms), Text(), Text()))
     table.add_row("between nodes", *between)
     return table
 
@@ -117,7 +117,7 @@ def _nodes(found: Bench, verbose: bool) -> Table:
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
     for name, model in zip(_short(found), found.models, strict=True):
-        nodes = model.profile.slowest if model.profile else ()
+        nodes = model.op_times.slowest if model.op_times else ()
         for place, node in enumerate(nodes if verbose else nodes[:_MOST_NODES]):
             cells = ("" if place else name, node.name, node.op)
             table.add_row(*map(plain, cells), _ms(node.ms), plain(percent(node.share)))
@@ -151,7 +151,7 @@ def _facts(found: Bench) -> list[tuple[str, str]]:
         rows.append(
             ("memory", f"beyond the {idle:.0f} MB of a process without the model: opened, and at most")
         )
-    if any(m.profile for m in found.models):
+    if any(m.op_times for m in found.models):
         rows.append(
             ("ops", "by onnxruntime's profiler, as it runs them; it slows small nodes: compare the shares")
         )

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from qtool.errors import printable
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.model import Report
 
 MEASURES = [f.name for f in fields(OutputMetrics) if f.name != "name"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from qtool.errors import printable
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.gates import GateResult
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.figures import (
     decibels,
     gain_lines,

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from qtool.evaluate.compare import Accuracy, Comparison
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.model import Report
 
 NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}

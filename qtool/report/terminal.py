@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qtool.errors import printable
 from qtool.evaluate.compare import Comparison
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report import placement
 from qtool.report.figures import decibels, gain_lines, selection_lines, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading

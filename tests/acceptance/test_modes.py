@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from qtool.errors import UsageError
-from qtool.evaluate.ports import in_floats
+from qtool.evaluate.float_io import with_float_io
 from qtool.plan.scheme import ACTIVATION_TYPES, BLOCKS, WEIGHT_TYPES, Choices, settle
 from qtool.runtime.session import Session
 from qtool.tables.modes import MODES
@@ -54,7 +54,7 @@ def samples(model: str, part: str) -> list[dict[str, np.ndarray]]:
 
 
 def outputs(data: bytes, model: str, optimize: bool) -> list[Outputs]:
-    session = in_floats(Session(data, threads=1, optimize=optimize))
+    session = with_float_io(Session(data, threads=1, optimize=optimize))
     fed = [
         {k: v.astype(session.input_dtypes[k]) for k, v in s.items()}  # type: ignore[arg-type]
         for s in samples(model, "eval")

@@ -78,13 +78,13 @@ def test_json_is_one_document_with_all_of_it(place: Workplace) -> None:
     assert second["size_ratio"] == place.quantized.stat().st_size / place.model.stat().st_size
     assert second["speedup"]["median"] > 0
     for one in (first, second):
-        latency, memory, profile = one["latency"], one["memory"], one["profile"]
+        latency, memory, times = one["latency"], one["memory"], one["op_times"]
         assert 0 < latency["p50"] <= latency["p90"]
         assert latency["inferences"] > 0 < one["load_ms"]
         assert memory["idle"] <= memory["loaded"] <= memory["peak"]
-        assert sum(op["share"] for op in profile["ops"]) == pytest.approx(1)
-        assert all(n["ms"] <= profile["ms"] for n in profile["slowest"])
-    assert {"QuantizeLinear", "DequantizeLinear"} & {op["op"] for op in second["profile"]["ops"]}
+        assert sum(op["share"] for op in times["ops"]) == pytest.approx(1)
+        assert all(n["ms"] <= times["ms"] for n in times["slowest"])
+    assert {"QuantizeLinear", "DequantizeLinear"} & {op["op"] for op in second["op_times"]["ops"]}
 
 
 def test_ops_and_nodes_are_side_by_side(place: Workplace) -> None:

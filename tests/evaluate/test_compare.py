@@ -12,7 +12,7 @@ import pytest
 from qtool.data.memory import InMemory
 from qtool.errors import DataError, ModelError
 from qtool.evaluate.compare import Comparison, compare, match_outputs
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.runtime.session import Session
 from tests.graphs import node, samples, weights
 from tests.plan.build import model

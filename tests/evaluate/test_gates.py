@@ -12,7 +12,7 @@ import pytest
 from qtool.errors import UsageError
 from qtool.evaluate.compare import Accuracy, Comparison
 from qtool.evaluate.gates import METRICS, Verdict, judge, parse, read_gates
-from qtool.evaluate.outputs import OutputMetrics, OutputTally
+from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
 from qtool.numerics.metrics import TOLERANCE
 
 GOOD = OutputMetrics(
@@ -141,7 +141,7 @@ def test_nan_fails(metric: str, scope: str, op: str) -> None:
 @pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
 def test_float_measures_of_an_output_of_integers_pass_nothing(metric: str) -> None:
     """Every label differs: no error, no cosine of such an output means that all is well."""
-    tally = OutputTally("label", [6], TOLERANCE)
+    tally = OutputAccumulator("label", [6], TOLERANCE)
     tally.add("0.npz", np.arange(6), np.arange(6) + 1)
     labels = tally.metrics()
     assert labels.unequal == 6
@@ -153,7 +153,7 @@ def test_float_measures_of_an_output_of_integers_pass_nothing(metric: str) -> No
 @pytest.mark.parametrize("metric", [m for m in PER_OUTPUT if m not in ("unequal", "nonfinite")])
 @pytest.mark.parametrize("scope", ["", "logits:"], ids=["model", "output"])
 def test_an_output_that_was_always_empty_passes_nothing(metric: str, scope: str) -> None:
-    tally = OutputTally("logits", ["n"], TOLERANCE)
+    tally = OutputAccumulator("logits", ["n"], TOLERANCE)
     tally.add("0.npz", np.zeros(0, np.float32), np.zeros(0, np.float32))
     empty = tally.metrics()
     for op in ("<-1e30", ">1e30"):

@@ -9,7 +9,7 @@ import pytest
 from qtool.data.memory import InMemory
 from qtool.placement.node_times import Times, fused, node_times, times_of
 from qtool.rewrite.write import rewrite
-from qtool.runtime.trace import Kernels
+from qtool.runtime.trace import KernelTimes
 from tests.graphs import node, weights
 from tests.plan.build import model
 from tests.plan.flow import candidate, ready
@@ -32,9 +32,9 @@ def view():
     return ready(proto).view
 
 
-def ran(*kernels: tuple[str, str], inferences: int = 2) -> Kernels:
+def ran(*kernels: tuple[str, str], inferences: int = 2) -> KernelTimes:
     """Each took 10 us an inference."""
-    return Kernels(inferences, 100 * inferences, Counter(dict.fromkeys(kernels, 10 * inferences)))
+    return KernelTimes(inferences, 100 * inferences, Counter(dict.fromkeys(kernels, 10 * inferences)))
 
 
 @pytest.mark.parametrize(

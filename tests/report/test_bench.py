@@ -13,17 +13,17 @@ from rich.console import Console
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched, Judged, Latency
 from qtool.evaluate.bench_models import Memory
 from qtool.evaluate.latency import Ratio
-from qtool.evaluate.profile import NodeTime, OpTime, Profile
 from qtool.report.bench import render_bench
 from qtool.report.bench_json import SCHEMA, to_json
+from qtool.runtime.trace import NodeTime, OpTime, OpTimes
 from tests.test_docs import section
 
 
-def profile(*ops: tuple[str, float]) -> Profile:
+def op_times(*ops: tuple[str, float]) -> OpTimes:
     total = sum(ms for _, ms in ops)
     rows = tuple(OpTime(op, 2, ms, ms / total) for op, ms in ops)
     nodes = tuple(NodeTime(f"n_{op}[red]\x1b", op, ms, ms / total) for op, ms in ops)
-    return Profile(10, total + 0.5, 0.5, rows, nodes)
+    return OpTimes(10, total + 0.5, 0.5, rows, nodes)
 
 
 def bench(verdict: str = FASTER, ratio: Ratio | None = None, **first: object) -> Bench:
@@ -31,10 +31,10 @@ def bench(verdict: str = FASTER, ratio: Ratio | None = None, **first: object) ->
     one = {
         "path": "m/a.onnx", "bytes": 4000, "sha256": "", "latency": Latency(99, 1.234, 2.0, None), "load_ms": 12.0,
         "memory": Memory(50_000_000, 51_500_000, 53_000_000), "speedup": None, "size_ratio": 1.0, "verdict": "",
-        "profile": profile(*ops), **first,
+        "op_times": op_times(*ops), **first,
     }  # fmt: skip
     two = {**one, "path": "m/b.onnx", "bytes": 1000, "size_ratio": 0.25, "verdict": verdict,
-           "speedup": ratio or Ratio(1.5, 1.45, 1.55), "profile": profile(*ops, ("Cast", 0.001))}  # fmt: skip
+           "speedup": ratio or Ratio(1.5, 1.45, 1.55), "op_times": op_times(*ops, ("Cast", 0.001))}  # fmt: skip
     models = tuple(Benched(**m) for m in (one, two))  # type: ignore[arg-type]
     return Bench("0", "samples", 8, False, 1, 12, 9.5, models)
 
@@ -88,7 +88,7 @@ def test_json_is_standard() -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [Bench, Benched, Latency, Memory, Ratio, Profile, OpTime, NodeTime, Judged],
+    [Bench, Benched, Latency, Memory, Ratio, OpTimes, OpTime, NodeTime, Judged],
     ids=lambda p: p.__name__,
 )
 def test_every_key_is_described(part: type) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from qtool.errors import printable
-from qtool.evaluate.outputs import OutputMetrics
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.csv import COLUMNS, to_csv
 from qtool.report.model import Report
 from tests.report.made import BARE, FULL, GATED, JUDGED, TEXTS, named

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from qtool.evaluate.ports import in_floats
+from qtool.evaluate.float_io import with_float_io
 from qtool.graph.save import to_bytes
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
@@ -170,7 +170,7 @@ def test_both_types_say_the_same(name: str, target: str) -> None:
     for port, row in rows[0].items():
         assert rows[1][port]["scale"] == row["scale"]
         assert rows[1][port]["zero_point"] == row["zero_point"] - 128
-    sessions = [in_floats(Session(w.data, threads=1)) for w in (a, b)]
+    sessions = [with_float_io(Session(w.data, threads=1)) for w in (a, b)]
     for sample in a.samples:
         for x, y in zip(*(s.run(sample) for s in sessions), strict=True):
             np.testing.assert_array_equal(x, y)
@@ -204,7 +204,7 @@ def test_no_integer_is_quantized_twice(name: str, io: str, target: str) -> None:
 @exact_products
 def test_any_activations_can_stand_behind_the_ports(acts: str, io: str, symmetric: bool, target: str) -> None:
     done = written("two-convs", io, target, acts=acts, symmetric=symmetric)
-    session = in_floats(Session(done.data, threads=1))
+    session = with_float_io(Session(done.data, threads=1))
     got = [dict(zip(session.outputs, session.run(s), strict=True)) for s in done.samples]
     assert sqnr(run(done.original, done.samples), got) > 25
 
@@ -220,7 +220,7 @@ def test_integer_operators_take_the_ports_as_they_are(io: str, target: str) -> N
     assert not left & {"QuantizeLinear", "DequantizeLinear"}
     twin = written("two-convs", io, target, acts=io, weights="int8")
     assert described(done.proto) == described(twin.proto)
-    sessions = [in_floats(Session(w.data, threads=1)) for w in (done, twin)]
+    sessions = [with_float_io(Session(w.data, threads=1)) for w in (done, twin)]
     step = described(done.proto)["y"]["scale"]
     for sample in done.samples:
         (a,), (b,) = (s.run(sample) for s in sessions)

@@ -20,7 +20,7 @@ import pytest
 
 import qtool
 from qtool.errors import QtoolError, UsageError
-from qtool.evaluate.ports import in_floats
+from qtool.evaluate.float_io import with_float_io
 from qtool.runtime.session import Session
 from tests.sweep.cases import Case, case, names
 from tests.sweep.judge import EXACT_DB, complaint
@@ -172,7 +172,7 @@ def judged(found: Case, fp32: Outputs, way: Way, path: Path, result: qtool.Resul
 
     floor = way.floor if touched(result) else EXACT_DB
     for optimize in (True, False):
-        session = in_floats(Session(path, threads=1, optimize=optimize))
+        session = with_float_io(Session(path, threads=1, optimize=optimize))
         got = session.run(_typed(found.inputs, session.input_dtypes))
         if way.choices.get("io") == "float16":
             got = [_like(b, a) for a, b in zip(fp32, got, strict=True)]

@@ -15,7 +15,7 @@ import pytest
 
 import qtool
 from qtool.errors import QtoolError, UsageError
-from qtool.evaluate.ports import in_floats
+from qtool.evaluate.float_io import with_float_io
 from qtool.runtime.session import Session
 from tests.sweep.judge import EXACT_DB, complaint
 from tests.sweep.noise import Outputs, noisy_runs
@@ -176,7 +176,7 @@ def assert_near(
         return [None if any(r is None for r in draw) else pooled(draw) for draw in draws]
 
     for optimize in (True, False):
-        session = in_floats(Session(output, threads=1, optimize=optimize))
+        session = with_float_io(Session(output, threads=1, optimize=optimize))
         assert session.outputs == names
         got = [session.run(_typed(sample, session.input_dtypes)) for sample in samples]
         if way.choices.get("io") == "float16":

@@ -13,7 +13,7 @@ import pytest
 
 import qtool
 from qtool.errors import DataError, QtoolError, UsageError
-from qtool.evaluate.reference import Recorded
+from qtool.evaluate.reference_outputs import ReferenceOutputs
 from qtool.options import Comparing
 from tests.graphs import model, node, samples, weights, write_samples
 
@@ -44,7 +44,7 @@ def kept(place: Path, **how: object) -> Path:
 def test_outputs_from_a_file_judge_as_the_model_does(place: Path) -> None:
     ref = kept(place)
     there = qtool.compare(place / "a.onnx", place / "b.onnx", place / "eval")
-    here = qtool.compare(Recorded(ref), place / "b.onnx", place / "eval")
+    here = qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval")
     assert here.comparison == there.comparison
     assert here.fp32 == there.fp32
     assert here.size_ratio == there.size_ratio
@@ -58,7 +58,7 @@ def test_the_same_outputs_give_the_same_file(place: Path) -> None:
 def test_the_original_need_not_be_there(place: Path) -> None:
     ref = kept(place)
     (place / "a.onnx").unlink()
-    comparison = qtool.compare(Recorded(ref), place / "b.onnx", place / "eval").comparison
+    comparison = qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval").comparison
     assert comparison is not None
     assert comparison.samples == 9
 
@@ -66,14 +66,14 @@ def test_the_original_need_not_be_there(place: Path) -> None:
 def test_part_of_the_samples_will_do(place: Path) -> None:
     ref = kept(place)
     sorted((place / "eval").glob("*.npz"))[3].unlink()
-    assert qtool.compare(Recorded(ref), place / "b.onnx", place / "eval").comparison is not None
+    assert qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval").comparison is not None
 
 
 def test_another_sample_is_refused_by_its_digest(place: Path) -> None:
     ref = kept(place)
     np.savez(sorted((place / "eval").glob("*.npz"))[0], x=np.full((1, 4), 0.25, np.float32))
     with pytest.raises(DataError, match="no outputs for this sample") as caught:
-        qtool.compare(Recorded(ref), place / "b.onnx", place / "eval")
+        qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval")
     assert caught.value.exit_code == 4
 
 
@@ -106,7 +106,7 @@ def test_speed_can_not_be_measured_without_the_model(place: Path) -> None:
     ref = kept(place)
     for how in (Comparing(speed=True), Comparing(fail_if=["speedup<1"])):
         with pytest.raises(UsageError, match="speed"):
-            qtool.compare(Recorded(ref), place / "b.onnx", place / "eval", how)
+            qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval", how)
 
 
 def edited(ref: Path, **changes: object) -> Path:
@@ -131,25 +131,25 @@ def edited(ref: Path, **changes: object) -> Path:
 )
 def test_a_file_that_is_none_of_these_is_refused(place: Path, changes: dict[str, object]) -> None:
     with pytest.raises(DataError, match=r"other\.npz"):
-        Recorded(edited(kept(place), **changes))
+        ReferenceOutputs(edited(kept(place), **changes))
 
 
 def test_an_output_that_is_missing_is_told(place: Path) -> None:
     ref = edited(kept(place), **{"3.0": None})
     with pytest.raises(DataError, match="missing"):
-        qtool.compare(Recorded(ref), place / "b.onnx", place / "eval")
+        qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive at all"])
 def test_a_damaged_file_is_a_data_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ref.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"ref\.npz"):
-        Recorded(tmp_path / "ref.npz")
+        ReferenceOutputs(tmp_path / "ref.npz")
 
 
 def test_an_archive_of_samples_is_no_reference(place: Path) -> None:
     with pytest.raises(DataError):
-        Recorded(next((place / "eval").glob("*.npz")))
+        ReferenceOutputs(next((place / "eval").glob("*.npz")))
 
 
 def test_the_tolerance_is_what_was_asked_for(place: Path) -> None:

@@ -78,7 +78,7 @@ class OutputMetrics:
         return metrics.wilson(round(share * self.rows), self.rows) if share == share else (0.0, 1.0)
 
 
-class OutputTally:
+class OutputAccumulator:
     """What is known of one output so far.
 
     Args:
@@ -185,7 +185,7 @@ class OutputTally:
             raise ModelError(
                 f"output '{printable(self._name)}' is a sequence of another length on sample {sample}"
             )
-        part = OutputTally(self._name, self._declared, self._tolerance)
+        part = OutputAccumulator(self._name, self._declared, self._tolerance)
         for x, y in zip(a, b, strict=True):
             part.add(sample, x, y)
             part._measure()

@@ -1,4 +1,4 @@
-"""Remembered FP32 outputs judge as the live session does, and are computed once."""
+"""Cached FP32 outputs give the comparison that the live session gives, and are computed once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from qtool.data.memory import InMemory
 from qtool.data.samples import Part
 from qtool.data.split import split_samples
+from qtool.evaluate.cached_outputs import MEMORY, CachedOutputs
 from qtool.evaluate.compare import compare
-from qtool.evaluate.golden import MEMORY, FloatOutputs
-from qtool.evaluate.ports import FloatInput
+from qtool.evaluate.float_io import InputInfo
 from qtool.runtime.session import Session
 from tests.evaluate.test_compare import linear
 from tests.graphs import samples
@@ -35,7 +35,7 @@ class Counted:
         self.name = "counted"
         self.outputs = ["y"]
         self.output_shapes: dict[str, list[int | str | None]] = {"y": [None]}
-        self.inputs = {"x": FloatInput([None])}
+        self.inputs = {"x": InputInfo([None])}
         self.input_dtypes: dict[str, str | None] = {"x": "float32"}
         self.runs = 0
         self._function = function
@@ -60,7 +60,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_comparison_is_that_of_the_live_session(memory: int, scratch: Path) -> None:
     quantized = session(linear(0.1))
     live = compare(session(linear()), quantized, SOURCE)
-    with FloatOutputs("fp32", lambda: session(linear()), memory) as golden:
+    with CachedOutputs("fp32", lambda: session(linear()), memory) as golden:
         assert compare(golden, quantized, SOURCE) == live
         assert compare(golden, quantized, SOURCE) == live
         assert bool(list(scratch.iterdir())) == (memory < MEMORY)
@@ -71,7 +71,7 @@ def test_each_sample_is_computed_once_whatever_subset_comes_first() -> None:
     model, other = Counted(), Counted()
     sets = split_samples(source, None)
     assert sets.select is not None
-    with FloatOutputs("fp32", lambda: model) as golden:
+    with CachedOutputs("fp32", lambda: model) as golden:
         compare(golden, other, Part(sets.select, frozenset({0, 3}), "some"))
         assert model.runs == 2
         compare(golden, other, sets.select)
@@ -88,7 +88,7 @@ def test_the_model_is_opened_once_and_only_when_it_is_needed() -> None:
         opened.append(Counted())
         return opened[-1]
 
-    with FloatOutputs("fp32", open_model) as golden:
+    with CachedOutputs("fp32", open_model) as golden:
         assert golden.name == "fp32"
         assert not opened
         golden.run(at(1))
@@ -104,7 +104,7 @@ def test_samples_are_told_apart_by_values_types_and_shapes() -> None:
         np.zeros((1, 2), np.float32),
         np.ones(2, np.float32),
     ]
-    with FloatOutputs("fp32", lambda: model) as golden:
+    with CachedOutputs("fp32", lambda: model) as golden:
         for x in (*given, *given):
             (found,) = golden.run({"x": x})
             assert found.dtype == x.dtype
@@ -127,8 +127,8 @@ def test_samples_are_told_apart_by_values_types_and_shapes() -> None:
     ],
     ids=["strings", "bool", "nan", "empty", "scalar", "sequence", "map", "absent"],
 )
-def test_outputs_of_every_kind_come_back_as_they_were(value: Any, memory: int) -> None:
-    with FloatOutputs("fp32", lambda: Counted(lambda x: value), memory) as golden:
+def test_outputs_of_every_kind_are_returned_unchanged(value: Any, memory: int) -> None:
+    with CachedOutputs("fp32", lambda: Counted(lambda x: value), memory) as golden:
         for _ in range(2):
             (found,) = golden.run(at(0), ["y"])
             assert type(found) is type(value)
@@ -137,7 +137,7 @@ def test_outputs_of_every_kind_come_back_as_they_were(value: Any, memory: int) -
 
 
 def test_the_folder_is_gone_after_closing_even_when_a_comparison_fails(scratch: Path) -> None:
-    with pytest.raises(ZeroDivisionError), FloatOutputs("fp32", Counted, memory=0) as golden:
+    with pytest.raises(ZeroDivisionError), CachedOutputs("fp32", Counted, memory=0) as golden:
         golden.run(at(1))
         assert len(list(scratch.rglob("*.npy"))) == 1
         raise ZeroDivisionError
@@ -145,7 +145,7 @@ def test_the_folder_is_gone_after_closing_even_when_a_comparison_fails(scratch: 
 
 
 def test_nothing_is_written_while_memory_lasts(scratch: Path) -> None:
-    with FloatOutputs("fp32", Counted, memory=8) as golden:
+    with CachedOutputs("fp32", Counted, memory=8) as golden:
         golden.run(at(1))
         golden.run(at(2))
         assert not list(scratch.iterdir())
@@ -153,8 +153,8 @@ def test_nothing_is_written_while_memory_lasts(scratch: Path) -> None:
         assert len(list(scratch.rglob("*.npy"))) == 1
 
 
-def test_what_is_remembered_can_not_be_changed() -> None:
-    with FloatOutputs("fp32", lambda: Counted(lambda x: x + 1)) as golden:
+def test_cached_arrays_are_read_only() -> None:
+    with CachedOutputs("fp32", lambda: Counted(lambda x: x + 1)) as golden:
         (found,) = golden.run(at(1))
         with pytest.raises(ValueError, match="read-only"):
             found += 1

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, verdict_of
+from qtool.evaluate.bench_rounds import LEAST_ROUNDS, RoundTimes, median_seconds, run_rounds, speedup
 from qtool.evaluate.latency import Ratio
-from qtool.evaluate.rounds import LEAST_ROUNDS, Timing, run_rounds, speedup, typical
 
 
 class Clock:
@@ -49,8 +49,8 @@ class Fake:
         self.now = self.seconds * math.exp(self.process + self.random.normal(0, self.layout))
         return self.load
 
-    def turn(self, first: int, samples: int, repeats: int) -> list[float]:
-        self.calls.append(("turn", first, samples, repeats))
+    def time(self, first: int, samples: int, repeats: int) -> list[float]:
+        self.calls.append(("time", first, samples, repeats))
         found = (self.now * np.exp(np.abs(self.random.normal(0, self.noise, samples * repeats)))).tolist()
         self.clock.now += sum(found)
         return list(found)
@@ -61,7 +61,7 @@ class Fake:
 
 def contest(
     *seconds: float, seed: int = 0, limit: float = 20.0, samples: int = 8, **how: float
-) -> list[Timing]:
+) -> list[RoundTimes]:
     clock = Clock()
     racers = [Fake(clock, s, 1000 * seed + i, **how) for i, s in enumerate(seconds)]
     return run_rounds(racers, samples, limit, clock=clock)
@@ -115,7 +115,7 @@ def test_a_model_that_takes_all_the_time_has_its_turn_all_the_same() -> None:
 
 def test_one_model_is_timed_until_its_own_time_is_known() -> None:
     (timing,) = contest(1e-3, layout=0.001)
-    found = typical(timing)
+    found = median_seconds(timing)
     assert found.low <= found.median <= found.high
     assert found.median == pytest.approx(1e-3, rel=0.1)
 
@@ -145,16 +145,18 @@ def test_a_turn_has_as_many_samples_as_can_be_repeated_and_they_go_around(
     racers = [Fake(clock, s, i, noise=1e-6, layout=1e-6) for i, s in enumerate((seconds, seconds / 2))]
     run_rounds(racers, 8, 20.0, clock=clock)
     for racer in racers:
-        turns = [c for c in racer.calls if c[0] == "turn"][1:]
+        turns = [c for c in racer.calls if c[0] == "time"][1:]
         assert {c[2] for c in turns} == {samples}
         assert {c[1] for c in turns} == set(range(0, 8, samples))
-    pairs = zip(*([c[1:3] for c in r.calls if c[0] == "turn"] for r in racers), strict=True)
+    pairs = zip(*([c[1:3] for c in r.calls if c[0] == "time"] for r in racers), strict=True)
     assert all(ours == theirs for ours, theirs in pairs)
 
 
 def test_what_interrupts_an_inference_is_no_property_of_the_model() -> None:
     first, second = contest(1e-3, 1e-3, layout=1e-6, noise=1e-6)
-    disturbed = Timing(second.loads, [[[*turns[:-1], turns[-1] * 50] for turns in r] for r in second.turns])
+    disturbed = RoundTimes(
+        second.loads, [[[*turns[:-1], turns[-1] * 50] for turns in r] for r in second.turns]
+    )
     assert speedup(disturbed, first).median == pytest.approx(1, abs=1e-3)
     assert statistics.median(first.singles) == pytest.approx(1e-3, rel=1e-3)
 

@@ -1,4 +1,4 @@
-"""What the runtime's trace says of ops and nodes: times made up, so that the sums are known; and a real one."""
+"""Kernel times of a trace: made-up events with known sums, and a real trace."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from qtool.errors import RuntimeFailure
-from qtool.evaluate.profile import Profile, profile_of, read_profile
 from qtool.runtime.session import Session
+from qtool.runtime.trace import kernel_times, read_trace
 from tests.rewrite.zoo import CASES
 
 
@@ -31,7 +31,7 @@ def test_times_are_of_one_inference_and_the_first_ones_do_not_count() -> None:
             kernel("q", "QuantizeLinear", start + 130 + slow, 20),
             run(start, 200 + slow),
         ]
-    found = profile_of(events, 1)
+    found = kernel_times(events, 1).op_times()
     assert found.inferences == 2  # of three, the one that was interrupted is left out
     assert found.ms == pytest.approx(0.2)
     assert found.between_ms == pytest.approx(0.1)
@@ -46,7 +46,7 @@ def test_a_loop_is_without_what_runs_in_it() -> None:
     events = [run(0, 10), run(100, 200)]
     events += [kernel("loop", "Loop", 110, 100), kernel("if", "If", 115, 50), kernel("m", "MatMul", 120, 30)]
     events += [kernel("m", "MatMul", 170, 30), kernel("after", "Relu", 210, 10)]
-    found = {o.op: o for o in profile_of(events, 1).ops}
+    found = {o.op: o for o in kernel_times(events, 1).op_times().ops}
     assert {op: round(o.ms * 1e3) for op, o in found.items()} == {
         "Loop": 20,
         "If": 20,
@@ -64,7 +64,7 @@ def test_nodes_without_a_name_are_told_apart() -> None:
         kernel("", "Add", 101, 5, index=3),
         kernel("", "Add", 110, 7, index=4),
     ]
-    found = profile_of(events, 1)
+    found = kernel_times(events, 1).op_times()
     assert [n.name for n in found.slowest] == ["Add (node 4)", "Add (node 3)"]
     assert found.ops[0].nodes == 2
 
@@ -74,7 +74,7 @@ def test_what_is_no_trace_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trace.json"
     path.write_text(text)
     with pytest.raises(RuntimeFailure, match="profile can't be read"):
-        read_profile(path, 1)
+        read_trace(path, 1)
 
 
 def test_a_real_trace_has_every_node(tmp_path: Path) -> None:
@@ -82,8 +82,7 @@ def test_a_real_trace_has_every_node(tmp_path: Path) -> None:
     session = Session(case.build().SerializeToString(), threads=1, optimize=False, trace=tmp_path / "trace")
     for _ in range(4):
         session.run(case.samples()[0])
-    found = read_profile(session.end_trace(), 1)
-    assert isinstance(found, Profile)
+    found = read_trace(session.end_trace(), 1).op_times()
     assert {o.op: o.nodes for o in found.ops}["Conv"] == sum(
         n.op_type == "Conv" for n in case.build().graph.node
     )

@@ -1,7 +1,7 @@
-"""Golden runs: FP32's outputs in a file, to judge models by where the FP32 model is not.
+"""FP32 outputs in a file, to judge models where the FP32 model itself is not at hand.
 
-The file is an .npz: `meta`, a JSON document, and an array `SAMPLE.OUTPUT` (two numbers) an output and sample.
-Samples are known by the digest of what the model was fed, so that no other is mistaken for one of them.
+The file is an .npz archive: `meta`, a JSON document, and an array `SAMPLE.OUTPUT` (two numbers) for each
+output and sample. A sample is identified by the digest of its arrays, so no other sample can be taken for it.
 """
 
 from __future__ import annotations
@@ -19,39 +19,32 @@ from qtool.calibrate.serial import digest_of
 from qtool.data.archive import Archive
 from qtool.data.samples import Sample
 from qtool.errors import DataError, ModelError, printable
+from qtool.evaluate.float_io import InputInfo
 from qtool.runtime.session import Model
 
 SCHEMA = "qtool.reference/1"
 _META = "meta"
-# The directory of an archive is read at once, and more would not be.
+# An archive's directory is read into memory; more arrays would not fit its limit.
 _MOST_ARRAYS = 15_000
 _MOST_BYTES = 1 << 42
 
 
 @dataclass(frozen=True)
 class Original:
-    """The model whose outputs they are: path as it was called, bytes and sha256 with external data."""
+    """The model that produced the outputs: its path as given, bytes and sha256 with external data."""
 
     path: str
     bytes: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class KnownInput:
-    """What the runtime said of an input."""
-
-    shape: list[int | str | None]
-    type: str
-
-
-class Recorder:
-    """A model whose outputs are kept while it runs.
+class ReferenceWriter:
+    """A model whose outputs are written to a file while it runs.
 
     Args:
-        model: to be run.
-        original: the file it is of.
-        path: the archive to write; the caller moves it to where it belongs when all went well.
+        model: the model to run.
+        original: its file.
+        path: the archive to write; the caller renames it when everything has succeeded.
     """
 
     def __init__(self, model: Model, original: Original, path: Path) -> None:
@@ -66,17 +59,18 @@ class Recorder:
         self.output_shapes = model.output_shapes
 
     def run(self, sample: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
-        """All outputs, whatever is asked for is among them.
+        """Run the model, write all of its outputs, and return the named ones.
 
         Raises:
-            ModelError: an output is no tensor.
+            DataError: the file would hold too many arrays.
+            ModelError: an output is not a tensor.
         """
-        found = self._model.run(sample)
+        values = self._model.run(sample)
         index = len(self._digests)
-        for number, (name, value) in enumerate(zip(self.outputs, found, strict=True)):
+        for number, (name, value) in enumerate(zip(self.outputs, values, strict=True)):
             if not isinstance(value, np.ndarray | np.generic):
                 raise ModelError(
-                    f"output '{printable(name)}' is a {type(value).__name__}, which can't be kept"
+                    f"output '{printable(name)}' is a {type(value).__name__}: only tensors can be saved"
                 )
             array = np.asarray(value)
             self._write(f"{index}.{number}", array.astype(str) if array.dtype == object else array)
@@ -85,11 +79,11 @@ class Recorder:
             raise DataError(
                 f"more than {_MOST_ARRAYS:,} outputs in one reference file", "--samples N for fewer samples"
             )
-        by_name = dict(zip(self.outputs, found, strict=True))
-        return [by_name[n] for n in outputs] if outputs is not None else found
+        by_name = dict(zip(self.outputs, values, strict=True))
+        return [by_name[n] for n in outputs] if outputs is not None else values
 
     def close(self) -> None:
-        """Write what they are of; the file is whole then."""
+        """Write the metadata, which completes the file."""
         meta = {
             "schema": SCHEMA,
             "original": asdict(self._original),
@@ -103,18 +97,16 @@ class Recorder:
         self._archive.close()
 
     def _write(self, key: str, array: np.ndarray) -> None:
-        # Without a time: the same outputs give the same file.
-        info = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
-        info.compress_type = zipfile.ZIP_DEFLATED
-        with self._archive.open(info, "w", force_zip64=True) as stream:
+        # Opened by name, an entry has a fixed date: the same outputs give the same file.
+        with self._archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
             np.lib.format.write_array(stream, np.asanyarray(array), version=(1, 0), allow_pickle=False)
 
 
-class Recorded:
-    """The outputs of a model that is not here, as if it was run.
+class ReferenceOutputs:
+    """The outputs in a file, as the FP32 model of `compare`.
 
     Raises:
-        DataError: the file can't be read, or is none of these.
+        DataError: the file can't be read, or is not a file of reference outputs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -128,7 +120,7 @@ class Recorded:
             self.original = Original(
                 str(meta["original"]["path"]), int(meta["original"]["bytes"]), str(meta["original"]["sha256"])
             )
-            self.inputs = {k: KnownInput(list(v["shape"]), str(v["type"])) for k, v in meta["inputs"].items()}
+            self.inputs = {k: InputInfo(list(v["shape"]), str(v["type"])) for k, v in meta["inputs"].items()}
             self.input_dtypes: dict[str, str | None] = dict(meta["dtypes"])
             self.outputs = [str(n) for n in meta["outputs"]]
             self.output_shapes = {k: list(v) for k, v in meta["output_shapes"].items()}
@@ -137,29 +129,29 @@ class Recorded:
             raise DataError(
                 f"{name}: not a file of FP32 outputs: {printable(str(error), 80)}", "--save-ref makes one"
             ) from error
-        self.name = f"{self.original.path} (as {name} has it)"
+        self.name = f"{self.original.path} (outputs from {name})"
 
     def run(self, sample: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
-        """What the model gave for this very sample.
+        """Return the named outputs (all of them when None) that the model gave for this sample.
 
         Raises:
-            DataError: it was never run on it.
+            DataError: the file has no outputs for it, or is damaged.
         """
         index = self._index.get(digest(sample))
         if index is None:
             raise DataError(
                 f"{printable(str(self._path))} has no outputs for this sample",
-                "the very samples that it was made with, read in the same way",
+                "use the samples that the file was made with, read with the same options",
             )
         names = self.outputs if outputs is None else list(outputs)
         try:
-            found = [self._archive.read(f"{index}.{self.outputs.index(name)}") for name in names]
+            arrays = [self._archive.read(f"{index}.{self.outputs.index(name)}") for name in names]
         except KeyError as error:
             raise DataError(f"{printable(str(self._path))}: an output is missing") from error
-        return [a.astype(object) if a.dtype.kind == "U" else a for a in found]
+        return [a.astype(object) if a.dtype.kind == "U" else a for a in arrays]
 
 
 def digest(sample: Mapping[str, Any]) -> str:
-    """A text that stands for what a model was fed: names, types, shapes and values of all inputs."""
+    """Return a digest of a model's inputs: names, types, shapes and values."""
     arrays = {k: a.astype(str) if a.dtype == object else a for k, a in sample.items()}
     return f"{digest_of(Sample('', arrays)):064x}"

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test test-all test-latest fuzz lint bench lock clean
+.PHONY: demo test test-all test-latest fuzz lint docs bench lock clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -39,6 +39,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python tests/words.py
 
+# The site, in build/site; a broken link fails.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The table in docs/benchmarks.md: every model here in every mode, beside onnxruntime.quantization.
 TARGET ?= cpu
 bench: $(VENV)/.bench
@@ -69,6 +73,10 @@ $(VENV)/.dev: $(VENV)/.core
 
 $(VENV)/.bench: $(VENV)/.core
 	$(PIP) --group bench
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) --group docs
 	@touch $@
 
 $(LOCK_VENV)/.uv:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import yaml
 
 import qtool
 from qtool.report.formats import FORMATS
-from tests.cli.program import QTOOL
+from tests.doc_blocks import blocks_of
 from tests.graphs import ROOT, SAMPLE_MODELS
 
-TEXT = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "ci.md"
 
 
 def blocks(language: str) -> list[str]:
     """The blocks of code in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    return [b.text for b in blocks_of(PAGE) if b.language == language]
 
 
 (GATES,) = blocks("text")
@@ -40,8 +41,13 @@ def folder(tmp_path: Path) -> Path:
 
 def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run as GitHub does: `bash -e`, with a file for the summary."""
-    path = f"{Path(QTOOL).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "GITHUB_STEP_SUMMARY": str(folder / "summary")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {
+        **os.environ,
+        "PATH": path,
+        "PYTHONPATH": str(ROOT),
+        "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+    }
     return subprocess.run(
         ["bash", "--norc", "-e", "-o", "pipefail", "-c", script],
         cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False,
@@ -54,6 +60,7 @@ def steps() -> list[dict[str, Any]]:
     return [step for step in job["steps"] if "run" in step and step["name"] != "Install"]
 
 
+@pytest.mark.nightly
 def test_the_workflow_does_its_job(folder: Path) -> None:
     assert [step["name"] for step in steps()] == ["Quantize", "Compare"]
     for step in steps():
@@ -68,6 +75,7 @@ def test_the_workflow_does_its_job(folder: Path) -> None:
     assert not qtool.read_report(folder / "compare.json").failed
 
 
+@pytest.mark.nightly
 def test_a_failed_gate_fails_the_step_and_leaves_its_reports(folder: Path) -> None:
     (folder / "gates.txt").write_text(GATES + "sqnr<200\n", encoding="utf-8")
     (folder / "int8.onnx").symlink_to(folder / "model.onnx")
@@ -78,6 +86,7 @@ def test_a_failed_gate_fails_the_step_and_leaves_its_reports(folder: Path) -> No
     assert {p.name for p in folder.glob("compare.*")} == {"compare.json", "compare.xml", "compare.csv"}
 
 
+@pytest.mark.nightly
 def test_the_shell_does_the_same_and_what_comes_later(folder: Path) -> None:
     done = shell(SHELL, folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,9 +107,5 @@ def test_the_shell_does_the_same_and_what_comes_later(folder: Path) -> None:
 
 
 def test_every_format_is_in_the_table() -> None:
-    rows = re.findall(r"^\| `(\.\w+)` \| `(\w+)` \|", TEXT, re.MULTILINE)
+    rows = re.findall(r"^\| `(\.\w+)` \| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert {(name, suffix) for suffix, name in rows} == {(n, row.suffix) for n, row in FORMATS.items()}
-
-
-def test_the_readme_links_to_it() -> None:
-    assert "(docs/ci.md)" in (ROOT / "README.md").read_text(encoding="utf-8")

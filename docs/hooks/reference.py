@@ -1,9 +1,11 @@
-"""Generate the reference pages from the code: the help of every command, the public Python names, the tables."""
+"""Generate the reference from the code: the help of every command, the public Python names, the tables."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Iterator
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -19,6 +21,11 @@ from qtool.tables.recoveries import RECOVERIES
 from qtool.tables.sources import KINDS
 from qtool.tables.targets import TARGETS
 
+ERRORS = {
+    name: thing
+    for name in qtool.__all__
+    if isinstance(thing := getattr(qtool, name), type) and issubclass(thing, qtool.QtoolError)
+}
 Rows = Iterable[tuple[str, ...]]
 
 
@@ -32,17 +39,23 @@ def on_files(files: Files, config: Any) -> Files:
 
 def table(heads: tuple[str, ...], rows: Rows) -> str:
     """A Markdown table."""
-    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *escaped)) + "\n"
+    lines = (heads, ("---",) * len(heads), *rows)
+    return (
+        "\n".join("| " + " | ".join(cell.replace("\n", " ") for cell in line) + " |" for line in lines) + "\n"
+    )
 
 
 def commands_page() -> str:
     """The help of every command, with every option."""
-    root = click.Context(cli, info_name="qtool")
+    root = click.Context(cli, info_name="qtool", **cli.context_settings)
     parts = ["# Commands\n", prose(cli.help or "")]
     for name, command in cli.commands.items():
         ctx = click.Context(command, info_name=name, parent=root)
-        parts += [f"## qtool {name}\n", f"```text\n{command.get_usage(ctx)}\n```\n", prose(command.help or "")]
+        parts += [
+            f"## qtool {name}\n",
+            f"```text\n{command.get_usage(ctx)}\n```\n",
+            prose(command.help or ""),
+        ]
         parts += list(option_tables(command, ctx))
     return "\n".join(parts)
 
@@ -50,7 +63,7 @@ def commands_page() -> str:
 def prose(text: str) -> str:
     """A click help text as Markdown: paragraphs that click leaves as they are become blocks of code."""
     shown = []
-    for paragraph in re.split(r"\n\s*\n", text.strip()):
+    for paragraph in re.split(r"\n\s*\n", cleandoc(text)):
         is_block, lines = paragraph.startswith("\b"), paragraph.lstrip("\b\n")
         shown.append(f"```text\n{lines}\n```\n" if is_block else f"{escape(lines)}\n")
     return "\n".join(shown)
@@ -58,7 +71,7 @@ def prose(text: str) -> str:
 
 def escape(text: str) -> str:
     """Help text, so that Markdown takes nothing in it for its own."""
-    return re.sub(r"([*_<>\[\]])", r"\\\1", text)
+    return re.sub(r"([*_|\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
 def option_tables(command: click.Command, ctx: click.Context) -> Iterator[str]:
@@ -76,19 +89,13 @@ def option_tables(command: click.Command, ctx: click.Context) -> Iterator[str]:
 
 def python_page() -> str:
     """Every public name, by what it is."""
+    errors = [name for name in qtool.__all__ if name in ERRORS]
     functions = [name for name in qtool.__all__ if name[0].islower()]
-    errors = [n for n in qtool.__all__ if isinstance(c := getattr(qtool, n), type) and issubclass(c, Exception)]
     types = [name for name in qtool.__all__ if name not in functions and name not in errors]
     parts = ["# Python\n", "`import qtool` imports nothing heavy: a name is loaded when it is first used.\n"]
     for heading, names in (("Functions", functions), ("Options and results", types), ("Errors", errors)):
-        parts += [f"## {heading}\n", *(f"::: {target(name)}\n" for name in names)]
+        parts += [f"## {heading}\n", *(f"::: qtool.{name}\n" for name in names)]
     return "\n".join(parts)
-
-
-def target(name: str) -> str:
-    """The full path of the module and name behind a public name."""
-    thing = getattr(qtool, name)
-    return f"{thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else f"qtool.{name}"
 
 
 def tables_page() -> str:
@@ -107,11 +114,6 @@ def tables_page() -> str:
         parts += [f"## {heading}\n", table(("name", "what it is"), names)]
     parts += ["## Metrics of gates (`--fail-if`)\n"]
     parts += [table(("metric", "what it is"), [(f"`{name}`", row.help) for name, row in METRICS.items()])]
-    errors = [getattr(qtool, name) for name in qtool.__all__]
-    codes = {
-        error.exit_code: error.__name__
-        for error in errors
-        if isinstance(error, type) and issubclass(error, Exception) and error is not qtool.QtoolError
-    }
-    parts += ["## Exit codes\n", table(("code", "error"), [(str(c), f"`{n}`") for c, n in sorted(codes.items())])]
+    codes = sorted((error.exit_code, name) for name, error in ERRORS.items() if error.exit_code)
+    parts += ["## Exit codes\n", table(("code", "error"), [(str(code), f"`{name}`") for code, name in codes])]
     return "\n".join(parts)

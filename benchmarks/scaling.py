@@ -36,8 +36,7 @@ from qtool.placement.explain import notes, why_float
 from qtool.placement.network import RegionCosts, network
 from qtool.placement.pareto import envelope, spread
 from qtool.placement.regions import find_regions
-from qtool.plan.assigned_graph import assigned_graph
-from qtool.plan.assignment import Assignment
+from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.calibration_fallback import fallback_nodes
 from qtool.plan.draft import draft
 from qtool.plan.predict import Errors, keys_of

@@ -27,9 +27,8 @@ from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
 from qtool.plan.assignment import PlanInput
-from qtool.plan.constraints import Patterns, match_constraints, named
+from qtool.plan.constraints import Patterns, input_ranges, match_constraints, named
 from qtool.plan.draft import observation_sets
-from qtool.plan.input_ranges import input_ranges
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, settle
 from qtool.runtime.heartbeat import step

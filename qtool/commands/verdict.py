@@ -19,9 +19,8 @@ from qtool.options import Progress
 from qtool.placement.place import Placement
 from qtool.plan import serial
 from qtool.plan.candidate import Candidate
-from qtool.plan.fp16.notes import fp16_notes
 from qtool.plan.model import Plan
-from qtool.plan.port_notes import port_notes
+from qtool.plan.notes import plan_notes
 from qtool.plan.prepared import PreparedModel
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Selection, Timing
@@ -137,8 +136,7 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
         explained=explained(model.view, plan, model.explain),
         warnings=(
             *model.source.warnings,
-            *fp16_notes(plan, model.view),
-            *port_notes(plan, model.view, model.scheme),
+            *plan_notes(plan, model.view, model.scheme),
         ),
         plan_sha256=serial.digest(plan),
         weights_only=model.scheme.mode.form is None,

@@ -20,9 +20,9 @@ from qtool.data.fit import fit
 from qtool.data.samples import Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.plan.fp16.ports import is_float32
-from qtool.plan.integers import restored
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.resolve import restored
 from qtool.rewrite.switched import Switched, switched
 from qtool.runtime.heartbeat import beat
 from qtool.runtime.session import Session, running

@@ -13,8 +13,7 @@ from qtool.placement.explain import decibels, int8_regions, why_float
 from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.pareto import ParetoPoint, between, envelope
 from qtool.placement.timing import Timing, edges, extra_seconds
-from qtool.plan.assigned_graph import assigned_graph
-from qtool.plan.assignment import Assignment
+from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.candidate import Candidate
 from qtool.plan.predict import Errors
 from qtool.plan.rules import rule_based

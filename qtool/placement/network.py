@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from qtool.graph.view import View
 from qtool.placement.mincut import CutGraph, Energy
 from qtool.placement.regions import Region
-from qtool.plan.assigned_graph import AssignedGraph
+from qtool.plan.assignment import AssignedGraph
 from qtool.plan.eligible import data_inputs
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of

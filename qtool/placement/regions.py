@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from qtool.graph.view import View
-from qtool.plan.assigned_graph import AssignedGraph
-from qtool.plan.groups import Groups
+from qtool.plan.activations import DisjointSets
+from qtool.plan.assignment import AssignedGraph
 from qtool.plan.variants import variant
 from qtool.plan.weights import added_bias
 from qtool.tables.forms import Form
@@ -40,7 +40,7 @@ def find_regions(
         assigned: the maximal int8 set (plan/place.py).
         fused: pairs of nodes that a profile has shown to run as one kernel.
     """
-    groups = Groups()
+    groups = DisjointSets()
     for node in view.nodes:
         for other in _partners(node, assigned):
             groups.join([node.name or "", other])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qtool.plan.assigned_graph import assigned_graph
-from qtool.plan.assignment import Assignment
+from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.calibration_fallback import touching
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Site
@@ -53,7 +52,7 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
                     changed |= _widen(types, name, site.spec.qtype, name in constraints.weight_types)
                 elif name in candidate.assignment.forms and name not in floats:
                     floats[name], changed = reason, True
-        if key in plan.fp16.sites and not constraints.forbids_float(key):
+        if key in plan.fp16.nodes and not constraints.forbids_float(key):
             floats[key], changed = reason, True
         if changed:
             left.remove(key)

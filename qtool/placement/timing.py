@@ -17,7 +17,7 @@ from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
 from qtool.placement.shapes import Shapes, shapes_of
-from qtool.plan.assigned_graph import AssignedGraph, assigned_graph
+from qtool.plan.assignment import AssignedGraph, assigned_graph
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.costs import Costs, load_costs
 from qtool.plan.eligible import rule_of

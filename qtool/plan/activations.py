@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_op, op_key
-from qtool.plan.assigned_graph import AssignedGraph
+from qtool.plan.assignment import AssignedGraph
 from qtool.plan.eligible import data_inputs, rule_of, summed_axis
-from qtool.plan.groups import Groups
 from qtool.plan.model import Kind, Site, Use
 from qtool.plan.scheme import Scheme
 from qtool.plan.weights import split_of
@@ -25,7 +24,7 @@ def calibrated(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site
     order: dict[str, ir.Value] = {}
     uses: dict[str, list[Use]] = {}
     everywhere: set[str] = set()
-    groups = Groups()
+    groups = DisjointSets()
     for node in view.main_nodes:
         candidate = assigned.chosen.get(node.name or "")
         if candidate is None or candidate.form is not Form.INT8:
@@ -160,3 +159,24 @@ def _scalar(node: ir.Node, index: int, none: float) -> float:
     """A constant input of one element (of any rank: exporters differ), or what stands for none."""
     array = float_constant(node.inputs[index]) if index < len(node.inputs) else None
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else none
+
+
+class DisjointSets:
+    """Sets of names that grow together."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def join(self, names: Sequence[str]) -> None:
+        """Make one group of all the names."""
+        for name in names[1:]:
+            self._parent[self.of(name)] = self.of(names[0])
+
+    def of(self, name: str) -> str:
+        """The name of a name's group."""
+        root = name
+        while (above := self._parent.get(root, root)) != root:
+            root = above
+        while name != root:
+            self._parent[name], name = root, self._parent.get(name, name)
+        return root

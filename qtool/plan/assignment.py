@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qtool.graph.view import View
+import onnx_ir as ir
+
+from qtool.graph.view import View, sole_consumer
 from qtool.plan.constraints import Constraints
+from qtool.plan.eligible import data_inputs, rule_of
 from qtool.plan.model import Scaled
 from qtool.plan.scheme import Scheme
+from qtool.plan.variants import variant
 from qtool.tables.forms import Form
+from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import QType
 from qtool.tables.reasons import Reason
+from qtool.tables.targets import WEIGHTS_ONLY, Placement, Worth
 
 
 @dataclass(frozen=True)
@@ -48,3 +54,122 @@ class Assignment:
     reasons: Mapping[str, Reason] = field(default_factory=dict)
     weight_types: Mapping[str, QType] = field(default_factory=dict)
     float_ports: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class QuantizedNode:
+    """A node with the form that it takes, and what the target says of it."""
+
+    node: ir.Node
+    rule: OpRule
+    placement: Placement
+    form: Form
+
+
+@dataclass(frozen=True)
+class AssignedGraph:
+    """The quantized nodes of an assignment, by name.
+
+    Args:
+        chosen: node name -> the node with its form.
+        scheme: mode, target and types.
+        weight_types, float_ports: as in the assignment.
+        required: nodes that the user asked to quantize.
+    """
+
+    chosen: Mapping[str, QuantizedNode]
+    scheme: Scheme
+    weight_types: Mapping[str, QType]
+    float_ports: frozenset[str]
+    required: frozenset[str]
+
+    def quantizes_output(self, node: ir.Node | None) -> bool:
+        """Whether a node is in int8 and hands on int8, rather than floats."""
+        own = None if node is None else self.chosen.get(node.name or "")
+        if node is None or own is None or own.form is not Form.INT8:
+            return False
+        return self.scheme.target.linear_output or node.op_type not in ("MatMul", "Gemm")
+
+    def in_int8(self, value: ir.Value) -> bool:
+        """Whether a value is made in int8 (and so only exists in int8)."""
+        return self.quantizes_output(value.producer())
+
+    def arrives_in_int8(self, value: ir.Value) -> bool:
+        """Whether a value can be read in int8 for free: made so, or quantized for another reader."""
+        if self.in_int8(value):
+            return True
+        readers = (self.chosen.get(use.node.name or "") for use in value.uses())
+        return any(r is not None and r.placement.worth is Worth.ALWAYS for r in readers)
+
+    def epilogue_of(self, node: ir.Node) -> ir.Node | None:
+        """The clamp that folds into an int8 node's own Q: it alone reads the node's result."""
+        if not self.quantizes_output(node) or len(node.outputs) != 1:
+            return None
+        reader = sole_consumer(node.outputs[0])
+        if reader is None or reader.name not in self.chosen:
+            return None
+        clamps = (
+            self.chosen[reader.name or ""].rule.role is Role.EPILOGUE and reader.inputs[0] is node.outputs[0]
+        )
+        own_scale = self.chosen[node.name or ""].rule.role in (Role.WEIGHTED, Role.ARITHMETIC)
+        return reader if clamps and own_scale else None
+
+    def holds(self, name: str) -> bool:
+        """Whether a quantized node is worth it beside its neighbours, as the target has it.
+
+        A node that is worth it between int8 ops only needs its inputs in int8 (of arithmetic, one), and a
+        reader that goes on in int8.
+        """
+        own = self.chosen[name]
+        if own.placement.worth is Worth.ALWAYS:
+            return True
+        source = own.node.inputs[0]
+        producer = source.producer() if source is not None else None
+        if producer is not None and self.epilogue_of(producer) is own.node:
+            return True
+        here = [self.arrives_in_int8(value) for _, value in data_inputs(own.node, own.rule)]
+        # An Add whose other operand has to be quantized for it still saves a DQ and a Q; a pass-through
+        # with one float input would have to share that input's scale.
+        arrives = any(here) if own.rule.role is Role.ARITHMETIC else all(here)
+        return arrives and any(self._read_in_int8(out) for out in own.node.outputs)
+
+    def _read_in_int8(self, value: ir.Value) -> bool:
+        for use in value.uses():
+            reader = self.chosen.get(use.node.name or "")
+            if reader and any(index == use.idx for index, _ in data_inputs(use.node, reader.rule)):
+                return True
+        return False
+
+
+def assigned_graph(task: PlanInput, assignment: Assignment) -> AssignedGraph:
+    """The assignment on the graph of `task`.
+
+    Raises:
+        KeyError: it names a node that the graph lacks, or that has no rule.
+    """
+    chosen = {}
+    for name, form in assignment.forms.items():
+        node = task.view.node_by_name[name]
+        rule = rule_of(node)
+        if rule is None:
+            raise KeyError(f"node '{name}' ({node.op_type}) has no rule")
+        chosen[name] = QuantizedNode(node, rule, placement_of(task, node, form, measured=True), form)
+    required = task.constraints.quantize
+    return AssignedGraph(chosen, task.scheme, assignment.weight_types, assignment.float_ports, required)
+
+
+def placement_of(task: PlanInput, node: ir.Node, form: Form | None, *, measured: bool = False) -> Placement:
+    """What the target says of a form of a node, or where it has none in this mode, of the mode.
+
+    Args:
+        measured: where only a measurement can tell, take it to be worth what it may be worth at best.
+    """
+    scheme = task.scheme
+    form = form or scheme.form
+    if form is None or form not in scheme.target.forms:
+        found = WEIGHTS_ONLY
+    else:
+        found = scheme.target.forms[form].of(node.op_type, variant(node))
+    if node.name in task.constraints.quantize:
+        return Placement(Worth.ALWAYS, found.reason)
+    return Placement(found.measured, found.reason) if measured and found.measured is not None else found

@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from qtool.graph.view import View, constant, float_constant, is_op, sole_consumer
-from qtool.plan.assigned_graph import AssignedGraph
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.model import Kind, Site, Use
+from qtool.graph.view import View, constant, float_constant, is_op, is_vector, sole_consumer
+from qtool.plan.assignment import AssignedGraph
+from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
+from qtool.plan.weights import added_bias
 from qtool.tables.forms import Form
+from qtool.tables.operators import Operator
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Role
 
 _CLAMPS = ("Relu", "Clip")
@@ -136,3 +137,29 @@ def _ends_in_q(node: ir.Node, index: int, quantized: Collection[Use]) -> bool:
     made = node.outputs[0]
     uses = [(use.node, use.idx) for use in made.uses()]
     return bool(uses) and not made.is_graph_output() and all(_ends_in_q(n, i, quantized) for n, i in uses)
+
+
+def sums(view: View, chosen: Mapping[str, Operator], split: Collection[str]) -> Iterator[GraphEdit]:
+    """Yield the Adds behind a MatMulInteger that must become a Sum.
+
+    onnxruntime (1.31) fuses the product with any constant vector that is added to it. Where the vector is no
+    bias of the product, axes of length 1 that the product lacks are lost, and another length fails.
+
+    Args:
+        view: of the prepared model.
+        chosen: node -> its operator.
+        split: activations whose outlier columns get a product of their own: a Sum stands there already.
+    """
+    for name in (n for n, operator in chosen.items() if operator is Operator.MATMUL_INTEGER):
+        node = view.node_by_name[name]
+        add = sole_consumer(node.outputs[0])
+        if add is None or not is_op(add, "Add") or added_bias(node) is not None or _is_split(node, split):
+            continue
+        arrays = [a for v in add.inputs if (a := float_constant(v)) is not None]
+        if any(a.size > 1 and is_vector(a, a.size) for a in arrays):
+            index = 0 if add.inputs[0] is node.outputs[0] else 1
+            yield GraphEdit(EditKind.SUM, node.outputs[0].name or "", ((add.name or "", index),))
+
+
+def _is_split(node: ir.Node, split: Collection[str]) -> bool:
+    return any(v is not None and v.name in split for v in node.inputs)

@@ -21,8 +21,7 @@ from qtool.plan.activations import integer_ports
 from qtool.plan.assignment import Assignment
 from qtool.plan.calibration_fallback import fallback_nodes, fallback_ports
 from qtool.plan.draft import draft
-from qtool.plan.edits import EditKind
-from qtool.plan.model import WEIGHTS, Kind, OutlierColumns, Plan, Site
+from qtool.plan.model import WEIGHTS, EditKind, Kind, OutlierColumns, Plan, Site
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.resolve import resolve
 from qtool.plan.rules import to_float

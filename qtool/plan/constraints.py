@@ -6,6 +6,7 @@ fallback all read them, and none writes its own choice into them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -182,4 +183,26 @@ def _matches(view: View, folded: set[str], pattern: str, option: str) -> list[ir
             f"{option} '{printable(pattern)}': no node has that name",
             did_you_mean(pattern, names) or "names are globs ('*/conv1/*'); by type: op:Conv",
         )
+    return found
+
+
+def input_ranges(model: ir.Model, texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What '[INPUT=]LOW,HIGH' says of the float inputs; without a name, of all of them.
+
+    Raises:
+        UsageError: not of that form, or no such input.
+    """
+    floats = [v.name or "" for v in model.graph.inputs if v.dtype == ir.DataType.FLOAT]
+    found: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, _, numbers = text.rpartition("=")
+        try:
+            lo, hi = (float(n) for n in numbers.split(","))
+        except ValueError:
+            raise UsageError(f"--input-range '{text}' is not [INPUT=]LOW,HIGH", "for example: 0,1") from None
+        if not -math.inf < lo < hi < math.inf:
+            raise UsageError(f"--input-range '{text}': LOW must be below HIGH")
+        if name and name not in floats:
+            raise UsageError(f"--input-range '{text}': no float input '{name}'", did_you_mean(name, floats))
+        found |= dict.fromkeys([name] if name else floats, (lo, hi))
     return found

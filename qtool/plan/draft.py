@@ -8,25 +8,31 @@ from dataclasses import replace
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated, written_ports
-from qtool.plan.assigned_graph import assigned_graph
-from qtool.plan.assignment import Assignment, PlanInput
-from qtool.plan.barriers import barriers
-from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.assignment import Assignment, PlanInput, assigned_graph
+from qtool.plan.barriers import barriers, sums
 from qtool.plan.eligible import data_inputs
-from qtool.plan.fp16.assignment import Fp16Assignment, assign_fp16, observed
+from qtool.plan.fp16.assignment import assign_fp16, copied_weights, observed
 from qtool.plan.fp16.norms import norm_barriers
 from qtool.plan.fp16.ports import is_float32
-from qtool.plan.fp16.weights import copied_weights
-from qtool.plan.model import Kind, OutlierColumns, Plan, Site
-from qtool.plan.operators import operators, sums
+from qtool.plan.model import (
+    EditKind,
+    Fp16Assignment,
+    GraphEdit,
+    Kind,
+    OutlierColumns,
+    Plan,
+    Site,
+)
 from qtool.plan.outlier_columns import with_outlier_columns
 from qtool.plan.rules import maximal, skips
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
 from qtool.tables.forms import Form
+from qtool.tables.operators import WRITTEN_AS, Operator
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import FLOAT16, FLOAT32
 from qtool.tables.reasons import Code, Reason
+from qtool.tables.targets import Target
 
 _PART = Reason(Code.PART, "it adds the bias of an int8 product, in float")
 
@@ -67,7 +73,7 @@ def draft(
     chosen = operators(view, forms, sites, scheme.target)
     fp16 = replace(fp16, copied=copied_weights(view, fp16, sites, edits))
     edits = [*edits, *sums(view, chosen, columns), *norm_barriers(view, fp16, sites)]
-    forms |= dict.fromkeys((n for n in view.node_by_name if n in fp16.sites), Form.FLOAT16)
+    forms |= dict.fromkeys((n for n in view.node_by_name if n in fp16.nodes), Form.FLOAT16)
     reasons = _storage_reasons(task, storage.reasons) | _fp16_reasons(task, fp16)
     found = (
         replace(s, reason=_PART if s.node in adds else reasons.get(s.node, s.reason))
@@ -144,7 +150,7 @@ def _fp16_reasons(task: PlanInput, fp16: Fp16Assignment) -> dict[str, Reason]:
 
 def _is_fp16(edit: GraphEdit, fp16: Fp16Assignment) -> bool:
     """Return whether a consumer that an edit is for computes in float16: an Add that stays a node."""
-    return any(name in fp16.sites for name, _ in edit.uses or ())
+    return any(name in fp16.nodes for name, _ in edit.uses or ())
 
 
 def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
@@ -170,3 +176,35 @@ def _fp16_assignment(
     float32 = {n for n, t in assignment.weight_types.items() if t is FLOAT32}
     kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
     return replace(found, stored=found.stored - taken - kept)
+
+
+def operators(
+    view: View, forms: Mapping[str, Form], sites: Iterable[Site], target: Target
+) -> dict[str, Operator]:
+    """Return the operator of each node that has its own: node name -> operator, in the order of `forms`.
+
+    onnxruntime has products that quantize their activation themselves. Where several nodes read the same
+    activation, it is quantized once, and each product reads the integers. Other runtimes get ONNX's own
+    MatMulInteger.
+
+    Args:
+        view: of the prepared model.
+        forms: node -> its form. The Add of a bias that a product adds itself has the product's form.
+        sites: of the draft.
+        target: the runtime that the model is for.
+    """
+    readers = {use: len(s.uses or ()) for s in sites if s.kind is Kind.RUNTIME for use in s.uses or ()}
+    found: dict[str, Operator] = {}
+    for name, form in forms.items():
+        able = WRITTEN_AS.get(form, {}).get(view.node_by_name[name].op_type, frozenset())
+        if len(able) == 1:
+            found[name] = next(iter(able))
+        elif able:
+            found[name] = _product(readers.get((name, 0), 1), target)
+    return found
+
+
+def _product(readers: int, target: Target) -> Operator:
+    if not target.onnxruntime:
+        return Operator.MATMUL_INTEGER
+    return Operator.MATMUL_INTEGER_TO_FLOAT if readers > 1 else Operator.DYNAMIC_QUANTIZE_MATMUL

@@ -18,16 +18,21 @@ from qtool.graph.view import (
     sole_consumer,
 )
 from qtool.numerics.qparams import scalable
-from qtool.plan.blocks import nbits_block
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
+from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OPS, OpRule, Role
+from qtool.tables.qtypes import QType
 from qtool.tables.targets import Placements, Target
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+# MatMulNBits: values a scale when nobody says. Of 8 bits, shorter blocks are no faster than float
+# (docs/targets.md), and longer ones are no option.
+_NBITS_BLOCK = 128
+_LEAST_BLOCK = 16
 _ALREADY = "quantized already (--requantize redoes it)"
 
 
@@ -226,3 +231,11 @@ def summed_axis(node: ir.Node) -> int:
 def row_axis(node: ir.Node, ndim: int) -> int:
     """The axis of a product's left operand that it does not sum over, from the front."""
     return ndim - 1 if attribute_int(node, "transA", 0) else ndim - 2
+
+
+def nbits_block(total: int, qtype: QType, wanted: int) -> int:
+    """Values a scale for MatMulNBits: a power of two from 16 that divides the total; 0 when none does."""
+    size = wanted or (FEW_BITS[qtype].block if qtype in FEW_BITS else _NBITS_BLOCK)
+    while size >= _LEAST_BLOCK and total % size:
+        size //= 2
+    return size if size >= _LEAST_BLOCK else 0

@@ -1,4 +1,4 @@
-"""The plan: plain data that names nodes and values, so it can be printed, diffed, saved, replayed."""
+"""The plan: plain data that names nodes and values, so that it can be printed, diffed, saved and replayed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.numerics.qparams import QParams
-from qtool.plan.edits import GraphEdit
-from qtool.plan.fp16.assignment import Fp16Assignment
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
@@ -20,29 +18,29 @@ from qtool.tables.qtypes import TensorSpec
 from qtool.tables.reasons import Reason
 
 Use = tuple[str, int]
-"""A node's name and the index of the input that reads the value."""
+"""A consumer of a value: the name of a node, and the index of the input."""
 
 
 class Dequantizer(Enum):
-    """How a weight that is stored as integers becomes floats again."""
+    """The nodes that turn a stored weight back into floats."""
 
     CAST_MUL = "Cast and Mul"  # onnxruntime runs them once, when it loads the model
-    OPERATOR = "DequantizeLinear"  # which onnxruntime would run at every inference
+    OPERATOR = "DequantizeLinear"  # onnxruntime would run it at every inference
 
 
 class Kind(Enum):
-    """What is done at a site, and in which form it is written."""
+    """The form in which a tensor is quantized."""
 
     ACTIVATION = "activation"  # QuantizeLinear -> DequantizeLinear
-    RUNTIME = "runtime"  # DynamicQuantizeLinear: the scale is found at every run
+    RUNTIME = "runtime"  # DynamicQuantizeLinear: the scale is computed at every run
     WEIGHT = "weight"  # integer initializer -> DequantizeLinear
     BIAS = "bias"  # int32 initializer -> DequantizeLinear, at scale input * weight
-    FUSED = "fused"  # integer initializer that a node reads itself
-    STORED = "stored"  # integer initializer -> floats that a float node reads (see Dequantizer)
-    LOOKUP = "lookup"  # integer table, of which only the rows that a Gather picks are restored
+    FUSED = "fused"  # integer initializer, an input of an integer operator
+    STORED = "stored"  # integer initializer -> floats for a float node (see Dequantizer)
+    LOOKUP = "lookup"  # integer table: a Gather picks rows, and only these become floats
 
 
-# Sites whose values calibration looks at, and those that hold a weight's integers.
+# Kinds whose range calibration observes, and kinds that hold the integers of a weight.
 OBSERVED = frozenset({Kind.ACTIVATION, Kind.RUNTIME})
 WEIGHTS = frozenset({Kind.WEIGHT, Kind.STORED, Kind.FUSED, Kind.LOOKUP})
 
@@ -53,13 +51,13 @@ class Site:
 
     Args:
         value: its name.
-        uses: who reads it quantized; None: every reader, graph outputs included.
+        uses: the consumers of the quantized value; None: every consumer, graph outputs included.
         group: activation sites of one group share one scale (pass-through ops).
-        bounds: what the range may not exceed, from the op that makes the value.
-        scale_from: for a bias, whose it is: (input value, node that reads the weight).
+        bounds: limits of the range, from the op that computes the value.
+        scale_from: for a bias, the two factors of its scale: (input value, node with the weight).
         qparams: None until resolved.
-        dequantizer: how a STORED weight becomes floats.
-        integers: what a weight becomes, of its shape and qtype.dtype; None: the nearest (plan/integers.py).
+        dequantizer: the nodes that turn a STORED weight into floats.
+        integers: of a weight, in its shape and qtype.dtype; None: rounded to nearest (plan/resolve.py).
     """
 
     value: str
@@ -89,6 +87,72 @@ class Site:
         return self.kind in WEIGHTS or self.kind in (Kind.ACTIVATION, Kind.BIAS)
 
 
+class EditKind(Enum):
+    """A change of the graph that quantizes nothing."""
+
+    QUANTIZER_BARRIER = "fusion barrier before QuantizeLinear"
+    """The QuantizeLinear of the value reads Max(value, -3e38)."""
+    RESULT_BARRIER = "fusion barrier behind the int8 product"
+    """Every consumer of the value reads Max(value, -3e38)."""
+    ADDED_BIAS = "float bias added after the integer product"
+    """`node` takes the value as its bias, and the Add that read it is removed."""
+    RESHAPED_BIAS = "bias reshaped to leading axes of 1"
+    """The Add reads the bias [N] as [1, .., 1, N]."""
+    NORM_BARRIER = "fusion barrier in a layer norm of two types"
+    """The consumers of the value read Max(value, -inf), behind the Cast where the consumers in `uses` read it
+    cast. With `uses` None the Max is right behind the value, and outputs of the model stay before it."""
+    SUM = "Add written as Sum"
+    """The Add that reads the value becomes a Sum, which onnxruntime does not fuse with a product."""
+
+
+@dataclass(frozen=True)
+class GraphEdit:
+    """One change of the graph.
+
+    Args:
+        kind: the change.
+        value: the value that is edited.
+        uses: the consumers that the edit is for; None: every consumer, graph outputs included.
+        node: ADDED_BIAS: the product that adds the bias; '' for other kinds.
+        axes: RESHAPED_BIAS: the new rank of the bias; 0 for other kinds.
+    """
+
+    kind: EditKind
+    value: str
+    uses: tuple[Use, ...] | None
+    node: str = ""
+    axes: int = 0
+
+
+@dataclass(frozen=True)
+class Fp16Node:
+    """The float32 inputs and outputs of a node, by index, that are float16 when the node computes in it."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fp16Assignment:
+    """The nodes, weights and ports that become float16, by name.
+
+    Args:
+        nodes: the nodes that compute in float16.
+        reasons: other node with float32 values -> why it stays in float32.
+        stored: weights of float32 nodes that are float16 in the file only.
+        overflow: float32 value -> why float16 can't hold it.
+        ports: inputs and outputs of the model that become float16.
+        copied: weights that stay float32 and have a float16 copy for float16 nodes.
+    """
+
+    nodes: dict[str, Fp16Node] = field(default_factory=dict)
+    reasons: dict[str, Reason] = field(default_factory=dict)
+    stored: frozenset[str] = frozenset()
+    overflow: dict[str, str] = field(default_factory=dict)
+    ports: frozenset[str] = frozenset()
+    copied: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True)
 class Skip:
     """A node left in float, and why."""
@@ -100,10 +164,10 @@ class Skip:
 
 @dataclass(frozen=True)
 class OutlierColumns:
-    """What an int8 product leaves to float.
+    """The columns of an activation that an int8 product leaves to a float product.
 
     Args:
-        columns: of the activation's last axis.
+        columns: indices on the last axis.
         lo, hi: the range of all other columns.
     """
 
@@ -114,11 +178,11 @@ class OutlierColumns:
 
 @dataclass(frozen=True)
 class Scaled:
-    """What a constant is multiplied with before anything is quantized: what another takes back.
+    """The factors of a constant of the prepared model; another constant has the inverse factors.
 
     Args:
-        axis: along which the factors lie.
-        factors: powers of two, of which floats lose nothing.
+        axis: the axis that the factors run along.
+        factors: powers of two, so that float weights lose nothing.
     """
 
     axis: int
@@ -127,15 +191,15 @@ class Scaled:
 
 @dataclass(frozen=True)
 class RegionNote:
-    """What was measured of nodes that stand or fall together, and what came of it.
+    """The measurements of a region, and the decision.
 
     Args:
         nodes: the region, in graph order.
         float_us, int8_us: microseconds of one inference.
-        sqnr: dB of the worst output where the region alone is quantized; inf where that changes nothing.
-        quantized: the label.
-        why: what decided it.
-        ops: their op types.
+        sqnr: isolated SQNR: dB of the worst output where only this region is quantized; inf: no noise.
+        quantized: the decision.
+        why: its reason.
+        ops: the op types of the nodes.
     """
 
     nodes: tuple[str, ...]
@@ -149,26 +213,26 @@ class RegionNote:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that rewrite needs to know.
+    """All that rewrite needs.
 
     Args:
         mode, target: names of rows in the tables.
-        model_sha256: the source model that the plan is for; '' when it was made in memory.
-        forms: what becomes of each quantized node, by name.
+        model_sha256: of the source model; '' for a model made in memory.
+        forms: quantized node -> its form.
         sites: in graph order.
-        operators: node -> the operator that it is written as, where its form alone does not tell.
-        integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
-        edits: changes of the graph that quantize nothing: fusion barriers, biases that move.
-        skips: every quantizable node left in float.
-        fp16: what becomes float16, and where.
-        fp16_observed: values that float16 must be able to hold.
+        skips: the nodes left in float that could be quantized.
+        fp16: the float16 assignment.
+        fp16_observed: values that float16 must be able to hold, by calibration.
         choices: of types and forms.
-        exclude, include, sets: what was asked for, node by node.
-        calibration_sha256: of the ranges behind the scales; '' when there were none.
-        regions: what placement was decided by, where it was measured. It changes nothing in the model.
+        exclude, include, sets: the user's patterns.
+        calibration_sha256: of the ranges behind the scales; '' without ranges.
+        regions: the measurements behind the placement. They change nothing in the model.
         outlier_columns: activation -> the columns that its int8 products leave to a float product.
-        scaled: constants of the prepared model that balance what their readers multiply (plan/scaling.py).
-        corrections: bias -> what is added to it, a value a channel, in the order in which it lies.
+        scaled: constant of the prepared model -> its factors (recover/balance.py).
+        corrections: bias -> the offset of each channel, in storage order.
+        edits: changes of the graph that quantize nothing.
+        operators: node -> the operator that it is written as, where several fit its form.
+        integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
     """
 
     mode: str

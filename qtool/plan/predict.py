@@ -23,7 +23,7 @@ def key_of(site: Site) -> str:
 def keys_of(plan: Plan) -> tuple[str, ...]:
     """Everything that a plan quantizes, and that has an error of its own."""
     sites = (key_of(s) for s in plan.sites if s.kind in OBSERVED or s.kind in WEIGHTS)
-    return tuple(dict.fromkeys((*sites, *plan.fp16.sites)))
+    return tuple(dict.fromkeys((*sites, *plan.fp16.nodes)))
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from qtool.calibrate.memo import RangeMemo
 from qtool.data.split import SampleSets
 from qtool.graph.load import Source
-from qtool.graph.view import View
+from qtool.graph.view import View, float_constant
 from qtool.plan.assignment import PlanInput
 from qtool.plan.constraints import Constraints
 from qtool.plan.model import Scaled
-from qtool.plan.scaling import rescaled
 from qtool.plan.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -86,3 +86,30 @@ class PreparedModel:
         task = replace(self.task, view=View(model), scaled=joined)
         ranges = self.memo_of(model, task)
         return replace(self, model=model, task=task, ranges=ranges, unscaled=self.original)
+
+
+def rescaled(model: ir.Model, scaled: Mapping[str, tuple[Scaled, ...]]) -> ir.Model:
+    """A clone of a prepared model with some of its constants scaled.
+
+    Raises:
+        KeyError: it has no such constant, or none of that shape.
+    """
+    clone = model.clone()
+    for name, every in scaled.items():
+        value = clone.graph.initializers.get(name)
+        array = float_constant(value)
+        if value is None or array is None:
+            raise KeyError(f"there is no float constant '{name}'")
+        for one in every:
+            if not -array.ndim <= one.axis < array.ndim or array.shape[one.axis] != len(one.factors):
+                raise KeyError(f"'{name}' has no axis {one.axis} of {len(one.factors)}")
+            array = array * along(np.asarray(one.factors, np.float32), one.axis, array.ndim)
+        value.const_value = ir.tensor(array, name=name)
+    return clone
+
+
+def along(factors: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    """Factors [C], shaped to be multiplied with an array of so many axes."""
+    shape = [1] * ndim
+    shape[axis] = -1
+    return factors.reshape(shape)

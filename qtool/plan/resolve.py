@@ -15,7 +15,7 @@ from qtool.calibrate.estimators.minmax import minmax
 from qtool.calibrate.ranges import Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, midpoint
-from qtool.numerics.quantize import bias_scale
+from qtool.numerics.quantize import bias_scale, dequantize, quantize
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
@@ -115,3 +115,28 @@ def _array(view: View, site: Site) -> np.ndarray:
     if array is None:
         raise KeyError(f"'{site.value}' is no float constant")
     return array
+
+
+def integers_of(site: Site, weight: NDArray[np.floating]) -> NDArray[np.integer]:
+    """The integers of a weight: those that the plan has for it, else the nearest. Same shape, qtype.dtype.
+
+    Raises:
+        KeyError: the site is not resolved.
+    """
+    if site.qparams is None:
+        raise KeyError(f"site '{site.value}' is not resolved")
+    if site.integers is not None:
+        return site.integers
+    return quantize(weight, site.qparams, site.spec.qtype, site.spec.granularity)
+
+
+def restored(site: Site, weight: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A weight as its integers have it. Same shape, float32.
+
+    Raises:
+        KeyError: the site is not resolved.
+    """
+    q = integers_of(site, weight)
+    if site.qparams is None:
+        raise KeyError(f"site '{site.value}' is not resolved")
+    return dequantize(q, site.qparams, site.spec.granularity)

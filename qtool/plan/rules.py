@@ -13,8 +13,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from qtool.graph.view import constant
-from qtool.plan.assigned_graph import AssignedGraph, assigned_graph, placement_of
-from qtool.plan.assignment import Assignment, PlanInput
+from qtool.plan.assignment import AssignedGraph, Assignment, PlanInput, assigned_graph, placement_of
 from qtool.plan.eligible import CONTROL_FLOW, rule_of, why_not
 from qtool.plan.model import Skip
 from qtool.tables.forms import Form

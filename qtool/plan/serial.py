@@ -36,10 +36,21 @@ import numpy as np
 
 from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.fp16.assignment import Fp16Assignment
-from qtool.plan.fp16.ports import Ports
-from qtool.plan.model import Dequantizer, Kind, OutlierColumns, Plan, RegionNote, Scaled, Site, Skip, Use
+from qtool.plan.model import (
+    Dequantizer,
+    EditKind,
+    Fp16Assignment,
+    Fp16Node,
+    GraphEdit,
+    Kind,
+    OutlierColumns,
+    Plan,
+    RegionNote,
+    Scaled,
+    Site,
+    Skip,
+    Use,
+)
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form
 from qtool.tables.operators import Operator
@@ -78,7 +89,7 @@ def to_json(plan: Plan) -> str:
         "calibration_sha256": plan.calibration_sha256,
         "choices": plan.choices.made(),
         "fp16": {
-            "nodes": {n: [list(p.reads), list(p.makes)] for n, p in plan.fp16.sites.items()},
+            "nodes": {n: [list(p.inputs), list(p.outputs)] for n, p in plan.fp16.nodes.items()},
             "stored": sorted(plan.fp16.stored),
             "copied": sorted(plan.fp16.copied),
             "ports": sorted(plan.fp16.ports),
@@ -279,7 +290,7 @@ def _little(qtype: QType) -> str:
 
 
 def _read_fp16(d: dict[str, Any]) -> Fp16Assignment:
-    sites = {str(n): Ports(tuple(map(int, r)), tuple(map(int, m))) for n, (r, m) in d["nodes"].items()}
+    sites = {str(n): Fp16Node(tuple(map(int, r)), tuple(map(int, m))) for n, (r, m) in d["nodes"].items()}
     stored, ports, copied = (frozenset(map(str, d[key])) for key in ("stored", "ports", "copied"))
     return Fp16Assignment(sites, {}, stored, dict(d["overflow"]), ports, copied)
 

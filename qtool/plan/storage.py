@@ -13,7 +13,6 @@ from qtool.numerics.metrics import weight_sqnr
 from qtool.numerics.qparams import scalable
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
-from qtool.plan.blocks import nearest_divisor
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import Dequantizer, Kind, Site, Use
 from qtool.plan.scheme import BLOCKS, PER_CHANNEL_OPSET, WIDE_OPSET, Scheme
@@ -188,3 +187,9 @@ def storage_granularity(
         if weight_sqnr(w, dequantize(quantize(w, params, INT8, option), params, option)) >= floor_db:
             return option
     return None
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    """The divisor of a number nearest to a wanted one, within half and one and a half of it; 0 if none is."""
+    near = [d for d in range(max(1, wanted // 2), wanted * 3 // 2 + 1) if number % d == 0]
+    return min(near, key=lambda d: abs(d - wanted), default=0)

@@ -7,12 +7,11 @@ import numpy as np
 from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
-from qtool.plan.edits import EditKind, GraphEdit
+from qtool.plan.fp16.assignment import copied_weights
 from qtool.plan.fp16.assignment import ports as float_ports
 from qtool.plan.fp16.norms import norm_barriers
 from qtool.plan.fp16.ports import is_float32
-from qtool.plan.fp16.weights import copied_weights
-from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
+from qtool.plan.model import WEIGHTS, EditKind, GraphEdit, Kind, Plan, Site, Use
 from qtool.tables.forms import Form
 from qtool.tables.operators import WRITTEN_AS
 from qtool.tables.qtypes import FLOAT16, PerTensor
@@ -43,11 +42,11 @@ def validate_plan(plan: Plan, view: View) -> str:
 def _fp16(plan: Plan, view: View) -> str:
     """Return what is wrong with the float16 part: copies and norm barriers follow from nodes and ports."""
     fp16 = plan.fp16
-    for name, ports in fp16.sites.items():
+    for name, ports in fp16.nodes.items():
         node = view.node_by_name.get(name)
         if node is None or plan.forms.get(name) is not Form.FLOAT16:
             return f"there is no float16 node '{name}'"
-        ends = ((ports.reads, len(node.inputs)), (ports.makes, len(node.outputs)))
+        ends = ((ports.inputs, len(node.inputs)), (ports.outputs, len(node.outputs)))
         if any(not 0 <= index < count for indices, count in ends for index in indices):
             return f"'{name}' has no such inputs or outputs"
     own = {v.name or "" for v in float_ports(view)} if plan.choices.io == FLOAT16.name else set()

@@ -8,11 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
-from qtool.plan.assigned_graph import AssignedGraph, QuantizedNode
-from qtool.plan.blocks import largest_divisor, nbits_block
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.eligible import channel_axis, row_axis
-from qtool.plan.model import Kind, Site, Use
+from qtool.plan.assignment import AssignedGraph, QuantizedNode
+from qtool.plan.eligible import channel_axis, nbits_block, row_axis
+from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS
@@ -154,3 +152,8 @@ def added_bias(matmul: ir.Node) -> AddedBias | None:
     keeps_rank = bias.ndim == 1 or bias.ndim <= (rank(matmul.inputs[0]) or 0)
     fits = keeps_rank and np.isfinite(bias).all()
     return AddedBias(value.name or "", (add.name or "", index), bias.ndim) if fits else None
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number up to a limit."""
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)

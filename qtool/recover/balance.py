@@ -22,7 +22,7 @@ from qtool.numerics.qparams import F32, F64
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Scaled, Site
-from qtool.plan.scaling import along
+from qtool.plan.prepared import along
 from qtool.recover.joints import Joint, joints
 from qtool.tables.qtypes import TensorSpec
 

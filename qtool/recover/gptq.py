@@ -19,8 +19,8 @@ from qtool.numerics.descent import fitted
 from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
 from qtool.numerics.qparams import F32, F64, QParams, unfold
 from qtool.numerics.quantize import spread
-from qtool.plan.integers import integers_of, restored
 from qtool.plan.model import Kind, Plan, Site
+from qtool.plan.resolve import integers_of, restored
 from qtool.recover.hessians import Streamed, Wanted, hessians
 from qtool.recover.operands import Operand, Seen, operand_of, seen_by
 from qtool.runtime.heartbeat import beat

@@ -20,9 +20,9 @@ from qtool.numerics.patches import (
 )
 from qtool.numerics.qparams import F32, QParams
 from qtool.numerics.quantize import dequantize, quantize
-from qtool.plan.blocks import largest_divisor
 from qtool.plan.eligible import summed_axis
 from qtool.plan.model import Kind, Plan, Use
+from qtool.plan.weights import largest_divisor
 from qtool.tables.qtypes import QType
 
 # Columns that one matrix of their products is kept of: 32 MiB in float64, and its factors as much each.

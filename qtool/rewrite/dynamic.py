@@ -21,8 +21,8 @@ from qtool.graph.view import (
     rank,
 )
 from qtool.plan.eligible import summed_axis
-from qtool.plan.integers import integers_of
 from qtool.plan.model import Kind, Site
+from qtool.plan.resolve import integers_of
 from qtool.rewrite.runtime import Quantized, at_run_time, one_node, split, transposed
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock

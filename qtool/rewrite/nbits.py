@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtool.graph.edit import new_node, replace_node
 from qtool.graph.view import attribute_int
-from qtool.plan.integers import integers_of
+from qtool.plan.resolve import integers_of
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 

@@ -11,8 +11,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, take_output_name
 from qtool.numerics.quantize import quantize_bias
-from qtool.plan.edits import GraphEdit
-from qtool.plan.model import Site
+from qtool.plan.model import GraphEdit, Site
 from qtool.rewrite.writer import Writer, axis, constants, float_array, integers, params, redirect
 
 # Max(x, this) changes no activation that matters, and no optimizer of onnxruntime sees through it.

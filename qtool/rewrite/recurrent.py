@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import new_node, take_over
-from qtool.plan.integers import integers_of
 from qtool.plan.model import Site
+from qtool.plan.resolve import integers_of
 from qtool.rewrite.writer import Writer, float_array, home, params
 
 # The fused node takes W as [D, I, 4H] where ONNX's LSTM has [D, 4H, I]; the scales stay [D, 4H].

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer, insert_after_value, owner, take_output_name
 from qtool.graph.view import View
-from qtool.plan.integers import restored
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site, Use
+from qtool.plan.resolve import restored
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.rounding import halving, read, rounding
 from qtool.rewrite.writer import Writer, float_array, redirect
@@ -34,8 +34,8 @@ def simulated(model: ir.Model, plan: Plan) -> ir.Model:
         elif site.kind in OBSERVED:
             value = read(writer, site)
             _put(writer, value, rounding(writer, site, value), site.uses)
-    for name, ports in plan.fp16.sites.items():
-        for index in ports.makes:
+    for name, ports in plan.fp16.nodes.items():
+        for index in ports.outputs:
             value = writer.view.node_by_name[name].outputs[index]
             _put(writer, value, halving(writer.namer, value), None)
     return clone

@@ -55,9 +55,9 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
             _switch(writer, site, switches.of(key_of(site)))
         elif site.kind in WEIGHTS and site.value not in weights:
             weights[site.value] = float_array(view.values[site.value])
-    for name, ports in plan.fp16.sites.items():
+    for name, ports in plan.fp16.nodes.items():
         node = view.node_by_name[name]
-        for index in ports.makes if node.graph is clone.graph else ():
+        for index in ports.outputs if node.graph is clone.graph else ():
             _switch_fp16(writer, node.outputs[index], switches.of(name))
     for name in weights:
         _feed(clone, view.values[name])

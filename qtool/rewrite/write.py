@@ -8,8 +8,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer
 from qtool.graph.view import View
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.model import Kind, Plan, Site
+from qtool.plan.model import EditKind, GraphEdit, Kind, Plan, Site
 from qtool.rewrite.corrections import correct_biases
 from qtool.rewrite.dynamic import (
     write_conv_integer,
@@ -87,7 +86,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     for name, operator in plan.operators.items():
         _NODES[operator](writer, writer.view.node_by_name[name])
     write_ports(writer, plan)
-    if plan.fp16.sites or plan.fp16.stored or plan.choices.io == "float16":
+    if plan.fp16.nodes or plan.fp16.stored or plan.choices.io == "float16":
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
         write_fp16(clone, plan.fp16, norms)
     if plan.choices.format == "qoperator":

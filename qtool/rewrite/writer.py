@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from qtool.graph.edit import Namer, add_initializer, owner
 from qtool.graph.view import View, float_constant, rank
 from qtool.numerics.qparams import QParams, unfold
-from qtool.plan.edits import GraphEdit
-from qtool.plan.integers import integers_of
-from qtool.plan.model import Site, Use
+from qtool.plan.model import GraphEdit, Site, Use
+from qtool.plan.resolve import integers_of
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.qtypes import PerChannel, QType
 from qtool.tables.targets import Target

@@ -14,7 +14,7 @@ from qtool.placement.mincut import minimize
 from qtool.placement.network import Network, RegionCosts, network
 from qtool.placement.regions import find_regions
 from qtool.placement.running_cost import RunningCost
-from qtool.plan.assigned_graph import assigned_graph
+from qtool.plan.assignment import assigned_graph
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.rules import maximal

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.placement.regions import Region, find_regions
-from qtool.plan.assigned_graph import AssignedGraph, assigned_graph
+from qtool.plan.assignment import AssignedGraph, assigned_graph
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
 from tests.plan.flow import ready

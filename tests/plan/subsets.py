@@ -8,8 +8,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from qtool.placement.regions import find_regions
-from qtool.plan.assigned_graph import assigned_graph
-from qtool.plan.assignment import Assignment, PlanInput
+from qtool.plan.assignment import Assignment, PlanInput, assigned_graph
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
 

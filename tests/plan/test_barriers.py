@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from qtool.plan.edits import EditKind
-from qtool.plan.model import Plan
+from qtool.plan.model import EditKind, Plan
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model

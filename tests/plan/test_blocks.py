@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.plan.blocks import largest_divisor, nbits_block, nearest_divisor
+from qtool.plan.eligible import nbits_block
 from qtool.plan.scheme import BLOCKS
+from qtool.plan.storage import nearest_divisor
+from qtool.plan.weights import largest_divisor
 from qtool.tables.qtypes import INT8, UINT2, UINT4, QType
 
 LAW = settings(deadline=None, max_examples=200, derandomize=True, database=None)

@@ -14,9 +14,9 @@ from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate, resolved
-from qtool.plan.integers import integers_of
 from qtool.plan.model import WEIGHTS, Kind, OutlierColumns, Plan, RegionNote, Scaled, Site
 from qtool.plan.prepared import PreparedModel
+from qtool.plan.resolve import integers_of
 from qtool.plan.rules import maximal, rule_based, to_float
 from qtool.plan.serial import digest
 from qtool.rewrite.recipe import written

@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 
 from qtool.plan.candidate import Candidate
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.model import Kind, Plan
+from qtool.plan.model import EditKind, GraphEdit, Kind, Plan
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from tests.graphs import node, samples, weights

@@ -12,8 +12,8 @@ from qtool.errors import UsageError
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.plan.candidate import Candidate
-from qtool.plan.integers import integers_of, restored
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
+from qtool.plan.resolve import integers_of, restored
 from qtool.plan.serial import digest, from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite

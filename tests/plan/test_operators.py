@@ -9,8 +9,7 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.plan.candidate import Candidate
-from qtool.plan.edits import EditKind
-from qtool.plan.model import Dequantizer, Kind
+from qtool.plan.model import Dequantizer, EditKind, Kind
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.plan.assigned_graph import assigned_graph
-from qtool.plan.assignment import Assignment, PlanInput
+from qtool.plan.assignment import Assignment, PlanInput, assigned_graph
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal, rule_based, to_float
 from qtool.tables.reasons import Code, Reason

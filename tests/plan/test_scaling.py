@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Scaled
-from qtool.plan.prepared import PreparedModel
-from qtool.plan.scaling import along, rescaled
+from qtool.plan.prepared import PreparedModel, along, rescaled
 from qtool.recover.joints import Joint, joints
 from tests.graphs import node, rng, weights
 from tests.plan.build import model

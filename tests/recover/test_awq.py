@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qtool.graph.save import to_bytes
-from qtool.plan.scaling import rescaled
+from qtool.plan.prepared import rescaled
 from qtool.recover.awq import activation_aware, factors
 from qtool.recover.balance import Layers, Seen
 from qtool.recover.joints import Joint

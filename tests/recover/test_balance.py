@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from qtool.graph.save import to_bytes
 from qtool.graph.view import View
 from qtool.plan.candidate import Candidate
-from qtool.plan.scaling import rescaled
+from qtool.plan.prepared import rescaled
 from qtool.recover import balance
 from qtool.recover.awq import activation_aware
 from qtool.recover.balance import Balances, Layers, balanced, rounded_off

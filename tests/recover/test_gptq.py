@@ -16,8 +16,8 @@ from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.numerics.gptq import hessian
 from qtool.plan.candidate import Candidate
-from qtool.plan.integers import restored
 from qtool.plan.model import WEIGHTS, Kind, Plan
+from qtool.plan.resolve import restored
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.recover import operands

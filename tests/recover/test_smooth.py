@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtool.graph.save import to_bytes
-from qtool.plan.scaling import rescaled
+from qtool.plan.prepared import rescaled
 from qtool.recover.smooth import smoothed
 from qtool.rewrite.write import rewrite
 from tests.plan.flow import candidate

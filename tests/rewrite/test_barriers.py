@@ -8,8 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.plan.edits import EditKind
-from qtool.plan.model import Plan
+from qtool.plan.model import EditKind, Plan
 from tests.exact import exact_products
 from tests.graphs import node, samples, weights
 from tests.plan.build import model

@@ -7,8 +7,7 @@ float32 where that costs no Cast more. The result has a Cast on each border and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -17,33 +16,13 @@ from qtool.graph.view import View, op_key, opset_of
 from qtool.plan.eligible import rule_of
 from qtool.plan.fp16.cast_boundaries import not_worth_casts
 from qtool.plan.fp16.overflow import find_overflow
-from qtool.plan.fp16.ports import Ports, is_float32, ports_of
+from qtool.plan.fp16.ports import is_blind, is_float32, ports_of
 from qtool.plan.fp16.precision import exact_arguments, worth_float32
+from qtool.plan.model import OBSERVED, EditKind, Fp16Assignment, Fp16Node, GraphEdit, Site
 from qtool.tables.float16 import FLOAT32_INPUTS, NEVER, QUANTIZERS, STORED_MIN_ELEMENTS
 from qtool.tables.reasons import Code, Reason
 
 _WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
-
-
-@dataclass(frozen=True)
-class Fp16Assignment:
-    """What becomes float16, by name.
-
-    Args:
-        sites: the nodes that compute in float16, each with its inputs and outputs that are float16.
-        reasons: why each other node that touches float32 values does not.
-        stored: weights of float32 nodes that are float16 in the file only.
-        overflow: float32 values that float16 can't hold, and why.
-        ports: inputs and outputs of the model that become float16.
-        copied: weights of which float16 nodes read a copy (plan/fp16/weights.py).
-    """
-
-    sites: dict[str, Ports] = field(default_factory=dict)
-    reasons: dict[str, Reason] = field(default_factory=dict)
-    stored: frozenset[str] = frozenset()
-    overflow: dict[str, str] = field(default_factory=dict)
-    ports: frozenset[str] = frozenset()
-    copied: frozenset[str] = frozenset()
 
 
 def assign_fp16(
@@ -68,7 +47,7 @@ def assign_fp16(
     limits = find_overflow(view, ranges)
     precise = worth_float32(view)
     opset = opset_of(view.model)
-    sites: dict[str, Ports] = {}
+    sites: dict[str, Fp16Node] = {}
     reasons: dict[str, Reason] = {}
     for node in view.nodes:
         name, found = node.name or "", ports_of(node, opset)
@@ -112,27 +91,27 @@ def observed(fp16: Fp16Assignment, view: View, *, io_float16: bool = False) -> l
     return list(dict.fromkeys(v.name or "" for v in found if not v.is_initializer()))
 
 
-def unobserved(fp16: Fp16Assignment, view: View) -> bool:
+def has_unobserved_values(fp16: Fp16Assignment, view: View) -> bool:
     """Whether float16 nodes read or make values that no calibration can look at."""
     main = view.model.graph
     return any(v.graph is not main and not v.is_initializer() for v in _of_sites(fp16, view))
 
 
 def _of_sites(fp16: Fp16Assignment, view: View) -> Iterator[ir.Value]:
-    for name, site in fp16.sites.items():
+    for name, site in fp16.nodes.items():
         node = view.node_by_name[name]
-        yield from (v for i in site.reads if (v := node.inputs[i]) is not None)
-        yield from (node.outputs[i] for i in site.makes)
+        yield from (v for i in site.inputs if (v := node.inputs[i]) is not None)
+        yield from (node.outputs[i] for i in site.outputs)
 
 
-def _too_much(node: ir.Node, ports: Ports, limits: Mapping[str, str]) -> str:
+def _too_much(node: ir.Node, ports: Fp16Node, limits: Mapping[str, str]) -> str:
     """What of a node's inputs and outputs float16 can't hold."""
-    for index in ports.reads:
+    for index in ports.inputs:
         value = node.inputs[index]
         name = value.name or "" if value is not None else ""
         if name in limits:
             return f"its input '{name}' {limits[name]}"
-    for index in ports.makes:
+    for index in ports.outputs:
         name = node.outputs[index].name or ""
         if name in limits:
             return f"its output '{name}' {limits[name]}"
@@ -171,3 +150,35 @@ def _may_store(reader: ir.Node, index: int, size: int, exact: Collection[str]) -
         return False
     rule = rule_of(reader)
     return rule is None or size >= rule.storage_min_elements
+
+
+def copied_weights(
+    view: View, fp16: Fp16Assignment, sites: Iterable[Site] = (), edits: Iterable[GraphEdit] = ()
+) -> frozenset[str]:
+    """Return the weights of float16 nodes that stay float32, because something else needs them so.
+
+    That is a float32 node, unless the weight is one of `fp16.stored`, or an output of the model. All other
+    weights of float16 nodes become float16 where they lie.
+
+    Args:
+        view: of the prepared model.
+        fp16: what becomes float16.
+        sites, edits: of the same plan. A node that reads a weight as integers, or reshaped, does not need
+            its floats.
+    """
+    reads = {(name, i) for name, ports in fp16.nodes.items() for i in ports.inputs}
+    others = {use for s in sites if s.kind not in OBSERVED for use in s.uses or ()}
+    others |= {use for e in edits if e.kind is EditKind.RESHAPED_BIAS for use in e.uses or ()}
+    found = set()
+    others |= reads
+    for name, value in view.values.items():
+        if not (value.is_initializer() and is_float32(value)) or value.is_graph_input():
+            continue
+        uses = [(use.node, use.idx) for use in value.uses()]
+        if not any((node.name or "", i) in reads for node, i in uses):
+            continue
+        floats = any((node.name or "", i) not in others and not is_blind(node, i) for node, i in uses)
+        needed = name not in fp16.ports if value.is_graph_output() else floats and name not in fp16.stored
+        if needed:
+            found.add(name)
+    return frozenset(found)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from qtool.graph.view import View, is_op
-from qtool.plan.fp16.ports import Ports, is_blind, is_float32, is_heavy
+from qtool.plan.fp16.ports import is_blind, is_float32, is_heavy
+from qtool.plan.model import Fp16Node
 from qtool.tables.float16 import SUMS
 
 
@@ -27,7 +28,7 @@ class _Boundary:
 
 
 def not_worth_casts(
-    view: View, sites: Mapping[str, Ports], own: Collection[str], forced: Collection[str] = ()
+    view: View, sites: Mapping[str, Fp16Node], own: Collection[str], forced: Collection[str] = ()
 ) -> list[str]:
     """The nodes that would better be float32, starting with all of `sites` in float16.
 
@@ -58,7 +59,7 @@ def not_worth_casts(
     return left
 
 
-def _boundaries(view: View, in_float16: Mapping[str, Ports], own: Collection[str]) -> dict[str, _Boundary]:
+def _boundaries(view: View, in_float16: Mapping[str, Fp16Node], own: Collection[str]) -> dict[str, _Boundary]:
     """Constants have no boundary: they are stored in either type."""
     boundaries: dict[str, _Boundary] = {}
     for name, value in view.values.items():
@@ -69,10 +70,10 @@ def _boundaries(view: View, in_float16: Mapping[str, Ports], own: Collection[str
         if producer is None:
             boundary.is_float16 = name in own
         elif producer.name in in_float16:
-            boundary.is_float16 = value.index() in in_float16[producer.name or ""].makes
+            boundary.is_float16 = value.index() in in_float16[producer.name or ""].outputs
         for use in value.uses():
             reader = in_float16.get(use.node.name or "")
-            if reader is not None and use.idx in reader.reads:
+            if reader is not None and use.idx in reader.inputs:
                 boundary.float16_uses += 1
             elif not is_blind(use.node, use.idx):
                 boundary.float32_uses += 1
@@ -82,7 +83,7 @@ def _boundaries(view: View, in_float16: Mapping[str, Ports], own: Collection[str
     return boundaries
 
 
-def _leaves(node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]) -> bool:
+def _leaves(node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]) -> bool:
     """Whether a node is better off in float32; if so, the boundaries are changed."""
     reads, makes = _around(node, site, boundaries)
     around = {id(b): b for b in (*reads, *makes)}.values()
@@ -97,11 +98,11 @@ def _leaves(node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]) -> 
 
 
 def _around(
-    node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]
+    node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]
 ) -> tuple[list[_Boundary], list[_Boundary]]:
-    read = [node.inputs[i] for i in site.reads]
+    read = [node.inputs[i] for i in site.inputs]
     reads = [boundaries[v.name or ""] for v in read if v is not None and v.name in boundaries]
-    names = [node.outputs[i].name or "" for i in site.makes]
+    names = [node.outputs[i].name or "" for i in site.outputs]
     return reads, [boundaries[n] for n in names if n in boundaries]
 
 
@@ -113,14 +114,14 @@ def _move(reads: list[_Boundary], makes: list[_Boundary], to_float: int) -> None
         boundary.is_float16 = to_float < 0
 
 
-def _touched(node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]) -> list[str]:
+def _touched(node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]) -> list[str]:
     """Who may have another opinion now that a node has left.
 
     The other readers of a value do only as its last float16 reader is left, or its first float32 one is
     there: each of that happens once.
     """
     near: list[ir.Node | None] = []
-    for index in site.reads:
+    for index in site.inputs:
         value = node.inputs[index]
         boundary = boundaries.get(value.name or "") if value is not None else None
         if value is None or boundary is None:
@@ -128,5 +129,5 @@ def _touched(node: ir.Node, site: Ports, boundaries: Mapping[str, _Boundary]) ->
         near.append(value.producer())
         if boundary.float16_uses <= 1 or boundary.float32_uses == 1:
             near += [use.node for use in value.uses()]
-    near += [use.node for i in site.makes for use in node.outputs[i].uses()]
+    near += [use.node for i in site.outputs for use in node.outputs[i].uses()]
     return [n.name or "" for n in near if n is not None]

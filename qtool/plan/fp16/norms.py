@@ -16,10 +16,8 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from qtool.graph.view import View, is_op
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.fp16.assignment import Fp16Assignment
 from qtool.plan.fp16.ports import is_blind, is_float32
-from qtool.plan.model import Kind, Site, Use
+from qtool.plan.model import EditKind, Fp16Assignment, GraphEdit, Kind, Site, Use
 
 _FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _Typed = tuple[int, ir.DataType | None]
@@ -37,7 +35,7 @@ def norm_barriers(view: View, fp16: Fp16Assignment, sites: Iterable[Site] = ()) 
         fp16: what becomes float16. Where nothing does, the model keeps the norms that it came with.
         sites: what else is quantized. A norm that a QuantizeLinear interrupts is not fused.
     """
-    if not (fp16.sites or fp16.stored or fp16.ports):
+    if not (fp16.nodes or fp16.stored or fp16.ports):
         return []
     types = _Types(view, fp16, sites)
     means = (node for node in view.nodes if is_op(node, "ReduceMean"))
@@ -55,10 +53,10 @@ class _Types:
         quantizers = [s for s in sites if s.kind is Kind.ACTIVATION]
         self._whole = {s.value for s in quantizers if s.uses is None}
         self._quantized = {use for s in quantizers for use in s.uses or ()}
-        self._reads = {(name, i) for name, ports in fp16.sites.items() for i in ports.reads}
+        self._reads = {(name, i) for name, ports in fp16.nodes.items() for i in ports.inputs}
         self._in_float16 = set(fp16.stored)
-        for name, ports in fp16.sites.items():
-            self._in_float16 |= {view.node_by_name[name].outputs[i].name or "" for i in ports.makes}
+        for name, ports in fp16.nodes.items():
+            self._in_float16 |= {view.node_by_name[name].outputs[i].name or "" for i in ports.outputs}
         self._in_float16 |= {name for name in fp16.ports if view.values[name].is_graph_input()}
         self._ports = fp16.ports
         self._consumers: dict[_Typed, list[Use]] = defaultdict(list)

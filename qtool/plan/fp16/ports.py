@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
 
 from qtool.graph.view import constant, is_read, op_key
 from qtool.plan.eligible import CONTROL_FLOW, rule_of
+from qtool.plan.model import Fp16Node
 from qtool.tables.float16 import (
     CONTRIB,
     FLOAT32_INPUTS,
@@ -22,14 +22,6 @@ from qtool.tables.float16 import (
 )
 
 _FLOAT16 = "tensor(float16)"
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The float32 inputs and outputs of a node, by index, that are float16 when the node is."""
-
-    reads: tuple[int, ...]
-    makes: tuple[int, ...]
 
 
 def is_float32(value: ir.Value | None) -> bool:
@@ -51,7 +43,7 @@ def is_heavy(node: ir.Node) -> bool:
     return any(w is not None and w.size >= rule.storage_min_elements for w in weights)
 
 
-def ports_of(node: ir.Node, opset: int) -> Ports | str | None:
+def ports_of(node: ir.Node, opset: int) -> Fp16Node | str | None:
     """The ports of a node, or why it can't be float16; None when it touches no float32 values.
 
     Args:
@@ -94,7 +86,7 @@ def _text(attribute: ir.Attr) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) -> Ports | str:
+def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) -> Fp16Node | str:
     if node.domain not in ("", "ai.onnx"):
         return f"nothing is known of {op_key(node)} in float16"
     try:
@@ -111,14 +103,14 @@ def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) ->
     return _checked(node, [i for i in reads if i not in fixed and _FLOAT16 in inputs[i].types], makes, able)
 
 
-def _checked(node: ir.Node, reads: list[int], makes: list[int], able: set[int]) -> Ports | str:
+def _checked(node: ir.Node, reads: list[int], makes: list[int], able: set[int]) -> Fp16Node | str:
     """The ports, if every float32 output that somebody reads is able to be float16."""
     for index in makes:
         if index not in able and is_read(node.outputs[index]):
             return f"its output '{node.outputs[index].name}' can't be float16"
     if not able and (makes or not reads):
         return f"{op_key(node)} takes no float16"
-    return Ports(tuple(reads), tuple(sorted(able)))
+    return Fp16Node(tuple(reads), tuple(sorted(able)))
 
 
 def _formal(

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner
-from qtool.plan.edits import GraphEdit
+from qtool.plan.model import GraphEdit
 
 
 def write_norm_barrier(

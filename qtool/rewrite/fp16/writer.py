@@ -16,9 +16,8 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import is_op
-from qtool.plan.edits import GraphEdit
-from qtool.plan.fp16.assignment import Fp16Assignment
 from qtool.plan.fp16.ports import is_blind, is_float32
+from qtool.plan.model import Fp16Assignment, GraphEdit
 from qtool.rewrite.fp16.casts import tidy_casts
 from qtool.rewrite.fp16.norms import write_norm_barrier
 from qtool.tables.float16 import LIKE, TYPED_BY_ATTRIBUTE
@@ -53,9 +52,9 @@ def write_fp16(model: ir.Model, fp16: Fp16Assignment, norms: Sequence[GraphEdit]
         KeyError: the plan names a node or value that the model does not have.
     """
     nodes = {n.name or "": n for n in model.graph.all_nodes()}
-    sites = [(nodes[name], ports) for name, ports in fp16.sites.items()]
-    reads = {(id(node), i) for node, ports in sites for i in ports.reads}
-    made = {id(node.outputs[i]) for node, ports in sites for i in ports.makes}
+    sites = [(nodes[name], ports) for name, ports in fp16.nodes.items()]
+    reads = {(id(node), i) for node, ports in sites for i in ports.inputs}
+    made = {id(node.outputs[i]) for node, ports in sites for i in ports.outputs}
     writer = _Writer(model, fp16, Namer(model), reads, made)
     values = {v.name or "": v for v in _values(model)}
     _type_attributes(writer, list(nodes.values()))

@@ -11,7 +11,8 @@ from onnx import TensorProto
 
 from qtool.graph.view import View
 from qtool.plan.fp16.cast_boundaries import not_worth_casts
-from qtool.plan.fp16.ports import Ports, is_blind, is_heavy, ports_of
+from qtool.plan.fp16.ports import is_blind, is_heavy, ports_of
+from qtool.plan.model import Fp16Node
 from qtool.tables.float16 import EXACT_ARGUMENT, PRECISE, SMALL_TABLE, STORED_MIN_ELEMENTS
 from tests import graphs
 from tests.graphs import node
@@ -185,7 +186,7 @@ def test_weights_of_float32_nodes(case: str) -> None:
     assert bool(made.plan.fp16.stored) == half
 
 
-def casts(view: View, float16_sites: dict[str, Ports], own: set[str]) -> int:
+def casts(view: View, float16_sites: dict[str, Fp16Node], own: set[str]) -> int:
     """How many Casts a placement costs: counted anew, value by value."""
     total = 0
     for name, value in view.values.items():
@@ -195,11 +196,11 @@ def casts(view: View, float16_sites: dict[str, Ports], own: set[str]) -> int:
         made = (
             name in own
             if producer is None
-            else value.index() in float16_sites.get(producer.name or "", Ports((), ())).makes
+            else value.index() in float16_sites.get(producer.name or "", Fp16Node((), ())).outputs
         )
         wants = {name in own} if value.is_graph_output() else set()
         for use in value.uses():
-            read = use.idx in float16_sites.get(use.node.name or "", Ports((), ())).reads
+            read = use.idx in float16_sites.get(use.node.name or "", Fp16Node((), ())).inputs
             if read or not is_blind(use.node, use.idx):
                 wants.add(read)
         total += (not made) in wants
@@ -217,7 +218,7 @@ def test_no_node_leaves_float16_to_cost_a_cast(
     blocks: list[str], seed: int, io: bool, data: st.DataObject
 ) -> None:
     view = converted(network(blocks, seed)).model.view
-    found = {n.name or "": p for n in view.nodes if isinstance(p := ports_of(n, 17), Ports)}
+    found = {n.name or "": p for n in view.nodes if isinstance(p := ports_of(n, 17), Fp16Node)}
     sites = {n: found[n] for n in sorted(found) if data.draw(st.booleans())}
     forced = {n for n in sites if data.draw(st.integers(0, 3)) == 0}
     own = {"x", "y"} if io else set()

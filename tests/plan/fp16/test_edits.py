@@ -10,8 +10,7 @@ import onnx
 import pytest
 
 from qtool.graph.save import to_bytes
-from qtool.plan.edits import EditKind, GraphEdit
-from qtool.plan.model import Plan
+from qtool.plan.model import EditKind, GraphEdit, Plan
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite

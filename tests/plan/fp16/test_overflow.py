@@ -13,8 +13,8 @@ from qtool.calibrate.ranges import Range
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.graph.view import View
-from qtool.plan.fp16.notes import NESTED, NOT_FASTER, NOT_LOOKED_AT
 from qtool.plan.fp16.overflow import find_overflow, fp16_sqnr
+from qtool.plan.notes import NESTED, NO_SAMPLES, NOT_FASTER
 from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
 from tests import graphs
 from tests.graphs import node
@@ -172,8 +172,8 @@ def test_activations_that_would_overflow_stay_float32_and_are_named() -> None:
 
 
 def test_without_samples_the_report_says_that_nobody_looked() -> None:
-    assert NOT_LOOKED_AT in converted(wide(3e4)).notes
-    assert NOT_LOOKED_AT not in converted(wide(3e4), SAMPLES).notes
+    assert NO_SAMPLES in converted(wide(3e4)).notes
+    assert NO_SAMPLES not in converted(wide(3e4), SAMPLES).notes
 
 
 @pytest.mark.parametrize("mode", ["fp16", "weight-only", "static", "dynamic"])

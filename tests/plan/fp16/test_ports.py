@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 from qtool.graph.load import from_model
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.view import View, opset_of
-from qtool.plan.fp16.ports import Ports, ports_of
+from qtool.plan.fp16.ports import ports_of
+from qtool.plan.model import Fp16Node
 from qtool.tables.float16 import CONTRIB, NEVER
 from tests.graphs import node
 from tests.plan.build import model
@@ -20,7 +21,7 @@ IMAGE = (1, 4, 8, 8)
 F = np.float32
 
 
-def ports(proto: onnx.ModelProto) -> Ports | str | None:
+def ports(proto: onnx.ModelProto) -> Fp16Node | str | None:
     """Of the last node."""
     loaded = from_model(proto).model
     infer_shapes(loaded)
@@ -37,22 +38,22 @@ def one(
 
 
 ROWS = {
-    "Relu": (one("Relu", {}), Ports((0,), (0,))),
-    "Conv": (one("Conv", {"w": np.ones((4, 4, 1, 1), F), "b": np.ones(4, F)}), Ports((0, 1, 2), (0,))),
-    "Reshape": (one("Reshape", {"s": np.array([-1])}), Ports((0,), (0,))),
-    "Resize": (one("Resize", {"roi": np.ones(0, F), "scales": np.ones(4, F)}), Ports((0,), (0,))),
-    "GridSample": (one("GridSample", {"grid": np.zeros((1, 8, 8, 2), F)}), Ports((0,), (0,))),
+    "Relu": (one("Relu", {}), Fp16Node((0,), (0,))),
+    "Conv": (one("Conv", {"w": np.ones((4, 4, 1, 1), F), "b": np.ones(4, F)}), Fp16Node((0, 1, 2), (0,))),
+    "Reshape": (one("Reshape", {"s": np.array([-1])}), Fp16Node((0,), (0,))),
+    "Resize": (one("Resize", {"roi": np.ones(0, F), "scales": np.ones(4, F)}), Fp16Node((0,), (0,))),
+    "GridSample": (one("GridSample", {"grid": np.zeros((1, 8, 8, 2), F)}), Fp16Node((0,), (0,))),
     "Shape": (one("Shape", {}), None),
-    "Greater": (one("Greater", {"c": np.ones(1, F)}), Ports((0, 1), ())),
-    "ArgMax": (one("ArgMax", {}, axis=1), Ports((0,), ())),
-    "TopK": (one("TopK", {"k": np.array([2])}, 2), Ports((0,), (0,))),
-    "Split": (one("Split", {}, 2, axis=1, num_outputs=2), Ports((0,), (0, 1))),
+    "Greater": (one("Greater", {"c": np.ones(1, F)}), Fp16Node((0, 1), ())),
+    "ArgMax": (one("ArgMax", {}, axis=1), Fp16Node((0,), ())),
+    "TopK": (one("TopK", {"k": np.array([2])}, 2), Fp16Node((0,), (0,))),
+    "Split": (one("Split", {}, 2, axis=1, num_outputs=2), Fp16Node((0,), (0, 1))),
     "Range": (model([node("Range", ["a", "b", "c"], ["y"])], {}, ["y"], {k: F(i) for i, k in enumerate("abc")}), "its output 'y' can't be float16"),
-    "LayerNormalization": (one("LayerNormalization", {"s": np.ones(8, F)}, 1), Ports((0, 1), (0,))),
+    "LayerNormalization": (one("LayerNormalization", {"s": np.ones(8, F)}, 1), Fp16Node((0, 1), (0,))),
     "LayerNormalization-mean": (one("LayerNormalization", {"s": np.ones(8, F)}, 2), "its output 'y1' can't be float16"),
     "Cast-to-integers": (one("Cast", {}, to=TensorProto.INT64), None),
     "QuantizeLinear": (one("QuantizeLinear", {"s": F(1), "z": np.int8(0)}), "it quantizes, with float32 scales"),
-    "ScatterND": (one("ScatterND", {"i": np.zeros((1, 4), np.int64), "u": np.ones(1, F)}), Ports((0, 2), (0,))),
+    "ScatterND": (one("ScatterND", {"i": np.zeros((1, 4), np.int64), "u": np.ones(1, F)}), Fp16Node((0, 2), (0,))),
     "ScatterND-add": (one("ScatterND", {"i": np.zeros((1, 4), np.int64), "u": np.ones(1, F)}, reduction="add"), NEVER["ScatterND/reduction=add"]),
     "RoiAlign": (one("RoiAlign", {"r": np.ones((1, 4), F), "i": np.array([0])}), NEVER["RoiAlign"]),
     "EyeLike": (model([node("EyeLike", ["x"], ["y"])], {"x": (3, 3)}, ["y"]), NEVER["EyeLike"]),
@@ -75,7 +76,7 @@ def test_the_runtimes_own_ops_are_taken_at_the_tables_word(op: str) -> None:
     if own.outputs[0].type is None:
         assert ports_of(own, 17) == "the type of 'y0' is not known"
         own.outputs[0].type = own.inputs[0].type  # type: ignore[union-attr]
-    assert ports_of(own, 17) == Ports((0, 1), (0,))
+    assert ports_of(own, 17) == Fp16Node((0, 1), (0,))
 
 
 def test_nothing_is_supposed_of_other_domains() -> None:

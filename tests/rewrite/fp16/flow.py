@@ -12,8 +12,8 @@ import onnx
 from onnx import TensorProto
 
 from qtool.graph.save import to_bytes
-from qtool.plan.fp16.notes import fp16_notes
 from qtool.plan.model import Plan
+from qtool.plan.notes import plan_notes
 from qtool.plan.prepared import PreparedModel
 from qtool.rewrite.write import rewrite
 from tests.plan.flow import Sample, candidate, reasons
@@ -38,7 +38,7 @@ class Converted:
     @property
     def fp16_nodes(self) -> set[str]:
         """The nodes that compute in float16, by name."""
-        return set(self.plan.fp16.sites)
+        return set(self.plan.fp16.nodes)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -47,7 +47,7 @@ class Converted:
 
     @property
     def notes(self) -> list[str]:
-        return list(fp16_notes(self.plan, self.model.view))
+        return list(plan_notes(self.plan, self.model.view, self.model.scheme))
 
     @property
     def ops(self) -> Counter[str]:

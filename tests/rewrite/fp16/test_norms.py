@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from qtool.graph.view import View
-from qtool.plan.fp16.assignment import Fp16Assignment
 from qtool.plan.fp16.norms import norm_barriers
+from qtool.plan.model import Fp16Assignment
 from tests import graphs
 from tests.graphs import node
 from tests.rewrite.flow import run

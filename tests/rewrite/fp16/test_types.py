@@ -114,7 +114,7 @@ def test_resize_reads_float32_beside_its_image(opset: int) -> None:
     made = converted(proto, samples, sets=["*=fp16"])
     check(made)
     assert "resize" in made.fp16_nodes
-    assert made.plan.fp16.sites["resize"].reads == (0,)
+    assert made.plan.fp16.nodes["resize"].inputs == (0,)
     (resize,) = [n for n in made.proto.graph.node if n.op_type == "Resize"]
     types = element_types(made.proto)
     assert [types[n] for n in resize.input if n] == [FLOAT16, FLOAT, FLOAT]

@@ -1,0 +1,44 @@
+"""What a user should know before shipping a model: parts of --io and float16 that a plan could not follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qtool.graph.view import View
+from qtool.plan.activations import float_ports, integer_ports
+from qtool.plan.fp16.assignment import has_unobserved_values
+from qtool.plan.fp16.assignment import ports as fp16_ports
+from qtool.plan.model import Kind, Plan
+from qtool.plan.scheme import Scheme
+from qtool.tables.qtypes import FLOAT16
+
+NOT_FASTER = "float16 is smaller, but not faster on a CPU: it is for hardware that computes in it"
+NO_SAMPLES = "activations may overflow float16: no samples were run (--calib DIR)"
+NESTED = "activations inside If, Loop and Scan may overflow float16: they can't be observed"
+
+
+def plan_notes(plan: Plan, view: View, scheme: Scheme) -> Iterator[str]:
+    """Yield one line for each fact that the user should know."""
+    if plan.fp16.nodes:
+        yield NOT_FASTER
+    if plan.fp16_observed and not plan.calibration_sha256:
+        yield NO_SAMPLES
+    elif has_unobserved_values(plan.fp16, view):
+        yield NESTED
+    for name, reason in _float_ports(plan, view, scheme):
+        yield f"--io {scheme.io.name}: '{name}' stays float32: {reason}"
+
+
+def _float_ports(plan: Plan, view: View, scheme: Scheme) -> Iterator[tuple[str, str]]:
+    """Yield the inputs and outputs that stay float32 although --io names another type, with the reason."""
+    if scheme.io is FLOAT16:
+        for value in fp16_ports(view):
+            if reason := plan.fp16.overflow.get(value.name or ""):
+                yield value.name or "", f"it {reason}"
+        return
+    planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
+    for value in float_ports(view, scheme):
+        yield value.name or "", "shapes or indices are computed from it"
+    for value in integer_ports(view, scheme):
+        if value.name not in planned:
+            yield value.name or "", "it holds infinities or masks, or has no range"

@@ -27,7 +27,6 @@ qtool/cli
 qtool/commands
 qtool/data
 qtool/errors.py
-qtool/evaluate
 qtool/graph
 qtool/numerics
 qtool/options.py

@@ -111,7 +111,7 @@ def gate_options(command: F) -> F:
         ),
         _gate(
             "--metric",
-            "tasks",
+            "metrics",
             multiple=True,
             metavar="FILE.py:FUNCTION",
             help="A metric of your own: called with a sample's FP32 outputs and the quantized ones, dicts of "
@@ -144,7 +144,7 @@ def gate_options(command: F) -> F:
     return command
 
 
-JUDGING = ("labels", "tasks", "atol", "rtol")
+JUDGING = ("labels", "metrics", "atol", "rtol")
 
 
 def gates_of(given: Mapping[str, Any]) -> tuple[str, ...]:

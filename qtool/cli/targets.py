@@ -21,7 +21,7 @@ def files_read(given: Mapping[str, Any]) -> Iterator[Path]:
     yield from (Path(given[name]) for name in _FILES if given.get(name) is not None)
     for text in (given[name] for name in _SOURCES if given.get(name) is not None):
         yield from _files_of(text)
-    for text in given.get("tasks", ()):
+    for text in given.get("metrics", ()):
         yield _code_of(text)
     for settings in click.get_current_context().meta.values():
         if isinstance(settings, Settings) and settings.file:

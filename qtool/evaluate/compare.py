@@ -14,11 +14,10 @@ from qtool.data.samples import Arrays, Samples, where
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.labels import Labels, label_of, predict
 from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
-from qtool.evaluate.tasks import Task
+from qtool.evaluate.user_metrics import UserMetric
 from qtool.numerics.metrics import TOLERANCE, Tolerance
+from qtool.runtime.heartbeat import StepProgress, no_progress
 from qtool.runtime.session import Model, running
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,19 @@ class Comparison:
     """Two models over the samples of a source.
 
     Args:
-        tasks: the means of the user's own metrics.
+        user_metrics: the user's own metrics: function -> mean over samples.
     """
 
     data: str
     samples: int
     outputs: tuple[OutputMetrics, ...]
     accuracy: Accuracy | None = None
-    tasks: Mapping[str, float] = field(default_factory=dict)
+    user_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def worst(self, measure: str, pick: Callable[..., float]) -> float:
-        """The worst of a measure over the outputs that have it; nan if any is nan or none is there.
+        """Return the worst of a measure over the outputs that have it; nan if one is nan or none has it.
 
-        top1 is nan where an output has no rows, and left out there.
+        Outputs without rows have no top1.
         """
         judged = [o for o in self.outputs if not o.exact and o.count]
         if measure == "top1":
@@ -70,22 +69,22 @@ class Comparison:
     def sqnr_interval(self) -> tuple[float, float]:
         """The 95% interval of `sqnr` over samples: low and high in dB; both nan where `sqnr` is."""
         sqnr = self.sqnr
-        found = [o.sqnr_interval for o in self.outputs if not o.exact and o.count and o.sqnr == sqnr]
-        return min(found, default=(math.nan, math.nan))
+        intervals = [o.sqnr_interval for o in self.outputs if not o.exact and o.count and o.sqnr == sqnr]
+        return min(intervals, default=(math.nan, math.nan))
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What to measure.
+    """The measures beside those of the outputs.
 
     Args:
         labels: for true accuracy.
-        tasks: the user's own metrics.
-        tolerance: what counts as a match.
+        user_metrics: the user's own metrics.
+        tolerance: the difference up to which elements match.
     """
 
     labels: Labels | None = None
-    tasks: Sequence[Task] = ()
+    user_metrics: Sequence[UserMetric] = ()
     tolerance: Tolerance = TOLERANCE
 
 
@@ -93,7 +92,7 @@ PLAIN = Measures()
 
 
 def match_outputs(reference: list[str], other: list[str]) -> dict[str, str]:
-    """FP32 output -> quantized output: by name, then by position when only the names differ.
+    """Return FP32 output -> quantized output: by name, or by position when all names differ.
 
     Raises:
         ModelError: there is no such match.
@@ -113,15 +112,15 @@ def compare(
     quantized: Model,
     source: Samples,
     measures: Measures = PLAIN,
-    progress: Progress = lambda done, total: None,
+    progress: StepProgress = no_progress,
 ) -> Comparison:
     """Compare all outputs over all samples; memory does not grow with their number.
 
     Args:
         fp32, quantized: the models.
         source: the samples.
-        measures: what is measured beside the outputs themselves.
-        progress: called with how many samples of how many are done.
+        measures: beside those of the outputs.
+        progress: called with the samples done and the samples in all.
 
     Raises:
         DataError: no samples, samples that do not fit, labels for none of them.
@@ -134,7 +133,7 @@ def compare(
     labels = measures.labels
     pairs = match_outputs(fp32.outputs, quantized.outputs)
     names = list(pairs)
-    tallies = [OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance) for name in names]
+    accumulators = [OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance) for name in names]
     hits, judged = np.zeros(2, np.int64), 0
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
@@ -142,14 +141,16 @@ def compare(
             expected = _expected(fp32, inputs, names, where(source.name, sample.name))
         inputs = fit(sample, quantized.inputs, quantized.input_dtypes, source.name)
         with running(quantized):
-            got = quantized.run(inputs, [pairs[n] for n in names])
-        for tally, a, b in zip(tallies, expected, got, strict=True):
-            tally.add(sample.name, a, b)
-        for task in measures.tasks:
-            task.add(sample.name, dict(zip(names, expected, strict=True)), dict(zip(names, got, strict=True)))
+            actual = quantized.run(inputs, [pairs[n] for n in names])
+        for accumulator, a, b in zip(accumulators, expected, actual, strict=True):
+            accumulator.add(sample.name, a, b)
+        for metric in measures.user_metrics:
+            metric.add(
+                sample.name, dict(zip(names, expected, strict=True)), dict(zip(names, actual, strict=True))
+            )
         label = label_of(labels, sample.name) if labels else None
         if label is not None:
-            predicted = [predict(outputs, label) for outputs in (expected, got)]
+            predicted = [predict(outputs, label) for outputs in (expected, actual)]
             if predicted[0] is None or predicted[1] is None:
                 raise DataError(
                     f"{where(source.name, sample.name)}: no output predicts {label.size} class(es)",
@@ -163,12 +164,12 @@ def compare(
             f"{source.name}: no sample has a label", "labels are keyed by the samples' file names"
         )
     accuracy = Accuracy(hits[0] / judged, hits[1] / judged, judged) if judged else None
-    outputs = tuple(tally.metrics() for tally in tallies)
-    return Comparison(source.name, total, outputs, accuracy, {t.name: t.mean for t in measures.tasks})
+    outputs = tuple(accumulator.metrics() for accumulator in accumulators)
+    return Comparison(source.name, total, outputs, accuracy, {m.name: m.mean for m in measures.user_metrics})
 
 
 def _expected(fp32: Model, inputs: Arrays, names: list[str], name: str) -> list[Any]:
-    """What FP32 gives; if it comes from a file that lacks it, the sample is named."""
+    """The outputs of FP32; where a file of them lacks this sample, the error names it."""
     try:
         return fp32.run(inputs, names)
     except DataError as error:

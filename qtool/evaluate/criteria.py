@@ -1,4 +1,4 @@
-"""What the user asks of a result: criteria to choose candidates by, and the gates that options imply."""
+"""The acceptance criteria that candidates are chosen by, and the gates that options imply."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from qtool.tables.judging import AUTO, NONE
 
 @dataclass(frozen=True)
 class Criteria:
-    """What a candidate is accepted and chosen by.
+    """Acceptance criteria: limits on a candidate, and by them the rule for choosing one.
 
     Args:
         floor_db: the least SQNR in dB.
-        asked_db: the user set that; then the fastest candidate that holds it is chosen.
+        user_floor: the user set the floor; then the fastest candidate that holds it is chosen.
         enforced: a candidate below the floor is not accepted.
-        speedup: the least, against the original model; 0 where the user asks for none. Otherwise the most
-            accurate candidate at least this fast is chosen.
+        speedup: the least speed against the original model; then the most accurate candidate at least this
+            fast is chosen. 0: none.
         size: the most bytes of the model; 0: any.
     """
 
     floor_db: float
-    asked_db: bool = False
+    user_floor: bool = False
     enforced: bool = True
     speedup: float = 0.0
     size: int = 0
 
 
 def criteria_of(model: PreparedModel, gates: Sequence[Gate]) -> Criteria:
-    """Return what candidates are chosen by.
+    """Return the acceptance criteria of a run.
 
     Args:
         model: with the user's options.
-        gates: of --fail-if; those on SQNR and speed are aims as well.
+        gates: of --fail-if; those on the SQNR of the model and on its speed are criteria as well.
     """
     options = model.options
     own = [g.threshold for g in gates if g.metric == "sqnr" and g.output is None and g.op in ("<", "<=")]
@@ -46,22 +46,22 @@ def criteria_of(model: PreparedModel, gates: Sequence[Gate]) -> Criteria:
     speeds = [g.threshold for g in gates if g.metric == "speedup" and g.op in ("<", "<=")]
     return Criteria(
         max(own, default=model.scheme.floor_db),
-        asked_db=bool(own),
+        user_floor=bool(own),
         enforced=bool(own) or options.gate != NONE,
         speedup=max([options.min_speedup, *speeds]),
         size=options.max_size,
     )
 
 
-def implied_gates(model: PreparedModel, verdict: Comparison | None, made_up: bool) -> list[Gate]:
-    """Return the gates that options stand for, and the least SQNR that a precision usually holds.
+def implied_gates(model: PreparedModel, comparison: Comparison | None, made_up: bool) -> list[Gate]:
+    """Return the gates that options stand for, and that of the SQNR that the precision usually reaches.
 
-    That last one is left out, unless asked for, where there is nothing to judge by: no samples, made-up ones,
-    or no output of floats.
+    Unless `--gate auto` requires it, the latter is left out where there is nothing to judge by: no samples,
+    random ones, or no float output.
     """
     options = model.options
     texts = []
-    judged = verdict is not None and not made_up and _has_sqnr(verdict)
+    judged = comparison is not None and not made_up and _has_sqnr(comparison)
     if options.min_sqnr is not None:
         texts.append(f"sqnr<{options.min_sqnr:g}")
     elif options.gate == AUTO or (options.gate != NONE and judged and options.plan is None):
@@ -75,8 +75,8 @@ def implied_gates(model: PreparedModel, verdict: Comparison | None, made_up: boo
     return [parse(text) for text in texts]
 
 
-def _has_sqnr(verdict: Comparison) -> bool:
-    """Whether there is an SQNR. There is none for a quantized model that gives no numbers, which counts."""
-    if not any(not o.exact and o.count for o in verdict.outputs):
+def _has_sqnr(comparison: Comparison) -> bool:
+    """Whether an SQNR can be judged: it is a number, or it is nan because the quantized model returns nan."""
+    if not any(not o.exact and o.count for o in comparison.outputs):
         return False
-    return not math.isnan(verdict.sqnr) or any(o.nonfinite for o in verdict.outputs)
+    return not math.isnan(comparison.sqnr) or any(o.nonfinite for o in comparison.outputs)

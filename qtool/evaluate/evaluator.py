@@ -1,4 +1,4 @@
-"""The evaluator: the only place that opens sessions to judge candidates. It reads the select set alone."""
+"""The evaluator: the only place that opens sessions to judge candidates. It reads only the select set."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from qtool.runtime.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
 
 ORIGINAL, PREPARED = "original", "prepared"
-"""The names of the two FP32 models in a race."""
+"""The names in a race of the two FP32 models: as given, and optimized."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """One step of recovery, in the order in which steps were tried.
+    """A step of recovery and its effect.
 
     Args:
         name: a row of tables/recoveries.py.
         before, after: SQNR of the worst output in dB, on the select set.
-        seconds: what the step took.
-        kept: the step lowered the error, so the candidate went on with it.
-        before_placement: it was tried on everything in int8, before placement.
-        failed: why it could not be tried; '' where it was.
-        applied: the result has it.
+        seconds: its time.
+        kept: it raised the SQNR and was kept.
+        before_placement: it was tried on the all-int8 candidate, before placement.
+        failed: the error that ended it; '' for none.
+        applied: the result contains it.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Gain:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a candidate is against prepared FP32.
+    """The speed of a candidate against optimized FP32.
 
     Args:
         measured: the ratio of their times.
-        decided: the ratio to decide by: 1 where the difference is within noise, and by the cost table where
-            noise hides the order.
+        decided: the ratio to decide by: 1 where the difference is within noise, the cost table's where noise
+            hides the order.
         unreliable: the cost table decided.
     """
 
@@ -73,17 +73,17 @@ class Speed:
 
 
 Predict = Callable[[Candidate], float]
-"""The speed of a candidate against prepared FP32, by the cost table."""
+"""Returns the speed of a candidate against optimized FP32, by the cost table."""
 
 
 class Evaluator:
     """Measures candidates on the select set.
 
     Args:
-        model: whose candidates they are.
-        criteria: what they are accepted by.
+        model: the model of all candidates.
+        criteria: the acceptance criteria.
         progress: called with the stage, the steps done and the steps in all.
-        keep: called with each candidate that is better than those before it, for a checkpoint.
+        keep: called with each candidate that is better than the ones before it, for a checkpoint.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Evaluator:
         self.progress = progress
         self.keep = keep
         self.log: list[Gain] = []
-        self.unreliable = False  # noise hid an order that mattered, so that the cost table decided
+        self.unreliable = False  # whether the cost table had to decide for noisy timings
         self._float = CachedOutputs(model.source.name, self._open_original)
         self._comparisons: dict[tuple[str, int], Comparison] = {}
         self._sizes: dict[str, int] = {}
@@ -114,20 +114,20 @@ class Evaluator:
 
     @property
     def select(self) -> Samples | None:
-        """The samples that choices are made on; None where there are none, or only made-up ones."""
+        """The samples that choices are made on; None where there are none, or only random ones."""
         samples = self.model.samples.select
         return None if synthetic(samples) else samples
 
     @property
     def times(self) -> bool:
-        """Whether candidates can be timed: made-up samples will do for that."""
+        """Whether candidates can be timed, which random samples suffice for."""
         return self.model.samples.select is not None
 
     @property
     def statistics(self) -> Samples | None:
-        """The samples that recovery takes its statistics from: those that set the ranges.
+        """The samples for the statistics of recovery: the calibrate set.
 
-        With ranges from a file, there are none but the select set.
+        With ranges from a file there is none, and the select set serves.
         """
         samples = self.model.samples
         if samples.calibrate is None and self.model.options.ranges is not None:
@@ -136,7 +136,7 @@ class Evaluator:
 
     @property
     def effort(self) -> Effort:
-        """How much is tried."""
+        """The row of --effort."""
         return EFFORTS[self.model.options.effort]
 
     def error(self, candidate: Candidate, most: int | None = None) -> Comparison:
@@ -144,7 +144,7 @@ class Evaluator:
 
         Args:
             candidate: any.
-            most: the most samples to run; None: as many as the effort says.
+            most: the most samples to run; None: the effort's number.
 
         Raises:
             ValueError: there is no select set.
@@ -160,34 +160,33 @@ class Evaluator:
                 self._comparisons[key] = compare(self._float, with_float_io(session), samples)
         return self._comparisons[key]
 
-    def errors_of(self, candidate: Candidate, known: Errors | None = None) -> Errors:
-        """Measure what each tensor that a candidate quantizes does to the outputs, alone.
+    def errors_of(self, candidate: Candidate, measured: Errors | None = None) -> Errors:
+        """Return the error at the outputs of each tensor that a candidate quantizes, alone.
 
         Args:
             candidate: any.
-            known: errors that were measured before; what is among them is not measured again.
+            measured: errors to return as well; their tensors are not measured again.
         """
         keys = set(keys_of(candidate.plan))
-        missing = keys - known.noise.keys() if known is not None else keys
-        if known is not None and not missing:
-            return known
-        found = sensitivity(
+        missing = keys - measured.noise.keys() if measured is not None else keys
+        if measured is not None and not missing:
+            return measured
+        errors = sensitivity(
             candidate.model.model,
             [candidate.plan],
             self._part(),
             self.model.threads,
             lambda done, total: self.progress("sensitivity", done, total),
-            only=missing,
+            keys=missing,
         )
-        return found if known is None else known.joined(found)
+        return errors if measured is None else measured.joined(errors)
 
     def race(self, candidates: Mapping[str, Candidate], predicted: Predict) -> tuple[Race, SettledSpeeds]:
-        """Time candidates and both FP32 models side by side, and settle which speeds to decide by.
+        """Time candidates and both FP32 models side by side; return the times and the speeds to decide by.
 
         Args:
-            candidates: by name; none is called ORIGINAL or PREPARED.
-            predicted: the speed of a candidate against prepared FP32 by the cost table, asked for where
-                noise hides the order.
+            candidates: by name, other than ORIGINAL and PREPARED.
+            predicted: the speed of a candidate by the cost table, used where noise hides the order.
         """
         with ExitStack() as stack:
             models: dict[str, Path | bytes] = {
@@ -201,21 +200,21 @@ class Evaluator:
 
         def settled(names: Collection[str]) -> SettledSpeeds:
             part = Race(race.threads, {n: race.seconds[n] for n in (PREPARED, *names)})
-            found = settle(part)
-            if not found.unreliable:
-                return found
+            speeds = settle(part)
+            if not speeds.unreliable:
+                return speeds
             return settle(part, {PREPARED: 1.0} | {n: predicted(candidates[n]) for n in names})
 
         for name, candidate in candidates.items():
             pair = settled([name])
             speed = Speed(race.ratio(name, PREPARED), pair.ratio(name, PREPARED), pair.unreliable)
             self._speeds[_structure(candidate.plan)] = speed
-        found = settled(candidates)
-        self.unreliable |= found.unreliable
-        return race, found
+        speeds = settled(candidates)
+        self.unreliable |= speeds.unreliable
+        return race, speeds
 
     def speed(self, candidate: Candidate, predicted: Predict) -> Speed:
-        """Return the speed of a candidate against prepared FP32. It is measured once for each structure."""
+        """Return the speed of a candidate against optimized FP32, measured once for each graph structure."""
         key = _structure(candidate.plan)
         if key not in self._speeds:
             self.race({"": candidate}, predicted)
@@ -223,14 +222,14 @@ class Evaluator:
         return self._speeds[key]
 
     def size(self, candidate: Candidate) -> int:
-        """Return the bytes of the file that a candidate makes."""
+        """Return the bytes of a candidate's file."""
         key = digest(candidate.plan)
         if key not in self._sizes:
             self._sizes[key] = file_size(written(candidate.model.model, candidate.plan))
         return self._sizes[key]
 
     def logged(self, chosen: Candidate) -> tuple[Gain, ...]:
-        """Return the recovery log, saying which steps the chosen candidate has."""
+        """Return the recovery log, with the steps that the chosen candidate contains marked as applied."""
         return tuple(replace(g, applied=i in chosen.steps) for i, g in enumerate(self.log))
 
     def _part(self, most: int | None = None) -> Samples:
@@ -250,8 +249,8 @@ class Evaluator:
 
 
 def _structure(plan: Plan) -> str:
-    """A digest of all that a model's speed depends on: not the values of scales, integers and biases."""
+    """A digest of everything that speed depends on: not the values of scales, integers and biases."""
     sites = [(s.value, s.kind, s.uses, s.spec) for s in plan.sites]
-    columns = [(value, len(found.columns)) for value, found in plan.outlier_columns.items()]
+    columns = [(value, len(split.columns)) for value, split in plan.outlier_columns.items()]
     parts = (plan.forms, sites, columns, plan.fp16, plan.edits, plan.operators)
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -20,10 +20,10 @@ from qtool.evaluate.output_metrics import OutputMetrics
 
 @dataclass(frozen=True)
 class Verdict:
-    """Everything that a gate may ask about; None: not measured.
+    """The figures that gates are judged by; None: not measured.
 
     Args:
-        synthetic: measured on made-up samples, which decide nothing.
+        synthetic: measured on random samples, which satisfy no gate.
     """
 
     comparison: Comparison | None = None
@@ -33,9 +33,9 @@ class Verdict:
     synthetic: bool = False
 
     @property
-    def tasks(self) -> Mapping[str, float]:
-        """The user's own metrics (evaluate/tasks.py)."""
-        return self.comparison.tasks if self.comparison else {}
+    def user_metrics(self) -> Mapping[str, float]:
+        """The user's own metrics (evaluate/user_metrics.py)."""
+        return self.comparison.user_metrics if self.comparison else {}
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Metric:
     """A row of the table of metrics.
 
     Args:
-        help: what it is, with its unit.
-        of_output: the measure of one output; None for metrics of the whole model.
-        of_model: the measure of the model.
+        help: one line, with the unit.
+        of_output: its value for one output; None for metrics of the whole model.
+        of_model: its value for the model.
         of_samples: whether it depends on the samples.
-        interval: where the value would be with 95% certainty, for more samples like these; None: as it is.
+        interval: its 95% interval for one output, over samples; None: it has none.
     """
 
     help: str
@@ -88,7 +88,7 @@ METRICS: dict[str, Metric] = {
     "rel_l2": _over_outputs("relative_l2", max, "|a - b| / |a|, worst output"),
     "max_error": _over_outputs("max_error", max, "largest |a - b|"),
     "mean_error": _over_outputs("mean_error", max, "mean |a - b|, worst output"),
-    "p99_error": _over_outputs("p99_error", max, "what 99% of |a - b| do not exceed, worst output"),
+    "p99_error": _over_outputs("p99_error", max, "99th percentile of |a - b|, worst output"),
     "mismatch": _over_outputs("mismatch", max, "share of elements beyond --atol + --rtol |a|, worst output"),
     "kl": _over_outputs("kl", max, "divergence of the softmax, nats, worst output"),
     "top1": _over_outputs(
@@ -132,8 +132,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-# Of a file of gates, bytes.
-_LARGEST = 1 << 20
+_LARGEST = 1 << 20  # bytes of a file of gates
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FORM = re.compile(
     rf"^\s*(?:(?P<output>.+):)?(?P<metric>\w+)\s*(?P<op><=|>=|<|>)\s*(?P<number>{_NUMBER})\s*$"
@@ -153,12 +152,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate and what became of it; `value` is nan when there was nothing to judge.
+    """A gate and its outcome; `value` is nan when there was nothing to judge.
 
     Args:
-        samples: how many it was judged on.
-        synthetic: failed because the samples were made up.
-        interval: where the value would be for more samples; None: as it is.
+        samples: number of samples it was judged on.
+        synthetic: failed because the samples were random.
+        interval: the 95% interval of the value over samples; None: it has none.
         inconclusive: failed because that interval holds the threshold.
     """
 
@@ -172,48 +171,48 @@ class GateResult:
 
     @property
     def why(self) -> str:
-        """One line for a person."""
+        """The outcome in one line."""
         if self.synthetic:
             return f"{self.gate.text}: random data satisfies no gate"
         if math.isnan(self.value):
             return f"{self.gate.text}: nothing to judge ({self.gate.metric} is not available)"
-        found = f"{self.gate.text}: {self.gate.metric} is {self.value:.4g}"
+        text = f"{self.gate.text}: {self.gate.metric} is {self.value:.4g}"
         if self.inconclusive and self.interval:
             low, high = self.interval
-            return f"{found}, inconclusive: {low:.4g} to {high:.4g} with 95% certainty; more samples decide"
-        return f"{found} ({_help(self.gate.metric)})"
+            return f"{text}, inconclusive: {low:.4g} to {high:.4g} with 95% certainty; more samples decide"
+        return f"{text} ({_help(self.gate.metric)})"
 
 
 def _help(metric: str) -> str:
     return METRICS[metric].help if metric in METRICS else "the user's own metric"
 
 
-def parse(text: str, tasks: Collection[str] = ()) -> Gate:
-    """`[OUTPUT:]METRIC OP NUMBER`, such as sqnr<20 or logits:top1<0.99.
+def parse(text: str, user_metrics: Collection[str] = ()) -> Gate:
+    """Return the gate of `[OUTPUT:]METRIC OP NUMBER`, such as sqnr<20 or logits:top1<0.99.
 
     Args:
-        tasks: names of the user's own metrics.
+        user_metrics: names of the user's own metrics.
 
     Raises:
         UsageError: not of that form, or no such metric.
     """
-    found = _FORM.match(text)
-    if not found:
+    match = _FORM.match(text)
+    if not match:
         raise UsageError(
             f"gate '{text}' is not METRIC<NUMBER or METRIC>NUMBER", "for example: --fail-if 'sqnr<20'"
         )
-    metric, output = found["metric"], found["output"]
-    known = [*METRICS, *tasks]
-    if metric not in known:
-        hint = did_you_mean(metric, known) or f"metrics: {', '.join(known)}"
+    metric, output = match["metric"], match["output"]
+    names = [*METRICS, *user_metrics]
+    if metric not in names:
+        hint = did_you_mean(metric, names) or f"metrics: {', '.join(names)}"
         raise UsageError(f"gate '{text}': no metric '{metric}'", hint)
-    if output and (metric in tasks or METRICS[metric].of_output is None):
+    if output and (metric in user_metrics or METRICS[metric].of_output is None):
         raise UsageError(f"gate '{text}': {metric} is measured on the whole model, not on one output")
-    return Gate(text.strip(), output, metric, found["op"], float(found["number"]))
+    return Gate(text.strip(), output, metric, match["op"], float(match["number"]))
 
 
 def judge(gates: list[Gate], verdict: Verdict) -> list[GateResult]:
-    """Apply gates to what was measured.
+    """Judge gates by the figures of a run.
 
     Raises:
         UsageError: a gate on an output that the model does not have.
@@ -222,8 +221,8 @@ def judge(gates: list[Gate], verdict: Verdict) -> list[GateResult]:
 
 
 def _judge(gate: Gate, verdict: Verdict) -> GateResult:
-    if gate.metric in verdict.tasks or gate.metric not in METRICS:
-        metric = Metric("", lambda v: v.tasks.get(gate.metric, math.nan))
+    if gate.metric in verdict.user_metrics or gate.metric not in METRICS:
+        metric = Metric("", lambda v: v.user_metrics.get(gate.metric, math.nan))
     else:
         metric = METRICS[gate.metric]
     comparison = verdict.comparison
@@ -250,19 +249,19 @@ def _judge(gate: Gate, verdict: Verdict) -> GateResult:
 
 
 def read_gates(path: Path) -> list[str]:
-    """The gates of a file, one a line; what follows a '#' is a comment.
+    """Return the gates of a file, one a line; '#' begins a comment.
 
     Raises:
-        UsageError: it can't be read, or holds none.
+        UsageError: the file can't be read, or has no gate.
     """
     try:
         if path.stat().st_size > _LARGEST:
-            raise UsageError(f"gates '{path}': larger than {_LARGEST:,} bytes", "is it the one?")
+            raise UsageError(f"gates '{path}': larger than {_LARGEST:,} bytes", "is it the right file?")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"gates '{path}' can't be read: {reason}") from error
-    found = [text for line in lines if (text := line.partition("#")[0].strip())]
-    if not found:
-        raise UsageError(f"gates '{path}': there is none", "a gate a line, such as: sqnr<20")
-    return found
+    gates = [text for line in lines if (text := line.partition("#")[0].strip())]
+    if not gates:
+        raise UsageError(f"gates '{path}': the file has no gate", "one gate a line, such as: sqnr<20")
+    return gates

@@ -1,4 +1,4 @@
-"""Labels of a classification: file name -> class, and what a model's outputs predict."""
+"""Class labels by file name, and the classes that a model's outputs predict."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LARGEST = 1 << 28  # bytes
 
 
 def read_labels(path: Path) -> Labels:
-    """Sample file name (or its stem) -> class, or several, one a position.
+    """Return sample file name (or its stem) -> class, or several classes, one for each position.
 
-    A JSON object, whose keys that start with '_' are metadata and left out; or a .csv of rows `name,class`
-    (or `name,class,class,..`), with or without a header.
+    A file is a JSON object, where keys that start with '_' are skipped as metadata; or a .csv of rows
+    `name,class` (or `name,class,class,..`), with or without a header.
 
     Raises:
-        DataError: missing, of another form, or labels that are no class numbers.
+        DataError: the file is missing or has another form, or a label is not a class number.
     """
     if not path.exists():
         raise DataError(f"labels '{path}' do not exist")
@@ -53,7 +53,7 @@ def _of_json(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     try:
         document: Any = json.loads(text, object_pairs_hook=list)
     except RecursionError as error:
-        raise ValueError("nested without end") from error
+        raise ValueError("nested too deeply") from error
     if not text.lstrip().startswith("{"):
         raise DataError(f"labels '{path}': not an object of file name -> class")
     yield from ((key, value) for key, value in document if not key.startswith("_"))
@@ -71,14 +71,14 @@ def _of_csv(text: str) -> Iterator[tuple[str, Any]]:
 
 
 def label_of(labels: Labels, sample: str) -> NDArray[np.int64] | None:
-    """The label of a sample by its file name, or its name without the suffix."""
+    """Return the label of a sample, by its file name or its name without the suffix; None without one."""
     return labels.get(sample, labels.get(Path(sample).stem))
 
 
 def predict(outputs: list[Any], label: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """The classes that a model's outputs predict, as many as the label has; None if none has that shape.
+    """Return the classes that a model's outputs predict; None if no output has as many as the label.
 
-    The first output that is integers of that number, or scores with that many rows (argmax over
+    The first output counts that holds that number of integers, or that number of rows of scores (argmax over
     the last axis).
     """
     for output in outputs:

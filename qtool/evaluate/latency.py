@@ -118,7 +118,7 @@ class Race:
 
 
 class Pace(StrEnum):
-    """How a model compares with the fastest of its race."""
+    """The comparison of a model with the fastest of its race."""
 
     FASTER = "faster"
     EQUAL = "equal"

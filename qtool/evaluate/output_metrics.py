@@ -1,4 +1,4 @@
-"""One output of two models, measured while samples pass."""
+"""The metrics of one output of two models, accumulated sample by sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qtool.errors import ModelError, printable
 from qtool.numerics import metrics
 from qtool.numerics.metrics import Sums, Tolerance
 
-# Small outputs are measured together: a few numpy calls a sample cost as much as a small model's inference.
+# Small outputs are measured in batches: numpy calls for each sample would cost as much as a small model.
 _TOGETHER = 64
 _ELEMENTS = 1 << 17
 
@@ -28,18 +28,17 @@ class OutputMetrics:
         name: of the FP32 output.
         exact: the output holds no floats; only `unequal` and `count` mean something.
         sqnr: 10 log10(sum a^2 / sum d^2), pooled over all samples.
-        sqnr_worst, worst_sample: the same of the worst sample, and which it was.
-        sqnr_mean: the mean over samples of the same; exact ones are left out.
+        sqnr_worst, worst_sample: that of the worst sample, and the sample's name.
+        sqnr_mean: its mean over samples, without exact ones.
         top1: share of rows (last axis) with the same largest entry; nan where there are no rows.
         nonfinite: elements that are finite in FP32 and not in the quantized model.
-        unequal: elements that differ, where only equality can be asked.
-        centred_sqnr: SQNR where an offset common to all of a is no signal.
-        p99_error: what 99% of |a - b| do not exceed.
+        unequal: elements that differ, of integers, bools and strings.
+        centred_sqnr: SQNR after the mean of a is subtracted from the signal.
+        p99_error: the 99th percentile of |a - b|.
         mismatch: share of elements beyond the tolerance.
         top5: share of rows whose largest entry in FP32 is among the five largest.
         kl: mean over rows of KL(softmax(a) || softmax(b)), nats.
-        sqnr_interval: where sqnr would be with 95% certainty, for more samples like these; low and high are
-            sqnr itself for a single sample.
+        sqnr_interval: the 95% interval of sqnr over samples; of a single sample, sqnr itself twice.
     """
 
     name: str
@@ -79,12 +78,12 @@ class OutputMetrics:
 
 
 class OutputAccumulator:
-    """What is known of one output so far.
+    """Accumulates the metrics of one output over samples.
 
     Args:
-        name: of the output in FP32.
-        declared: its shape there.
-        tolerance: what counts as a match.
+        name: of the FP32 output.
+        declared: its shape in the FP32 model.
+        tolerance: the difference up to which elements match.
     """
 
     def __init__(self, name: str, declared: Sequence[Any], tolerance: Tolerance) -> None:
@@ -99,13 +98,13 @@ class OutputAccumulator:
         self._waiting: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
 
     def add(self, sample: str, a: Any, b: Any) -> None:
-        """Take in what FP32 and the quantized model gave for a sample: arrays, or sequences of them.
+        """Add a sample: the outputs of FP32 and of the quantized model, arrays or sequences of them.
 
-        Where values decide how long an axis is (NonZero, NonMaxSuppression), two models may differ in that:
-        all elements are then unequal, and nothing else can be said of them.
+        Where values decide the length of an axis (NonZero, NonMaxSuppression), the shapes may differ: then
+        all elements count as unequal, and the sample has no SQNR.
 
         Raises:
-            ModelError: they differ in shape, or length.
+            ModelError: the outputs differ in shape, or length.
         """
         if isinstance(a, list) or isinstance(b, list):
             self._add_sequence(sample, a, b)
@@ -122,7 +121,7 @@ class OutputAccumulator:
         self._waiting.append((sample, x, y))
 
     def metrics(self) -> OutputMetrics:
-        """All measures over the samples so far."""
+        """Return all metrics over the samples added."""
         self._measure()
         s = self._sums
         pooled = metrics.sqnr(s)
@@ -156,7 +155,7 @@ class OutputAccumulator:
         return self._db / self._judged if self._judged else math.inf
 
     def _measure(self) -> None:
-        """Measure what waits."""
+        """Measure the waiting batch."""
         if not self._waiting:
             return
         names, xs, ys = zip(*self._waiting, strict=True)
@@ -169,7 +168,7 @@ class OutputAccumulator:
                 self._note(name, energies)
 
     def _note(self, sample: str, energies: tuple[float, float]) -> None:
-        """Keep the energies of a sample, and its SQNR where it is the worst: NaN is worse than any."""
+        """Keep the energies of a sample, and its SQNR where it is the worst: NaN is worse than any number."""
         self._energies.extend(energies)
         db = metrics.sqnr_db(*energies)
         if math.isnan(db) or db < self._worst or not self._worst_sample:
@@ -208,7 +207,7 @@ class OutputAccumulator:
 
 
 def _is_free(a: Sequence[int], b: Sequence[int], declared: Sequence[Any]) -> bool:
-    """Whether two shapes differ in nothing but axes whose length the model leaves open."""
+    """Whether two shapes differ only in axes whose length the model leaves open."""
     return len(a) == len(b) == len(declared) and not any(
-        x != y and isinstance(known, int) for x, y, known in zip(a, b, declared, strict=True)
+        x != y and isinstance(axis, int) for x, y, axis in zip(a, b, declared, strict=True)
     )

@@ -1,39 +1,34 @@
-"""How wrong each tensor alone makes the outputs when it is quantized: one session, a pass a tensor.
+"""Sensitivity: the error at the outputs when one tensor alone is quantized, for every tensor, in one session.
 
-The errors of tensors are close to uncorrelated, so their powers add up: what any choice of tensors comes
-to is predicted by a sum (plan/predict.py), and one inference a tensor and sample judges more choices than
-could ever be built.
+The errors of tensors are close to uncorrelated, so their powers add up: the error of any choice of tensors is
+predicted by a sum (plan/predict.py). One inference for each tensor and sample suffices for all choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.data.fit import fit
-from qtool.data.samples import Samples, evenly
+from qtool.data.samples import Arrays, Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.plan.resolve import restored
-from qtool.rewrite.switched import Switched, switched
-from qtool.runtime.heartbeat import beat
+from qtool.rewrite.switched import switched
+from qtool.runtime.heartbeat import StepProgress, beat, no_progress
 from qtool.runtime.session import Session, running
 
 # The power of an error is a sum over all elements of an output: more samples change it by tenths of a dB.
 SAMPLES = 8
 _FEWEST = 2
-# Inferences, where there are many tensors.
+# Inferences at most; with many tensors fewer samples are run.
 _PASSES = 1600
-
-Progress = Callable[[int, int], None]
 
 
 def sensitivity(
@@ -41,71 +36,72 @@ def sensitivity(
     plans: Sequence[Plan],
     source: Samples,
     threads: int = 0,
-    progress: Progress = lambda done, total: None,
-    only: Collection[str] | None = None,
+    progress: StepProgress = no_progress,
+    keys: Collection[str] | None = None,
     most: int = SAMPLES,
 ) -> Errors:
-    """The errors of everything that resolved plans quantize, each alone.
-
-    It takes an inference a tensor and sample; of a model of many tensors fewer samples are taken.
+    """Return the error of each tensor that resolved plans quantize, quantized alone.
 
     Args:
         model: prepared.
-        plans: that differ in what they quantize, or to what; their scales are those of the first to name one.
-        source: the select set; `most` samples of it are run, fewer for many tensors.
+        plans: plans of that model; where several quantize a tensor in the same way, the first one's scales
+            count.
+        source: the select set.
         threads: of the runtime.
-        progress: called with how many passes of how many are done.
-        only: what to measure; None: everything.
-        most: samples that are taken, where there are few tensors.
+        progress: called with the tensors done and the tensors in all.
+        keys: the tensors to measure, as plan/predict.py names them; None: all.
+        most: samples to run; with many tensors fewer are run.
 
     Raises:
-        DataError: samples that do not fit.
-        RuntimeFailure: the model fails on one.
+        DataError: a sample does not fit.
+        RuntimeFailure: the model fails on a sample.
     """
-    whole = _joined(plans)
-    chosen = switched(model, whole)
+    joined = _joined(plans)
+    switches = switched(model, joined)
     # Of several sites with one key the first.
-    fed = {key_of(s): s for s in reversed(whole.sites) if s.kind in WEIGHTS}
-    # What is made inside an If or Loop can't be switched from outside.
-    keys = [key for key in keys_of(whole) if key in chosen.switches or key in fed]
-    keys = keys if only is None else [key for key in keys if key in only]
-    wanted = [v.name or "" for v in model.graph.outputs if is_float32(v)]
-    if not wanted:  # asked for none, the runtime gives all
-        return Errors((), np.zeros(0), {key: np.zeros(0) for key in keys}, 0, 0)
-    count = max(_FEWEST, min(most, _PASSES // max(len(keys), 1)))
-    with _session(chosen, threads) as session:
+    weights = {key_of(s): s for s in reversed(joined.sites) if s.kind in WEIGHTS}
+    # Values inside an If or Loop have no switch.
+    able = [key for key in keys_of(joined) if key in switches.switches or key in weights]
+    measured = [key for key in able if keys is None or key in keys]
+    outputs = [v.name or "" for v in model.graph.outputs if is_float32(v)]
+    if not outputs:
+        return Errors((), np.zeros(0), {key: np.zeros(0) for key in measured}, 0, 0)
+    count = max(_FEWEST, min(most, _PASSES // max(len(measured), 1)))
+    with model_for_session(switches.model) as loadable:
+        session = Session(loadable, threads=threads, name="the model with switches")
         own = {i.name for i in model.graph.inputs}
         inputs = {n: i for n, i in session.inputs.items() if n in own}
         samples = [
             fit(sample, inputs, session.input_dtypes, source.name)
             for sample in source.read(evenly(len(source), count))
         ]
-        off = {name: np.asarray(False) for name in chosen.switches.values()}
-        rest: dict[str, NDArray[Any]] = off | chosen.weights
-        before = [_floats(session.run(sample | rest, wanted)) for sample in samples]
+        float_inputs = {n: np.asarray(False) for n in switches.switches.values()} | switches.weights
+
+        def run(sample: Arrays, extra: Arrays) -> list[NDArray[np.float64]]:
+            arrays = session.run(sample | float_inputs | extra, outputs)
+            return [np.asarray(a, np.float64) for a in arrays]
+
         noise: dict[str, NDArray[np.float64]] = {}
-        for done, key in enumerate(keys, start=1):
-            on = rest | _switched_on(chosen, fed, key)
-            powers = []
-            for sample, outputs in zip(samples, before, strict=True):
-                powers.append(_power(outputs, _floats(session.run(sample | on, wanted))))
-                beat()
-            noise[key] = np.sum(powers, axis=0)
-            progress(done, len(keys))
-    signal = np.sum([[np.square(a[np.isfinite(a)]).sum() for a in arrays] for arrays in before], axis=0)
-    return Errors(tuple(wanted), signal, noise, len(samples), (len(keys) + 1) * len(samples))
-
-
-@contextmanager
-def _session(chosen: Switched, threads: int) -> Iterator[Session]:
-    with model_for_session(chosen.model) as loadable:
-        session = Session(loadable, threads=threads, name="the model with switches")
         with running(session):
-            yield session
+            references = [run(sample, {}) for sample in samples]
+            for done, key in enumerate(measured, start=1):
+                if key in switches.switches:
+                    extra: Arrays = {switches.switches[key]: np.asarray(True)}
+                else:
+                    site = weights[key]
+                    extra = {site.value: restored(site, switches.weights[site.value])}
+                powers = []
+                for sample, reference in zip(samples, references, strict=True):
+                    powers.append(_error_power(reference, run(sample, extra)))
+                    beat()
+                noise[key] = np.sum(powers, axis=0)
+                progress(done, len(measured))
+    signal = np.sum([[np.square(a[np.isfinite(a)]).sum() for a in arrays] for arrays in references], axis=0)
+    return Errors(tuple(outputs), signal, noise, len(samples), (len(measured) + 1) * len(samples))
 
 
 def _joined(plans: Sequence[Plan]) -> Plan:
-    """All that any of the plans quantizes, as one: the first to quantize something says how."""
+    """A plan with the sites of all plans; of equal sites the first."""
     first, *others = plans
     sites: dict[str, Site] = {}
     for plan in plans:
@@ -114,23 +110,13 @@ def _joined(plans: Sequence[Plan]) -> Plan:
     return replace(first, sites=tuple(sites.values())) if others else first
 
 
-def _switched_on(chosen: Switched, fed: Mapping[str, Site], key: str) -> dict[str, NDArray[Any]]:
-    """What to feed so that one thing is quantized."""
-    if key in chosen.switches:
-        return {chosen.switches[key]: np.asarray(True)}
-    site = fed[key]
-    return {site.value: restored(site, chosen.weights[site.value])}
-
-
-def _floats(arrays: Sequence[Any]) -> list[NDArray[np.float64]]:
-    return [np.asarray(a, np.float64) for a in arrays]
-
-
-def _power(before: Sequence[NDArray[np.float64]], after: Sequence[NDArray[np.float64]]) -> list[float]:
-    """The sum of squares of each output's error; all of it is error where the shape is another one."""
-    found = []
-    for a, b in zip(before, after, strict=True):
+def _error_power(
+    reference: Sequence[NDArray[np.float64]], actual: Sequence[NDArray[np.float64]]
+) -> list[float]:
+    """The sum of squares of each output's error; where shapes differ, that of the reference."""
+    powers = []
+    for a, b in zip(reference, actual, strict=True):
         with np.errstate(invalid="ignore"):  # infinities of both
             d = a - b if a.shape == b.shape else a
-        found.append(float(np.square(d[np.isfinite(d)]).sum()))
-    return found
+        powers.append(float(np.square(d[np.isfinite(d)]).sum()))
+    return powers

@@ -82,7 +82,7 @@ def choose(trials: Sequence[Trial], criteria: Criteria) -> Trial:
         able = [t for t in able if t.speedup >= criteria.speedup * _SURE] or able
         return max(able, key=lambda t: (t.sqnr, t.speed))
     fastest = max(t.speed for t in able)
-    if criteria.asked_db:
+    if criteria.user_floor:
         return max((t for t in able if t.speed * _SAME >= fastest), key=lambda t: t.sqnr)
     gain = max(math.log(fastest), math.log(LEAST_GAIN))
     return max(able, key=lambda t: (math.log(t.speed) / gain + SPAN_WORTH * _share(t.sqnr, criteria), t.sqnr))

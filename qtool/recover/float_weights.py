@@ -36,7 +36,7 @@ def keep_float_weights(
     if not small:
         return candidate
     keys = {key_of(s) for s in small}
-    errors = sensitivity(model.model, [candidate.plan], select, model.threads, only=keys)
+    errors = sensitivity(model.model, [candidate.plan], select, model.threads, keys=keys)
     least = _SHARE * sum(map(errors.relative, keys))
     loud = [s for s in small if errors.relative(key_of(s)) > least]
     chosen: list[str] = []

@@ -51,7 +51,7 @@ def choose_columns(
             break
         plan = candidate.changed(outlier_columns=able).plan
         keys = {loud[v] for v in able}
-        measured = sensitivity(model.model, [plan], select, model.threads, only=keys)
+        measured = sensitivity(model.model, [plan], select, model.threads, keys=keys)
         for value in able:
             tried[value][count] = measured
     chosen: dict[str, OutlierColumns] = {}

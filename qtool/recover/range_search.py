@@ -45,18 +45,18 @@ def search_ranges(
         if s.kind is Kind.ACTIVATION and s.value not in candidate.plan.outlier_columns
     ]
     keys = {key_of(s) for s in sites}
-    first = sensitivity(model.model, [candidate.plan], select, model.threads, only=keys)
+    first = sensitivity(model.model, [candidate.plan], select, model.threads, keys=keys)
     whole = sum(map(first.relative, keys))
     loud = sorted((k for k in keys if first.relative(k) > _SHARE * whole), key=first.relative)[-_MOST:]
     sites = [s for s in sites if key_of(s) in loud]
     if not sites:
         return candidate
-    before = sensitivity(model.model, [candidate.plan], select, model.threads, only=loud, most=_SAMPLES)
+    before = sensitivity(model.model, [candidate.plan], select, model.threads, keys=loud, most=_SAMPLES)
     least = {key: before.relative(key) * _WORTH for key in loud}
     chosen: dict[str, Bounds] = {}
     for bounds in _of_methods(candidate, sites, calib, progress):
         plan = candidate.changed(bounds={**candidate.bounds, **bounds}).plan
-        after = sensitivity(model.model, [plan], select, model.threads, only=loud, most=_SAMPLES)
+        after = sensitivity(model.model, [plan], select, model.threads, keys=loud, most=_SAMPLES)
         for key in loud:
             if key in after.noise and after.relative(key) < least[key]:
                 least[key] = after.relative(key)

@@ -57,5 +57,5 @@ def _properties(report: Report) -> dict[str, str]:
         figures["sqnr"] = comparison.sqnr
         if comparison.accuracy is not None:
             figures |= {"accuracy": comparison.accuracy.quantized, "accuracy_drop": comparison.accuracy.drop}
-        figures |= {printable(name): value for name, value in comparison.tasks.items()}
+        figures |= {printable(name): value for name, value in comparison.user_metrics.items()}
     return found | {name: f"{value:.6g}" for name, value in figures.items() if value is not None}

@@ -128,7 +128,7 @@ def _figures(report: Report) -> str:
         a = comparison.accuracy
         lines.append(f"**Accuracy:** {a.fp32:.4f} → {a.quantized:.4f} ({a.labels} labels)")
     if comparison is not None:
-        lines += [f"**{prose(name)}:** {value:.4g}" for name, value in comparison.tasks.items()]
+        lines += [f"**{prose(name)}:** {value:.4g}" for name, value in comparison.user_metrics.items()]
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -38,6 +38,6 @@ def rejudge(report: Report, fail_if: str | Sequence[str]) -> Report:
     """
     if not fail_if:
         return report
-    tasks = report.comparison.tasks if report.comparison else {}
-    gates = [parse(text, list(tasks)) for text in as_list(fail_if)]
+    user_metrics = report.comparison.user_metrics if report.comparison else {}
+    gates = [parse(text, list(user_metrics)) for text in as_list(fail_if)]
     return replace(report, gates=tuple(judge(gates, report.verdict)))

@@ -206,4 +206,4 @@ def _judged(comparison: Comparison) -> list[tuple[str, str]]:
         a = comparison.accuracy
         rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)"))
     samples = f"mean over {comparison.samples} sample{'' if comparison.samples == 1 else 's'}"
-    return rows + [(name, f"{value:.4g} ({samples})") for name, value in comparison.tasks.items()]
+    return rows + [(name, f"{value:.4g} ({samples})") for name, value in comparison.user_metrics.items()]

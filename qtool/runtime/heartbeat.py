@@ -12,10 +12,13 @@ import json
 import mmap
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qtool.errors import QtoolError, printable
+
+StepProgress = Callable[[int, int], None]
+"""Called with the steps done and the steps in all."""
 
 PAGE_BYTES = 1 << 16
 _HEAD = struct.Struct("<QQQ?")  # beats; bytes of model at hand; length of the note that follows; the end
@@ -161,3 +164,7 @@ def seen(page: mmap.mmap) -> Seen:
         return Seen(beats, model_bytes, ended, Step(*last) if last else None, tuple(folders))
     except (ValueError, TypeError):  # nothing there yet, or the writer died within it
         return Seen(beats, model_bytes, ended)
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report no progress: the default of functions that take a StepProgress."""

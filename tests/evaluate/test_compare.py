@@ -142,18 +142,17 @@ def output_of(comparison: Comparison, name: str) -> OutputMetrics:
     return next(o for o in comparison.outputs if o.name == name)
 
 
+MEASURES = ("sqnr", "sqnr_worst", "cosine", "relative_l2", "max_error", "mean_error", "top1")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=["nan", "inf", "-inf"])
-@pytest.mark.parametrize(
-    "measure", ["sqnr", "sqnr_worst", "cosine", "relative_l2", "max_error", "mean_error", "top1"]
-)
-def test_what_is_finite_in_fp32_only_makes_every_measure_nan(bad: float, measure: str) -> None:
-    """A number computed from the rest would let a broken model through its gate."""
-    given = samples(3, x=(2, 4))
+def test_elements_that_are_finite_in_fp32_only_make_every_measure_nan(bad: float) -> None:
+    """A number computed from the other elements would let a broken model through its gate."""
     a = constant_behind("Add", np.array([0, 0, 0, 0], np.float32))
     b = constant_behind("Add", np.array([0, 0, bad, 0], np.float32))
-    found = output_of(judged(a, b, given), "y")
+    found = output_of(judged(a, b, samples(3, x=(2, 4))), "y")
     assert found.nonfinite == 6
-    assert math.isnan(getattr(found, measure))
+    assert all(math.isnan(getattr(found, measure)) for measure in MEASURES)
 
 
 def test_masks_of_infinity_that_agree_are_no_error() -> None:
@@ -163,18 +162,11 @@ def test_masks_of_infinity_that_agree_are_no_error() -> None:
     assert found.nonfinite == 0
 
 
-@pytest.mark.parametrize("measure", ["sqnr", "cosine", "relative_l2", "max_error", "mean_error"])
-def test_a_mask_that_only_fp32_has_passes_as_nothing(measure: str) -> None:
+def test_a_mask_that_only_fp32_has_makes_measures_nan() -> None:
     mask = np.array([0, -np.inf, 0, 0], np.float32)
-    found = output_of(
-        judged(
-            constant_behind("Add", mask),
-            constant_behind("Add", 0 * np.isinf(mask).astype(np.float32)),
-            samples(3, x=(2, 4)),
-        ),
-        "y",
-    )
-    assert math.isnan(getattr(found, measure))
+    a, b = (constant_behind("Add", c) for c in (mask, np.zeros(4, np.float32)))
+    found = output_of(judged(a, b, samples(3, x=(2, 4))), "y")
+    assert all(math.isnan(getattr(found, m)) for m in MEASURES[:6] if m != "sqnr_worst")
 
 
 def test_zeros_against_noise_are_minus_infinity() -> None:
@@ -201,33 +193,20 @@ def test_the_interval_of_the_sqnr_is_over_samples() -> None:
 
 def test_the_interval_of_a_model_is_that_of_its_worst_output() -> None:
     found = judged(linear(), linear(0.1), GIVEN)
-    worst = min(found.outputs, key=lambda o: o.sqnr)
-    assert found.sqnr_interval == worst.sqnr_interval
+    assert found.sqnr_interval == min(found.outputs, key=lambda o: o.sqnr).sqnr_interval
     low, high = found.sqnr_interval
     assert low < found.sqnr < high
 
 
-def test_one_sample_has_an_interval_of_one_point() -> None:
-    found = judged(linear(), linear(0.1), GIVEN[:1])
-    assert found.sqnr_interval == (found.sqnr, found.sqnr)
-    assert math.isfinite(found.sqnr)
-
-
-def test_exact_models_have_an_infinite_interval() -> None:
+def test_intervals_at_the_limits() -> None:
+    """Of one sample, of identical models, of nan, and where one sample has neither signal nor error."""
+    alone = judged(linear(), linear(0.1), GIVEN[:1])
+    assert math.isfinite(alone.sqnr) and alone.sqnr_interval == (alone.sqnr, alone.sqnr)
     assert judged(linear(), linear(), GIVEN).sqnr_interval == (math.inf, math.inf)
-
-
-def test_what_can_not_be_judged_has_no_interval() -> None:
-    given = samples(3, x=(2, 4))
     a = constant_behind("Add", np.zeros(4, np.float32))
     b = constant_behind("Add", np.array([0, 0, np.nan, 0], np.float32))
-    assert all(math.isnan(end) for end in judged(a, b, given).sqnr_interval)
-
-
-def test_a_sample_without_error_counts_in_the_interval() -> None:
-    """Zeros give zeros in both models: the others decide, and how many there are."""
+    assert all(math.isnan(end) for end in judged(a, b, samples(3, x=(2, 4))).sqnr_interval)
     blank = {"x": np.zeros((2, 8), np.float32)}
     found = output_of(judged(linear(), linear(0.1), [*GIVEN, blank]), "y")
     low, high = found.sqnr_interval
-    assert math.isfinite(low)
-    assert low < found.sqnr < high
+    assert math.isfinite(low) and low < found.sqnr < high

@@ -80,7 +80,7 @@ def test_a_table_holds_labels_too(tmp_path: Path, text: str) -> None:
         ("l.csv", "a,1\na,2\n", "'a' is there twice"),
         ("l.csv", 'a,"1\n', "not readable"),
         ("l.json", '{"a": 1, "a": 2}', "'a' is there twice"),
-        ("l.json", "[" * 100_000, "nested"),
+        ("l.json", "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_mistake_in_labels_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:

@@ -33,7 +33,7 @@ def trials(draw: st.DrawFn) -> tuple[Trial, ...]:
 CRITERIA = st.builds(
     Criteria,
     floor_db=st.floats(0, 60),
-    asked_db=st.booleans(),
+    user_floor=st.booleans(),
     speedup=st.just(0.0) | st.floats(0.5, 4),
     size=st.just(0) | st.integers(1, 1000),
 )
@@ -89,14 +89,14 @@ def test_by_default_accuracy_counts_up_to_some_decibels_above_the_floor() -> Non
 
 
 def test_an_sqnr_that_was_asked_for_makes_it_the_fastest_that_holds() -> None:
-    assert choose(ALL, Criteria(20.0, asked_db=True)) is FAST
-    assert choose(ALL, Criteria(30.0, asked_db=True)) is TRUE
-    assert choose(ALL, Criteria(35.0, asked_db=True)) is SLOW
+    assert choose(ALL, Criteria(20.0, user_floor=True)) is FAST
+    assert choose(ALL, Criteria(30.0, user_floor=True)) is TRUE
+    assert choose(ALL, Criteria(35.0, user_floor=True)) is SLOW
 
 
 def test_speeds_that_are_the_same_leave_it_to_the_error() -> None:
     near = trial("near", 25.0, 1.995)
-    assert choose((FAST, near), Criteria(20.0, asked_db=True)) is near
+    assert choose((FAST, near), Criteria(20.0, user_floor=True)) is near
 
 
 def test_a_speed_that_was_asked_for_makes_it_the_most_accurate_at_least_that_fast() -> None:
@@ -112,8 +112,8 @@ def test_a_speed_is_held_with_a_margin_where_one_does() -> None:
 
 def test_accuracy_is_accepted_by_the_lower_end_of_its_interval() -> None:
     sure, unsure = trial("sure", 31.0, 1.5), trial("unsure", 33.0, 1.9, below=4.0)
-    assert choose((sure, unsure), Criteria(30.0, asked_db=True)) is sure
-    assert choose((sure, unsure), Criteria(28.0, asked_db=True)) is unsure
+    assert choose((sure, unsure), Criteria(30.0, user_floor=True)) is sure
+    assert choose((sure, unsure), Criteria(28.0, user_floor=True)) is unsure
 
 
 def test_a_size_that_was_asked_for_leaves_out_what_is_larger() -> None:

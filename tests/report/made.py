@@ -86,7 +86,9 @@ FULL = Report(
     explained=(Explained("relu", "Relu", "int8", REGIONS[0].why, REGIONS[0]), Explained("shape", "Shape", "", "no floats")),
 )  # fmt: skip
 BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
-JUDGED = Comparison("eval", 200, (SCORES, replace(SCORES, name="more", sqnr=28.0)), tasks={"f1": 0.875})
+JUDGED = Comparison(
+    "eval", 200, (SCORES, replace(SCORES, name="more", sqnr=28.0)), user_metrics={"f1": 0.875}
+)
 GATED = Report(
     "compare", "0.1", ModelFile("m.onnx", 1000), ModelFile("q.onnx", 300), comparison=JUDGED,
     gates=tuple(
@@ -114,7 +116,7 @@ TEXTS = st.lists(MEANING | st.text(st.characters(exclude_categories=()), max_siz
 def named(text: str) -> Report:
     """A report with that text wherever foreign text can be."""
     output = replace(SCORES, name=text, worst_sample=text)
-    comparison = replace(JUDGED, data=text, outputs=(output, output), tasks={text: 0.5})
+    comparison = replace(JUDGED, data=text, outputs=(output, output), user_metrics={text: 0.5})
     region = RegionNote((text, text), 1.0, 2.0, 3.0, True, text, (text,))
     reason = Reason(Code.CONSTRAINT, text)
     trials = tuple(Trial(text * n, 30.0, 29.0, n, n, (n, n), 10) for n in (1, 2))

@@ -1,4 +1,4 @@
-"""Metrics of the user's own: called sample by sample, judged like any other, their failures told."""
+"""The user's own metrics: called sample by sample, judged like any other, with errors that name the mistake."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ def place(tmp_path: Path) -> Path:
 
 
 def judged(place: Path, *functions: str, **how: object) -> qtool.Report:
-    tasks = [f"{place / 'metrics.py'}:{name}" for name in functions]
-    return qtool.compare(place / "m.onnx", place / "m.onnx", place / "eval", Comparing(tasks=tasks, **how))  # type: ignore[arg-type]
+    metrics = [f"{place / 'metrics.py'}:{name}" for name in functions]
+    return qtool.compare(
+        place / "m.onnx", place / "m.onnx", place / "eval", Comparing(metrics=metrics, **how)
+    )  # type: ignore[arg-type]
 
 
 def test_the_mean_over_samples_is_the_metric(place: Path) -> None:
     comparison = judged(place, "agree", "named", "truth", "optional").comparison
     assert comparison is not None
-    assert comparison.tasks == {"agree": 1.0, "named": 2.0, "truth": 1.0, "optional": 2.0}
+    assert comparison.user_metrics == {"agree": 1.0, "named": 2.0, "truth": 1.0, "optional": 2.0}
 
 
 def test_gates_judge_it_like_any_other(place: Path) -> None:
@@ -81,30 +83,30 @@ def test_nan_passes_no_gate(place: Path) -> None:
         ("broken", DataError, r"metrics.py:\d+: KeyError"),
     ],
 )
-def test_a_mistake_is_told(place: Path, function: str, error: type[Exception], words: str) -> None:
+def test_a_mistake_is_named(place: Path, function: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         judged(place, function)
 
 
-def test_a_file_that_is_not_there_is_told(place: Path) -> None:
+def test_a_missing_file_is_a_data_error(place: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         qtool.compare(
             place / "m.onnx",
             place / "m.onnx",
             place / "eval",
-            Comparing(tasks=[str(place / "metric.py:agree")]),
+            Comparing(metrics=[str(place / "metric.py:agree")]),
         )
 
 
 def test_two_of_one_name_are_refused(place: Path) -> None:
-    with pytest.raises(UsageError, match="two metrics"):
+    with pytest.raises(UsageError, match="two metrics named"):
         judged(place, "agree", "agree")
 
 
 def test_quantize_judges_by_it_too(place: Path) -> None:
     calib = [{"x": np.random.default_rng(i).standard_normal((3, 4)).astype(np.float32)} for i in range(9)]
     options = qtool.Options(
-        calib=calib, target="generic", tasks=[f"{place / 'metrics.py'}:truth"], fail_if=["truth>0.5"]
+        calib=calib, target="generic", metrics=[f"{place / 'metrics.py'}:truth"], fail_if=["truth>0.5"]
     )
     result = qtool.quantize(place / "m.onnx", place / "q.onnx", options)
     assert not result.ok

@@ -1,0 +1,73 @@
+"""The user's own metrics: a function of FP32's outputs and the quantized model's, sample by sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qtool.data.usercode import UserFunction, load_function
+from qtool.errors import DataError, UsageError, printable
+
+Outputs = Mapping[str, np.ndarray]
+
+
+class UserMetric:
+    """The mean of a function over samples.
+
+    The function takes {output: array} of FP32 and of the quantized model, both under FP32's names, and
+    returns a number (or bool). With a third argument it takes the sample's file name as well.
+    """
+
+    def __init__(self, function: UserFunction) -> None:
+        self.name = function.name
+        self._function = function
+        self._takes_name = function.arguments == 3
+        self._total = 0.0
+        self._samples = 0
+
+    def add(self, sample: str, fp32: Outputs, quantized: Outputs) -> None:
+        """Add a sample.
+
+        Raises:
+            DataError: the function fails, or returns no number.
+        """
+        value: Any = self._function(fp32, quantized, *([sample] if self._takes_name else []))
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{self._function.where} returns {printable(repr(value), 60)}, not a number, for "
+                f"{printable(sample)}"
+            ) from error
+        self._total += number
+        self._samples += 1
+
+    @property
+    def mean(self) -> float:
+        """The mean over the samples added; nan without any, or where one is nan."""
+        return self._total / self._samples if self._samples else math.nan
+
+
+def load_metrics(texts: Sequence[str]) -> list[UserMetric]:
+    """Return the metrics that 'file.py:function' name.
+
+    Raises:
+        DataError: there is no such file, or its code fails.
+        UsageError: there is no such function, it has other arguments, or two have the same name.
+    """
+    metrics: dict[str, UserMetric] = {}
+    for text in texts:
+        function = load_function(text)
+        if function.arguments not in (2, 3):
+            plural = "" if function.arguments == 1 else "s"
+            raise UsageError(
+                f"{function.where} takes {function.arguments} argument{plural}",
+                "two: the outputs of FP32 and of the quantized model; or three: also the sample's name",
+            )
+        if function.name in metrics:
+            raise UsageError(f"--metric {text}: there are two metrics named '{function.name}'")
+        metrics[function.name] = UserMetric(function)
+    return list(metrics.values())

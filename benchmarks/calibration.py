@@ -1,4 +1,4 @@
-"""What calibration costs: against plain inference, in memory, and beside onnxruntime.quantization.
+"""The cost of calibration: against plain inference, in memory, and beside onnxruntime.quantization.
 
     python benchmarks/calibration.py cost ../shared/models/ultraface_rfb320 ../shared/models/lprnet ..
     python benchmarks/calibration.py memory ../shared/models/ultraface_rfb320
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from static import expand, program
+from table import expand, program
 
 if TYPE_CHECKING:
     from qtool.calibrate.ranges import Ranges
@@ -61,9 +61,9 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--samples", type=int, default=300, help="cost: at least so many, calib/ repeated")
+    parser.add_argument("--samples", type=int, default=300, help="cost: at least this many, calib/ repeated")
     args = parser.parse_args()
-    folders = [f for given in args.folders for f in expand(given.resolve())]
+    folders = expand(args.folders)
     {"cost": cost, "memory": memory, "rival": rival}[args.what](folders, args)
 
 
@@ -75,8 +75,7 @@ def cost(folders: Sequence[Path], args: argparse.Namespace) -> None:
 
 
 def costs(folder: Path, args: argparse.Namespace) -> list[str]:
-    """The cells of a model's row."""
-
+    """Return the cells of a model's row."""
     from qtool.calibrate.runner import calibrate
     from qtool.commands.prepare import NO_SAMPLES, prepare_model
     from qtool.data.fit import fit
@@ -95,7 +94,7 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
         session = Session(model, threads=args.threads)
     read = open_source(folder / "calib").read()
     samples = [fit(s, session.inputs, session.input_dtypes, "calib") for s in read]
-    # A session takes as long to open as some dozen samples to run: enough samples that it does not show.
+    # Opening a session takes as long as some dozen samples: enough samples make that negligible.
     samples *= -(-args.samples // len(samples))
     source = InMemory(samples, len(samples))
 
@@ -118,8 +117,8 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
         for name in ("minmax", "histograms")
     )
     ms = 1e3 * statistics.median(seconds["plain"]) / len(samples)
-    found = [len(samples), len(values), f"{elements:,}", f"{ms:.2f}", *(f"{r:.2f}x" for r in ratios)]
-    return [str(cell) for cell in found]
+    cells = [len(samples), len(values), f"{elements:,}", f"{ms:.2f}", *(f"{r:.2f}x" for r in ratios)]
+    return [str(cell) for cell in cells]
 
 
 def memory(folders: Sequence[Path], args: argparse.Namespace) -> None:
@@ -173,7 +172,7 @@ def measured(command: list[object]) -> tuple[float, float]:
 
 
 def more(folder: Path, target: Path, count: int) -> Path:
-    """So many samples in a new folder: those of calib/, shifted along their last axis."""
+    """Write this many samples to a new folder: those of calib/, shifted along their last axis."""
     target.mkdir()
     for index, arrays in zip(range(count), shifted(sorted((folder / "calib").glob("*.npz"))), strict=False):
         np.savez(target / f"{index:05d}.npz", **arrays)

@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py ../shared/models
 
-One calibration a model; nothing is timed, so that int8 is kept whatever it gains. Prints a Markdown table.
+Each model is calibrated once. Nothing is timed, so int8 is kept even where it is slower. The output is Markdown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from static import expand
+from table import expand
 
 import qtool
 from qtool.commands.calibrate import Calibrating, calibrate_model
@@ -29,24 +29,24 @@ def main() -> None:
     args = parser.parse_args()
     print("| model | " + " | ".join(METHODS) + " |")
     print("|---" * (len(METHODS) + 1) + "|")
-    for folder in (f for given in args.folders for f in expand(given.resolve())):
+    for folder in expand(args.folders):
         cells = [f"{sqnr:.1f}" for sqnr in of_methods(folder, args.target)]
         print(f"| {folder.name} | {' | '.join(cells)} |", flush=True)
 
 
 def of_methods(folder: Path, target: str) -> list[float]:
-    """dB, a method a number."""
+    """Return the SQNR of each method in dB."""
     model = folder / "model.onnx"
     ranges = calibrate_model(model, folder / "calib", Calibrating(target=target))
-    found = []
+    sqnr = []
     with tempfile.TemporaryDirectory() as scratch:
         for method in METHODS:
             out = Path(scratch) / f"{method}.onnx"
             qtool.quantize(model, out, qtool.Options(ranges=ranges, method=method, target=target))
             comparison = qtool.compare(model, out, folder / "eval").comparison
             assert comparison is not None
-            found.append(comparison.sqnr)
-    return found
+            sqnr.append(comparison.sqnr)
+    return sqnr
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How well placement predicts, and what it costs, on folders of models with samples.
+"""The accuracy of placement's predictions, and their cost, on folders of models with samples.
 
     python benchmarks/placement.py ../shared/models/{ultraface_rfb320,lprnet,resnet20_cifar10} --plans 16
 
@@ -56,9 +56,9 @@ def row(folder: Path, count: int, rng: np.random.Generator) -> str:
         points = [at_random(costs, rng) for _ in range(count)]
         candidates = [costs.base.changed(assignment=costs.assignment(point)) for point in points]
         predicted = np.array([costs.errors.sqnr(keys_of(c.plan)) for c in candidates])
-        found = np.array([evaluator.error(c).sqnr for c in candidates])
-    correlation = float(np.corrcoef(predicted, found)[0, 1])
-    rms = float(np.sqrt(np.mean(np.square(predicted - found))))
+        measured = np.array([evaluator.error(c).sqnr for c in candidates])
+    correlation = float(np.corrcoef(predicted, measured)[0, 1])
+    rms = float(np.sqrt(np.mean(np.square(predicted - measured))))
     return (
         f"| {folder.name} | {len(costs.network.regions)} | {correlation:.3f} | {rms:.2f} "
         f"| {predicted.min():.1f} to {predicted.max():.1f} | {costs.errors.passes:,} | {took:.1f} |"
@@ -66,7 +66,7 @@ def row(folder: Path, count: int, rng: np.random.Generator) -> str:
 
 
 def at_random(costs: Costs, rng: np.random.Generator) -> ParetoPoint:
-    """Any number of regions, any of them."""
+    """Return a random set of regions."""
     regions = [r.name for r in costs.network.regions]
     chosen = rng.choice(regions, size=rng.integers(1, len(regions) + 1), replace=False)
     return ParetoPoint(frozenset(map(str, chosen)), 0.0, 0.0, 1.0)

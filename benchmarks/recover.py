@@ -1,4 +1,4 @@
-"""What each technique of --recover buys: dB on samples that nothing was fitted to, speed, seconds.
+"""The gain of each technique of --recover: dB on samples that no step has used, speed, seconds.
 
     python benchmarks/recover.py ../shared/models            # every model in the folder
     python benchmarks/recover.py sample_models/cnn --bits 4 --block 32
@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from table import expand
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -49,8 +53,8 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--mode", default="static", help="static or dynamic; weight-only with --bits")
-    parser.add_argument("--bits", type=int, default=0, help="weight-only, in so many bits")
-    parser.add_argument("--block", type=int, default=0, help="values a scale")
+    parser.add_argument("--bits", type=int, default=0, help="weight-only with this many bits")
+    parser.add_argument("--block", type=int, default=0, help="values per scale")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--efforts", default="balanced", help="whole runs at the end; '' for none")
     args = parser.parse_args()
@@ -62,20 +66,13 @@ def main() -> None:
         parser.error(f"no such effort: {', '.join(unknown)}")
     print("| model | technique | SQNR dB | speed | took s |")
     print("|---|---|---|---|---|")
-    for folder in (f for given in args.folders for f in expand(given.resolve())):
+    for folder in expand(args.folders):
         options = {"calib": str(folder / "calib"), "threads": args.threads, **form}
         try:
             for line in lines(folder, options, efforts):
                 print(line, flush=True)
         except Exception as error:  # a model that fails is a row, not the end of the table
             print(f"| {folder.name} | failed: {str(error).splitlines()[0][:80]} | | | |", flush=True)
-
-
-def expand(folder: Path) -> list[Path]:
-    """The folder itself when it is a model's, else those in it that are."""
-    if (folder / "model.onnx").exists():
-        return [folder]
-    return sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
 
 
 def lines(folder: Path, form: Mapping[str, Any], efforts: list[str]) -> Iterator[str]:
@@ -98,7 +95,7 @@ def lines(folder: Path, form: Mapping[str, Any], efforts: list[str]) -> Iterator
     for name, (sqnr, speed) in measured(candidates, judged).items():
         yield f"| {folder.name} | {name} | {sqnr:.1f} | {speed:.2f}x | {took[name]:.1f} |"
     for effort in efforts:
-        yield whole(folder, form, effort)
+        yield full_run(folder, form, effort)
 
 
 def measured(candidates: Mapping[str, Candidate], judged: Samples) -> Mapping[str, tuple[float, float]]:
@@ -118,17 +115,17 @@ def measured(candidates: Mapping[str, Candidate], judged: Samples) -> Mapping[st
     return {name: (errors[name], race.ratio(name, "fp32").median) for name in candidates}
 
 
-def whole(folder: Path, form: Mapping[str, Any], effort: str) -> str:
-    """A run of quantize, which never sees what it is judged on here before its model is written."""
+def full_run(folder: Path, form: Mapping[str, Any], effort: str) -> str:
+    """Return the row of a run of quantize, judged on samples that it does not read."""
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "quantized.onnx"
         start = time.perf_counter()
         quantize(folder / "model.onnx", output, Options(effort=effort, gate="none", **form))
         seconds = time.perf_counter() - start
-        how = Comparing(speed=True, threads=1)
-        found = compare_models(folder / "model.onnx", output, folder / "eval", how)
-        speed = found.race.speedup["original"].median if found.race else float("nan")
-        sqnr = found.comparison.sqnr if found.comparison else float("nan")
+        options = Comparing(speed=True, threads=1)
+        report = compare_models(folder / "model.onnx", output, folder / "eval", options)
+        speed = report.race.speedup["original"].median if report.race else float("nan")
+        sqnr = report.comparison.sqnr if report.comparison else float("nan")
     return f"| {folder.name} | quantize --effort {effort} | {sqnr:.1f} | {speed:.2f}x | {seconds:.1f} |"
 
 

@@ -75,27 +75,27 @@ def main() -> None:
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="functions to print")
     args = parser.parse_args()
     sizes = [int(size) for size in args.regions.split(",")]
-    found = []
+    seconds = []
     for size in sizes:
         profile = cProfile.Profile()
         if args.profile and size == sizes[-1]:
             profile.enable()
-        found.append(measure(model(args.graph, size)))
+        seconds.append(measure(model(args.graph, size)))
         profile.disable()
         if args.profile and size == sizes[-1]:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(args.profile)
-    print(table(args.graph, sizes, found))
+    print(table(args.graph, sizes, seconds))
 
 
-def table(graph: str, sizes: list[int], found: list[dict[str, float]]) -> str:
+def table(graph: str, sizes: list[int], seconds: list[dict[str, float]]) -> str:
     """Return the seconds of every stage and size, and the ratios to the first size, as Markdown."""
     lines = [
         f"| {graph} | " + " | ".join(f"{size:,} regions" for size in sizes) + " |",
         "|---|" + "---:|" * len(sizes),
     ]
     totals = {"total": 0.0}
-    for name in (*found[0], *totals):
-        row = [sum(times.values()) if name in totals else times[name] for times in found]
+    for name in (*seconds[0], *totals):
+        row = [sum(times.values()) if name in totals else times[name] for times in seconds]
         cells = [f"{row[0]:.2f} s", *(f"{s:.2f} s ({s / max(row[0], 1e-9):.1f}x)" for s in row[1:])]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

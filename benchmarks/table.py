@@ -7,7 +7,7 @@ A model's folder holds model.onnx, calib/*.npz and eval/*.npz (and labels.json).
 quantizes each model with default options, one thread; static calibrates on calib/, the other modes see no
 samples. The file is then measured on eval/, which quantization never saw. Speed is against the original
 FP32 file, interleaved in one process, one thread. With --scorer, an independent scorer's figures are
-printed in place of our own. Prints a Markdown table.
+printed in place of qtool's own. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -61,24 +61,23 @@ def main() -> None:
         tools |= {"ort static": by_rival_static, "ort dynamic": by_rival_dynamic}
     print("| model | tool | SQNR dB | speed | smaller | top-1 agreement | accuracy | took s |")
     print("|---|---|---|---|---|---|---|---|")
-    for folder in (f for given in args.folders for f in expand(given.resolve())):
+    for folder in expand(args.folders):
         for tool, quantize in tools.items():
             with tempfile.TemporaryDirectory() as scratch:
                 target = Path(scratch) / "quantized.onnx"
                 print(line(folder, tool, quantize, target, args.scorer), flush=True)
 
 
-def expand(folder: Path) -> list[Path]:
-    """The folder itself when it is a model's, else those in it that are."""
-    if (folder / "model.onnx").exists():
-        return [folder]
-    return sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
+def expand(folders: list[Path]) -> list[Path]:
+    """Return the folders of models among some folders and directly below them."""
+    models = [sorted(folder.glob("*/model.onnx")) or [folder / "model.onnx"] for folder in folders]
+    return [model.parent.resolve() for group in models for model in group]
 
 
 def line(folder: Path, tool: str, quantize: Quantize, target: Path, scorer: Path | None) -> str:
     start = time.perf_counter()
     try:
-        with contextlib.chdir(target.parent):  # the rival leaves files where it stands
+        with contextlib.chdir(target.parent):  # the rival leaves files in the current folder
             quantize(folder, target)
         took = time.perf_counter() - start
         figures = score(scorer, folder, target) if scorer else compare(folder, target)
@@ -129,20 +128,20 @@ def score(scorer: Path, folder: Path, target: Path) -> dict[str, Any]:
     command = [sys.executable, scorer, folder / "model.onnx", target, folder / "eval", *labels]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"what it wrote can't be run: {done.stderr.strip().splitlines()[-1]}")
-    found = json.loads(done.stdout)
-    known = found["acc_fp32"] is not None
+        raise RuntimeError(f"the written model can't be run: {done.stderr.strip().splitlines()[-1]}")
+    figures = json.loads(done.stdout)
+    has_labels = figures["acc_fp32"] is not None
     return {
-        "sqnr": found["sqnr_db_worst"],
-        "speedup": found["speedup"],
-        "smaller": found["size_ratio"],
-        "agree": found["argmax_agree"],
-        "accuracy": f"{found['acc_fp32']:.3f} -> {found['acc_quant']:.3f}" if known else "",
+        "sqnr": figures["sqnr_db_worst"],
+        "speedup": figures["speedup"],
+        "smaller": figures["size_ratio"],
+        "agree": figures["argmax_agree"],
+        "accuracy": f"{figures['acc_fp32']:.3f} -> {figures['acc_quant']:.3f}" if has_labels else "",
     }
 
 
 def labels_usable(folder: Path) -> bool:
-    """Whether the labels are class numbers (a licence plate's are not)."""
+    """Return whether the labels are class numbers (a licence plate's are not)."""
     path = folder / "labels.json"
     if not path.exists():
         return False
@@ -157,7 +156,7 @@ def program() -> str:
 
 
 def preprocessed(folder: Path, target: Path) -> Path:
-    """The rival's own preparation; without its symbolic shapes where those fail, as its users do."""
+    """The rival's own preparation; without symbolic shapes if those fail."""
     import onnxruntime
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -1,4 +1,4 @@
-"""Two versions of qtool on the same models: is the new one as accurate, and are its models as fast?
+"""Compare two versions of qtool on the same models: accuracy, and speed of the models that they write.
 
     git worktree add ../qtool-old COMMIT
     python benchmarks/versions.py ../qtool-old ../shared/models
@@ -19,6 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from table import expand
+
 from qtool.commands.prepare import load_model, read_samples
 from qtool.data.reading import Reading
 from qtool.evaluate.compare import compare
@@ -26,7 +29,7 @@ from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.latency import Ratio, race_models
 from qtool.runtime.session import Session
 
-# What a change may cost: decisions that rest on timings differ from run to run.
+# Tolerances: decisions that rest on timings differ from run to run.
 LEAST_RATIO = 0.97
 MOST_LOSS_DB = 1.0
 
@@ -59,17 +62,8 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def expand(folders: list[Path]) -> list[Path]:
-    """The folders themselves if they are models', else those in them that are."""
-    found = []
-    for folder in folders:
-        here = (folder / "model.onnx").exists()
-        found += [folder] if here else sorted(f for f in folder.iterdir() if (f / "model.onnx").exists())
-    return found
-
-
 def row(folder: Path, old: Path, place: Path, target: str) -> bool:
-    """Print a row; whether the new version holds."""
+    """Print a row, and return whether the new version is within the tolerances."""
     files = {name: place / f"{folder.name}.{name}.onnx" for name in ("old", "new")}
     roots = {"old": old, "new": NEW}
     seconds = {name: quantize(root, folder, files[name], target) for name, root in roots.items()}
@@ -88,7 +82,7 @@ def row(folder: Path, old: Path, place: Path, target: str) -> bool:
 
 
 def quantize(root: Path, folder: Path, output: Path, target: str) -> float:
-    """Quantize with one version; the seconds it takes."""
+    """Quantize with one version, and return the seconds."""
     start = time.perf_counter()
     words = [str(p.resolve()) for p in (folder / "model.onnx", output, folder / "calib")]
     words.append(target)

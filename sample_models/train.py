@@ -68,7 +68,7 @@ class Spec:
     ir_version: int
     epochs: int
     lr: float
-    rotate: float  # the augmentation: at most so many degrees,
+    rotate: float  # the augmentation: at most this many degrees,
     scale: float  # so much larger or smaller,
     shift: float  # and so far aside, as a part of the image's width
 

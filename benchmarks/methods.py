@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py ../shared/models
 
-Each model is calibrated once. Nothing is timed, so int8 is kept even where it is slower. The output is Markdown.
+Each model is calibrated once. Nothing is timed, so int8 stays where it is slower. The output is Markdown.
 """
 
 from __future__ import annotations

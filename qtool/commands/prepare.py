@@ -69,9 +69,10 @@ def prepare_model(
             runs=has_op,
         )
     view = View(prepared.model)
-    if scheme.opset > (found := opset_of(prepared.model)) and scheme.insists:
+    if scheme.opset > (found := opset_of(prepared.model)) and scheme.requires_opset:
         raise ModelError(
-            f"{source.name}: opset {found} can't be raised to {scheme.opset}, which {scheme.insists} need",
+            f"{source.name}: opset {found} can't be raised to {scheme.opset}, "
+            f"which {scheme.requires_opset} need",
             "quantize to 8 bits with float inputs and outputs, or export the model anew",
         )
     patterns = Patterns(tuple(options.exclude), tuple(options.include), tuple(options.sets))

@@ -115,7 +115,9 @@ def _recovered(candidate: Candidate, evaluator: Evaluator) -> Candidate:
 def _speed_decides(candidate: Candidate) -> bool:
     """Whether int8 is given up where it is not faster: unless asked for, or for another runtime."""
     model = candidate.model
-    settled = not model.scheme.target.onnxruntime or model.scheme.asked or model.options.profile == TABLE
+    settled = (
+        not model.scheme.target.onnxruntime or model.scheme.forces_form or model.options.profile == TABLE
+    )
     return (
         not settled
         and model.scheme.mode.for_speed

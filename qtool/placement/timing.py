@@ -88,7 +88,7 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
     if not scheme.target.onnxruntime:
         why = f"--target {scheme.target.name} is for another runtime, and plans are timed in onnxruntime"
         return why, "--target cpu"
-    if scheme.asked or scheme.form not in _FORMS:
+    if scheme.forces_form or scheme.form not in _FORMS:
         return (
             "--weights, --acts, --format, --io and --prefer settle what is quantized to what",
             "leave them out; qtool quantize --plan PLAN replays what was found",

@@ -1,4 +1,4 @@
-"""Which activations are quantized, for whom, and which of them share a scale."""
+"""Lay out the activation sites of a plan: their consumers, and the groups that share a scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from qtool.tables.qtypes import FLOAT16, FLOAT32, PER_TENSOR, UINT8, Granularity
 
 
 def calibrated(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site]:
-    """One site a value: made in int8 and so read by all, or quantized for the int8 readers only."""
+    """Return the calibrated activation sites, one for each value.
+
+    The result of an int8 node is int8 for all its consumers; other values are quantized for int8 consumers.
+    """
     spec = TensorSpec(scheme.activation, PER_TENSOR, scheme.symmetric)
     order: dict[str, ir.Value] = {}
     uses: dict[str, list[Use]] = {}
@@ -61,27 +64,26 @@ def calibrated(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site
 
 
 def integer_ports(view: View, scheme: Scheme) -> list[ir.Value]:
-    """The inputs and outputs of a model that takes and gives integers, where they are float tensors."""
+    """Return the float inputs and outputs of the model that --io turns into integers."""
     return [v for v in _ports(view, scheme) if not _is_exact(v)]
 
 
 def written_ports(view: View, scheme: Scheme, sites: Iterable[Site]) -> tuple[str, ...]:
     """Return the inputs and outputs that are written as integers, inputs first, in the order of `sites`.
 
-    These are the ones that are quantized for all their consumers. What only some of them read quantized
-    stays a float port.
+    They are quantized for all their consumers. A port that only some consumers read quantized stays float.
     """
     if scheme.io in (FLOAT32, FLOAT16):
         return ()
     graph = view.model.graph
-    whole = [s.value for s in sites if s.kind is Kind.ACTIVATION and s.uses is None]
-    inputs = [v.name or "" for v in graph.inputs if v.name in whole]
+    quantized = [s.value for s in sites if s.kind is Kind.ACTIVATION and s.uses is None]
+    inputs = [v.name or "" for v in graph.inputs if v.name in quantized]
     outputs = {v.name for v in graph.outputs}
-    return (*inputs, *(name for name in whole if name in outputs and name not in inputs))
+    return (*inputs, *(name for name in quantized if name in outputs and name not in inputs))
 
 
 def float_ports(view: View, scheme: Scheme) -> list[ir.Value]:
-    """Those that can't be integers: rounded to 8 bits, the scales of a Resize make another shape."""
+    """Return the inputs and outputs that --io must leave in float, such as the scales of a Resize."""
     return [v for v in _ports(view, scheme) if _is_exact(v)]
 
 
@@ -89,14 +91,15 @@ def _ports(view: View, scheme: Scheme) -> list[ir.Value]:
     if scheme.io in (FLOAT32, FLOAT16):
         return []
     graph = view.model.graph
-    # A sequence of floats is FLOAT to onnx-ir as well.
+    # onnx-ir gives sequences of floats the type FLOAT, too.
     tensors = [v for v in (*graph.inputs, *graph.outputs) if isinstance(v.type, ir.TensorType)]
-    found = [v for v in tensors if v.dtype == ir.DataType.FLOAT and not v.is_initializer()]
-    # What is handed through as it is stays as it is.
-    return [v for v in found if not (v.is_graph_input() and v.is_graph_output())]
+    floats = [v for v in tensors if v.dtype == ir.DataType.FLOAT and not v.is_initializer()]
+    # An input that is also an output stays float.
+    return [v for v in floats if not (v.is_graph_input() and v.is_graph_output())]
 
 
 def _is_exact(value: ir.Value) -> bool:
+    """Whether 8 bits would break the model: an exact argument, or beside a DequantizeLinear of float8."""
     if any(use.idx in FLOAT32_INPUTS.get(op_key(use.node), ()) for use in value.uses()):
         return True
     around = [value.producer(), *(use.node for use in value.uses())]
@@ -104,14 +107,14 @@ def _is_exact(value: ir.Value) -> bool:
 
 
 def _is_foreign(value: ir.Value | None) -> bool:
-    """Whether a value is restored from what is no integer: with a Q beside it, the runtime's fusion fails."""
+    """Whether a DequantizeLinear restores a value from floats: the runtime fails to fuse a Q beside it."""
     producer = value.producer() if value is not None else None
     stored = producer.inputs[0] if producer is not None and is_op(producer, "DequantizeLinear") else None
     return stored is not None and stored.dtype is not None and not stored.dtype.is_integer()
 
 
 def at_run_time(view: View, assigned: AssignedGraph) -> list[Site]:
-    """The activations that a DynamicQuantizeLinear quantizes: one a value, whoever reads it."""
+    """Return the run-time quantized activation sites, one for each value and granularity."""
     sites: dict[tuple[str, Granularity], list[Use]] = {}
     for node in view.nodes:
         candidate = assigned.chosen.get(node.name or "")
@@ -128,18 +131,19 @@ def at_run_time(view: View, assigned: AssignedGraph) -> list[Site]:
 
 
 def floats(values: Sequence[ir.Value]) -> list[ir.Value]:
-    """The values that hold floats; a MaxPool may have indices, too."""
+    """Return the values that hold floats; a MaxPool may also have indices."""
     return [v for v in values if v.name and v.dtype in (None, ir.DataType.FLOAT)]
 
 
 def _is_epilogue(assigned: AssignedGraph, node: ir.Node) -> bool:
+    """Whether a node is a clamp that folds into its producer."""
     source = node.inputs[0] if node.inputs else None
     producer = source.producer() if source is not None else None
     return producer is not None and assigned.epilogue_of(producer) is node
 
 
 def bounds_of(value: ir.Value) -> Bounds:
-    """What the op that makes a value can't exceed."""
+    """Return the limits of a value, from the op that computes it."""
     producer = value.producer()
     rule = rule_of(producer) if producer is not None else None
     if producer is None or rule is None:
@@ -147,33 +151,33 @@ def bounds_of(value: ir.Value) -> Bounds:
     if producer.op_type != "Clip":
         return rule.bounds
     lo, hi = (_scalar(producer, index, none) for index, none in zip((1, 2), ANY, strict=True))
-    return min(lo, hi), hi  # where they are the wrong way round, all is the upper one (Clip-13)
+    return min(lo, hi), hi  # with min above max, every output is max (Clip-13)
 
 
 def positive(view: View, names: Iterable[str]) -> frozenset[str]:
-    """Those of the values that are never negative."""
+    """Return the values that are never negative."""
     return frozenset(name for name in names if bounds_of(view.values[name])[0] >= 0)
 
 
 def _scalar(node: ir.Node, index: int, none: float) -> float:
-    """A constant input of one element (of any rank: exporters differ), or what stands for none."""
+    """Return a constant input of one element, of any rank; `none` where there is no such constant."""
     array = float_constant(node.inputs[index]) if index < len(node.inputs) else None
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else none
 
 
 class DisjointSets:
-    """Sets of names that grow together."""
+    """Sets of names, joined by union-find: values that share a scale, nodes of one region."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
 
     def join(self, names: Sequence[str]) -> None:
-        """Make one group of all the names."""
+        """Join the sets of all the names."""
         for name in names[1:]:
             self._parent[self.of(name)] = self.of(names[0])
 
     def of(self, name: str) -> str:
-        """The name of a name's group."""
+        """Return the name that stands for the set of a name."""
         root = name
         while (above := self._parent.get(root, root)) != root:
             root = above

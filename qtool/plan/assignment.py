@@ -1,4 +1,4 @@
-"""Which form each node takes: the value that the rules, the solver and repair produce."""
+"""The assignment of forms to nodes, as the rules, the solver and repair produce it, and its graph."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from qtool.tables.targets import WEIGHTS_ONLY, Placement, Worth
 
 @dataclass(frozen=True)
 class PlanInput:
-    """What every plan of one run starts from.
+    """The input of every plan of one run.
 
     Args:
         view: of the prepared model.
         scheme: mode, target and types.
-        constraints: what the user asked of nodes.
-        model_sha256: of the source model; '' for one made in memory.
-        scaled: constants of the prepared model that were scaled since, as the view has them.
+        constraints: the user's, for each node.
+        model_sha256: of the source model; '' for a model made in memory.
+        scaled: constant of the prepared model -> the factors that it has in `view`.
     """
 
     view: View
@@ -45,9 +45,9 @@ class Assignment:
 
     Args:
         forms: quantized node -> form, in graph order.
-        reasons: node in float -> why; a node that no rule or measurement looked at has none.
-        weight_types: node -> the type that its weights are stored in; others have the scheme's.
-        float_ports: inputs and outputs of the model that stay float although integers were asked for.
+        reasons: float node -> why; missing for nodes that no rule covers.
+        weight_types: node -> the storage type of its weights; default: the scheme's.
+        float_ports: inputs and outputs of the model that stay float in spite of --io.
     """
 
     forms: Mapping[str, Form]
@@ -58,7 +58,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class QuantizedNode:
-    """A node with the form that it takes, and what the target says of it."""
+    """A node with its form, and the target's placement of it."""
 
     node: ir.Node
     rule: OpRule
@@ -84,25 +84,25 @@ class AssignedGraph:
     required: frozenset[str]
 
     def quantizes_output(self, node: ir.Node | None) -> bool:
-        """Whether a node is in int8 and hands on int8, rather than floats."""
+        """Whether a node computes in int8 and its result is int8, not float."""
         own = None if node is None else self.chosen.get(node.name or "")
         if node is None or own is None or own.form is not Form.INT8:
             return False
         return self.scheme.target.linear_output or node.op_type not in ("MatMul", "Gemm")
 
     def in_int8(self, value: ir.Value) -> bool:
-        """Whether a value is made in int8 (and so only exists in int8)."""
+        """Whether the producer of a value computes it in int8, so that no float of it exists."""
         return self.quantizes_output(value.producer())
 
     def arrives_in_int8(self, value: ir.Value) -> bool:
-        """Whether a value can be read in int8 for free: made so, or quantized for another reader."""
+        """Whether int8 of a value costs nothing more: its producer or another consumer has it in int8."""
         if self.in_int8(value):
             return True
         readers = (self.chosen.get(use.node.name or "") for use in value.uses())
         return any(r is not None and r.placement.worth is Worth.ALWAYS for r in readers)
 
     def epilogue_of(self, node: ir.Node) -> ir.Node | None:
-        """The clamp that folds into an int8 node's own Q: it alone reads the node's result."""
+        """Return the clamp that folds into the Q of an int8 node: the only consumer of its result."""
         if not self.quantizes_output(node) or len(node.outputs) != 1:
             return None
         reader = sole_consumer(node.outputs[0])
@@ -115,10 +115,10 @@ class AssignedGraph:
         return reader if clamps and own_scale else None
 
     def holds(self, name: str) -> bool:
-        """Whether a quantized node is worth it beside its neighbours, as the target has it.
+        """Whether a quantized node pays beside its neighbours, by the target's table.
 
-        A node that is worth it between int8 ops only needs its inputs in int8 (of arithmetic, one), and a
-        reader that goes on in int8.
+        A node that pays only between int8 ops needs its inputs in int8 (arithmetic: one of them), and a
+        consumer in int8.
         """
         own = self.chosen[name]
         if own.placement.worth is Worth.ALWAYS:
@@ -142,7 +142,7 @@ class AssignedGraph:
 
 
 def assigned_graph(task: PlanInput, assignment: Assignment) -> AssignedGraph:
-    """The assignment on the graph of `task`.
+    """Return the assignment on the graph of `task`.
 
     Raises:
         KeyError: it names a node that the graph lacks, or that has no rule.
@@ -159,17 +159,19 @@ def assigned_graph(task: PlanInput, assignment: Assignment) -> AssignedGraph:
 
 
 def placement_of(task: PlanInput, node: ir.Node, form: Form | None, *, measured: bool = False) -> Placement:
-    """What the target says of a form of a node, or where it has none in this mode, of the mode.
+    """Return the target's placement of a node in a form; without a form, that of the mode.
 
     Args:
-        measured: where only a measurement can tell, take it to be worth what it may be worth at best.
+        measured: where only a measurement can decide, return the best possible worth.
     """
     scheme = task.scheme
     form = form or scheme.form
     if form is None or form not in scheme.target.forms:
-        found = WEIGHTS_ONLY
+        placement = WEIGHTS_ONLY
     else:
-        found = scheme.target.forms[form].of(node.op_type, variant(node))
+        placement = scheme.target.forms[form].of(node.op_type, variant(node))
     if node.name in task.constraints.quantize:
-        return Placement(Worth.ALWAYS, found.reason)
-    return Placement(found.measured, found.reason) if measured and found.measured is not None else found
+        return Placement(Worth.ALWAYS, placement.reason)
+    if measured and placement.measured is not None:
+        return Placement(placement.measured, placement.reason)
+    return placement

@@ -1,6 +1,6 @@
-"""Where onnxruntime's own optimizers need a fusion barrier: a Max with a constant below every value.
+"""Place fusion barriers against onnxruntime's optimizers: a Max with a constant below every value.
 
-No optimizer sees through that Max, and it costs about a tenth of the product before it (docs/targets.md).
+No optimizer looks through that Max. It costs about a tenth of the product before it (docs/targets.md).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
 
 
 def barriers(view: View, assigned: AssignedGraph, sites: Iterable[Site]) -> list[GraphEdit]:
-    """Return the fusion barriers that a placement needs, those before a QuantizeLinear first.
+    """Return the fusion barriers of an assignment, those before a QuantizeLinear first.
 
     Args:
         view: of the prepared model.
-        assigned: which nodes are quantized.
+        assigned: the quantized nodes.
         sites: all activation and bias sites of the draft.
     """
     sites = list(sites)
     activations = [s for s in sites if s.kind is Kind.ACTIVATION]
-    found = [
+    before_q = [
         GraphEdit(EditKind.QUANTIZER_BARRIER, s.value, s.uses)
         for s in activations
         if _sets_off_fusion(view.values[s.value], s.uses, assigned)
@@ -43,7 +43,7 @@ def barriers(view: View, assigned: AssignedGraph, sites: Iterable[Site]) -> list
         if s.kind is Kind.BIAS and s.scale_from
         for name, _ in s.uses or ()
     }
-    return [*found, *_behind_products(view, assigned, activations, adds)]
+    return [*before_q, *_behind_products(view, assigned, activations, adds)]
 
 
 def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, assigned: AssignedGraph) -> bool:
@@ -53,7 +53,8 @@ def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, assigned: Assi
     Conv, Gemm or MatMul between a DQ and a Q; QDQPropagation moves the Q up through a float MaxPool, which
     then runs in int8, many times slower; QDQSelectorActionTransformer does the same to an AveragePool or a
     Softmax between a DQ and that Q. A node that stays in float because its integer kernel lacks an attribute
-    is fused too, and then fails: this holds for every target, since every written model should run there.
+    is fused too, and then fails. That barrier stands on every target, because every written model should run
+    in onnxruntime.
 
     Each optimizer needs every value on the way to have one consumer. The value itself has one, the Q, when
     all its consumers are in `uses`; None: the Q takes its place for all of them, graph outputs included.
@@ -93,25 +94,25 @@ def _behind_products(
     """Yield the barriers behind int8 products with float results.
 
     onnxruntime (1.31) does not fuse an int8 MatMul or Gemm with a float result where a Q is one of several
-    consumers. It also does not where the only consumer is a clamp that has itself one consumer, which is no
-    Q: it takes the clamp for the end of a group that ends in a Q. The product then runs in float behind
-    DequantizeLinears, one of them on its weight, at 0.25-0.5x of FP32.
+    consumers. Nor does it where the only consumer is a clamp, and the only consumer of the clamp is no Q: it
+    takes the clamp for the end of a group that ends in a Q. The product then runs in float behind
+    DequantizeLinears, one of them on its weight: 0.25 to 0.5x as fast as FP32.
 
     Args:
         adds: product -> the Add that adds its integer bias.
     """
     if not assigned.scheme.target.onnxruntime:
         return
-    whole = {s.value for s in activations if s.uses is None}
+    everywhere = {s.value for s in activations if s.uses is None}
     quantized = {use for s in activations for use in s.uses or ()}
     for node in view.main_nodes:
         name = node.name or ""
-        found = assigned.chosen.get(name)
-        gives_floats = found is not None and found.form is Form.INT8 and not assigned.quantizes_output(node)
+        own = assigned.chosen.get(name)
+        gives_floats = own is not None and own.form is Form.INT8 and not assigned.quantizes_output(node)
         if not gives_floats or not is_op(node, "MatMul", "Gemm"):
             continue
         value = view.node_by_name[adds.get(name, name)].outputs[0]
-        if value.name not in whole and _prevents_fusion(value, quantized):
+        if value.name not in everywhere and _prevents_fusion(value, quantized):
             yield GraphEdit(EditKind.RESULT_BARRIER, value.name or "", None)
 
 
@@ -129,7 +130,7 @@ def _prevents_fusion(value: ir.Value, quantized: Collection[Use]) -> bool:
 
 
 def _ends_in_q(node: ir.Node, index: int, quantized: Collection[Use]) -> bool:
-    """Return whether this input leads into a Q: at once, or through clamps and moves that a Q passes."""
+    """Return whether this input leads into a Q, directly or through clamps and moves that a Q passes."""
     if (node.name or "", index) in quantized:
         return True
     if index or not is_op(node, *_CLAMPS, *Q_MOVES_UP_THROUGH):

@@ -1,4 +1,4 @@
-"""The calibration fallback: what the ranges show to be unfit for int8 goes back to float."""
+"""The calibration fallback: nodes go back to float where the ranges of their activations do not suit int8."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from qtool.tables.qtypes import PerBlock
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TARGETS
 
-# Maximum ratio between ranges that share a scale: 3 of 8 bits are left to the smaller one then.
+# Maximum ratio between ranges that share a scale: at 32, 3 of 8 bits are left to the smaller range.
 _MOST_UNEVEN = 32.0
 
 
 def fallback_nodes(
     task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False
 ) -> dict[str, Reason]:
-    """Return the quantized nodes that must stay in float because of what their activations held.
+    """Return the quantized nodes that must stay in float because of their activations, with the reason.
 
-    Calibration never ran them, or masks of -inf reach them, or a few outliers stretch the range so far that
-    one step swallows the other values. A node that the user asked to quantize stays unless it has no range.
+    Calibration never ran them, or their activations hold masks of -inf, or a few outliers make the range so
+    wide that one step covers most other values. A node that the user asked to quantize stays quantized unless
+    it has no range.
 
     Args:
         task: the graph and the constraints.
         plan: drafted.
-        ranges: of the values that it observes.
-        estimated: the ranges come from the model alone: a value without one could not be derived.
+        ranges: of the values that the plan observes.
+        estimated: the ranges come from the model alone, without samples.
     """
     view, mode = task.view, task.scheme.mode
     reasons = dict(_uneven(plan, ranges, view))
@@ -58,42 +59,44 @@ def fallback_nodes(
 
 
 def fallback_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> frozenset[str]:
-    """Of a model's integer ports, those that no integers can stand for: masked, or never seen."""
+    """Return the integer ports of a model that must stay float: they hold masks, or have no range."""
     planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
     names = {v.name or "" for v in ports} & planned
-    return frozenset(n for n in names if (seen := ranges.get(n)) is None or seen.masked)
+    return frozenset(n for n in names if (observed := ranges.get(n)) is None or observed.masked)
 
 
-def _reason(site: Site, seen: Range | None, view: View, mode: Mode, estimated: bool) -> Reason | None:
-    if seen is None:
+def _reason(site: Site, observed: Range | None, view: View, mode: Mode, estimated: bool) -> Reason | None:
+    if observed is None:
         if site.kind is Kind.RUNTIME:
-            return None  # its scale comes with the values, if they ever do
+            return None  # its scale is computed at run time
         absent = "its range can't be derived without samples"
         never = f"never executed in calibration ('{site.value}' was always empty)"
         return Reason(Code.NO_RANGE, absent if estimated else never)
-    spans = f"{seen.lo:.3g}..{seen.hi:.3g}"
-    if seen.masked:
+    spans = f"{observed.lo:.3g}..{observed.hi:.3g}"
+    if observed.masked:
         return Reason(Code.NO_RANGE, f"its activation '{site.value}' holds infinities or masks")
-    if site.kind is Kind.ACTIVATION and not scalable(_span(seen)):
+    if site.kind is Kind.ACTIVATION and not scalable(_span(observed)):
         return Reason(
             Code.NO_RANGE, f"no scale stands for its activation '{site.value}', which spans {spans}"
         )
-    step = _span(seen) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
+    step = _span(observed) / (site.spec.qtype.qmax - site.spec.qtype.qmin)
     step /= math.sqrt(_parts(site, view))
-    if seen.typical < mode.least_typical_steps * step and _suffers(site, view):
-        return Reason(Code.OUTLIERS, f"outliers: '{site.value}' spans {spans}, typically {seen.typical:.2g}")
+    if observed.typical < mode.least_typical_steps * step and _suffers(site, view):
+        return Reason(
+            Code.OUTLIERS, f"outliers: '{site.value}' spans {spans}, typically {observed.typical:.2g}"
+        )
     return None
 
 
-def _span(seen: Range) -> float:
-    """What a grid that holds 0 has to reach over."""
-    return max(seen.hi, 0.0) - min(seen.lo, 0.0)
+def _span(observed: Range) -> float:
+    """Return the length of a range that is extended to hold 0."""
+    return max(observed.hi, 0.0) - min(observed.lo, 0.0)
 
 
 def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reason]]:
-    """Nodes that would make values share a scale that is far too coarse for one of them: (name, reason).
+    """Yield the nodes that would make values share a scale too coarse for one of them, with the reason.
 
-    Such as a Concat of boxes in pixels and of scores: the scores would all be 0.
+    An example is a Concat of boxes in pixels and of scores: the scores would all be 0.
     """
     planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
     for name, form in plan.forms.items():
@@ -102,20 +105,20 @@ def _uneven(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reaso
         if form is not Form.INT8 or rule is None or rule.role is not Role.PASS:
             continue
         names = [v.name or "" for v in node.inputs if v is not None and v.name in planned]
-        spans = {n: _span(seen) for n in names if (seen := ranges.get(n)) and _span(seen) > 0}
-        least = min(spans, key=lambda n: spans[n], default="")
-        widest = max(spans, key=lambda n: spans[n], default="")
-        if least and spans[widest] > _MOST_UNEVEN * spans[least]:
-            spread = f"'{least}' spans {spans[least]:.3g}, '{widest}' {spans[widest]:.3g}"
+        spans = {n: _span(observed) for n in names if (observed := ranges.get(n)) and _span(observed) > 0}
+        small = min(spans, key=lambda n: spans[n], default="")
+        large = max(spans, key=lambda n: spans[n], default="")
+        if small and spans[large] > _MOST_UNEVEN * spans[small]:
+            spread = f"'{small}' spans {spans[small]:.3g}, '{large}' {spans[large]:.3g}"
             yield name, Reason(Code.NO_RANGE, f"no one scale suits its inputs: {spread}")
 
 
 def _unclamped(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Reason]]:
-    """Concats that would take a clamp out of the Q that it folds into: (name, reason).
+    """Yield the Concats whose shared scale would keep a clamp from folding into its Q, with the reason.
 
-    A Relu behind a convolution costs nothing where the Q behind it can say nothing below 0. With the scale of
-    a value that goes further, it stays, and onnxruntime runs both in float (1.5x of FP32 where 2.7x can be
-    had). Of inputs with scales of their own, a Concat is run in int8 all the same, if more slowly.
+    A Relu behind a convolution costs nothing where its Q has no integers below 0. With the scale
+    of a value with a wider range, the Relu stays a node, and onnxruntime runs both in float: 1.5x as fast as
+    FP32 instead of 2.7x. A Concat whose inputs have scales of their own still runs in int8, more slowly.
     """
     sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
     for name, form in plan.forms.items():
@@ -136,12 +139,12 @@ def _unclamped(plan: Plan, ranges: Ranges, view: View) -> Iterator[tuple[str, Re
                 break
 
 
-def _within(seen: Range, bounds: Bounds) -> Bounds:
-    return max(seen.lo, bounds[0]), min(seen.hi, bounds[1])
+def _within(observed: Range, bounds: Bounds) -> Bounds:
+    return max(observed.lo, bounds[0]), min(observed.hi, bounds[1])
 
 
 def _folded(value: ir.Value, plan: Plan) -> Bounds | None:
-    """The bounds of the clamp behind a convolution that makes a value, if only moved; None for all else."""
+    """Return the bounds of a clamp that folds into a convolution, past pass-through nodes; else None."""
     node = value.producer()
     while node is not None and plan.forms.get(node.name or "") is Form.INT8:
         rule, source = rule_of(node), node.inputs[0]
@@ -156,7 +159,7 @@ def _folded(value: ir.Value, plan: Plan) -> Bounds | None:
 
 
 def _parts(site: Site, view: View) -> int:
-    """Of how many parts, each with its own scale, an outlier can spoil but one."""
+    """Return the number of parts with a scale of their own: an outlier spoils one part."""
     granularity = site.spec.granularity
     if not isinstance(granularity, PerBlock) or not site.uses:
         return 1
@@ -166,10 +169,10 @@ def _parts(site: Site, view: View) -> int:
 
 
 def _suffers(site: Site, view: View) -> bool:
-    """Whether drowned values matter: to a MatMul, Gemm or arithmetic that makes or reads them.
+    """Whether lost small values matter: to a MatMul, Gemm or arithmetic next to them.
 
-    What is bounded (a Softmax) is mostly small by nature, and a convolution's sparse ReLU outputs carry
-    what they say in their large values.
+    Bounded values, such as those of a Softmax, are mostly small anyway. The information in the sparse ReLU
+    outputs of a convolution lies in the large values.
     """
     if all(map(math.isfinite, site.bounds)):
         return False
@@ -184,7 +187,7 @@ def _is_arithmetic(node: ir.Node) -> bool:
 
 
 def touching(site: Site, view: View) -> list[str]:
-    """The int8 nodes that make or read a site's value."""
+    """Return the nodes around a site: its quantized consumers, or the producer and every consumer."""
     if site.uses is not None:
         return [name for name, _ in site.uses]
     value = view.values[site.value]

@@ -1,7 +1,7 @@
-"""A candidate: one resolved plan for a model, with everything that it follows from.
+"""A candidate: one resolved plan for a model, with all its inputs.
 
-`resolve(draft(task, assignment), ranges)` is a pure function of its arguments: the same assignment, bounds,
-columns and integers give the same plan, whatever was timed or tried before.
+`resolve(draft(task, assignment), ranges)` is a pure function: the same assignment, bounds, columns and
+integers give the same plan, whatever was timed or tried before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from qtool.tables.ops import Bounds
 from qtool.tables.qtypes import TensorSpec
 
 WeightKey = tuple[str, TensorSpec, tuple[int, ...]]
-"""A weight, how it is quantized, and the columns of its operand that stay in float beside it."""
+"""The name of a weight, its quantization, and the columns of its operand that stay in float."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class RoundedWeight:
     """The integers that recovery found for a weight.
 
     Args:
-        nearest: the scales of the weight without recovery. Where they differ, the integers do not apply.
-        qparams: the scales that the integers go with.
+        nearest: the scales of the weight without recovery. The integers apply only at these scales.
+        qparams: the scales of the integers.
         integers: of the weight's shape and qtype.dtype.
     """
 
@@ -51,19 +51,19 @@ class RoundedWeight:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan that can be written, and what it follows from.
+    """A plan that can be written, and its inputs.
 
     Args:
-        model: what it is for.
+        model: the prepared model.
         assignment: the form of each node, after the calibration fallback.
-        plan: resolved.
-        nearest: the same plan with every weight rounded to nearest and no bias corrected.
-        ranges: that its scales follow from.
-        bounds: activation -> what its range is not to exceed, whatever samples showed.
-        outlier_columns: activation -> columns that its int8 readers leave to a float product.
+        plan: the resolved plan.
+        nearest: the same plan with every weight rounded to nearest and no correction of a bias.
+        ranges: of its observed values.
+        bounds: activation -> limits of its range, tighter than the observed range.
+        outlier_columns: activation -> columns that its int8 consumers leave to a float product.
         rounded: the integers that recovery found.
-        corrections: bias -> what is added to it.
-        steps: the entries of the run's recovery log that it rests on.
+        corrections: bias -> the offset of each channel.
+        steps: the entries of the recovery log that it contains.
     """
 
     model: PreparedModel
@@ -80,18 +80,18 @@ class Candidate:
     def changed(self, **fields: Any) -> Candidate:
         """Return the candidate with other inputs, resolved anew.
 
-        Corrections make up for one set of quantized layers: other forms start without them.
+        Corrections belong to one set of quantized layers: with other forms they are dropped.
         """
         model = fields.pop("model", self.model)
         assignment = fields.pop("assignment", self.assignment)
-        known: dict[str, Any] = {
+        inputs: dict[str, Any] = {
             "bounds": self.bounds,
             "outlier_columns": self.outlier_columns,
             "rounded": self.rounded,
             "corrections": self.corrections if assignment.forms == self.assignment.forms else {},
             "steps": self.steps,
         }
-        return resolved(model, assignment, **{**known, **fields})
+        return resolved(model, assignment, **{**inputs, **fields})
 
     def with_plan(self, plan: Plan) -> Candidate:
         """Return the candidate with the integers and corrections of a plan for the same sites."""
@@ -115,7 +115,7 @@ def resolved(
     corrections: Mapping[str, tuple[float, ...]] | None = None,
     steps: tuple[int, ...] = (),
 ) -> Candidate:
-    """Draft and resolve an assignment, without what calibration shows to be unfit for int8.
+    """Draft and resolve an assignment after the calibration fallback.
 
     Raises:
         DataError, RuntimeFailure: from the first run over the samples that set ranges.
@@ -125,17 +125,17 @@ def resolved(
     estimated = model.options.estimates
     while True:
         plan = draft(task, assignment, bounds=bounds, outlier_columns=outlier_columns, ranges=ranges)
-        found = model.ranges.of(plan.observed)
-        if found.keys() - ranges.keys():
-            ranges |= found
-            if plan.fp16_observed:  # what float16 can hold decides the draft
+        observed = model.ranges.of(plan.observed)
+        if observed.keys() - ranges.keys():
+            ranges |= observed
+            if plan.fp16_observed:  # the draft depends on overflow
                 continue
-        unfit = fallback_nodes(task, plan, ranges, estimated=estimated)
+        fallback = fallback_nodes(task, plan, ranges, estimated=estimated)
         ports = fallback_ports(plan, ranges, integer_ports(task.view, task.scheme))
         ports -= assignment.float_ports
-        if not unfit.keys() & assignment.forms.keys() and not ports:
+        if not fallback.keys() & assignment.forms.keys() and not ports:
             break
-        reduced = to_float(task, assignment, unfit)
+        reduced = to_float(task, assignment, fallback)
         assignment = replace(reduced, float_ports=assignment.float_ports | ports)
     used = {name: ranges[name] for name in plan.observed if name in ranges}
     nearest = resolve(plan, used, task.view, ESTIMATORS[task.scheme.choices.method])
@@ -155,10 +155,10 @@ def resolved(
 
 
 def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
-    """Return a saved plan as a candidate, if it is for this very model.
+    """Return a saved plan as a candidate.
 
     Raises:
-        UsageError: it is for another model, or was never resolved.
+        UsageError: the plan is for another model, or does not fit it.
     """
     if plan.model_sha256 != model.source.sha256:
         raise UsageError(
@@ -194,7 +194,7 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
 
 
 def _columns(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Node -> the columns of its operand that stay in float beside it."""
+    """Return the columns of each node's operand that stay in float: node -> columns."""
     return {
         name: plan.outlier_columns[s.value].columns
         for s in plan.sites
@@ -204,21 +204,21 @@ def _columns(plan: Plan) -> dict[str, tuple[int, ...]]:
 
 
 def _key(site: Site, columns: Mapping[str, tuple[int, ...]]) -> WeightKey:
-    """What the integers of a weight are kept under."""
-    found = {c for name, _ in site.uses or () for c in columns.get(name, ())}
-    return site.value, site.spec, tuple(sorted(found))
+    """Return the key of the integers of a weight."""
+    split = {c for name, _ in site.uses or () for c in columns.get(name, ())}
+    return site.value, site.spec, tuple(sorted(split))
 
 
 def _with_integers(plan: Plan, rounded: Mapping[WeightKey, RoundedWeight]) -> Plan:
-    """The plan with the integers that apply: those of weights with the same scales and columns."""
+    """Return the plan with the integers of all weights that have the same scales and columns."""
     if not rounded:
         return plan
     columns = _columns(plan)
 
     def one(site: Site) -> Site:
-        known = rounded.get(_key(site, columns)) if site.kind in WEIGHTS else None
-        if known is None or (known.nearest is not None and known.nearest != site.qparams):
+        weight = rounded.get(_key(site, columns)) if site.kind in WEIGHTS else None
+        if weight is None or (weight.nearest is not None and weight.nearest != site.qparams):
             return site
-        return replace(site, integers=known.integers, qparams=known.qparams)
+        return replace(site, integers=weight.integers, qparams=weight.qparams)
 
     return replace(plan, sites=tuple(map(one, plan.sites)))

@@ -1,7 +1,7 @@
-"""What the user asks of nodes, matched with the nodes that are there.
+"""The user's constraints: patterns of --exclude, --include and --set, matched with the nodes of a model.
 
-Constraints are a value of their own, which nothing changes: the rules, the solver, repair and the calibration
-fallback all read them, and none writes its own choice into them.
+Constraints are immutable. The rules, the solver, repair and the calibration fallback read them, and none
+writes its own choice into them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qtool.tables.reasons import Code, Reason
 
 @dataclass(frozen=True)
 class Patterns:
-    """What the user asks of nodes: patterns to keep in float, to quantize, and PATTERN=precision."""
+    """The user's patterns: nodes to keep in float, nodes to quantize, and PATTERN=precision."""
 
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -34,13 +34,13 @@ class Patterns:
 
 @dataclass(frozen=True)
 class Constraints:
-    """What the patterns say of each node.
+    """The constraints on each node.
 
     Args:
-        float_nodes: nodes that stay in float, with the reason.
-        quantize: nodes that are quantized even where the target or a measurement would leave them in float.
+        float_nodes: node that stays in float -> why.
+        quantize: nodes that are quantized even where the target or a measurement is against it.
         fp16: nodes that compute in float16, whatever the mode.
-        weight_types: node -> the type that its weights are stored in.
+        weight_types: node -> the storage type of its weights.
         patterns: as the user wrote them.
     """
 
@@ -51,24 +51,24 @@ class Constraints:
     patterns: Patterns = field(default_factory=Patterns)
 
     def forbids_float(self, node: str) -> bool:
-        """Whether the user asked for the node to be quantized."""
+        """Whether the user asked to quantize the node."""
         return node in self.quantize or node in self.fp16
 
 
 def match_constraints(view: View, original: ir.Model, scheme: Scheme, patterns: Patterns) -> Constraints:
     """Match patterns with nodes: a node name, a glob over names, or `op:Type`.
 
-    Of several options for one node --set wins over --include, --include over --exclude, and of several
-    --set the last. --exclude P is --set P=fp32.
+    Where several options match one node, --set wins over --include, --include over --exclude, and a later
+    --set over an earlier one. --exclude P is --set P=fp32.
 
     Args:
         view: the prepared model.
-        original: the model as it came, whose nodes a user may name although prepare folded them.
-        scheme: the mode and target that they are asked of.
-        patterns: what the user wrote.
+        original: the source model: an error names nodes that preparation folded.
+        scheme: mode and target.
+        patterns: the user's.
 
     Raises:
-        UsageError: a pattern that matches nothing, an unknown precision, or one that no match can take.
+        UsageError: a pattern matches nothing, or a precision is unknown or means nothing for every match.
     """
     folded = _folded(view, original)
     last: dict[str, _Request] = {}
@@ -88,23 +88,23 @@ def match_constraints(view: View, original: ir.Model, scheme: Scheme, patterns: 
 
 
 def named(view: View, original: ir.Model, patterns: Sequence[str], option: str) -> tuple[str, ...]:
-    """The nodes that any of the patterns matches, in graph order.
+    """Return the nodes that match any of the patterns, in graph order.
 
     Args:
-        view, original: the prepared model, and as it came.
+        view, original: the prepared model, and the source model.
         patterns: node names, globs or op:Type.
-        option: what to call them in an error.
+        option: its name in an error.
 
     Raises:
-        UsageError: one matches nothing.
+        UsageError: a pattern matches nothing.
     """
     folded = _folded(view, original)
-    found = {n.name for pattern in patterns for n in _matches(view, folded, pattern, option)}
-    return tuple(n.name or "" for n in view.nodes if n.name in found)
+    matched = {n.name for pattern in patterns for n in _matches(view, folded, pattern, option)}
+    return tuple(n.name or "" for n in view.nodes if n.name in matched)
 
 
 def _folded(view: View, original: ir.Model) -> set[str]:
-    """The nodes that preparation left nothing of."""
+    """Return the names of nodes that preparation folded away."""
     return {n.name for n in original.graph.all_nodes() if n.name} - set(view.node_by_name)
 
 
@@ -115,20 +115,20 @@ class _Request:
 
 
 def _requests(patterns: Patterns) -> list[tuple[str, str, str]]:
-    """(option, pattern, precision), in the order in which later ones win."""
-    found = [("--exclude", pattern, "fp32") for pattern in patterns.exclude]
-    found += [("--include", pattern, "quantized") for pattern in patterns.include]
+    """Return (option, pattern, precision) in rising order of priority."""
+    requests = [("--exclude", pattern, "fp32") for pattern in patterns.exclude]
+    requests += [("--include", pattern, "quantized") for pattern in patterns.include]
     for text in patterns.sets:
         pattern, _, precision = text.rpartition("=")
         if not pattern or precision not in PRECISIONS:
             hint = did_you_mean(precision, PRECISIONS) or f"precisions: {', '.join(PRECISIONS)}"
             raise UsageError(f"--set '{printable(text)}' is not PATTERN=PRECISION", hint)
-        found.append(("--set", pattern, precision))
-    return found
+        requests.append(("--set", pattern, precision))
+    return requests
 
 
 def _able(node: ir.Node, precision: str, scheme: Scheme) -> bool:
-    """Whether a precision means anything for a node: float always, integers by the op's row."""
+    """Whether a node has a precision: float always, integers by the op's row."""
     rule = rule_of(node)
     match precision:
         case "fp32" | "fp16":
@@ -140,7 +140,7 @@ def _able(node: ir.Node, precision: str, scheme: Scheme) -> bool:
 
 
 def _constraints(last: Mapping[str, _Request], view: View, scheme: Scheme, patterns: Patterns) -> Constraints:
-    """What the last request for each node means in this mode."""
+    """Return the constraints of the last request for each node, in this mode."""
     floats: dict[str, Reason] = {}
     quantize: set[str] = set()
     fp16: set[str] = set()
@@ -164,36 +164,36 @@ def _constraints(last: Mapping[str, _Request], view: View, scheme: Scheme, patte
 def _matches(view: View, folded: set[str], pattern: str, option: str) -> list[ir.Node]:
     if pattern.startswith("op:"):
         wanted = pattern.removeprefix("op:")
-        found = [n for n in view.nodes if op_key(n) == wanted]
+        matched = [n for n in view.nodes if op_key(n) == wanted]
         present = {op_key(n) for n in view.nodes}
-        if not found:
+        if not matched:
             hint = did_you_mean(wanted, present, "op:") or f"it has: {', '.join(sorted(present))}"
             raise UsageError(f"{option} '{printable(pattern)}': the model has no such op", hint)
-        return found
-    # fnmatch reads [..] as a set; exporters put brackets in names, so the plain name is tried first.
-    found = [n for n in view.nodes if n.name == pattern or fnmatchcase(n.name or "", pattern)]
-    if not found and any(name == pattern or fnmatchcase(name, pattern) for name in folded):
+        return matched
+    # fnmatch reads [..] as a set, and exporters put brackets in names: an equal name matches, too.
+    matched = [n for n in view.nodes if n.name == pattern or fnmatchcase(n.name or "", pattern)]
+    if not matched and any(name == pattern or fnmatchcase(name, pattern) for name in folded):
         raise UsageError(
             f"{option} '{printable(pattern)}': matches only nodes that preparation folds into others",
             "name the convolution that it follows",
         )
-    if not found:
+    if not matched:
         names = [n.name or "" for n in view.nodes]
         raise UsageError(
             f"{option} '{printable(pattern)}': no node has that name",
             did_you_mean(pattern, names) or "names are globs ('*/conv1/*'); by type: op:Conv",
         )
-    return found
+    return matched
 
 
 def input_ranges(model: ir.Model, texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """What '[INPUT=]LOW,HIGH' says of the float inputs; without a name, of all of them.
+    """Return the ranges that '[INPUT=]LOW,HIGH' declares for float inputs; without a name, for all of them.
 
     Raises:
-        UsageError: not of that form, or no such input.
+        UsageError: a text has another form, or there is no such input.
     """
     floats = [v.name or "" for v in model.graph.inputs if v.dtype == ir.DataType.FLOAT]
-    found: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     for text in texts:
         name, _, numbers = text.rpartition("=")
         try:
@@ -204,5 +204,5 @@ def input_ranges(model: ir.Model, texts: Sequence[str]) -> dict[str, tuple[float
             raise UsageError(f"--input-range '{text}': LOW must be below HIGH")
         if name and name not in floats:
             raise UsageError(f"--input-range '{text}': no float input '{name}'", did_you_mean(name, floats))
-        found |= dict.fromkeys([name] if name else floats, (lo, hi))
-    return found
+        ranges |= dict.fromkeys([name] if name else floats, (lo, hi))
+    return ranges

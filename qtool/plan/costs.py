@@ -1,6 +1,6 @@
-"""What a node costs in each form: the times of kernels of its kind, from a table that one machine made.
+"""The cost model: the time of a node in each form, from a table of kernel times measured on one machine.
 
-Rows and kinds are those of tables/kernels.py; work is as plan/work.py counts it.
+Rows and kinds are those of tables/kernels.py; plan/work.py counts the work of a node.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from qtool.tables.forms import Form
 from qtool.tables.kernels import BORDER, DEQUANTIZE, QUANTIZE, Kind, kind_of
 
 _SHIPPED = Path(__file__).parent.parent / "tables" / "costs"
-# The table of each target that ships with one. Nobody has measured a machine without VNNI yet: the table of
-# `cpu` makes too much of int8 there.
+# The table of each target that ships with one. No machine without VNNI has been measured yet: there the table
+# of `cpu` overrates int8.
 _TABLES = {"cpu": "cpu.json", "cpu-avx2": "cpu.json"}
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What nodes cost by a table, in seconds."""
+    """The times of nodes in seconds, by a cost table."""
 
     table: CostTable
     _by_row: Mapping[tuple[str, Kind], tuple[Point, ...]] = field(init=False, repr=False, compare=False)
@@ -39,14 +39,14 @@ class Costs:
     def seconds(
         self, node: ir.Node, form: Form | None, shapes: Mapping[str, tuple[int, ...]], bits: int = 8
     ) -> float | None:
-        """What a node takes in a form, None where the table knows nothing of it, or a shape is missing.
+        """Return the time of a node in a form; None where the table has no row for it, or a shape is missing.
 
-        What the runtime makes part of another node takes 0.
+        A node that the runtime fuses with another takes 0.
 
         Args:
             form: None for float.
-            shapes: of every value that is no constant.
-            bits: of the weight, in Form.NBITS.
+            shapes: of all values but constants.
+            bits: of the weight in Form.NBITS.
         """
         kind = kind_of(form, bits)
         if kind is None:
@@ -57,40 +57,40 @@ class Costs:
         return None if row is None or work is None else self.time(row, kind, work)
 
     def quantize(self, elements: int) -> float:
-        """What a QuantizeLinear takes."""
+        """Return the time of a QuantizeLinear."""
         return self._edge(QUANTIZE, Kind.INT8, elements)
 
     def dequantize(self, elements: int) -> float:
-        """What a DequantizeLinear takes."""
+        """Return the time of a DequantizeLinear."""
         return self._edge(DEQUANTIZE, Kind.INT8, elements)
 
     def border(self, elements: int) -> float:
-        """What a change of layout takes where an int8 region of 4-D tensors begins or ends: NCHW to NHWC, or
-        back, of bytes.
+        """Return the time to change the layout of bytes, NCHW to NHWC or back, where an int8 region of 4-D
+        tensors begins or ends.
         """
         return self._edge(BORDER, Kind.INT8, elements)
 
     def reorder(self, elements: int) -> float:
-        """The same on the float side, where convolutions have a layout of their own (NCHWc)."""
+        """Return the time to change the layout of floats to or from that of float convolutions (NCHWc)."""
         return self._edge(BORDER, Kind.FLOAT, elements)
 
     def time(self, row: str, kind: Kind, work: int) -> float | None:
-        """What a row's kernel takes for so much work, and its dispatch; None where it was not timed."""
+        """Return the time of a row's kernel for this work, with its dispatch; None where it was not timed."""
         points = self._by_row.get((row, kind))
         return interpolate(points, work) + self.table.dispatch if points else None
 
     def _edge(self, row: str, kind: Kind, elements: int) -> float:
-        found = self.time(row, kind, elements)
-        if found is None:
+        seconds = self.time(row, kind, elements)
+        if seconds is None:
             raise DataError(f"a cost table without {row}", "qtool profile makes one")
-        return found
+        return seconds
 
 
 def load_costs(path: str | Path | None, target: str) -> Costs:
-    """A cost table: of a file, else the one that comes with a target.
+    """Return a cost model: of a file, else the one that ships with a target.
 
     Raises:
-        DataError: it can't be read, is damaged, or there is none for the target.
+        DataError: the file can't be read or is damaged, or the target has no table.
     """
     if path is None:
         if target not in _TABLES:
@@ -100,12 +100,12 @@ def load_costs(path: str | Path | None, target: str) -> Costs:
 
 
 def interpolate(points: Sequence[Point], work: int) -> float:
-    """Seconds for so much work: a power law between points, at the rate of the last one beyond it.
+    """Return the seconds for an amount of work: a power law between points, beyond the last at its rate.
 
-    Below the first the line through two points goes down to what a kernel costs that has nothing to do.
+    Below the first point it is the line through the first two, never below 0.
 
     Args:
-        points: (work, seconds), at least one, by work, all above 0.
+        points: (work, seconds), at least one, in rising order of work, all above 0.
     """
     first, last = points[0], points[-1]
     if work >= last[0]:

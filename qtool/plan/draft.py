@@ -1,4 +1,4 @@
-"""From an assignment to sites: the type of each tensor, its consumers, and what shares a scale."""
+"""Draft a plan: from an assignment to sites, the type of each tensor and its consumers."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def draft(
     outlier_columns: Mapping[str, OutlierColumns] | None = None,
     ranges: Ranges | None = None,
 ) -> Plan:
-    """Lay out the sites of an assignment. They have no scales yet.
+    """Return the plan of an assignment, without scales.
 
     Args:
         task: the graph, the scheme and the constraints.
         assignment: the form of each node.
-        bounds: activation -> what its range is not to exceed, whatever samples showed.
-        outlier_columns: activation -> columns to leave to float, where all its int8 readers can.
-        ranges: what calibration has seen so far, which float16 must be able to hold.
+        bounds: activation -> limits of its range, tighter than the observed range.
+        outlier_columns: activation -> columns to leave to float, where all its int8 consumers can.
+        ranges: observed so far; float16 must be able to hold these values.
     """
     view, scheme = task.view, task.scheme
     assigned = assigned_graph(task, assignment)
@@ -65,17 +65,17 @@ def draft(
     sites = (*activations, *at_run_time(view, assigned), *own, *storage.sites)
     sites, columns = with_outlier_columns(view, _within(sites, bounds or {}), outlier_columns or {})
     forms = dict(assignment.forms)
-    # The Add behind a product is part of it where the product adds its bias; else the Add stays in float.
+    # The Add of a bias becomes part of the product, where the product can add it; else it stays in float.
     fused = {n: s.scale_from[1] for s in own if s.kind is Kind.BIAS and s.scale_from for n, _ in s.uses or ()}
     fused |= {n: e.node for e in edits if e.kind is EditKind.ADDED_BIAS for n, _ in e.uses or ()}
     forms |= {name: forms[product] for name, product in fused.items()}
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
-    chosen = operators(view, forms, sites, scheme.target)
+    chosen = _operators(view, forms, sites, scheme.target)
     fp16 = replace(fp16, copied=copied_weights(view, fp16, sites, edits))
     edits = [*edits, *sums(view, chosen, columns), *norm_barriers(view, fp16, sites)]
     forms |= dict.fromkeys((n for n in view.node_by_name if n in fp16.nodes), Form.FLOAT16)
     reasons = _storage_reasons(task, storage.reasons) | _fp16_reasons(task, fp16)
-    found = (
+    skipped = (
         replace(s, reason=_PART if s.node in adds else reasons.get(s.node, s.reason))
         for s in skips(task, assignment)
         if s.node not in forms
@@ -87,7 +87,7 @@ def draft(
         task.model_sha256,
         forms,
         sites,
-        tuple(found),
+        tuple(skipped),
         fp16,
         tuple(observed(fp16, view, io_float16=scheme.io is FLOAT16)),
         choices=scheme.choices,
@@ -103,15 +103,16 @@ def draft(
 
 
 def observation_sets(task: PlanInput) -> list[list[str]]:
-    """Return the sets in which the values of the main graph are observed, by what may need their ranges.
+    """Return the values of the main graph to observe, in sets of falling priority.
 
-    First what the plan of everything in int8 needs, which is nearly all that any plan needs. Then what other
-    forms of the same nodes read or make. Last every other float.
+    1. The values that the all-int8 plan needs: nearly all that any plan needs.
+    2. The inputs and outputs of the same nodes in other forms.
+    3. All other floats.
     """
-    view, whole = task.view, maximal(task)
-    assigned = assigned_graph(task, whole)
+    view, all_int8 = task.view, maximal(task)
+    assigned = assigned_graph(task, all_int8)
     sites = (*calibrated(view, assigned, task.scheme), *at_run_time(view, assigned))
-    fp16 = _fp16_assignment(task, whole, None, set())
+    fp16 = _fp16_assignment(task, all_int8, None, set())
     first = [*(s.value for s in sites), *observed(fp16, view, io_float16=task.scheme.io is FLOAT16)]
     near = [
         v.name or ""
@@ -119,12 +120,12 @@ def observation_sets(task: PlanInput) -> list[list[str]]:
         for v in (*(v for _, v in data_inputs(own.node, own.rule)), *own.node.outputs)
     ]
     rest = (name for name, value in view.values.items() if is_float32(value))
-    found: list[list[str]] = []
-    known: set[str] = set()
+    sets: list[list[str]] = []
+    listed: set[str] = set()
     for names in (first, near, rest):
-        found.append([n for n in dict.fromkeys(names) if n not in known and _is_observable(n, view)])
-        known.update(found[-1])
-    return found
+        sets.append([n for n in dict.fromkeys(names) if n not in listed and _is_observable(n, view)])
+        listed.update(sets[-1])
+    return sets
 
 
 def _is_observable(name: str, view: View) -> bool:
@@ -136,49 +137,49 @@ def _is_observable(name: str, view: View) -> bool:
 
 
 def _storage_reasons(task: PlanInput, reasons: Mapping[str, str]) -> dict[str, Reason]:
-    """Why weights are not stored in fewer bits: where nothing but weights is quantized, the node's reason."""
+    """Return the reasons why weights are not stored in fewer bits, in a mode that quantizes weights only."""
     if task.scheme.mode.form is not None:
         return {}
     return {name: Reason(Code.STORAGE, text) for name, text in reasons.items()}
 
 
 def _fp16_reasons(task: PlanInput, fp16: Fp16Assignment) -> dict[str, Reason]:
-    """Why nodes are not float16: of all where float16 is the mode, else of those it was asked for."""
+    """Return the reasons why nodes are not float16: all in mode fp16, else those with --set fp16."""
     wanted = fp16.reasons if task.scheme.form is Form.FLOAT16 else task.constraints.fp16
     return {name: fp16.reasons[name] for name in wanted if name in fp16.reasons}
 
 
 def _is_fp16(edit: GraphEdit, fp16: Fp16Assignment) -> bool:
-    """Return whether a consumer that an edit is for computes in float16: an Add that stays a node."""
+    """Whether a consumer in `edit.uses` computes in float16: that Add stays a node."""
     return any(name in fp16.nodes for name, _ in edit.uses or ())
 
 
 def _within(sites: Iterable[Site], bounds: Mapping[str, Bounds]) -> list[Site]:
-    """The sites, their ranges within what was asked for."""
-    found = []
+    """Return the sites with their ranges limited to `bounds`."""
+    limited = []
     for site in sites:
         lo, hi = bounds.get(site.value, ANY)
-        found.append(replace(site, bounds=(max(site.bounds[0], lo), min(site.bounds[1], hi))))
-    return found
+        limited.append(replace(site, bounds=(max(site.bounds[0], lo), min(site.bounds[1], hi))))
+    return limited
 
 
 def _fp16_assignment(
     task: PlanInput, assignment: Assignment, ranges: Ranges | None, taken: set[str]
 ) -> Fp16Assignment:
-    """What becomes float16: everything that can, in that mode, or what was asked for, in any other."""
+    """Return the float16 assignment: of every node in mode fp16, else of the nodes with --set fp16."""
     view, forced = task.view, task.constraints.fp16
     if task.scheme.form is not Form.FLOAT16:
         return assign_fp16(view, {}, ranges, forced=forced, others=False) if forced else Fp16Assignment()
-    # An assignment has reasons for ops in the table of ops; float16 is a question for others, too.
+    # Assignments give reasons for ops in the op table only; other ops can be float16, too.
     reasons = {**assignment.reasons, **task.constraints.float_nodes}
     keep = {n: r for n, r in reasons.items() if not r.general and n not in forced}
-    found = assign_fp16(view, keep, ranges, forced=forced, io_float16=task.scheme.io is FLOAT16)
+    fp16 = assign_fp16(view, keep, ranges, forced=forced, io_float16=task.scheme.io is FLOAT16)
     float32 = {n for n, t in assignment.weight_types.items() if t is FLOAT32}
     kept = {v.name for n in float32 for v in view.node_by_name[n].inputs if v is not None}
-    return replace(found, stored=found.stored - taken - kept)
+    return replace(fp16, stored=fp16.stored - taken - kept)
 
 
-def operators(
+def _operators(
     view: View, forms: Mapping[str, Form], sites: Iterable[Site], target: Target
 ) -> dict[str, Operator]:
     """Return the operator of each node that has its own: node name -> operator, in the order of `forms`.
@@ -194,17 +195,17 @@ def operators(
         target: the runtime that the model is for.
     """
     readers = {use: len(s.uses or ()) for s in sites if s.kind is Kind.RUNTIME for use in s.uses or ()}
-    found: dict[str, Operator] = {}
+    operators: dict[str, Operator] = {}
     for name, form in forms.items():
         able = WRITTEN_AS.get(form, {}).get(view.node_by_name[name].op_type, frozenset())
         if len(able) == 1:
-            found[name] = next(iter(able))
+            operators[name] = next(iter(able))
         elif able:
-            found[name] = _product(readers.get((name, 0), 1), target)
-    return found
+            operators[name] = _product_operator(readers.get((name, 0), 1), target)
+    return operators
 
 
-def _product(readers: int, target: Target) -> Operator:
+def _product_operator(readers: int, target: Target) -> Operator:
     if not target.onnxruntime:
         return Operator.MATMUL_INTEGER
     return Operator.MATMUL_INTEGER_TO_FLOAT if readers > 1 else Operator.DYNAMIC_QUANTIZE_MATMUL

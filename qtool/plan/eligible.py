@@ -1,4 +1,4 @@
-"""Whether a node can be quantized at all, whatever it is worth: '' or the reason why not."""
+"""Decide whether a node can be quantized at all, whatever its gain, and read the shape of its weights."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-# MatMulNBits: values a scale when nobody says. Of 8 bits, shorter blocks are no faster than float
-# (docs/targets.md), and longer ones are no option.
+# MatMulNBits: the default number of values a scale. In 8 bits, shorter blocks are no faster than float
+# (docs/targets.md), and longer ones do not exist.
 _NBITS_BLOCK = 128
 _LEAST_BLOCK = 16
 _ALREADY = "quantized already (--requantize redoes it)"
 
 
 def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
-    """The activation inputs of a node that are there, by index; a computed weight is one."""
+    """Return the activation inputs of a node, as (index, value). A computed weight is one."""
     if rule.data is None:
         indices = tuple(range(len(node.inputs)))
     elif rule.role is Role.WEIGHTED:
@@ -49,17 +49,17 @@ def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
 
 
 def rule_of(node: ir.Node) -> OpRule | None:
-    """The op table's row for a node of the standard domain."""
+    """Return the op table's row of a node; None outside of the standard domain."""
     return OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
 
 
 def observable(view: View) -> list[str]:
-    """Every float32 value of the main graph that a quantizable op, or the model itself, takes or gives.
+    """Return the float32 values of the main graph around quantizable ops, and its inputs and outputs.
 
-    But for what a clamp alone reads: plans quantize the clamp's result, and the runtime runs the two as one
-    unless it is asked for what passes between them.
+    The value between a node and its clamp is left out. Plans quantize the clamp's result, and observing the
+    value would keep the runtime from fusing the two.
     """
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     graph = view.model.graph
     values = [v for v in graph.inputs if not v.is_initializer()]
     for node in view.main_nodes:
@@ -68,14 +68,14 @@ def observable(view: View) -> list[str]:
             values += [v for _, v in data_inputs(node, rule)]
             values += node.outputs
     for value in (*values, *graph.outputs):
-        wanted = value.dtype == ir.DataType.FLOAT and constant(value) is None and value.graph is graph
-        if wanted and not _is_clamped(value):
-            found[value.name or ""] = None
-    return list(found)
+        observable = value.dtype == ir.DataType.FLOAT and constant(value) is None and value.graph is graph
+        if observable and not _is_clamped(value):
+            names[value.name or ""] = None
+    return list(names)
 
 
 def _is_clamped(value: ir.Value) -> bool:
-    """Whether a node's result goes to a Relu or Clip, and nowhere else."""
+    """Whether a Relu or Clip is the only consumer of a node's result."""
     reader = sole_consumer(value)
     if reader is None or value.producer() is None or reader.inputs[0] is not value:
         return False
@@ -84,13 +84,13 @@ def _is_clamped(value: ir.Value) -> bool:
 
 
 def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
-    """Why a node with a rule can't take a form, '' when it can."""
+    """Return the reason why a node with a rule can't take a form; '' when it can."""
     if _is_quantized(node, rule):
         return _ALREADY
     if opset_of(view.model) < QDQ_OPSET:
         return f"opset {opset_of(view.model)} has no per-channel quantization and could not be raised"
     if rule.role is Role.RECURRENT:
-        return _recurrent(node, scheme.target)
+        return _recurrent_problem(node, scheme.target)
     if form is Form.INT8 and view.in_subgraph(node):
         return "inside an If, Loop or Scan, where activations can't be observed"
     if form is Form.INT8 and (unknown := [a for a in rule.unless if a in node.attributes]):
@@ -103,13 +103,13 @@ def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form)
             return f"it computes in {value.dtype.name.lower()}"
         if value.dtype is None:
             return "the type of its input is not known"
-    if rule.role is Role.WEIGHTED and (reason := _weighted(view, node, rule, scheme, form)):
+    if rule.role is Role.WEIGHTED and (reason := _weight_problem(view, node, rule, scheme, form)):
         return reason
     return "an operand is a constant" if any(constant(v) is not None for _, v in inputs) else ""
 
 
 def _is_quantized(node: ir.Node, rule: OpRule) -> bool:
-    """Whether a node stands beside a Q or DQ already, or reads a weight that is restored from integers."""
+    """Whether a node is next to a Q or DQ already, or its weight is restored from integers."""
     producers = [v.producer() for v in node.inputs if v is not None]
     readers = [use.node for v in node.outputs for use in v.uses()]
     if any(n is not None and is_op(n, *QUANTIZERS) for n in (*producers, *readers)):
@@ -119,20 +119,20 @@ def _is_quantized(node: ir.Node, rule: OpRule) -> bool:
 
 
 def _is_restored(value: ir.Value) -> bool:
-    """Whether a value is a stored weight: computed from constants alone, of another type."""
+    """Whether a value is a stored weight: computed from constants of another type alone."""
     producer = value.producer()
     if producer is None or constant(value) is not None:
         return False
-    known = [v for v in producer.inputs if v is not None and constant(v) is None]
-    if is_op(producer, "Cast") and not known:
+    computed = [v for v in producer.inputs if v is not None and constant(v) is None]
+    if is_op(producer, "Cast") and not computed:
         return True
-    return is_op(producer, "Sub", "Mul", "Reshape") and len(known) == 1 and _is_restored(known[0])
+    return is_op(producer, "Sub", "Mul", "Reshape") and len(computed) == 1 and _is_restored(computed[0])
 
 
-def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
+def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
     value = node.inputs[rule.weight[0]]
     if constant(value) is None:
-        return _no_constant(view, node, value, scheme, form)
+        return _computed_weight_problem(view, node, value, scheme, form)
     weight = float_constant(value)
     if weight is None:
         return "its weight is not float32"
@@ -142,9 +142,9 @@ def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: For
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
     if not scalable(size := float(np.abs(weight).max())):
         return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
-    if node.op_type in ("MatMul", "Gemm") and weight.size < _least(node, scheme.target.forms[form]):
+    if node.op_type in ("MatMul", "Gemm") and weight.size < _min_weight(node, scheme.target.forms[form]):
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
-    if _spelt_out(scheme, form):
+    if _becomes_several(scheme, form):
         return ""
     if node.op_type == "MatMul" and (weight.ndim < 2 or (form is Form.NBITS and weight.ndim > 2)):
         return f"its weight has {weight.ndim} axes"
@@ -165,11 +165,13 @@ def _weighted(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: For
     return ""
 
 
-def _no_constant(view: View, node: ir.Node, value: ir.Value | None, scheme: Scheme, form: Form) -> str:
-    """What stands against a weight that is none: fed by whoever runs the model, or made by another node.
+def _computed_weight_problem(
+    view: View, node: ir.Node, value: ir.Value | None, scheme: Scheme, form: Form
+) -> str:
+    """Return the reason against a weight that is no constant: an input of the model, or computed.
 
-    ONNX's own operators take a fed one as they take any activation. A product of two results, as in
-    attention, bears calibrated scales, but not those of every run.
+    ONNX's own operators take a model input as they take any activation. A product of two results, as in
+    attention, can have calibrated scales, but no run-time scales.
     """
     if form is Form.INT8 and node.op_type == "MatMul":
         return "" if constant(node.inputs[0]) is None else "its weight is the left operand"
@@ -178,18 +180,15 @@ def _no_constant(view: View, node: ir.Node, value: ir.Value | None, scheme: Sche
     return "its weight is empty" if value is not None and value.shape and 0 in value.shape else ""
 
 
-def _spelt_out(scheme: Scheme, form: Form) -> bool:
-    """Whether a node becomes several of ONNX's own, which have room for more than a fused one knows.
-
-    Such as a weight of any number of axes, and any bias.
-    """
+def _becomes_several(scheme: Scheme, form: Form) -> bool:
+    """Whether a node becomes several ONNX operators: these take weights of any rank, and any bias."""
     return form is Form.DYNAMIC and not scheme.target.onnxruntime
 
 
-def _least(node: ir.Node, placements: Placements) -> int:
-    """The size below which a product is not worth it: larger where it has but one row.
+def _min_weight(node: ir.Node, placements: Placements) -> int:
+    """Return the least size of a weight for which its product pays: larger for a product of one row.
 
-    Rows that only the batch axis makes are one until it is known to be longer.
+    An unknown batch size counts as one row.
     """
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     rows = (None,) if shape is None else tuple(shape)[:-1]
@@ -197,8 +196,8 @@ def _least(node: ir.Node, placements: Placements) -> int:
     return placements.min_vector_weight if one_row else placements.min_weight
 
 
-def _recurrent(node: ir.Node, target: Target) -> str:
-    """An LSTM has a fused dynamic form in onnxruntime; nothing else recurrent has any."""
+def _recurrent_problem(node: ir.Node, target: Target) -> str:
+    """Return the reason against a recurrent layer: only an LSTM has a quantized form, in onnxruntime."""
     if node.op_type != "LSTM" or not target.onnxruntime:
         return f"there is no quantized {node.op_type} there: its weights are stored as int8"
     for index in (1, 2):
@@ -217,24 +216,24 @@ def _channel_axis(node: ir.Node, rule: OpRule) -> int:
 
 
 def channel_axis(node: ir.Node, rule: OpRule, ndim: int) -> int:
-    """The weight axis that runs over output channels, from the front."""
+    """Return the weight axis of the output channels, from the front."""
     if node.op_type == "Gather":
         return attribute_int(node, "axis", 0) % ndim
     return _channel_axis(node, rule) % ndim
 
 
 def summed_axis(node: ir.Node) -> int:
-    """The axis of a product's left operand that it sums over, from the end."""
+    """Return the axis of a product's left operand that it sums over, from the end."""
     return -2 if attribute_int(node, "transA", 0) else -1
 
 
 def row_axis(node: ir.Node, ndim: int) -> int:
-    """The axis of a product's left operand that it does not sum over, from the front."""
+    """Return the axis of a product's left operand that it does not sum over, from the front."""
     return ndim - 1 if attribute_int(node, "transA", 0) else ndim - 2
 
 
 def nbits_block(total: int, qtype: QType, wanted: int) -> int:
-    """Values a scale for MatMulNBits: a power of two from 16 that divides the total; 0 when none does."""
+    """Return the block size for MatMulNBits: a power of two from 16 that divides `total`; 0 without one."""
     size = wanted or (FEW_BITS[qtype].block if qtype in FEW_BITS else _NBITS_BLOCK)
     while size >= _LEAST_BLOCK and total % size:
         size //= 2

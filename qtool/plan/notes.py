@@ -1,4 +1,4 @@
-"""What a user should know before shipping a model: parts of --io and float16 that a plan could not follow."""
+"""Notes for the user before shipping: limits of float16, and ports that --io could not change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Columns of an activation that an int8 product leaves to a small float one beside it.
+"""Outlier columns: an int8 product leaves some columns of its activation to a small float product.
 
-A few columns with a far wider range than all others set the scale of a whole tensor. Without them, the scale
-fits the other columns (Dettmers et al., LLM.int8(), arXiv 2208.07339, section 3.2).
+A few columns with a far wider range than the others set the scale of the tensor. Without them, the scale fits
+the other columns (Dettmers et al., LLM.int8(), arXiv 2208.07339, section 3.2).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def with_outlier_columns(
 
     Args:
         view: of the prepared graph.
-        sites: as the tables have them.
+        sites: of the draft.
         wanted: value -> its outlier columns; values that cannot be split are left out.
     """
-    found: list[Site] = []
+    limited: list[Site] = []
     split: dict[str, OutlierColumns] = {}
     for site in sites:
         rest = wanted.get(site.value)
@@ -52,8 +52,8 @@ def with_outlier_columns(
             lo, hi = site.bounds
             site = replace(site, bounds=(max(lo, rest.lo), min(hi, rest.hi)))
             split[site.value] = rest
-        found.append(site)
-    return tuple(found), split
+        limited.append(site)
+    return tuple(limited), split
 
 
 def end_of(node_name: str, view: View) -> str:

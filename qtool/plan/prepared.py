@@ -1,4 +1,4 @@
-"""A model that is ready to be planned for: prepared, with the user's constraints, samples and ranges."""
+"""A prepared model with the user's constraints, samples and ranges: the input of one run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What one run is about. It never changes; a model with scaled constants is another one.
+    """The subject of one run. It never changes: a model with scaled constants is another one.
 
     Args:
-        source: the model file as it came.
-        model: prepared: equal in result to the source, to float rounding.
-        notes: what preparation did, one line a pass.
-        task: what plans start from.
-        options: what the user chose.
-        samples: split once.
-        explain: nodes that the report is to explain.
+        source: the source model file.
+        model: the prepared model; its results equal those of the source, to float rounding.
+        notes: one line for each pass that changed the model.
+        task: the input of every plan.
+        options: the user's.
+        samples: the three sample sets.
+        explain: nodes that the report explains.
         ranges: of the activations of `model`.
-        memo_of: makes the memo of a model with other constants.
-        unscaled: the model that this one was scaled from; None where none was.
+        memo_of: returns the memo of a model with other constants.
+        unscaled: the model before its constants were scaled; None: this one.
     """
 
     source: Source
@@ -73,7 +73,7 @@ class PreparedModel:
         return self.options.threads
 
     def rescaled(self, scaled: Mapping[str, tuple[Scaled, ...]]) -> PreparedModel:
-        """Return the same model with some constants scaled, of whose ranges nothing is known yet.
+        """Return the model with some constants scaled, without ranges.
 
         Raises:
             KeyError: it has no such constants.
@@ -89,7 +89,10 @@ class PreparedModel:
 
 
 def rescaled(model: ir.Model, scaled: Mapping[str, tuple[Scaled, ...]]) -> ir.Model:
-    """A clone of a prepared model with some of its constants scaled.
+    """Return a clone of a prepared model with some of its constants scaled.
+
+    The factors are powers of two and cancel out between two layers. Products and sums round as before, so the
+    outputs are the same to the bit, except for numbers near the limits of float32.
 
     Raises:
         KeyError: it has no such constant, or none of that shape.
@@ -109,7 +112,7 @@ def rescaled(model: ir.Model, scaled: Mapping[str, tuple[Scaled, ...]]) -> ir.Mo
 
 
 def along(factors: np.ndarray, axis: int, ndim: int) -> np.ndarray:
-    """Factors [C], shaped to be multiplied with an array of so many axes."""
+    """Return factors [C], shaped to multiply an array of rank `ndim` along `axis`."""
     shape = [1] * ndim
     shape[axis] = -1
     return factors.reshape(shape)

@@ -1,4 +1,4 @@
-"""Ranges to scales: the plan becomes complete."""
+"""Resolve a plan: from ranges to scales, and from scales to the integers of weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qtool.tables.qtypes import PerChannel, TensorSpec
 
 
 def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minmax) -> Plan:
-    """Give every site its scale and zero point; `estimator` says which range that follows from.
+    """Return a plan with the scale and zero point of every site; `estimator` reduces a range to its ends.
 
     Raises:
         KeyError: a planned activation has no range. `fallback_nodes` finds those beforehand.
@@ -60,31 +60,32 @@ def _scales_of(weight_of: Mapping[Use, Site], bias: Site) -> tuple[str, Site]:
 
 
 def _activations(plan: Plan, ranges: Ranges, view: View, estimator: Estimator) -> dict[str, QParams]:
-    """Sites of one group share the range that covers them all, within what each can be."""
+    """Return the scales of activations. A group shares the range that covers all its sites."""
     sites = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
     shared: dict[str, tuple[float, float]] = {}
     for site in sites:
         lo, hi = site.bounds
-        seen = ranges[site.value]
-        least, greatest = estimator(seen, site.spec)
-        found = max(least, lo), min(greatest, hi)
-        if (room := _room(view.values[site.value])) > 1:  # no estimator may take from that
-            found = max(seen.lo, lo), _roomy(min(seen.hi * room, hi), site.spec)
-        others = shared.get(site.group, found)
-        shared[site.group] = min(found[0], others[0]), max(found[1], others[1])
+        observed = ranges[site.value]
+        least, greatest = estimator(observed, site.spec)
+        ends = max(least, lo), min(greatest, hi)
+        if (room := _room(view.values[site.value])) > 1:  # no estimator may cut that range
+            ends = max(observed.lo, lo), _roomy(min(observed.hi * room, hi), site.spec)
+        others = shared.get(site.group, ends)
+        shared[site.group] = min(ends[0], others[0]), max(ends[1], others[1])
     return {s.value: activation_qparams(*shared[s.group], s.spec) for s in sites}
 
 
 def _roomy(hi: float, spec: TensorSpec) -> float:
-    """About `hi`, such that 1 / scale is hardly more than an integer: 256 for 0..1 in 8 bits.
+    """Return a bound near `hi` for which 1 / scale is just above an integer: 256 for 0..1 in 8 bits.
 
-    onnxruntime's QLinearSoftmax (1.31) rounds that down to an integer, and would lose a step in 256.
+    onnxruntime's QLinearSoftmax (1.31) rounds 1 / scale down to an integer.
     """
     steps = spec.qtype.qmax - (midpoint(spec.qtype) if spec.symmetric else spec.qtype.qmin)
     return steps / (math.floor((steps + 1) / hi) + 0.01) if hi > 0 else hi
 
 
 def _room(value: ir.Value) -> float:
+    """Return the factor by which a value may exceed its observed range."""
     producer = value.producer()
     rule = rule_of(producer) if producer is not None else None
     return rule.room if rule is not None else 1.0
@@ -93,7 +94,7 @@ def _room(value: ir.Value) -> float:
 def _floors(
     plan: Plan, activations: dict[str, QParams], view: View, weight_of: Mapping[Use, Site]
 ) -> dict[tuple[str, TensorSpec], NDArray[np.float64]]:
-    """For each weight, the least scales [C] at which every bias that goes with it fits int32."""
+    """Return the least scales [C] of each weight at which every bias behind it fits int32."""
     floors: dict[tuple[str, TensorSpec], NDArray[np.float64]] = {}
     for bias in plan.sites:
         if bias.kind is not Kind.BIAS:
@@ -118,7 +119,7 @@ def _array(view: View, site: Site) -> np.ndarray:
 
 
 def integers_of(site: Site, weight: NDArray[np.floating]) -> NDArray[np.integer]:
-    """The integers of a weight: those that the plan has for it, else the nearest. Same shape, qtype.dtype.
+    """Return the integers of a weight, those of the plan or else the nearest. Same shape, qtype.dtype.
 
     Raises:
         KeyError: the site is not resolved.
@@ -131,7 +132,7 @@ def integers_of(site: Site, weight: NDArray[np.floating]) -> NDArray[np.integer]
 
 
 def restored(site: Site, weight: NDArray[np.floating]) -> NDArray[np.float32]:
-    """A weight as its integers have it. Same shape, float32.
+    """Return a weight after quantization, as floats. Same shape, float32.
 
     Raises:
         KeyError: the site is not resolved.

@@ -1,4 +1,4 @@
-"""What was chosen beyond mode and target, held against the tables: types, forms, the shape of the graph."""
+"""The scheme of a run: mode, target and the user's choices of types and forms, checked against the tables."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ BLOCKS = (32, 64, 128)
 PREFERENCES = ("size", "speed")
 IO_TYPES = ("float", *sorted({t.name for m in MODES.values() for t in m.io if t is not FLOAT32}))
 
-# Opsets: per-channel scales, blocked scales. What types came with is theirs (tables/qtypes.py).
+# The opsets of per-channel and of blocked scales; tables/qtypes.py has those of types.
 PER_CHANNEL_OPSET = 13
 WIDE_OPSET = 21
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The numeric choices that a user can make; the defaults are the mode's and the target's own.
+    """The user's choices of types and forms; the defaults are those of the mode and the target.
 
     Args:
         weights, acts: static: names of the types of weights and activations; '' for the target's.
         symmetric: static: activation ranges symmetric about 0.
-        per_tensor: static: one scale a weight, instead of one a channel.
+        per_tensor: static: one scale for each weight, instead of one for each channel.
         format: static: 'qdq', or 'qoperator' for integer operators.
-        method: static: how a range follows from what was seen: a row of tables/methods.py.
-        io: 'float', or the type that float inputs and outputs become: uint8, int8 (static), float16 (fp16).
+        method: static: the range estimator, a row of tables/methods.py.
+        io: the type of float inputs and outputs: float, uint8 or int8 (static), float16 (fp16).
         bits: weight-only: 8, 4 or 2.
-        block: weight-only: values a scale; 0: for 8 bits as many as the accuracy allows, for 4 bits 32,
-            for 2 bits 64.
-        requantize: take what is quantized already back to floats first, instead of keeping it.
+        block: weight-only: values for each scale; 0: in 8 bits the most that the accuracy allows, in 4 bits
+            32, in 2 bits 64.
+        requantize: turn parts that are quantized already back into floats first.
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
 
@@ -57,26 +57,28 @@ class Choices:
     requantize: bool = False
 
     def made(self) -> dict[str, Any]:
-        """The choices that are not the defaults."""
+        """Return the choices that differ from the defaults."""
         return {f.name: getattr(self, f.name) for f in fields(Choices) if getattr(self, f.name) != f.default}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A mode on a target, with every choice settled: what a draft goes by.
+    """A mode on a target, with every choice settled.
 
     Args:
-        form: what nodes become; None: nothing but their weights is quantized.
-        activation, weight: the types that int8 nodes compute in.
-        per_tensor: one scale a weight.
-        storage, block: the type that other nodes' weights are kept in, and values a scale (0: as many
-            as the accuracy allows).
+        form: of quantized nodes; None: only weights are quantized.
+        activation, weight: the types of int8 nodes.
+        symmetric: activation ranges are symmetric about 0.
+        per_tensor: one scale for each weight.
+        storage, block: the storage type of the weights of other nodes, and values for each scale (0: the most
+            that the accuracy allows).
+        format: qdq or qoperator.
         io: the type of the model's float inputs and outputs.
-        opset: the least that can say all this.
-        insists: what can't be said at all below that opset, '' when a lower one only says it more coarsely.
+        opset: the lowest that has all types and operators.
+        requires_opset: what a lower opset lacks; '' where a lower one only means coarser scales.
         floor_db: SQNR below which the report warns.
-        asked: the user chose types or a form, so that speed does not decide against them.
-        choices: what the user chose beyond mode and target.
+        forces_form: the user chose types or a form, so that speed does not decide against them.
+        choices: the user's.
     """
 
     mode: Mode
@@ -91,35 +93,39 @@ class Scheme:
     format: str
     io: QType
     opset: int
-    insists: str
+    requires_opset: str
     floor_db: float
-    asked: bool
+    forces_form: bool
     choices: Choices
 
     def form_of(self, rule: OpRule, *, inside: bool = False) -> Form | None:
-        """The form that a node of an op takes, None when it has none in this mode.
+        """Return the form of an op's nodes; None when the op has none in this mode.
 
-        A recurrent layer's state can't be observed from outside, and neither can what is inside an If, Loop
-        or Scan: only run-time quantization is left. That costs onnxruntime next to nothing; other runtimes
-        that want calibrated scales may have no such operators at all.
+        The state of a recurrent layer can't be observed from outside, nor can values inside an If, Loop or
+        Scan. Only run-time quantization is left. It costs onnxruntime next to nothing; other runtimes with
+        calibrated scales may lack the operators.
+
+        Args:
+            rule: of the op.
+            inside: the node is inside an If, Loop or Scan.
         """
-        unseen = rule.role is Role.RECURRENT
-        unseen |= inside and rule.role is Role.WEIGHTED and self.target.onnxruntime
-        if self.form is Form.INT8 and unseen and Form.DYNAMIC in rule.forms:
+        unobservable = rule.role is Role.RECURRENT
+        unobservable |= inside and rule.role is Role.WEIGHTED and self.target.onnxruntime
+        if self.form is Form.INT8 and unobservable and Form.DYNAMIC in rule.forms:
             return Form.DYNAMIC
         return self.form if self.form in rule.forms else None
 
 
 def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[str] = ()) -> Scheme:
-    """Look everything up.
+    """Return the scheme of a mode, a target and choices.
 
     Args:
         mode_name, target_name: rows of the tables.
-        choices: what was chosen beyond them.
-        sets: PATTERN=precision; a precision may need a later opset.
+        choices: the user's.
+        sets: PATTERN=precision texts; a precision may need a later opset.
 
     Raises:
-        UsageError: an unknown name, or choices that the mode, the target or each other do not allow.
+        UsageError: a name is unknown, or choices exclude each other or the mode or target.
     """
     mode = _row(mode_name, MODES, "mode")
     target = _row(target_name, TARGETS, "target")
@@ -164,22 +170,22 @@ def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[st
         choices.format,
         io,
         opset=max(since, WIDE_OPSET if blocked else PER_CHANNEL_OPSET),
-        insists=_insists(since, io),
+        requires_opset=_requires_opset(since, io),
         floor_db=few.floor_db if few else mode.floor_db,
-        asked=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
+        forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
         choices=choices,
     )
 
 
-def _insists(since: int, io: QType) -> str:
-    """What can't be said at all below an opset that types came with."""
+def _requires_opset(since: int, io: QType) -> str:
+    """Return the part that has no form at all below the opset that its types came with; '' if none."""
     if since > PER_CHANNEL_OPSET:
         return "types of 2, 4 and 16 bits"
     return "integer inputs and outputs" if io.bits == 8 else ""
 
 
 def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, str] | None:
-    """Choices that do not go together: what is wrong, and what to do."""
+    """Return the message and the hint for choices that exclude each other; None if there are none."""
     if choices.bits not in WEIGHT_BITS:
         return f"--bits {choices.bits}: weights are stored in {' or '.join(map(str, WEIGHT_BITS))} bits", ""
     if choices.block and choices.block not in BLOCKS:
@@ -207,9 +213,9 @@ def _row(name: str, table: dict[str, Any], option: str) -> Any:
     return table[name]
 
 
-def _one_of(word: str, known: tuple[str, ...], option: str) -> None:
-    if word not in known:
-        hint = did_you_mean(word, known) or f"--{option} {' or '.join(known)}"
+def _one_of(word: str, allowed: tuple[str, ...], option: str) -> None:
+    if word not in allowed:
+        hint = did_you_mean(word, allowed) or f"--{option} {' or '.join(allowed)}"
         raise UsageError(f"--{option} '{word}' is unknown", hint)
 
 
@@ -220,7 +226,7 @@ def _type(name: str, allowed: tuple[QType, ...], option: str) -> QType | None:
     return QTYPES[name]
 
 
-# What --set can ask of a node.
+# The precisions of --set.
 PRECISIONS: dict[str, QType] = {
     "int8": INT8,
     "int4": UINT4,

@@ -1,4 +1,4 @@
-"""Weights of nodes that compute in float, kept in fewer bits in the file alone."""
+"""Weight storage: weights of float nodes are kept in fewer bits in the file."""
 
 from __future__ import annotations
 
@@ -36,15 +36,22 @@ from qtool.tables.qtypes import (
 
 @dataclass
 class Storage:
-    """What is stored how, and why the rest is not: node -> reason."""
+    """The weights that are stored in fewer bits, and for each other node with weights the reason."""
 
     sites: list[Site] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
 def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Use]) -> Storage:
-    """Float weights that no quantized node reads (`taken`), as coarsely as their own error allows."""
-    found: dict[tuple[str, TensorSpec], list[Use]] = {}
+    """Return how to store the weights of float nodes, with as few scales as their error allows.
+
+    Args:
+        view: of the prepared model.
+        scheme: mode, target and types.
+        types: node -> the storage type of its weights.
+        taken: inputs of quantized nodes, which have sites of their own.
+    """
+    uses_of: dict[tuple[str, TensorSpec], list[Use]] = {}
     chosen: dict[tuple[str, Granularity, str], TensorSpec | None] = {}
     storage = Storage()
     for node in view.nodes:
@@ -57,8 +64,8 @@ def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Us
                 continue
             qtype = _qtype(node, rule, scheme, types)
             if qtype in (FLOAT16, FLOAT32):
-                continue  # kept as it is; float16 weights are read so by the nodes that compute in it
-            if reason := _unfit(array, rule, scheme):
+                continue  # stays float32, or is float16 for the nodes that compute in it
+            if reason := _storage_problem(array, rule, scheme):
                 storage.reasons[node.name or ""] = reason
                 continue
             coarse = coarsest(node, rule, array.ndim, index)
@@ -67,11 +74,11 @@ def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Us
                 chosen[key] = _spec(array, coarse, qtype, rule, scheme, opset_of(view.model))
             spec = chosen[key]
             if spec is not None:
-                found.setdefault((value.name or "", spec), []).append(use)
+                uses_of.setdefault((value.name or "", spec), []).append(use)
             else:
                 reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
                 storage.reasons[node.name or ""] = reason
-    for (name, spec), uses in found.items():
+    for (name, spec), uses in uses_of.items():
         array = float_constant(view.values[name])
         shape = () if array is None else array.shape
         dequantizer = _dequantizer(spec, shape, scheme, opset_of(view.model))
@@ -81,9 +88,10 @@ def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Us
 
 
 def _dequantizer(spec: TensorSpec, shape: Sequence[int], scheme: Scheme, opset: int) -> Dequantizer:
-    """Return how a stored weight becomes floats: by DequantizeLinear where the opset has that granularity.
+    """Return the nodes that turn a stored weight into floats.
 
-    For onnxruntime by Cast and Mul: it folds these when it loads the model, and DequantizeLinear never.
+    DequantizeLinear where the opset has that granularity; for onnxruntime Cast and Mul, because it folds
+    these when it loads the model, and never folds DequantizeLinear.
     """
     match spec.granularity:
         case PerChannel(axis):
@@ -103,14 +111,15 @@ def _dequantizer(spec: TensorSpec, shape: Sequence[int], scheme: Scheme, opset: 
 
 
 def _qtype(node: ir.Node, rule: OpRule, scheme: Scheme, types: Mapping[str, QType]) -> QType:
-    """What was asked for the node, else what the mode says, within what the op bears."""
-    asked = types.get(node.name or "")
-    if asked is not None:
-        return asked
+    """Return the storage type of a node's weights: the user's, else the mode's within the op's limit."""
+    requested = types.get(node.name or "")
+    if requested is not None:
+        return requested
     return INT8 if scheme.storage.bits < rule.storage_bits else scheme.storage
 
 
-def _unfit(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
+def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
+    """Return the reason why a weight stays float; '' when it can be stored in fewer bits."""
     if array.ndim < 2:
         return "its weight is a vector: a scale for each of its values would save nothing"
     least = max(scheme.mode.storage_min_elements, rule.storage_min_elements)
@@ -125,26 +134,28 @@ def _unfit(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
 def _spec(
     w: np.ndarray, coarse: Granularity, qtype: QType, rule: OpRule, scheme: Scheme, opset: int
 ) -> TensorSpec | None:
-    """How to store a weight; None when int8 can't hold it to the wanted SQNR.
+    """Return the quantization of a stored weight; None when int8 does not reach the required SQNR.
 
-    What can't be cut into blocks has no form in fewer bits: 8 hold it.
+    A weight that can't be cut into blocks is stored in 8 bits, not fewer.
     """
     few = FEW_BITS.get(qtype)
     size = scheme.block or (few.block if few else 0)
     if size:
-        found = blocks(w, coarse, size)
-        if found is not None:
-            return TensorSpec(qtype, found, symmetric=few is None)
+        granularity = blocks(w, coarse, size)
+        if granularity is not None:
+            return TensorSpec(qtype, granularity, symmetric=few is None)
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
     first = scheme.mode.storage_block if w.ndim == 2 and rule.role is Role.WEIGHTED else 0
-    granularity = storage_granularity(
+    coarsest_granularity = storage_granularity(
         w, coarse, scheme.mode.storage_floor_db, can_block=can_block, first=first
     )
-    return None if granularity is None else TensorSpec(INT8, granularity, symmetric=True)
+    if coarsest_granularity is None:
+        return None
+    return TensorSpec(INT8, coarsest_granularity, symmetric=True)
 
 
 def _kind(view: View, spec: TensorSpec, uses: list[Use]) -> Kind:
-    """A table of which rows are picked is restored row by row; all else once, at load."""
+    """Return LOOKUP for a table whose rows a Gather picks, so that only these become floats; else STORED."""
     nodes = [view.node_by_name[name] for name, _ in uses]
     rows = spec.granularity == PerChannel(0) and spec.qtype is INT8
     picked = all(n.op_type == "Gather" and attribute_int(n, "axis", 0) == 0 for n in nodes)
@@ -152,7 +163,7 @@ def _kind(view: View, spec: TensorSpec, uses: list[Use]) -> Kind:
 
 
 def blocks(w: np.ndarray, coarse: Granularity, size: int) -> PerBlock | PerRun | None:
-    """Runs of about `size` values of one channel; None where its values can't be cut so."""
+    """Return blocks of about `size` values of one channel; None where no divisor is near."""
     match coarse:
         case PerRowOfLast():
             axis, total = w.ndim - 1, w.shape[-1]
@@ -172,9 +183,14 @@ def blocks(w: np.ndarray, coarse: Granularity, size: int) -> PerBlock | PerRun |
 def storage_granularity(
     w: np.ndarray, coarse: Granularity, floor_db: float, *, can_block: bool = True, first: int = 0
 ) -> Granularity | None:
-    """The coarsest granularity at which int8 holds a weight to the wanted SQNR; None if none does.
+    """Return the coarsest granularity at which int8 keeps a weight's SQNR above a floor; None if none does.
 
-    Blocks run along the longest axis that is not the channels'; `first` leaves out what is coarser.
+    Args:
+        w: the weight.
+        coarse: the coarsest granularity to try.
+        floor_db: the least SQNR.
+        can_block: blocks are allowed; they run along the longest axis but the channels'.
+        first: the largest block to try; 0: also one scale for each channel.
     """
     options: list[Granularity] = [coarse]
     if isinstance(coarse, PerChannel) and w.ndim >= 2 and can_block:
@@ -190,6 +206,6 @@ def storage_granularity(
 
 
 def nearest_divisor(number: int, wanted: int) -> int:
-    """The divisor of a number nearest to a wanted one, within half and one and a half of it; 0 if none is."""
+    """Return the divisor of a number nearest to `wanted`, from half to one and a half of it; 0 if none is."""
     near = [d for d in range(max(1, wanted // 2), wanted * 3 // 2 + 1) if number % d == 0]
     return min(near, key=lambda d: abs(d - wanted), default=0)

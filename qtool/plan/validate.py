@@ -1,4 +1,4 @@
-"""Whether a plan that came from a file can be carried out on a model."""
+"""Check that a plan from a file fits a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qtool.tables.qtypes import FLOAT16, PerTensor
 
 
 def validate_plan(plan: Plan, view: View) -> str:
-    """Return what is wrong with a plan for a model, '' when it fits. A plan may have been edited by hand."""
+    """Return the first problem of a plan for a model; '' when it fits. Users may edit plans by hand."""
     for name in plan.forms:
         if name not in view.node_by_name:
             return f"there is no node '{name}'"
@@ -29,10 +29,10 @@ def validate_plan(plan: Plan, view: View) -> str:
         array = float_constant(view.model.graph.initializers.get(name))
         if array is None or array.size != len(offsets):
             return f"there is no bias '{name}' of {len(offsets)} floats"
-    whole = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION and s.uses is None}
+    quantized = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION and s.uses is None}
     graph = view.model.graph
-    if unknown := set(plan.integer_ports) - (whole & {v.name for v in (*graph.inputs, *graph.outputs)}):
-        return f"'{min(unknown)}' is no input or output that is quantized as a whole"
+    if unknown := set(plan.integer_ports) - (quantized & {v.name for v in (*graph.inputs, *graph.outputs)}):
+        return f"'{min(unknown)}' is no input or output that is quantized for all its consumers"
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
@@ -40,7 +40,7 @@ def validate_plan(plan: Plan, view: View) -> str:
 
 
 def _fp16(plan: Plan, view: View) -> str:
-    """Return what is wrong with the float16 part: copies and norm barriers follow from nodes and ports."""
+    """Return the first problem of the float16 assignment. Nodes and ports determine copies and barriers."""
     fp16 = plan.fp16
     for name, ports in fp16.nodes.items():
         node = view.node_by_name.get(name)
@@ -66,7 +66,7 @@ def _fp16(plan: Plan, view: View) -> str:
 
 
 def _operators(plan: Plan, view: View) -> str:
-    """Return what is wrong with the operators: a node has one that its form and op can be written as."""
+    """Return the first node whose operator does not fit its form and op, as a problem."""
     added = {name for e in plan.edits if e.kind is EditKind.ADDED_BIAS for name, _ in e.uses or ()}
     for name in dict.fromkeys((*plan.forms, *plan.operators)):
         form, operator = plan.forms.get(name), plan.operators.get(name)
@@ -80,30 +80,28 @@ def _operators(plan: Plan, view: View) -> str:
 
 
 def _together(plan: Plan) -> str:
-    """What must agree: scales within a group, and a bias's with those of its input and weight."""
+    """Return the first disagreement: scales in one group, or of a bias with its input and weight."""
     activations = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
     weights = {use: s for s in plan.sites if s.kind is Kind.WEIGHT for use in s.uses or ()}
     leaders: dict[str, Site] = {}
     for site in activations.values():
         if leaders.setdefault(site.group, site).qparams != site.qparams:
-            return (
-                f"'{site.value}' has another scale than '{leaders[site.group].value}', whose group it shares"
-            )
+            return f"'{site.value}' has another scale than '{leaders[site.group].value}' in its group"
     for bias in (s for s in plan.sites if s.kind is Kind.BIAS):
         value, node = bias.scale_from or ("", "")
         source, weight = activations.get(value), weights.get((node, 1))
         if source is None or weight is None or not (source.qparams and weight.qparams and bias.qparams):
-            return f"'{bias.value}' is the bias of nothing in the plan"
+            return f"'{bias.value}' is a bias without an input and a weight in the plan"
         scale = weight.qparams.scale
         groups = bias.qparams.scale.size // max(scale.size, 1)
         wanted = bias_scale(source.qparams.scale, scale, groups)
         if not np.array_equal(bias.qparams.scale, wanted):
-            return f"'{bias.value}': its scale is not that of its input times that of its weight"
+            return f"'{bias.value}': its scale is not the product of the scales of its input and weight"
     return ""
 
 
 def _uses(value: str, uses: tuple[Use, ...] | None, view: View) -> str:
-    """Return what is wrong with a value and the consumers that are listed for it."""
+    """Return the first problem of a value and its listed consumers."""
     if value not in view.values:
         return "there is no such value"
     for name, index in uses or ():
@@ -116,7 +114,7 @@ def _uses(value: str, uses: tuple[Use, ...] | None, view: View) -> str:
 
 
 def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
-    """Return what is wrong with an edit."""
+    """Return the first problem of an edit."""
     if problem := _uses(edit.value, edit.uses, view):
         return problem
     if edit.kind is EditKind.QUANTIZER_BARRIER:
@@ -142,10 +140,11 @@ def _edit(edit: GraphEdit, plan: Plan, view: View) -> str:
 
 
 def _site(site: Site, view: View) -> str:
+    """Return the first problem of a site."""
     if problem := _uses(site.value, site.uses, view):
         return problem
     if site.integers is not None and site.kind not in WEIGHTS:
-        return "it is no weight to have integers of its own"
+        return "it has integers, but is no weight"
     if not site.scaled:
         return ""
     if site.qparams is None:
@@ -162,7 +161,7 @@ def _site(site: Site, view: View) -> str:
         if site.kind in WEIGHTS:
             wanted = magnitudes(array, site.spec.granularity).shape
         if site.integers is not None and site.integers.shape != array.shape:
-            return "its integers are not one for each of its values"
+            return f"its integers have shape {site.integers.shape}, the weight {array.shape}"
         centred = not site.spec.symmetric or bool((zero == midpoint(site.spec.qtype)).all())
         fits = scale.shape == wanted and centred
     if not fits:

@@ -1,4 +1,4 @@
-"""The forms of an op that a target tells apart: a function an op type, named in targets.py as op/variant."""
+"""Variants of an op, which tables/targets.py lists as op/variant: one function for each op type."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import onnx_ir as ir
 
 from qtool.graph.view import attribute_int, float_constant
 
-# Below this many products an output value, a first convolution is all overhead: 3 channels 3x3 (27)
-# runs at 0.5x in int8, 3 channels 7x7 (147) pays.
+# With fewer products for each output value, a first convolution is all overhead: 3 channels 3x3 (27 products)
+# run 0.5x as fast in int8, 3 channels 7x7 (147) pay.
 _STEM_PRODUCTS = 48
 
 
 def variant(node: ir.Node) -> str:
-    """The variant of a node, '' for the plain op."""
+    """Return the variant of a node; '' for the plain op."""
     return _VARIANTS[node.op_type](node) if node.op_type in _VARIANTS else ""
 
 
@@ -30,7 +30,7 @@ def _conv(node: ir.Node) -> str:
 
 
 def _matmul(node: ir.Node) -> str:
-    """By its right operand: a weight, one that is given to the graph, or what another node makes."""
+    """Return the kind of the right operand: '' for a weight, fed for a model input, else activations."""
     weight = node.inputs[1]
     if weight is None or float_constant(weight) is not None:
         return ""

@@ -1,4 +1,4 @@
-"""The weights and biases of quantized nodes: in which form, how finely."""
+"""Lay out the weight and bias sites of quantized nodes: their type, granularity and form."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from qtool.tables.qtypes import (
 
 
 def weights(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[GraphEdit]]:
-    """Return the weights and int32 biases of quantized nodes, and what becomes of biases that stay float.
+    """Return the weights and int32 biases of quantized nodes, and the edits of biases that stay float.
 
-    A weight that two nodes read in the same way is one site.
+    Nodes that read a weight in one quantization share a site.
     """
-    found: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
+    uses_of: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
     biases: list[Site | GraphEdit] = []
     for node in view.nodes:
         candidate = assigned.chosen.get(node.name or "")
@@ -44,11 +44,11 @@ def weights(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[Graph
             if value is None or array is None:
                 continue
             spec = _spec(candidate, array, assigned)
-            found.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
+            uses_of.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
         bias = _bias(candidate, assigned.scheme)
         if bias is not None:
             biases.append(bias)
-    sites = [Site(name, kind, tuple(uses), spec) for (name, kind, spec), uses in found.items()]
+    sites = [Site(name, kind, tuple(uses), spec) for (name, kind, spec), uses in uses_of.items()]
     quantized = [b for b in biases if isinstance(b, Site)]
     return sites + quantized, [b for b in biases if isinstance(b, GraphEdit)]
 
@@ -69,26 +69,32 @@ def _spec(candidate: QuantizedNode, array: np.ndarray, assigned: AssignedGraph) 
         if size:
             granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
     elif scheme.per_tensor or (candidate.node.op_type == "MatMul" and array.ndim > 2):
-        granularity = PER_TENSOR  # onnxruntime's (1.31) kernels take no scale a column of a stack of matrices
+        granularity = PER_TENSOR  # onnxruntime's (1.31) kernels have one scale for a stack of matrices
     return TensorSpec(qtype, granularity, symmetric=centred)
 
 
 def coarsest(node: ir.Node, rule: OpRule, ndim: int, index: int = -1) -> Granularity:
-    """One scale an output channel, or what comes nearest to that; `index`: of which of its inputs."""
+    """Return one scale for each output channel, or the nearest granularity that the op has.
+
+    Args:
+        node, rule: the node and its rule.
+        ndim: the rank of the weight.
+        index: of the input with the weight.
+    """
     if index in rule.kept:
         return PerChannel(row_axis(node, ndim))
     if ndim == 1:
-        return PER_TENSOR  # a vector is summed over whole: it has no channels
+        return PER_TENSOR  # a product sums over a vector: it has no channels
     return PerRowOfLast() if rule.role is Role.RECURRENT else PerChannel(channel_axis(node, rule, ndim))
 
 
 def k_axis(node: ir.Node, rule: OpRule) -> int:
-    """The axis of a matrix weight that the product sums over."""
+    """Return the axis of a weight matrix that the product sums over."""
     return 1 - channel_axis(node, rule, 2)
 
 
 def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
-    """Into parts of how many values a product with run-time activations is split; 0: it is not."""
+    """Return the values in each part of a product with run-time activations; 0: it is not split."""
     weight = float_constant(node.inputs[rule.weight[0]])
     if node.op_type not in ("MatMul", "Gemm") or weight is None or weight.ndim != 2:
         return 0
@@ -98,12 +104,12 @@ def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
 
 
 def _bias(candidate: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
-    """Return what becomes of the bias of a weighted node: its own input, or for a MatMul the Add behind it.
+    """Return the site or edit of a weighted node's bias: an input, or for a MatMul the Add behind it.
 
-    Only a node with calibrated activations knows the scale of an int32 bias. For such a MatMul whose output
-    stays float, onnxruntime would turn a float vector in the Add behind it into the bias of a Gemm, which
-    has no int8 kernel (0.1-0.4x of FP32). Reshaped to [1, .., 1, N], the bias stays in an Add, and exact. A
-    MatMul of two axes becomes a Gemm in any case, and its bias int32 (measured: docs/targets.md).
+    An int32 bias needs calibrated activations for its scale. Behind such a MatMul with a float result,
+    onnxruntime would turn a float vector in the Add into the bias of a Gemm, which has no int8 kernel (0.1
+    to 0.4x as fast as FP32). Reshaped to [1, .., 1, N], the bias stays in an Add, and exact. A MatMul of two
+    axes becomes a Gemm in any case, with an int32 bias (measured: docs/targets.md).
     """
     node, rule = candidate.node, candidate.rule
     source, weight = node.inputs[0], node.inputs[1]
@@ -112,21 +118,21 @@ def _bias(candidate: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
     name = node.name or ""
     scale_from = (source.name or "", name)
     if candidate.form is not Form.INT8:
-        found = added_bias(node) if rule.bias is None and scheme.target.onnxruntime else None
-        return GraphEdit(EditKind.ADDED_BIAS, found.value, (found.use,), node=name) if found else None
+        added = added_bias(node) if rule.bias is None and scheme.target.onnxruntime else None
+        return GraphEdit(EditKind.ADDED_BIAS, added.value, (added.use,), node=name) if added else None
     int32 = TensorSpec(INT32, PER_TENSOR if scheme.per_tensor else PerChannel(0), symmetric=True)
     if rule.bias is not None:
         bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
         if bias is None:
             return None
         return Site(bias.name or "", Kind.BIAS, ((name, rule.bias),), int32, scale_from=scale_from)
-    found = None if scheme.target.linear_output else added_bias(node)
-    if found is None:
+    added = None if scheme.target.linear_output else added_bias(node)
+    if added is None:
         return None
     if (rank(source) or 2) > 2:
-        axes = rank(node.outputs[0]) or found.ndim
-        return GraphEdit(EditKind.RESHAPED_BIAS, found.value, (found.use,), axes=axes)
-    return Site(found.value, Kind.BIAS, (found.use,), int32, scale_from=scale_from)
+        axes = rank(node.outputs[0]) or added.ndim
+        return GraphEdit(EditKind.RESHAPED_BIAS, added.value, (added.use,), axes=axes)
+    return Site(added.value, Kind.BIAS, (added.use,), int32, scale_from=scale_from)
 
 
 @dataclass(frozen=True)
@@ -155,5 +161,5 @@ def added_bias(matmul: ir.Node) -> AddedBias | None:
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of a number up to a limit."""
+    """Return the largest divisor of a number up to a limit."""
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)

@@ -1,4 +1,4 @@
-"""How much a node computes, and in which row of the cost table its time is found (tables/kernels.py)."""
+"""Count the work of a node, and find its row in the cost table (tables/kernels.py)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from qtool.tables.kernels import FUSED_IN_FLOAT, FUSED_IN_INT8, KERNELS, POOLS, 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
-# A convolution from or to fewer channels leaves most of a vector unit idle.
+# A convolution from or to fewer channels than this leaves most of a vector unit idle.
 _THIN = 32
-# Those that an image has, and no more.
+# The most channels of an image.
 _STEM_CHANNELS = 4
-# A product of more rows is as fast a row as one of very many.
+# With more rows, the time of a product for each row no longer falls.
 _FEW_ROWS = 32
 
 
 def shape_of(value: ir.Value | None, shapes: Shapes) -> Shape | None:
-    """The shape of a value: a constant's own, else the one that is given; None where that is not."""
+    """Return the shape of a value, of a constant or in `shapes`; None if it is missing."""
     if value is None:
         return None
     array = constant(value)
@@ -33,7 +33,7 @@ def shape_of(value: ir.Value | None, shapes: Shapes) -> Shape | None:
 
 
 def row_of(node: ir.Node, shapes: Shapes) -> str | None:
-    """The row of the cost table that a node is in; None where it is in none, or a shape is missing."""
+    """Return the row of a node in the cost table; None where it has none, or a shape is missing."""
     if node.domain not in ("", "ai.onnx"):
         return None
     op_type = SAME_AS.get(node.op_type, node.op_type)
@@ -47,22 +47,23 @@ def row_of(node: ir.Node, shapes: Shapes) -> str | None:
 
 
 def work_of(node: ir.Node, shapes: Shapes) -> int | None:
-    """Multiply-accumulates of a node that multiplies by a weight or another activation; of any other one the
-    elements that it reads or makes, whichever are more. None where a shape is missing.
+    """Return the work of a node; None where a shape is missing.
+
+    It is the multiply-accumulates of a product, and for other nodes the elements of the inputs or outputs,
+    whichever are more.
     """
     count = _WORK.get(SAME_AS.get(node.op_type, node.op_type))
     if count is not None:
         return count(node, shapes)
     values = [v for v in (*node.inputs, *node.outputs) if v is not None and v.name and constant(v) is None]
-    known = [shape_of(v, shapes) for v in values]
-    sizes = [math.prod(shape) for shape in known if shape is not None]
-    return max(sizes) if sizes and len(sizes) == len(known) else None
+    sizes = [math.prod(shape) for v in values if (shape := shape_of(v, shapes)) is not None]
+    return max(sizes) if sizes and len(sizes) == len(values) else None
 
 
 def is_fused(node: ir.Node, form: Form | None) -> bool:
-    """Whether the runtime makes a node part of another, whose time has it already.
+    """Whether the runtime fuses a node with another, whose time includes it.
 
-    In float that takes the node before it to be in float, too.
+    In float, the node before must be float, too.
     """
     if form is Form.INT8:
         return is_op(node, *FUSED_IN_INT8) or _is_bias(node)
@@ -70,7 +71,7 @@ def is_fused(node: ir.Node, form: Form | None) -> bool:
 
 
 def _is_behind(node: ir.Node) -> bool:
-    """Part of what makes its operand."""
+    """Whether a node is fused with the producer of its operand."""
     for value in node.inputs:
         producer = value.producer() if value is not None else None
         if producer is None or value is None or node.op_type not in FUSED_IN_FLOAT.get(producer.op_type, ()):
@@ -84,9 +85,9 @@ def _is_behind(node: ir.Node) -> bool:
 
 
 def _is_blocked(value: ir.Value | None) -> bool:
-    """Whether a float value is in the layout that convolutions of images make, and can be added to by one.
+    """Whether a float value has the blocked layout of image convolutions, so that one can add to it.
 
-    Through a chain of residual sums it is, as far back as it goes.
+    The layout passes through a chain of residual sums.
     """
     while value is not None and (producer := value.producer()) is not None:
         if is_op(producer, "Conv"):
@@ -106,13 +107,13 @@ def _is_blocked(value: ir.Value | None) -> bool:
 
 
 def _is_gate(node: ir.Node) -> bool:
-    """A Sigmoid that makes, with the Mul behind it, a SiLU."""
+    """Whether a node is the Sigmoid of a SiLU: the Mul behind it multiplies by its input."""
     reader = sole_consumer(node.outputs[0]) if is_op(node, "Sigmoid") else None
     return reader is not None and is_op(reader, "Mul") and variant(reader) == "silu"
 
 
 def _is_bias(node: ir.Node) -> bool:
-    """An Add of a constant vector to a product, which makes a Gemm of the two."""
+    """Whether a node adds a constant vector to a product, so that the two become a Gemm."""
     producers = [v.producer() for v in node.inputs if v is not None] if is_op(node, "Add") else []
     return any(is_op(m, "MatMul") and added_bias(m) is not None for m in producers if m is not None)
 
@@ -121,11 +122,11 @@ def _conv_row(node: ir.Node, shapes: Shapes) -> str | None:
     weight = shape_of(node.inputs[1], shapes)
     if weight is None:
         return None
-    known, strides = variant(node), node.attributes.get("strides")
+    kind, strides = variant(node), node.attributes.get("strides")
     if len(weight) == 3:
-        return {"": "1d", "stem": "1d", "depthwise": "1d-depthwise"}.get(known)
-    if len(weight) != 4 or known:
-        return known or None
+        return {"": "1d", "stem": "1d", "depthwise": "1d-depthwise"}.get(kind)
+    if len(weight) != 4 or kind:
+        return kind or None
     strided = strides is not None and max(strides.as_ints()) > 1
     thin = min(weight[0], weight[1]) < _THIN
     taps = math.prod(weight[2:])
@@ -151,13 +152,13 @@ def _mul_row(node: ir.Node, shapes: Shapes) -> str:
 
 
 def _conv(node: ir.Node, shapes: Shapes) -> int | None:
-    """Every value of the output is a sum over [I / group, ..kernel]."""
+    """Return the sums over [I / group, ..kernel] for all values of the output."""
     weight, result = shape_of(node.inputs[1], shapes), shape_of(node.outputs[0], shapes)
     return math.prod(result) * math.prod(weight[1:]) if weight and result else None
 
 
 def _conv_transpose(node: ir.Node, shapes: Shapes) -> int | None:
-    """Every value of the input goes to [O / group, ..kernel] of the output."""
+    """Return the products of all values of the input with [O / group, ..kernel]."""
     weight, data = shape_of(node.inputs[1], shapes), shape_of(node.inputs[0], shapes)
     return math.prod(data) * math.prod(weight[1:]) if weight and data else None
 
@@ -171,7 +172,7 @@ def _product(node: ir.Node, shapes: Shapes) -> int | None:
 
 
 def _lstm(node: ir.Node, shapes: Shapes) -> int | None:
-    """Both weights, [D, 4H, I] and [D, 4H, H], at every step of every sequence."""
+    """Return the size of both weights, [D, 4H, I] and [D, 4H, H], times the steps of all sequences."""
     data, *weights = (shape_of(value, shapes) for value in node.inputs[:3])
     if not data or len(weights) < 2 or None in weights:
         return None
@@ -179,7 +180,7 @@ def _lstm(node: ir.Node, shapes: Shapes) -> int | None:
 
 
 def _pool(node: ir.Node, shapes: Shapes) -> int | None:
-    """Elements of the input, each as often as a window is over it."""
+    """Return the elements of all windows."""
     result, window = shape_of(node.outputs[0], shapes), node.attributes.get("kernel_shape")
     return math.prod(result) * math.prod(window.as_ints()) if result and window is not None else None
 

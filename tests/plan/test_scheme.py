@@ -65,7 +65,7 @@ def test_without_choices_the_rows_of_the_tables_stand(mode: str, target: str) ->
     assert (found.mode, found.target) == (row, machine)
     assert (found.form, found.storage, found.floor_db) == (row.form, row.storage, row.floor_db)
     assert (found.activation, found.weight) == (machine.activation, machine.weight)
-    assert (found.io, found.block, found.format, found.asked) == (FLOAT32, 0, "qdq", False)
+    assert (found.io, found.block, found.format, found.forces_form) == (FLOAT32, 0, "qdq", False)
 
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
@@ -187,7 +187,7 @@ def test_pairs_of_types(weight: QType, act: QType, form: str, target: str) -> No
     # int8 is the target's own 8 signed bits, of which AVX2 has 7.
     assert found.weight is (TARGETS[target].weight if weight is INT8 else weight)
     assert found.opset == (WIDE_OPSET if 16 in (act.bits, weight.bits) else PER_CHANNEL_OPSET)
-    assert found.asked
+    assert found.forces_form
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -237,7 +237,7 @@ def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None
         if "io" in mode.options and QTYPES[io] in mode.io:
             found = settle(mode.name, "cpu", Choices(io=io))
             assert found.io is QTYPES[io]
-            assert found.asked
+            assert found.forces_form
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None
 def test_types_and_forms_that_were_asked_for_are_not_given_up_for_speed(
     choice: dict[str, Any], asked: bool
 ) -> None:
-    assert settle("static", "cpu", Choices(**choice)).asked is asked
+    assert settle("static", "cpu", Choices(**choice)).forces_form is asked
 
 
 @pytest.mark.parametrize(("name", "value"), CHOSEN)

@@ -1,8 +1,8 @@
-"""Which nodes compute in float16, and why the others do not.
+"""Assign float16 to nodes, weights and ports, with a reason for every node that stays in float32.
 
-Everything that can be float16 is, but for what needs more precision or range. Of the rest, only HEAVY
-ops are worth a Cast: any other node is float16 where its inputs are so already, and goes back to
-float32 where that costs no Cast more. The result has a Cast on each border and none inside.
+A node stays in float32 where it needs more precision or range. Of the others, only HEAVY ops are worth a
+Cast: any other node is float16 where its inputs are already, and goes back to float32 where that costs no
+more Casts. The result has one Cast on each boundary and none inside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qtool.plan.model import OBSERVED, EditKind, Fp16Assignment, Fp16Node, Graph
 from qtool.tables.float16 import FLOAT32_INPUTS, NEVER, QUANTIZERS, STORED_MIN_ELEMENTS
 from qtool.tables.reasons import Code, Reason
 
-_WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
+_NO_GAIN = "next to float32 nodes: float16 would save no Cast"
 
 
 def assign_fp16(
@@ -34,114 +34,115 @@ def assign_fp16(
     others: bool = True,
     io_float16: bool = False,
 ) -> Fp16Assignment:
-    """Label every node that touches float32 values: in float16, or kept with its reason.
+    """Return the float16 assignment of every node with float32 values.
 
     Args:
         view: of a prepared model.
-        keep: node -> why it stays in float32.
-        ranges: of values that calibration has seen (`observed` says which to look at).
-        forced: nodes that are float16 wherever they can be, whatever that is worth.
-        others: whether any other node is to be float16, where it can be and is worth it.
-        io_float16: the graph's own inputs and outputs become float16, but for those that it can't hold.
+        keep: node that stays in float32 -> why.
+        ranges: of observed values (see `observed`).
+        forced: nodes that are float16 wherever they can be, whatever the gain.
+        others: assign float16 to other nodes, too, where they can be and gain.
+        io_float16: the inputs and outputs of the model become float16, except those that overflow.
     """
-    limits = find_overflow(view, ranges)
+    overflow = find_overflow(view, ranges)
     precise = worth_float32(view)
     opset = opset_of(view.model)
-    sites: dict[str, Fp16Node] = {}
+    nodes: dict[str, Fp16Node] = {}
     reasons: dict[str, Reason] = {}
     for node in view.nodes:
-        name, found = node.name or "", ports_of(node, opset)
-        if found is None:
+        name, own = node.name or "", ports_of(node, opset)
+        if own is None:
             continue
         if name in keep:
             reasons[name] = keep[name]
             continue
-        text = "" if others or name in forced else "float16 was asked for elsewhere"
-        if isinstance(found, str):
-            reasons[name] = Reason(Code.FLOAT16, text or found)
+        text = "" if others or name in forced else "float16 is set for other nodes only"
+        if isinstance(own, str):
+            reasons[name] = Reason(Code.FLOAT16, text or own)
             continue
-        text = text or _too_much(node, found, limits) or _quantized(node)
+        text = text or _overflow(node, own, overflow) or _quantized(node)
         if name not in forced:
             text = text or precise.get(name, "")
         if text:
             reasons[name] = Reason(Code.FLOAT16, text)
         else:
-            sites[name] = found
-    own = frozenset(v.name or "" for v in ports(view) if io_float16 and v.name not in limits)
-    for name in not_worth_casts(view, sites, own, forced):
-        reasons[name] = Reason(Code.FLOAT16, _WORTHLESS)
-        del sites[name]
-    return Fp16Assignment(sites, reasons, frozenset(_stored(view, limits) if others else ()), limits, own)
+            nodes[name] = own
+    model_ports = frozenset(v.name or "" for v in ports(view) if io_float16 and v.name not in overflow)
+    for name in not_worth_casts(view, nodes, model_ports, forced):
+        reasons[name] = Reason(Code.FLOAT16, _NO_GAIN)
+        del nodes[name]
+    stored = frozenset(_stored(view, overflow) if others else ())
+    return Fp16Assignment(nodes, reasons, stored, overflow, model_ports)
 
 
 def ports(view: View) -> list[ir.Value]:
-    """The model's own float32 inputs and outputs."""
+    """Return the float32 inputs and outputs of the model."""
     graph = view.model.graph
     return [v for v in dict.fromkeys((*graph.inputs, *graph.outputs)) if is_float32(v)]
 
 
 def observed(fp16: Fp16Assignment, view: View, *, io_float16: bool = False) -> list[str]:
-    """The values of the main graph whose ranges decide, constants left out.
+    """Return the values whose ranges decide: inputs and outputs of float16 nodes, without constants.
 
-    They are what float16 nodes read or make; with io_float16, the model's own inputs and outputs, too. Those
-    of nested graphs can't be observed.
+    With io_float16 also the inputs and outputs of the model. Values of nested graphs can't be observed.
     """
-    values = [*(ports(view) if io_float16 else ()), *_of_sites(fp16, view)]
-    found = [v for v in values if is_float32(v) and v.graph is view.model.graph]
-    return list(dict.fromkeys(v.name or "" for v in found if not v.is_initializer()))
+    values = [*(ports(view) if io_float16 else ()), *_around(fp16, view)]
+    main = [v for v in values if is_float32(v) and v.graph is view.model.graph]
+    return list(dict.fromkeys(v.name or "" for v in main if not v.is_initializer()))
 
 
 def has_unobserved_values(fp16: Fp16Assignment, view: View) -> bool:
-    """Whether float16 nodes read or make values that no calibration can look at."""
+    """Whether float16 nodes have inputs or outputs in nested graphs, which calibration can't observe."""
     main = view.model.graph
-    return any(v.graph is not main and not v.is_initializer() for v in _of_sites(fp16, view))
+    return any(v.graph is not main and not v.is_initializer() for v in _around(fp16, view))
 
 
-def _of_sites(fp16: Fp16Assignment, view: View) -> Iterator[ir.Value]:
-    for name, site in fp16.nodes.items():
+def _around(fp16: Fp16Assignment, view: View) -> Iterator[ir.Value]:
+    for name, own in fp16.nodes.items():
         node = view.node_by_name[name]
-        yield from (v for i in site.inputs if (v := node.inputs[i]) is not None)
-        yield from (node.outputs[i] for i in site.outputs)
+        yield from (v for i in own.inputs if (v := node.inputs[i]) is not None)
+        yield from (node.outputs[i] for i in own.outputs)
 
 
-def _too_much(node: ir.Node, ports: Fp16Node, limits: Mapping[str, str]) -> str:
-    """What of a node's inputs and outputs float16 can't hold."""
+def _overflow(node: ir.Node, ports: Fp16Node, overflow: Mapping[str, str]) -> str:
+    """Return the first input or output of a node that overflows float16, as a reason; '' if none."""
     for index in ports.inputs:
         value = node.inputs[index]
         name = value.name or "" if value is not None else ""
-        if name in limits:
-            return f"its input '{name}' {limits[name]}"
+        if name in overflow:
+            return f"its input '{name}' {overflow[name]}"
     for index in ports.outputs:
         name = node.outputs[index].name or ""
-        if name in limits:
-            return f"its output '{name}' {limits[name]}"
+        if name in overflow:
+            return f"its output '{name}' {overflow[name]}"
     return ""
 
 
 def _quantized(node: ir.Node) -> str:
+    """Return the reason to leave a node next to a quantizer in float32; '' if there is none."""
     producers = [v.producer() for v in node.inputs if v is not None]
     readers = [use.node for v in node.outputs for use in v.uses()]
     if any(n is not None and n.op_type in QUANTIZERS for n in (*producers, *readers)):
-        return "it stands beside a QuantizeLinear or DequantizeLinear, which the runtime fuses with it"
+        return "next to a QuantizeLinear or DequantizeLinear, which the runtime fuses with it"
     return ""
 
 
-def _stored(view: View, limits: Mapping[str, str]) -> list[str]:
-    """Large weights that float32 nodes read, and would as well read with 11 bits.
+def _stored(view: View, overflow: Mapping[str, str]) -> list[str]:
+    """Return the large weights of float32 nodes that 11 bits represent well enough.
 
-    Not those of quantizers, nor what an op must have exact: coordinates, indices and arguments.
+    Scales of quantizers stay float32, and arguments that must be exact: coordinates and indices.
     """
     exact = exact_arguments(view)
-    found = []
+    names = []
     for name, value in view.values.items():
-        if not (value.is_initializer() and is_float32(value)) or value.is_graph_input() or name in limits:
+        if not (value.is_initializer() and is_float32(value)) or value.is_graph_input() or name in overflow:
             continue
         tensor = value.const_value
         if tensor is None or tensor.size < STORED_MIN_ELEMENTS or value.is_graph_output():
             continue
         if all(_may_store(u.node, u.idx, tensor.size, exact) for u in value.uses()):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _may_store(reader: ir.Node, index: int, size: int, exact: Collection[str]) -> bool:
@@ -155,21 +156,21 @@ def _may_store(reader: ir.Node, index: int, size: int, exact: Collection[str]) -
 def copied_weights(
     view: View, fp16: Fp16Assignment, sites: Iterable[Site] = (), edits: Iterable[GraphEdit] = ()
 ) -> frozenset[str]:
-    """Return the weights of float16 nodes that stay float32, because something else needs them so.
+    """Return the weights of float16 nodes that stay float32 and get a float16 copy.
 
-    That is a float32 node, unless the weight is one of `fp16.stored`, or an output of the model. All other
-    weights of float16 nodes become float16 where they lie.
+    Such a weight is an output of the model, or has a float32 consumer and is not in `fp16.stored`. All other
+    weights of float16 nodes become float16 in place.
 
     Args:
         view: of the prepared model.
-        fp16: what becomes float16.
+        fp16: the assignment.
         sites, edits: of the same plan. A node that reads a weight as integers, or reshaped, does not need
             its floats.
     """
     reads = {(name, i) for name, ports in fp16.nodes.items() for i in ports.inputs}
     others = {use for s in sites if s.kind not in OBSERVED for use in s.uses or ()}
     others |= {use for e in edits if e.kind is EditKind.RESHAPED_BIAS for use in e.uses or ()}
-    found = set()
+    copied = set()
     others |= reads
     for name, value in view.values.items():
         if not (value.is_initializer() and is_float32(value)) or value.is_graph_input():
@@ -180,5 +181,5 @@ def copied_weights(
         floats = any((node.name or "", i) not in others and not is_blind(node, i) for node, i in uses)
         needed = name not in fp16.ports if value.is_graph_output() else floats and name not in fp16.stored
         if needed:
-            found.add(name)
-    return frozenset(found)
+            copied.add(name)
+    return frozenset(copied)

@@ -16,7 +16,7 @@ from qtool.tables.float16 import SUMS
 
 @dataclass
 class _Boundary:
-    """One value: what makes it, and how many read it in which type."""
+    """One value: the type of its producer, and the number of its uses in each type."""
 
     is_float16: bool = False
     float16_uses: int = 0
@@ -28,20 +28,22 @@ class _Boundary:
 
 
 def not_worth_casts(
-    view: View, sites: Mapping[str, Fp16Node], own: Collection[str], forced: Collection[str] = ()
+    view: View, nodes: Mapping[str, Fp16Node], ports: Collection[str], forced: Collection[str] = ()
 ) -> list[str]:
-    """The nodes that would better be float32, starting with all of `sites` in float16.
+    """Return the nodes that should be float32, starting with all of `nodes` in float16.
 
     A node that is not HEAVY leaves float16 when that saves a Cast, or costs none and all its inputs are
-    float32 already: so a Cast stands before the heavy op that wants it, not before what leads there.
+    float32 already. So a Cast stands right before the heavy op, not before the nodes that lead to it.
 
     Args:
-        own: the model's inputs and outputs that are float16.
+        view: of the prepared model.
+        nodes: the nodes that can be float16.
+        ports: inputs and outputs of the model that are float16.
         forced: nodes that do not leave.
     """
-    in_float16 = dict(sites)
-    boundaries = _boundaries(view, in_float16, own)
-    left: list[str] = []
+    in_float16 = dict(nodes)
+    boundaries = _boundaries(view, in_float16, ports)
+    leaving: list[str] = []
     pending = deque(in_float16)
     while pending:
         name = pending.popleft()
@@ -53,14 +55,16 @@ def not_worth_casts(
             or not _leaves(node, in_float16[name], boundaries)
         ):
             continue
-        site = in_float16.pop(name)
-        left.append(name)
-        pending.extend(_touched(node, site, boundaries))
-    return left
+        own = in_float16.pop(name)
+        leaving.append(name)
+        pending.extend(_touched(node, own, boundaries))
+    return leaving
 
 
-def _boundaries(view: View, in_float16: Mapping[str, Fp16Node], own: Collection[str]) -> dict[str, _Boundary]:
-    """Constants have no boundary: they are stored in either type."""
+def _boundaries(
+    view: View, in_float16: Mapping[str, Fp16Node], ports: Collection[str]
+) -> dict[str, _Boundary]:
+    """Return the boundary of each value but constants, which are stored in either type."""
     boundaries: dict[str, _Boundary] = {}
     for name, value in view.values.items():
         if not is_float32(value) or (value.is_initializer() and not value.is_graph_input()):
@@ -68,7 +72,7 @@ def _boundaries(view: View, in_float16: Mapping[str, Fp16Node], own: Collection[
         producer = value.producer()
         boundary = boundaries[name] = _Boundary()
         if producer is None:
-            boundary.is_float16 = name in own
+            boundary.is_float16 = name in ports
         elif producer.name in in_float16:
             boundary.is_float16 = value.index() in in_float16[producer.name or ""].outputs
         for use in value.uses():
@@ -78,14 +82,14 @@ def _boundaries(view: View, in_float16: Mapping[str, Fp16Node], own: Collection[
             elif not is_blind(use.node, use.idx):
                 boundary.float32_uses += 1
         if value.is_graph_output():
-            boundary.float16_uses += name in own
-            boundary.float32_uses += name not in own
+            boundary.float16_uses += name in ports
+            boundary.float32_uses += name not in ports
     return boundaries
 
 
-def _leaves(node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]) -> bool:
-    """Whether a node is better off in float32; if so, the boundaries are changed."""
-    reads, makes = _around(node, site, boundaries)
+def _leaves(node: ir.Node, own: Fp16Node, boundaries: Mapping[str, _Boundary]) -> bool:
+    """Move a node to float32 if that is better, and return whether it was."""
+    reads, makes = _around(node, own, boundaries)
     around = {id(b): b for b in (*reads, *makes)}.values()
     indifferent = not any(b.is_float16 for b in reads) or not makes or is_op(node, *SUMS)
     before = sum(b.casts for b in around)
@@ -98,11 +102,11 @@ def _leaves(node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]) 
 
 
 def _around(
-    node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]
+    node: ir.Node, own: Fp16Node, boundaries: Mapping[str, _Boundary]
 ) -> tuple[list[_Boundary], list[_Boundary]]:
-    read = [node.inputs[i] for i in site.inputs]
+    read = [node.inputs[i] for i in own.inputs]
     reads = [boundaries[v.name or ""] for v in read if v is not None and v.name in boundaries]
-    names = [node.outputs[i].name or "" for i in site.outputs]
+    names = [node.outputs[i].name or "" for i in own.outputs]
     return reads, [boundaries[n] for n in names if n in boundaries]
 
 
@@ -114,14 +118,14 @@ def _move(reads: list[_Boundary], makes: list[_Boundary], to_float: int) -> None
         boundary.is_float16 = to_float < 0
 
 
-def _touched(node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary]) -> list[str]:
-    """Who may have another opinion now that a node has left.
+def _touched(node: ir.Node, own: Fp16Node, boundaries: Mapping[str, _Boundary]) -> list[str]:
+    """Return the neighbours of a node that has left float16 for which the decision may change.
 
-    The other readers of a value do only as its last float16 reader is left, or its first float32 one is
-    there: each of that happens once.
+    For the other consumers of a value that is only when one float16 consumer is left, or the first float32
+    consumer appears. Each happens once.
     """
     near: list[ir.Node | None] = []
-    for index in site.inputs:
+    for index in own.inputs:
         value = node.inputs[index]
         boundary = boundaries.get(value.name or "") if value is not None else None
         if value is None or boundary is None:
@@ -129,5 +133,5 @@ def _touched(node: ir.Node, site: Fp16Node, boundaries: Mapping[str, _Boundary])
         near.append(value.producer())
         if boundary.float16_uses <= 1 or boundary.float32_uses == 1:
             near += [use.node for use in value.uses()]
-    near += [use.node for i in site.outputs for use in node.outputs[i].uses()]
+    near += [use.node for i in own.outputs for use in node.outputs[i].uses()]
     return [n.name or "" for n in near if n is not None]

@@ -1,11 +1,12 @@
-"""Layer norms, written out, that need a fusion barrier because float16 has made them of two types.
+"""Fusion barriers in layer norms of separate ops that compute partly in float16.
 
     X -> (Cast) -> ReduceMean -> Sub -> Pow -> ReduceMean -> Add -> Sqrt -> Div -> Mul -> Add
                                     `---------------------------------'
 
-onnxruntime's LayerNormFusion (1.31) looks through Casts: one before the norm that has no other consumer
-becomes part of the fused op, whatever it casts from, and so do those inside. Where input, scale and bias then
-differ in type, the session can't be made. A Max with -inf changes nothing, and no optimizer sees through it.
+onnxruntime's LayerNormFusion (1.31) looks through Casts. A Cast before the norm without another consumer
+becomes part of the fused op, whatever type it casts from, and so do Casts inside. Where input, scale and bias
+then differ in type, no session can be created. A Max with -inf changes no value, and no optimizer looks
+through it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from qtool.plan.model import EditKind, Fp16Assignment, GraphEdit, Kind, Site, Us
 
 _FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _Typed = tuple[int, ir.DataType | None]
-"""A value, by id, and the type in which it is read."""
+"""The id of a value, and the type in which consumers read it."""
 
 
 def norm_barriers(view: View, fp16: Fp16Assignment, sites: Iterable[Site] = ()) -> list[GraphEdit]:
@@ -32,8 +33,8 @@ def norm_barriers(view: View, fp16: Fp16Assignment, sites: Iterable[Site] = ()) 
 
     Args:
         view: of the prepared model.
-        fp16: what becomes float16. Where nothing does, the model keeps the norms that it came with.
-        sites: what else is quantized. A norm that a QuantizeLinear interrupts is not fused.
+        fp16: the assignment. An empty one leaves the norms of the model as they are.
+        sites: of the plan. A norm that a QuantizeLinear interrupts is not fused.
     """
     if not (fp16.nodes or fp16.stored or fp16.ports):
         return []
@@ -45,14 +46,13 @@ def norm_barriers(view: View, fp16: Fp16Assignment, sites: Iterable[Site] = ()) 
 class _Types:
     """The types of all values once they are cast, and the consumers of a value in each type.
 
-    A model may have Casts of its own. Those that float16 makes idle do not count: the
-    writer removes them (rewrite/fp16/casts.py).
+    Casts of the model that float16 makes idle do not count: the writer removes them (rewrite/fp16/casts.py).
     """
 
     def __init__(self, view: View, fp16: Fp16Assignment, sites: Iterable[Site]) -> None:
         quantizers = [s for s in sites if s.kind is Kind.ACTIVATION]
-        self._whole = {s.value for s in quantizers if s.uses is None}
-        self._quantized = {use for s in quantizers for use in s.uses or ()}
+        self._quantized_values = {s.value for s in quantizers if s.uses is None}
+        self._quantized_uses = {use for s in quantizers for use in s.uses or ()}
         self._reads = {(name, i) for name, ports in fp16.nodes.items() for i in ports.inputs}
         self._in_float16 = set(fp16.stored)
         for name, ports in fp16.nodes.items():
@@ -71,11 +71,11 @@ class _Types:
                 self._outputs.add(self._typed(value, wanted)[0])
 
     def made(self, value: ir.Value) -> ir.DataType | None:
-        """Return the type in which a value is made."""
+        """Return the type in which a value is computed."""
         return _FLOAT16 if value.name in self._in_float16 else value.dtype
 
     def read(self, node: ir.Node, index: int) -> tuple[_Typed, ir.Value]:
-        """Return what an input reads, as the value that it is or is cast from, and the type."""
+        """Return the type of an input and its value, or the value that it is cast from."""
         value = node.inputs[index]
         if value is None:
             raise ValueError(f"'{node.name}' has no input {index}")
@@ -85,16 +85,16 @@ class _Types:
         return self._typed(value, _FLOAT if taken else self.made(value))
 
     def consumers(self, typed: _Typed) -> list[Use]:
-        """Return who reads a value in a type; Casts to the other type are left out."""
+        """Return the consumers of a value in a type, without Casts to the other type."""
         return self._consumers.get(typed, [])
 
     def is_cast(self, value: ir.Value) -> bool:
-        """Return whether anything needs a value in another type than it is made in."""
+        """Return whether a consumer or output needs a value in another type than it is computed in."""
         other = (id(value), _FLOAT if self.made(value) == _FLOAT16 else _FLOAT16)
         return other in self._consumers or other in self._outputs
 
     def sources(self, value: ir.Value, wanted: ir.DataType | None) -> set[ir.DataType | None]:
-        """Return the types that a value is cast from where it is read in a type, or that type.
+        """Return the types that a value in type `wanted` is cast from, or `wanted` itself.
 
         onnxruntime may inline an If, and so see the Casts at the ends of its branches.
         """
@@ -109,24 +109,28 @@ class _Types:
         return {wanted if source is None else self.made(source)}
 
     def past_casts(self, value: ir.Value) -> Iterator[ir.Node]:
-        """Yield the consumers of a value, as it is or cast, without those that read it quantized."""
+        """Yield the consumers of a value, also behind Casts, without those of the quantized value."""
         for use in value.uses():
             if self._is_quantized(value, use.node, use.idx):
                 continue
             yield from self.past_casts(use.node.outputs[0]) if is_op(use.node, "Cast") else (use.node,)
 
     def _is_quantized(self, value: ir.Value, node: ir.Node, index: int) -> bool:
-        return value.name in self._whole or (node.name or "", index) in self._quantized
+        return value.name in self._quantized_values or (node.name or "", index) in self._quantized_uses
 
     def _typed(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[_Typed, ir.Value]:
         root, wanted = self._root(value, wanted)
         return (id(root), wanted), root
 
     def _root(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[ir.Value, ir.DataType | None]:
-        """Return the value that one is cast from, as long as that loses no rounding."""
+        """Return the value that `value` is cast from without a loss of rounding, and the type."""
         while (producer := value.producer()) is not None and _is_float_cast(producer):
             source = producer.inputs[0]
-            if source is None or value.name in self._whole or source.name in self._whole:
+            if (
+                source is None
+                or value.name in self._quantized_values
+                or source.name in self._quantized_values
+            ):
                 break
             made, before = self.made(value), self.made(source)
             idle = made == before or (wanted == _FLOAT16 and before == _FLOAT16)
@@ -143,7 +147,7 @@ def _is_float_cast(node: ir.Node) -> bool:
 
 
 def _barrier(mean: ir.Node, types: _Types) -> GraphEdit | None:
-    """The barrier in the norm that begins with this ReduceMean, if it needs one."""
+    """Return the barrier in the norm that begins with this ReduceMean; None if it needs none."""
     average = mean.outputs[0]
     typed, x = types.read(mean, 0)
     wanted = typed[1]

@@ -1,4 +1,4 @@
-"""Which float32 values float16 can't hold, found and named before anything is converted."""
+"""Find the float32 values that float16 can't hold, before any node is converted."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from qtool.plan.eligible import CONTROL_FLOW, rule_of
 from qtool.plan.fp16.ports import is_float32
 from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
 
-_CHUNK = 1 << 20  # elements that are looked at together: float64 copies of whole weights would be large
+_CHUNK = 1 << 20  # elements at a time: float64 copies of large weights would take much memory
 
 
 def find_overflow(view: View, ranges: Ranges | None) -> dict[str, str]:
-    """Value name -> what about it does not fit into float16, to be read after "its value 'x' ".
+    """Return value name -> the reason, in words that continue "its input 'x' ".
 
-    - A constant beyond the largest float16 (infinities and NaN too), or held to less than FLOOR_DB.
-    - A value that calibration saw masks in, or a range of more than LARGEST / MARGIN.
-    - Where there is no range: what is computed from a constant beyond, up to an op that bounds its output.
+    1. A constant beyond the largest float16 (also infinity and NaN), or below FLOOR_DB in float16.
+    2. A value with masks in calibration, or a range of more than LARGEST / MARGIN.
+    3. A value without a range that is computed from a constant beyond, up to an op that bounds its output.
     """
     reasons: dict[str, str] = {}
     beyond: dict[str, str] = {}
@@ -37,17 +37,17 @@ def find_overflow(view: View, ranges: Ranges | None) -> dict[str, str]:
         elif (db := fp16_sqnr(array)) < FLOOR_DB:
             what = f"{array.reshape(-1)[0]:.3g}" if array.size == 1 else f"{array.size} elements"
             reasons[name] = f"({what}) keeps {max(db, 0.0):.0f} dB in float16, below {FLOOR_DB:.0f}"
-    known = ranges or {}
-    for name, seen in known.items():
-        if reason := _too_wide(seen):
+    observed = ranges or {}
+    for name, value_range in observed.items():
+        if reason := _too_wide(value_range):
             reasons[name] = reason
-    for name, source in _made_from(view, beyond, known).items():
+    for name, source in _computed_from(view, beyond, observed).items():
         reasons.setdefault(name, f"is computed from '{source}', which {beyond[source]}")
     return {**reasons, **beyond}
 
 
 def fp16_sqnr(array: NDArray[np.float32]) -> float:
-    """SQNR in dB of an array rounded to float16, against itself."""
+    """Return the SQNR in dB of an array rounded to float16."""
     flat = array.reshape(-1)
     signal = noise = 0.0
     for start in range(0, flat.size, _CHUNK):
@@ -69,7 +69,7 @@ def _constants(view: View) -> Iterator[tuple[ir.Value, NDArray[np.float32]]]:
 
 
 def _attribute(node: ir.Node | None) -> Iterator[NDArray[np.float32]]:
-    """What a Constant or ConstantOfShape is made of."""
+    """Yield the float arrays of a Constant or ConstantOfShape."""
     for attribute in node.attributes.values() if node is not None else ():
         if attribute.type == ir.AttributeType.TENSOR:
             yield np.asarray(attribute.as_tensor().numpy(), np.float32)
@@ -83,16 +83,17 @@ def _extremes(array: NDArray[np.float32]) -> tuple[float, float]:
     return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
 
 
-def _too_wide(seen: Range) -> str:
-    if seen.masked:
+def _too_wide(observed: Range) -> str:
+    if observed.masked:
         return "holds infinities or masks"
-    if max(-seen.lo, seen.hi) * MARGIN <= LARGEST:
+    if max(-observed.lo, observed.hi) * MARGIN <= LARGEST:
         return ""
-    return f"spans {seen.lo:.3g}..{seen.hi:.3g}, beyond float16's {LARGEST:.0f} with a margin of {MARGIN:g}"
+    limit = f"float16's {LARGEST:.0f} with a margin of {MARGIN:g}"
+    return f"spans {observed.lo:.3g}..{observed.hi:.3g}, beyond {limit}"
 
 
-def _made_from(view: View, beyond: Iterable[str], known: Ranges) -> dict[str, str]:
-    """Value -> the constant of which it may hold elements, as far as no range says otherwise."""
+def _computed_from(view: View, beyond: Iterable[str], observed: Ranges) -> dict[str, str]:
+    """Return value -> the constant beyond float16 that may reach it, for values without a range."""
     holders = {id(body): node for node in view.nodes for body in _bodies(node)}
     source = {name: name for name in beyond}
     pending = [view.values[name] for name in source]
@@ -100,14 +101,14 @@ def _made_from(view: View, beyond: Iterable[str], known: Ranges) -> dict[str, st
         value = pending.pop()
         for made in _reached(value, holders):
             name = made.name or ""
-            if is_float32(made) and name not in source and name not in known:
+            if is_float32(made) and name not in source and name not in observed:
                 source[name] = source[value.name or ""]
                 pending.append(made)
     return {name: constant for name, constant in source.items() if name != constant}
 
 
 def _reached(value: ir.Value, holders: Mapping[int, ir.Node]) -> Iterator[ir.Value]:
-    """The values that are made from a value by one node, in and out of nested graphs."""
+    """Yield the values that one node computes from a value, into and out of nested graphs."""
     for use in value.uses():
         if op_key(use.node) in CONTROL_FLOW:
             for body in _bodies(use.node):
@@ -129,10 +130,10 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def _bounds_output(node: ir.Node, index: int) -> bool:
-    """Whether what a node makes fits into float16 however large that input is."""
+    """Whether the output of a node fits into float16 however large that input is."""
     if is_op(node, "Clip"):
         limits = [_scalar(v) for v in node.inputs[1:3]]
-        # A limit that is no limit changes nothing: the output is the first input's business.
+        # Limits beyond float16 bound nothing: the output depends on the first input.
         return index > 0 or (len(limits) == 2 and all(abs(x) <= LARGEST for x in limits))
     rule = rule_of(node)
     return rule is not None and all(abs(x) <= LARGEST for x in rule.bounds)

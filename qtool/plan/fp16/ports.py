@@ -1,4 +1,4 @@
-"""Which inputs and outputs of a node become float16 when the node does: its schema's word."""
+"""The inputs and outputs of a node that become float16 with it, by the ONNX schema of its op."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def is_float32(value: ir.Value | None) -> bool:
 
 
 def is_blind(node: ir.Node, index: int) -> bool:
-    """Whether an input may be of any float type, with the same result."""
+    """Whether an input may have any float type, with the same result."""
     return index == 0 and op_key(node) in TYPE_BLIND
 
 
 def is_heavy(node: ir.Node) -> bool:
-    """Whether a node pays for Casts of its own: it multiplies much, or picks from a large weight."""
+    """Whether a node is worth Casts of its own: it multiplies much, or picks from a large weight."""
     rule = rule_of(node)
     if op_key(node) in HEAVY or rule is None or not rule.storage_min_elements:
         return op_key(node) in HEAVY
@@ -44,9 +44,12 @@ def is_heavy(node: ir.Node) -> bool:
 
 
 def ports_of(node: ir.Node, opset: int) -> Fp16Node | str | None:
-    """The ports of a node, or why it can't be float16; None when it touches no float32 values.
+    """Return the float16 inputs and outputs of a node, or the reason why it can't be float16.
+
+    None: the node has no float32 values.
 
     Args:
+        node: any node.
         opset: of the standard domain.
     """
     reads = [i for i, v in enumerate(node.inputs) if is_float32(v) and not is_blind(node, i)]
@@ -54,9 +57,9 @@ def ports_of(node: ir.Node, opset: int) -> Fp16Node | str | None:
     unknown = next((v for v in (*node.inputs, *node.outputs) if v is not None and _is_unknown(v)), None)
     key = op_key(node)
     if key in CONTROL_FLOW:
-        return "what goes in and out of its bodies stays float32" if reads or makes else None
+        return "the inputs and outputs of its bodies stay float32" if reads or makes else None
     if not reads and not makes:
-        # An op that nobody knows makes values of unknown types: it may well compute in float32.
+        # An unknown op has outputs of unknown types: it may well compute in float32.
         return f"the type of '{unknown.name}' is not known" if unknown is not None else None
     if unknown is not None:
         return f"the type of '{unknown.name}' is not known"
@@ -88,23 +91,23 @@ def _text(attribute: ir.Attr) -> str:
 
 def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) -> Fp16Node | str:
     if node.domain not in ("", "ai.onnx"):
-        return f"nothing is known of {op_key(node)} in float16"
+        return f"no schema tells whether {op_key(node)} computes in float16"
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
         return f"there is no {node.op_type} in opset {opset}"
     inputs = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
     outputs = [_formal(schema.outputs, i) for i in range(len(node.outputs))]
-    told = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
+    given = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
     typed = node.op_type in TYPED_BY_ATTRIBUTE
-    able = {j for j in makes if _FLOAT16 in outputs[j].types and (typed or outputs[j].type_str in told)}
+    able = {j for j in makes if _FLOAT16 in outputs[j].types and (typed or outputs[j].type_str in given)}
     able -= set(FLOAT32_OUTPUTS.get(op_key(node), ()))
     fixed = FLOAT32_INPUTS.get(node.op_type, ())
     return _checked(node, [i for i in reads if i not in fixed and _FLOAT16 in inputs[i].types], makes, able)
 
 
 def _checked(node: ir.Node, reads: list[int], makes: list[int], able: set[int]) -> Fp16Node | str:
-    """The ports, if every float32 output that somebody reads is able to be float16."""
+    """Return the ports if every float32 output with a consumer can be float16, else the reason."""
     for index in makes:
         if index not in able and is_read(node.outputs[index]):
             return f"its output '{node.outputs[index].name}' can't be float16"
@@ -116,5 +119,5 @@ def _checked(node: ir.Node, reads: list[int], makes: list[int], able: set[int]) 
 def _formal(
     formals: Sequence[onnx.defs.OpSchema.FormalParameter], index: int
 ) -> onnx.defs.OpSchema.FormalParameter:
-    """The declared parameter of an actual one; the last may stand for many."""
+    """Return the declared parameter at an index; the last may be variadic."""
     return formals[min(index, len(formals) - 1)]

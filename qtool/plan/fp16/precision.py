@@ -1,4 +1,4 @@
-"""Which nodes are worth float32 for precision's sake, though float16 could be had."""
+"""Find the nodes that stay in float32 for precision, although they could be float16."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ _INTEGERS = {t for t in ir.DataType if t.is_integer()}
 
 
 def worth_float32(view: View) -> dict[str, str]:
-    """Node name -> why it should stay in float32.
+    """Return node name -> why it should stay in float32.
 
-    1. An op that the table names, and a Gather from a small table.
-    2. Who uses what a FOLLOWED one of them makes, up to and with the node where it meets other data.
-    3. Who computes the argument of an op that needs it exact, or of a Cast to integers: shapes and indices.
+    1. An op in the table PRECISE, and a Gather from a small table.
+    2. The nodes behind a FOLLOWED op, up to and including the node where other data joins.
+    3. The nodes that compute an argument which must be exact, or the input of a Cast to integers.
     """
     reasons = exact_arguments(view)
     made: set[str] = set()
     for node in view.nodes:
         name, own = node.name or "", _precise(node)
         sources = [v for v in node.inputs if is_float32(v) and constant(v) is None and v is not None]
-        known = [v.name or "" for v in sources if v.name in made]
+        precise = [v.name or "" for v in sources if v.name in made]
         if own:
             reasons[name] = own
-        elif known and not is_heavy(node):
-            reasons.setdefault(name, f"it uses '{known[0]}', which is worth float32")
-        if (own and op_key(node) in FOLLOWED) or (known and len(known) == len(sources)):
+        elif precise and not is_heavy(node):
+            reasons.setdefault(name, f"it uses '{precise[0]}', which is worth float32")
+        if (own and op_key(node) in FOLLOWED) or (precise and len(precise) == len(sources)):
             made |= {v.name or "" for v in node.outputs if not is_heavy(node)}
     return reasons
 
 
 def _precise(node: ir.Node) -> str:
+    """Return the table's reason to leave a node in float32; '' if there is none."""
     for key in (f"{op_key(node)}/{variant(node)}", op_key(node)):
         if key in PRECISE:
             return PRECISE[key]
@@ -47,7 +48,7 @@ def _precise(node: ir.Node) -> str:
 
 
 def exact_arguments(view: View) -> dict[str, str]:
-    """The nodes that compute arguments which must be exact, and the ops that want them so."""
+    """Return node name -> why: ops with an argument that must be exact, and the nodes that compute it."""
     reasons: dict[str, str] = {}
     for node in view.nodes:
         if not (is_op(node, *EXACT_ARGUMENT) or _makes_integers(node)):
@@ -65,9 +66,9 @@ def exact_arguments(view: View) -> dict[str, str]:
 
 
 def _has_weight(node: ir.Node) -> bool:
-    """Whether a node multiplies by so many weights that its own rounding is what counts.
+    """Whether a node multiplies by a large weight, so that its own rounding dominates.
 
-    Positions times a few frequencies are not that: they must be exact.
+    Positions times a few frequencies are no such product: they must be exact.
     """
     arrays = [constant(v) for v in node.inputs] if is_heavy(node) else []
     return any(a is not None and a.size >= STORED_MIN_ELEMENTS for a in arrays)

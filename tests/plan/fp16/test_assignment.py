@@ -23,7 +23,7 @@ SHAPE = (2, 4, 64)
 WEIGHTS = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
 SAMPLES = graphs.samples(2, x=SHAPE)
 F = np.float32
-WORTHLESS = "it stands by float32 nodes: float16 would save no Cast"
+WORTHLESS = "next to float32 nodes: float16 would save no Cast"
 
 
 def between(
@@ -151,7 +151,7 @@ def test_beside_quantizers_all_stays_float32() -> None:
     made = converted(between(middle, {"s": F(0.01), "z": np.uint8(128)}), SAMPLES)
     check(made)
     assert not made.fp16_nodes
-    assert made.reasons["first"].startswith("it stands beside a QuantizeLinear")
+    assert made.reasons["first"].startswith("next to a QuantizeLinear")
 
 
 # What float32 nodes read: (nodes from x to y, the weight c, whether it is float16 in the file).

@@ -82,7 +82,7 @@ def test_the_runtimes_own_ops_are_taken_at_the_tables_word(op: str) -> None:
 def test_nothing_is_supposed_of_other_domains() -> None:
     made = helper.make_node("Thing", ["x"], ["y"], domain="somebody", name="own")
     proto = model([made], {"x": IMAGE}, ["y"])
-    assert ports(proto) == "nothing is known of somebody::Thing in float16"
+    assert ports(proto) == "no schema tells whether somebody::Thing computes in float16"
 
 
 def test_sequences_stay_what_they_are() -> None:

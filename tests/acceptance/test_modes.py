@@ -1,5 +1,6 @@
-"""Every mode x target x form x type that the tables allow, on every sample model; the rest is refused.
+"""Every form and type that the tables allow, in every mode, on each target and sample model; the rest is refused.
 
+`make test` runs each form on one target and one model, in turn, and `make test-all` on all of them.
 In process and without timing, so that speed decides nothing; the program itself runs in the other files.
 """
 
@@ -21,6 +22,7 @@ from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
 from tests.cli.program import run
 from tests.rewrite.flow import Outputs, sqnr, write
+from tests.tiers import nightly
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 MODELS = ("cnn", "transformer", "lstm")
@@ -40,11 +42,12 @@ FORMS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 # Types of 16 bits and float16 lose next to nothing; the rest only has to resemble.
 FLOORS = {"fp16": 50.0, "weight-only": 8.0, "dynamic": 20.0, "static": 15.0}
+PLACES = [(target, model) for target in TARGETS for model in MODELS]
 CASES = [
-    pytest.param(mode, target, form, id=f"{mode}-{target}-{'-'.join(map(str, form.values()))}")
+    pytest.param(mode, target, form, model, id=f"{mode}-{target}-{'-'.join(map(str, form.values()))}-{model}")
     for mode in MODES
-    for target in TARGETS
-    for form in FORMS[mode]
+    for number, form in enumerate(FORMS[mode])
+    for target, model in (PLACES if nightly() else [PLACES[number % len(PLACES)]])
 ]
 
 
@@ -62,10 +65,9 @@ def outputs(data: bytes, model: str, optimize: bool) -> list[Outputs]:
     return [dict(zip(session.outputs, session.run(s), strict=True)) for s in fed]
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("mode", "target", "form"), CASES)
+@pytest.mark.parametrize(("mode", "target", "form", "model"), CASES)
 def test_what_the_tables_allow_runs_and_resembles(
-    model: str, mode: str, target: str, form: dict[str, Any]
+    mode: str, target: str, form: dict[str, Any], model: str
 ) -> None:
     if model != "cnn" and "include" in form:
         pytest.skip("no convolution to include")

@@ -25,6 +25,7 @@ from qtool.plan.prepared import PreparedModel
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Selection, Timing
 from qtool.runtime.session import Session
+from qtool.tables.targets import MEASURED
 
 QUANTIZED = "quantized"
 """The name of the written file in a race."""
@@ -44,7 +45,7 @@ class Verdict:
 
     Args:
         comparison: with FP32; None without samples.
-        race: of the file and both FP32 models; None without samples.
+        race: of the file and both FP32 models; None where nothing was timed.
         synthetic: the samples are made up, and satisfy no gate.
         gates: that the user asked for.
         implied: the gates that options stand for.
@@ -69,7 +70,10 @@ def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
 
 
 def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: Progress) -> Verdict:
-    """Run the file that was written on the judge set: against FP32, and in a race with it."""
+    """Run the file that was written on the judge set: against FP32, and in a race with it.
+
+    `--timing table` times nothing, unless a gate asks for the speed.
+    """
     model = chosen.model
     samples = model.samples.judge
     if samples is None:
@@ -83,11 +87,13 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
         request.measures,
         lambda done, total: progress("validate", done, total),
     )
-    with model_for_session(model.original.model) as prepared:
-        models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
-        race = race_models(models, samples, model.threads)
     made_up = synthetic(samples)
     implied = implied_gates(model, comparison, made_up)
+    race = None
+    if model.options.profile == MEASURED or any(g.metric == "speedup" for g in (*request.gates, *implied)):
+        with model_for_session(model.original.model) as prepared:
+            models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
+            race = race_models(models, samples, model.threads)
     return Verdict(comparison, race, made_up, request.gates, implied)
 
 

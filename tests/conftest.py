@@ -67,9 +67,9 @@ _SATURATING = {
         "gemm-trans-a-generic-dynamic gemm-any-c matmul-two-activations mlp-with-a-float-head "
         "lstm- gru- if-cpu-dynamic if-generic-dynamic"
     ),
-    "test_runtime.py::test_means_the_same_to_the_reference": "gemm-bias-alone gemm-all-but-w",
+    "test_runtime.py::test_each_operator": "gemm-bias-alone gemm-all-but-w",
     "test_outlier_columns.py::test_it_wins_what_outliers_cost": "dynamic-",
-    "rewrite/test_simulated.py": "optimized-shared-weights",
+    "rewrite/test_simulated.py": "shared-weights-",
     "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",
     "test_modes.py::test_what_the_tables_allow_runs_and_resembles[static-cpu": "lstm",
     "test_modes.py::test_what_the_tables_allow_runs_and_resembles[static-generic": (

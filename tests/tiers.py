@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,3 +25,16 @@ def nightly() -> bool:
 def sample(cases: Sequence[T], every: int) -> Sequence[T]:
     """Return one of every `every` cases, from the first on; all of them at night."""
     return cases if nightly() else cases[::every]
+
+
+def in_turn(cases: Iterable[Any], *axes: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return every case with one combination of the axes, in turn; with every combination at night.
+
+    Each round starts one further on, so that cases which are a product themselves meet every combination.
+    """
+    combinations = list(itertools.product(*axes))
+    rows = [case if isinstance(case, tuple) else (case,) for case in cases]
+    if nightly():
+        return [(*row, *values) for row in rows for values in combinations]
+    count = len(combinations)
+    return [(*row, *combinations[(i + i // count) % count]) for i, row in enumerate(rows)]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from qtool.graph.save import to_bytes
@@ -82,3 +86,18 @@ def sqnr(a: Sequence[Outputs], b: Sequence[Outputs]) -> float:
         if noise != 0:
             worst = min(worst, 10 * np.log10(np.sum(x**2) / noise))
     return float(worst)
+
+
+def ran(model: bytes) -> Counter[str]:
+    """The op types that onnxruntime runs, and how many of each; those of subgraphs, too."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return Counter(_types(onnx.load(options.optimized_model_filepath).graph))
+
+
+def _types(graph: onnx.GraphProto) -> list[str]:
+    inner = [a.g for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return [n.op_type for n in graph.node] + [t for g in inner for t in _types(g)]

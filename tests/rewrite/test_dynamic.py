@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,13 @@ from qtool.plan.model import Kind
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import PerBlock
 from qtool.tables.targets import TARGETS
-from tests.exact import exact_products
+from tests.exact import exact, exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import reasons, sites
 from tests.rewrite.flow import Written, evaluate, run, sqnr, write
 from tests.rewrite.zoo import CASES as ZOO
+from tests.tiers import in_turn
 
 K, N = 128, 96  # enough values to be worth it on every target
 PRODUCTS = ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger")
@@ -122,7 +122,7 @@ CASES: dict[str, Product] = {
     "no-split-at-512": Product(x=(16, 512), w=(512, 32)),
 }  # fmt: skip
 # onnxruntime (1.31) fuses MatMulInteger .. Add with a bias of more axes than the product, and loses the axes.
-EVERYWHERE = [(c, t) for c in CASES for t in TARGETS if (c, t) != ("matmul-bias-raises-rank", "generic")]
+EVERYWHERE = [(c, t) for c, t in in_turn(CASES, TARGETS) if (c, t) != ("matmul-bias-raises-rank", "generic")]
 
 
 def build(case: Product) -> onnx.ModelProto:
@@ -140,7 +140,6 @@ def build(case: Product) -> onnx.ModelProto:
     return model(nodes, {"x": list(case.x)}, ["y"], constants)
 
 
-@cache
 def written(name: str, target: str) -> Written:
     case = CASES[name]
     return write(build(case), samples(3, x=case.x), target, mode="dynamic")
@@ -151,44 +150,36 @@ def ops(proto: onnx.ModelProto) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("name", "target"), EVERYWHERE)
-def test_runs_near_fp32_with_the_shape_it_had(name: str, target: str) -> None:
-    done = written(name, target)
+def test_each_product(name: str, target: str) -> None:
+    case, done = CASES[name], written(name, target)
+    onnx.checker.check_model(done.proto, full_check=True)
+    _is_what_was_planned(case, done)
     wanted = run(done.original, done.samples)
-    for optimize in (True, False):
-        got = run(done.data, done.samples, optimize)
+    fused, plain = (run(done.data, done.samples, optimize) for optimize in (True, False))
+    for got in (fused, plain):
         assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
         assert sqnr(wanted, got) > 30
+    if target == "generic" and exact():
+        assert sqnr(plain, evaluate(done.data, done.samples)) > 100
+    if case.is_quantized(target) and exact():
+        # Ties may fall to either side where the runtime divides in another order.
+        assert sqnr(_by_the_formula(case, done), fused) > 65
 
 
-@pytest.mark.parametrize(("name", "target"), EVERYWHERE)
-def test_is_what_was_planned(name: str, target: str) -> None:
-    case, done = CASES[name], written(name, target)
-    found = ops(done.proto)
+def _is_what_was_planned(case: Product, done: Written) -> None:
+    held, target = ops(done.proto), done.plan.target
     quantized = case.is_quantized(target)
     assert (done.plan.forms.get("product") is Form.DYNAMIC) == quantized
-    assert sum(found[op] for op in PRODUCTS) == (case.parts if quantized else 0)
+    assert sum(held[op] for op in PRODUCTS) == (case.parts if quantized else 0)
     if not quantized:
         assert reasons(done.plan)["product"]
         return
     onnxruntime = TARGETS[target].onnxruntime
     adds_itself = (onnxruntime and case.folded) or case.attributes.get("beta") == 0
-    assert found["Split"] == (1 if case.parts > 1 else 0)
+    assert held["Split"] == (1 if case.parts > 1 else 0)
     added = 0 if case.bias is None or adds_itself else 1
-    assert found["Add"] + found["Sum"] == added + found["Split"]
-    domains = {o.domain for o in done.proto.opset_import}
-    assert ("com.microsoft" in domains) == onnxruntime
-
-
-@pytest.mark.parametrize("name", CASES)
-@exact_products
-def test_generic_means_the_same_to_the_reference(name: str) -> None:
-    done = written(name, "generic")
-    assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 100
-
-
-@pytest.mark.parametrize(("name", "target"), EVERYWHERE)
-def test_passes_the_full_check(name: str, target: str) -> None:
-    onnx.checker.check_model(written(name, target).proto, full_check=True)
+    assert held["Add"] + held["Sum"] == added + held["Split"]
+    assert ("com.microsoft" in {o.domain for o in done.proto.opset_import}) == onnxruntime
 
 
 def quantized_at_run_time(x: np.ndarray) -> np.ndarray:
@@ -200,11 +191,8 @@ def quantized_at_run_time(x: np.ndarray) -> np.ndarray:
     return np.asarray((q - zero) * scale, np.float64)
 
 
-@pytest.mark.parametrize(("name", "target"), [(n, t) for n, t in EVERYWHERE if CASES[n].is_quantized(t)])
-@exact_products
-def test_the_numbers_are_those_of_the_formula(name: str, target: str) -> None:
-    """Each part of x is quantized by its own range, the weight by the scales in the plan."""
-    case, done = CASES[name], written(name, target)
+def _by_the_formula(case: Product, done: Written) -> list[dict[str, np.ndarray]]:
+    """The results, where each part of x is quantized by its own range, the weight by the scales of the plan."""
     site = next(s for s in done.plan.sites if s.kind is Kind.FUSED)
     value = done.candidate.model.view.values[site.value].const_value
     assert value is not None
@@ -222,8 +210,7 @@ def test_the_numbers_are_those_of_the_formula(name: str, target: str) -> None:
         lefts, rights = np.split(x, case.parts, axis=-1), np.split(w, case.parts, axis=across)
         products = sum(quantized_at_run_time(p) @ v for p, v in zip(lefts, rights, strict=True))
         wanted.append({"y": products + bias})
-    # Ties may fall to either side where the runtime divides in another order.
-    assert sqnr(wanted, run(done.data, done.samples)) > 65
+    return wanted
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -239,8 +226,7 @@ def test_an_outlier_spoils_its_own_part_only(target: str) -> None:
     assert sqnr(run(proto, [{"x": far}]), [{"y": whole["y"] - first["y"]}]) > 30
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("total", [128, 1024])
+@pytest.mark.parametrize(("target", "total"), in_turn(TARGETS, [1024, 128]))
 def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> None:
     nodes = [node("MatMul", ["x", f"w{i}"], [f"y{i}"]) for i in range(3)]
     constants = {f"w{i}": weights(total, 96, seed=i) for i in range(3)}
@@ -256,8 +242,7 @@ def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> 
         assert sqnr(run(proto, given), run(done.data, given, optimize)) > 30
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("trans", [(0, 0), (0, 1)], ids=["alike", "one-transposed"])
+@pytest.mark.parametrize(("target", "trans"), in_turn(TARGETS, [(0, 1), (0, 0)]))
 @exact_products
 def test_readers_of_one_weight_share_its_integers_where_they_read_it_alike(
     target: str, trans: tuple[int, int]
@@ -282,8 +267,7 @@ def test_blocks_of_the_weight_are_those_of_the_activation(target: str) -> None:
 LSTMS = [name for name in ZOO if "lstm" in name]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", LSTMS)
+@pytest.mark.parametrize(("name", "target"), in_turn(LSTMS, ("cpu", "generic")))
 @exact_products
 def test_lstm(name: str, target: str) -> None:
     """onnxruntime has a fused form; elsewhere an LSTM stays, and its weights are stored as int8."""
@@ -309,9 +293,9 @@ GATHERS: dict[str, tuple[tuple[int, ...], int, Sequence[int]]] = {
 }
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", GATHERS)
-@pytest.mark.parametrize("mode", ["dynamic", "static", "weight-only"])
+@pytest.mark.parametrize(
+    ("name", "target", "mode"), in_turn(GATHERS, TARGETS, ["dynamic", "static", "weight-only"])
+)
 def test_an_embedding_is_int8_in_the_file_and_gives_the_rows_it_did(
     name: str, target: str, mode: str
 ) -> None:

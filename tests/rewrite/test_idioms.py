@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 import pytest
@@ -13,13 +11,11 @@ from qtool.graph.view import float_constant
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS
 from qtool.tables.modes import MODES
-from tests.rewrite.flow import Outputs, Written, run, sqnr, write
-from tests.rewrite.runtime_ops import ran
+from tests.rewrite.flow import Written, ran, run, sqnr, write
 from tests.sweep.zoo_idioms import IDIOMS
+from tests.tiers import in_turn
 
 FLOORS = {"static": 25.0, "dynamic": 30.0, "weight-only": 38.0}
-# A session of a plan that nothing is fused in, and one of what users run.
-OPTIMIZE = (True, False)
 
 
 @dataclass(frozen=True)
@@ -82,57 +78,27 @@ ON_CPU: dict[str, Ran] = {
 }  # fmt: skip
 
 
-@cache
-def quantized(idiom: str, target: str, mode: str) -> Written:
-    specimen = IDIOMS[f"idiom-{idiom}"]
-    return write(specimen.model(), specimen.samples(), target, mode=mode)
-
-
-@cache
-def fp32(idiom: str) -> list[Outputs]:
-    specimen = IDIOMS[f"idiom-{idiom}"]
-    return run(specimen.model(), specimen.samples())
-
-
 def test_every_idiom_is_expected_to_become_something() -> None:
     assert {f"idiom-{name}" for name in ON_CPU} == IDIOMS.keys()
 
 
-@pytest.mark.parametrize("mode", FLOORS)
-@pytest.mark.parametrize("target", ["cpu", "generic"])
-@pytest.mark.parametrize("idiom", ON_CPU)
+@pytest.mark.parametrize(("idiom", "target", "mode"), in_turn(ON_CPU, ["cpu", "generic"], FLOORS))
 def test_stays_near_fp32(idiom: str, target: str, mode: str) -> None:
-    result, expected = quantized(idiom, target, mode), fp32(idiom)
-    for optimize in OPTIMIZE:
+    specimen = IDIOMS[f"idiom-{idiom}"]
+    result = write(specimen.model(), specimen.samples(), target, mode=mode)
+    _stores_every_large_weight(result, mode)
+    expected = run(result.original, result.samples)
+    for optimize in (True, False):
         got = run(result.data, result.samples, optimize)
         assert all(np.isfinite(v).all() for o in got for v in o.values())
         assert sqnr(expected, got) >= FLOORS[mode]
 
 
-@pytest.mark.parametrize("idiom", ON_CPU)
-def test_a_cpu_runs_it_as_it_is_fast(idiom: str) -> None:
-    found: Counter[str] = ran(quantized(idiom, "cpu", "static").data)
-    wanted = ON_CPU[idiom].ops
-    assert {op: found[op] for op in wanted} == wanted, found
-
-
-@pytest.mark.parametrize("idiom", ON_CPU)
-def test_what_stays_float_on_a_cpu_has_its_reason(idiom: str) -> None:
-    skips = quantized(idiom, "cpu", "static").plan.skips
-    for op, words in ON_CPU[idiom].floats.items():
-        assert any(words in str(s.reason) for s in skips if s.op == op), (op, skips)
-
-
-@pytest.mark.parametrize("mode", FLOORS)
-@pytest.mark.parametrize("target", ["cpu", "generic"])
-@pytest.mark.parametrize("idiom", ON_CPU)
-def test_every_large_weight_takes_8_bits_and_every_other_node_says_why(
-    idiom: str, target: str, mode: str
-) -> None:
-    result = quantized(idiom, target, mode)
+def _stores_every_large_weight(result: Written, mode: str) -> None:
+    """Every large weight takes 8 bits, and every other node has a reason."""
     plan, view = result.plan, result.candidate.model.view
     explained = {s.node for s in plan.skips if str(s.reason)}
-    kept = {s.value for s in plan.sites if s.kind in WEIGHTS}
+    stored = {s.value for s in plan.sites if s.kind in WEIGHTS}
     for node in view.nodes:
         rule = rule_of(node)
         if rule is None or node.name in plan.forms:
@@ -141,4 +107,16 @@ def test_every_large_weight_takes_8_bits_and_every_other_node_says_why(
         for value in (node.inputs[i] for i in rule.weight if i < len(node.inputs)):
             array = float_constant(value)
             if value is not None and array is not None and array.size >= MODES[mode].storage_min_elements:
-                assert value.name in kept, value.name
+                assert value.name in stored, value.name
+
+
+@pytest.mark.parametrize("idiom", ON_CPU)
+def test_a_cpu_runs_it_as_it_is_fast(idiom: str) -> None:
+    """What is faster in int8 runs in int8, and what stays float has its reason."""
+    specimen = IDIOMS[f"idiom-{idiom}"]
+    result = write(specimen.model(), specimen.samples(), "cpu", mode="static")
+    ops, wanted = ran(result.data), ON_CPU[idiom].ops
+    assert {op: ops[op] for op in wanted} == wanted, ops
+    for op, words in ON_CPU[idiom].floats.items():
+        skips = result.plan.skips
+        assert any(words in str(s.reason) for s in skips if s.op == op), (op, skips)

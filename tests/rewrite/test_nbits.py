@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import reasons
 from tests.rewrite.flow import Written, run, sqnr, write
+from tests.tiers import in_turn
 
 LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 ABLE = [name for name, row in TARGETS.items() if Form.NBITS in row.forms]
@@ -73,7 +74,7 @@ CASES: dict[str, Product] = {
     "odd-columns": Product(w=(512, 259), bias=(259,)),
     **{f"blocks-of-{size}": Product(bias=(256,), block=size) for size in BLOCKS},
 }
-EVERY = [(c, b) for c in CASES for b in WEIGHT_BITS]
+EVERY = in_turn(product(CASES, WEIGHT_BITS), ABLE)
 
 
 def of_any_size(name: str) -> Target:
@@ -102,7 +103,6 @@ def build(case: Product, scale: float = 1.0) -> onnx.ModelProto:
     return model(nodes, {"x": list(case.x)}, ["y"], constants)
 
 
-@cache
 def written(name: str, bits: int, prefer: str = "speed", target: str = "cpu") -> Written:
     case = CASES[name]
     asked = {"bits": bits, "block": case.block, "prefer": prefer}
@@ -118,10 +118,15 @@ def attributes(found: onnx.NodeProto) -> dict[str, int]:
     return {a.name: a.i for a in found.attribute}
 
 
-@pytest.mark.parametrize("target", ABLE)
-@pytest.mark.parametrize(("name", "bits"), EVERY)
-def test_runs_near_fp32_with_the_shape_it_had(name: str, bits: int, target: str) -> None:
-    done = written(name, bits, target=target)
+@pytest.mark.parametrize(("name", "bits", "target"), EVERY)
+def test_each_product(name: str, bits: int, target: str) -> None:
+    case, done = CASES[name], written(name, bits, target=target)
+    onnx.checker.check_model(done.proto, full_check=True)
+    _holds_the_integers_of_the_plan(case, done, bits)
+    adds = [n for n in done.proto.graph.node if n.op_type == "Add"]
+    inside = case.bias is not None and case.folded
+    assert bool([i for i in the_node(done.proto).input[5:] if i]) == inside
+    assert len(adds) == (case.bias is not None and not inside)
     wanted = run(done.original, done.samples)
     for optimize in (True, False):
         got = run(done.data, done.samples, optimize)
@@ -136,16 +141,14 @@ def weight_of(done: Written) -> tuple[Site, np.ndarray]:
     return site, value.numpy()
 
 
-@pytest.mark.parametrize(("name", "bits"), EVERY)
-def test_the_file_holds_the_integers_of_the_plan(name: str, bits: int) -> None:
+def _holds_the_integers_of_the_plan(case: Product, done: Written, bits: int) -> None:
     """Unpacked as the operator's documentation says, they are the plan's weight, [N, K]."""
-    done = written(name, bits)
     site, w = weight_of(done)
     assert site.qparams is not None
     granularity = site.spec.granularity
     assert isinstance(granularity, PerBlock)
     wanted = dequantize(quantize(w, site.qparams, site.spec.qtype, granularity), site.qparams, granularity)
-    if not CASES[name].attributes.get("transB"):
+    if not case.attributes.get("transB"):
         wanted = wanted.T
     found = the_node(done.proto)
     said = attributes(found)
@@ -163,21 +166,7 @@ def test_the_file_holds_the_integers_of_the_plan(name: str, bits: int) -> None:
     np.testing.assert_allclose(restored.reshape(columns, total), wanted, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("name", "bits"), EVERY)
-def test_the_bias_is_its_own_where_it_can_be(name: str, bits: int) -> None:
-    case, done = CASES[name], written(name, bits)
-    adds = [n for n in done.proto.graph.node if n.op_type == "Add"]
-    inside = case.bias is not None and case.folded
-    assert bool([i for i in the_node(done.proto).input[5:] if i]) == inside
-    assert len(adds) == (case.bias is not None and not inside)
-    onnx.checker.check_model(done.proto, full_check=True)
-
-
-# Storage cuts 496 into 31s, which are no power of two.
-ALIKE = [(c, b) for c, b in EVERY if CASES[c].block and c != "blocks-of-16"]
-
-
-@pytest.mark.parametrize(("name", "bits"), ALIKE)
+@pytest.mark.parametrize(("name", "bits"), in_turn(["one-block", "odd-transB", "blocks-of-64"], WEIGHT_BITS))
 def test_size_and_speed_agree(name: str, bits: int) -> None:
     """What is stored and unpacked at load is the same weight; the kernel's own 8-bit activations differ."""
     size, speed = written(name, bits, "size"), written(name, bits)
@@ -204,8 +193,7 @@ def test_what_has_no_block_says_so_and_is_stored(bits: int) -> None:
     assert sqnr(run(proto, done.samples), run(done.data, done.samples)) > FLOORS[bits]
 
 
-@pytest.mark.parametrize("bits", WEIGHT_BITS)
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6], ids=lambda s: f"times-{s:g}")
+@pytest.mark.parametrize(("scale", "bits"), in_turn([1e-12, 1e-3, 1e6], WEIGHT_BITS))
 def test_weights_of_any_size(bits: int, scale: float) -> None:
     case = CASES["matmul"]
     done = write(

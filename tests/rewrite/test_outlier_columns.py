@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,15 @@ from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.runtime.session import Session
 from tests import outliers
 from tests.plan.flow import ready, rules_plan
+from tests.tiers import in_turn
 
 SPARED = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
 
 
-@pytest.mark.parametrize("optimize", [True, False])
-@pytest.mark.parametrize("axes", [2, 3])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("mode", ["static", "dynamic"])
+@pytest.mark.parametrize(
+    ("mode", "bias", "axes", "optimize"),
+    in_turn(product(["static", "dynamic"], [True, False]), [2, 3], [True, False]),
+)
 def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) -> None:
     done = ready(outliers.proto(bias, axes), mode=mode, include=["op:MatMul"])
     plan = draft(done.task, rule_based(done.task), outlier_columns=SPARED)
@@ -41,9 +43,7 @@ def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) 
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("axes", [2, 3])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("mode", ["static", "dynamic"])
+@pytest.mark.parametrize(("mode", "bias", "axes"), in_turn(["static", "dynamic"], [True, False], [2, 3]))
 def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: Path) -> None:
     found = {}
     for recover in ("none", "columns"):

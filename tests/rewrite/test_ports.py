@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, QType, TensorSpec
 from qtool.tables.targets import TARGETS
-from tests.exact import exact_products
+from tests.exact import exact, exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import Written, run, sqnr, write
+from tests.tiers import in_turn
 
 LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 IO = ("uint8", "int8")
@@ -87,7 +89,7 @@ GRAPHS: dict[str, Graph] = {
         [conv("x", "y")], ("y", "z"), inputs={**IMAGE, "z": [1, 16, 6, 6]}, floats=frozenset({"z"})
     ),
 }  # fmt: skip
-EVERY = [(g, io, t) for g in GRAPHS for io in IO for t in TARGETS]
+EVERY = in_turn(GRAPHS, IO, TARGETS)
 
 
 @cache
@@ -116,8 +118,24 @@ def whole(io: str) -> QType:
 
 
 @pytest.mark.parametrize(("name", "io", "target"), EVERY)
-def test_float_ports_become_the_type_and_keep_name_order_and_shape(name: str, io: str, target: str) -> None:
+def test_each_graph(name: str, io: str, target: str) -> None:
     graph, done = GRAPHS[name], written(name, io, target)
+    _keeps_names_order_and_shapes(graph, done, io)
+    rows = described(done.proto)
+    _describes_each_integer(graph, done, rows, io)
+    wanted = run(done.original, done.samples)
+    fed = [
+        {k: quantize(v, params(rows[k]), whole(io)) if k in rows else v for k, v in s.items()}
+        for s in done.samples
+    ]
+    for optimize in (True, False):
+        raw = run(done.data, fed, optimize)
+        got = [{k: dequantize(v, params(rows[k])) if k in rows else v for k, v in o.items()} for o in raw]
+        assert sqnr(wanted, got) > 25 or not exact()
+
+
+def _keeps_names_order_and_shapes(graph: Graph, done: Written, io: str) -> None:
+    """Float inputs and outputs become integers, and nothing else about them changes."""
     onnx.checker.check_model(done.proto, full_check=True)
     before, after = done.original.graph, done.proto.graph
     for old, new in ((before.input, after.input), (before.output, after.output)):
@@ -127,12 +145,8 @@ def test_float_ports_become_the_type_and_keep_name_order_and_shape(name: str, io
     assert [v.type.tensor_type.shape for v in after.input] == [v.type.tensor_type.shape for v in before.input]
 
 
-@pytest.mark.parametrize(("name", "io", "target"), EVERY)
-def test_metadata_names_each_integer_port_its_type_scale_and_zero_point(
-    name: str, io: str, target: str
-) -> None:
-    graph, done = GRAPHS[name], written(name, io, target)
-    rows = described(done.proto)
+def _describes_each_integer(graph: Graph, done: Written, rows: dict[str, Any], io: str) -> None:
+    """The metadata has the type, scale and zero point of each; users read it in the runtime, too."""
     assert rows.keys() == {*graph.inputs, *graph.outputs} - graph.floats
     limits = np.iinfo(io)
     for row in rows.values():
@@ -141,28 +155,10 @@ def test_metadata_names_each_integer_port_its_type_scale_and_zero_point(
         assert row["scale"] > 0
         assert np.float32(row["scale"]) == row["scale"]
         assert limits.min <= row["zero_point"] <= limits.max
-    # Users read it in the runtime, too.
     assert json.loads(Session(done.data).metadata[METADATA_KEY]) == rows
 
 
-@pytest.mark.parametrize(("name", "io", "target"), EVERY)
-@exact_products
-def test_fed_and_read_by_its_metadata_it_is_near_fp32(name: str, io: str, target: str) -> None:
-    done = written(name, io, target)
-    rows = described(done.proto)
-    fed = [
-        {k: quantize(v, params(rows[k]), whole(io)) if k in rows else v for k, v in s.items()}
-        for s in done.samples
-    ]
-    wanted = run(done.original, done.samples)
-    for optimize in (True, False):
-        raw = run(done.data, fed, optimize)
-        got = [{k: dequantize(v, params(rows[k])) if k in rows else v for k, v in o.items()} for o in raw]
-        assert sqnr(wanted, got) > 25
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "target"), in_turn(GRAPHS, TARGETS))
 def test_both_types_say_the_same(name: str, target: str) -> None:
     """uint8 and int8 integers of one value are 128 apart, at one scale; the outputs agree to the bit."""
     a, b = written(name, "uint8", target), written(name, "int8", target)
@@ -184,7 +180,7 @@ def shown(done: Written) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "io", "target"), [e for e in EVERY if e[0] in ("one-conv", "two-convs", "gemm")]
+    ("name", "io", "target"), in_turn(product(["one-conv", "two-convs", "gemm"], IO), TARGETS)
 )
 def test_no_integer_is_quantized_twice(name: str, io: str, target: str) -> None:
     """A port of the activations' own type is read by the DQ and made by the Q; another needs one pair more."""
@@ -197,10 +193,10 @@ def test_no_integer_is_quantized_twice(name: str, io: str, target: str) -> None:
     assert held["QuantizeLinear"] == len(sites) - 1 + (0 if own else plan_ports)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("io", IO)
-@pytest.mark.parametrize("acts", [t.name for t in ACTIVATION_TYPES])
-@pytest.mark.parametrize("symmetric", [False, True], ids=["affine", "symmetric"])
+@pytest.mark.parametrize(
+    ("acts", "io", "symmetric", "target"),
+    in_turn([t.name for t in ACTIVATION_TYPES], IO, [False, True], TARGETS),
+)
 @exact_products
 def test_any_activations_can_stand_behind_the_ports(acts: str, io: str, symmetric: bool, target: str) -> None:
     done = written("two-convs", io, target, acts=acts, symmetric=symmetric)

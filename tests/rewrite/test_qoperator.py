@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import product as product_types
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from tests.exact import exact
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, rng, weights
 from tests.rewrite.flow import FIRST_REFERENCE_OPSET, run, sqnr, write
 from tests.rewrite.zoo import CASES
+from tests.tiers import in_turn, nightly
 
 TYPES = {"u8": np.dtype(np.uint8), "s8": np.dtype(np.int8), "u16": np.dtype(np.uint16)}
 # Two roundings of one real number: QDQ rounds products and sums in float before, the integers do not.
@@ -351,9 +351,13 @@ ALL = {
     },
 }
 PAIRS = {"u8-s8": ("u8", "s8"), "u8-u8": ("u8", "u8"), "s8-s8": ("s8", "s8"), "s8-u8": ("s8", "u8")}
+# Each form with each pair of types, and a scale a channel or one for all in turn.
 KEYS = [
-    *((name, Types(a, w, pc)) for name in WEIGHTED for a, w in PAIRS.values() for pc in (True, False)),
-    *((name, Types(a)) for name in (*UNWEIGHTED, *MOVED) for a in ("u8", "s8")),
+    *(
+        (name, Types(a, w, c))
+        for name, (a, w), c in in_turn(product_types(WEIGHTED, PAIRS.values()), (True, False))
+    ),
+    *((name, Types(a)) for name, a in in_turn((*UNWEIGHTED, *MOVED), ("u8", "s8"))),
 ]
 
 
@@ -385,18 +389,28 @@ class Fused:
         return SUM_BIAS if self.op.bias else SUM
 
 
-@cache
 def fused(name: str, types: Types, contrib: bool) -> Fused:
     qdq, sample, steps = build(ALL[name], types)
     return Fused(ALL[name], types, contrib, qdq, fuse(qdq, contrib), sample, steps)
 
 
-@pytest.fixture(
-    params=[(*k, c) for k in KEYS for c in (False, True)],
-    ids=lambda p: label(p[:2]) + ["-standard", "-contrib"][p[2]],
-)
-def form(request: pytest.FixtureRequest) -> Fused:
-    return fused(*request.param)
+@pytest.mark.parametrize("key", KEYS, ids=label)
+def test_each_form(key: tuple[str, Types]) -> None:
+    """Each op becomes what the table says, and computes what its QDQ form does, with and without contrib."""
+    for contrib in (False, True):
+        form = fused(*key, contrib)
+        _becomes_what_the_table_says(form)
+        for optimize in (True, False):
+            far(form, run(form.proto, [form.sample], optimize)[0])
+        if not contrib:
+            assert {o.domain for o in form.proto.opset_import} <= {"", "ai.onnx"}
+            known = form.op.opset >= FIRST_REFERENCE_OPSET and key[0] not in BEYOND_THE_REFERENCE
+            if known and form.wanted() is not None:
+                far(form, evaluate(form.proto, form.sample))
+
+
+# The reference (onnx 1.23) has per-channel QLinearConv for images only, and pads integers with NaN.
+BEYOND_THE_REFERENCE = ("conv-1d", "conv-3d", "max-pool-opset-22")
 
 
 def far(form: Fused, got: dict[str, np.ndarray]) -> None:
@@ -410,7 +424,7 @@ def far(form: Fused, got: dict[str, np.ndarray]) -> None:
         assert off <= tolerance, off / (step or tolerance)
 
 
-def test_the_op_becomes_what_the_table_says(form: Fused) -> None:
+def _becomes_what_the_table_says(form: Fused) -> None:
     ran = Counter(n.op_type for n in form.proto.graph.node)
     wanted = form.wanted()
     if wanted is None:
@@ -423,24 +437,6 @@ def test_the_op_becomes_what_the_table_says(form: Fused) -> None:
     assert ran["QuantizeLinear"] == inputs + bool(requantized)
     assert ran["DequantizeLinear"] == outputs
     assert set(ran) - {*wanted, *form.op.clamp} <= {"QuantizeLinear", "DequantizeLinear", "Clip"}
-
-
-@pytest.mark.parametrize("optimize", [True, False], ids=["optimized", "plain"])
-def test_onnxruntime_computes_the_same_as_from_qdq(form: Fused, optimize: bool) -> None:
-    far(form, run(form.proto, [form.sample], optimize)[0])
-
-
-# The reference (onnx 1.23) has per-channel QLinearConv for images only, and pads integers with NaN.
-BEYOND_THE_REFERENCE = ("conv-1d", "conv-3d", "max-pool-opset-22")
-
-
-@pytest.mark.parametrize("key", KEYS, ids=label)
-def test_the_standard_form_means_the_same_to_onnx_s_reference(key: tuple[str, Types]) -> None:
-    made = fused(*key, False)
-    assert {o.domain for o in made.proto.opset_import} <= {"", "ai.onnx"}
-    if made.op.opset < FIRST_REFERENCE_OPSET or made.wanted() is None or key[0] in BEYOND_THE_REFERENCE:
-        return
-    far(made, evaluate(made.proto, made.sample))
 
 
 # ---- what the forms leave, share and name ----
@@ -766,7 +762,6 @@ def qdq_form(
     return write(proto, samples, target).proto
 
 
-@cache
 def zoo_case(case: str, target: str) -> tuple[list[dict[str, np.ndarray]], onnx.ModelProto, float]:
     """The samples of a case, its QDQ model, and that one's SQNR."""
     proto, samples = CASES[case].build(), list(CASES[case].samples())
@@ -774,12 +769,10 @@ def zoo_case(case: str, target: str) -> tuple[list[dict[str, np.ndarray]], onnx.
     return samples, qdq, sqnr(run(proto, samples), run(qdq, samples))
 
 
-WHOLE = [(target, contrib) for target in ("cpu", "generic") for contrib in (True, False)]
 LOST_DB = 1.0
 
 
-@pytest.mark.parametrize(("target", "contrib"), WHOLE)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "target", "contrib"), in_turn(CASES, ("cpu", "generic"), (True, False)))
 def test_zoo(case: str, target: str, contrib: bool) -> None:
     samples, qdq, wanted = zoo_case(case, target)
     expected = run(CASES[case].build(), samples)
@@ -880,8 +873,12 @@ MODELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["cpu", "generic"])
-@pytest.mark.parametrize("name", MODELS)
+LARGE = ("minilm_l6_v2", "ultraface_rfb320")
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), in_turn((m for m in MODELS if nightly() or m not in LARGE), ("cpu", "generic"))
+)
 def test_trained_models(name: str, target: str) -> None:
     folder = MODELS[name]
     if not (folder / "model.onnx").is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted, reasons, sites
 from tests.rewrite.flow import Written, evaluate, run, sqnr, write
+from tests.tiers import in_turn
 
 ORT_TARGETS = [t for t, row in TARGETS.items() if row.onnxruntime]
 Shape = tuple[int, ...]
@@ -103,7 +103,6 @@ def shapes(case: Fed) -> dict[str, Shape]:
     return {"x": case.x, "w": case.w, **({} if case.b is None else {"b": case.b})}
 
 
-@cache
 def written(name: str, mode: str = "dynamic", **choices: str) -> Written:
     case = FED[name] if name in FED else CALIBRATED_ONLY[name]
     found = shapes(case)
@@ -119,8 +118,19 @@ def ops(proto: onnx.ModelProto) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", FED)
-def test_both_operands_are_integers_in_standard_operators(name: str) -> None:
+def test_each_operator(name: str) -> None:
     case, done = FED[name], written(name)
+    _has_both_operands_in_integers(case, done)
+    wanted = run(done.original, done.samples)
+    fused, plain = (run(done.data, done.samples, optimize) for optimize in (True, False))
+    for got in (fused, plain):
+        assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
+        assert sqnr(wanted, got) > 25
+    assert sqnr(plain, evaluate(done.data, done.samples)) > 100
+
+
+def _has_both_operands_in_integers(case: Fed, done: Written) -> None:
+    """In standard operators."""
     found = ops(done.proto)
     stored = "w" in case.stored
     assert done.plan.forms == {"n": Form.DYNAMIC}
@@ -133,24 +143,7 @@ def test_both_operands_are_integers_in_standard_operators(name: str) -> None:
     onnx.checker.check_model(done.proto, full_check=True)
 
 
-@pytest.mark.parametrize("name", FED)
-def test_runs_near_fp32_with_the_shape_it_had(name: str) -> None:
-    done = written(name)
-    wanted = run(done.original, done.samples)
-    for optimize in (True, False):
-        got = run(done.data, done.samples, optimize)
-        assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
-        assert sqnr(wanted, got) > 25
-
-
-@pytest.mark.parametrize("name", FED)
-def test_means_the_same_to_the_reference(name: str) -> None:
-    done = written(name)
-    assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 100
-
-
-@pytest.mark.parametrize("name", [n for n, case in FED.items() if "w" not in case.stored])
-@pytest.mark.parametrize("target", ORT_TARGETS)
+@pytest.mark.parametrize(("name", "target"), in_turn(["matmul", "gemm", "conv", "conv-1d"], ORT_TARGETS))
 def test_fused_operators_need_the_weight_itself(target: str, name: str) -> None:
     plan = drafted(written(name).original, target, mode="dynamic")
     assert not plan.forms
@@ -241,9 +234,9 @@ def test_an_alpha_that_no_weight_can_take_in_is_a_factor_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*(n for n, case in FED.items() if "w" not in case.stored), *CALIBRATED_ONLY]
+    ("name", "form"),
+    in_turn([*CALIBRATED_ONLY, *(n for n, case in FED.items() if "w" not in case.stored)], FORMATS),
 )
-@pytest.mark.parametrize("form", FORMATS)
 def test_calibrated_scales_do_for_a_weight_that_is_fed(name: str, form: str) -> None:
     done = written(name, "static", format=form)
     assert "n" in done.plan.forms
@@ -255,8 +248,7 @@ def test_calibrated_scales_do_for_a_weight_that_is_fed(name: str, form: str) -> 
     assert sqnr(run(done.data, done.samples, optimize=False), evaluate(done.data, done.samples)) > 30
 
 
-@pytest.mark.parametrize("op", ["Gemm", "Conv", "ConvTranspose"])
-@pytest.mark.parametrize("target", ORT_TARGETS)
+@pytest.mark.parametrize(("op", "target"), in_turn(["Gemm", "Conv", "ConvTranspose"], ORT_TARGETS))
 def test_onnxruntime_has_no_calibrated_form_for_a_weight_that_is_fed(target: str, op: str) -> None:
     shape = (48, 48) if op == "Gemm" else (8, 8, 3, 3)
     x = [16, 48] if op == "Gemm" else [1, 8, 9, 9]

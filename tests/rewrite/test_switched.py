@@ -15,6 +15,7 @@ from qtool.plan.predict import key_of
 from qtool.rewrite.switched import Switched, switched
 from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
+from tests.tiers import in_turn
 
 NAMES = [n for n in ("residual", "conv-bn-relu6", "transformer", "lstm", "if-weights") if n in CASES]
 LEVELS = {
@@ -49,9 +50,7 @@ def near(a: list[np.ndarray], b: list[np.ndarray]) -> None:
         np.testing.assert_allclose(x, y, rtol=0, atol=2e-5 * size)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("mode", ["static", "dynamic", "fp16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "mode", "level"), in_turn(NAMES, ["static", "dynamic", "fp16"], LEVELS))
 def test_with_all_switches_off_it_is_fp32(name: str, mode: str, level: str) -> None:
     done, found = made(name, mode)
     ours, theirs = opened(to_bytes(found.model), level), opened(to_bytes(done.model.model), level)
@@ -64,8 +63,7 @@ def fake(array: np.ndarray, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax
     return ((q - zero) * scale).astype(np.float32)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "if-weights"])
+@pytest.mark.parametrize(("name", "level"), in_turn([n for n in NAMES if n != "if-weights"], LEVELS))
 def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> None:
     """What the readers get is the fake quantization of what the producer gave: both are looked at."""
     done, found = made(name)

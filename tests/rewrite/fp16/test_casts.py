@@ -15,6 +15,7 @@ from qtool.rewrite.fp16.casts import tidy_casts
 from tests.graphs import rng
 from tests.rewrite.flow import evaluate
 from tests.rewrite.fp16.flow import check_casts
+from tests.tiers import examples
 
 FLOAT, FLOAT16, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
 _NUMPY = {FLOAT: np.float32, FLOAT16: np.float16, INT: np.int32}
@@ -71,7 +72,7 @@ def test_what_stays(case: str) -> None:
     assert ops(tidied(build(nodes, outputs, x))) == left
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.sampled_from([FLOAT, FLOAT16]),
     st.lists(

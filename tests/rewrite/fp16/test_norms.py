@@ -16,6 +16,7 @@ from tests import graphs
 from tests.graphs import node
 from tests.rewrite.flow import run
 from tests.rewrite.fp16.flow import FLOAT16, Converted, check, close, converted
+from tests.tiers import in_turn
 
 SHAPE = (2, 6, 8)
 SAMPLES = graphs.samples(2, x=SHAPE)
@@ -73,9 +74,9 @@ def asked(proto: onnx.ModelProto, names: tuple[str, ...], **options: str) -> Con
     return converted(proto, mode="weight-only", sets=[f"{n}=fp16" for n in names], **options)
 
 
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("subs", [1, 2])
-@pytest.mark.parametrize("names", sized(32), ids="-".join)
+@pytest.mark.parametrize(
+    ("names", "subs", "residual"), in_turn(((n,) for n in sized(32)), [1, 2], [False, True])
+)
 def test_any_part_of_a_norm(names: tuple[str, ...], subs: int, residual: bool) -> None:
     made = asked(
         norm(subs=subs, residual=residual), (*names, "sub2") if subs == 2 and "sub" in names else names
@@ -85,10 +86,10 @@ def test_any_part_of_a_norm(names: tuple[str, ...], subs: int, residual: bool) -
     close(made, SAMPLES)
 
 
-@pytest.mark.parametrize("opset", [13, 17, 18, 21])
-@pytest.mark.parametrize("io", ["float", "float16"])
-@pytest.mark.parametrize("tail", [False, True])
-def test_a_norm_as_the_mode_has_it(tail: bool, io: str, opset: int) -> None:
+@pytest.mark.parametrize(
+    ("opset", "io", "tail"), in_turn([13, 17, 18, 21], ["float", "float16"], [False, True])
+)
+def test_a_norm_as_the_mode_has_it(opset: int, io: str, tail: bool) -> None:
     made = converted(norm(tail=tail, opset=opset), SAMPLES, io=io)
     check(made)
     assert close(made, SAMPLES) > 50

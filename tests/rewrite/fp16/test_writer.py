@@ -28,6 +28,7 @@ from tests.rewrite.fp16.flow import (
     converted,
     stored_types,
 )
+from tests.tiers import examples, in_turn
 
 SAMPLES = graphs.samples(4, x=SHAPE)
 
@@ -35,8 +36,7 @@ SAMPLES = graphs.samples(4, x=SHAPE)
 STANDARD = sorted(set(BLOCKS) - {"tanh-gelu"})
 
 
-@pytest.mark.parametrize("io", ["float", "float16"])
-@pytest.mark.parametrize("block", sorted(BLOCKS))
+@pytest.mark.parametrize(("block", "io"), in_turn(sorted(BLOCKS), ["float", "float16"]))
 def test_a_block_between_products(block: str, io: str) -> None:
     made = converted(network(["linear", block, "linear"]), SAMPLES, io=io)
     check(made)
@@ -59,7 +59,7 @@ CHAINS = st.lists(st.sampled_from(sorted(BLOCKS.keys() - STEPS)), min_size=1, ma
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(CHAINS, st.integers(0, 99), st.booleans(), st.sampled_from(["float", "float16"]))
 def test_any_chain(blocks: list[str], seed: int, extra: bool, io: str) -> None:
     made = converted(network(blocks, seed, extra_output=extra), SAMPLES[:2], io=io)
@@ -69,7 +69,7 @@ def test_any_chain(blocks: list[str], seed: int, extra: bool, io: str) -> None:
     assert {v.type.tensor_type.elem_type for v in ports} == {FLOAT16 if io == "float16" else FLOAT}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(CHAINS, st.integers(0, 99), st.data())
 def test_any_nodes_that_are_asked_for(blocks: list[str], seed: int, data: st.DataObject) -> None:
     proto = network([*blocks, "linear"], seed)
@@ -82,7 +82,7 @@ def test_any_nodes_that_are_asked_for(blocks: list[str], seed: int, data: st.Dat
     assert not asked - made.fp16_nodes - made.reasons.keys() - _without_floats(made)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(CHAINS, st.integers(0, 99))
 def test_a_saved_plan_gives_the_same_bytes(blocks: list[str], seed: int) -> None:
     proto = network(blocks, seed)

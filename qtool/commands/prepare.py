@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from qtool.calibrate.analytic import propagate
+from qtool.calibrate.analytic import estimate_ranges
 from qtool.calibrate.memo import RangeMemo
 from qtool.calibrate.ranges import Ranges
 from qtool.calibrate.runner import calibrate
@@ -211,8 +211,7 @@ def _memo(
 
     def estimate(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
         declared = input_ranges(model, options.input_range)
-        found = propagate(source.model, model, list(values), declared)
-        return found.ranges, found.basis
+        return estimate_ranges(source.model, model, list(values), declared)
 
     return RangeMemo([[name for names in observation_sets(task) for name in names]], estimate)
 

@@ -42,8 +42,8 @@ ROUGHNESS: dict[str, str] = {
     DECLARED: "as declared",
     CONSTANT: "as wide as the stored constants",
     BOUNDED: "all values that the op can produce",
-    STATISTICS: "mostly 0.8 to 2.7 times as wide as samples show",
-    ESTIMATED: "mostly 0.4 to 4.3 times as wide as samples show, at worst 7 times",
+    STATISTICS: "mostly 0.8 to 3 times as wide as samples show",
+    ESTIMATED: "mostly 0.4 to 8 times as wide as samples show",
 }
 """The width of 90% of the ranges of ten real models, against samples (docs/calibration.md)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -233,14 +234,22 @@ def test_a_byte_is_within_its_type() -> None:
     assert estimate(proto)[0]["y"].hi == pytest.approx(1)
 
 
-def test_trained_models_keep_their_accuracy(tmp_path: Any) -> None:
-    """All of cnn (BatchNormalization) and transformer (norms, attention) in int8, without a sample."""
-    for name, floor in (("cnn", 26), ("transformer", 26)):
-        options = qtool.Options(calib="none", input_range=["-3,3"], data=SAMPLE_MODELS / name / "eval", profile="table", effort="fast", recover="none")  # fmt: skip
-        report = qtool.quantize(SAMPLE_MODELS / name / "model.onnx", tmp_path / f"{name}.onnx", options).report
-        assert report.comparison is not None and report.comparison.sqnr >= floor
-        assert report.quantized_nodes > 5
-        assert any(warning.startswith("ranges are estimates (") for warning in report.warnings)
+def test_a_trained_model_keeps_its_accuracy(tmp_path: Path) -> None:
+    """All of cnn, with its BatchNormalizations, in int8 without a calibration sample: 30 dB."""
+    folder = SAMPLE_MODELS / "cnn"
+    options = qtool.Options(
+        calib="none",
+        input_range=["-3,3"],
+        data=folder / "eval",
+        reading=qtool.Reading(samples=8),
+        profile="table",
+        effort="fast",
+        recover="none",
+    )
+    report = qtool.quantize(folder / "model.onnx", tmp_path / "q.onnx", options).report
+    assert report.comparison is not None and report.comparison.sqnr >= 26
+    assert report.quantized_nodes > 20
+    assert any(warning.startswith("ranges are estimates (") for warning in report.warnings)
 
 
 def test_the_report_says_how_rough_the_ranges_are() -> None:

@@ -24,7 +24,7 @@ from qtool.commands.prepare import prepare_model
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import Options, silent
-from qtool.placement.costs import Costs, measure_costs
+from qtool.placement.cost_model import CostModel, build_cost_model
 from qtool.placement.pareto import ParetoPoint
 from qtool.placement.timing import measure_timing, obstacle
 from qtool.plan.predict import keys_of
@@ -51,7 +51,7 @@ def row(folder: Path, count: int, rng: np.random.Generator) -> str:
     if timing is None:
         raise SystemExit(f"{folder}: {obstacle(model)}")
     with Evaluator(model, criteria_of(model, []), silent) as evaluator:
-        costs = measure_costs(timing.all_int8, timing, evaluator)
+        costs = build_cost_model(timing.all_int8, timing, evaluator)
         took = time.perf_counter() - start
         points = [at_random(costs, rng) for _ in range(count)]
         candidates = [costs.base.changed(assignment=costs.assignment(point)) for point in points]
@@ -65,7 +65,7 @@ def row(folder: Path, count: int, rng: np.random.Generator) -> str:
     )
 
 
-def at_random(costs: Costs, rng: np.random.Generator) -> ParetoPoint:
+def at_random(costs: CostModel, rng: np.random.Generator) -> ParetoPoint:
     """Return a random set of regions."""
     regions = [r.name for r in costs.network.regions]
     chosen = rng.choice(regions, size=rng.integers(1, len(regions) + 1), replace=False)

@@ -32,9 +32,9 @@ from onnx import TensorProto, helper, numpy_helper
 from qtool.calibrate.ranges import Range
 from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.options import Options
-from qtool.placement.explain import notes, why_float
-from qtool.placement.network import RegionCosts, network
+from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.pareto import envelope, spread
+from qtool.placement.region_reasons import region_notes, why_float
 from qtool.placement.regions import find_regions
 from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.calibration_fallback import fallback_nodes
@@ -128,7 +128,7 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
             {v: rng.uniform(1e-7, 2e-6) for v in observed},
             Errors(("y",), np.array([1.0]), noise, 1, 1),
         )
-        net = network(view, assigned, int8_plan, float_plan, regions, costs)
+        net = build_network(view, assigned, int8_plan, float_plan, regions, costs)
     with clock.stage("envelope and spread"):
         points = spread(net, envelope(net), POINTS)
     with clock.stage("assignments and reasons"):
@@ -141,8 +141,8 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
     with clock.stage("plan of a point"):
         middle = resolve(draft(task, assignments[len(points) // 2]), ranges, view)
     with clock.stage("notes"):
-        middle = replace(middle, regions=notes(net, middle, view))
-        notes(net, int8_plan, view)
+        middle = replace(middle, regions=region_notes(net, middle, view))
+        region_notes(net, int8_plan, view)
     with clock.stage("switched model"):
         switched(prepared.model, int8_plan)
     with clock.stage("written model"):

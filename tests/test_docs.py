@@ -20,7 +20,7 @@ from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Gate, GateResult
 from qtool.evaluate.latency import Ratio
 from qtool.evaluate.output_metrics import OutputMetrics
-from qtool.placement.choose import Trial
+from qtool.placement.trials import Trial
 from qtool.plan.model import RegionNote, Skip
 from qtool.report.model import SCHEMA as REPORT_SCHEMA
 from qtool.report.model import CoverageRow, Explained, ModelFile, ReasonCount, Report, Selection, Timing

@@ -28,7 +28,6 @@ qtool/errors.py
 qtool/graph
 qtool/numerics
 qtool/options.py
-qtool/placement
 qtool/plan
 qtool/recover
 qtool/report

@@ -22,7 +22,7 @@ from qtool.evaluate.judging import gates_of, measures_of
 from qtool.graph.save import Staging, check_target, staged
 from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
-from qtool.placement.fallback import first_accepted
+from qtool.placement.acceptance import first_accepted
 from qtool.placement.place import Placement, place
 from qtool.placement.timing import Timing, check_tunable, measure_timing
 from qtool.plan import serial
@@ -81,7 +81,7 @@ def quantize(
             timing = measure_timing(prepared)
             base = draft_all(prepared, timing)
             if timing is not None:
-                base = recover(base, evaluator, only=BEFORE_PLACEMENT)
+                base = recover(base, evaluator, steps=BEFORE_PLACEMENT)
             placement = place(base, timing, evaluator, points)
             evaluator.keep(placement.candidate)
             best = recover(placement.candidate, evaluator)

@@ -1,1 +1,1 @@
-"""Which nodes run in int8: regions, their costs, the minimum cuts that choose among them, and the race."""
+"""Placement: regions, their costs, minimum cuts that choose regions for int8, and a race of candidates."""

@@ -1,16 +1,16 @@
-"""Bit allocation: the fewest bits where that hurts the outputs least, more bits where there is room."""
+"""Bit allocation: the types of all weights with the least noise at the outputs within a number of bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from qtool.errors import UsageError
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
 from qtool.graph.view import float_constant
-from qtool.placement.allocate import Level, allocate
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Plan, Site
@@ -22,12 +22,69 @@ _SCALE_BYTES = 4
 
 
 @dataclass(frozen=True)
+class Level:
+    """A type of a weight: with the bytes in the file, scales included, and the noise at the outputs."""
+
+    qtype: QType
+    bytes: int
+    noise: float
+
+
+def allocate(levels: Mapping[str, Sequence[Level]], most: int) -> dict[str, QType]:
+    """Return the types with the least noise within a number of bytes.
+
+    Every weight starts at its smallest level. Steps to larger ones are taken in the order of noise saved per
+    byte, as long as they fit. A step that saves less per byte than a later one is taken together with it, so
+    the choice lies on the lower convex hull: optimal but for the last bytes.
+
+    Args:
+        levels: weight -> its levels, at least one, in any order.
+        most: bytes of all weights.
+    """
+    hulls = {name: _hull(own) for name, own in levels.items()}
+    chosen = {name: hull[0] for name, hull in hulls.items()}
+    left = most - sum(level.bytes for level in chosen.values())
+    steps = [
+        ((low.noise - high.noise) / (high.bytes - low.bytes), name, high)
+        for name, hull in hulls.items()
+        for low, high in pairwise(hull)
+    ]
+    stuck: set[str] = set()
+    for _, name, high in sorted(steps, key=lambda step: (-step[0], step[1])):
+        needed = high.bytes - chosen[name].bytes
+        if needed <= 0:  # rounding may swap two steps of equal rate
+            continue
+        if name in stuck or needed > left:
+            stuck.add(name)  # its later steps start from this one
+            continue
+        chosen[name], left = high, left - needed
+    return {name: level.qtype for name, level in chosen.items()}
+
+
+def _hull(levels: Sequence[Level]) -> list[Level]:
+    """The levels on the lower convex hull of noise over bytes, smallest first."""
+    hull: list[Level] = []
+    for level in sorted(levels, key=lambda own: (own.bytes, own.noise)):
+        if hull and level.noise >= hull[-1].noise:
+            continue
+        while len(hull) > 1 and _rate(hull[-2], level) > _rate(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(level)
+    return hull
+
+
+def _rate(low: Level, high: Level) -> float:
+    """Noise that a byte saves."""
+    return (low.noise - high.noise) / max(high.bytes - low.bytes, 1)
+
+
+@dataclass(frozen=True)
 class WeightLevels:
     """The weights of a model, and the types that each can be stored in.
 
     Args:
-        fewest: the candidate with all weights in the fewest bits that they can have.
-        nodes: weight -> its nodes, but for those that the user settled.
+        fewest: the candidate with all weights in --bits, the fewest.
+        nodes: weight -> its nodes, without those whose type the user set.
         levels: weight -> its types, their bytes and their noise.
         elements: of all weights.
     """
@@ -40,7 +97,7 @@ class WeightLevels:
     @property
     def least(self) -> int:
         """The bytes of all weights at their smallest."""
-        return sum(min(level.bytes for level in found) for found in self.levels.values())
+        return sum(min(level.bytes for level in own) for own in self.levels.values())
 
     def within(self, most: int) -> Assignment:
         """Return the assignment of types with the least noise whose weights take at most `most` bytes."""
@@ -51,10 +108,10 @@ class WeightLevels:
 
 
 def measure_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
-    """Find what each weight does to the outputs in the bits asked for, and in all that are more.
+    """Measure the noise of each weight in --bits, and in every larger number of bits.
 
     Args:
-        base: of a mode for weights, with fewer than 8 bits asked for.
+        base: of a mode that quantizes only weights, with fewer than 8 bits.
         evaluator: with a select set; a few of its samples are run.
     """
     model, select = base.model, evaluator.select
@@ -79,34 +136,34 @@ def measure_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
     return WeightLevels(base, nodes, _levels(base, plans, errors), elements)
 
 
-def allocated(base: Candidate, evaluator: Evaluator) -> Candidate:
-    """Return the candidate that makes the best of the bytes, or the bits a weight, that the user asked for.
+def allocate_bits(base: Candidate, evaluator: Evaluator) -> Candidate:
+    """Return the candidate with the least noise within --target-size or --target-bits.
 
     Raises:
-        UsageError: there are no samples to choose by, or the fewest bits are more than that.
+        UsageError: there are no samples to choose by, or all weights in --bits are already larger.
     """
     if evaluator.select is None:
         raise UsageError(
-            "--target-size and --target-bits choose by what samples show", "add --calib SRC or --data SRC"
+            "--target-size and --target-bits choose by errors on samples", "add --calib SRC or --data SRC"
         )
-    found = measure_levels(base, evaluator)
-    return base.changed(assignment=found.within(_most(found, evaluator)))
+    weights = measure_levels(base, evaluator)
+    return base.changed(assignment=weights.within(_most(weights, evaluator)))
 
 
 def spread_bits(base: Candidate, evaluator: Evaluator, count: int) -> dict[str, Candidate]:
-    """Return candidates from the smallest model to floats, by their bits a weight.
+    """Return candidates from the smallest model to float weights, named by their bits a weight.
 
-    Their bytes are spread evenly up to where 8 bits are, which is as much as most models have a use for.
+    Their bytes are spread evenly up to those of 8 bits, beyond which few models gain.
     """
-    found = measure_levels(base, evaluator)
-    every = found.levels.values()
-    eight = sum(max(one.bytes for one in levels if one.qtype is not FLOAT32) for levels in every)
+    weights = measure_levels(base, evaluator)
+    levels = weights.levels.values()
+    eight = sum(max(one.bytes for one in own if one.qtype is not FLOAT32) for own in levels)
     steps = max(count - 1, 1)
-    aims = [found.least + (eight - found.least) * step // steps for step in range(count)]
-    aims.append(sum(max(one.bytes for one in levels) for levels in every))
+    sizes = [weights.least + (eight - weights.least) * step // steps for step in range(count)]
+    sizes.append(sum(max(one.bytes for one in own) for own in levels))
     return {
-        f"{8 * aim / max(found.elements, 1):.2f} bits": base.changed(assignment=found.within(aim))
-        for aim in aims
+        f"{8 * size / max(weights.elements, 1):.2f} bits": base.changed(assignment=weights.within(size))
+        for size in sizes
     }
 
 
@@ -115,7 +172,7 @@ def _weights(plan: Plan) -> list[Site]:
 
 
 def _widened(base: Candidate, qtype: QType) -> Assignment:
-    """The assignment with all weights in a type that have fewer bits."""
+    """The assignment with this type for all weights that have fewer bits."""
     nodes = (n for s in _weights(base.plan) if s.spec.qtype.bits < qtype.bits for n, _ in s.uses or ())
     types = {**dict.fromkeys(nodes, qtype), **base.model.constraints.weight_types}
     return replace(base.assignment, weight_types=types)
@@ -123,7 +180,7 @@ def _widened(base: Candidate, qtype: QType) -> Assignment:
 
 def _levels(base: Candidate, plans: Sequence[Plan], errors: Errors) -> dict[str, list[Level]]:
     """The types that each weight can be stored in."""
-    found: dict[str, list[Level]] = {}
+    levels: dict[str, list[Level]] = {}
     for plan in plans:
         for site in _weights(plan):
             array = float_constant(base.model.view.values[site.value])
@@ -131,30 +188,31 @@ def _levels(base: Candidate, plans: Sequence[Plan], errors: Errors) -> dict[str,
                 continue
             scales = site.qparams.scale.size * (_SCALE_BYTES + (0 if site.spec.symmetric else 1))
             size = array.size * site.spec.qtype.bits // 8 + scales
-            levels = found.setdefault(site.value, [Level(FLOAT32, array.nbytes, 0.0)])
-            levels.append(Level(site.spec.qtype, size, errors.relative(key_of(site))))
-    return found
+            own = levels.setdefault(site.value, [Level(FLOAT32, array.nbytes, 0.0)])
+            own.append(Level(site.spec.qtype, size, errors.relative(key_of(site))))
+    return levels
 
 
-def _most(found: WeightLevels, evaluator: Evaluator) -> int:
+def _most(weights: WeightLevels, evaluator: Evaluator) -> int:
     """The bytes that all weights may have.
 
     Raises:
-        UsageError: fewer than they have in the fewest bits.
+        UsageError: fewer than all weights in --bits have.
     """
-    options, least = found.fewest.model.options, found.least
+    options, least = weights.fewest.model.options, weights.least
     if options.target_bits:
-        most, bits = math.floor(found.elements * options.target_bits / 8), 8 * least / max(found.elements, 1)
+        most = math.floor(weights.elements * options.target_bits / 8)
         if most < least:
+            bits = 8 * least / max(weights.elements, 1)
             raise UsageError(
-                f"--target-bits {options.target_bits:g}: {options.bits} bits are {bits:.2f} with scales",
+                f"--target-bits {options.target_bits:g}: {options.bits} bits take {bits:.2f} with scales",
                 "a larger --block has fewer scales",
             )
         return most
-    smallest = evaluator.size(found.fewest)
+    smallest = evaluator.size(weights.fewest)
     if options.target_size < smallest:
         raise UsageError(
-            f"--target-size {options.target_size:,}: with {options.bits} bits a weight {smallest:,} bytes",
+            f"--target-size {options.target_size:,}: {options.bits} bits a weight take {smallest:,} bytes",
             "a larger --block has fewer scales",
         )
     return least + options.target_size - smallest

@@ -1,4 +1,4 @@
-"""Exact minimization of an energy over binary labels: a minimum s-t cut.
+"""Exact minimization of an energy over binary variables: a minimum s-t cut.
 
     E(x) = sum of costs[v][x_v] + sum over pairs (a, b) of cost * [x_a = 0 and x_b = 1],  x_v in {0, 1}
 
@@ -9,8 +9,6 @@ Every such energy is submodular, and a minimum cut of a graph with one node per 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,41 +20,6 @@ _STEP_BITS = 60
 _INFINITE = 1 << 61
 # Capacities that maximum_flow takes: int32 (SciPy 1.17).
 _FLOW_BITS = 30
-
-
-@dataclass(frozen=True)
-class Energy:
-    """The cost of labels.
-
-    Args:
-        costs: variable -> its cost with label 0, with label 1; neither is negative, inf forbids a label.
-        pairs: (a, b, cost): paid where a has label 0 and b has label 1; inf forbids that.
-    """
-
-    costs: Mapping[str, tuple[float, float]]
-    pairs: Sequence[tuple[str, str, float]] = field(default_factory=tuple)
-
-    def of(self, labels: Mapping[str, bool]) -> float:
-        """Return the energy of one choice of labels."""
-        own = math.fsum(costs[labels[name]] for name, costs in self.costs.items())
-        return own + math.fsum(c for a, b, c in self.pairs if c and labels[b] and not labels[a])
-
-
-def minimize(energy: Energy) -> dict[str, bool]:
-    """Return the labels of least energy; among equal minima, the one with the fewest 1s.
-
-    Some choice of labels must have a finite energy. Costs are rounded as in `CutGraph.minimize`.
-    """
-    position = {name: index for index, name in enumerate(energy.costs)}
-    graph = CutGraph(
-        len(position),
-        np.array([position[a] for a, _, _ in energy.pairs], np.int64),
-        np.array([position[b] for _, b, _ in energy.pairs], np.int64),
-        np.array([cost for _, _, cost in energy.pairs], np.float64),
-    )
-    costs = np.array(list(energy.costs.values()), np.float64).reshape(-1, 2)
-    labels = graph.minimize(costs[:, 0], costs[:, 1])
-    return dict(zip(energy.costs, labels.tolist(), strict=True))
 
 
 class CutGraph:
@@ -90,17 +53,17 @@ class CutGraph:
         self._count = count
 
     def minimize(self, zero: NDArray[np.float64], one: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return the labels of least energy, bool [n]; among equal minima, the one with the fewest 1s.
+        """Return the values of least energy, bool [n]; among equal minima, the one with the fewest 1s.
 
-        Some choice of labels must have a finite energy. Costs are rounded to a power of two that is at most
+        Some choice of values must have a finite energy. Costs are rounded to a power of two that is at most
         2**-59 of the sum of all finite costs; the minimum of the rounded costs is exact.
 
         Args:
-            zero, one: float64 [n], the cost of each variable with label 0 and with label 1.
+            zero, one: float64 [n], the cost of each variable when 0 and when 1.
         """
         if not self._count:
             return np.zeros(0, np.bool_)
-        # A cost that both labels share decides nothing.
+        # A cost that both values share decides nothing.
         least = np.minimum(zero, one)
         residual, total = self._capacities(one - least, zero - least)
         self._saturate(residual, total)
@@ -151,9 +114,9 @@ class CutGraph:
         indptr = np.concatenate([[0], np.cumsum(open_arcs)])[self._indptr].astype(np.int32)
         indices = self._indices[open_arcs]
         backward = csr_array((np.ones(len(indices), np.int8), indices, indptr), shape=(size, size))
-        found = breadth_first_order(backward, self._sink, directed=True, return_predecessors=False)
+        order = breadth_first_order(backward, self._sink, directed=True, return_predecessors=False)
         reached = np.zeros(size, np.bool_)
-        reached[found] = True
+        reached[order] = True
         return reached
 
 

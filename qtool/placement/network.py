@@ -1,11 +1,11 @@
 """The cost of an assignment: seconds of the regions, of the Q and DQ between them, and the noise.
 
-A region has label 0 in float and 1 in int8. Regions share costs through further variables:
+A region is a variable that is 0 in float and 1 in int8. Regions share costs through further variables:
 
-- `q VALUE`, of a value made in float: 1 if any consumer is in int8. Its Q is paid once for all consumers.
-- `d VALUE`, of a value made in int8: 0 if any consumer is in float. Its DQ is paid once for all consumers.
-- `e KEY`, of tensors that share a scale: 1 if any region that makes or reads one of them is in int8. Their
-  noise is paid once.
+- `q VALUE`, of a value produced in float: 1 if any consumer is in int8. Its Q is paid once for all of them.
+- `d VALUE`, of a value produced in int8: 0 if any consumer is in float. Its DQ is paid once for all of them.
+- `e KEY`, of tensors that share a scale: 1 if any region that produces or reads one of them is in int8.
+  Their noise is paid once.
 """
 
 from __future__ import annotations
@@ -17,52 +17,28 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.view import View
-from qtool.placement.mincut import CutGraph, Energy
+from qtool.numerics.metrics import sqnr_db
+from qtool.placement.mincut import CutGraph
 from qtool.placement.regions import Region
-from qtool.plan.assignment import AssignedGraph
-from qtool.plan.eligible import data_inputs
-from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
-from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.model import Plan
 
-# -90 dB: worse than useless, but finite.
-_MOST_NOISE = 1e9
-
-
-@dataclass(frozen=True)
-class RegionCosts:
-    """Measured or tabulated costs.
-
-    Args:
-        times: region -> seconds in float, seconds in int8.
-        quantize, dequantize: value -> seconds of its Q, of its DQ.
-        errors: of every tensor that the all-int8 plan or the float plan quantizes.
-    """
-
-    times: Mapping[str, tuple[float, float]]
-    quantize: Mapping[str, float]
-    dequantize: Mapping[str, float]
-    errors: Errors
-
-    def noise(self, key: str) -> float:
-        """Return the noise of a tensor as a share of the signal: finite, though a signal may be all zeros."""
-        return min(self.errors.relative(key), _MOST_NOISE)
+# Costs become integers of 2**-200: running sums of these are exact, in any order of changes.
+_FRACTION_BITS = 200
 
 
 @dataclass(frozen=True)
 class Network:
-    """The costs of every assignment, with time and noise apart, so that their trade can be swept.
+    """The costs of every assignment: seconds and noise, kept apart to find the Pareto front of both.
 
     Args:
-        regions: the variables that an assignment labels.
-        times: variable -> seconds with label 0, with label 1.
-        noises: variable -> noise with label 1, as a share of the signal.
+        regions: the variables that an assignment sets.
+        times: variable -> seconds when 0, when 1.
+        noises: variable -> noise when 1, as a share of the signal.
         pairs: (a, b, seconds): paid where a is 0 and b is 1; inf forbids that.
         base: noise with all regions in float, of weights that are stored as integers.
-        forced: regions that the user wants in int8.
+        forced: regions that the user requires in int8.
     """
 
     regions: tuple[Region, ...]
@@ -72,41 +48,25 @@ class Network:
     base: float = 0.0
     forced: frozenset[str] = frozenset()
 
-    def energy(self, weight: float) -> Energy:
-        """Return seconds + weight * noise as an energy over all variables."""
-        return Energy(
-            {
-                name: (
-                    math.inf if name in self.forced else zero,
-                    one + weight * self.noises.get(name, 0.0),
-                )
-                for name, (zero, one) in self.times.items()
-            },
-            self.pairs,
-        )
-
     def minimize(self, weight: float) -> frozenset[str]:
         """Return the int8 regions with the least seconds + weight * noise; among equals, the fewest."""
         index = self.index
-        labels = index.graph.minimize(index.forced_zero, index.one + weight * index.noise)
-        return frozenset(
-            region.name
-            for region, label in zip(self.regions, labels[: len(self.regions)].tolist(), strict=True)
-            if label
-        )
+        values = index.graph.minimize(index.forced_zero, index.one + weight * index.noise)
+        of_regions = values[: len(self.regions)].tolist()
+        return frozenset(r.name for r, is_int8 in zip(self.regions, of_regions, strict=True) if is_int8)
 
     def seconds(self, int8: Collection[str]) -> float:
         """Return the seconds of all regions, and of the Q and DQ between them, with these in int8."""
         index = self.index
-        labels = index.labels(self.region_labels(int8))
-        paid = labels[index.heads] & ~labels[index.tails]
-        own = math.fsum(np.where(labels, index.one, index.zero).tolist())
+        values = index.values(self.region_values(int8))
+        paid = values[index.heads] & ~values[index.tails]
+        own = math.fsum(np.where(values, index.one, index.zero).tolist())
         return own + math.fsum(index.costs[paid].tolist())
 
     def noise_of(self, int8: Collection[str]) -> float:
         """Return the noise with these regions in int8, as a share of the signal."""
         index = self.index
-        return self.base + math.fsum(index.noise[index.labels(self.region_labels(int8))].tolist())
+        return self.base + math.fsum(index.noise[index.values(self.region_values(int8))].tolist())
 
     def noise(self, region: str) -> float:
         """Return the noise that a region adds if no other region is in int8, as a share of the signal."""
@@ -123,23 +83,27 @@ class Network:
             for position, region in enumerate(self.regions)
         }
 
-    def region_labels(self, int8: Collection[str]) -> NDArray[np.bool_]:
+    def int8_regions(self, plan: Plan) -> frozenset[str]:
+        """Return the regions that a plan has in int8."""
+        return frozenset(r.name for r in self.regions if any(name in plan.forms for name in r.nodes))
+
+    def region_values(self, int8: Collection[str]) -> NDArray[np.bool_]:
         """Return bool [regions], True for these."""
         members = int8 if isinstance(int8, (set, frozenset)) else frozenset(int8)
         return np.array([region.name in members for region in self.regions], np.bool_)
 
     @cached_property
     def index(self) -> Index:
-        """The network as arrays, made once."""
+        """The network as arrays."""
         return _indexed(self)
 
 
 @dataclass(frozen=True)
 class Index:
-    """A network as arrays, made once. Variables 0 .. len(regions) - 1 are the regions.
+    """A network as arrays. Variables 0 .. len(regions) - 1 are the regions.
 
     Args:
-        zero, one, noise: float64 [variables], the cost of each label, and the noise of label 1.
+        zero, one, noise: float64 [variables], seconds when 0, seconds and noise when 1.
         forced_zero: `zero`, with inf for forced regions.
         tails, heads, costs: [pairs] of finite cost.
         any_of, any_region: variable any_of[i] is 1 if any of its regions any_region[i] is.
@@ -160,17 +124,17 @@ class Index:
     all_region: NDArray[np.int64]
     graph: CutGraph
 
-    def labels(self, regions: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the labels of all variables, bool [variables], from those of the regions.
+    def values(self, regions: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the values of all variables, bool [variables], from those of the regions.
 
-        Each shared variable has the cheapest label that the regions allow.
+        Each shared variable has the cheapest value that the regions allow.
         """
-        labels = np.zeros(len(self.zero), np.bool_)
-        labels[: len(regions)] = regions
-        labels[self.any_of[regions[self.any_region]]] = True
-        labels[self.all_of] = True
-        labels[self.all_of[~regions[self.all_region]]] = False
-        return labels
+        values = np.zeros(len(self.zero), np.bool_)
+        values[: len(regions)] = regions
+        values[self.any_of[regions[self.any_region]]] = True
+        values[self.all_of] = True
+        values[self.all_of[~regions[self.all_region]]] = False
+        return values
 
 
 def _indexed(network: Network) -> Index:
@@ -178,7 +142,7 @@ def _indexed(network: Network) -> Index:
     names = dict.fromkeys((*(r.name for r in network.regions), *network.times))
     position = {name: number for number, name in enumerate(names)}
     times = np.array([network.times[name] for name in names], np.float64).reshape(-1, 2)
-    # Several tensors of one scale repeat a pair.
+    # Several tensors that share a scale repeat a pair.
     pairs = [(position[a], position[b], cost) for a, b, cost in network.pairs]
     tied = list(dict.fromkeys((a, b) for a, b, cost in pairs if math.isinf(cost)))
     any_of = [(a, b) for a, b in tied if b < count <= a]
@@ -189,12 +153,12 @@ def _indexed(network: Network) -> Index:
     def column(rows: Iterable[int]) -> NDArray[np.int64]:
         return np.fromiter(rows, np.int64)
 
-    every = [*((a, b, math.inf) for a, b in tied), *paid]
+    arcs = [*((a, b, math.inf) for a, b in tied), *paid]
     graph = CutGraph(
         len(names),
-        column(a for a, _, _ in every),
-        column(b for _, b, _ in every),
-        np.array([cost for _, _, cost in every], np.float64),
+        column(a for a, _, _ in arcs),
+        column(b for _, b, _ in arcs),
+        np.array([cost for _, _, cost in arcs], np.float64),
     )
     return Index(
         zero=times[:, 0],
@@ -212,105 +176,94 @@ def _indexed(network: Network) -> Index:
     )
 
 
-def network(
-    view: View,
-    assigned: AssignedGraph,
-    int8_plan: Plan,
-    float_plan: Plan,
-    regions: tuple[Region, ...],
-    costs: RegionCosts,
-) -> Network:
-    """Return the network of a model.
+class RunningCost:
+    """The seconds and noise of an assignment while regions go back to float, one after the other.
+
+    The time of a step is proportional to the variables around its region, not to the network.
 
     Args:
-        view: of the prepared graph.
-        assigned: the maximal int8 set.
-        int8_plan, float_plan: resolved plans with every region in int8, and with none.
-        regions: of the maximal int8 set.
-        costs: of these regions and of the values between them.
-    """
-    region_of = {node: region.name for region in regions for node in region.nodes}
-    times = {region.name: costs.times.get(region.name, (0.0, 0.0)) for region in regions}
-    noises: dict[str, float] = {}
-    pairs: list[tuple[str, str, float]] = []
-    stored = {use: key_of(s) for s in float_plan.sites if s.kind in WEIGHTS for use in s.uses or ()}
-    consumers = _Consumers(assigned, region_of)
-    for site in int8_plan.sites:
-        if site.kind in WEIGHTS:
-            for use in site.uses or ():
-                if use[0] in region_of:
-                    more = costs.noise(key_of(site)) - costs.noise(stored.get(use, ""))
-                    region = region_of[use[0]]
-                    noises[region] = noises.get(region, 0.0) + max(more, 0.0)
-        elif site.kind in OBSERVED:
-            value = view.values[site.value]
-            producer = _producer(value, site, assigned, region_of)
-            readers, read_in_float = consumers.of(value)
-            touching = [*readers, *([producer] if producer else [])]
-            error = f"e {key_of(site)}"
-            noises[error] = costs.noise(key_of(site))
-            times.setdefault(error, (0.0, 0.0))
-            pairs += [(error, region, math.inf) for region in touching]
-            if site.kind is not Kind.ACTIVATION:
-                continue
-            if readers:
-                quantize = f"q {site.value}"
-                seconds = costs.quantize.get(site.value, 0.0)
-                times[quantize] = (0.0, 0.0 if producer else seconds)
-                pairs += [(quantize, region, math.inf) for region in readers]
-                pairs += [(producer, quantize, seconds)] if producer else []
-            if producer:
-                seconds = costs.dequantize.get(site.value, 0.0)
-                if read_in_float:
-                    times[producer] = (times[producer][0], times[producer][1] + seconds)
-                elif readers:
-                    times[f"d {site.value}"] = (0.0, 0.0)
-                    pairs += [(region, f"d {site.value}", math.inf) for region in readers]
-                    pairs.append((f"d {site.value}", producer, seconds))
-    base = math.fsum(costs.noise(key) for key in keys_of(float_plan))
-    forced = frozenset(region_of[name] for name in assigned.required if name in region_of)
-    return Network(regions, times, noises, tuple(p for p in pairs if p[0] != p[1]), base, forced)
-
-
-def _producer(value: ir.Value, site: Site, assigned: AssignedGraph, region_of: Mapping[str, str]) -> str:
-    """Return the region that can make a value in int8; '' where it is always made in float."""
-    producer = value.producer()
-    if producer is None or site.kind is not Kind.ACTIVATION or not assigned.quantizes_output(producer):
-        return ""
-    return region_of.get(producer.name or "", "")
-
-
-class _Consumers:
-    """The regions that can read a value in int8.
-
-    Args:
-        assigned: the maximal int8 set.
-        region_of: node -> its region.
+        network: of a model.
+        int8: the regions in int8 at first.
     """
 
-    def __init__(self, assigned: AssignedGraph, region_of: Mapping[str, str]) -> None:
-        self._assigned = assigned
-        self._region_of = region_of
-        self._int8_inputs: dict[str, frozenset[int]] = {}
+    def __init__(self, network: Network, int8: Collection[str]) -> None:
+        index = network.index
+        self._position = {region.name: number for number, region in enumerate(network.regions)}
+        self._values = index.values(network.region_values(int8)).tolist()
+        self._zero, self._one = index.zero.tolist(), index.one.tolist()
+        self._noise_of = index.noise.tolist()
+        self._pairs = list(zip(index.tails.tolist(), index.heads.tolist(), index.costs.tolist(), strict=True))
+        self._pairs_of: defaultdict[int, list[int]] = defaultdict(list)
+        for number, (a, b, _) in enumerate(self._pairs):
+            self._pairs_of[a].append(number)
+            self._pairs_of[b].append(number)
+        self._any_of: defaultdict[int, list[int]] = defaultdict(list)
+        self._int8_regions: defaultdict[int, int] = defaultdict(int)
+        for variable, region in zip(index.any_of.tolist(), index.any_region.tolist(), strict=True):
+            self._any_of[region].append(variable)
+            self._int8_regions[variable] += self._values[region]
+        self._all_of: defaultdict[int, list[int]] = defaultdict(list)
+        for variable, region in zip(index.all_of.tolist(), index.all_region.tolist(), strict=True):
+            self._all_of[region].append(variable)
+        values = self._values
+        own = (one if value else zero for zero, one, value in zip(self._zero, self._one, values, strict=True))
+        paid = (cost for a, b, cost in self._pairs if values[b] and not values[a])
+        noises = (noise for noise, value in zip(self._noise_of, values, strict=True) if value)
+        self._seconds = sum(map(_exact, own)) + sum(map(_exact, paid))
+        self._noise = _exact(network.base) + sum(map(_exact, noises))
 
-    def of(self, value: ir.Value) -> tuple[list[str], bool]:
-        """Return these regions, and whether anything reads the value in float in every assignment."""
-        readers: dict[str, None] = {}
-        read_in_float = value.is_graph_output()
-        for use in value.uses():
-            if use.idx in self._inputs(use.node):
-                readers[self._region_of[use.node.name or ""]] = None
-            else:
-                read_in_float = True
-        return list(readers), read_in_float
+    @property
+    def seconds(self) -> float:
+        """Seconds of the current assignment."""
+        return _rounded(self._seconds)
 
-    def _inputs(self, node: ir.Node) -> frozenset[int]:
-        """Return the inputs that a node can read in int8; found once, for nodes with many inputs."""
-        name = node.name or ""
-        candidate = self._assigned.chosen.get(name)
-        if candidate is None:
-            return frozenset()
-        if name not in self._int8_inputs:
-            inputs = frozenset(index for index, _ in data_inputs(node, candidate.rule))
-            self._int8_inputs[name] = inputs
-        return self._int8_inputs[name]
+    @property
+    def noise(self) -> float:
+        """Noise of the current assignment, as a share of the signal."""
+        return _rounded(self._noise)
+
+    def seconds_saved(self, region: str) -> float:
+        """Return the seconds that an int8 region saves against the same assignment with it in float."""
+        return _rounded(self._difference(self._changed(self._position[region]))[0])
+
+    def to_float(self, region: str) -> None:
+        """Move an int8 region back to float."""
+        number = self._position[region]
+        changed = self._changed(number)
+        seconds, noise = self._difference(changed)
+        self._seconds += seconds
+        self._noise += noise
+        for variable in changed:
+            self._values[variable] = False
+        for variable in self._any_of[number]:
+            self._int8_regions[variable] -= 1
+
+    def _changed(self, region: int) -> dict[int, None]:
+        """Return the variables that change from 1 to 0 when an int8 region goes back to float."""
+        last = (v for v in self._any_of[region] if self._int8_regions[v] == 1)
+        return dict.fromkeys((region, *last, *(v for v in self._all_of[region] if self._values[v])))
+
+    def _difference(self, changed: Mapping[int, None]) -> tuple[int, int]:
+        """Return what is added to the seconds and to the noise when these variables become 0."""
+        values = self._values
+        seconds = sum(_exact(self._zero[v]) - _exact(self._one[v]) for v in changed)
+        noise = -sum(_exact(self._noise_of[v]) for v in changed)
+        for number in dict.fromkeys(pair for v in changed for pair in self._pairs_of[v]):
+            a, b, cost = self._pairs[number]
+            paid = values[b] and not values[a]
+            to_pay = values[b] and b not in changed and (not values[a] or a in changed)
+            seconds += (to_pay - paid) * _exact(cost)
+        return seconds, noise
+
+
+def _exact(cost: float) -> int:
+    return round(math.ldexp(cost, _FRACTION_BITS))
+
+
+def _rounded(cost: int) -> float:
+    return cost / (1 << _FRACTION_BITS)
+
+
+def noise_db(noise: float) -> float:
+    """Return the SQNR in dB of a noise that is given as a share of the signal."""
+    return sqnr_db(1.0, noise)

@@ -1,4 +1,4 @@
-"""Where the time of a model goes, node by node, in terms of the graph that it was made of."""
+"""The time of each node of the prepared graph, in float and in its quantized versions, from traces."""
 
 from __future__ import annotations
 
@@ -9,55 +9,59 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from qtool.data.fit import fit
 from qtool.data.samples import Sample, Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.graph.view import View, sole_consumer
-from qtool.graph.wiring import Wiring, wiring
 from qtool.plan.eligible import rule_of
 from qtool.runtime.session import Session, running
 from qtool.runtime.trace import KernelTimes, read_trace
 from qtool.tables.ops import Role
 
-# Enough for medians of microseconds, and no more events than a file of some MB holds.
+# Enough for medians of microseconds; the trace stays below some MB.
 _SECONDS = 0.3
 _MOST_RUNS = 60
 _MOST_EVENTS = 100_000
 _SAMPLES = 4
 _LEAST = 3
-# Kernels that stand between int8 and float, and belong to no node: what they take depends on the labels
-# around them, and is looked up (plan/costs.py).
+# Kernels between int8 and float belong to no node: their time depends on the forms around them, and is looked
+# up (plan/costs.py).
 _EDGES = frozenset({"QuantizeLinear", "DequantizeLinear"})
-# Kernels that only change a layout, and are named after nothing: what stands before them asked for it, or
-# what stands behind.
+# Kernels that only change a layout are not named after a node: they belong to the node before or after them.
 _AFTER = "ReorderOutput"
 _LAYOUT = frozenset({_AFTER, "ReorderInput", "Transpose"})
 
 
+Neighbours = Mapping[str, tuple[str, str]]
+"""Node -> the producer of its first input, and the first consumer of its first output; '' for none."""
+
+
 @dataclass(frozen=True)
 class Times:
-    """What a model's nodes took, seconds of one inference.
+    """The times of a model's nodes, in seconds of one inference.
 
     Args:
-        nodes: of the prepared graph -> what their kernels took.
-        whole: of the inference, with what is between kernels.
+        nodes: node of the prepared graph -> seconds of its kernels.
+        inference: of all kernels, and between them.
     """
 
     nodes: Mapping[str, float]
-    whole: float = 0.0
+    inference: float = 0.0
 
 
 def node_times(
     models: Sequence[ir.Model], view: View, source: Samples, threads: int = 1
 ) -> tuple[Times, ...]:
-    """Run models in turn, and see what each node of the graph that they were made of took.
+    """Run models in turns; return the times of each, by the nodes of the prepared graph.
 
     Args:
-        models: that graph itself, or what `rewrite` made of it.
+        models: the prepared model, or quantized versions of it.
         view: of the prepared graph.
-        source: samples, of which a few are run.
+        source: a few of its samples are run.
+        threads: of the runtime.
 
     Raises:
         DataError: samples that do not fit.
@@ -73,7 +77,7 @@ def node_times(
             name = "the profiled model"
             trace = folder / f"trace{number}"
             sessions.append(Session(loadable, threads=threads, name=name, trace=trace, optimized=graph))
-            graphs.append(wiring(graph))
+            graphs.append(read_neighbours(graph))
         _run(sessions, samples, source.name, len(view.nodes))
         return tuple(
             times_of(read_trace(session.end_trace(), len(samples)), view, graph)
@@ -82,48 +86,68 @@ def node_times(
 
 
 def _run(sessions: Sequence[Session], samples: Sequence[Sample], name: str, nodes: int) -> None:
-    """All in turn, so that what slows the machine for a while slows all of them."""
-    fed = [[fit(s, m.inputs, m.input_dtypes, name) for s in samples] for m in sessions]
+    """Run sessions in turns, so that a slow spell of the machine slows all of them."""
+    inputs = [[fit(s, m.inputs, m.input_dtypes, name) for s in samples] for m in sessions]
     runs, start = 0, time.perf_counter()
     most = min(_MOST_RUNS, _MOST_EVENTS // max(len(samples) * nodes, 1))
     while runs < _LEAST or (runs < most and time.perf_counter() - start < _SECONDS * len(sessions)):
-        for session, inputs in zip(sessions, fed, strict=True):
+        for session, own in zip(sessions, inputs, strict=True):
             with running(session):
-                for sample in inputs:
+                for sample in own:
                     session.run(sample)
         runs += 1
 
 
-def times_of(ran: KernelTimes, view: View, wires: Wiring) -> Times:
-    """Put every kernel down to the node whose name, or whose output's name, its own begins with.
+def times_of(trace: KernelTimes, view: View, neighbours: Neighbours) -> Times:
+    """Return the times of nodes, by the names of kernels.
 
-    The runtime names what it fuses after the last node, or the last output, of what was fused, and adds
-    words of its own behind it (seen in 1.31: '_nchwc', '_token_12', '_quant').
+    A kernel belongs to the node whose name, or whose output's name, its own begins with.
+
+    The runtime names a fused kernel after the last node or output of the fusion, with a suffix of its own (in
+    1.31: '_nchwc', '_token_12', '_quant').
     """
     owners = _owners(view)
     nodes: dict[str, float] = {}
-    for (op, name), us in ran.spent.items():
-        seconds = us * 1e-6 / ran.inferences
+    for (op, name), us in trace.spent.items():
+        seconds = us * 1e-6 / trace.inferences
         owner = name if name in view.node_by_name else None
         if owner is None and op in _EDGES:
             continue
         if owner is None and op in _LAYOUT:
-            before, after = (_owner(n, owners) for n in wires.get(name, ("", "")))
+            before, after = (_owner(n, owners) for n in neighbours.get(name, ("", "")))
             owner = (before or after) if op == _AFTER else (after or before)
         owner = owner or _owner(name, owners)
         if owner is not None:
             nodes[owner] = nodes.get(owner, 0.0) + seconds
-    return Times(nodes, ran.us * 1e-6 / ran.inferences)
+    return Times(nodes, trace.us * 1e-6 / trace.inferences)
+
+
+def read_neighbours(path: Path) -> Neighbours:
+    """Return the neighbours of each node in a model that the runtime optimized.
+
+    Args:
+        path: a file that a session of ours wrote. It may hold operators that no checker knows.
+    """
+    graph = onnx.ModelProto.FromString(path.read_bytes()).graph
+    producers = {value: node.name for node in graph.node for value in node.output}
+    consumers: dict[str, str] = {}
+    for node in graph.node:
+        for value in node.input:
+            consumers.setdefault(value, node.name)
+    return {
+        node.name: (producers.get(node.input[0] if node.input else "", ""), consumers.get(node.output[0], ""))
+        for node in graph.node
+    }
 
 
 def _owners(view: View) -> dict[str, str]:
-    """Names of values and nodes -> the node."""
-    found = {v.name: n.name or "" for n in view.nodes for v in n.outputs if v.name}
-    return found | {name: name for name in view.node_by_name}
+    """Names of nodes and of their outputs -> the node."""
+    outputs = {v.name: n.name or "" for n in view.nodes for v in n.outputs if v.name}
+    return outputs | {name: name for name in view.node_by_name}
 
 
 def _owner(kernel: str, owners: Mapping[str, str]) -> str | None:
-    """The owner of the longest name that a kernel's begins with; what follows is no part of a word."""
+    """The owner of the longest name that a kernel's begins with and that ends at the end of a word."""
     kernel = kernel.removeprefix("fused ")
     for end in range(len(kernel), 0, -1):
         part = kernel[:end]
@@ -133,21 +157,21 @@ def _owner(kernel: str, owners: Mapping[str, str]) -> str | None:
 
 
 def fused(times: Iterable[Times], view: View) -> list[tuple[str, str]]:
-    """Pairs of nodes that ran as one, since no kernel is named after the first.
+    """Return pairs of nodes that ran as one kernel: no kernel is named after the first of them.
 
-    A clamp is part of what it clamps; any other node of what alone reads it.
+    A clamp is fused with its producer; any other node with its only consumer.
     """
-    found: dict[tuple[str, str], None] = {}
-    for ran in times:
+    pairs: dict[tuple[str, str], None] = {}
+    for own in times:
         for node in view.main_nodes:
             rule = rule_of(node)
-            if node.name in ran.nodes or (rule is not None and rule.role is Role.PASS):
+            if node.name in own.nodes or (rule is not None and rule.role is Role.PASS):
                 continue
             clamps = rule is not None and rule.role is Role.EPILOGUE
             other = _only_producer(node) if clamps else _only_reader(node)
             if other is not None:
-                found[node.name or "", other.name or ""] = None
-    return list(found)
+                pairs[node.name or "", other.name or ""] = None
+    return list(pairs)
 
 
 def _only_producer(node: ir.Node) -> ir.Node | None:

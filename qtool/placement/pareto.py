@@ -1,6 +1,6 @@
-"""The Pareto front of a network: assignments that are the best for some trade of time against noise.
+"""The Pareto front of a network: the assignments that are best for some weight of noise against time.
 
-Seconds + lambda * noise of an assignment is a line over lambda, and the assignments that are the best for
+Seconds + lambda * noise of an assignment is a line over lambda, and the assignments that are best for
 some lambda form the lower envelope of all lines. Where the lines of two neighbours on the envelope cross,
 either another line is below both, or no line lies between them. So twice as many cuts as there are points
 find the whole envelope (Eisner and Severance, Mathematical techniques for efficient record segmentation in
@@ -18,10 +18,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.placement.network import Network
-from qtool.placement.running_cost import RunningCost
+from qtool.placement.network import Network, RunningCost
 
-# The envelope of a model with hundreds of regions has hundreds of points: more than are ever built.
+# The envelope of a model with hundreds of regions has hundreds of points; at most some ten are built.
 _MAX_CUTS = 48
 # 150 dB, more than any float32 model reaches: noise below it counts as this much in a distance.
 _LEAST_NOISE = 1e-15
@@ -39,7 +38,7 @@ class ParetoPoint:
         int8: the regions in int8.
         seconds: of all regions, and of the Q and DQ between them.
         noise: of all that is quantized, as a share of the signal.
-        weight: a lambda that the assignment is the best for.
+        weight: a lambda for which the assignment is best.
     """
 
     int8: frozenset[str]
@@ -52,8 +51,8 @@ class ParetoPoint:
 class Steps:
     """Assignments between two points of the envelope, fastest first.
 
-    Each step moves one more region back to float. The set of regions is built only for a step that is
-    asked for: all sets together would take memory quadratic in the regions.
+    Each step moves one more region back to float. The set of regions is built by `point` alone: all sets
+    together would take memory quadratic in the regions.
 
     Args:
         start: the int8 regions before the first step.
@@ -78,7 +77,7 @@ class Steps:
 
     def fastest_within(self, noise: float) -> ParetoPoint | None:
         """Return the fastest assignment with at most this noise, or None."""
-        able = [step for step, found in enumerate(self.noise) if found <= noise]
+        able = [step for step, own in enumerate(self.noise) if own <= noise]
         return self.point(min(able, key=self.seconds.__getitem__)) if able else None
 
 
@@ -99,11 +98,11 @@ def envelope(network: Network, max_cuts: int = _MAX_CUTS) -> list[ParetoPoint]:
         _, _, a, b = heapq.heappop(gaps)
         if not (a.noise > b.noise and b.seconds > a.seconds):
             continue
-        found = _best(network, (b.seconds - a.seconds) / (a.noise - b.noise))
-        if found.int8 not in (a.int8, b.int8):
-            points.setdefault(found.int8, found)
-            heapq.heappush(gaps, (a.seconds - found.seconds, 2 * number, a, found))
-            heapq.heappush(gaps, (found.seconds - b.seconds, 2 * number + 1, found, b))
+        point = _best(network, (b.seconds - a.seconds) / (a.noise - b.noise))
+        if point.int8 not in (a.int8, b.int8):
+            points.setdefault(point.int8, point)
+            heapq.heappush(gaps, (a.seconds - point.seconds, 2 * number, a, point))
+            heapq.heappush(gaps, (point.seconds - b.seconds, 2 * number + 1, point, b))
     return sorted(points.values(), key=lambda p: (p.seconds, p.noise))
 
 
@@ -140,7 +139,7 @@ def spread(network: Network, points: Sequence[ParetoPoint], count: int) -> list[
         count: number of points at most, at least 1.
     """
     steps = [between(network, a, b) for a, b in pairwise(points)] if len(points) < count else []
-    # (steps, which of them); the points of the envelope come first, and win between equals.
+    # (steps, index); the points of the envelope come first, and win between equals.
     sources: list[tuple[Steps | None, int]] = [(None, i) for i in range(len(points))]
     sources += [(some, i) for some in steps for i in range(len(some))]
     seconds = np.array([*(p.seconds for p in points), *(s for some in steps for s in some.seconds)])
@@ -159,15 +158,15 @@ def spread(network: Network, points: Sequence[ParetoPoint], count: int) -> list[
         if not nearest[farthest]:
             break
         chosen.append(farthest)
-    found = []
+    result = []
     for number in chosen:
         some, i = sources[int(kept[number])]
-        found.append(points[i] if some is None else some.point(i))
-    return sorted(found, key=lambda p: (p.seconds, p.noise))
+        result.append(points[i] if some is None else some.point(i))
+    return sorted(result, key=lambda p: (p.seconds, p.noise))
 
 
 def _not_dominated(seconds: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the indices of points that no other point beats in one and equals or beats in the other."""
+    """Return the indices of the points that no other point dominates."""
     order = np.lexsort((noise, seconds))
     least, at = math.inf, math.inf
     kept = []
@@ -191,7 +190,7 @@ def _best(network: Network, weight: float) -> ParetoPoint:
 
 
 def _heaviest(network: Network) -> float:
-    """Return a lambda at which no time is worth any noise."""
+    """Return a lambda at which no saving of time outweighs any noise."""
     noises = [n for n in network.noises.values() if n > 0]
     seconds = math.fsum(t for pair in network.times.values() for t in pair)
     return 1e3 * seconds / max(min(noises), _NO_NOISE) if noises else 0.0

@@ -1,4 +1,4 @@
-"""Which nodes run in int8: the candidates that are predicted to be the best, raced side by side."""
+"""Placement: choose the nodes that run in int8, by racing the candidates that are predicted to be best."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
-from qtool.placement.bit_allocation import allocated, spread_bits
-from qtool.placement.choose import Trial, choose
-from qtool.placement.costs import Costs, like_base, measure_costs
-from qtool.placement.explain import decibels, int8_regions, notes
+from qtool.placement.bit_allocation import allocate_bits, spread_bits
+from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
+from qtool.placement.network import noise_db
 from qtool.placement.pareto import ParetoPoint, spread
+from qtool.placement.region_reasons import region_notes
 from qtool.placement.timing import Timing, predicted_speed
+from qtool.placement.trials import Trial, choose
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.rules import rule_based, to_float
 from qtool.recover.run import recover
@@ -21,7 +22,7 @@ from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
 RULE_BASED, ALL_INT8, FLOAT = "rule-based", "all int8", "float"
-# Where bias correction gains more than this on everything in int8, candidates are raced with it.
+# Where bias correction gains more than this on the all-int8 candidate, all candidates are raced with it.
 _MUCH_DB = 0.5
 
 
@@ -32,45 +33,42 @@ class Placement:
     Args:
         candidate: the best one.
         trials: the candidates that were built and run.
-        costs: what was measured; None where nothing was.
+        cost_model: of the regions; None where placement goes by the rules.
         forms: trial -> its quantized nodes.
     """
 
     candidate: Candidate
     trials: tuple[Trial, ...] = ()
-    costs: Costs | None = None
+    cost_model: CostModel | None = None
     forms: Mapping[str, Mapping[str, Form]] = field(default_factory=dict)
 
     def name_of(self, candidate: Candidate) -> str:
-        """Return the name of the trial that a candidate follows from; '' where it follows from none."""
+        """Return the name of the trial with the candidate's nodes in int8; '' for none."""
         return next((n for n, forms in self.forms.items() if forms == candidate.plan.forms), "")
 
     def annotated(self, candidate: Candidate) -> Candidate:
-        """Return the candidate with what was measured of each region in its plan, for the report."""
-        if self.costs is None:
+        """Return the candidate with the measurements of each region in its plan, for the report."""
+        if self.cost_model is None:
             return candidate
-        found = notes(self.costs.network, candidate.plan, candidate.model.view)
-        return replace(candidate, plan=replace(candidate.plan, regions=found))
-
-    def predicted(self, candidate: Candidate) -> float:
-        """Return the speed of a candidate against prepared FP32 by the cost table."""
-        return predicted_speed(candidate)
+        notes = region_notes(self.cost_model.network, candidate.plan, candidate.model.view)
+        return replace(candidate, plan=replace(candidate.plan, regions=notes))
 
 
 def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: int | None) -> Placement:
-    """Choose the assignment: by measurement where timing has any, else `base` as it is.
+    """Choose the assignment: by measurement where there is a timing, else that of `base`.
 
     Args:
-        base: with everything in int8 that can pay, or the rule-based candidate where there is no timing.
+        base: the all-int8 candidate, or the rule-based one where there is no timing.
         timing: of its regions.
         evaluator: measures candidates on the select set.
-        points: how many Pareto points are built and raced, spread along the front; None: the most promising
-            ones, as many as the effort says.
+        points: number of Pareto points to build and race, spread along the front; None: the most promising
+            ones, their number by the effort.
     """
     if timing is None:
         return _place_weights(base, evaluator, points)
-    costs = measure_costs(base, timing, evaluator)
-    candidates = {RULE_BASED: like_base(costs.base, rule_based(base.model.task)), ALL_INT8: costs.base}
+    costs = build_cost_model(base, timing, evaluator)
+    rules = with_assignment(costs.base, rule_based(base.model.task))
+    candidates = {RULE_BASED: rules, ALL_INT8: costs.base}
     if points is None:
         chosen = shortlist(costs, evaluator.criteria, evaluator.effort.built)
     else:
@@ -79,76 +77,80 @@ def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: 
         if point.int8:
             candidates[f"mixed {number}"] = costs.base.changed(assignment=costs.assignment(point))
     if _corrects_much(evaluator):
-        candidates = {n: recover(c, evaluator, only=["bias"], log=False) for n, c in candidates.items()}
+        candidates = {n: recover(c, evaluator, steps=["bias"], log=False) for n, c in candidates.items()}
     candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
     return _best_of(_distinct(candidates), costs, evaluator)
 
 
 def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) -> Placement:
-    """Where nothing but weights is quantized: the bits of each, if the user aims at a size or tunes."""
+    """Placement where only weights are quantized: the bits of each, for a target size or for `tune`."""
     options = base.model.options
     if points is not None:
-        return _best_of(_distinct(spread_bits(base, evaluator, points)), None, evaluator, small=True)
+        return _best_of(_distinct(spread_bits(base, evaluator, points)), None, evaluator, by_size=True)
     if options.target_size or options.target_bits:
-        return Placement(allocated(base, evaluator))
+        return Placement(allocate_bits(base, evaluator))
     return Placement(base)
 
 
 def float_candidate(candidate: Candidate, reason: Reason) -> Candidate:
-    """Return the candidate with nothing in int8 but what the user asked for.
+    """Return the candidate with nothing in int8 but the nodes that the user requires.
 
-    It starts from the prepared model: no step of recovery was for it.
+    It starts from the prepared model, without any step of recovery.
     """
     model = candidate.model.original
     keep = {n: reason for n in candidate.assignment.forms if not model.constraints.forbids_float(n)}
     return resolved(model, to_float(model.task, candidate.assignment, keep))
 
 
-def shortlist(costs: Costs, criteria: Criteria, count: int) -> list[ParetoPoint]:
+def shortlist(costs: CostModel, criteria: Criteria, count: int) -> list[ParetoPoint]:
     """Return the points that are predicted to be the best, the best one first.
 
     Args:
-        costs: with the front.
-        criteria: what the user asks.
+        costs: with the predicted front.
+        criteria: the acceptance criteria.
         count: the most points to return.
     """
     trials = {}
     for number, point in enumerate(costs.front):
-        speed, sqnr = costs.timing.speed(costs.network, point.int8), decibels(point.noise)
+        speed, sqnr = costs.timing.speed(costs.network, point.int8), noise_db(point.noise)
         trials[str(number)] = Trial(str(number), sqnr, sqnr, speed, speed, None, 0)
-    found: list[ParetoPoint] = []
-    while trials and len(found) < count:
+    points: list[ParetoPoint] = []
+    while trials and len(points) < count:
         best = choose(list(trials.values()), replace(criteria, size=0))
         del trials[best.name]
-        found.append(costs.front[int(best.name)])
-    return found
+        points.append(costs.front[int(best.name)])
+    return points
 
 
 def _corrects_much(evaluator: Evaluator) -> bool:
-    """Whether bias correction gained so much before placement that candidates are raced with it."""
+    """Whether bias correction gained more than _MUCH_DB before placement."""
     return any(g.name == "bias" and g.kept and g.after - g.before > _MUCH_DB for g in evaluator.log)
 
 
 def _distinct(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
     """The candidates without those that equal an earlier one."""
-    found: dict[str, Candidate] = {}
+    distinct: dict[str, Candidate] = {}
     for name, candidate in candidates.items():
-        same = replace(candidate.plan, skips=())
-        if not any(replace(other.plan, skips=()) == same for other in found.values()):
-            found[name] = candidate
-    return found
+        plan = replace(candidate.plan, skips=())
+        if not any(replace(other.plan, skips=()) == plan for other in distinct.values()):
+            distinct[name] = candidate
+    return distinct
 
 
 def _best_of(
-    candidates: Mapping[str, Candidate], costs: Costs | None, evaluator: Evaluator, *, small: bool = False
+    candidates: Mapping[str, Candidate],
+    costs: CostModel | None,
+    evaluator: Evaluator,
+    *,
+    by_size: bool = False,
 ) -> Placement:
     """Build candidates, compare each with FP32, race them, and choose.
 
     Args:
         candidates: by name.
-        costs: what was measured of the regions.
-        evaluator: measures them.
-        small: size counts in place of speed.
+        costs: of the regions.
+        evaluator: measures the candidates.
+        by_size: size counts in place of speed.
     """
     comparisons = {}
     for done, (name, candidate) in enumerate(candidates.items(), start=1):
@@ -164,12 +166,12 @@ def _best_of(
             comparisons[name].sqnr_interval[0],
             *speeds[name],
             bytes=evaluator.size(candidate),
-            regions=0 if costs is None else len(int8_regions(costs.network, candidate.plan)),
+            regions=0 if costs is None else len(costs.network.int8_regions(candidate.plan)),
         )
         for name, candidate in candidates.items()
     ]
-    by_size = [replace(t, speed=evaluator.model.source.size / t.bytes) for t in trials]
-    best = choose(by_size if small else trials, evaluator.criteria).name
+    ratios = [replace(t, speed=evaluator.model.source.size / t.bytes) for t in trials]
+    best = choose(ratios if by_size else trials, evaluator.criteria).name
     forms = {name: candidate.plan.forms for name, candidate in candidates.items()}
     candidate = candidates[best]
     if best == FLOAT and costs is not None:
@@ -178,7 +180,7 @@ def _best_of(
 
 
 def _why_float(trials: Sequence[Trial]) -> Reason:
-    """Why the float candidate was chosen."""
+    """The reason that the float candidate was chosen."""
     other = max((t for t in trials if t.name != FLOAT), key=lambda t: t.speed)
     text = f"'{other.name}' is {other.speed:.2f}x as fast as FP32"
     if other.speed > 1:
@@ -187,22 +189,22 @@ def _why_float(trials: Sequence[Trial]) -> Reason:
 
 
 _Speeds = tuple[float, float, tuple[float, float] | None]
-"""The speed against prepared FP32 to decide by, that against the original, and the latter's interval."""
+"""The speed against optimized FP32 to decide by, that against the original, and the latter's interval."""
 
 
 def _raced_speeds(candidates: Mapping[str, Candidate], evaluator: Evaluator) -> dict[str, _Speeds]:
-    """The speeds of candidates, raced. The float candidate is as fast as prepared FP32."""
+    """The speeds of candidates in a race. The float candidate is optimized FP32."""
     race, settled = evaluator.race({n: c for n, c in candidates.items() if n != FLOAT}, predicted_speed)
-    found: dict[str, _Speeds] = {}
+    speeds: dict[str, _Speeds] = {}
     for name in candidates:
         raced = PREPARED if name == FLOAT else name
         ratio, speed = race.ratio(raced, ORIGINAL), settled.ratio(raced, PREPARED)
         gain = speed * race.ratio(PREPARED, ORIGINAL).median if settled.unreliable else ratio.median
-        found[name] = speed, gain, (ratio.low, ratio.high)
-    return found
+        speeds[name] = speed, gain, (ratio.low, ratio.high)
+    return speeds
 
 
-def _predicted_speeds(candidates: Mapping[str, Candidate], costs: Costs | None) -> dict[str, _Speeds]:
-    """The speeds of candidates by the cost table; 1 where it says nothing of them."""
+def _predicted_speeds(candidates: Mapping[str, Candidate], costs: CostModel | None) -> dict[str, _Speeds]:
+    """The speeds of candidates by the cost table; 1 without a cost model."""
     speeds = {n: 1.0 if costs is None or n == FLOAT else costs.speed(c) for n, c in candidates.items()}
     return {name: (speed, speed, None) for name, speed in speeds.items()}

@@ -37,8 +37,8 @@ def find_regions(
 
     Args:
         view: of the prepared graph.
-        assigned: the maximal int8 set (plan/place.py).
-        fused: pairs of nodes that a profile has shown to run as one kernel.
+        assigned: the maximal int8 set.
+        fused: pairs of nodes that ran as one kernel in a trace.
     """
     groups = DisjointSets()
     for node in view.nodes:
@@ -60,7 +60,7 @@ def find_regions(
 
 
 def _partners(node: ir.Node, assigned: AssignedGraph) -> list[str]:
-    """Return the nodes that the tables know to run in one kernel with a node."""
+    """Return the nodes that run in one kernel with a node, by the tables."""
     if node.name not in assigned.chosen:
         return []
     partners = []

@@ -1,4 +1,4 @@
-"""Back to float, most sensitive first, until what is left is predicted to be accurate enough."""
+"""Repair: move the most sensitive nodes back to float until the predicted SQNR reaches the target."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | None:
     """Return an assignment that is predicted to reach `aim_db`; None when nothing more can go to float.
 
-    A quantized node goes back to float as a whole, and with a clamp the product whose Q it folds into. A node
-    that computes in float gets a wider weight: 4 bits after 2, 8 after 4, float after 8. What the user asked
-    for stays.
+    A quantized node goes back to float as a whole; a clamp takes with it the product whose Q it folds into. A
+    node that computes in float gets a wider weight: 4 bits after 2, 8 after 4, float after 8. Nodes that the
+    user requires stay.
 
     Args:
-        candidate: any, whatever produced its assignment.
-        errors: of everything that it quantizes.
+        candidate: any.
+        errors: of every tensor that it quantizes.
         aim_db: dB of the worst output.
     """
     plan, constraints = candidate.plan, candidate.model.constraints
@@ -62,14 +62,14 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
 
 
 def _clamped(candidate: Candidate) -> dict[str, str]:
-    """Clamp -> the product that it folds into: without it, that would round its values before the clamp."""
+    """Clamp -> the product that it folds into, which without the clamp would round the unclamped values."""
     assigned = assigned_graph(candidate.model.task, candidate.assignment)
-    found = ((assigned.epilogue_of(own.node), name) for name, own in assigned.chosen.items())
-    return {clamp.name or "": name for clamp, name in found if clamp is not None}
+    clamps = ((assigned.epilogue_of(own.node), name) for name, own in assigned.chosen.items())
+    return {clamp.name or "": name for clamp, name in clamps if clamp is not None}
 
 
 def _widen(types: dict[str, QType], node: str, now: QType, settled: bool) -> bool:
-    """Give a node the next wider type for its weights; whether that changes anything."""
+    """Give a node the next wider type for its weights; return whether it changed."""
     wider = [bits for bits in WEIGHT_BITS if bits > now.bits]
     after = WEIGHT_BITS[min(wider)] if wider else FLOAT32
     if settled or types.get(node, now).bits >= after.bits:

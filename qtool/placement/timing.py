@@ -1,22 +1,23 @@
-"""What regions cost in float and in int8, and what stands between them: timed on the model, or looked up."""
+"""The time of each region in float and in int8, and of Q and DQ between them: measured, or from the table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from qtool.data.samples import synthetic
+from qtool.calibrate.runner import watching
+from qtool.data.samples import Samples, synthetic
 from qtool.errors import UsageError
 from qtool.graph.save import tensor_bytes
 from qtool.graph.view import View, is_op
-from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.build_network import RegionCosts, build_network
+from qtool.placement.network import Network
 from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
-from qtool.placement.shapes import Shapes, shapes_of
 from qtool.plan.assignment import AssignedGraph, assigned_graph
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.costs import Costs, load_costs
@@ -37,54 +38,56 @@ from qtool.tables.targets import TABLE
 _LARGEST = 1 << 30
 _FORMS = frozenset({Form.INT8, Form.DYNAMIC})
 
+Shapes = dict[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Table:
-    """The cost table, and the sizes of the values that are looked up in it."""
+    """The cost table, with the shapes of a model's values to look up in it."""
 
     costs: Costs
     shapes: Shapes
 
     def size(self, value: str) -> int:
-        """The elements of a value; 1 where that is not known."""
+        """The elements of a value; 1 where its shape is unknown."""
         return math.prod(self.shapes.get(value, ()))
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What could be faster here, and by how much.
+    """The times of a model's regions in float and in int8.
 
     Args:
-        all_int8: the candidate with every node in int8 that could pay.
+        all_int8: the candidate with every node in int8 that could be faster.
         regions: of its nodes.
         times: region -> seconds in float, in int8.
-        whole: seconds of an inference in float.
+        inference: seconds of an inference in float.
         table: the cost table.
     """
 
     all_int8: Candidate
     regions: tuple[Region, ...]
     times: Mapping[str, tuple[float, float]]
-    whole: float
+    inference: float
     table: Table
 
     def speed(self, network: Network, int8: frozenset[str]) -> float:
-        """Return the time of FP32 / the time with these regions in int8, as predicted."""
-        if self.whole <= 0:  # of a table that knows none of its nodes
+        """Return the predicted time of FP32 / the time with these regions in int8."""
+        if self.inference <= 0:  # the table has none of the model's ops
             return 1.0
-        rest = self.whole - network.seconds(frozenset())
-        return self.whole / max(rest + network.seconds(int8), 1e-9)
+        rest = self.inference - network.seconds(frozenset())
+        return self.inference / max(rest + network.seconds(int8), 1e-9)
 
 
 def obstacle(model: PreparedModel) -> tuple[str, str] | None:
-    """Return why placement can't be measured, and what to do about it; None where it can."""
+    """Return the reason that placement can't be measured, and a hint; None where it can."""
     options, scheme, samples = model.options, model.scheme, model.samples.select
     if options.plan is not None:
         return "the plan settles placement", "leave it out"
     if samples is None or synthetic(samples):
-        return "placement measures errors and times on samples", "add --calib SRC"
+        return "placement measures errors and times on samples, and there are none", "add --calib SRC"
     if not EFFORTS[options.effort].measures:
-        return f"--effort {options.effort} measures nothing: it goes by the rules", "leave it out"
+        return f"--effort {options.effort} measures nothing: the rules decide", "leave it out"
     if not scheme.target.onnxruntime:
         why = f"--target {scheme.target.name} is for another runtime, and plans are timed in onnxruntime"
         return why, "--target cpu"
@@ -94,24 +97,26 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
             "leave them out; qtool quantize --plan PLAN replays what was found",
         )
     if tensor_bytes(model.model) > _LARGEST:
-        return "several candidates of a model of more than 1 GiB at once would not fit", ""
+        return "the model is larger than 1 GiB: several candidates at once would not fit in memory", ""
     if not any(is_float32(v) for v in model.model.graph.outputs):
-        return "no output of the model is a tensor of floats: an error has no size here", ""
+        return "no output of the model is a float tensor: errors can't be measured", ""
     return None
 
 
 def check_tunable(model: PreparedModel) -> None:
-    """Refuse to tune what can't be measured.
+    """Refuse to tune a model that can't be measured.
 
     Raises:
         UsageError: there are no samples to choose by, or placement can't be measured.
     """
     samples = model.samples.select
     if samples is None:
-        raise UsageError("tune measures errors and times on samples", "add --calib SRC or --data SRC")
+        raise UsageError(
+            "tune measures errors and times on samples, and there are none", "add --calib SRC or --data SRC"
+        )
     if synthetic(samples):
         raise UsageError(
-            f"{samples.name} is random data: errors on it say nothing, and there is nothing to tune by",
+            f"{samples.name} is random data: errors on it mean nothing, so tune can't choose",
             "add --calib SRC of real samples",
         )
     weights_only = model.scheme.form is None
@@ -133,54 +138,54 @@ def measure_timing(model: PreparedModel) -> Timing | None:
     if model.options.profile == TABLE:
         regions = find_regions(model.view, assigned)
         times = {r.name: _looked_up(r, assigned, table) for r in regions}
-        return Timing(all_int8, regions, times, _whole(model.view, table), table)
+        return Timing(all_int8, regions, times, _inference(model.view, table), table)
     ran = _time([all_int8])
     regions = find_regions(model.view, assigned, fused(ran, model.view))
     times = {r.name: (_sum(r, ran[0]), _sum(r, ran[1])) for r in regions}
-    return Timing(all_int8, regions, times, ran[0].whole, table)
+    return Timing(all_int8, regions, times, ran[0].inference, table)
 
 
 def extra_seconds(timing: Timing, candidate: Candidate) -> dict[str, float]:
-    """Return what regions take more in a candidate with outlier columns than in `timing.all_int8`.
+    """Return region -> the extra seconds of outlier columns, against `timing.all_int8`.
 
     Args:
         timing: of the model.
-        candidate: everything in int8, with outlier columns.
+        candidate: the all-int8 candidate with outlier columns.
     """
     if candidate.model.options.profile == TABLE:
         nodes = candidate.model.view.node_by_name
         return {
-            r.name: math.fsum(_beside(nodes[name], candidate.plan, timing.table) for name in r.nodes)
+            r.name: math.fsum(_add_seconds(nodes[name], candidate.plan, timing.table) for name in r.nodes)
             for r in timing.regions
         }
     _, plain, columns = _time([timing.all_int8, candidate])
     return {r.name: _sum(r, columns) - _sum(r, plain) for r in timing.regions}
 
 
-def predicted_speed(candidate: Candidate, table: Table | None = None) -> float:
-    """Return the time of prepared FP32 / the time of a candidate, by the cost table."""
+def predicted_speed(candidate: Candidate) -> float:
+    """Return the time of optimized FP32 / the time of a candidate, by the cost table."""
     model = candidate.model
-    table = table or table_of(candidate, whole=True)
+    table = table_of(candidate, all_nodes=True)
     assigned = assigned_graph(model.task, candidate.assignment)
     regions = find_regions(model.view, assigned)
     times = {r.name: _looked_up(r, assigned, table) for r in regions}
     costs = RegionCosts(times, *edges(model.view, candidate.plan, table), _NO_ERRORS)
     plan = candidate.plan
-    found = network(model.view, assigned, plan, plan, regions, costs)
-    timing = Timing(candidate, regions, times, _whole(model.view, table), table)
-    return timing.speed(found, frozenset(r.name for r in regions))
+    network = build_network(model.view, assigned, plan, plan, regions, costs)
+    timing = Timing(candidate, regions, times, _inference(model.view, table), table)
+    return timing.speed(network, frozenset(r.name for r in regions))
 
 
-def table_of(candidate: Candidate, *, whole: bool = False) -> Table:
+def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
     """Return the cost table for a model, with the sizes of its values on the first sample.
 
     Args:
-        candidate: whose activations are looked up.
-        whole: nodes are looked up as well, not Q and DQ alone.
+        candidate: its Q and DQ are looked up.
+        all_nodes: all nodes are looked up as well.
     """
     model = candidate.model
     names = [s.value for s in candidate.plan.sites if s.kind is Kind.ACTIVATION]
-    if whole or model.options.profile == TABLE:
+    if all_nodes or model.options.profile == TABLE:
         names = [name for name, value in model.view.values.items() if is_float32(value)]
     samples = model.samples.select
     shapes = {} if samples is None else shapes_of(model.model, names, samples, model.threads)
@@ -190,7 +195,7 @@ def table_of(candidate: Candidate, *, whole: bool = False) -> Table:
 def edges(view: View, plan: Plan, table: Table) -> tuple[dict[str, float], dict[str, float]]:
     """Return the seconds of a Q and of a DQ of every value with a scale.
 
-    Around convolutions a change of layout comes with each.
+    Around convolutions each includes a change of layout.
     """
     down, up = {}, {}
     for name in (s.value for s in plan.sites if s.kind is Kind.ACTIVATION):
@@ -206,7 +211,7 @@ _NO_ERRORS = Errors((), np.zeros(0), {}, 0, 0)
 
 
 def _time(candidates: Sequence[Candidate]) -> tuple[Times, ...]:
-    """The times of the float model and of each candidate, run in turn."""
+    """The times of the float model and of each candidate, run in turns."""
     model = candidates[0].model
     samples = model.samples.select
     if samples is None:
@@ -219,13 +224,14 @@ def _sum(region: Region, times: Times) -> float:
     return math.fsum(times.nodes.get(n, 0.0) for n in (*region.nodes, *region.others))
 
 
-def _whole(view: View, table: Table) -> float:
-    found = (table.costs.seconds(node, None, table.shapes) for node in view.nodes)
-    return math.fsum(s for s in found if s is not None)
+def _inference(view: View, table: Table) -> float:
+    """Seconds of an inference in float by the table, without the ops that it lacks."""
+    seconds = (table.costs.seconds(node, None, table.shapes) for node in view.nodes)
+    return math.fsum(s for s in seconds if s is not None)
 
 
 def _looked_up(region: Region, assigned: AssignedGraph, table: Table) -> tuple[float, float]:
-    """Seconds in float, in int8. Nodes that the table does not know in both forms cost nothing in either."""
+    """Seconds in float, in int8. Nodes without a row in both forms count as 0 in both."""
     total = [0.0, 0.0]
     for name in region.nodes:
         node, form = assigned.chosen[name].node, assigned.chosen[name].form
@@ -235,23 +241,44 @@ def _looked_up(region: Region, assigned: AssignedGraph, table: Table) -> tuple[f
     return total[0], total[1]
 
 
-def _beside(node: ir.Node, plan: Plan, table: Table) -> float:
-    """The seconds of the sum beside a product with outlier columns, 0 where there is none."""
+def _add_seconds(node: ir.Node, plan: Plan, table: Table) -> float:
+    """Seconds of the Add that outlier columns bring, 0 without them."""
     if not any(v is not None and v.name in plan.outlier_columns for v in node.inputs):
         return 0.0
     return table.costs.time("Add", kernels.Kind.FLOAT, table.size(node.outputs[0].name or "")) or 0.0
 
 
 def _is_of_convolutions(value: ir.Value) -> bool:
-    """Whether a convolution makes or reads a value: in int8 and in float it wants layouts of its own."""
+    """Whether a convolution produces or reads a value: convolutions have layouts of their own."""
     around = [value.producer(), *(use.node for use in value.uses())]
-    producers = [m for n in around if n is not None for m in (n, *_behind(n))]
-    return any(is_op(n, "Conv") for n in producers)
+    nodes = [m for n in around if n is not None for m in (n, *_clamped(n))]
+    return any(is_op(n, "Conv") for n in nodes)
 
 
-def _behind(node: ir.Node) -> list[ir.Node]:
-    """What makes a clamp's input: the clamp is part of it."""
+def _clamped(node: ir.Node) -> list[ir.Node]:
+    """The node that a clamp folds into; none for other nodes."""
     rule = rule_of(node)
     source = node.inputs[0] if rule is not None and rule.role is Role.EPILOGUE else None
     producer = source.producer() if source is not None else None
     return [] if producer is None else [producer]
+
+
+def shapes_of(model: ir.Model, values: Iterable[str], source: Samples, threads: int = 0) -> Shapes:
+    """Return the shapes of values on the first sample; values in an If, Loop or Scan have none.
+
+    Args:
+        model: prepared.
+        values: names.
+        source: its first sample is run.
+        threads: of the runtime.
+
+    Raises:
+        DataError: the sample does not fit.
+        RuntimeFailure: the model fails on it.
+    """
+    produced = (v for node in model.graph for v in node.outputs)
+    main = {v.name for v in (*model.graph.inputs, *produced) if v.name}
+    names = sorted(main & set(values))
+    sample = next(iter(source.read(frozenset({0}))))
+    with watching(model, names, threads, "the model with shapes as outputs") as look:
+        return {name: np.shape(array) for name, array in zip(names, look(sample, source.name), strict=True)}

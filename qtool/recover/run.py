@@ -60,7 +60,7 @@ def recover(
     candidate: Candidate,
     evaluator: Evaluator,
     *,
-    only: Collection[str] | None = None,
+    steps: Collection[str] | None = None,
     log: bool = True,
 ) -> Candidate:
     """Return the candidate with every requested step that lowers its error.
@@ -71,13 +71,13 @@ def recover(
     Args:
         candidate: any.
         evaluator: measures on the select set, and logs what each step came to.
-        only: of the requested steps, those that placement needs first; None: all.
+        steps: the steps to try, of those requested; None: all.
         log: whether the steps are logged.
     """
     if evaluator.statistics is None or evaluator.select is None:
         return candidate
     options = candidate.model.options
-    wanted = requested_steps(options) & set(STEPS if only is None else only)
+    wanted = requested_steps(options) & set(STEPS if steps is None else steps)
     wanted -= steps_of(candidate, evaluator) - AGAIN
     entries = evaluator.log if log else []
     won = 0.0
@@ -88,11 +88,11 @@ def recover(
             other, gain = _try(name, candidate, evaluator, partial(evaluator.progress, stage))
             if gain is None:
                 continue
-            entries.append(replace(gain, before_placement=only is not None))
+            entries.append(replace(gain, before_placement=steps is not None))
             if gain.kept:
                 won += gain.after - gain.before
                 candidate = replace(other, steps=(*candidate.steps, len(entries) - 1)) if log else other
-                if only is None:
+                if steps is None:
                     evaluator.keep(candidate)
         if candidate is before:
             break

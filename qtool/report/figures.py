@@ -6,7 +6,7 @@ import math
 
 from qtool.errors import printable
 from qtool.evaluate.evaluator import Gain
-from qtool.placement.choose import Trial
+from qtool.placement.trials import Trial
 from qtool.report.model import Report, Timing
 
 

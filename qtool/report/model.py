@@ -9,7 +9,7 @@ from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import GateResult, Verdict
 from qtool.evaluate.latency import Race, Ratio
-from qtool.placement.choose import Trial, front
+from qtool.placement.trials import Trial, pareto_front
 from qtool.plan.model import RegionNote, Skip
 from qtool.tables.forms import HEADINGS, Form
 from qtool.tables.reasons import Reason
@@ -199,7 +199,7 @@ class Report:
     @property
     def front(self) -> tuple[str, ...]:
         """The trials that no other one beats in speed, error and size, the fastest first."""
-        return tuple(t.name for t in front(self.trials))
+        return tuple(t.name for t in pareto_front(self.trials))
 
     @property
     def failed(self) -> tuple[GateResult, ...]:

@@ -1,16 +1,63 @@
-"""Small networks of any costs, as placement/network.py makes them: for what must hold of every one."""
+"""Small networks of random costs, and energies over their variables as an oracle."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 from hypothesis import strategies as st
 
+from qtool.placement.mincut import CutGraph
 from qtool.placement.network import Network
 from qtool.placement.regions import Region
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The cost of labels.
+
+    Args:
+        costs: variable -> its cost with label 0, with label 1; neither is negative, inf forbids a label.
+        pairs: (a, b, cost): paid where a has label 0 and b has label 1; inf forbids that.
+    """
+
+    costs: Mapping[str, tuple[float, float]]
+    pairs: Sequence[tuple[str, str, float]] = field(default_factory=tuple)
+
+    def of(self, labels: Mapping[str, bool]) -> float:
+        """Return the energy of one choice of labels."""
+        own = math.fsum(costs[labels[name]] for name, costs in self.costs.items())
+        return own + math.fsum(c for a, b, c in self.pairs if c and labels[b] and not labels[a])
+
+
+def minimize(energy: Energy) -> dict[str, bool]:
+    """Return the labels of least energy; among equal minima, the one with the fewest 1s.
+
+    Some choice of labels must have a finite energy. Costs are rounded as in `CutGraph.minimize`.
+    """
+    position = {name: index for index, name in enumerate(energy.costs)}
+    graph = CutGraph(
+        len(position),
+        np.array([position[a] for a, _, _ in energy.pairs], np.int64),
+        np.array([position[b] for _, b, _ in energy.pairs], np.int64),
+        np.array([cost for _, _, cost in energy.pairs], np.float64),
+    )
+    costs = np.array(list(energy.costs.values()), np.float64).reshape(-1, 2)
+    labels = graph.minimize(costs[:, 0], costs[:, 1])
+    return dict(zip(energy.costs, labels.tolist(), strict=True))
+
+
+def energy_of(network: Network, weight: float) -> Energy:
+    """Seconds + weight * noise of a network, as an energy over all its variables."""
+    costs = {
+        name: (math.inf if name in network.forced else zero, one + weight * network.noises.get(name, 0.0))
+        for name, (zero, one) in network.times.items()
+    }
+    return Energy(costs, network.pairs)
+
 
 _COST = st.integers(0, 20).map(float)
 

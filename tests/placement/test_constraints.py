@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import silent
-from qtool.placement.fallback import first_accepted
+from qtool.placement.acceptance import first_accepted
 from qtool.placement.place import float_candidate, place
 from qtool.placement.repair import repair
 from qtool.placement.timing import measure_timing
@@ -68,12 +68,12 @@ def test_whatever_chooses_holds_the_constraints(case: str, data: st.DataObject) 
     assert timing is not None
     with Evaluator(model, Criteria(300.0), silent) as evaluator:
         placement = place(timing.all_int8, timing, evaluator, 3)
-        assert placement.costs is not None
-        for point in placement.costs.front:
-            assert holds(placement.costs.assignment(point), before)
+        assert placement.cost_model is not None
+        for point in placement.cost_model.front:
+            assert holds(placement.cost_model.assignment(point), before)
         for forms in placement.forms.values():
             assert holds(Assignment(forms), before)
-        base = placement.costs.base
+        base = placement.cost_model.base
         errors = evaluator.errors_of(base)
         repaired = repair(base, errors, errors.sqnr(keys_of(base.plan)) + 6)
         assert repaired is None or holds(repaired, before)

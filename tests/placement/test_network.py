@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.placement.mincut import minimize
-from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.build_network import RegionCosts, build_network
+from qtool.placement.network import Network, RunningCost
 from qtool.placement.regions import find_regions
-from qtool.placement.running_cost import RunningCost
 from qtool.plan.assignment import assigned_graph
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.rules import maximal
-from tests.placement.networks import chain, networks, subsets
+from tests.placement.networks import chain, energy_of, minimize, networks, subsets
 from tests.plan.flow import candidate, prepared
 from tests.rewrite.zoo import CASES
 
@@ -27,7 +26,7 @@ from tests.rewrite.zoo import CASES
 @settings(max_examples=150, deadline=None)
 def test_time_and_noise_are_the_least_that_the_labels_allow(found: Network) -> None:
     weight = 3.0
-    energy = found.energy(weight)
+    energy = energy_of(found, weight)
     rest = [name for name in found.times if name not in {u.name for u in found.regions}]
     for int8 in subsets(found):
         labels = {u.name: u.name in int8 for u in found.regions}
@@ -72,7 +71,7 @@ def test_a_running_cost_equals_the_cost_found_anew(found: Network, data: st.Data
 @settings(max_examples=150, deadline=None)
 def test_the_cut_of_a_network_is_the_least_of_its_energy(found: Network) -> None:
     for weight in (0.0, 0.5, 8.0):
-        labels = minimize(found.energy(weight))
+        labels = minimize(energy_of(found, weight))
         assert found.minimize(weight) == {r.name for r in found.regions if labels[r.name]}
 
 
@@ -104,7 +103,7 @@ def made(case: str) -> tuple[Network, Candidate]:
         dict.fromkeys(values, 100.0),
         errors,
     )
-    return network(model.view, assigned, full.plan, floats.plan, regions, costs), full
+    return build_network(model.view, assigned, full.plan, floats.plan, regions, costs), full
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6", "transformer"])
@@ -131,4 +130,4 @@ def test_what_is_forced_is_in_int8_at_any_price() -> None:
     found, _ = made("residual")
     name = found.regions[0].name
     forced = replace(found, forced=frozenset({name}))
-    assert forced.energy(1e12).costs[name][0] == float("inf")
+    assert energy_of(forced, 1e12).costs[name][0] == float("inf")

@@ -57,7 +57,7 @@ def test_a_kernel_belongs_to_the_longest_name_that_its_own_begins_with(
 ) -> None:
     found = times_of(ran(kernel), view(), {})
     assert found.nodes == ({owner: pytest.approx(10e-6)} if owner else {})
-    assert found.whole == pytest.approx(100e-6)
+    assert found.inference == pytest.approx(100e-6)
 
 
 def test_a_change_of_layout_belongs_to_who_asked_for_it() -> None:
@@ -85,7 +85,7 @@ def test_of_a_model_every_kernel_has_an_owner(name: str) -> None:
     for times in found:
         assert times.nodes.keys() <= done.model.view.node_by_name.keys()
         assert all(seconds >= 0 for seconds in times.nodes.values())
-        assert times.whole > 0
+        assert times.inference > 0
     convolutions = {n.name for n in done.model.view.nodes if n.op_type == "Conv"}
     parts = {first for first, _ in fused(found, done.model.view)}
     for times in found:

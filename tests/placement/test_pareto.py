@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.placement.network import Network, RegionCosts
+from qtool.placement.build_network import RegionCosts
+from qtool.placement.network import Network
 from qtool.placement.pareto import ParetoPoint, between, envelope, spread
 from qtool.placement.regions import Region
 from qtool.plan.predict import Errors

@@ -17,7 +17,7 @@ from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Verdict, judge, parse
 from qtool.evaluate.latency import Race, Ratio
 from qtool.evaluate.output_metrics import OutputMetrics
-from qtool.placement.choose import Trial
+from qtool.placement.trials import Trial
 from qtool.plan.model import RegionNote, Skip
 from qtool.report.model import (
     COMMANDS,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.placement.choose import Trial
+from qtool.placement.trials import Trial
 from qtool.report.model import Report
 from qtool.report.picture import number, picture, ticks
 from qtool.report.plot import ASCII, UNICODE, plot

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.evaluate.criteria import Criteria
-from qtool.placement.choose import SPAN_DB, Trial, choose, front
+from qtool.placement.trials import SPAN_DB, Trial, choose, pareto_front
 
 SPEEDS = st.floats(0.25, 8.0)
 LEVELS = st.floats(-10.0, 120.0) | st.sampled_from([math.inf, -math.inf])
@@ -42,7 +42,7 @@ CRITERIA = st.builds(
 @given(trials())
 @settings(max_examples=300, deadline=None)
 def test_no_trial_on_the_front_is_dominated_and_every_other_is(made: tuple[Trial, ...]) -> None:
-    found = front(made)
+    found = pareto_front(made)
     for trial in made:
         assert (trial in found) == (not any(other.dominates(trial) for other in made))
     assert [t.speed for t in found] == sorted((t.speed for t in found), reverse=True)

@@ -1,12 +1,10 @@
-"""Reasons for the label of each region, with the figures behind them."""
+"""The reason for each region's form, with the figures behind it."""
 
 from __future__ import annotations
 
 from qtool.graph.view import View, op_key
-from qtool.numerics.metrics import sqnr_db
-from qtool.placement.network import Network
+from qtool.placement.network import Network, RunningCost, noise_db
 from qtool.placement.regions import Region
-from qtool.placement.running_cost import RunningCost
 from qtool.plan.model import Plan, RegionNote
 from qtool.tables.reasons import Code, Reason
 
@@ -19,7 +17,7 @@ def why_float(region: Region, network: Network, weight: float) -> Reason:
     Args:
         region: the region.
         network: its costs.
-        weight: of noise against seconds, in that cut.
+        weight: of noise against seconds in that cut.
     """
     before, after = network.times[region.name]
     noise = network.noise(region.name)
@@ -27,16 +25,16 @@ def why_float(region: Region, network: Network, weight: float) -> Reason:
         return Reason(Code.NOT_FASTER, f"{before * _US:.1f} us float, {after * _US:.1f} us int8")
     saved = (before - after) * _US
     if weight * noise >= before - after:
-        return Reason(Code.ACCURACY, f"alone it gives {decibels(noise):.1f} dB and saves {saved:.1f} us")
+        return Reason(Code.ACCURACY, f"alone it gives {noise_db(noise):.1f} dB and saves {saved:.1f} us")
     return Reason(Code.NEIGHBOURS, f"a Q and a DQ would cost more than the {saved:.1f} us that int8 saves")
 
 
-def notes(network: Network, plan: Plan, view: View) -> tuple[RegionNote, ...]:
-    """Return the measurements of each region, and its label in a plan with the reason."""
+def region_notes(network: Network, plan: Plan, view: View) -> tuple[RegionNote, ...]:
+    """Return each region's measurements, its form in a plan, and the reason."""
     reasons = {skip.node: skip.reason for skip in plan.skips}
-    int8 = int8_regions(network, plan)
+    int8 = network.int8_regions(plan)
     cost = RunningCost(network, int8)
-    found = []
+    notes = []
     for region in network.regions:
         quantized = region.name in int8
         before, after = network.times[region.name]
@@ -46,23 +44,13 @@ def notes(network: Network, plan: Plan, view: View) -> tuple[RegionNote, ...]:
         elif region.name in network.forced:
             why = "requested by the user"
         elif after < before:
-            why = f"{(before - after) * _US:.1f} us faster; alone it gives {decibels(noise):.1f} dB"
+            why = f"{(before - after) * _US:.1f} us faster; alone it gives {noise_db(noise):.1f} dB"
         elif cost.seconds_saved(region.name) > 0:
             why = "between int8 regions: a DQ and a Q around it would cost more"
         else:
             why = f"{(after - before) * _US:.1f} us slower alone, but part of the plan that measured best"
         ops = tuple(dict.fromkeys(op_key(view.node_by_name[name]) for name in region.nodes))
-        found.append(
-            RegionNote(region.nodes, before * _US, after * _US, decibels(noise), quantized, why, ops)
+        notes.append(
+            RegionNote(region.nodes, before * _US, after * _US, noise_db(noise), quantized, why, ops)
         )
-    return tuple(found)
-
-
-def int8_regions(network: Network, plan: Plan) -> frozenset[str]:
-    """Return the regions that a plan has in int8."""
-    return frozenset(r.name for r in network.regions if any(name in plan.forms for name in r.nodes))
-
-
-def decibels(noise: float) -> float:
-    """Return the SQNR in dB of a noise that is given as a share of the signal."""
-    return sqnr_db(1.0, noise)
+    return tuple(notes)

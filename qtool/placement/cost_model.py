@@ -1,4 +1,4 @@
-"""What placement decides by: the errors of all tensors, the costs of all regions, the Pareto front."""
+"""The cost model of placement: errors of all tensors, costs of all regions, and the Pareto front of both."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from itertools import pairwise
 
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
-from qtool.placement.explain import decibels, int8_regions, why_float
-from qtool.placement.network import Network, RegionCosts, network
+from qtool.placement.build_network import RegionCosts, build_network
+from qtool.placement.network import Network, noise_db
 from qtool.placement.pareto import ParetoPoint, between, envelope
+from qtool.placement.region_reasons import why_float
 from qtool.placement.timing import Timing, edges, extra_seconds
 from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.candidate import Candidate
@@ -22,15 +23,15 @@ from qtool.tables.reasons import Code, Reason
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What placement decides by.
+class CostModel:
+    """The time and noise of every assignment of a model's regions.
 
     Args:
         timing: of the regions.
-        base: the candidate with every region in int8, with its outlier columns.
-        network: what an assignment of the regions costs.
-        errors: of everything that any assignment quantizes.
-        front: assignments that trade time against noise best, fastest first, as predicted.
+        base: the all-int8 candidate, with its outlier columns.
+        network: the cost of each assignment.
+        errors: of every tensor that any assignment quantizes.
+        front: the predicted Pareto front, fastest first.
     """
 
     timing: Timing
@@ -40,7 +41,7 @@ class Costs:
     front: tuple[ParetoPoint, ...]
 
     def assignment(self, point: ParetoPoint) -> Assignment:
-        """Return the assignment with exactly a point's regions in int8, and the reasons of the others."""
+        """Return the assignment with a point's regions in int8, and the reasons of the others."""
         before = self.base.assignment
         floats = {
             node: why_float(region, self.network, point.weight)
@@ -52,16 +53,22 @@ class Costs:
         return replace(before, forms=forms, reasons={**before.reasons, **floats})
 
     def speed(self, candidate: Candidate) -> float:
-        """Return the predicted speed of a candidate against prepared FP32."""
-        return self.timing.speed(self.network, int8_regions(self.network, candidate.plan))
+        """Return the predicted speed of a candidate against optimized FP32."""
+        return self.timing.speed(self.network, self.network.int8_regions(candidate.plan))
 
 
-def measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Costs:
-    """Return the errors of all tensors, the outlier columns that pay, and the network of all costs."""
+def build_cost_model(base: Candidate, timing: Timing, evaluator: Evaluator) -> CostModel:
+    """Measure the errors of all tensors, choose outlier columns, and return the cost model.
+
+    Args:
+        base: the all-int8 candidate.
+        timing: of its regions.
+        evaluator: with a select set.
+    """
     model, samples = base.model, evaluator.select
     if samples is None:
         raise ValueError("there is no select set")
-    rules = like_base(base, rule_based(model.task))
+    rules = with_assignment(base, rule_based(model.task))
     floats = base.changed(assignment=_in_float(base))
     errors = sensitivity(
         model.model,
@@ -76,8 +83,8 @@ def measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Cost
         extra = extra_seconds(timing, base.changed(outlier_columns=columns))
         readers = {value: _regions_reading(value, base, timing) for value in columns}
         columns = {
-            value: found
-            for value, found in columns.items()
+            value: split
+            for value, split in columns.items()
             if model.constraints.quantize & _readers(value, base)
             or _pays(timing, extra, readers[value], errors.relative(value), quieter.relative(value))
         }
@@ -88,23 +95,23 @@ def measure_costs(base: Candidate, timing: Timing, evaluator: Evaluator) -> Cost
         errors = replace(errors, noise={**errors.noise, **{v: quieter.noise[v] for v in columns}})
     costs = RegionCosts(times, *edges(model.view, base.plan, timing.table), errors)
     assigned = assigned_graph(model.task, base.assignment)
-    found = network(model.view, assigned, base.plan, floats.plan, timing.regions, costs)
+    network = build_network(model.view, assigned, base.plan, floats.plan, timing.regions, costs)
     timing = replace(timing, times=times)
-    return Costs(timing, base, found, errors, _front(found, evaluator.criteria.floor_db))
+    return CostModel(timing, base, network, errors, _front(network, evaluator.criteria.floor_db))
 
 
-def _front(net: Network, floor_db: float) -> tuple[ParetoPoint, ...]:
-    """The envelope, and between two of its points the fastest assignment that reaches the floor."""
-    points = envelope(net)
+def _front(network: Network, floor_db: float) -> tuple[ParetoPoint, ...]:
+    """The envelope, with the fastest assignment between two of its points that reaches the floor."""
+    points = envelope(network)
     for fast, accurate in pairwise(points):
-        if decibels(fast.noise) < floor_db <= decibels(accurate.noise):
-            inner = between(net, fast, accurate).fastest_within(10 ** (-floor_db / 10))
+        if noise_db(fast.noise) < floor_db <= noise_db(accurate.noise):
+            inner = between(network, fast, accurate).fastest_within(10 ** (-floor_db / 10))
             points += [inner] if inner is not None else []
     return tuple(sorted(points, key=lambda p: p.seconds))
 
 
 def _in_float(base: Candidate) -> Assignment:
-    """Every region in float, for comparison."""
+    """The assignment with every region in float."""
     reason = Reason(Code.NOT_FASTER, "for comparison")
     return replace(
         base.assignment,
@@ -113,8 +120,8 @@ def _in_float(base: Candidate) -> Assignment:
     )
 
 
-def like_base(base: Candidate, assignment: Assignment) -> Candidate:
-    """Return a candidate with another assignment and what recovery won for the base."""
+def with_assignment(base: Candidate, assignment: Assignment) -> Candidate:
+    """Return the base candidate, with its recovery steps, under another assignment."""
     return base.changed(assignment=replace(assignment, weight_types=base.assignment.weight_types))
 
 

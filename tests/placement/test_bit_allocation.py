@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.placement.allocate import Level, allocate
+from qtool.placement.bit_allocation import Level, allocate
 from qtool.tables.qtypes import FLOAT32, INT8, UINT2, UINT4, QType
 
 TYPES = (UINT2, UINT4, INT8, FLOAT32)

@@ -1,4 +1,4 @@
-"""Every region has a reason, and the label that the plan gives it."""
+"""Every region has a reason, and the form that the plan gives it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from qtool.placement.explain import decibels, int8_regions, notes, why_float
-from qtool.placement.network import Network
+from qtool.placement.network import Network, noise_db
+from qtool.placement.region_reasons import region_notes, why_float
 from qtool.placement.regions import Region
 from qtool.tables.reasons import Code
 from tests.placement.test_network import made
@@ -36,10 +36,10 @@ def test_why_a_region_is_in_float(
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
 def test_every_region_of_a_plan_is_noted(case: str) -> None:
     network, done = made(case)
-    found = notes(network, done.plan, done.model.view)
+    found = region_notes(network, done.plan, done.model.view)
     assert [n.nodes for n in found] == [u.nodes for u in network.regions]
     assert [n.quantized for n in found] == [
-        u.name in int8_regions(network, done.plan) for u in network.regions
+        u.name in network.int8_regions(done.plan) for u in network.regions
     ]
     for note in found:
         assert note.ops
@@ -48,5 +48,5 @@ def test_every_region_of_a_plan_is_noted(case: str) -> None:
 
 
 @pytest.mark.parametrize(("noise", "db"), [(0.0, math.inf), (1.0, 0.0), (0.001, 30.0)])
-def test_decibels(noise: float, db: float) -> None:
-    assert decibels(noise) == pytest.approx(db)
+def test_noise_in_decibels(noise: float, db: float) -> None:
+    assert noise_db(noise) == pytest.approx(db)

@@ -1,4 +1,4 @@
-"""Which of the candidates that were built and run is the best."""
+"""Trials: candidates that were built and run, their Pareto front, and the choice of the best."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from qtool.evaluate.criteria import Criteria
 
-# Where the user does not say how much accuracy is wanted, SQNR counts from the floor up to this many dB above
-# it: together as much as this share of all the speed that there is to gain. See docs/placement.md.
+# Without a criterion from the user, SQNR counts from the floor up to SPAN_DB above it; the whole span is
+# worth this share of the largest gain in speed. See docs/placement.md.
 SPAN_DB = 15.0
 SPAN_WORTH = 0.75
-# Where the largest gain in speed is below this, speed counts for less: a few percent are no reason to lose
-# accuracy.
+# The least gain that speeds are compared with: where int8 gains a few percent, accuracy decides.
 LEAST_GAIN = 1.25
 # Prefer candidates 3% faster than requested: repeated timings vary by that much.
 _SURE = 1.03
@@ -28,12 +27,12 @@ class Trial:
     Args:
         name: of the candidate.
         sqnr: dB of the worst output on the select set.
-        sqnr_low: the lower end of its 95% interval over samples; candidates are accepted by it.
-        speed: how many times as fast as prepared FP32, to decide by.
-        speedup: the same against the original.
-        interval: of the measured ratio to the original, 95%; None where it was not timed.
+        sqnr_low: the lower end of its 95% interval over samples, which the criteria apply to.
+        speed: its speed against optimized FP32, to decide by.
+        speedup: that against the original.
+        interval: the 95% interval of the measured speedup; None where it was not timed.
         bytes: of the model.
-        regions: how many are in int8.
+        regions: number of int8 regions.
     """
 
     name: str
@@ -47,11 +46,11 @@ class Trial:
 
     @property
     def timed(self) -> bool:
-        """Whether it was raced; else the cost table predicts its speed."""
+        """Whether it was raced; if not, the cost table predicts its speed."""
         return self.interval is not None
 
     def dominates(self, other: Trial) -> bool:
-        """Whether it is as fast, as accurate and as small, and better in one of these at least."""
+        """Whether it is at least as fast, accurate and small as another one, and better in one of these."""
         ours, theirs = self._merits, other._merits
         return all(a >= b for a, b in zip(ours, theirs, strict=True)) and ours != theirs
 
@@ -73,7 +72,7 @@ def choose(trials: Sequence[Trial], criteria: Criteria) -> Trial:
 
     Args:
         trials: at least one.
-        criteria: what the user asks.
+        criteria: the acceptance criteria.
     """
     able = [t for t in trials if t.holds(criteria)]
     if not able:
@@ -89,16 +88,16 @@ def choose(trials: Sequence[Trial], criteria: Criteria) -> Trial:
 
 
 def _comparable(sqnr: float) -> float:
-    """An SQNR to compare by: outputs that are no numbers are the worst there are."""
+    """An SQNR for comparisons: nan counts as the worst."""
     return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def _share(sqnr: float, criteria: Criteria) -> float:
-    """How much of the accuracy that counts a trial has: 0 at the floor, 1 from SPAN_DB above it."""
+    """The share of the accuracy that counts: 0 at the floor, 1 from SPAN_DB above it."""
     return min(max((sqnr - criteria.floor_db) / SPAN_DB, 0.0), 1.0)
 
 
-def front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """Return the trials that no other one dominates in speed, error and size, the fastest first."""
-    able = (t for t in trials if not any(other.dominates(t) for other in trials))
-    return tuple(sorted(able, key=lambda t: (-t.speed, -t.sqnr, t.bytes)))
+def pareto_front(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Return the trials that no other one dominates in speed, SQNR and size, the fastest first."""
+    points = (t for t in trials if not any(other.dominates(t) for other in trials))
+    return tuple(sorted(points, key=lambda t: (-t.speed, -t.sqnr, t.bytes)))

@@ -42,7 +42,7 @@ from qtool.options import Comparing, Options, silent
 from qtool.plan.candidate import Candidate, resolved
 from qtool.plan.rules import rule_based
 from qtool.recover.run import STEPS, recover
-from qtool.rewrite.recipe import written
+from qtool.rewrite.write import written
 from qtool.runtime.session import Session
 from qtool.tables.efforts import EFFORTS
 

@@ -42,7 +42,7 @@ from qtool.plan.draft import draft
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.resolve import resolve
 from qtool.plan.rules import maximal
-from qtool.rewrite.switched import switched
+from qtool.rewrite.simulate.switched import switched
 from qtool.rewrite.write import rewrite
 
 GRAPHS = ("chain", "residual", "matmul", "hub")

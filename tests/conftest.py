@@ -67,7 +67,7 @@ _SATURATING = {
         "gemm-trans-a-generic-dynamic gemm-any-c matmul-two-activations mlp-with-a-float-head "
         "lstm- gru- if-cpu-dynamic if-generic-dynamic"
     ),
-    "test_runtime.py::test_each_operator": "gemm-bias-alone gemm-all-but-w",
+    "test_fed_weights.py::test_each_operator": "gemm-bias-alone gemm-all-but-w",
     "test_outlier_columns.py::test_it_wins_what_outliers_cost": "dynamic-",
     "rewrite/test_simulated.py": "shared-weights-",
     "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",

@@ -15,6 +15,7 @@ import pytest
 from qtool.cli.main import cli
 from qtool.commands.data import InputSeen, SampleSeen, ShapeSeen, Survey
 from qtool.data.seen import Figures
+from qtool.data.tokens import ROLES
 from qtool.evaluate.compare import Accuracy, Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Gate, GateResult
@@ -28,7 +29,6 @@ from qtool.report.serial import DERIVED, kinds_of
 from qtool.report.survey_json import SCHEMA
 from qtool.tables.images import PRESETS, RESIZES
 from qtool.tables.reasons import Reason
-from qtool.tables.texts import ROLES
 from tests.doc_blocks import PAGES, blocks_of, prose_of
 from tests.graphs import ROOT, SAMPLE_MODELS
 

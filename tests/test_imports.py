@@ -120,8 +120,7 @@ def test_the_numerics_know_numpy_and_the_standard_library_only() -> None:
 
     for path in (f for f in FILES if room(f) in ("numerics", "tables", "errors")):
         tops = {n.split(".")[0] for n in imports(path)}
-        extra = {"threadpoolctl"} if path.name == "threads.py" else set()  # numpy's own threads
-        assert tops <= sys.stdlib_module_names | {"numpy", "qtool"} | extra, path
+        assert tops <= sys.stdlib_module_names | {"numpy", "qtool"}, path
 
 
 def test_the_rival_is_never_used() -> None:

@@ -82,7 +82,7 @@ cli.add_command(completion)
 
 def main() -> NoReturn:
     """Run the command line, and exit with the documented code."""
-    # No pool of threads is made that numerics/threads.py would only leave idle: each takes memory, which is
+    # No pool of threads is made that runtime/blas.py would only leave idle: each takes memory, which is
     # limited. Read when numpy is imported, which is later. The results do not depend on it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for number in ASKED - {signal.SIGINT}:  # that one is Python's own

@@ -19,11 +19,11 @@ from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading
 from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used
 from qtool.errors import DataError, UsageError
-from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import positive
 from qtool.plan.eligible import observable
 from qtool.plan.prepared import PreparedModel
+from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.worker_pool import in_processes
 
 

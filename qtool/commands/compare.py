@@ -22,9 +22,9 @@ from qtool.graph.inspection.model import Inspection
 from qtool.graph.inspection.read import inspect_model
 from qtool.graph.load import Source
 from qtool.graph.save import check_target, staged
-from qtool.numerics.threads import single_threaded_blas
 from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
+from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Model, Session
 from qtool.tables.judging import AUTO, USUAL
 from qtool.tables.modes import FEW_BITS, MODES

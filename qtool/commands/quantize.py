@@ -20,7 +20,6 @@ from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.judging import gates_of, measures_of
 from qtool.graph.save import Staging, check_target, staged
-from qtool.numerics.threads import single_threaded_blas
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.acceptance import first_accepted
 from qtool.placement.place import Placement, place
@@ -33,7 +32,8 @@ from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import Report
 from qtool.report.result import Result
-from qtool.rewrite.recipe import written
+from qtool.rewrite.write import written
+from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Session
 
 

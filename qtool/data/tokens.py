@@ -16,7 +16,23 @@ from qtool.data.files import opened, shown
 from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
 from qtool.errors import DataError, UsageError, printable
-from qtool.tables.texts import IDS, MASK, PADDING, POSITIONS, ROLES, TYPES
+
+# What the inputs of text models are called, by what they hold; the commonest name first.
+IDS = "token ids"
+MASK = "1 for tokens, 0 for padding"
+TYPES = "segment of each token"
+POSITIONS = "position of each token"
+
+# Compared in lower case, and without what exporters add: input_ids:0.
+ROLES: dict[str, tuple[str, ...]] = {
+    IDS: ("input_ids", "input", "inputs", "tokens", "ids", "token_ids", "input_tokens"),
+    MASK: ("attention_mask", "input_mask", "mask", "padding_mask"),
+    TYPES: ("token_type_ids", "segment_ids", "token_types"),
+    POSITIONS: ("position_ids", "positions"),
+}
+
+# What tokenizers call padding, where their file does not say.
+PADDING = ("[PAD]", "<pad>", "<PAD>", "[pad]")
 
 NAME = "tokenizer.json"
 _MOST_BYTES = 1 << 28

@@ -24,7 +24,7 @@ from qtool.plan.model import Plan
 from qtool.plan.predict import Errors, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
-from qtool.rewrite.recipe import written
+from qtool.rewrite.write import written
 from qtool.runtime.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
 

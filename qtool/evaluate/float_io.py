@@ -15,8 +15,8 @@ from qtool.data.samples import Sample as NamedSample
 from qtool.errors import ModelError
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
+from qtool.rewrite.integer_io import METADATA_KEY
 from qtool.runtime.session import Model, Sample, Session
-from qtool.tables.metadata import PORTS
 from qtool.tables.qtypes import QTYPES, QType
 
 
@@ -70,15 +70,17 @@ def with_float_io(session: Session) -> Model:
     Raises:
         ModelError: the metadata is damaged or does not fit the model.
     """
-    text = session.metadata.get(PORTS, "")
+    text = session.metadata.get(METADATA_KEY, "")
     if not text:
         return session
     try:
         integers = {name: _quantization(row) for name, row in json.loads(text).items()}
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise ModelError(f"{session.name}: its metadata '{PORTS}' can't be read") from error
+        raise ModelError(f"{session.name}: its metadata '{METADATA_KEY}' can't be read") from error
     if not integers.keys() <= session.inputs.keys() | set(session.outputs):
-        raise ModelError(f"{session.name}: its metadata '{PORTS}' names an input or output that it lacks")
+        raise ModelError(
+            f"{session.name}: its metadata '{METADATA_KEY}' names an input or output that it lacks"
+        )
     return FloatSession(session, integers)
 
 

@@ -20,7 +20,7 @@ from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of
 from qtool.plan.resolve import restored
-from qtool.rewrite.switched import switched
+from qtool.rewrite.simulate.switched import switched
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
 from qtool.runtime.session import Session, running
 

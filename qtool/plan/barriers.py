@@ -13,8 +13,7 @@ from qtool.graph.view import View, constant, float_constant, is_op, is_vector, s
 from qtool.plan.assignment import AssignedGraph
 from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
 from qtool.plan.weights import added_bias
-from qtool.tables.forms import Form
-from qtool.tables.operators import Operator
+from qtool.tables.forms import Form, Operator
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Role
 
 _CLAMPS = ("Relu", "Clip")

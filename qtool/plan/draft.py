@@ -27,8 +27,7 @@ from qtool.plan.outlier_columns import with_outlier_columns
 from qtool.plan.rules import maximal, skips
 from qtool.plan.storage import stored
 from qtool.plan.weights import weights
-from qtool.tables.forms import Form
-from qtool.tables.operators import WRITTEN_AS, Operator
+from qtool.tables.forms import WRITTEN_AS, Form, Operator
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import FLOAT16, FLOAT32
 from qtool.tables.reasons import Code, Reason

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from qtool.numerics.qparams import QParams
 from qtool.plan.scheme import Choices
-from qtool.tables.forms import Form
-from qtool.tables.operators import Operator
+from qtool.tables.forms import Form, Operator
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import TensorSpec
 from qtool.tables.reasons import Reason

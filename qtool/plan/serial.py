@@ -52,8 +52,7 @@ from qtool.plan.model import (
     Use,
 )
 from qtool.plan.scheme import Choices
-from qtool.tables.forms import Form
-from qtool.tables.operators import Operator
+from qtool.tables.forms import Form, Operator
 from qtool.tables.qtypes import (
     QTYPES,
     Granularity,

@@ -12,8 +12,7 @@ from qtool.plan.fp16.assignment import ports as float_ports
 from qtool.plan.fp16.norms import norm_barriers
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, EditKind, GraphEdit, Kind, Plan, Site, Use
-from qtool.tables.forms import Form
-from qtool.tables.operators import WRITTEN_AS
+from qtool.tables.forms import WRITTEN_AS, Form
 from qtool.tables.qtypes import FLOAT16, PerTensor
 
 

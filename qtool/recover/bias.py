@@ -21,7 +21,7 @@ from qtool.graph.view import View, float_constant, is_op, sole_consumer
 from qtool.numerics.qparams import F64
 from qtool.plan.model import Plan
 from qtool.recover.walk import Walk
-from qtool.rewrite.simulated import simulated
+from qtool.rewrite.simulate.simulated import simulated
 
 SAMPLES = 16
 # Bytes of the values of the FP32 model that are looked at together.

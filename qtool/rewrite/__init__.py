@@ -1,1 +1,1 @@
-"""Acting: edit a clone of the prepared graph as a resolved plan says. Nothing here decides."""
+"""Write a resolved plan: edit a clone of the prepared graph. No decision is made here."""

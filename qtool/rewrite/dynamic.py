@@ -23,7 +23,7 @@ from qtool.graph.view import (
 from qtool.plan.eligible import summed_axis
 from qtool.plan.model import Kind, Site
 from qtool.plan.resolve import integers_of
-from qtool.rewrite.runtime import Quantized, at_run_time, one_node, split, transposed
+from qtool.rewrite.dynamic_operands import Quantized, at_run_time, one_node, split, transposed
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 

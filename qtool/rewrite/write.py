@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
+from qtool import __version__
 from qtool.graph.edit import Namer
-from qtool.graph.view import View
+from qtool.graph.view import View, float_constant
 from qtool.plan.model import EditKind, GraphEdit, Kind, Plan, Site
-from qtool.rewrite.corrections import correct_biases
+from qtool.plan.serial import digest
 from qtool.rewrite.dynamic import (
     write_conv_integer,
     write_dynamic_quantize_matmul,
     write_matmul_integer,
     write_matmul_integer_to_float,
 )
+from qtool.rewrite.dynamic_lstm import write_dynamic_quantize_lstm
 from qtool.rewrite.fp16.writer import write_fp16
+from qtool.rewrite.integer_io import write_integer_io
 from qtool.rewrite.nbits import write_nbits
 from qtool.rewrite.outlier_columns import split_outlier_columns
-from qtool.rewrite.ports import write_ports
 from qtool.rewrite.qdq import (
     reshape_bias,
     write_activation,
@@ -28,11 +32,10 @@ from qtool.rewrite.qdq import (
     write_sum,
     write_weight,
 )
-from qtool.rewrite.qoperator import lower_to_qoperator
-from qtool.rewrite.recurrent import write_dynamic_quantize_lstm
+from qtool.rewrite.qoperator.lower import lower_to_qoperator
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
-from qtool.tables.operators import Operator
+from qtool.tables.forms import Operator
 from qtool.tables.targets import TARGETS
 
 
@@ -85,7 +88,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
             _EDITS[edit.kind](writer, edit)
     for name, operator in plan.operators.items():
         _NODES[operator](writer, writer.view.node_by_name[name])
-    write_ports(writer, plan)
+    write_integer_io(writer, plan)
     if plan.fp16.nodes or plan.fp16.stored or plan.choices.io == "float16":
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
         write_fp16(clone, plan.fp16, norms)
@@ -101,3 +104,43 @@ def _drop_unused_initializers(model: ir.Model) -> None:
         for name, value in list(graph.initializers.items()):
             if not value.uses() and id(value) not in kept:
                 del graph.initializers[name]
+
+
+def correct_biases(model: ir.Model, plan: Plan) -> None:
+    """Add a plan's corrections to the biases of a clone of the prepared model, before anything is quantized.
+
+    Raises:
+        KeyError: the model has no such bias.
+    """
+    for name, offsets in plan.corrections.items():
+        value = model.graph.initializers[name]
+        array = float_constant(value)
+        if array is None or array.size != len(offsets):
+            raise KeyError(f"'{name}' is no bias of {len(offsets)} floats")
+        shifted = array + np.asarray(offsets, np.float32).reshape(array.shape)
+        value.const_value = ir.tensor(shifted, name=name)
+
+
+def written(model: ir.Model, plan: Plan) -> ir.Model:
+    """The model that a plan makes of a prepared one, as it is put in a file: with its recipe."""
+    made = rewrite(model, plan)
+    made.metadata_props.update(recipe(plan))
+    return made
+
+
+def recipe(plan: Plan) -> dict[str, str]:
+    """What made the model: no times, no paths, no machine.
+
+    All of it is in the plan, so that a replay writes the same.
+    """
+    return {
+        "qtool.version": __version__,
+        "qtool.mode": plan.mode,
+        "qtool.target": plan.target,
+        "qtool.options": json.dumps(
+            {"exclude": plan.exclude, "include": plan.include, "set": plan.sets, **plan.choices.made()}
+        ),
+        "qtool.source_sha256": plan.model_sha256,
+        "qtool.calibration_sha256": plan.calibration_sha256,
+        "qtool.plan_sha256": digest(plan),
+    }

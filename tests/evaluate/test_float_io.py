@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from qtool.data.samples import Sample
 from qtool.errors import ModelError
 from qtool.evaluate.float_io import FloatSession, session_inputs, with_float_io
-from qtool.rewrite.ports import METADATA_KEY
+from qtool.rewrite.integer_io import METADATA_KEY
 from qtool.runtime.session import Session
 from tests.graphs import node
 from tests.rewrite.flow import run

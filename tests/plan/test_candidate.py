@@ -19,7 +19,7 @@ from qtool.plan.prepared import PreparedModel
 from qtool.plan.resolve import integers_of
 from qtool.plan.rules import maximal, rule_based, to_float
 from qtool.plan.serial import digest
-from qtool.rewrite.recipe import written
+from qtool.rewrite.write import written
 from qtool.tables.qtypes import UINT4
 from qtool.tables.reasons import Code, Reason
 from tests import outliers

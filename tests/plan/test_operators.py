@@ -13,7 +13,7 @@ from qtool.plan.model import Dequantizer, EditKind, Kind
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
-from qtool.tables.operators import Operator
+from qtool.tables.forms import Operator
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import candidate

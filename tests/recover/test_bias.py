@@ -18,9 +18,8 @@ from qtool.plan.model import Plan
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.recover.bias import Bias, biases, corrected
-from qtool.rewrite.corrections import correct_biases
-from qtool.rewrite.simulated import simulated
-from qtool.rewrite.write import rewrite
+from qtool.rewrite.simulate.simulated import simulated
+from qtool.rewrite.write import correct_biases, rewrite
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
 from tests.plan.flow import Sample, candidate, ready

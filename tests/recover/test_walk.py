@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from qtool.errors import RuntimeFailure
 from qtool.recover.walk import Walk
-from qtool.rewrite.simulated import simulated
+from qtool.rewrite.simulate.simulated import simulated
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import Sample, candidate, ready

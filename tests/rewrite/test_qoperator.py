@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from qtool.errors import ModelError
 from qtool.graph.save import to_bytes
-from qtool.rewrite.qoperator import lower_to_qoperator
+from qtool.rewrite.qoperator.lower import lower_to_qoperator
 from qtool.runtime.session import Session
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qoperators import (

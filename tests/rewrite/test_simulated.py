@@ -12,7 +12,7 @@ from qtool.graph.save import to_bytes
 from qtool.graph.view import View
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
-from qtool.rewrite.simulated import simulated
+from qtool.rewrite.simulate.simulated import simulated
 from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session
 from tests.plan.flow import candidate

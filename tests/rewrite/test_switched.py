@@ -12,7 +12,7 @@ from qtool.graph.save import to_bytes
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, Kind
 from qtool.plan.predict import key_of
-from qtool.rewrite.switched import Switched, switched
+from qtool.rewrite.simulate.switched import Switched, switched
 from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 from tests.tiers import in_turn

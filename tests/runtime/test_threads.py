@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import qtool
 from qtool.errors import ModelError, RuntimeFailure
-from qtool.numerics.threads import single_threaded_blas
 from qtool.runtime import heartbeat
+from qtool.runtime.blas import single_threaded_blas
 from tests.rewrite.zoo import CASES
 
 
@@ -108,7 +108,7 @@ def test_an_error_lifts_it_too() -> None:
 def test_products_are_the_same_to_the_bit_whatever_the_environment_says() -> None:
     code = """
 import hashlib, numpy as np
-from qtool.numerics.threads import single_threaded_blas
+from qtool.runtime.blas import single_threaded_blas
 a = np.random.default_rng(0).standard_normal((700, 900)).astype(np.float32)
 with single_threaded_blas():
     print(hashlib.sha256((a @ a.T).tobytes() + np.linalg.inv(a @ a.T + np.eye(700)).tobytes()).hexdigest())

@@ -7,7 +7,7 @@ its consumers that read the other type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,6 @@ from qtool.graph.view import is_op
 from qtool.plan.fp16.ports import is_blind, is_float32
 from qtool.plan.model import Fp16Assignment, GraphEdit
 from qtool.rewrite.fp16.casts import tidy_casts
-from qtool.rewrite.fp16.norms import write_norm_barrier
 from qtool.tables.float16 import LIKE, TYPED_BY_ATTRIBUTE
 
 _FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -67,7 +66,7 @@ def write_fp16(model: ir.Model, fp16: Fp16Assignment, norms: Sequence[GraphEdit]
         model.opset_imports[""] = QDQ_OPSET
     tidy_casts(model, writer.namer)
     for edit in norms:
-        write_norm_barrier(values, nodes, edit, writer.namer)
+        _write_norm_barrier(values, nodes, edit, writer.namer)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -170,3 +169,27 @@ def _type_tensor(node: ir.Node) -> None:
             array = np.asarray(attribute.value, np.float16)
         del node.attributes[name]
     node.attributes.add(ir.AttrTensor("value", ir.tensor(array)))
+
+
+def _write_norm_barrier(
+    values: Mapping[str, ir.Value], nodes: Mapping[str, ir.Node], edit: GraphEdit, namer: Namer
+) -> None:
+    """Let the consumers of a value read Max(value, -inf), behind the Cast that they share, if any.
+
+    Args:
+        values, nodes: of the model, by the names that they have in the plan.
+    """
+    value = values[edit.value]
+    for name, index in (edit.uses or ())[:1]:
+        read = nodes[name].inputs[index]
+        value = read if read is not None else value
+    floor = np.asarray(-np.inf, np.float16 if value.dtype == ir.DataType.FLOAT16 else np.float32)
+    low = add_initializer(owner(value), namer(f"{value.name}_guard_floor"), floor)
+    name, output = namer(f"{value.name}_guard"), namer(f"{value.name}_guarded")
+    guard = new_node("Max", [value, low], name=name, outputs=[output])
+    made = guard.outputs[0]
+    made.type, made.shape = value.type, value.shape
+    for use in value.uses():
+        if use.node is not guard:
+            use.node.replace_input_with(use.idx, made)
+    insert_after_value(value, [guard], owner(value))

@@ -12,8 +12,7 @@ from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
-from qtool.rewrite.corrections import correct_biases
-from qtool.rewrite.write import rewrite
+from qtool.rewrite.write import correct_biases, rewrite
 from tests.plan.flow import candidate
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES

@@ -22,9 +22,8 @@ import onnx_ir as ir
 from qtool.graph.edit import add_initializer, owner
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.view import float_constant, is_op, is_read
-from qtool.rewrite.lowering import Lowering, insert_before, remove, take_place
-from qtool.rewrite.products import lower_product
-from qtool.rewrite.qdq_patterns import (
+from qtool.rewrite.qoperator.lowering import Lowering, insert_before, remove, take_place
+from qtool.rewrite.qoperator.patterns import (
     Grid,
     Operand,
     activation,
@@ -35,6 +34,7 @@ from qtool.rewrite.qdq_patterns import (
     operand,
     result,
 )
+from qtool.rewrite.qoperator.products import lower_product
 from qtool.tables.qoperators import ELEMENTWISE, MICROSOFT, MOVES, QLINEAR_CONV, Elementwise
 
 

@@ -19,7 +19,7 @@ from qtool.graph.view import View
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import key_of
 from qtool.rewrite.outlier_columns import split_outlier_columns
-from qtool.rewrite.rounding import halving, op, read, rounding
+from qtool.rewrite.simulate.rounding import halving, op, read, rounding
 from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
 

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, new_node, owner
 from qtool.graph.view import attribute_float, attribute_int, constant, is_op, sole_consumer
-from qtool.rewrite.lowering import Lowering, insert_before, remove, take_place
-from qtool.rewrite.qdq_patterns import (
+from qtool.rewrite.qoperator.lowering import Lowering, insert_before, remove, take_place
+from qtool.rewrite.qoperator.patterns import (
     Operand,
     activation,
     axes,

@@ -16,14 +16,13 @@ from qtool.graph.edit import add_initializer, new_node
 from qtool.numerics.qparams import QParams, asymmetric
 from qtool.plan.model import Kind, Plan, Site
 from qtool.rewrite.writer import Writer, params
-from qtool.tables.metadata import PORTS
 from qtool.tables.qtypes import QTYPES, QType
 
-METADATA_KEY = PORTS
+METADATA_KEY = "qtool.io"
 _INTEGERS = ("uint8", "int8")
 
 
-def write_ports(writer: Writer, plan: Plan) -> None:
+def write_integer_io(writer: Writer, plan: Plan) -> None:
     """Turn the float inputs and outputs that the plan names into integers."""
     if plan.choices.io not in _INTEGERS:
         return
@@ -44,7 +43,7 @@ def write_ports(writer: Writer, plan: Plan) -> None:
     writer.model.metadata_props[METADATA_KEY] = json.dumps(described)
 
 
-def port_params(site: Site, io: QType) -> QParams:
+def io_params(site: Site, io: QType) -> QParams:
     """The scale and zero point of an integer port: the site's own, moved to the port's type.
 
     Between types of 8 bits the integers only shift, and nothing is rounded twice.
@@ -60,7 +59,7 @@ def _input(writer: Writer, site: Site, value: ir.Value, io: QType) -> QParams:
     """x -> Q -> DQ becomes x (integers) -> DQ, with a Q and a DQ more where the types differ."""
     graph, name, namer = writer.model.graph, value.name or "", writer.namer
     q, _ = writer.made["qdq", site.value]
-    moved = port_params(site, io)
+    moved = io_params(site, io)
     port = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType[io.name.upper()]))
     graph.inputs[list(graph.inputs).index(value)] = port
     value.name = namer(f"{name}_float")
@@ -82,7 +81,7 @@ def _output(writer: Writer, site: Site, dequantized: ir.Value, io: QType) -> QPa
     """.. -> Q -> DQ -> y becomes .. -> Q -> y (integers)."""
     graph, name, namer = writer.model.graph, dequantized.name or "", writer.namer
     q, _ = writer.made["qdq", site.value]
-    moved = port_params(site, io)
+    moved = io_params(site, io)
     port = q
     if site.spec.qtype is not io:
         scale, zero = _constants(writer, name, moved, io)

@@ -25,7 +25,7 @@ from qtool.plan.model import Kind, Site
 from qtool.plan.scheme import ACTIVATION_TYPES
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
-from qtool.rewrite.ports import METADATA_KEY, port_params
+from qtool.rewrite.integer_io import METADATA_KEY, io_params
 from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, QType, TensorSpec
@@ -271,7 +271,7 @@ def test_a_port_reaches_as_far_as_the_site_behind_it(
     zero = data.draw(st.integers(own.qmin, own.qmax))
     found = QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int64))
     site = Site("x", Kind.ACTIVATION, None, TensorSpec(own, PER_TENSOR, symmetric=False), qparams=found)
-    moved = port_params(site, io)
+    moved = io_params(site, io)
     q = np.linspace(own.qmin, own.qmax, 256).round().astype(own.dtype)
     x = dequantize(q, found)
     back = dequantize(quantize(x, moved, whole(io.name)), moved)

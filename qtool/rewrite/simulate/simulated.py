@@ -13,7 +13,7 @@ from qtool.graph.view import View
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site, Use
 from qtool.plan.resolve import restored
 from qtool.rewrite.outlier_columns import split_outlier_columns
-from qtool.rewrite.rounding import halving, read, rounding
+from qtool.rewrite.simulate.rounding import halving, read, rounding
 from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, new_node, owner
 from qtool.graph.view import constant, opset_of
-from qtool.rewrite.qdq_patterns import Grid, Result
+from qtool.rewrite.qoperator.patterns import Grid, Result
 
 
 class Lowering:

@@ -1,0 +1,1 @@
+"""Lower a QDQ graph to integer operators: --format qoperator."""

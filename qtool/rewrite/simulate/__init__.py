@@ -1,0 +1,1 @@
+"""Float models that compute what quantized ones do, with every value at hand."""

@@ -129,6 +129,13 @@ def test_every_file_it_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_make_target_it_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^)make ([\w-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(set(named) - targets) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_its_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", prose_of(page))
     generated = {"reference/commands.md", "reference/python.md", "reference/tables.md"}

@@ -48,6 +48,12 @@ TARGET ?= cpu
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/table.py $(MODELS) --rival --target $(TARGET) $(if $(SCORER),--scorer $(SCORER))
 
+# Write requirements.lock anew: the newest releases that pyproject.toml allows, for every platform and Python.
+lock: $(LOCK_VENV)/.uv
+	$(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+		--custom-compile-command 'make lock' --extra all --group dev --group bench --group docs --group install \
+		pyproject.toml --output-file requirements.lock
+
 clean:
 	rm -rf $(VENV) .venv-latest $(LOCK_VENV) demo dist build
 

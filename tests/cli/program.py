@@ -1,14 +1,24 @@
-"""The installed program, run as a user runs it."""
+"""The program `qtool`, run as a user runs it: by a fork server that imports once, or as a process of its own."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import IO, Any
 
 QTOOL = str(Path(sys.executable).parent / "qtool")
-
+_SERVER = Path(__file__).with_name("fork_server.py")
 
 # Tests share their cores: nothing that is timed there says anything; and what most of them are about is the
 # same with the rules' plan.
@@ -16,47 +26,192 @@ QUIETLY = {"QTOOL_PROFILE": "table", "QTOOL_EFFORT": "fast"}
 # What users have by default.
 MEASURED = {"QTOOL_PROFILE": "measured", "QTOOL_EFFORT": "balanced"}
 
-# What a process may do before it becomes qtool.
-OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"  # root, too
+# Python that makes root obey the modes of files, from the next program that is executed on.
+OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"
+
+PIPE = subprocess.PIPE
 
 
-def command(*arguments: object, before: str = "") -> list[str]:
-    """The words that run `qtool`, after some Python."""
-    words = [QTOOL, *(str(a) for a in arguments)]
-    if not before:
-        return words
-    return [sys.executable, "-c", f"import os, sys; {before}; os.execv(sys.argv[1], sys.argv[1:])", *words]
+class Program:
+    """One run of qtool in a child of the fork server, with the methods of subprocess.Popen that tests need.
+
+    Args:
+        arguments: of the command line.
+        cwd: where it runs. Default: here.
+        env: changes to this process's environment; None removes a variable.
+        before: Python that the child executes before main().
+        stdin, stdout, stderr: a file descriptor, PIPE, or None: no input, and this process's own outputs.
+    """
+
+    def __init__(
+        self,
+        *arguments: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        before: str = "",
+        stdin: int | None = None,
+        stdout: int | None = PIPE,
+        stderr: int | None = PIPE,
+    ) -> None:
+        self.args = ["qtool", *map(str, arguments)]
+        self.returncode: int | None = None
+        environment = {**os.environ, **QUIETLY, **(env or {})}
+        request = {
+            "arguments": self.args[1:],
+            "cwd": str(cwd or Path.cwd()),
+            "env": {name: value for name, value in environment.items() if value is not None},
+            "before": before,
+        }
+        with contextlib.ExitStack() as stack:
+            self.stdin, ends = None, []
+            if stdin == PIPE:
+                theirs, ours = os.pipe()
+                self.stdin = open(ours, "wb")  # noqa: PTH123, SIM115
+                stack.callback(os.close, theirs)
+                ends.append(theirs)
+            else:
+                ends.append(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin)
+                if stdin is None:
+                    stack.callback(os.close, ends[0])
+            self.stdout, self.stderr = (
+                self._output(stack, ends, given, own) for given, own in ((stdout, 1), (stderr, 2))
+            )
+            answers, theirs = os.pipe()
+            stack.callback(os.close, theirs)
+            socket.send_fds(_server(), [json.dumps(request).encode()], [*ends, theirs])
+        self._answers = open(answers, "rb", buffering=0)  # noqa: PTH123, SIM115
+        self.pid = int(self._answers.readline())
+        self._waiter = threading.Thread(target=self._wait, daemon=True)
+        self._waiter.start()
+
+    @staticmethod
+    def _output(
+        stack: contextlib.ExitStack, ends: list[int], given: int | None, own: int
+    ) -> IO[bytes] | None:
+        if given != PIPE:
+            ends.append(own if given is None else given)
+            return None
+        ours, theirs = os.pipe()
+        stack.callback(os.close, theirs)
+        ends.append(theirs)
+        return open(ours, "rb")  # noqa: PTH123, SIM115
+
+    def _wait(self) -> None:
+        with self._answers:
+            code = self._answers.readline()
+        self.returncode = int(code) if code else -signal.SIGKILL
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._waiter.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, given: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Write to stdin, read the rest of stdout and stderr, wait for the end.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer. It is killed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        read: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+
+        def drain(name: str, stream: IO[bytes]) -> None:
+            with stream:
+                read[name] = stream.read()
+
+        def feed(stream: IO[bytes]) -> None:
+            with contextlib.suppress(BrokenPipeError), stream:
+                stream.write(given)
+
+        jobs = [(drain, (n, s)) for n in read if (s := getattr(self, n)) is not None and not s.closed]
+        if self.stdin is not None and not self.stdin.closed:
+            jobs.append((feed, (self.stdin,)))
+        threads = [threading.Thread(target=job, args=arguments, daemon=True) for job, arguments in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in (*threads, self._waiter):
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                self.kill()
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return read["stdout"], read["stderr"]
+
+
+@cache
+def _server() -> socket.socket:
+    """The socket to this process's fork server, which lives as long as it does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", _SERVER, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
 
 
 def run(
     *arguments: object,
     cwd: Path | None = None,
-    env: dict[str, str] | None = None,
-    timeout: float = 120,
+    env: Mapping[str, str | None] | None = None,
+    timeout: float = 600,
     before: str = "",
+    **streams: int,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `qtool` to its end. One thread: the tests share their cores."""
-    return subprocess.run(
-        command(*arguments, before=before),
-        cwd=cwd,
-        env={**os.environ, **QUIETLY, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """Run `qtool` to its end in a child of the fork server. `before` is Python that runs first."""
+    program = Program(*arguments, cwd=cwd, env=env, before=before, **streams)
+    stdout, stderr = (text.decode() for text in program.communicate(timeout=timeout))
+    return subprocess.CompletedProcess(program.args, program.wait(), stdout, stderr)
 
 
 def run_bytes(
-    *arguments: object, given: bytes = b"", cwd: Path | None = None, env: dict[str, str] | None = None
+    *arguments: object, given: bytes = b"", stdin: int = PIPE, **how: Any
 ) -> subprocess.CompletedProcess[bytes]:
     """The same, with bytes on stdin and stdout."""
+    program = Program(*arguments, stdin=stdin, **how)
+    stdout, stderr = program.communicate(given, timeout=600)
+    return subprocess.CompletedProcess(program.args, program.wait(), stdout, stderr)
+
+
+def run_installed(
+    *arguments: object,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    before: str = "",
+    shell: str = "",
+    **how: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed program in a process of its own.
+
+    Args:
+        before: Python that the process executes before it becomes qtool.
+        shell: bash that runs it, as `"$@"`.
+    """
+    words = [QTOOL, *(str(a) for a in arguments)]
+    if before:
+        words = [sys.executable, "-c", f"import os, sys; {before}; os.execv(sys.argv[1], sys.argv[1:])", *words]
+    if shell:
+        words = ["bash", "-c", shell, "bash", *words]
     return subprocess.run(
-        [QTOOL, *(str(a) for a in arguments)],
-        cwd=cwd,
-        env={**os.environ, **QUIETLY, **(env or {})},
-        input=given,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+        words, cwd=cwd, env={**os.environ, **QUIETLY, **(env or {})}, text=True, check=False,
+        **{"capture_output": not {"stdout", "stderr"} & how.keys(), "timeout": 600, **how},
+    )  # fmt: skip

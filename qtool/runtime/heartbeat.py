@@ -135,10 +135,18 @@ def writing_in(folder: str) -> Iterator[None]:
         _notes.write()
     try:
         yield
-    finally:
-        with _notes.lock:
-            _notes.folders.remove(folder)
-            _notes.write()
+    except KeyboardInterrupt:  # it may have come between the making of the file and its removal: sweep there
+        raise
+    except BaseException:
+        _forget(folder)
+        raise
+    _forget(folder)
+
+
+def _forget(folder: str) -> None:
+    with _notes.lock:
+        _notes.folders.remove(folder)
+        _notes.write()
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def become(request: dict[str, Any]) -> None:
     sys.argv = ["qtool", *request["arguments"]]
     sys.stdin, sys.stdout, sys.stderr = (
         io.TextIOWrapper(
-            open(number, mode, closefd=False),  # noqa: PTH123, SIM115
+            open(number, mode, closefd=False),  # noqa: SIM115
             "utf-8",
             errors,
             line_buffering=os.isatty(number) or number == 2,
@@ -99,9 +99,9 @@ def become(request: dict[str, Any]) -> None:
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None
-    from qtool.cli import guard
+    from qtool.cli import guard, main
 
-    guard.OUTSIDE = tempfile.gettempdir()
+    guard.OUTSIDE = main.OUTSIDE = tempfile.gettempdir()
 
 
 def run(before: str) -> NoReturn:

@@ -94,7 +94,7 @@ class Program:
         ours, theirs = os.pipe()
         stack.callback(os.close, theirs)
         ends.append(theirs)
-        return open(ours, "rb")  # noqa: PTH123, SIM115
+        return open(ours, "rb")  # noqa: PTH123
 
     def _wait(self) -> None:
         with self._answers:
@@ -208,7 +208,12 @@ def run_installed(
     """
     words = [QTOOL, *(str(a) for a in arguments)]
     if before:
-        words = [sys.executable, "-c", f"import os, sys; {before}; os.execv(sys.argv[1], sys.argv[1:])", *words]
+        words = [
+            sys.executable,
+            "-c",
+            f"import os, sys; {before}; os.execv(sys.argv[1], sys.argv[1:])",
+            *words,
+        ]
     if shell:
         words = ["bash", "-c", shell, "bash", *words]
     return subprocess.run(

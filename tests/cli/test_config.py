@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from qtool.cli.config import ONCE, key_of, variable_of
 from qtool.cli.main import cli
 from qtool.errors import UsageError
 from tests.cli.conftest import Workplace
-from tests.cli.program import QTOOL, run
+from tests.cli.program import run, run_installed
 from tests.graphs import ROOT
 
 # Not about how a command does its work, so that no file has a say.
@@ -321,8 +320,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
 
 
 def test_a_file_from_a_pipe_has_paths_from_here(tmp_path: Path) -> None:
-    script = f'"{QTOOL}" quantize --show-config --config <(echo \'calib = "c"\')'
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    shell = '"$@" --config <(echo \'calib = "c"\')'
+    done = run_installed("quantize", "--show-config", shell=shell, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert any(line.split()[:2] == ["calib", "c"] for line in done.stdout.splitlines())
 
@@ -355,7 +354,7 @@ def test_show_config_is_a_table_of_every_option(tmp_path: Path) -> None:
 def test_show_config_survives_an_ascii_terminal(tmp_path: Path) -> None:
     env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "QTOOL_EXCLUDE": "größe"}
     for form in ([], ["--json"]):
-        done = run("quantize", "--show-config", "-o", "größe.onnx", *form, cwd=tmp_path, env=env)
+        done = run_installed("quantize", "--show-config", "-o", "größe.onnx", *form, cwd=tmp_path, env=env)
         assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -292,6 +292,9 @@ def test_a_page_tells_the_end_and_the_folders(page: mmap.mmap) -> None:
         heartbeat.end()
         assert heartbeat.seen(page).ended and set(heartbeat.seen(page).folders) == {"/a", "/b\udcff"}
     assert heartbeat.seen(page).folders == ()
+    with pytest.raises(KeyboardInterrupt), writing_in("/c"):
+        raise KeyboardInterrupt
+    assert heartbeat.seen(page).folders == ("/c",), "the guard looks there: the file may have just been made"
 
 
 def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mmap) -> None:

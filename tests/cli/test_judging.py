@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.cli.program import command, run
+from tests.cli.program import run, run_installed
 from tests.graphs import ROOT, model, node, weights
 
 SHARED = ROOT.parent / "shared"
@@ -77,13 +76,8 @@ def test_each_outcome_of_a_gate_has_its_code_and_its_line(place: Path, outcome: 
 @pytest.mark.parametrize(("other", "shipped"), [("near", True), ("far", False)])
 def test_a_gate_decides_in_a_shell(place: Path, other: str, shipped: bool) -> None:
     words = [place / "a.onnx", place / f"{other}.onnx", "--data", place / "eval", "--fail-if", "sqnr<20"]
-    line = shlex.join(map(str, command("compare", *words)))
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line} | head -1 >/dev/null && echo shipped"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shell = 'set -o pipefail; "$@" | head -1 >/dev/null && echo shipped'
+    done = run_installed("compare", *words, shell=shell)
     assert ("shipped" in done.stdout) == shipped, done.stderr
 
 
@@ -114,7 +108,9 @@ def test_a_golden_run_judges_where_fp32_is_not(place: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not SCORER.exists(), reason="the shared models are absent")
-@pytest.mark.parametrize("name", ["resnet20_cifar10", "magika", "dtln1"])
+@pytest.mark.parametrize(
+    "name", ["resnet20_cifar10", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("magika", "dtln1"))]
+)
 def test_an_independent_scorer_agrees(name: str, tmp_path: Path) -> None:
     folder, out = SHARED / "models" / name, tmp_path / "q.onnx"
     made = run("quantize", folder / "model.onnx", "-o", out, "--mode", "weight-only", "--bits", "4", "-q")

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from qtool.cli.main import cli
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
-from tests.cli.program import OBEY_MODES, command, run
+from tests.cli.program import OBEY_MODES, QTOOL, run, run_installed
 from tests.graphs import model, node, samples, weights, write_samples
 
 LARGE = 40_000  # bytes that the output has at least
@@ -197,7 +196,7 @@ def test_nothing_is_written_but_the_output(work: Path, tmp_path: Path) -> None:
     read_only(work, True)
     read_only(tmp_path / "here", True)
     try:
-        done = run(
+        done = run_installed(
             *words(work, tmp_path / "out" / "q.onnx"), cwd=tmp_path / "here", env=env, before=OBEY_MODES
         )
     finally:
@@ -218,7 +217,7 @@ def test_5_a_folder_that_is_read_only(force: list[str], work: Path, tmp_path: Pa
     before = state(tmp_path)
     read_only(out, True)
     try:
-        done = run(*words(work, out / "q.onnx", *force), before=OBEY_MODES)
+        done = run_installed(*words(work, out / "q.onnx", *force), before=OBEY_MODES)
     finally:
         read_only(out, False)
     assert done.returncode == 5, done.stderr
@@ -231,8 +230,8 @@ def test_force_replaces_a_file_that_is_read_only(work: Path, tmp_path: Path) -> 
     out = tmp_path / "q.onnx"
     out.write_text("old")
     out.chmod(0o444)
-    assert run(*words(work, out), before=OBEY_MODES).returncode == 2
-    done = run(*words(work, out, "--force"), before=OBEY_MODES)
+    assert run_installed(*words(work, out), before=OBEY_MODES).returncode == 2
+    done = run_installed(*words(work, out, "--force"), before=OBEY_MODES)
     assert done.returncode == 0, done.stderr
     onnx.checker.check_model(str(out), full_check=True)
 
@@ -260,7 +259,7 @@ def test_5_a_disk_that_is_full(work: Path, tmp_path: Path) -> None:
         pytest.skip("no file systems may be mounted here")
     script = 'mount -t tmpfs -o size=16k tmpfs "$1" && shift && "$@"; code=$?; ls -A "$0"; exit $code'
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, disk, disk, *command(*words(work, disk / "q.onnx", "-q"))],
+        ["unshare", "-rm", "sh", "-c", script, disk, disk, QTOOL, *words(work, disk / "q.onnx", "-q")],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
@@ -270,18 +269,11 @@ def test_5_a_disk_that_is_full(work: Path, tmp_path: Path) -> None:
 
 def test_a_side_file_of_another_model_is_left_to_it(work: Path, tmp_path: Path) -> None:
     """Somebody renamed a model that we wrote; its weights stay in the file that it names."""
-    script = """
-import sys
-from qtool.graph import save
-save.SIDE_FILE_BYTES = 1000
-from qtool.cli.main import main
-main()
-"""
 
     def quantize(source: Path, name: str, *more: object) -> subprocess.CompletedProcess[str]:
         arguments = words(work, tmp_path / name, *more)
         arguments[1] = str(source)
-        return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        return run(*arguments, before="from qtool.graph import save; save.SIDE_FILE_BYTES = 1000")
 
     assert quantize(work / "m.onnx", "q.onnx", "--exclude", "op:MatMul").returncode == 0
     (tmp_path / "q.onnx").rename(tmp_path / "mine.onnx")

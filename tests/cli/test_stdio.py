@@ -7,8 +7,6 @@ import json
 import os
 import pty
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import Workplace
-from tests.cli.program import QTOOL, run_bytes
+from tests.cli.program import PIPE, Program, run_bytes, run_installed
 from tests.cli.test_streams import COLORS, on_a_terminal
 
 
@@ -152,18 +150,10 @@ def test_3_weights_that_lie_elsewhere(place: Workplace, tmp_path: Path, temp: di
     assert_nothing_left(temp)
 
 
-def patched(
-    change: str, *words: object, given: bytes, env: dict[str, str]
-) -> subprocess.CompletedProcess[bytes]:
-    """The program with a limit made small."""
-    code = f"{change}\nfrom qtool.cli.main import main\nmain()"
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(command, input=given, capture_output=True, env={**os.environ, **env}, check=False)
-
-
 def test_3_more_than_a_model_can_be(place: Workplace, temp: dict[str, str]) -> None:
     change = "import qtool.cli.streams as s; s.LARGEST_BYTES = 1000"
-    done = patched(change, "quantize", "-", "--dry-run", given=place.model.read_bytes(), env=temp)
+    given = place.model.read_bytes()
+    done = run_bytes("quantize", "-", "--dry-run", given=given, env=temp, before=change)
     assert done.returncode == 3
     assert b"stdin: more than 1,000 bytes" in done.stderr
     assert_nothing_left(temp)
@@ -171,7 +161,7 @@ def test_3_more_than_a_model_can_be(place: Workplace, temp: dict[str, str]) -> N
 
 def test_2_a_model_with_a_side_file_does_not_fit_stdout(place: Workplace, temp: dict[str, str]) -> None:
     change = "import qtool.graph.save as s; s.SIDE_FILE_BYTES = 100; s._SIDE_TENSOR_BYTES = 16"
-    done = patched(change, *quantize(place, place.model, "-"), given=b"", env=temp)
+    done = run_bytes(*quantize(place, place.model, "-"), env=temp, before=change)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"too large for stdout" in done.stderr
     assert_nothing_left(temp)
@@ -179,8 +169,7 @@ def test_2_a_model_with_a_side_file_does_not_fit_stdout(place: Workplace, temp: 
 
 def test_2_no_model_to_a_terminal(place: Workplace) -> None:
     ours, theirs = pty.openpty()
-    words = [QTOOL, *map(str, quantize(place, place.model, "-"))]
-    done = subprocess.run(words, stdout=theirs, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
+    done = run_bytes(*quantize(place, place.model, "-"), stdout=theirs)
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 2
@@ -191,8 +180,7 @@ def test_2_no_model_to_a_terminal(place: Workplace) -> None:
 def test_2_no_model_from_a_terminal(place: Workplace) -> None:
     """Rather than to wait for someone to type one."""
     ours, theirs = pty.openpty()
-    words = [QTOOL, "quantize", "-", "--dry-run"]
-    done = subprocess.run(words, stdin=theirs, capture_output=True, timeout=60, check=False)
+    done = run_bytes("quantize", "-", "--dry-run", stdin=theirs)
     os.close(theirs)
     os.close(ours)
     assert done.returncode == 2
@@ -201,39 +189,28 @@ def test_2_no_model_from_a_terminal(place: Workplace) -> None:
 
 def test_2_closed_ends(place: Workplace) -> None:
     for words, ends in ((quantize(place, "-", "-"), "<&-"), (quantize(place, place.model, "-"), ">&-")):
-        script = f'"$0" "$@" {ends}'
-        done = subprocess.run(
-            ["bash", "-c", script, QTOOL, *map(str, words)], capture_output=True, check=False
-        )
-        assert (done.returncode, done.stdout) == (2, b""), done.stderr
+        done = run_installed(*words, shell=f'"$@" {ends}')
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
 
 
 def test_5_a_reader_that_leaves_did_not_get_its_model(place: Workplace, temp: dict[str, str]) -> None:
     """Unlike a table, half a model is no result."""
     read, write = os.pipe()
     os.close(read)
-    command = [QTOOL, *map(str, quantize(place, place.model, "-"))]
-    done = subprocess.run(
-        command, stdout=write, stderr=subprocess.PIPE, env={**os.environ, **temp}, check=False
-    )
+    done = run_bytes(*quantize(place, place.model, "-"), stdout=write, env=temp)
     os.close(write)
     assert done.returncode == 5
     assert b"can't write the model to stdout" in done.stderr
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, env={**os.environ, **temp}, check=False
-        )
+        done = run_bytes(*quantize(place, place.model, "-"), stdout=full.fileno(), env=temp)
     assert done.returncode == 5
     assert b"No space left" in done.stderr
     assert_nothing_left(temp)
 
 
 def test_5_no_room_for_it(place: Workplace, temp: dict[str, str]) -> None:
-    script = 'ulimit -f 1; exec "$0" quantize - --dry-run'
-    done = subprocess.run(
-        ["bash", "-c", script, QTOOL],
-        input=place.model.read_bytes(), capture_output=True, env={**os.environ, **temp}, check=False,
-    )  # fmt: skip
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))"
+    done = run_bytes("quantize", "-", "--dry-run", given=place.model.read_bytes(), env=temp, before=limit)
     assert done.returncode == 5, done.stderr
     assert b"no room for the model from stdin" in done.stderr
     assert b"TMPDIR" in done.stderr
@@ -244,16 +221,7 @@ def test_5_no_room_for_it(place: Workplace, temp: dict[str, str]) -> None:
 def test_130_interrupted_while_stdin_is_slow(
     number: signal.Signals, place: Workplace, temp: dict[str, str]
 ) -> None:
-    # Whoever started the tests may ignore SIGINT (a shell's background job), and children inherit that.
-    listen = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    words = [sys.executable, "-c", listen, QTOOL, *map(str, quantize(place, "-", "-"))]
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **temp},
-    )
+    process = Program(*quantize(place, "-", "-"), stdin=PIPE, env=temp)
     assert process.stdin is not None
     try:
         process.stdin.write(place.model.read_bytes()[:1000])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Workplace
-from tests.cli.program import QTOOL, run
+from tests.cli.program import Program, run, run_installed
 from tests.graphs import ROOT
 
 COLORS = re.compile(r"\x1b\[[0-9;]*\b(?:3[0-8]|9[0-7]|4[0-8])\b[0-9;]*m")
@@ -59,20 +59,10 @@ def test_quiet_says_nothing_but_what_failed(place: Workplace) -> None:
 def test_a_reader_that_leaves_early_does_not_change_the_verdict(
     place: Workplace, gate: str, code: int, form: list[str]
 ) -> None:
-    command = [
-        QTOOL,
-        "compare",
-        place.model,
-        place.quantized,
-        "--data",
-        place.calib,
-        "--fail-if",
-        gate,
-        *form,
-    ]
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    words = ["compare", place.model, place.quantized, "--data", place.calib, "--fail-if", gate, *form]
+    done = run(*words, stdout=write)
     os.close(write)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
@@ -82,11 +72,8 @@ def test_a_reader_that_leaves_early_does_not_change_the_verdict(
 def on_a_terminal(*arguments: object, **env: str) -> str:
     """What a terminal would show: stdout and stderr are one."""
     ours, theirs = pty.openpty()
-    base = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "CI")}
-    process = subprocess.Popen(
-        [QTOOL, *map(str, arguments)],
-        stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env={**base, "TERM": "xterm-256color", **env},
-    )  # fmt: skip
+    terminal = {"NO_COLOR": None, "FORCE_COLOR": None, "CI": None, "TERM": "xterm-256color"}
+    process = Program(*arguments, env={**terminal, **env}, stdout=theirs, stderr=theirs)
     os.close(theirs)
     text = b""
     while True:
@@ -114,7 +101,7 @@ def test_a_pipe_gets_no_escapes_at_all(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["quantize", "--help"], ["compare", "--help"], ["--version"]], ids=" ".join
+    "words", [["--help"], ["quantize", "--help"], ["inspect", "--help"], ["--version"]], ids=" ".join
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run(
@@ -143,5 +130,5 @@ def test_names_beyond_ascii_survive_an_ascii_terminal(place: Workplace, tmp_path
     model.write_bytes(CASES["odd-names"].build().SerializeToString())
     env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     for form in ([], ["-v"], ["--json"]):
-        done = run("quantize", model, "--dry-run", *form, env=env)
+        done = run_installed("quantize", model, "--dry-run", *form, env=env)
         assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import run
+from tests.cli.program import run, run_installed
 from tests.graphs import ROOT, samples, write_samples
 from tests.rewrite.zoo import CASES
 
@@ -31,7 +31,7 @@ def test_no_file_appears_but_the_output(tmp_path: Path) -> None:
     env = {"HOME": home, "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home,
            "XDG_DATA_HOME": home, "XDG_STATE_HOME": home, "USERPROFILE": home, "LOCALAPPDATA": home}  # fmt: skip
     env["ORT_DISABLE_TELEMETRY"] = "0"
-    quantized = run(
+    quantized = run_installed(
         "quantize", model, "-o", tmp_path / "out" / "q.onnx", "--calib", calib, cwd=tmp_path / "here", env=env
     )
     assert quantized.returncode == 0, quantized.stderr

@@ -39,11 +39,14 @@ def model(
     made = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
     inferred = {v.name: v for v in onnx.shape_inference.infer_shapes(made).graph.output}
     for index, name in enumerate(outputs):
-        known = inferred[name].type.tensor_type
-        kind = known.elem_type or TensorProto.FLOAT
+        inferred_type = inferred[name].type.tensor_type
+        kind = inferred_type.elem_type or TensorProto.FLOAT
         shape: list[int | str | None] = [None] * output_rank
-        if known.HasField("shape"):
-            shape = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in known.shape.dim]
+        if inferred_type.HasField("shape"):
+            shape = [
+                d.dim_value if d.HasField("dim_value") else d.dim_param or None
+                for d in inferred_type.shape.dim
+            ]
         made.graph.output[index].CopyFrom(helper.make_tensor_value_info(name, kind, shape))
     onnx.checker.check_model(made)
     return made

@@ -14,11 +14,11 @@ from qtool.plan.rules import maximal
 
 
 @st.composite
-def subsets(draw: st.DrawFn, task: PlanInput, whole: Assignment) -> Assignment:
+def subsets(draw: st.DrawFn, task: PlanInput, assignment: Assignment) -> Assignment:
     """Some nodes of an assignment, whether they are worth it or not; all that the user requires."""
-    left = sorted(whole.forms.keys() - task.constraints.quantize)
+    left = sorted(assignment.forms.keys() - task.constraints.quantize)
     gone = draw(_some(left))
-    return replace(whole, forms={n: f for n, f in whole.forms.items() if n not in gone})
+    return replace(assignment, forms={n: f for n, f in assignment.forms.items() if n not in gone})
 
 
 def constrained(model: PreparedModel, data: st.DataObject) -> PreparedModel:

@@ -1,4 +1,4 @@
-"""What calibration shows to be unfit goes back to float, with its reason."""
+"""The calibration fallback: nodes whose ranges do not suit int8 go back to float, with their reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.plan.flow import candidate, reasons
 from tests.rewrite.zoo import CASES
 
 
-def test_outliers_that_drown_the_rest_keep_a_linear_in_float() -> None:
+def test_outliers_keep_a_linear_in_float() -> None:
     proto = model(
         [node("MatMul", ["x", "w"], ["y"], name="n")], {"x": [4, 64]}, ["y"], {"w": weights(64, 64)}
     )
@@ -29,9 +29,8 @@ def test_outliers_that_drown_the_rest_keep_a_linear_in_float() -> None:
 
 
 @pytest.mark.parametrize("mask", [-np.inf, float(np.finfo(np.float32).min)], ids=["-inf", "-FLT_MAX"])
-@pytest.mark.parametrize("target", TARGETS)
-def test_what_a_mask_reaches_stays_in_float(target: str, mask: float) -> None:
-    """A scale that reached -inf would have one step for every honest score."""
+def test_nodes_behind_a_mask_stay_in_float(mask: float) -> None:
+    """At a scale that covers -inf, all scores would be one integer."""
     hidden = np.triu(np.full((6, 6), mask, np.float32), 1)
     nodes = [
         node("MatMul", ["x", "w"], ["q"], name="q"),
@@ -46,14 +45,14 @@ def test_what_a_mask_reaches_stays_in_float(target: str, mask: float) -> None:
         ["y"],
         {"w": weights(32, 32), "v": weights(6, 200), "mask": hidden, "allowed": hidden == 0},
     )
-    plan = candidate(proto, samples(4, x=(1, 6, 32), k=(1, 32, 6)), target).plan
+    plan = candidate(proto, samples(4, x=(1, 6, 32), k=(1, 32, 6))).plan
     assert "softmax" not in plan.forms
     assert reasons(plan)["softmax"]
     assert {"q", "mix"} <= plan.forms.keys()
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_what_never_ran_in_calibration_stays_in_float(target: str) -> None:
+@pytest.mark.parametrize("target", ["cpu", "generic"])
+def test_nodes_that_never_ran_in_calibration_stay_in_float(target: str) -> None:
     row = CASES["embedding"]
     empty = [{"ids": s["ids"][:, :0]} for s in row.samples()]
     plan = candidate(row.build(), empty, target).plan
@@ -61,15 +60,14 @@ def test_what_never_ran_in_calibration_stays_in_float(target: str) -> None:
     assert "never executed" in reasons(plan)["MatMul_y"]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_some_empty_samples_do_no_harm(target: str) -> None:
+def test_some_empty_samples_do_no_harm() -> None:
     """A KV cache starts with a past of length zero."""
     row = CASES["embedding"]
     mixed = [{"ids": s["ids"][:, :0]} if i % 2 else s for i, s in enumerate(row.samples())]
-    assert "MatMul_y" in candidate(row.build(), mixed, target).plan.forms
+    assert "MatMul_y" in candidate(row.build(), mixed).plan.forms
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["cpu", "generic"])
 def test_a_branch_that_never_runs_still_stores_its_weights(target: str) -> None:
     row = CASES["if-weights"]
     positive = [{"x": np.abs(s["x"])} for s in row.samples()]
@@ -79,27 +77,25 @@ def test_a_branch_that_never_runs_still_stores_its_weights(target: str) -> None:
     assert "no_w" in {s.value for s in plan.sites}
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_constant_activation_does_no_harm(target: str) -> None:
+def test_a_constant_activation_does_no_harm() -> None:
     """All zeros: any scale holds it, and no division by zero follows."""
     row = CASES["residual"]
     zeros = [{"x": np.zeros_like(s["x"])} for s in row.samples()]
-    plan = candidate(row.build(), zeros, target).plan
+    plan = candidate(row.build(), zeros).plan
     assert all(np.isfinite(s.qparams.scale).all() for s in plan.sites if s.qparams is not None)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_sparse_activations_are_no_outliers(target: str) -> None:
-    """Zeros are exact in any range, so a ReLU's zeros don't count as drowned."""
+def test_sparse_activations_are_no_outliers() -> None:
+    """Zeros are exact at any scale, so that a ReLU's zeros lose nothing."""
     proto = model([node("Gemm", ["x", "w"], ["y"], name="n")], {"x": [4, 64]}, ["y"], {"w": weights(64, 64)})
     random = rng(4)
     sparse = [{"x": s["x"] * (random.random((4, 64)) < 0.02)} for s in samples(4, x=(4, 64))]
-    assert "n" in candidate(proto, sparse, target).plan.forms
+    assert "n" in candidate(proto, sparse).plan.forms
 
 
 @pytest.mark.parametrize(("target", "size"), [("cpu", 32), ("cpu", 128), ("generic", 128)])
 def test_a_loop_s_body_is_quantized_at_run_time_or_stored(target: str, size: int) -> None:
-    """Nobody sees its activations; onnxruntime needs none but for weights too small to pay."""
+    """Its activations can't be observed. onnxruntime quantizes them at run time, unless the weights are small."""
     body = helper.make_graph(
         [
             node("MatMul", ["state", "wl"], ["next"], name="inner"),

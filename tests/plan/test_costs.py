@@ -1,4 +1,4 @@
-"""What a node costs by a table: sane between its points and beyond, and honest about what it does not know."""
+"""The cost model: interpolation of kernel times, and None for nodes that the table does not cover."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtool.tables.forms import Form
 from qtool.tables.kernels import EDGES
 from qtool.tables.targets import TARGETS
 from tests.graphs import model, node, weights
-from tests.plan.test_work import known
+from tests.plan.test_work import graph_and_shapes
 
 works = st.integers(1, 10**12)
 times = st.floats(1e-8, 10.0)
@@ -23,7 +23,7 @@ curves = st.dictionaries(works, times, min_size=1, max_size=6).map(lambda d: sor
 
 @st.composite
 def rising(draw: st.DrawFn) -> list[tuple[int, float]]:
-    """Points of which more work takes at least as long."""
+    """Points with rising times."""
     curve = draw(curves)
     return list(zip((w for w, _ in curve), sorted(s for _, s in curve), strict=True))
 
@@ -34,13 +34,13 @@ def test_a_time_is_always_positive(points: list[tuple[int, float]], work: int) -
 
 
 @given(curves)
-def test_points_are_met(points: list[tuple[int, float]]) -> None:
+def test_interpolation_meets_its_points(points: list[tuple[int, float]]) -> None:
     for work, seconds in points:
         assert interpolate(points, work) == pytest.approx(seconds)
 
 
 @given(rising(), works, works)
-def test_more_work_takes_no_less_time_where_the_points_say_so(
+def test_more_work_takes_no_less_time_on_rising_points(
     points: list[tuple[int, float]], one: int, other: int
 ) -> None:
     less, more = (interpolate(points, work) for work in sorted((one, other)))
@@ -55,7 +55,9 @@ def test_between_two_points_a_time_is_between_theirs(points: list[tuple[int, flo
 
 
 @given(curves, st.integers(1, 1000))
-def test_beyond_the_last_point_time_goes_with_the_work(points: list[tuple[int, float]], times: int) -> None:
+def test_beyond_the_last_point_time_is_proportional_to_work(
+    points: list[tuple[int, float]], times: int
+) -> None:
     work, seconds = points[-1]
     assert interpolate(points, work * times) == pytest.approx(seconds * times)
 
@@ -65,7 +67,7 @@ def costs() -> Costs:
     return load_costs(None, "cpu")
 
 
-def test_every_target_of_this_runtime_has_a_table_and_others_say_that_they_have_none() -> None:
+def test_targets_of_onnxruntime_have_a_table_and_others_an_error() -> None:
     for target in TARGETS.values():
         if target.onnxruntime:
             assert load_costs(None, target.name).quantize(1000) > 0
@@ -74,7 +76,7 @@ def test_every_target_of_this_runtime_has_a_table_and_others_say_that_they_have_
                 load_costs(None, target.name)
 
 
-def test_edges_cost_something_whatever_their_size(costs: Costs) -> None:
+def test_edges_of_any_size_cost_at_least_the_dispatch(costs: Costs) -> None:
     for elements in (0, 1, 10**4, 10**9):
         for cost in (costs.quantize, costs.dequantize, costs.border, costs.reorder):
             assert cost(elements) >= costs.table.dispatch
@@ -96,26 +98,26 @@ FORMS = {
 @pytest.mark.parametrize("op", FORMS)
 def test_a_node_costs_something_in_the_forms_that_are_in_the_table(op: str, costs: Costs) -> None:
     made, weight, forms = FORMS[op]
-    graph, shapes = known(model([made], {"x": (1, 16, 8, 8)}, ["y"], {"w": weight}))
-    found = {form: costs.seconds(graph[0], form, shapes) for form in (None, *Form)}
-    assert {form for form, seconds in found.items() if seconds is not None} == forms
-    assert all(s > costs.table.dispatch for s in found.values() if s is not None)
+    graph, shapes = graph_and_shapes(model([made], {"x": (1, 16, 8, 8)}, ["y"], {"w": weight}))
+    times = {form: costs.seconds(graph[0], form, shapes) for form in (None, *Form)}
+    assert {form for form, seconds in times.items() if seconds is not None} == forms
+    assert all(s > costs.table.dispatch for s in times.values() if s is not None)
     assert costs.seconds(graph[0], None, {}) is None
 
 
 def test_a_fused_node_costs_nothing(costs: Costs) -> None:
     nodes = [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])]
-    graph, shapes = known(model(nodes, {"x": (1, 4, 8, 8)}, ["y"], {"w": weights(4, 4, 3, 3)}))
+    graph, shapes = graph_and_shapes(model(nodes, {"x": (1, 4, 8, 8)}, ["y"], {"w": weights(4, 4, 3, 3)}))
     assert [costs.seconds(graph[1], form, shapes) for form in (None, Form.INT8)] == [0, 0]
 
 
-def test_blocks_of_other_bits_are_not_known(costs: Costs) -> None:
-    graph, shapes = known(
+def test_two_bit_blocks_have_no_time(costs: Costs) -> None:
+    graph, shapes = graph_and_shapes(
         model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 32)}, ["y"], {"w": weights(32, 8)})
     )
     assert costs.seconds(graph[0], Form.NBITS, shapes, bits=4) is not None
     assert costs.seconds(graph[0], Form.NBITS, shapes, bits=2) is None
 
 
-def test_a_table_can_do_without_all_but_the_edges(costs: Costs) -> None:
+def test_the_table_covers_more_than_edges(costs: Costs) -> None:
     assert {row.row for row in costs.table.rows} > set(EDGES)

@@ -1,20 +1,18 @@
-"""Edits of a plan: no site quantizes nothing, edits survive JSON, and damaged edits are refused."""
+"""Graph edits of a plan: the bias edits, and edits of a damaged plan are refused."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from qtool.plan.candidate import Candidate
-from qtool.plan.model import EditKind, GraphEdit, Kind, Plan
-from qtool.plan.serial import from_json, to_json
+from qtool.plan.model import EditKind, GraphEdit, Plan
 from qtool.plan.validate import validate_plan
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
-from tests.plan.flow import candidate, drafted
+from tests.plan.flow import candidate
 
 BIASED = model(
     [
@@ -51,22 +49,6 @@ def test_a_bias_added_in_float_is_an_edit_and_no_site() -> None:
     assert added == GraphEdit(EditKind.ADDED_BIAS, "b", (("bias", 1),), node="product")
     for plan in (STATIC.plan, DYNAMIC.plan):
         assert "b" not in {s.value for s in plan.sites}
-
-
-@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only", "fp16"])
-@pytest.mark.parametrize("target", ["cpu", "generic"])
-def test_every_site_quantizes(mode: str, target: str) -> None:
-    """Each kind of site has a scale in the plan, or gets one at every run."""
-    plan = drafted(BIASED, target, mode=mode)
-    assert all(s.scaled or s.kind is Kind.RUNTIME for s in plan.sites)
-
-
-@pytest.mark.parametrize("done", [STATIC, DYNAMIC, BARRED], ids=["static", "dynamic", "barred"])
-def test_edits_survive_json(done: Candidate) -> None:
-    text = to_json(done.plan)
-    listed = json.loads(text)["edits"]
-    assert [e["kind"] for e in listed] == [e.kind.value for e in done.plan.edits] != []
-    assert from_json(text, "plan.json").edits == done.plan.edits
 
 
 def _changed(plan: Plan, kind: EditKind, change: Callable[[GraphEdit], GraphEdit]) -> Plan:

@@ -1,4 +1,4 @@
-"""What a plan's error comes to: powers add up, and the worst output counts."""
+"""Predicted errors: noise adds up, and the worst output counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ERRORS = Errors(
         (["x", "y"], 10.0), (["x", "unknown"], 20.0), (["unknown"], math.inf),
     ],
 )  # fmt: skip
-def test_powers_add_up_and_the_worst_output_counts(keys: list[str], db: float) -> None:
+def test_noise_adds_up_and_the_worst_output_counts(keys: list[str], db: float) -> None:
     assert ERRORS.sqnr(keys) == pytest.approx(db)
 
 
@@ -37,14 +37,14 @@ def test_a_share_of_the_signal_is_summed_over_outputs() -> None:
     assert ERRORS.relative("unknown") == 0.0
 
 
-def test_an_output_of_zeros_says_nothing() -> None:
+def test_an_output_of_zeros_is_left_out() -> None:
     errors = Errors(("a",), np.array([0.0]), {"x": np.array([0.0])}, 1, 1)
     assert errors.relative("x") == 0.0
     assert errors.sqnr(["x"]) == math.inf
 
 
 @pytest.mark.parametrize("case", ["residual", "transformer", "conv-bn-relu6"])
-def test_what_shares_a_scale_has_one_key(case: str) -> None:
+def test_sites_that_share_a_scale_have_one_key(case: str) -> None:
     row = CASES[case]
     plan = candidate(row.build(), row.samples()).plan
     keys = keys_of(plan)

@@ -1,8 +1,9 @@
-"""What the tables allow is settled, all else is refused by the name of the option that is at fault."""
+"""The scheme: choices that the tables allow are settled, and all others refused by the name of the option."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from qtool.errors import UsageError
 from qtool.plan.scheme import (
     ACTIVATION_TYPES,
-    BLOCKS,
     FORMATS,
     IO_TYPES,
     PER_CHANNEL_OPSET,
@@ -26,7 +26,7 @@ from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import FLOAT32, INT8, QTYPES, UINT8, QType
 from qtool.tables.targets import TARGETS
 
-# A value of each choice that is not its default, and is right wherever the choice means something.
+# A value of each choice that is not its default, and valid in every mode that has the option.
 MADE: dict[str, Any] = {
     "weights": "uint8",
     "acts": "int8",
@@ -44,7 +44,7 @@ EVERYWHERE = [(m, t) for m in MODES for t in TARGETS]
 
 
 def allowed(mode: str, target: str, name: str, value: Any) -> bool:
-    """What the tables say of one choice alone."""
+    """Whether the tables allow one choice alone."""
     if name not in MODES[mode].options:
         return False
     if name == "io":
@@ -54,46 +54,35 @@ def allowed(mode: str, target: str, name: str, value: Any) -> bool:
     return True
 
 
-def test_every_choice_is_tried_here() -> None:
+def test_these_tests_try_every_choice() -> None:
     assert {name for name, _ in CHOSEN} == {f.name for f in fields(Choices)}
 
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
-def test_without_choices_the_rows_of_the_tables_stand(mode: str, target: str) -> None:
-    found = settle(mode, target, Choices())
+def test_defaults_are_those_of_the_mode_and_the_target(mode: str, target: str) -> None:
+    scheme = settle(mode, target, Choices())
     row, machine = MODES[mode], TARGETS[target]
-    assert (found.mode, found.target) == (row, machine)
-    assert (found.form, found.storage, found.floor_db) == (row.form, row.storage, row.floor_db)
-    assert (found.activation, found.weight) == (machine.activation, machine.weight)
-    assert (found.io, found.block, found.format, found.forces_form) == (FLOAT32, 0, "qdq", False)
+    assert (scheme.mode, scheme.target) == (row, machine)
+    assert (scheme.form, scheme.storage, scheme.floor_db) == (row.form, row.storage, row.floor_db)
+    assert (scheme.activation, scheme.weight) == (machine.activation, machine.weight)
+    assert (scheme.io, scheme.block, scheme.format, scheme.forces_form) == (FLOAT32, 0, "qdq", False)
 
 
-@pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
 @pytest.mark.parametrize(("name", "value"), CHOSEN)
 def test_a_choice_is_settled_where_the_tables_allow_it_and_refused_by_name_elsewhere(
-    mode: str, target: str, name: str, value: Any
+    name: str, value: Any
 ) -> None:
-    choices = Choices(**{name: value})
-    if allowed(mode, target, name, value):
-        settle(mode, target, choices)
-        return
-    with pytest.raises(UsageError) as caught:
-        settle(mode, target, choices)
-    assert f"--{name.replace('_', '-')}" in caught.value.message
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("name", "value"), CHOSEN)
-def test_a_choice_that_means_nothing_in_a_mode_names_the_modes_where_it_does(
-    mode: str, name: str, value: Any
-) -> None:
-    if name in MODES[mode].options:
-        return
-    with pytest.raises(UsageError) as caught:
-        settle(mode, "cpu", Choices(**{name: value}))
-    assert mode in caught.value.message
-    for other, row in MODES.items():
-        assert (other in caught.value.hint.replace(",", " ").split()) == (name in row.options)
+    for mode, target in EVERYWHERE:
+        if allowed(mode, target, name, value):
+            settle(mode, target, Choices(**{name: value}))
+            continue
+        with pytest.raises(UsageError) as caught:
+            settle(mode, target, Choices(**{name: value}))
+        assert f"--{name.replace('_', '-')}" in caught.value.message
+        if name not in MODES[mode].options:  # the hint names the modes that have the option
+            assert mode in caught.value.message
+            named = set(caught.value.hint.replace(",", " ").split()) & MODES.keys()
+            assert named == {m for m, row in MODES.items() if name in row.options}
 
 
 UNKNOWN = {
@@ -108,10 +97,9 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("name", "mode", "value"), [(k, *v) for k, v in UNKNOWN.items()], ids=UNKNOWN)
-@pytest.mark.parametrize("target", TARGETS)
-def test_an_unknown_value_names_its_option_and_itself(name: str, mode: str, value: Any, target: str) -> None:
+def test_an_unknown_value_names_its_option_and_itself(name: str, mode: str, value: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        settle(mode, target, Choices(**{name: value}))
+        settle(mode, "cpu", Choices(**{name: value}))
     assert f"--{name}" in caught.value.message
     assert str(value) in caught.value.message
 
@@ -157,7 +145,7 @@ def test_an_unknown_mode_or_target_is_named_with_what_there_is(
 
 
 @pytest.mark.parametrize(("word", "hint"), [("qoperater", "qoperator"), ("zzz", "qdq or qoperator")])
-def test_an_unknown_word_comes_with_the_nearest_or_with_all(word: str, hint: str) -> None:
+def test_the_hint_for_an_unknown_word_names_the_nearest_or_all(word: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         settle("static", "cpu", Choices(format=word))
     assert hint in caught.value.hint
@@ -170,30 +158,28 @@ def refused(weight: QType, act: QType, form: str) -> bool:
     return weight.bits > 8 or act.bits > 8 or (act is INT8 and weight is UINT8)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("act", ACTIVATION_TYPES, ids=lambda t: f"acts-{t.name}")
 @pytest.mark.parametrize("weight", WEIGHT_TYPES, ids=lambda t: f"weights-{t.name}")
-def test_pairs_of_types(weight: QType, act: QType, form: str, target: str) -> None:
-    choices = Choices(weights=weight.name, acts=act.name, format=form)
-    if refused(weight, act, form):
-        with pytest.raises(UsageError, match="--format qoperator") as caught:
-            settle("static", target, choices)
-        pair = f"--acts {act.name}", f"--weights {weight.name}"
-        assert any(option in caught.value.message for option in pair)
-        return
-    found = settle("static", target, choices)
-    assert found.activation is act
-    # int8 is the target's own 8 signed bits, of which AVX2 has 7.
-    assert found.weight is (TARGETS[target].weight if weight is INT8 else weight)
-    assert found.opset == (WIDE_OPSET if 16 in (act.bits, weight.bits) else PER_CHANNEL_OPSET)
-    assert found.forces_form
+def test_pairs_of_types(weight: QType, act: QType) -> None:
+    for form, target in product(FORMATS, TARGETS):
+        choices = Choices(weights=weight.name, acts=act.name, format=form)
+        if refused(weight, act, form):
+            with pytest.raises(UsageError, match="--format qoperator") as caught:
+                settle("static", target, choices)
+            pair = f"--acts {act.name}", f"--weights {weight.name}"
+            assert any(option in caught.value.message for option in pair)
+            continue
+        scheme = settle("static", target, choices)
+        assert scheme.activation is act
+        # int8 is the target's own 8 signed bits; AVX2 has 7.
+        assert scheme.weight is (TARGETS[target].weight if weight is INT8 else weight)
+        assert scheme.opset == (WIDE_OPSET if 16 in (act.bits, weight.bits) else PER_CHANNEL_OPSET)
+        assert scheme.forces_form
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("prefer", PREFERENCES)
-@pytest.mark.parametrize("block", (0, *BLOCKS))
-@pytest.mark.parametrize("bits", WEIGHT_BITS)
+@pytest.mark.parametrize(("bits", "block"), [(8, 0), (8, 64), (4, 0), (4, 32), (2, 0), (2, 128)])
 def test_weight_only_in_every_size(bits: int, block: int, prefer: str, target: str) -> None:
     choices = Choices(bits=bits, block=block, prefer=prefer)
     if prefer == "speed" and Form.NBITS not in TARGETS[target].forms:
@@ -202,15 +188,15 @@ def test_weight_only_in_every_size(bits: int, block: int, prefer: str, target: s
         able = [t for t, row in TARGETS.items() if Form.NBITS in row.forms]
         assert all(t in caught.value.hint for t in able)
         return
-    found = settle("weight-only", target, choices)
-    assert found.form is (Form.NBITS if prefer == "speed" else None)
-    assert found.storage is WEIGHT_BITS[bits]
-    few = FEW_BITS.get(found.storage)
-    assert found.block == (block or (few.block if few else 0))
-    assert found.floor_db == (few.floor_db if few else MODES["weight-only"].floor_db)
+    scheme = settle("weight-only", target, choices)
+    assert scheme.form is (Form.NBITS if prefer == "speed" else None)
+    assert scheme.storage is WEIGHT_BITS[bits]
+    few = FEW_BITS.get(scheme.storage)
+    assert scheme.block == (block or (few.block if few else 0))
+    assert scheme.floor_db == (few.floor_db if few else MODES["weight-only"].floor_db)
     # 4 bits in any form, and blocks where DequantizeLinear has to say them, came with opset 21; 2 bits with 25.
     standard = not TARGETS[target].onnxruntime
-    assert found.opset == {8: WIDE_OPSET if standard else PER_CHANNEL_OPSET, 4: WIDE_OPSET, 2: 25}[bits]
+    assert scheme.opset == {8: WIDE_OPSET if standard else PER_CHANNEL_OPSET, 4: WIDE_OPSET, 2: 25}[bits]
 
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
@@ -235,13 +221,13 @@ def test_few_bits_for_some_nodes_need_the_opset_for_all(
 def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None:
     for mode in MODES.values():
         if "io" in mode.options and QTYPES[io] in mode.io:
-            found = settle(mode.name, "cpu", Choices(io=io))
-            assert found.io is QTYPES[io]
-            assert found.forces_form
+            scheme = settle(mode.name, "cpu", Choices(io=io))
+            assert scheme.io is QTYPES[io]
+            assert scheme.forces_form
 
 
 @pytest.mark.parametrize(
-    ("choice", "asked"),
+    ("choice", "forced"),
     [
         ({"symmetric": True}, False),
         ({"per_tensor": True}, False),
@@ -252,29 +238,28 @@ def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None
     ],
     ids=str,
 )
-def test_types_and_forms_that_were_asked_for_are_not_given_up_for_speed(
-    choice: dict[str, Any], asked: bool
+def test_types_and_forms_of_the_user_are_kept_whatever_their_speed(
+    choice: dict[str, Any], forced: bool
 ) -> None:
-    assert settle("static", "cpu", Choices(**choice)).forces_form is asked
+    assert settle("static", "cpu", Choices(**choice)).forces_form is forced
 
 
-@pytest.mark.parametrize(("name", "value"), CHOSEN)
-def test_only_what_is_not_the_default_counts_as_made(name: str, value: Any) -> None:
-    default = {f.name: f.default for f in fields(Choices)}
-    assert Choices(**default).made() == {}
-    assert Choices(**{name: value}).made() == {name: value}
+def test_made_lists_the_choices_that_differ_from_the_default() -> None:
+    assert Choices(**{f.name: f.default for f in fields(Choices)}).made() == {}
+    for name, value in CHOSEN:
+        assert Choices(**{name: value}).made() == {name: value}
 
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
 def test_a_node_has_the_form_of_the_mode_or_none(mode: str, target: str) -> None:
     """A recurrent layer's activations can't be calibrated: in static mode too it is quantized at run time."""
     scheme = settle(mode, target, Choices())
-    found = {op: scheme.form_of(rule) for op, rule in OPS.items()}
-    at_run_time = {op for op, rule in OPS.items() if rule.role is Role.RECURRENT and found[op] is not None}
+    forms = {op: scheme.form_of(rule) for op, rule in OPS.items()}
+    at_run_time = {op for op, rule in OPS.items() if rule.role is Role.RECURRENT and forms[op] is not None}
     assert at_run_time == ({"LSTM"} if scheme.form in (Form.INT8, Form.DYNAMIC) else set())
-    assert all(found[op] is Form.DYNAMIC for op in at_run_time)
+    assert all(forms[op] is Form.DYNAMIC for op in at_run_time)
     others = OPS.keys() - at_run_time
-    assert all(found[op] is (scheme.form if scheme.form in OPS[op].forms else None) for op in others)
+    assert all(forms[op] is (scheme.form if scheme.form in OPS[op].forms else None) for op in others)
 
 
 def test_few_bits_are_the_only_storage_with_a_default_block() -> None:

@@ -7,29 +7,15 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.errors import UsageError
-from qtool.graph.save import to_bytes
 from qtool.plan.model import Plan, Scaled, Site
 from qtool.plan.serial import digest, from_json, to_json
-from qtool.rewrite.write import rewrite
-from qtool.tables.targets import TARGETS
 from tests.plan.flow import candidate, drafted
 from tests.rewrite.zoo import CASES
-
-# One case of each kind of site and granularity.
-SERIALIZED = (
-    "conv-bn-relu6",
-    "pass-through",
-    "transformer",
-    "lstm-bidirectional",
-    "tied-embedding",
-    "if-weights",
-)
 
 
 def as_data(site: Site) -> tuple[Any, ...]:
@@ -45,19 +31,6 @@ def same(a: Plan, b: Plan) -> bool:
     sites = [as_data(s) for s in a.sites] == [as_data(s) for s in b.sites]
     rest = [{k: v for k, v in vars(p).items() if k != "sites"} for p in (a, b)]
     return sites and rest[0] == rest[1] and list(a.forms) == list(b.forms)
-
-
-@pytest.mark.parametrize("case", SERIALIZED)
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_plan_comes_back_as_it_was_and_writes_the_same_bytes(case: str, target: str) -> None:
-    row = CASES[case]
-    done = candidate(row.build(), row.samples(), target)
-    text = to_json(done.plan)
-    back = from_json(text, "plan.json")
-    assert same(done.plan, back)
-    assert to_json(back) == text
-    assert digest(back) == digest(done.plan)
-    assert to_bytes(rewrite(done.model.model, back)) == to_bytes(rewrite(done.model.model, done.plan))
 
 
 def test_a_draft_without_scales_comes_back_too() -> None:
@@ -115,7 +88,7 @@ JUNK = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_damaged_plan_is_read_or_refused_as_usage(data: st.DataObject) -> None:
     """Any field of any site replaced by anything: never another error."""
@@ -165,19 +138,11 @@ def test_a_scale_that_can_t_be_is_refused(scale: object) -> None:
         from_json(json.dumps(document), "plan.json")
 
 
-def test_plans_can_be_compared() -> None:
-    """Frozen data with arrays inside: == must not raise."""
-    row = CASES["residual"]
-    plan = candidate(row.build(), row.samples()).plan
-    assert plan == from_json(to_json(plan), "plan.json")
-    assert np.all([s.qparams is not None for s in plan.sites])
-
-
 OFFSETS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=40).map(tuple)
 FACTORS = st.lists(st.integers(-24, 24).map(lambda n: 2.0**n), max_size=40).map(tuple)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=5), OFFSETS, max_size=3),
     st.dictionaries(

@@ -1,4 +1,4 @@
-"""How much a node computes, counted the slow way; and which row of the cost table it is in."""
+"""The work of nodes, counted by nested loops, and their rows in the cost table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.graphs import model, node, weights
 few = st.integers(1, 3)
 
 
-def known(proto: onnx.ModelProto) -> tuple[ir.Graph, dict[str, tuple[int, ...]]]:
+def graph_and_shapes(proto: onnx.ModelProto) -> tuple[ir.Graph, dict[str, tuple[int, ...]]]:
     """The graph, and the shapes that onnx infers."""
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True)).graph
     values = (*graph.inputs, *(v for n in graph for v in n.outputs))
@@ -27,16 +27,16 @@ def known(proto: onnx.ModelProto) -> tuple[ir.Graph, dict[str, tuple[int, ...]]]
 
 
 def work(proto: onnx.ModelProto, op: str) -> int | None:
-    graph, shapes = known(proto)
+    graph, shapes = graph_and_shapes(proto)
     return work_of(next(n for n in graph if n.op_type == op), shapes)
 
 
 def steps(*ranges: Any) -> int:
-    """How often the innermost of nested loops runs."""
+    """Count the runs of the innermost of nested loops."""
     return sum(1 for _ in product(*(range(n) for n in ranges)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), st.integers(1, 2), few, few, few)
 def test_a_convolution_multiplies_for_every_output_tap_and_channel_of_its_group(
     data: st.DataObject, axes: int, group: int, inputs: int, outputs: int
@@ -53,7 +53,7 @@ def test_a_convolution_multiplies_for_every_output_tap_and_channel_of_its_group(
     proto = model(
         [node("Conv", ["x", "w"], ["y"], **attributes)], {"x": (2, group * inputs, *side)}, ["y"], {"w": w}
     )
-    shape = known(proto)[1]["y"]
+    shape = graph_and_shapes(proto)[1]["y"]
     assert work(proto, "Conv") == steps(*shape, inputs, *kernel)
 
 
@@ -101,19 +101,21 @@ MOVED = {
 
 
 @pytest.mark.parametrize("op", MOVED)
-def test_what_does_not_multiply_counts_elements(op: str) -> None:
+def test_nodes_that_do_not_multiply_count_elements(op: str) -> None:
     nodes, expected = MOVED[op]
     outputs = list(nodes[-1].output)
     assert work(model(nodes, {"x": (2, 4, 6, 6)}, outputs), op) == expected
 
 
-def test_nothing_is_known_without_shapes() -> None:
-    graph, _ = known(
+def test_without_shapes_there_is_no_work() -> None:
+    graph, _ = graph_and_shapes(
         model([node("Conv", ["x", "w"], ["y"])], {"x": (1, 4, 6, 6)}, ["y"], {"w": weights(8, 4, 3, 3)})
     )
     (conv,) = graph
     assert work_of(conv, {}) is None
-    graph, _ = known(model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 6)}, ["y"], {"w": weights(6, 3)}))
+    graph, _ = graph_and_shapes(
+        model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 6)}, ["y"], {"w": weights(6, 3)})
+    )
     assert row_of(graph[0], {}) is None
 
 
@@ -143,7 +145,7 @@ def test_a_convolution_is_in_the_row_of_its_kernel(row: str | None) -> None:
         ["y"],
         {"w": weights(*shape)},
     )
-    graph, shapes = known(proto)
+    graph, shapes = graph_and_shapes(proto)
     assert row_of(graph[0], shapes) == row
 
 
@@ -193,12 +195,12 @@ FUSED = {
 
 
 @pytest.mark.parametrize("case", FUSED)
-def test_what_the_runtime_makes_part_of_another_kernel_is_known(case: str) -> None:
+def test_fused_nodes(case: str) -> None:
     nodes, op, forms = FUSED[case]
     proto = model(nodes, {"x": (1, 16, 8, 16)}, ["y"], {"w": W, "m": weights(16, 16), "b": weights(16)})
-    graph, _ = known(proto)
-    found = next(n for n in graph if n.op_type == op)
-    assert {form for form in (None, Form.INT8) if is_fused(found, form)} == forms
+    graph, _ = graph_and_shapes(proto)
+    tested = next(n for n in graph if n.op_type == op)
+    assert {form for form in (None, Form.INT8) if is_fused(tested, form)} == forms
 
 
 def test_residual_sums_are_followed_however_many_there_are() -> None:

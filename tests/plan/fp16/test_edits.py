@@ -1,4 +1,4 @@
-"""Copies of weights and fusion barriers of norms in float16: decided in the plan, followed by the writer."""
+"""Weight copies and norm barriers in float16: the plan lists them, and the writer follows the plan."""
 
 from __future__ import annotations
 
@@ -97,15 +97,15 @@ def test_the_plan_names_the_ports_that_become_float16() -> None:
     assert converted(SHARED, large, io="float16").plan.fp16.ports == {"y"}, "60000 needs a margin"
     made = converted(SHARED, graphs.samples(2, x=(4, 8)), io="float16")
     assert made.plan.fp16.ports == {"x", "y"}
-    only = replace(made.plan, fp16=replace(made.plan.fp16, ports=frozenset({"y"})))
-    proto = written(made, only)
+    partial = replace(made.plan, fp16=replace(made.plan.fp16, ports=frozenset({"y"})))
+    proto = written(made, partial)
     types = [v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)]
     assert types == [FLOAT, FLOAT16], "the writer follows the plan"
     unknown = replace(made.plan, fp16=replace(made.plan.fp16, ports=frozenset({"h"})))
     assert "'h'" in validate_plan(unknown, made.model.view)
 
 
-def test_they_survive_json() -> None:
+def test_edits_and_copies_survive_json() -> None:
     for made in (asked(norm(), ENDS), fp16_of("first"), converted(SHARED, io="float16")):
         back = from_json(to_json(made.plan), "plan.json")
         assert back.edits == made.plan.edits
@@ -114,9 +114,9 @@ def test_they_survive_json() -> None:
 
 
 def test_an_add_in_float16_is_not_taken_into_the_product_before_it() -> None:
-    found = [node("MatMul", ["x", "w"], ["h"], "product"), node("Add", ["h", "b"], ["y"], "bias")]
+    nodes = [node("MatMul", ["x", "w"], ["h"], "product"), node("Add", ["h", "b"], ["y"], "bias")]
     constants = {"w": graphs.weights(256, 256), "b": graphs.weights(256, seed=1)}
-    proto = graphs.model(found, {"x": (2, 6, 256)}, ["y"], constants)
+    proto = graphs.model(nodes, {"x": (2, 6, 256)}, ["y"], constants)
     samples = graphs.samples(2, x=(2, 6, 256))
     alone = converted(proto, samples, mode="dynamic")
     made = converted(proto, samples, mode="dynamic", sets=["bias=fp16"])

@@ -9,7 +9,7 @@ from qtool.plan.work import row_of, work_of
 from qtool.runtime.kernels.graphs import draw, feeds
 from qtool.runtime.session import Session
 from qtool.tables.kernels import EDGES, KERNELS, Kernel, Kind
-from tests.plan.test_work import known
+from tests.plan.test_work import graph_and_shapes
 
 ALL = pytest.mark.parametrize("kernel", KERNELS.values(), ids=list(KERNELS))
 PLANNED = pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_planner_finds_each_size_in_the_row_that_it_is_a_size_of(kernel: Kerne
     """Else what was timed would be looked up elsewhere."""
     works = []
     for size in kernel.sizes:
-        graph, shapes = known(draw(kernel, size, Kind.FLOAT))
+        graph, shapes = graph_and_shapes(draw(kernel, size, Kind.FLOAT))
         node = next(n for n in graph if n.op_type == kernel.op and (n.outputs[0].name or "")[0] == "y")
         assert row_of(node, shapes) == kernel.row
         works.append(work_of(node, shapes))

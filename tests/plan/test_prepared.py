@@ -23,10 +23,10 @@ from tests.rewrite.zoo import CASES
 Balance = dict[str, tuple[Scaled, ...]]
 
 
-def drawn(data: st.DataObject, found: list[Joint], reach: int = 8) -> Balance:
+def drawn(data: st.DataObject, pairs: list[Joint], reach: int = 8) -> Balance:
     """Factors of 2^-reach to 2^reach for every channel of every joint."""
     scaled: Balance = {}
-    for joint in found:
+    for joint in pairs:
         seed = data.draw(st.integers(0, 1000))
         factors = np.exp2(rng(seed).integers(-reach, reach + 1, joint.channels).astype(np.float64))
         ports = [(p, 1 / factors) for p in joint.before] + [(p, factors) for _, p in joint.after]
@@ -66,7 +66,6 @@ CONV_LINKS = {
     "depthwise": [node("Conv", ["a", "d"], ["e"], group=8, pads=[1, 1, 1, 1]), node("Relu", ["e"], ["h"])],
     "sigmoid": [node("Sigmoid", ["a"], ["h"])],
 }
-# Of 3 each; those that change nothing they go through are no joints, and stay so.
 SIZE = 8
 
 
@@ -108,33 +107,35 @@ def fed(conv: bool) -> list[Sample]:
     return [{"x": rng(9).standard_normal(shape).astype(np.float32)}]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from(sorted(LINEAR_LINKS)), min_size=1, max_size=3), st.data())
 def test_linear_layers_compute_the_same_to_the_bit(kinds: list[str], data: st.DataObject) -> None:
     job = ready(chain(kinds, LINEAR_LINKS, conv=False))
-    found = every_joint(job)
-    assert len(found) == len([k for k in kinds if k != "sigmoid"])
-    same_outputs(job, drawn(data, found), fed(False))
+    pairs = every_joint(job)
+    assert len(pairs) == len([k for k in kinds if k != "sigmoid"])
+    same_outputs(job, drawn(data, pairs), fed(False))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from(sorted(CONV_LINKS)), min_size=1, max_size=3), st.data())
 def test_convolutions_compute_the_same_to_the_bit(kinds: list[str], data: st.DataObject) -> None:
     job = ready(chain(kinds, CONV_LINKS, conv=True))
-    found = every_joint(job)
-    assert len(found) == sum({"sigmoid": 0, "depthwise": 2}.get(k, 1) for k in kinds)
-    same_outputs(job, drawn(data, found), fed(True))
+    pairs = every_joint(job)
+    assert len(pairs) == sum({"sigmoid": 0, "depthwise": 2}.get(k, 1) for k in kinds)
+    same_outputs(job, drawn(data, pairs), fed(True))
 
 
-@pytest.mark.parametrize("case", CASES)
-@settings(max_examples=3, deadline=None)
+@pytest.mark.parametrize(
+    "case", ["conv-bn-relu6", "residual", "mlp-gemm", "transformer", "lstm", "shared-weights"]
+)
+@settings(max_examples=2, deadline=None)
 @given(data=st.data())
-def test_real_idioms_compute_the_same_to_the_bit(case: str, data: st.DataObject) -> None:
+def test_zoo_models_compute_the_same_to_the_bit(case: str, data: st.DataObject) -> None:
     job = ready(CASES[case].build())
     same_outputs(job, drawn(data, every_joint(job)), list(CASES[case].samples())[:2])
 
 
-def test_the_model_itself_stays_as_it_was() -> None:
+def test_rescaling_changes_a_clone() -> None:
     job = ready(CASES["mlp-matmul"].build())
     before = to_bytes(job.model)
     after = to_bytes(rescaled(job.model, {"w0": (Scaled(1, (2.0,) * 40), Scaled(0, (0.5,) * 32))}))
@@ -147,7 +148,7 @@ def test_the_model_itself_stays_as_it_was() -> None:
     ("name", "axis", "count"),
     [("w0", 2, 40), ("w0", -3, 40), ("w0", 1, 39), ("w0", 0, 40), ("w0", 1, 0), ("none", 0, 4), ("x", 0, 4)],
 )
-def test_what_does_not_fit_is_a_key_error(name: str, axis: int, count: int) -> None:
+def test_factors_that_do_not_fit_are_a_key_error(name: str, axis: int, count: int) -> None:
     job = ready(CASES["mlp-matmul"].build())
     with pytest.raises(KeyError):
         rescaled(job.model, {name: (Scaled(axis, (2.0,) * count),)})

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from table import expand, program
 
 if TYPE_CHECKING:
-    from qtool.calibrate.ranges import Ranges
+    from qtool.calibration.ranges import Ranges
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -76,7 +76,7 @@ def cost(folders: Sequence[Path], args: argparse.Namespace) -> None:
 
 def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     """Return the cells of a model's row."""
-    from qtool.calibrate.runner import calibrate
+    from qtool.calibration.runner import calibrate
     from qtool.commands.prepare import NO_SAMPLES, prepare_model
     from qtool.data.fit import fit
     from qtool.data.memory import InMemory

@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from qtool.calibrate.ranges import Range
+from qtool.calibration.ranges import Range
 from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.options import Options
 from qtool.placement.build_network import RegionCosts, build_network

@@ -62,6 +62,7 @@ _PUBLIC = {
     "Result": ("qtool.report.result", "Result"),
     "Survey": ("qtool.commands.data", "Survey"),
     "bench": ("qtool.commands.bench", "bench_models"),
+    "calibrate": ("qtool.commands.calibrate", "calibrate_model"),
     "compare": ("qtool.commands.compare", "compare_models"),
     "dry_run": ("qtool.commands.quantize", "dry_run"),
     "difference": ("qtool.graph.inspection.change", "difference"),
@@ -122,8 +123,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "calibrate":  # a package that can be called: see there
-        return import_module("qtool.calibrate")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'qtool' has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
@@ -131,4 +130,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC, "calibrate"})
+    return sorted({*globals(), *_PUBLIC})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from qtool.calibrate.serial import Calibration
+from qtool.calibration.serial import Calibration
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.evaluate.judging import Judging

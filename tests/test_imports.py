@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A folder may import itself and what stands before it.
 FOUNDATION = {"errors", "tables", "numerics"}
 LOADED = FOUNDATION | {"graph", "data", "runtime"}
-PLANNED = LOADED | {"calibrate", "plan", "options"}
+PLANNED = LOADED | {"calibration", "plan", "options"}
 JUDGED = PLANNED | {"rewrite", "evaluate"}
 PLACED = JUDGED | {"recover", "placement"}
 MAY_IMPORT = {
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "runtime": FOUNDATION,
     "graph": FOUNDATION | {"runtime"},
     "data": FOUNDATION | {"runtime"},
-    "calibrate": LOADED,
+    "calibration": LOADED,
     "plan": PLANNED,
     "rewrite": PLANNED,
     "evaluate": PLANNED | {"rewrite"},

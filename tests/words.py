@@ -48,7 +48,7 @@ NAMES = {
     "halves": "fp16 assignment",
     "joint": "equalization pair",
     "joints": "equalization pairs",
-    "tally": "observer, counts",
+    "tally": "tally, counts",
     "remotes": "bench workers",
     "ranging": "range search",
     "watched": "observed",

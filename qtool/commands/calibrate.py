@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 
-from qtool.calibrate.checkpoint import Checkpoint, CheckpointFile
-from qtool.calibrate.runner import SoFar, calibrate
-from qtool.calibrate.serial import Calibration, digest_of
+from qtool.calibration.checkpoint import Checkpoint, CheckpointFile
+from qtool.calibration.runner import SoFar, calibrate
+from qtool.calibration.serial import Calibration, digest_of
 from qtool.commands.prepare import NO_SAMPLES, prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading

@@ -9,11 +9,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from qtool.calibrate.analytic import estimate_ranges
-from qtool.calibrate.memo import RangeMemo
-from qtool.calibrate.ranges import Ranges
-from qtool.calibrate.runner import calibrate
-from qtool.calibrate.serial import Calibration, read
+from qtool.calibration.analytic import estimate_ranges
+from qtool.calibration.memo import RangeMemo
+from qtool.calibration.ranges import Ranges
+from qtool.calibration.runner import calibrate
+from qtool.calibration.serial import Calibration, read
 from qtool.data.model_inputs import inputs_of
 from qtool.data.open import Data, open_source
 from qtool.data.reading import Reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qtool import __version__
-from qtool.calibrate.analytic import roughness
+from qtool.calibration.analytic import roughness
 from qtool.data.samples import synthetic
 from qtool.evaluate.compare import Comparison, Measures, compare
 from qtool.evaluate.criteria import implied_gates

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qtool.calibrate.serial import digest_of
+from qtool.calibration.serial import digest_of
 from qtool.data.archive import Archive
 from qtool.data.samples import Sample
 from qtool.errors import DataError, ModelError, printable

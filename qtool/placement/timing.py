@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qtool.calibrate.runner import watching
+from qtool.calibration.runner import value_reader
 from qtool.data.samples import Samples, synthetic
 from qtool.errors import UsageError
 from qtool.graph.save import tensor_bytes
@@ -280,5 +280,5 @@ def shapes_of(model: ir.Model, values: Iterable[str], source: Samples, threads: 
     main = {v.name for v in (*model.graph.inputs, *produced) if v.name}
     names = sorted(main & set(values))
     sample = next(iter(source.read(frozenset({0}))))
-    with watching(model, names, threads, "the model with shapes as outputs") as look:
+    with value_reader(model, names, threads, "the model with shapes as outputs") as look:
         return {name: np.shape(array) for name, array in zip(names, look(sample, source.name), strict=True)}

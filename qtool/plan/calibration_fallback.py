@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
-from qtool.calibrate.ranges import Range, Ranges
+from qtool.calibration.ranges import Range, Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import scalable
 from qtool.plan.activations import bounds_of

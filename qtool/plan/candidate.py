@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.calibrate.estimators import ESTIMATORS
-from qtool.calibrate.ranges import Ranges, digest
+from qtool.calibration.estimators import ESTIMATORS
+from qtool.calibration.ranges import Ranges, digest
 from qtool.errors import UsageError
 from qtool.numerics.qparams import QParams
 from qtool.plan.activations import integer_ports

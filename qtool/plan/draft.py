@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from qtool.calibrate.ranges import Ranges
+from qtool.calibration.ranges import Ranges
 from qtool.graph.view import View, constant
 from qtool.plan.activations import at_run_time, calibrated, written_ports
 from qtool.plan.assignment import Assignment, PlanInput, assigned_graph

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from qtool.calibrate.memo import RangeMemo
+from qtool.calibration.memo import RangeMemo
 from qtool.data.split import SampleSets
 from qtool.graph.load import Source
 from qtool.graph.view import View, float_constant

@@ -10,9 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.estimators import Estimator
-from qtool.calibrate.estimators.minmax import minmax
-from qtool.calibrate.ranges import Ranges
+from qtool.calibration.estimators import Estimator, minmax
+from qtool.calibration.ranges import Ranges
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale, dequantize, quantize

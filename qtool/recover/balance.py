@@ -14,8 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.groups import groups_of
-from qtool.calibrate.runner import watching
+from qtool.calibration.runner import groups_of, value_reader
 from qtool.data.samples import Samples, evenly
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import F32, F64
@@ -157,7 +156,7 @@ def _looked_at(
     axes = {joint.value: joint.axis for joint in found}
     tallies: dict[str, _Tally] = {}
     for group in groups_of(model, list(axes), source, _VALUES, threads):
-        with watching(model, group, threads, "the model whose channels are looked at") as look:
+        with value_reader(model, group, threads, "the model whose channels are looked at") as look:
             for sample in source.read(evenly(len(source), _SAMPLES)):
                 for name, array in zip(group, look(sample, source.name), strict=True):
                     if not array.size:

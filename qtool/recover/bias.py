@@ -14,8 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.groups import groups_of
-from qtool.calibrate.runner import watching
+from qtool.calibration.runner import groups_of, value_reader
 from qtool.data.samples import Samples, evenly
 from qtool.graph.view import View, float_constant, is_op, sole_consumer
 from qtool.numerics.qparams import F64
@@ -121,7 +120,7 @@ def corrected(
 def _fed(model: ir.Model, source: Samples, threads: int) -> list[dict[str, np.ndarray]]:
     """The samples that walk, as the model is fed with them."""
     names = [v.name or "" for v in model.graph.inputs]
-    with watching(model, names, threads, "the model that samples are made to fit") as look:
+    with value_reader(model, names, threads, "the model that samples are made to fit") as look:
         picked = source.read(evenly(len(source), SAMPLES))
         return [dict(zip(names, look(sample, source.name), strict=True)) for sample in picked]
 
@@ -147,7 +146,7 @@ def _means(model: ir.Model, todo: Sequence[Bias], source: Samples, threads: int)
     """The means of the FP32 model, over the same samples."""
     means = {bias.result: _Mean(bias.axis) for bias in todo}
     for group in groups_of(model, list(means), source, _VALUES, threads):
-        with watching(model, group, threads, "the model whose means are taken") as look:
+        with value_reader(model, group, threads, "the model whose means are taken") as look:
             for sample in source.read(evenly(len(source), SAMPLES)):
                 for name, array in zip(group, look(sample, source.name), strict=True):
                     means[name].add(array)

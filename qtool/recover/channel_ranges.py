@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.runner import watching
+from qtool.calibration.runner import value_reader
 from qtool.data.samples import Samples, evenly
 from qtool.plan.model import OutlierColumns
 
@@ -47,7 +47,7 @@ def reaches(model: ir.Model, values: Sequence[str], source: Samples, threads: in
     found: dict[str, Reach] = {}
     if not values:
         return found
-    with watching(model, values, threads, "the model whose columns are looked at") as look:
+    with value_reader(model, values, threads, "the model whose columns are looked at") as look:
         for sample in source.read(evenly(len(source), _SAMPLES)):
             for name, array in zip(values, look(sample, source.name), strict=True):
                 if array.ndim and array.size:

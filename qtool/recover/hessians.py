@@ -14,8 +14,7 @@ from itertools import chain
 import numpy as np
 import onnx_ir as ir
 
-from qtool.calibrate.groups import groups_of
-from qtool.calibrate.runner import watching
+from qtool.calibration.runner import groups_of, value_reader
 from qtool.data.samples import Samples, evenly
 from qtool.numerics.qparams import F32, F64
 from qtool.recover.operands import Operand
@@ -123,7 +122,7 @@ def _runs(streamed: Streamed, batch: list[Wanted], rounds: Sequence[Set[int]]) -
     """The values that a batch needs, for each sample of each round; their memory is used for the next one."""
     names = list(dict.fromkeys(o.value for w in batch for o in w.operands))
     source = streamed.source
-    with watching(streamed.model, names, streamed.threads, "the model whose layers are watched") as look:
+    with value_reader(streamed.model, names, streamed.threads, "the model whose layers are watched") as look:
         for sample in chain.from_iterable(map(source.read, rounds)):
             arrays = look(sample, source.name)
             yield {n: np.asarray(a, np.float32) for n, a in zip(names, arrays, strict=True)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from qtool.calibrate.estimators import ESTIMATORS
-from qtool.calibrate.runner import calibrate
+from qtool.calibration.estimators import ESTIMATORS
+from qtool.calibration.runner import calibrate
 from qtool.data.samples import Part, Samples, evenly
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qtool.calibrate.ranges import Ranges
+from qtool.calibration.ranges import Ranges
 from qtool.plan.model import Plan
 from qtool.report.model import Report
 

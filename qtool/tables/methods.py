@@ -1,4 +1,4 @@
-"""The ways to choose an activation's range: a row a method; calibrate/estimators has the arithmetic."""
+"""The ways to choose an activation's range: a row a method; calibration/estimators has the arithmetic."""
 
 from __future__ import annotations
 

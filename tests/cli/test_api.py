@@ -33,33 +33,6 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     assert found.__doc__ or issubclass(found, qtool.QtoolError)
 
 
-@pytest.mark.parametrize(
-    "before", ["", "import qtool.calibrate.ranges", "import qtool.commands.calibrate", "qtool.calibrate"]
-)
-@pytest.mark.parametrize("after", ["", "import qtool.calibrate.ranges"])
-def test_calibrate_is_a_function_whatever_was_imported_before(before: str, after: str) -> None:
-    code = f"""
-import inspect
-import numpy as np, onnx
-import qtool
-{before}
-found = qtool.calibrate
-{after}
-assert found is qtool.calibrate and callable(found)
-assert list(inspect.signature(qtool.calibrate).parameters)[:3] == ["model", "data", "how"]
-from qtool.commands.calibrate import Calibrating
-assert qtool.Calibrating is Calibrating
-model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[1, 3] x) => (float[1, 3] y) {{ y = Relu(x) }}')
-made = qtool.calibrate(model, [{{"x": np.ones((1, 3), np.float32)}}], qtool.Calibrating(threads=1))
-assert type(made).__name__ == "Calibration", made
-from qtool.calibrate.ranges import Range
-import qtool.calibrate.serial as serial
-assert serial.Calibration is type(made)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="quantise"):
         qtool.quantise  # noqa: B018

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-import qtool.calibrate.checkpoint
-from qtool.calibrate.serial import Calibration, to_json
+import qtool.calibration.checkpoint
+from qtool.calibration.serial import Calibration, to_json
 from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
 from qtool.data.reading import Reading
 from qtool.errors import DataError, QtoolError, UsageError
@@ -113,7 +113,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_from_its_checkpoint(
     place: Path, monkeypatch: pytest.MonkeyPatch, after: int, memory: int | None
 ) -> None:
-    monkeypatch.setattr(qtool.calibrate.checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(qtool.calibration.checkpoint, "SECONDS", 0.0)
     file = place / "kept.json"
     how = replace(ONE, memory=memory)
     kept = replace(how, checkpoint=file)
@@ -170,7 +170,7 @@ def test_resuming_what_was_never_begun_begins_it(place: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object], word: str
 ) -> None:
-    monkeypatch.setattr(qtool.calibrate.checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(qtool.calibration.checkpoint, "SECONDS", 0.0)
     how = replace(ONE, checkpoint=place / "kept.json")
 
     def kill(stage: str, at: int, total: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from qtool.calibrate.ranges import Ranges
+from qtool.calibration.ranges import Ranges
 from qtool.graph.view import View, op_key, opset_of
 from qtool.plan.eligible import rule_of
 from qtool.plan.fp16.cast_boundaries import not_worth_casts

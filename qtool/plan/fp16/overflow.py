@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.calibrate.ranges import Range, Ranges
+from qtool.calibration.ranges import Range, Ranges
 from qtool.graph.view import View, is_op, op_key
 from qtool.numerics.metrics import sqnr_db
 from qtool.plan.eligible import CONTROL_FLOW, rule_of

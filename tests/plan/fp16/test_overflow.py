@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from qtool.calibrate.ranges import Range
+from qtool.calibration.ranges import Range
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.graph.view import View

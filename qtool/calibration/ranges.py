@@ -1,4 +1,4 @@
-"""Statistics of one tensor over samples; they merge, so order and machine do not matter."""
+"""Statistics of a tensor over samples. Merging is exact, so order and machine do not matter."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import hashlib
 import math
 from dataclasses import dataclass
 
-from qtool.calibrate.histogram import Histogram
+from qtool.calibration.histogram import Histogram
 
-# Every float32 is a whole number of 2**-149.
 UNIT = 149
-# Of sums of logarithms: a quarter of a million elements of any magnitude fit 64 bits.
+"""Every float32 is a multiple of 2**-UNIT."""
 LOG_UNIT = 1 << 20
+"""Logarithms are summed in units of 1 / LOG_UNIT: 250,000 elements of any magnitude fit 64 bits."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """What was seen of one tensor.
+    """The statistics of one tensor.
 
     Args:
-        lo, hi: the least and the greatest value, masks left out.
-        count: elements seen.
-        masked: of them, those that were -inf or beyond 1e30 (masks are written so).
+        lo, hi: the least and the greatest value, without masks.
+        count: number of elements.
+        masked: number of them that were -inf or beyond 1e30, as masks are.
         log_sum, log_count: sum, in units of 2**-20, and number of log2 |x| over a sample of the elements
             that are not 0.
-        samples: how many arrays that was.
-        lo_sum, hi_sum: of the least and greatest value of each array, in units of 2**-149. Integers add up
-            exactly, whatever the order.
-        histogram: how many of a sample of the elements lie where; None where nobody asked for it.
+        samples: number of arrays.
+        lo_sum, hi_sum: sums of the least and the greatest value of each array, in units of 2**-149: sums of
+            integers are exact in any order.
+        histogram: of a sample of the elements; None where it was not collected.
     """
 
     lo: float
@@ -42,7 +42,7 @@ class Range:
     histogram: Histogram | None = None
 
     def merge(self, other: Range) -> Range:
-        """Both seen together: exact, and the same in any order. A histogram that one lacks is lost."""
+        """Return the statistics of both: exact, in any order. The histogram is lost where one has none."""
         histograms = self.histogram, other.histogram
         return Range(
             min(self.lo, other.lo),
@@ -59,37 +59,36 @@ class Range:
 
     @property
     def mean_lo(self) -> float:
-        """The mean of each array's least value."""
+        """The mean over arrays of the least value."""
         return math.ldexp(self.lo_sum / self.samples, -UNIT)
 
     @property
     def mean_hi(self) -> float:
-        """The mean of each array's greatest value."""
+        """The mean over arrays of the greatest value."""
         return math.ldexp(self.hi_sum / self.samples, -UNIT)
 
     @property
     def typical(self) -> float:
         """The geometric mean of |x| over elements that are not 0; 0 if all are.
 
-        Zero is exact in any range. Unlike the mean, it is not carried away by a few outliers, nor by a
-        mask that half of the elements wear.
+        Zero is exact in any range. Unlike the mean, it hardly depends on a few outliers.
         """
         return 2.0 ** (self.log_sum / LOG_UNIT / self.log_count) if self.log_count else 0.0
 
 
 Ranges = dict[str, Range]
 
-# Masks add -inf or -FLT_MAX; no honest activation comes near.
 HUGE = 1e30
+"""Elements beyond it are masks, which are -inf or -FLT_MAX; no activation is as large."""
 
 
 def merged(ranges: Ranges, others: Ranges) -> Ranges:
-    """What was seen of every tensor, by either."""
+    """Return the statistics of every tensor in either."""
     both = {name: ranges[name].merge(others[name]) for name in ranges.keys() & others.keys()}
     return {**ranges, **others, **both}
 
 
 def digest(ranges: Ranges) -> str:
-    """A sha256 of the ranges, for the model's metadata."""
+    """Return a sha256 of the ranges, for the model's metadata."""
     lines = (f"{k}\t{r.lo!r}\t{r.hi!r}\t{r.count}\t{r.masked}" for k, r in sorted(ranges.items()))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

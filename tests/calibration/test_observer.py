@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from qtool.calibrate.ranges import merged
-from qtool.calibrate.tally import COUNTED, LOGGED, Tally, stride
+from qtool.calibration.observer import COUNTED, LOGGED, Observer, stride
+from qtool.calibration.ranges import merged
 from tests.graphs import rng
 
 LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
@@ -26,11 +26,11 @@ samples = st.lists(
 )
 
 
-def tallied(made: list[tuple[np.ndarray, ...]], histograms: bool = True) -> Tally:
-    tally = Tally(["a", "b", "c"], histograms)
+def tallied(made: list[tuple[np.ndarray, ...]], histograms: bool = True) -> Observer:
+    observer = Observer(["a", "b", "c"], histograms)
     for arrays in made:
-        assert tally.add(arrays) is None
-    return tally
+        assert observer.add(arrays) is None
+    return observer
 
 
 @LAW
@@ -58,7 +58,7 @@ def test_samples_that_are_cut_up_merge_to_the_whole(made: list[tuple[np.ndarray,
 
 def test_looking_in_between_changes_nothing() -> None:
     made = [(rng(i).standard_normal(50).astype(np.float32),) * 3 for i in range(40)]
-    watched = Tally(["a", "b", "c"], True)
+    watched = Observer(["a", "b", "c"], True)
     for arrays in made:
         watched.add(arrays)
         watched.ranges()
@@ -67,7 +67,7 @@ def test_looking_in_between_changes_nothing() -> None:
 
 def test_memory_that_is_used_again_is_not_taken_for_the_last_sample() -> None:
     memory = np.zeros(100, np.float32)
-    again, fresh = Tally(["x"], True), Tally(["x"], True)
+    again, fresh = Observer(["x"], True), Observer(["x"], True)
     for i in range(20):
         memory[:] = rng(i).standard_normal(100)
         again.add([memory])
@@ -89,9 +89,9 @@ def test_a_stride_is_coprime_and_takes_about_what_it_should(size: int, least: in
 def test_a_part_of_a_large_tensor_has_its_distribution() -> None:
     """Channels that differ, on images whose width the stride might divide: no row or channel is left out."""
     x = rng(0).standard_normal((1, 64, 64, 64)).astype(np.float32) * np.arange(1, 65).reshape(1, 64, 1, 1)
-    tally = Tally(["x"], True)
-    tally.add([x.astype(np.float32)])
-    histogram = tally.ranges()["x"].histogram
+    observer = Observer(["x"], True)
+    observer.add([x.astype(np.float32)])
+    histogram = observer.ranges()["x"].histogram
     assert histogram is not None
     assert COUNTED * 0.7 <= histogram.total <= 2 * COUNTED
     spread = math.sqrt(float((histogram.counts * histogram.centers() ** 2).sum() / histogram.total))
@@ -101,30 +101,30 @@ def test_a_part_of_a_large_tensor_has_its_distribution() -> None:
 @pytest.mark.parametrize("histograms", [False, True])
 @pytest.mark.parametrize(("wrong", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
 def test_what_is_wrong_is_told_by_its_tensor(wrong: float, word: str, histograms: bool) -> None:
-    tally = Tally(["a", "b"], histograms)
-    assert tally.add([np.ones(3, np.float32), np.array([0.0, wrong], np.float32)]) == ("b", word)
+    observer = Observer(["a", "b"], histograms)
+    assert observer.add([np.ones(3, np.float32), np.array([0.0, wrong], np.float32)]) == ("b", word)
 
 
 def test_masks_are_in_no_histogram() -> None:
-    tally = Tally(["x"], True)
+    observer = Observer(["x"], True)
     for row in ([1.0, -np.inf], [2.0, 3.0], [-3.4e38, 0.0]):
-        assert tally.add([np.array(row, np.float32)]) is None
-    seen = tally.ranges()["x"]
+        assert observer.add([np.array(row, np.float32)]) is None
+    seen = observer.ranges()["x"]
     assert (seen.lo, seen.hi, seen.masked, seen.count) == (0.0, 3.0, 2, 6)
     assert seen.histogram is not None
     assert seen.histogram.total == 4
 
 
 def test_what_is_never_negative_has_its_least_at_zero() -> None:
-    tally = Tally(["r", "x"], True, frozenset({"r"}))
+    observer = Observer(["r", "x"], True, frozenset({"r"}))
     for row in ([1.0, 2.0], [3.0, 0.5]):
-        assert tally.add([np.array(row, np.float32)] * 2) is None
-    found = tally.ranges()
+        assert observer.add([np.array(row, np.float32)] * 2) is None
+    found = observer.ranges()
     assert (found["r"].lo, found["r"].hi, found["r"].lo_sum) == (0.0, 3.0, 0)
     assert (found["x"].lo, found["x"].hi) == (0.5, 3.0)
 
 
 @pytest.mark.parametrize(("wrong", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
 def test_what_is_wrong_is_told_of_what_is_never_negative(wrong: float, word: str) -> None:
-    tally = Tally(["r"], False, frozenset({"r"}))
-    assert tally.add([np.array([0.0, wrong], np.float32)]) == ("r", word)
+    observer = Observer(["r"], False, frozenset({"r"}))
+    assert observer.add([np.array([0.0, wrong], np.float32)]) == ("r", word)

@@ -1,8 +1,8 @@
-"""What is kept of the tensors of a model while samples pass: for all of them at once, in a few numpy calls.
+"""The observer: collects statistics of all observed tensors, in a few numpy calls a sample.
 
-A small model runs in half a millisecond and has dozens of tensors: what is done tensor by tensor must be
-next to nothing. Extremes are of all elements. The typical magnitude and the histogram are of a part of large
-tensors, every k-th element, with k coprime to the size, so that it walks through all rows and channels.
+A small model runs in half a millisecond and has dozens of tensors, so work tensor by tensor must cost next to
+nothing. Extremes are of all elements. The typical magnitude and the histogram of a large tensor are of every
+k-th element, with k coprime to the size, so that all rows and channels take part.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.calibrate.histogram import Collector
-from qtool.calibrate.ranges import HUGE, LOG_UNIT, UNIT, Range, Ranges
+from qtool.calibration.histogram import Collector
+from qtool.calibration.ranges import HUGE, LOG_UNIT, UNIT, Range, Ranges
 
-# Of a tensor and a sample, of about so many elements, at most twice as many, some go into the histogram ..
 COUNTED = 4096
-# .. and into the typical magnitude.
+"""Elements of a tensor in a sample that go into its histogram: about this number, at most twice."""
 LOGGED = 512
+"""Elements that go into the typical magnitude, likewise."""
 # Samples whose elements are counted together.
-_TOGETHER = 16
-# Elements whose least and greatest are sought one after the other: they are still in the cache.
+_BATCH = 16
+# Elements whose minimum and maximum are computed one after the other, while they are in the cache.
 _CHUNK = 1 << 17
 # np.frexp of a float32: a mantissa of 24 bits, 0.5 <= |m| < 1, and an exponent from -148 to 128.
 _MANTISSA = 24
@@ -33,16 +33,16 @@ Floats = NDArray[np.floating]
 
 
 class _Layout:
-    """How the arrays of samples of one shape lie.
+    """The layout of the arrays of samples of one shape.
 
     Args:
         sizes: of the arrays.
-        counted: about how many elements of each are looked at one by one.
+        counted: the number of elements of each that are counted, about.
     """
 
     def __init__(self, sizes: list[int], counted: int) -> None:
         self.sizes = sizes
-        self.index = np.flatnonzero(sizes)  # empty ones are left out
+        self.index = np.flatnonzero(sizes)  # without empty ones
         self._strides = [stride(sizes[i], counted) for i in self.index]
         lengths = [-(-sizes[i] // step) for i, step in zip(self.index, self._strides, strict=True)]
         ends = np.cumsum([0, *lengths])
@@ -51,8 +51,8 @@ class _Layout:
         self.flat: list[Floats] = [np.zeros(0)] * len(self.index)
         self.parts: list[Floats] = [np.zeros(0)] * len(self.index)
 
-    def look_at(self, arrays: Sequence[Floats]) -> None:
-        """Make views of these arrays; of those that are the same as last time, they are there."""
+    def set_views(self, arrays: Sequence[Floats]) -> None:
+        """Make views of these arrays; those of an array that is the same as last time stay."""
         for k, i in enumerate(self.index.tolist()):
             if arrays[i] is not self._arrays[k]:
                 self._arrays[k] = arrays[i]
@@ -60,14 +60,14 @@ class _Layout:
                 self.parts[k] = self.flat[k][:: self._strides[k]]
 
 
-class Tally:
-    """Statistics of some tensors under construction.
+class Observer:
+    """The statistics of some tensors, sample by sample.
 
     Args:
         names: of the tensors.
-        histograms: whether elements are counted, too.
-        positive: those that are never negative: their least value, which no grid asks for as zero is on
-            every one, is taken for 0 and not looked for.
+        histograms: whether to collect histograms, too.
+        positive: names of those that are never negative: their minimum is taken to be 0, since any grid has
+            a zero.
     """
 
     def __init__(self, names: Sequence[str], histograms: bool, positive: Set[str] = frozenset()) -> None:
@@ -88,11 +88,10 @@ class Tally:
         self._rows = 0
 
     def add(self, arrays: Sequence[Floats]) -> tuple[str, str] | None:
-        """Take in a sample's arrays, in the order of the names; of floats, any shapes.
+        """Add the arrays of a sample, in the order of the names: floats of any shapes.
 
         Returns:
-            a tensor's name, and what it may not hold: NaN, or infinity (but -inf is a mask); None when all
-            is well.
+            the name of a tensor that holds NaN or +infinity (-inf is a mask), and which of them; else None.
         """
         layout = self._layout_of(arrays)
         if not layout.flat:
@@ -104,9 +103,9 @@ class Tally:
             flat = layout.flat[i].astype(np.float32, copy=False)  # float16 can't hold HUGE
             if np.isnan(lo[i]) or hi[i] == np.inf:
                 return self._names[layout.index[i]], "NaN" if np.isnan(flat).any() else "infinity"
-            honest = flat[np.abs(flat) <= HUGE]
-            lo[i], hi[i] = honest.min(initial=0.0), honest.max(initial=0.0)
-            masked[i] = flat.size - honest.size
+            unmasked = flat[np.abs(flat) <= HUGE]
+            lo[i], hi[i] = unmasked.min(initial=0.0), unmasked.max(initial=0.0)
+            masked[i] = flat.size - unmasked.size
         if masked.any():
             np.clip(parts, -2 * HUGE, 2 * HUGE, out=parts)
         self._take(layout, lo, hi, masked)
@@ -118,15 +117,15 @@ class Tally:
         return None
 
     def ranges(self) -> Ranges:
-        """What was seen so far; a tensor that never held an element is not in it."""
+        """Return the statistics so far, without tensors that never held an element."""
         self._count()
         n = {key: values.tolist() for key, values in self._integers.items()}
-        found: Ranges = {}
+        ranges: Ranges = {}
         for i, name in enumerate(self._names):
             if not n["samples"][i]:
                 continue
             lo_sum, hi_sum = (_exact(self._sums[end, i]) for end in (0, 1))
-            found[name] = Range(
+            ranges[name] = Range(
                 float(self._lo[i]),
                 float(self._hi[i]),
                 n["count"][i],
@@ -138,21 +137,21 @@ class Tally:
                 hi_sum,
                 self._collectors[i].histogram() if self._collectors else None,
             )
-        return found
+        return ranges
 
     def _layout_of(self, arrays: Sequence[Floats]) -> _Layout:
-        """How these arrays lie, which is most often as those before."""
+        """Return the layout of these arrays, which is mostly that of the sample before."""
         sizes = [array.size for array in arrays]
         if sizes != self._layout.sizes:
             self._count()
             self._layout = _Layout(sizes, self._counted)
-            rows = _TOGETHER if self._collectors else 1
+            rows = _BATCH if self._collectors else 1
             self._waiting = np.empty((rows, self._layout.width), np.float32)
-        self._layout.look_at(arrays)
+        self._layout.set_views(arrays)
         return self._layout
 
     def _row(self, layout: _Layout) -> NDArray[np.float32]:
-        """All parts end to end, in the next row that waits to be counted."""
+        """Return all parts end to end, in the next row of the batch to be counted."""
         row: NDArray[np.float32] = self._waiting[self._rows]
         np.concatenate(layout.parts, out=row, casting="same_kind")
         return row
@@ -172,7 +171,7 @@ class Tally:
         n["samples"][at] += 1
 
     def _take_logs(self, layout: _Layout, parts: NDArray[np.float32]) -> None:
-        if self._collectors:  # a part of the part
+        if self._collectors:  # a subset of the subset
             pieces = [p[:: stride(p.size, LOGGED)] for p in np.split(parts, layout.starts[1:])]
             starts = np.cumsum([0, *(p.size for p in pieces)])[:-1]
             parts = np.concatenate(pieces)
@@ -187,7 +186,7 @@ class Tally:
         n["log_count"][layout.index] += np.add.reduceat(used, starts, dtype=np.int64)
 
     def _count(self) -> None:
-        """Count what waits."""
+        """Add the batch to the histograms."""
         layout, rows = self._layout, self._rows
         self._rows = 0
         if not rows:
@@ -201,7 +200,7 @@ class Tally:
 
 
 def stride(size: int, least: int) -> int:
-    """The step that takes at least about `least` elements of `size`, coprime to it."""
+    """Return a step coprime to `size` that takes about `least` of its elements, or more."""
     step = max(1, size // least)
     while math.gcd(step, size) > 1:
         step += 1
@@ -209,7 +208,7 @@ def stride(size: int, least: int) -> int:
 
 
 def _extremes(arrays: list[Floats], signed: list[bool]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The least (0 of what is not signed) and the greatest element of each, NaN where there is one."""
+    """Return the minimum (0 where it is not signed) and maximum of each array; NaN where it holds one."""
     lo, hi = [], []
     least, greatest = np.minimum.reduce, np.maximum.reduce
     for flat, both in zip(arrays, signed, strict=True):
@@ -229,7 +228,7 @@ def _extremes(arrays: list[Floats], signed: list[bool]) -> tuple[NDArray[np.floa
 
 
 def _exact(mantissas: NDArray[np.int64]) -> int:
-    """A sum over exponents, in units of 2**-149."""
+    """Return the sum over exponents, in units of 2**-149."""
     total = 0
     for column in np.flatnonzero(mantissas).tolist():
         exponent = column + _LEAST_EXPONENT - _MANTISSA + UNIT

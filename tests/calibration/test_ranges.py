@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from qtool.calibrate.ranges import HUGE, Range, digest
-from qtool.calibrate.tally import Tally
-from tests.calibrate.seen import observe
+from qtool.calibration.observer import Observer
+from qtool.calibration.ranges import HUGE, Range, digest
+from tests.calibration.seen import observe
 from tests.graphs import rng
 
 LAW = settings(deadline=None, max_examples=80, derandomize=True, database=None)
@@ -88,11 +88,11 @@ def test_an_empty_array_has_no_range(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("rest", [[], [1.0], [np.inf], [-FLT_MAX, 2.0]], ids=str)
 def test_nan_is_not_taken_for_a_mask(rest: list[float]) -> None:
-    assert Tally(["x"], False).add([np.array([*rest, np.nan], np.float32)]) == ("x", "NaN")
+    assert Observer(["x"], False).add([np.array([*rest, np.nan], np.float32)]) == ("x", "NaN")
 
 
 def test_infinity_is_no_mask() -> None:
-    assert Tally(["x"], False).add([np.array([1.0, np.inf], np.float32)]) == ("x", "infinity")
+    assert Observer(["x"], False).add([np.array([1.0, np.inf], np.float32)]) == ("x", "infinity")
 
 
 def test_a_scalar_is_one_element() -> None:

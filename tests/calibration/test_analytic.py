@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import qtool
-from qtool.calibrate.analytic import ROUGHNESS, estimate_ranges, roughness
-from qtool.calibrate.analytic_rules import BOUNDS, ROWS
-from qtool.calibrate.ranges import Ranges
+from qtool.calibration.analytic import ROUGHNESS, estimate_ranges, roughness
+from qtool.calibration.analytic_rules import BOUNDS, ROWS
+from qtool.calibration.ranges import Ranges
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.runtime.session import Session

@@ -1,32 +1,32 @@
-"""The ranges of one model, each found once, at first use."""
+"""The ranges of one model, each computed once, at first use."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from qtool.calibrate.ranges import Range, Ranges
+from qtool.calibration.ranges import Range, Ranges
 
 Observe = Callable[[Sequence[str]], tuple[Ranges, Mapping[str, str]]]
-"""From names of values to their ranges, and to what each rests on where no sample was run."""
+"""From names of values to their ranges, and to the basis of each where no sample was run."""
 
 
 class RangeMemo:
     """A memo of ranges by value name.
 
-    Values are observed in fixed sets, which follow from the model alone: a range never depends on which plans
-    asked for it, or in which order.
+    Values are observed in fixed sets, which follow from the model alone: a range does not depend on the plans
+    that need it, or on their order.
 
     Args:
-        sets: names of values, each in one set at most; what is in none has no range.
-        observe: finds the ranges of a set; values that never held an element are not in its result.
+        sets: names of values, each in one set at most; a value in no set has no range.
+        observe: returns the ranges of a set, without values that never held an element.
     """
 
     def __init__(self, sets: Sequence[Sequence[str]], observe: Observe) -> None:
         self._set_of = {name: index for index, names in enumerate(sets) for name in names}
         self._sets = sets
         self._observe = observe
-        self._found: dict[int, Ranges] = {}
+        self._observed: dict[int, Ranges] = {}
         self._basis: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -36,22 +36,22 @@ class RangeMemo:
         Raises:
             DataError, RuntimeFailure: from the run over the samples.
         """
-        found: dict[str, Range] = {}
+        ranges: dict[str, Range] = {}
         for name in values:
             if name not in self._set_of:
                 continue
-            ranges = self._ranges_of(self._set_of[name])
-            if name in ranges:
-                found[name] = ranges[name]
-        return found
+            observed = self._ranges_of(self._set_of[name])
+            if name in observed:
+                ranges[name] = observed[name]
+        return ranges
 
     def basis(self, values: Iterable[str]) -> dict[str, str]:
-        """Return what each range rests on that no sample was run for."""
+        """Return the basis of each range for which no sample was run."""
         return {name: self._basis[name] for name in self.of(values) if name in self._basis}
 
     def _ranges_of(self, index: int) -> Ranges:
         with self._lock:
-            if index not in self._found:
-                self._found[index], basis = self._observe(self._sets[index])
+            if index not in self._observed:
+                self._observed[index], basis = self._observe(self._sets[index])
                 self._basis |= basis
-            return self._found[index]
+            return self._observed[index]

@@ -1,8 +1,8 @@
 """Counts on a grid of bins whose width is a power of two, anchored at zero.
 
 The width follows from the largest magnitude alone. When that grows, bins are joined in pairs, which gives
-exactly the counts that the wider grid would have had: so histograms merge, in any order, to the bit, and no
-sample is looked at twice.
+exactly the counts of the wider grid: histograms merge in any order to the same bits, and each sample is
+counted once.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Bins on either side of zero. A bin is 1/8 to 1/16 of an 8-bit step.
 BINS = 2048
+"""Bins on either side of zero. A bin is 1/8 to 1/16 of an 8-bit step."""
 _LOG_BINS = BINS.bit_length() - 1
-# Of a tensor that held nothing but zeros: below any float32.
+# The exponent for a tensor of zeros: below any float32.
 _LEAST_EXPONENT = -160
-# Elements that are binned together, so that what is computed on the way stays in the cache.
+# Elements that are binned together, so that intermediate arrays stay in the cache.
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Bin i holds what lies in [i, i + 1) * width, bin -i what lies in (-i - 1, -i] * width.
+    """Counts of elements: bin i is [i, i + 1) * width, bin -i is (-i - 1, -i] * width.
 
-    Bin 0 is therefore twice as wide: rounding is towards zero, as when a tiny number underflows.
+    Bin 0 is therefore twice as wide: rounding is towards zero, as where a tiny number underflows.
 
     Args:
         exponent: the width is 2**exponent.
         first: the index of the first bin in `counts`; negative below zero.
-        counts: int64 [bins], from the first bin that holds something to the last.
+        counts: int64 [bins], from the first bin that is not empty to the last.
     """
 
     exponent: int
@@ -48,24 +48,26 @@ class Histogram:
 
     @property
     def width(self) -> float:
+        """The width of a bin."""
         return math.ldexp(1.0, self.exponent)
 
     @property
     def total(self) -> int:
+        """The number of elements."""
         return int(self.counts.sum())
 
     def edges(self) -> NDArray[np.float64]:
-        """The ends of all bins, float64 [bins + 1]."""
+        """Return the edges of all bins, float64 [bins + 1]."""
         index = np.arange(self.first, self.first + self.counts.size + 1, dtype=np.float64)
         return np.where(index <= 0, index - 1, index) * self.width
 
     def centers(self) -> NDArray[np.float64]:
-        """The middle of each bin, float64 [bins]."""
+        """Return the middle of each bin, float64 [bins]."""
         edges = self.edges()
         return np.asarray((edges[:-1] + edges[1:]) / 2)
 
     def merge(self, other: Histogram) -> Histogram:
-        """Both together; exact, associative and commutative."""
+        """Return the counts of both; exact, associative and commutative."""
         collected = Collector()
         collected.add_histogram(self)
         collected.add_histogram(other)
@@ -91,7 +93,7 @@ class Collector:
         flat = x.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             part = flat[start : start + _CHUNK]
-            # By a power of two: exact but where it underflows. Beyond float32's own powers in float64.
+            # A power of two: exact except where it underflows. Beyond the powers of float32, in float64.
             scaled = (
                 part * inverse if inverse is not None else np.ldexp(part, -self.exponent, dtype=np.float64)
             )
@@ -100,7 +102,7 @@ class Collector:
             self.counts += np.bincount(bins.view(np.uint16), minlength=2 * BINS)
 
     def add_histogram(self, other: Histogram) -> None:
-        """Count what another has counted."""
+        """Add the counts of another histogram."""
         if not other.counts.size:
             return
         self._reach_exponent(other.exponent)
@@ -108,7 +110,7 @@ class Collector:
         np.add.at(self.counts, bins + BINS, other.counts)
 
     def histogram(self) -> Histogram:
-        """What has been counted so far."""
+        """Return the counts so far."""
         used = np.flatnonzero(self.counts)
         if not used.size:
             return Histogram(_LEAST_EXPONENT, 0, np.zeros(0, np.int64))
@@ -131,5 +133,5 @@ class Collector:
 
 
 def _joined(bins: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
-    """The bins that others become on a grid 2**shift times as wide."""
+    """Return the indices of bins on a grid 2**shift times as wide."""
     return np.asarray(np.sign(bins) * (np.abs(bins) >> min(shift, 62)))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtool.calibrate.runner import SoFar
-from qtool.calibrate.serial import ranges_from_document, ranges_to_document
+from qtool.calibration.runner import SoFar
+from qtool.calibration.serial import ranges_from_document, ranges_to_document
 from qtool.errors import UsageError, printable
 from qtool.graph.save import staged
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from qtool.calibrate.histogram import Histogram
-from qtool.calibrate.ranges import Range, Ranges, merged
+from qtool.calibration.histogram import Histogram
+from qtool.calibration.ranges import Range, Ranges, merged
 from qtool.data.samples import Sample
 from qtool.errors import DataError, UsageError, printable
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.calibrate.ranges import HUGE, LOG_UNIT, Range
+from qtool.calibration.ranges import HUGE, LOG_UNIT, Range
 
 F64 = NDArray[np.float64]
 

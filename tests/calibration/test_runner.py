@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 import qtool.graph.save
-from qtool.calibrate.runner import calibrate
+from qtool.calibration.runner import calibrate
 from qtool.data.memory import InMemory
 from qtool.data.open import open_source
 from qtool.errors import DataError

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from qtool.calibrate.distribution import (
+from qtool.calibration.distribution import (
     BASES,
     CONSTANT,
     ESTIMATED,

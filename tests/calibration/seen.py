@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from qtool.calibrate.ranges import Range
-from qtool.calibrate.tally import Tally
+from qtool.calibration.observer import Observer
+from qtool.calibration.ranges import Range
 
 
 def observe(x: np.ndarray, *, histograms: bool = False) -> Range | None:
     """The statistics of an array that holds nothing wrong; None when it is empty."""
-    tally = Tally(["x"], histograms)
-    assert tally.add([x]) is None
-    return tally.ranges().get("x")
+    observer = Observer(["x"], histograms)
+    assert observer.add([x]) is None
+    return observer.ranges().get("x")

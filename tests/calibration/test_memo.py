@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtool.calibrate.memo import RangeMemo
-from qtool.calibrate.ranges import Range, Ranges
+from qtool.calibration.memo import RangeMemo
+from qtool.calibration.ranges import Range, Ranges
 from qtool.errors import DataError
 
 SETS = (("a", "b", "empty"), ("c",), (), ("d", "e"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qtool.calibrate.histogram import BINS, Collector, Histogram
+from qtool.calibration.histogram import BINS, Collector, Histogram
 
 ARRAYS = hnp.arrays(
     np.float32,

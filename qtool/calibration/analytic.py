@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from qtool.calibrate.analytic_rules import BOUNDS, OUTPUTS, ROWS, Call
-from qtool.calibrate.distribution import (
+from qtool.calibration.analytic_rules import BOUNDS, OUTPUTS, ROWS, Call
+from qtool.calibration.distribution import (
     BASES,
     BOUNDED,
     CONSTANT,
@@ -27,7 +27,7 @@ from qtool.calibrate.distribution import (
     scaled_noise,
     uniform,
 )
-from qtool.calibrate.ranges import Ranges
+from qtool.calibration.ranges import Ranges
 from qtool.errors import QtoolError
 from qtool.graph.prepare import PASSES
 from qtool.graph.prepare.shapes import infer_shapes

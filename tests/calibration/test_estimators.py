@@ -9,15 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.calibrate.estimators import ESTIMATORS
-from qtool.calibrate.estimators.auto import WORTH
-from qtool.calibrate.estimators.mse import expected_error
-from qtool.calibrate.estimators.percentile import KEPT
-from qtool.calibrate.histogram import Collector, Histogram
-from qtool.calibrate.ranges import Range
+from qtool.calibration.estimators import ESTIMATORS, KEPT, WORTH, expected_error
+from qtool.calibration.histogram import Collector, Histogram
+from qtool.calibration.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec
-from tests.calibrate.seen import observe
+from tests.calibration.seen import observe
 
 SPECS = {
     "uint8": TensorSpec(UINT8, PER_TENSOR, symmetric=False),

@@ -79,7 +79,7 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     from qtool.calibration.runner import calibrate
     from qtool.commands.prepare import NO_SAMPLES, prepare_model
     from qtool.data.fit import fit
-    from qtool.data.memory import InMemory
+    from qtool.data.iterables import InMemory
     from qtool.data.open import open_source
     from qtool.graph.save import model_for_session
     from qtool.options import Options

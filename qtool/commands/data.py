@@ -11,13 +11,13 @@ import onnx_ir as ir
 
 from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.fit import fit
-from qtool.data.frame import CHANNELS, Frame, frame_of
+from qtool.data.image_input import CHANNELS, Frame, frame_of
 from qtool.data.model_inputs import Axis, ModelInput, inputs_of, with_shapes
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Arrays, check_used, evenly, where
-from qtool.data.seen import Figures, Tally
-from qtool.data.shaping import chosen
+from qtool.data.statistics import Figures, Tally
+from qtool.data.transforms import chosen
 from qtool.errors import DataError, printable
 from qtool.options import ModelLike, Progress, silent
 from qtool.runtime.heartbeat import beat

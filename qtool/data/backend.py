@@ -1,98 +1,94 @@
-"""The layout of ONNX's own tests: test_data_set_*/input_N.pb, one sample a folder."""
+"""Samples as ONNX's own tests have them: test_data_set_N/input_M.pb, a tensor a file, a folder a sample."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from qtool.data.files import Unchanged, shown
-from qtool.data.found import Found
-from qtool.data.protobuf import tensor_in
-from qtool.data.samples import Arrays, Sample, Traits
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from qtool.data.files import WHOLE_BYTES, UnchangedFiles, shown
+from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
 from qtool.errors import DataError, printable
 
 _INPUT = re.compile(r"input_(\d{1,9})\.pb", re.IGNORECASE)
 
-
-@dataclass(frozen=True)
-class _Set:
-    """The files of one sample: position of an input -> its file."""
-
-    name: str
-    files: Mapping[int, Path]
+# The files of one sample: number of an input -> its file.
+_TestSet = Mapping[int, Path]
 
 
-def open_backend(found: Found) -> TestSets:
-    """The samples below a folder, or of a folder that is one.
+def open_backend(source: SourceSpec) -> FileSamples[_TestSet]:
+    """Return the samples below a folder, or of a folder that is one; output_N.pb are not read.
+
+    A tensor goes to the input of its name, else to the model's input of its file's number.
 
     Raises:
-        DataError: no file is called input_N.pb, or two of a folder have one number.
+        DataError: no file is called input_N.pb, or two files of a folder have the same number.
     """
     folders: dict[str, dict[int, Path]] = {}
-    for name in found.names:
+    for name in source.names:
         path = PurePosixPath(name)
         if not (match := _INPUT.fullmatch(path.name)):
             continue
-        files = folders.setdefault("" if path.parent == PurePosixPath() else str(path.parent), {})
-        if files.setdefault(int(match[1]), found.folder / name) != found.folder / name:
-            raise DataError(f"{shown(found.folder / name)}: a second input {int(match[1])}")
+        folder = str(path.parent) if len(path.parts) > 1 else source.folder.resolve().name
+        files = folders.setdefault(folder, {})
+        if int(match[1]) in files:
+            raise DataError(f"{shown(source.folder / name)}: a second input {int(match[1])}")
+        files[int(match[1])] = source.folder / name
     if not folders:
         raise DataError(
-            f"'{printable(found.text)}' holds no file input_N.pb (it has: {printable(found.names[0])})",
+            f"'{printable(source.text)}' holds no file input_N.pb (it has: {printable(source.names[0])})",
             "as ONNX's tests have them: test_data_set_0/input_0.pb",
         )
-    return TestSets(found, [_Set(folder or found.folder.resolve().name, f) for folder, f in folders.items()])
+    numbered = list(source.inputs)
+    renamed = {new: old for old, new in source.reading.rename.items()}
+    unchanged = UnchangedFiles()
 
-
-class TestSets:
-    """Samples of folders of input_N.pb; output_N.pb, beside them, are not read.
-
-    Args:
-        found: what the model wants.
-        sets: in order.
-
-    Raises:
-        DataError: when read: a file that holds no tensor, or one that is no input of the model.
-    """
-
-    __test__ = False  # pytest takes it for a test by its name
-
-    def __init__(self, found: Found, sets: list[_Set]) -> None:
-        self.name = found.text
-        self.traits = Traits("onnx", ("input_N.pb by the tensor's name, else the model's input N",))
-        self._sets = sets
-        self._positions = list(found.inputs)
-        self._wanted = found.wanted
-        self._renamed = {new: old for old, new in found.reading.rename.items()}
-        self._unchanged = Unchanged()
-
-    def __len__(self) -> int:
-        return len(self._sets)
-
-    def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
-        for index, test in enumerate(self._sets):
-            if positions is None or index in positions:
-                yield Sample(test.name, self._inputs(test))
-
-    def _inputs(self, test: _Set) -> Arrays:
+    def load(files: _TestSet) -> Arrays:
         arrays: Arrays = {}
-        for number, file in sorted(test.files.items()):
-            name, array = tensor_in(file)
-            if name not in self._wanted:
-                name = self._at(number, name, file)
+        for number, file in sorted(files.items()):
+            name, array = _tensor(file, unchanged)
+            if name not in source.wanted:
+                if number >= len(numbered):
+                    raise DataError(
+                        f"{shown(file)}: the tensor '{printable(name)}' is no input of the model, which has "
+                        f"{len(numbered)}"
+                    )
+                name = renamed.get(numbered[number], numbered[number])
             if name in arrays:
                 raise DataError(f"{shown(file)}: a second value for the input '{printable(name)}'")
             arrays[name] = array
         return arrays
 
-    def _at(self, number: int, name: str, file: Path) -> str:
-        """What samples call the input at a position, where the tensor's own name is none."""
-        if number >= len(self._positions):
+    notes = ("input_N.pb by the tensor's name, else the model's input N",)
+    return FileSamples(source.text, Traits("onnx", notes), folders, load)
+
+
+def _tensor(file: Path, files: UnchangedFiles) -> tuple[str, NDArray[np.generic]]:
+    """Return the name and the value of the tensor in a file.
+
+    Raises:
+        DataError: it is no tensor, has its data in another file, has a type that numpy lacks, or other data
+            than its shape says.
+    """
+    with files.opened(file, WHOLE_BYTES) as stream:
+        try:
+            tensor = TensorProto.FromString(stream.read())
+            if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+                raise DataError(f"{shown(file)}: its data is in another file, which samples may not have")
+            array = numpy_helper.to_array(tensor)
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # protobuf, onnx and numpy raise their own
             raise DataError(
-                f"{shown(file)}: the tensor '{printable(name)}' is no input of the model, which has "
-                f"{len(self._positions)}",
-            )
-        found = self._positions[number]
-        return self._renamed.get(found, found)
+                f"{shown(file)}: not a readable tensor: {printable(str(error), 120)}",
+                "sequences and optional values can't be samples",
+            ) from error
+    if array.dtype == object:
+        array = array.astype(str)
+    elif array.dtype.kind not in "biufc":
+        raise DataError(f"{shown(file)}: its type is {array.dtype}, which numpy lacks")
+    return tensor.name, array

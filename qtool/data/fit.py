@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qtool.data.samples import Arrays, Held, Sample
+from qtool.data.samples import Arrays, Sample
 from qtool.data.samples import where as place_of
 from qtool.errors import DataError, ModelError, printable
 
@@ -63,7 +63,7 @@ def _name_hint(missing: str, spare: set[str], inputs: Mapping[str, Input]) -> st
     return f"the model wants: {', '.join(inputs)}; --fill '{missing}=0' makes up an input"
 
 
-def _check(held: Held, spec: Input, dtype: str | None, where: str) -> None:
+def _check(held: np.ndarray, spec: Input, dtype: str | None, where: str) -> None:
     """Whether an array is of the shape and the kind that the model wants."""
     if dtype is None:
         raise ModelError(f"{where} has the type {spec.type}, which samples can't hold")

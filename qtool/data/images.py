@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Set
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from qtool.data.files import WHOLE_BYTES, opened, shown
-from qtool.data.found import Found
-from qtool.data.frame import Frame, image_input
+from qtool.data.image_input import Frame, image_input
 from qtool.data.pixels import FILTERS, LEVELS, MOST_PIXELS, Fitting, Norm, Recipe
-from qtool.data.processor import NAME, Processor, processor_beside
+from qtool.data.preprocessor_config import NAME, Processor, processor_beside
 from qtool.data.reading import Reading
-from qtool.data.samples import Sample, Traits
+from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.tables.images import CHANNELS, PRESETS, RESIZES
 
@@ -43,69 +41,48 @@ _TURNS = dict(zip(range(2, 9), (
 _CHOICES = f"--preset {'|'.join(PRESETS)}, or --mean and --std, or {NAME} beside the model"
 
 
-def open_images(found: Found) -> ImageFiles:
+def open_images(source: SourceSpec) -> FileSamples[Path]:
     """The images of a folder, for the one input of the model that takes some.
 
     Raises:
         UsageError: no such input, options that contradict it, a normalisation that nobody named.
         DataError: the file beside the model can't be used.
     """
-    reading = found.reading
+    reading = source.reading
     _checked(reading)
-    frame = image_input(found.inputs, reading.fill)
-    beside = processor_beside(found.model) if _wants_file(frame, reading) else None
-    recipe, how = settled(frame, reading, beside, found.text)
-    return ImageFiles(found.folder, found.names, found.text, recipe, how)
+    frame = image_input(source.inputs, reading.fill)
+    beside = processor_beside(source.model) if _wants_file(frame, reading) else None
+    recipe, how = settled(frame, reading, beside, source.text)
+    table = recipe.norm.table(frame.channels, frame.dtype)
+
+    def load(file: Path) -> Arrays:
+        return {frame.name: _read_image(file, recipe, table)}
+
+    return FileSamples(source.text, Traits("images", how), source.files, load)
 
 
-class ImageFiles:
-    """Samples of image files, in the order given.
-
-    Args:
-        folder: where they are; `names` are relative to it, and are those of the samples.
-        name: of the source, for messages.
-        recipe: what makes arrays of them.
-        how: the same in words.
+def _read_image(file: Path, recipe: Recipe, table: NDArray[Any]) -> NDArray[Any]:
+    """Return the array that an image becomes.
 
     Raises:
-        DataError: when read: a file that is no image, is damaged or too large.
+        DataError: the file is no image, is damaged or too large.
     """
-
-    def __init__(
-        self, folder: Path, names: list[str], name: str, recipe: Recipe, how: tuple[str, ...] = ()
-    ) -> None:
-        self._folder = folder
-        self._names = names
-        self._recipe = recipe
-        self._table = recipe.norm.table(recipe.frame.channels, recipe.frame.dtype)
-        self.name = name
-        self.traits = Traits("images", how)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
-        for index, name in enumerate(self._names):
-            if positions is None or index in positions:
-                yield Sample(name, {self._recipe.frame.name: self._array(self._folder / name)})
-
-    def _array(self, file: Path) -> NDArray[Any]:
-        with opened(file, WHOLE_BYTES) as stream, warnings.catch_warnings(action="ignore"):
-            try:
-                with Image.open(stream, formats=tuple(FORMATS)) as image:
-                    if image.width * image.height > MOST_PIXELS:
-                        raise Image.DecompressionBombError
-                    return self._recipe.array(_upright(image), self._table)
-            except UnidentifiedImageError:
-                known = ", ".join(FORMATS)
-                raise DataError(f"{shown(file)}: not an image of a known format ({known})") from None
-            except Image.DecompressionBombError:
-                raise DataError(
-                    f"{shown(file)}: too many pixels (at most {MOST_PIXELS:,})",
-                    "scale it down, or leave it out",
-                ) from None
-            except DataError as error:
-                raise DataError(f"{shown(file)}: {error.message}", error.hint) from error
+    with opened(file, WHOLE_BYTES) as stream, warnings.catch_warnings(action="ignore"):
+        try:
+            with Image.open(stream, formats=tuple(FORMATS)) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError
+                return recipe.array(_upright(image), table)
+        except UnidentifiedImageError:
+            known = ", ".join(FORMATS)
+            raise DataError(f"{shown(file)}: not an image of a known format ({known})") from None
+        except Image.DecompressionBombError:
+            raise DataError(
+                f"{shown(file)}: too many pixels (at most {MOST_PIXELS:,})",
+                "scale it down, or leave it out",
+            ) from None
+        except DataError as error:
+            raise DataError(f"{shown(file)}: {error.message}", error.hint) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

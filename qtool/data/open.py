@@ -1,42 +1,43 @@
-"""From what the user named to a source: the one place to add a kind."""
+"""From what the user named to a source of samples. A new kind is a row here and in tables/sources.py."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from qtool.data.files import names_in, shown, with_suffix
-from qtool.data.found import Found
-from qtool.data.memory import InMemory, Spooled, drained
+from qtool.data.iterables import open_iterable
 from qtool.data.model_inputs import ModelInputs, with_shapes
 from qtool.data.reading import Reading
-from qtool.data.samples import Samples
-from qtool.data.shaping import as_asked, check_names
+from qtool.data.samples import Samples, SourceSpec
+from qtool.data.transforms import check_names, transformed
 from qtool.errors import DataError, EnvironmentFailure, UsageError, did_you_mean, printable
 from qtool.tables.sources import KINDS, Kind
 
-Data = str | Path | Iterable[Mapping[str, Any]]
+Data = str | Path | NDArray[Any] | Mapping[str, Any] | Iterable[Any] | Callable[..., Any]
+"""What names samples: a path, a word (random:N), or an object that data/iterables.py takes."""
 
 # Kinds that are no path.
 _RANDOM = re.compile(r"random:(.*)", re.DOTALL)
 _PYTHON = re.compile(r"(.+\.py):([^/\\]*)", re.DOTALL)
 _SHOWN_KINDS = 6
 
-
-# kind -> module and name of the function that opens it: (Found) -> Samples. Imported when it is needed.
+# kind -> module and name of the function that opens it: SourceSpec -> Samples. Imported when it is needed.
 _OPENERS: dict[str, tuple[str, str]] = {
     "npz": ("qtool.data.npz", "open_npz"),
-    "npy": ("qtool.data.npy", "open_npy"),
+    "npy": ("qtool.data.npz", "open_npy"),
     "onnx": ("qtool.data.backend", "open_backend"),
     "csv": ("qtool.data.tables", "open_csv"),
     "parquet": ("qtool.data.tables", "open_parquet"),
     "audio": ("qtool.data.audio", "open_audio"),
     "polygraphy": ("qtool.data.polygraphy", "open_polygraphy"),
-    "python": ("qtool.data.code", "open_code"),
+    "python": ("qtool.data.python_function", "open_function"),
     "random": ("qtool.data.synthetic", "open_random"),
     "images": ("qtool.data.images", "open_images"),
     "text": ("qtool.data.texts", "open_texts"),
@@ -51,42 +52,38 @@ def open_source(
     kind: str = "",
     model: Path | None = None,
 ) -> Samples:
-    """A source of samples from what names it: a path, a word (random:N), or an iterable of dicts.
+    """Return the samples that a path, a word (random:N) or a Python object names.
 
     Args:
-        data: see tables/sources.py; in Python also any iterable of dicts (input name -> array), or an
-            onnxruntime CalibrationDataReader.
-        inputs: what the model wants.
-        reading: what the user said of the samples.
+        data: see tables/sources.py, and data/iterables.py for Python objects.
+        inputs: of the model.
+        reading: how the user wants the samples read.
         kind: forces a row of tables/sources.py.
-        model: the folder of the model, for what may lie beside it.
+        model: the folder of the model, for files that lie beside it.
 
     Raises:
-        DataError: missing, empty, or of no known kind.
-        UsageError: options that contradict the model or each other.
-        EnvironmentFailure: a library is missing that this kind needs.
+        DataError: the samples are missing, empty, or of no known kind.
+        UsageError: options contradict the model or each other.
+        EnvironmentFailure: this kind needs a library that is missing.
     """
     reading = reading or Reading()
     inputs = with_shapes(inputs or {}, reading.shape)
     check_names(inputs, reading)
-    source = (
-        _open(str(data), inputs, reading, kind, model) if isinstance(data, str | Path) else _of_objects(data)
-    )
-    return as_asked(source, inputs, reading)
-
-
-def _open(text: str, inputs: ModelInputs, reading: Reading, forced: str, model: Path | None) -> Samples:
-    if forced and forced not in KINDS:
-        raise UsageError(f"no such kind of samples: '{printable(forced)}'", did_you_mean(forced, KINDS))
-    kind, folder, names = _located(text, forced)
-    _present(kind)
-    module, function = _OPENERS[kind.name]
-    opener: Callable[[Found], Samples] = getattr(import_module(module), function)
-    return opener(Found(text, folder, names, inputs, reading, model))
+    if not isinstance(data, str | Path):
+        source = SourceSpec("samples", Path(), [], inputs, reading, model)
+        return transformed(open_iterable(data, source), inputs, reading)
+    if kind and kind not in KINDS:
+        raise UsageError(f"no such kind of samples: '{printable(kind)}'", did_you_mean(kind, KINDS))
+    row, folder, names = _located(str(data), kind)
+    _check_libraries(row)
+    module, function = _OPENERS[row.name]
+    opener: Callable[[SourceSpec], Samples] = getattr(import_module(module), function)
+    source = SourceSpec(str(data), folder, names, inputs, reading, model)
+    return transformed(opener(source), inputs, reading)
 
 
 def _located(text: str, forced: str) -> tuple[Kind, Path, list[str]]:
-    """The kind of a source, its folder and its files."""
+    """Return the kind of a source, its folder and its files."""
     for name, pattern in (("random", _RANDOM), ("python", _PYTHON)):
         if pattern.fullmatch(text) and forced in ("", name):
             return KINDS[name], Path(), []
@@ -99,7 +96,7 @@ def _located(text: str, forced: str) -> tuple[Kind, Path, list[str]]:
 def _is_file(path: Path) -> bool:
     try:
         return path.exists() and not path.is_dir()
-    except (OSError, ValueError):  # names_in says what is wrong with it
+    except (OSError, ValueError):  # names_in reports the problem
         return False
 
 
@@ -111,26 +108,27 @@ def _kind_of_file(path: Path, forced: str) -> Kind:
             return kind
     if path.suffix == ".py":
         raise UsageError(f"'{shown(path)}': which function of it?", f"{path}:FUNCTION")
-    known = ", ".join(s for kind in KINDS.values() for s in kind.suffixes)
+    suffixes = ", ".join(s for kind in KINDS.values() for s in kind.suffixes)
     raise DataError(
         f"'{shown(path)}' is no file of samples that qtool knows by its name",
-        f"known: {known}; or a directory of such files; or force one with --calib-format, --data-format",
+        f"known: {suffixes}; or a directory of such files; or force one with --calib-format, --data-format",
     )
 
 
 def _kind_of_folder(folder: Path, forced: str) -> tuple[Kind, Path, list[str]]:
+    """Return the first kind that has files in the folder itself, or else below it."""
     listed: dict[bool, list[str]] = {}
     kinds = [KINDS[forced]] if forced else [k for k in KINDS.values() if k.folders]
-    for nested in (False, True):  # what lies in the folder itself comes first
+    for nested in (False, True):
         for kind in kinds:
             if nested and not kind.nested:
                 continue
             listed[nested] = listed[nested] if nested in listed else names_in(folder, nested)
             if names := with_suffix(listed[nested], kind.suffixes):
                 return kind, folder, names
-    held = listed.get(True) or listed[False]
-    found = sorted({Path(name).suffix or name for name in held})[:_SHOWN_KINDS]
-    has = f"it has: {printable(', '.join(found))}" if held else "it is empty"
+    files = listed.get(True) or listed[False]
+    suffixes = sorted({Path(name).suffix or name for name in files})[:_SHOWN_KINDS]
+    has = f"it has: {printable(', '.join(suffixes))}" if files else "it is empty"
     what = f"no {' or '.join(kinds[0].suffixes)} file" if forced else "no samples"
     raise DataError(
         f"'{shown(folder)}' holds {what} ({has})",
@@ -138,23 +136,10 @@ def _kind_of_folder(folder: Path, forced: str) -> tuple[Kind, Path, list[str]]:
     )
 
 
-def _present(kind: Kind) -> None:
+def _check_libraries(kind: Kind) -> None:
     missing = [name for name in kind.imports if find_spec(name) is None]
     if missing:
         raise EnvironmentFailure(
             f"samples of the kind {kind.name} need what is not installed: {', '.join(missing)}",
             f"pip install {' '.join(repr(library) for library in kind.requires)}",
         )
-
-
-def _of_objects(data: Any) -> Samples:
-    if callable(getattr(data, "get_next", None)):
-        return Spooled(drained(data))
-    if not isinstance(data, Iterable):
-        raise DataError(f"samples of no known kind: {type(data).__name__}", "a path, or an iterable of dicts")
-    samples: Iterable[Mapping[str, Any]] = data
-    if not isinstance(data, Sized):
-        return Spooled(samples)
-    if not len(data):
-        raise DataError("the list of samples is empty")
-    return InMemory(samples, len(data))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from qtool.data.frame import Frame
+from qtool.data.image_input import Frame
 from qtool.errors import DataError
 
 LEVELS = 256

@@ -1,4 +1,4 @@
-"""The inputs that `polygraphy run --save-inputs` saves: JSON, each array the base64 of an .npy file."""
+"""Samples that `polygraphy run --save-inputs` saves: JSON, in which an array is the base64 of a .npy file."""
 
 from __future__ import annotations
 
@@ -6,66 +6,60 @@ import base64
 import io
 import json
 from collections.abc import Iterator, Mapping, Set
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.data.files import WHOLE_BYTES, Unchanged, mark_of, opened, shown
-from qtool.data.found import Found
-from qtool.data.header import header_of
-from qtool.data.samples import Arrays, Sample, Traits, by_file
+from qtool.data.files import WHOLE_BYTES, UnchangedFiles, shown
+from qtool.data.npz import read_array
+from qtool.data.samples import Arrays, Sample, SourceSpec, Traits, by_file
 from qtool.errors import DataError, printable
 
-# What a dict of theirs is, beside plain ones; older versions wrote {"__polygraphy_encoded_X": _LEGACY}.
+# The key that holds the class of an encoded dict; older versions wrote {"__polygraphy_encoded_X": _LEGACY}.
 _MARK = "polygraphy_class"
 _LEGACY_MARK, _LEGACY = "__polygraphy_encoded_", "polygraphy_serialized_json_type"
 _ARRAY = "ndarray"
 _LAZY = ("LazyArray", "LazyNumpyArray")
 
 
-def open_polygraphy(found: Found) -> FeedDicts:
-    """The samples of such files: one file of all, or a folder of one file each."""
-    return FeedDicts(found)
+def open_polygraphy(source: SourceSpec) -> FeedDicts:
+    """Return the samples of one file, or of a folder of such files."""
+    return FeedDicts(source)
 
 
 class FeedDicts:
-    """Samples of JSON files, each a list of them or a single one.
-
-    A file is read as a whole, and forgotten when its samples are through.
+    """Samples of JSON files, each of which holds a list of dicts or one dict. A file is read as a whole.
 
     Raises:
-        DataError: no such file, other JSON, an array that is none. Nothing is unpickled.
+        DataError: a file is missing, is other JSON, or holds what is no array. Nothing is unpickled.
     """
 
-    def __init__(self, found: Found) -> None:
-        self.name = found.text
+    def __init__(self, source: SourceSpec) -> None:
+        self.name = source.text
         self.traits = Traits("polygraphy", ("inputs by their names, as Polygraphy saved them",))
-        self._files = found.files
-        self._names = found.names
-        self._unchanged = Unchanged()
-        self._starts = [0]
-        for file in self._files:
-            self._starts.append(self._starts[-1] + len(self._feeds(file)))
+        self._files = list(source.files.items())
+        self._unchanged = UnchangedFiles()
+        self._starts = [0, *accumulate(len(self._feeds(file)) for _, file in self._files)]
         if not len(self):
-            raise DataError(f"{printable(found.text)}: it holds no samples")
+            raise DataError(f"{printable(source.text)}: it holds no samples")
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         for index, wanted in by_file(self._starts, positions):
-            file, name = self._files[index], self._names[index]
+            name, file = self._files[index]
             feeds = self._feeds(file)
             for number in wanted:
-                called = name if len(feeds) == 1 else f"{name}[{number}]"
-                yield Sample(called, _arrays(feeds[number], f"{shown(file)}[{number}]"))
+                sample = name if len(feeds) == 1 else f"{name}[{number}]"
+                yield Sample(sample, _arrays(feeds[number], f"{shown(file)}[{number}]"))
 
     def _feeds(self, file: Path) -> list[dict[str, Any]]:
-        """The samples of a file, their arrays still as text."""
-        with opened(file, WHOLE_BYTES) as stream:
-            self._unchanged.check(file, mark_of(stream))
+        """Return the samples of a file, their arrays still as text."""
+        with self._unchanged.opened(file, WHOLE_BYTES) as stream:
             try:
                 content = json.load(stream)
             except (ValueError, RecursionError) as error:
@@ -83,7 +77,7 @@ class FeedDicts:
 
 
 def _class_of(value: Mapping[str, Any]) -> str:
-    """What a dict stands for; '' when it is just that."""
+    """Return the class that a dict encodes; '' for a plain dict."""
     if isinstance(value.get(_MARK), str):
         return str(value[_MARK])
     legacy = [k for k, v in value.items() if k.startswith(_LEGACY_MARK) and v == _LEGACY]
@@ -95,10 +89,10 @@ def _arrays(feed: Mapping[str, Any], where: str) -> Arrays:
 
 
 def _array(value: Any, where: str) -> NDArray[np.generic]:
-    """The array that a value stands for.
+    """Return the array that a value encodes.
 
     Raises:
-        DataError: it stands for something else.
+        DataError: it encodes something else.
     """
     kind = _class_of(value) if isinstance(value, dict) else ""
     if kind in _LAZY:
@@ -113,9 +107,6 @@ def _array(value: Any, where: str) -> NDArray[np.generic]:
         raise DataError(f"{where} is no array that Polygraphy saved")
     try:
         data = base64.b64decode(text, validate=True)
-        header = header_of(data)
-    except Exception as error:  # numpy, ast and base64 raise their own
+    except ValueError as error:
         raise DataError(f"{where} is no array: {printable(str(error), 120)}") from error
-    if problem := header.problem(len(data)):
-        raise DataError(f"{where} {problem}")
-    return header.array(io.BytesIO(data[header.start :]).read)
+    return read_array(io.BytesIO(data), where)

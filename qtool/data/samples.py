@@ -1,41 +1,29 @@
-"""What a source of samples is, and what a part of one is."""
+"""Samples, the protocol of every source, and what sources share."""
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from pathlib import PurePath
-from typing import Any, Protocol
+from pathlib import Path, PurePath
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
-from qtool.errors import UsageError, printable
+from qtool.errors import DataError, UsageError, printable
 from qtool.tables.sources import KINDS
 
 Arrays = dict[str, NDArray[np.generic]]
+T = TypeVar("T")
 
-# What the name of a part adds to its source's (data/split.py).
+# What the name of a part adds to the name of its source (data/split.py).
 _PART = re.compile(r" \(\d+ of \d+ (?:calibrate|select|judge|select and judge)\)$")
-
-
-class Held(Protocol):
-    """An array, or one that still lies in a file: what it is is known, `np.asarray` reads it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def ndim(self) -> int: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def __array__(self) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,8 @@ class Traits:
 
     Args:
         kind: a row of tables/sources.py.
-        how: what was settled about it, a line each, for `qtool data`.
-        synthetic: nobody's data: made up, good for plumbing and no verdict.
+        how: how it is read, a line for each decision, for `qtool data`.
+        synthetic: the samples are random numbers, and no verdict can rest on them.
     """
 
     kind: str
@@ -55,14 +43,14 @@ class Traits:
 
 @dataclass(frozen=True)
 class Sample:
-    """One set of model inputs and where it came from."""
+    """One set of model inputs, and the name that messages call it by."""
 
     name: str
-    inputs: Mapping[str, Held]
+    inputs: Mapping[str, NDArray[np.generic]]
 
 
 class Samples(Protocol):
-    """A re-iterable stream of samples in a fixed order."""
+    """A stream of samples in a fixed order that can be read again and again."""
 
     @property
     def name(self) -> str: ...
@@ -73,11 +61,36 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
-        """The samples in order; with positions, only those, without loading the others."""
+        """Yield the samples in order; with positions, only those, without loading the others."""
+
+
+@dataclass(frozen=True)
+class FileSamples(Generic[T]):
+    """Samples that are loaded one by one, each from a file (or a folder, or a number) of its own.
+
+    Args:
+        name: of the source, for messages.
+        traits: of the source.
+        items: name of a sample -> what it is loaded from, in order.
+        load: returns the inputs of a sample. It raises a DataError if it can't.
+    """
+
+    name: str
+    traits: Traits
+    items: Mapping[str, T]
+    load: Callable[[T], Arrays]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
+        for index, (name, item) in enumerate(self.items.items()):
+            if positions is None or index in positions:
+                yield Sample(name, self.load(item))
 
 
 class Wrapped:
-    """A source in front of another one: of its name, its traits and its length."""
+    """Base of a source that changes the samples of another one, whose name, traits and length it keeps."""
 
     def __init__(self, source: Samples) -> None:
         self._source = source
@@ -96,7 +109,7 @@ class Wrapped:
 
 @dataclass(frozen=True)
 class Part:
-    """Some samples of a source, by position, in the source's order."""
+    """Some samples of a source, by position, in the order of the source."""
 
     source: Samples
     positions: frozenset[int]
@@ -114,11 +127,65 @@ class Part:
         return self.source.read({p for i, p in enumerate(chosen) if positions is None or i in positions})
 
 
-def by_file(starts: Sequence[int], positions: Set[int] | None = None) -> Iterator[tuple[int, Sequence[int]]]:
-    """The wanted positions within each file of many samples, for files with any.
+@dataclass(frozen=True)
+class SourceSpec:
+    """What a source is opened from: where its files are, and what the model needs.
 
     Args:
-        starts: of each file's first sample among all, and the number of all.
+        text: as the user wrote it.
+        folder: where the files are.
+        names: of the files, relative to the folder, at least one, in natural order. A single file is a folder
+            of one. Empty for kinds that are no path.
+        inputs: of the model, with shapes as the user gave them.
+        reading: how the user wants the samples read.
+        model: the folder of the model, for files that lie beside it; None for a model in memory.
+    """
+
+    text: str
+    folder: Path
+    names: list[str]
+    inputs: ModelInputs
+    reading: Reading
+    model: Path | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Name -> path of each file."""
+        return {name: self.folder / name for name in self.names}
+
+    @cached_property
+    def wanted(self) -> dict[str, ModelInput]:
+        """The inputs that samples must have, by their names in the samples: --map renames some, --fill fills
+        others.
+        """
+        rename, fill = self.reading.rename, self.reading.fill
+        own = {n: p for n, p in self.inputs.items() if n not in rename.values()}
+        renamed = {old: self.inputs[new] for old, new in rename.items() if new in self.inputs}
+        return {n: p for n, p in (own | renamed).items() if p.name not in fill}
+
+    def only_input(self, problem: str) -> tuple[str, ModelInput]:
+        """Return the one input that samples must have, and its name in the samples.
+
+        Args:
+            problem: why samples of this kind can't name more inputs than one.
+
+        Raises:
+            DataError: the model has another number of inputs.
+        """
+        if len(self.wanted) != 1:
+            names = printable(", ".join(self.wanted), 120) or "none"
+            raise DataError(
+                f"{printable(self.text)}: {problem}, and the model has {len(self.wanted)} inputs ({names})",
+                "save .npz files, whose keys are input names; or --fill INPUT=NUMBER for all but one",
+            )
+        return next(iter(self.wanted.items()))
+
+
+def by_file(starts: Sequence[int], positions: Set[int] | None = None) -> Iterator[tuple[int, Sequence[int]]]:
+    """Yield each file that has wanted samples, and the positions of those samples within the file.
+
+    Args:
+        starts: the position of the first sample of each file among all, and then the number of all.
         positions: among all; None: all of them.
     """
     chosen: Sequence[int] = range(starts[-1]) if positions is None else sorted(positions)
@@ -129,20 +196,20 @@ def by_file(starts: Sequence[int], positions: Set[int] | None = None) -> Iterato
 
 
 def where(source: str, sample: str) -> str:
-    """What to call a sample in a message; a file of many says so in the names of its samples."""
+    """Return what messages call a sample: the path of its file, and its place in a file of many."""
     path = PurePath(_PART.sub("", source))
-    known = path.name and sample.startswith(path.name)
-    return printable(str(path.with_name(sample) if known else path / sample))
+    in_file = path.name and sample.startswith(path.name)
+    return printable(str(path.with_name(sample) if in_file else path / sample))
 
 
 def evenly(total: int, most: int) -> frozenset[int]:
-    """The positions of at most so many of `total` samples, as far apart as can be."""
+    """Return the positions of at most `most` of `total` samples, evenly spread."""
     count = min(total, most)
     return frozenset(index * total // count for index in range(count))
 
 
 def synthetic(source: Samples | None) -> bool:
-    """Whether a source's samples are made up, and so no ground for a verdict."""
+    """Return whether the samples are random numbers, on which no verdict can rest."""
     return source is not None and source.traits.synthetic
 
 
@@ -150,15 +217,15 @@ _OF_SOME_KINDS: frozenset[str] = frozenset().union(*(kind.options for kind in KI
 
 
 def check_used(reading: Reading, sources: Sequence[Samples]) -> None:
-    """Refuse options that none of the sources at hand knows what to do with.
+    """Refuse options that none of the sources uses.
 
     Raises:
-        UsageError: naming the option, and the kinds that it is for.
+        UsageError: with the option, and the kinds that use it.
     """
     kinds = {source.traits.kind for source in sources}
-    known: frozenset[str] = frozenset().union(*(KINDS[k].options for k in kinds))
+    used: frozenset[str] = frozenset().union(*(KINDS[k].options for k in kinds))
     for name in reading.changed:
-        if name in _OF_SOME_KINDS and name not in known:
-            takers = " and ".join(k.name for k in KINDS.values() if name in k.options)
+        if name in _OF_SOME_KINDS and name not in used:
+            users = " and ".join(k.name for k in KINDS.values() if name in k.options)
             have = f"the samples here are {' and '.join(sorted(kinds))}" if kinds else "there are none here"
-            raise UsageError(f"--{name.replace('_', '-')} is for samples of the kind {takers}; {have}")
+            raise UsageError(f"--{name.replace('_', '-')} is for samples of the kind {users}; {have}")

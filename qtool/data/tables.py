@@ -1,4 +1,4 @@
-"""Rows of tables as samples: a row a sample, columns to inputs."""
+"""Samples that are rows of tables: a row a sample, and columns make the inputs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any, Protocol
 
 from qtool.data.columns import Column, array, assigned, described
 from qtool.data.files import MOST_FILES, shown
-from qtool.data.found import Found
-from qtool.data.samples import Arrays, Sample, Traits, by_file
+from qtool.data.samples import Arrays, Sample, SourceSpec, Traits, by_file
 from qtool.errors import DataError, printable
 
 
 class Table(Protocol):
-    """One file of rows: those that are asked for are read, the others are passed by."""
+    """One file of rows."""
 
     @property
     def columns(self) -> Sequence[Column]: ...
@@ -23,55 +22,57 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, positions: Sequence[int], columns: Sequence[int]) -> Iterator[Sequence[Any]]:
-        """The cells of some columns, of some rows, in order; see columns.array for what a cell is."""
+        """Yield the cells of the given columns in the given rows, in order; other rows are not read.
 
-    def where(self, position: int) -> str:
-        """A row, as a person finds it."""
-
-
-def open_csv(found: Found) -> Rows:
-    """The rows of .csv files."""
-    from qtool.data.delimited import CsvTable
-
-    return Rows(found, CsvTable, "csv")
+        A cell is what columns.array takes.
+        """
 
 
-def open_parquet(found: Found) -> Rows:
-    """The rows of .parquet files."""
-    from qtool.data.parquet import ParquetTable
+def open_csv(source: SourceSpec) -> Rows:
+    """Return the rows of .csv files as samples."""
+    from qtool.data.csv_table import CsvTable
 
-    return Rows(found, ParquetTable, "parquet")
+    return Rows(source, CsvTable, "csv")
+
+
+def open_parquet(source: SourceSpec) -> Rows:
+    """Return the rows of .parquet files as samples."""
+    from qtool.data.parquet_table import ParquetTable
+
+    return Rows(source, ParquetTable, "parquet")
 
 
 class Rows:
-    """The rows of tables, one file after another; all must have the same columns.
+    """The rows of tables, one file after another. All files must have the same columns.
 
     Args:
-        found: the files, and what the model wants.
+        source: the files, and what the model needs.
         reader: of one file.
         kind: of the source.
 
     Raises:
-        DataError: a file that can't be read, without rows, or with other columns; columns that don't make the
-            inputs. When read: a cell that is no number.
-        UsageError: --columns names what there is not.
+        DataError: a file can't be read, has no rows, or other columns than the first; the columns don't make
+            the inputs; or, when read, a cell is no number.
+        UsageError: --columns names a column that is not there.
     """
 
-    def __init__(self, found: Found, reader: Callable[[Path], Table], kind: str) -> None:
-        self.name = found.text
-        self._names = found.names
-        self._tables: list[Table] = []
-        for file in found.files:
-            self._tables.append(table := reader(file))
-            if [c.name for c in table.columns] != [c.name for c in self._tables[0].columns]:
-                raise DataError(f"{shown(file)}: other columns than {shown(found.files[0])}")
-        self._starts = [0, *accumulate(len(table) for table in self._tables)]
+    def __init__(self, source: SourceSpec, reader: Callable[[Path], Table], kind: str) -> None:
+        self.name = source.text
+        self._tables = {name: reader(file) for name, file in source.files.items()}
+        self._folder = source.folder
+        self._starts = [0, *accumulate(len(table) for table in self._tables.values())]
+        first, columns = next((name, table.columns) for name, table in self._tables.items())
+        for name, table in self._tables.items():
+            if [c.name for c in table.columns] != [c.name for c in columns]:
+                raise DataError(f"{shown(self._folder / name)}: other columns than {printable(first)}")
+        names = [column.name for column in columns]
+        if repeated := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise DataError(f"{shown(self._folder / first)}: two columns '{printable(repeated[0])}'")
         if not len(self):
-            raise DataError(f"{printable(found.text)}: no rows below the names of the columns")
+            raise DataError(f"{printable(source.text)}: no rows below the names of the columns")
         if len(self) > MOST_FILES:
-            raise DataError(f"{printable(found.text)}: more than {MOST_FILES:,} rows", "take some of them")
-        columns = self._tables[0].columns
-        self._slots = assigned(columns, found)
+            raise DataError(f"{printable(source.text)}: more than {MOST_FILES:,} rows", "take some of them")
+        self._slots = assigned(columns, source)
         self.traits = Traits(kind, ("a row is a sample", *described(self._slots, columns)))
 
     def __len__(self) -> int:
@@ -79,13 +80,14 @@ class Rows:
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         places = sorted({i for slot in self._slots for i in slot.columns})
+        tables = list(self._tables.items())
         for index, wanted in by_file(self._starts, positions):
-            table = self._tables[index]
+            name, table = tables[index]
             for row, cells in zip(wanted, table.rows(wanted, places), strict=True):
-                inputs = self._inputs(table, row, dict(zip(places, cells, strict=True)))
-                yield Sample(f"{self._names[index]}:{row + 1}", inputs)
+                inputs = self._inputs(name, table, row, dict(zip(places, cells, strict=True)))
+                yield Sample(f"{name}:{row + 1}", inputs)
 
-    def _inputs(self, table: Table, row: int, cells: dict[int, Any]) -> Arrays:
+    def _inputs(self, name: str, table: Table, row: int, cells: dict[int, Any]) -> Arrays:
         arrays: Arrays = {}
         for slot in self._slots:
             try:
@@ -93,5 +95,6 @@ class Rows:
             except ValueError as error:
                 place, problem = error.args
                 column = table.columns[slot.columns[place if slot.shape is not None else 0]].name
-                raise DataError(f"{table.where(row)}, column '{printable(column)}': {problem}") from None
+                here = f"{shown(self._folder / name)}, row {row + 1}, column '{printable(column)}'"
+                raise DataError(f"{here}: {problem}") from None
         return arrays

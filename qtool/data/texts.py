@@ -1,140 +1,122 @@
-"""Texts: a line of a .txt, or an object a line of a .jsonl; tokenized for a model."""
+"""Samples of texts: a line of a .txt, or an object a line of a .jsonl, tokenized for a model."""
 
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
 
-from qtool.data.files import opened, shown
-from qtool.data.found import Found
-from qtool.data.samples import Sample, Traits
-from qtool.data.tokens import Tokens, tokens_for
+from qtool.data.files import UnchangedFiles, shown
+from qtool.data.samples import Arrays, Sample, SourceSpec, Traits, by_file
+from qtool.data.tokenizer import Tokens, tokens_for
 from qtool.errors import DataError, printable
 from qtool.runtime.heartbeat import beat
 
-# A line that is longer is no text, but a file of another kind.
+# A longer line means that the file is of another kind.
 LINE_BYTES = 10 << 20
 FIELD = "text"
 _BOM = b"\xef\xbb\xbf"
 _BEAT_EVERY = 1 << 16
 
 
-def open_texts(found: Found) -> TextFiles:
-    """The texts of a file, or of a folder's files one after another.
+def open_texts(source: SourceSpec) -> TextFiles:
+    """Return the texts of a file, or of the files of a folder, as samples.
 
     Raises:
-        UsageError: no tokenizer, no input that takes tokens.
-        DataError: a file that is no text; not one line that is not blank.
+        UsageError: there is no tokenizer, or no input that takes tokens.
+        DataError: a file is no text, or all lines are blank.
     """
-    return TextFiles(
-        found.folder, found.names, found.text, tokens_for(found.inputs, found.reading, found.model)
-    )
+    return TextFiles(source, tokens_for(source.inputs, source.reading, source.model))
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Where the texts of one file are: by byte, and by number of line; `mark` tells the file from another."""
+    """Where each text of a file begins (byte), and the number of its line."""
 
+    name: str
+    file: Path
     starts: array[int]
     lines: array[int]
-    mark: tuple[int, int, int]
 
 
 class TextFiles:
-    """Samples that are lines of text files, of which only the places are kept.
+    """Samples that are lines of text files. Only the places of the lines are kept in memory.
 
     Args:
-        folder: where the files are; `names` are relative to it.
-        name: of the source, for messages.
-        tokens: what makes inputs of a text.
+        source: the files.
+        tokens: makes the inputs of a text.
 
     Raises:
-        DataError: a line that is too long or no UTF-8, an object without text, a file that has changed.
+        DataError: a line is too long or no UTF-8, an object has no text, or a file has changed.
     """
 
-    def __init__(self, folder: Path, names: list[str], name: str, tokens: Tokens) -> None:
-        self._folder = folder
-        self._names = names
+    def __init__(self, source: SourceSpec, tokens: Tokens) -> None:
+        self.name = source.text
         self._tokens = tokens
-        self._indices = [_indexed(folder / n) for n in names]
-        self.name = name
+        self._files = UnchangedFiles()
+        self._indices = [self._index(name, file) for name, file in source.files.items()]
+        self._starts = [0, *accumulate(len(index.starts) for index in self._indices)]
         if not len(self):
-            what = shown(folder / names[0]) if len(names) == 1 else f"'{printable(name)}'"
-            raise DataError(f"{what}: no text: every line is blank")
+            only = self._indices[0].file if len(self._indices) == 1 else source.text
+            raise DataError(f"{printable(str(only))}: no text: every line is blank")
         fields = (f"a text a line; of a .jsonl the field '{FIELD}', else its only text",)
         self.traits = Traits("text", (*fields, *tokens.how))
 
     def __len__(self) -> int:
-        return sum(len(index.starts) for index in self._indices)
+        return self._starts[-1]
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
-        before = 0
-        for name, index in zip(self._names, self._indices, strict=True):
-            count = len(index.starts)
-            chosen = [i for i in range(count) if positions is None or before + i in positions]
-            before += count
-            if chosen:
-                yield from self._of_file(name, index, chosen)
+        for number, wanted in by_file(self._starts, positions):
+            index = self._indices[number]
+            for i in wanted:
+                inputs = self._inputs(index.file, index.starts[i], f"{shown(index.file)}:{index.lines[i]}")
+                yield Sample(f"{index.name}:{index.lines[i]}", inputs)
 
-    def _of_file(self, name: str, index: _Index, chosen: list[int]) -> Iterator[Sample]:
-        """The file is open only while a text is read: whoever gets the sample may take long."""
-        for i in chosen:
-            label = f"{name}:{index.lines[i]}"
-            where = printable(str(self._folder / label))
-            with opened(self._folder / name) as stream:
-                if _mark(stream) != index.mark:
-                    raise DataError(f"{shown(self._folder / name)}: changed while it was in use")
-                stream.seek(index.starts[i])
-                text = _text(stream.readline(LINE_BYTES + 1), where, name.lower().endswith(".jsonl"))
-                try:
-                    inputs = dict(self._tokens.inputs(text))
-                except DataError as error:
-                    raise DataError(f"{where}: {error.message}", error.hint) from error
-                except MemoryError:
-                    raise
-                except Exception as error:  # the library's own, which is bare
-                    raise DataError(f"{where}: can't be tokenized: {printable(str(error), 120)}") from error
-            yield Sample(label, dict(inputs))
+    def _inputs(self, file: Path, start: int, where: str) -> Arrays:
+        """Return the inputs for the text that begins at a byte of a file."""
+        with self._files.opened(file) as stream:
+            stream.seek(start)
+            text = _text(stream.readline(LINE_BYTES + 1), where, file.suffix.lower() == ".jsonl")
+            try:
+                return self._tokens.inputs(text)
+            except DataError as error:
+                raise DataError(f"{where}: {error.message}", error.hint) from error
+            except MemoryError:
+                raise
+            except Exception as error:  # the library raises bare Exception
+                raise DataError(f"{where}: can't be tokenized: {printable(str(error), 120)}") from error
 
-
-def _indexed(file: Path) -> _Index:
-    """The lines that are not blank."""
-    starts, lines = array("q"), array("q")
-    with opened(file) as stream:
-        mark = _mark(stream)
-        start = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
-        stream.seek(start)
-        number = 0
-        while line := stream.readline(LINE_BYTES + 1):
-            number += 1
-            if len(line) > LINE_BYTES:
-                raise DataError(
-                    f"{shown(file)}:{number}: a line of more than {LINE_BYTES:,} bytes", "a text is a line"
-                )
-            if line.strip():
-                starts.append(start)
-                lines.append(number)
-            start += len(line)
-            if number % _BEAT_EVERY == 0:
-                beat()
-    return _Index(starts, lines, mark)
-
-
-def _mark(stream: BinaryIO) -> tuple[int, int, int]:
-    info = os.fstat(stream.fileno())
-    return info.st_ino, info.st_size, info.st_mtime_ns
+    def _index(self, name: str, file: Path) -> _Index:
+        """Find the lines that are not blank."""
+        index = _Index(name, file, array("q"), array("q"))
+        with self._files.opened(file) as stream:
+            start = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
+            stream.seek(start)
+            number = 0
+            while line := stream.readline(LINE_BYTES + 1):
+                number += 1
+                if len(line) > LINE_BYTES:
+                    raise DataError(
+                        f"{shown(file)}:{number}: a line of more than {LINE_BYTES:,} bytes",
+                        "a text is a line",
+                    )
+                if line.strip():
+                    index.starts.append(start)
+                    index.lines.append(number)
+                start += len(line)
+                if number % _BEAT_EVERY == 0:
+                    beat()
+        return index
 
 
 def _text(line: bytes, where: str, as_json: bool) -> str:
-    """What a line says.
+    """Return the text of a line.
 
     Raises:
-        DataError: no UTF-8, no JSON object, none or several texts in it.
+        DataError: it is no UTF-8 or no JSON object, or has no text or several.
     """
     try:
         text = line.decode("utf-8").strip()

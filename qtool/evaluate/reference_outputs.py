@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from qtool.calibration.serial import digest_of
-from qtool.data.archive import Archive
 from qtool.data.samples import Sample
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.float_io import InputInfo
@@ -111,10 +110,10 @@ class ReferenceOutputs:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._archive = Archive(path, _MOST_ARRAYS + 1, _MOST_BYTES)
+        self._files = UnchangedFiles()
         name = printable(str(path))
         try:
-            meta = json.loads(str(self._archive.read(_META)))
+            meta = json.loads(str(self._read(_META)))
             if meta["schema"] != SCHEMA:
                 raise DataError(f"{name}: not a reference of this version ({SCHEMA})")
             self.original = Original(
@@ -145,10 +144,13 @@ class ReferenceOutputs:
             )
         names = self.outputs if outputs is None else list(outputs)
         try:
-            arrays = [self._archive.read(f"{index}.{self.outputs.index(name)}") for name in names]
+            arrays = [self._read(f"{index}.{self.outputs.index(name)}") for name in names]
         except KeyError as error:
             raise DataError(f"{printable(str(self._path))}: an output is missing") from error
         return [a.astype(object) if a.dtype.kind == "U" else a for a in arrays]
+
+    def _read(self, key: str) -> np.ndarray:
+        return read_npz(self._path, self._files, {key}, _MOST_ARRAYS + 1, _MOST_BYTES)[key]
 
 
 def digest(sample: Mapping[str, Any]) -> str:

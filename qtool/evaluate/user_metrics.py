@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qtool.data.usercode import UserFunction, load_function
+from qtool.data.user_code import UserFunction, load_function
 from qtool.errors import DataError, UsageError, printable
 
 Outputs = Mapping[str, np.ndarray]

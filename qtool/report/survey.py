@@ -10,7 +10,7 @@ from rich.text import Text
 
 from qtool.commands.data import InputSeen, SampleSeen, Survey
 from qtool.data.model_inputs import ModelInput
-from qtool.data.seen import Figures
+from qtool.data.statistics import Figures
 from qtool.errors import printable
 from qtool.report.inspection import bare_table, labelled
 from qtool.report.plain import plain

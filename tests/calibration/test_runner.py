@@ -9,7 +9,7 @@ import pytest
 
 import qtool.graph.save
 from qtool.calibration.runner import calibrate
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.data.open import open_source
 from qtool.errors import DataError
 from qtool.runtime.session import Session

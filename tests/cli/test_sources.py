@@ -176,7 +176,7 @@ MISTAKES: dict[str, tuple[list[str], int, str, str]] = {
     "onnx without inputs": (["model", "--calib", "{folder}/outputs"], 4, "no file input_N.pb", "test_data_set_0/input_0.pb"),
     "a table with a column too many": (["model", "--calib", "{folder}/label.csv"], 4, "17 columns for the input 'x', which takes 16", "--columns '!label'"),
     "a column that is not there": (["model", "--calib", "{csv}", "--columns", "!nme"], 2, "no column 'nme'", "did you mean 'name'?"),
-    "a cell that is no number": (["model", "--calib", "{folder}/cell.csv"], 4, "cell.csv, line 3, column 'c1': 'n/a' is no number", ""),
+    "a cell that is no number": (["model", "--calib", "{folder}/cell.csv"], 4, "cell.csv, row 2, column 'c1': 'n/a' is no number", ""),
     "parquet that is none": (["model", "--calib", "{folder}/bad.parquet"], 4, "bad.parquet: not readable", ""),
     "a recording that is none": (["model", "--calib", "{folder}/bad.wav"], 4, "bad.wav: not readable", ""),
     "a recording for two inputs": (["two", "--calib", "{audio}"], 2, "2 may be the one", "--fill 's=0'"),

@@ -156,7 +156,7 @@ PORTS: dict[str, tuple[dict[str, ModelInput], str]] = {
     "spectra": (model_inputs(x=(1, 80, "T")), "no input takes a waveform"),
     "a scalar": (model_inputs(x=()), "no input takes a waveform"),
     "none": ({}, "no input takes a waveform"),
-    "two": (model_inputs(x=(1, 100), y=(1, 100)), "2 may be the one"),
+    "two": (model_inputs(x=(1, 100), y=(1, 100)), "2 inputs take a waveform"),
 }
 
 

@@ -40,19 +40,9 @@ def test_each_set_is_a_sample_in_numeric_order(tmp_path: Path) -> None:
     assert_positions(found)
 
 
-def test_the_sets_may_lie_deeper(tmp_path: Path) -> None:
-    assert names(source(sets(tmp_path, 2, "resnet"), TWO)) == [
-        "resnet/test_data_set_0",
-        "resnet/test_data_set_1",
-    ]
-
-
-def test_a_folder_that_is_a_set_is_a_sample(tmp_path: Path) -> None:
-    sets(tmp_path, 2)
-    assert names(source(tmp_path / "test_data_set_1", TWO)) == ["test_data_set_1"]
-
-
-def test_a_single_file_is_a_sample_of_one_input(tmp_path: Path) -> None:
+def test_a_set_a_file_and_deeper_folders_are_samples(tmp_path: Path) -> None:
+    assert names(source(sets(tmp_path, 2, "resnet"), TWO)) == [f"resnet/test_data_set_{k}" for k in range(2)]
+    assert names(source(tmp_path / "resnet" / "test_data_set_1", TWO)) == ["test_data_set_1"]
     write(tmp_path / "input_0.pb", pb(7))
     (got,) = arrays(source(tmp_path / "input_0.pb", model_inputs(x=(1,))))
     assert got["x"].tolist() == [7]
@@ -90,22 +80,15 @@ def test_ten_inputs_are_in_numeric_order(tmp_path: Path) -> None:
     assert {n: a.item() for n, a in got.items()} == {f"x{k}": k for k in range(12)}
 
 
-def test_an_input_too_many_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_inputs_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "output_0.pb", pb(0))
+    assert "no file input_N.pb" in refused(lambda: source(tmp_path, TWO)).message
     write(tmp_path / "input_0.pb", pb(0))
     write(tmp_path / "input_2.pb", pb(0, "c"))
     error = refused(lambda: arrays(source(tmp_path, TWO)))
     assert "'c' is no input of the model, which has 2" in error.message
-
-
-def test_two_files_of_one_number_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "input_0.pb", pb(0))
     write(tmp_path / "input_00.pb", pb(0))
     assert "a second input 0" in refused(lambda: source(tmp_path, TWO)).message
-
-
-def test_outputs_alone_are_no_samples(tmp_path: Path) -> None:
-    write(tmp_path / "output_0.pb", pb(0))
-    assert "no file input_N.pb" in refused(lambda: source(tmp_path, TWO)).message
 
 
 ANY = hnp.arrays(
@@ -117,7 +100,7 @@ ANY = hnp.arrays(
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
-    max_examples=80,
+    max_examples=40,
     derandomize=True,
     database=None,
 )
@@ -156,25 +139,21 @@ def external() -> bytes:
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "no tensor"),
-    "text": (b"just text", "no tensor"),
-    "zeros": (bytes(99), "no tensor"),
-    "truncated": (tensor()[:-3], "no tensor"),
-    "more than its shape": (tensor(dims=[1]), "holds 8 bytes; its shape [1] takes 4"),
-    "less than its shape": (tensor(dims=[3]), "holds 8 bytes; its shape [3] takes 12"),
-    "a negative shape": (tensor(dims=[-2]), "impossible shape"),
-    "a shape beyond all": (tensor(dims=[2**40, 2**40]), "holds 8 bytes|impossible"),
-    "nothing, of a shape beyond all": (tensor(dims=[0, 2**62], raw_data=b""), "impossible shape"),
-    "too many axes": (tensor(dims=[1] * 99), "impossible shape"),
-    "an unknown type": (tensor(data_type=99), "no tensor"),
-    "bfloat16": (tensor(data_type=TensorProto.BFLOAT16), "BFLOAT16, which numpy lacks"),
-    "values of another type": (tensor(data_type=TensorProto.INT64, raw_data=None, int32_data=[1, 2]), "holds 0 values"),
-    "bytes that are too large": (tensor(data_type=TensorProto.INT8, raw_data=None, int32_data=[1, 300]), "are no int8"),
-    "text as raw data": (tensor(data_type=TensorProto.STRING), "strings as raw data"),
+    "empty": (b"", "not a readable tensor"),
+    "text": (b"just text", "not a readable tensor"),
+    "truncated": (tensor()[:-3], "not a readable tensor"),
+    "more than its shape": (tensor(dims=[1]), "not a readable tensor"),
+    "less than its shape": (tensor(dims=[3]), "not a readable tensor"),
+    "negative shapes": (tensor(dims=[-2, -1]), "not a readable tensor"),
+    "a shape beyond all": (tensor(dims=[2**40, 2**40]), "not a readable tensor"),
+    "too many axes": (tensor(dims=[1] * 99), "not a readable tensor"),
+    "an unknown type": (tensor(data_type=99), "not a readable tensor"),
+    "bfloat16": (tensor(data_type=TensorProto.BFLOAT16, raw_data=bytes(4)), "bfloat16, which numpy lacks"),
+    "values of another type": (tensor(data_type=TensorProto.INT64, raw_data=None, int32_data=[1, 2]), "not a readable tensor"),
     "text that is none": (tensor(data_type=TensorProto.STRING, raw_data=None, dims=[1], string_data=[b"\xff"]), "utf-8"),
     "data elsewhere": (external(), "in another file"),
-    "a sequence": (numpy_helper.from_list([np.ones(2)], "s").SerializeToString(), "a sequence or an optional value"),
-    "an optional value": (numpy_helper.from_optional(np.ones(2), "o").SerializeToString(), "a sequence or an optional value"),
+    "a sequence": (numpy_helper.from_list([np.ones(2)], "s").SerializeToString(), "not a readable tensor"),
+    "an optional value": (numpy_helper.from_optional(np.ones(2), "o").SerializeToString(), "not a readable tensor"),
 }  # fmt: skip
 
 
@@ -184,7 +163,7 @@ def test_what_is_not_what_it_says_is_refused_by_its_name(tmp_path: Path, what: s
     write(tmp_path / "test_data_set_0" / "input_0.pb", content)
     error = refused(lambda: arrays(source(tmp_path, model_inputs(x=None))))
     assert "test_data_set_0/input_0.pb: " in error.message
-    assert any(part in error.message for part in message.split("|"))
+    assert message in error.message
 
 
 def test_all_that_onnx_ships_is_read() -> None:

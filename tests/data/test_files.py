@@ -1,23 +1,21 @@
-"""Files of samples: which are found, in which order, and how one that is no plain file is met."""
+"""Files of samples: which are found, in which order, and how a file is opened."""
 
 from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.data import files
-from qtool.data.files import Unchanged, blamed, mark_of, names_in, natural, opened, with_suffix
+from qtool.data.files import UnchangedFiles, names_in, natural, opened, with_suffix
+from qtool.data.open import open_source
 from qtool.runtime import heartbeat
 from tests.data.helpers import refused, write
-from tests.data.test_archive import what_is_no_file
-
-LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -26,71 +24,51 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_the_folder_alone_or_all_below_it(tmp_path: Path) -> None:
-    make(tmp_path, "b10", "b9", "c/a", "c/d/e")
+def test_hidden_files_and_linked_folders_are_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "b10", "b9", "c/a", "c/d/e", ".DS_Store", "._photo.jpg", ".git/config", "c/.hidden")
+    (tmp_path / "c" / "loop").symlink_to(tmp_path / "c")
     assert names_in(tmp_path) == ["b9", "b10", "c"]
-    assert names_in(tmp_path, nested=True) == ["b9", "b10", "c/a", "c/d/e"]
+    assert names_in(tmp_path, nested=True) == ["b9", "b10", "c/a", "c/d/e", "c/loop"]
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "._photo.jpg", ".git/config", "a/.hidden", ".cache/a.npz"])
-def test_what_is_hidden_is_no_sample(tmp_path: Path, name: str) -> None:
-    make(tmp_path, "seen", name)
-    assert names_in(tmp_path, nested=True) == ["seen"]
-
-
-def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
-    make(tmp_path, "d/a", "d/b")
-    (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
-    assert names_in(tmp_path, nested=True) == ["d/a", "d/b", "d/loop"]
-
-
-def test_a_disk_is_no_folder_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a", "b", "c/d")
     monkeypatch.setattr(files, "MOST_FILES", 2)
     assert "more than 2 files" in refused(lambda: names_in(tmp_path, nested=True)).message
+
+
+def test_missing_and_empty_folders_are_refused_with_a_hint(tmp_path: Path) -> None:
+    make(tmp_path / "calib", "cat.xyz")
+    make(tmp_path, "file")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    error = refused(lambda: open_source(tmp_path / "calip"))
+    assert "calip' does not exist" in error.message
+    assert "'calib'" in error.hint
+    assert "is empty" in refused(lambda: open_source(tmp_path / "empty")).message
+    assert "no samples (it has: .xyz)" in refused(lambda: open_source(tmp_path / "calib")).message
+    assert "is no file of samples" in refused(lambda: open_source(tmp_path / "file")).message
+    for name in ("loop", "no/such", "x" * 300, "a\0b"):
+        refused(lambda name=name: open_source(tmp_path / name))
 
 
 def test_suffixes_are_in_whatever_case() -> None:
     assert with_suffix(["a.JPG", "b.jpg", "c.jpg.txt", "jpg", "d.Jpeg"], (".jpg", ".jpeg")) == ["a.JPG", "b.jpg", "d.Jpeg"]  # fmt: skip
 
 
-@LAW
-@given(st.lists(st.text(max_size=8), unique=True), st.randoms(use_true_random=False))
-def test_any_names_are_ordered_alike_wherever_they_come_from(names: list[str], random: Random) -> None:
-    mixed = random.sample(names, len(names))
-    assert [natural(n) for n in sorted(mixed, key=natural)] == [
-        natural(n) for n in sorted(names, key=natural)
-    ]
-
-
-@LAW
-@given(st.integers(0, 10**12), st.integers(0, 10**12))
-def test_numbers_in_names_are_ordered_by_value(a: int, b: int) -> None:
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.lists(st.text(max_size=8), unique=True))
+def test_numbers_in_names_are_ordered_by_value(a: int, b: int, names: list[str]) -> None:
     assert (natural(f"x{a}.npz") < natural(f"x{b}.npz")) == (a < b)
-
-
-def test_a_plain_file_is_read(tmp_path: Path) -> None:
-    with opened(write(tmp_path / "f", "text")) as stream:
-        assert stream.read() == b"text"
-
-
-@pytest.mark.parametrize("kind", ["fifo", "device", "loop", "dangling", "folder"])
-def test_what_is_no_file_is_refused_without_waiting(kind: str, tmp_path: Path) -> None:
-    what_is_no_file(kind, tmp_path / "f")
-
-    def read() -> None:
-        with opened(tmp_path / "f"):
-            raise AssertionError("opened")
-
-    message = refused(read).message
-    assert message.startswith(f"{tmp_path / 'f'}: ")
-    assert "not a regular file" in message or "can't be read" in message
+    keys = [natural(n) for n in sorted(names, key=natural)]
+    names.reverse()
+    assert keys == [natural(n) for n in sorted(names, key=natural)]
 
 
 def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path) -> None:
-    file = write(tmp_path / "f", bytes(11))
-    with opened(file, 11):
-        pass
+    file = write(tmp_path / "f", b"eleven byte")
+    with opened(file, 11) as stream:
+        assert stream.read() == b"eleven byte"
 
     def read() -> None:
         with opened(file, 10):
@@ -99,21 +77,21 @@ def test_a_file_beyond_the_limit_is_not_opened(tmp_path: Path) -> None:
     assert "11 bytes; such a file may have 10" in refused(read).message
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("bad\n\x1b[31m"), OSError(5, "Input/output error"), KeyError("k")]
-)
-def test_whatever_goes_wrong_is_the_fault_of_the_file(tmp_path: Path, error: Exception) -> None:
+def raising(file: Path, error: BaseException) -> Callable[[], None]:
     def read() -> None:
-        with blamed(tmp_path / "f"):
+        with opened(file):
             raise error
 
-    assert refused(read).message.startswith(f"{tmp_path / 'f'}: ")
+    return read
 
 
-@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()], ids=["memory", "interrupt"])
-def test_what_is_not_the_fault_of_the_file_is_not_blamed_on_it(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)), blamed(tmp_path / "f"):
-        raise error
+def test_errors_are_data_errors_with_the_name_of_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "f", "")
+    for error in (ValueError("bad\n\x1b[31m"), OSError(5, "Input/output error"), KeyError("k")):
+        assert refused(raising(file, error)).message.startswith(f"{file}: ")
+    for other in (MemoryError(), KeyboardInterrupt()):
+        with pytest.raises(type(other)):
+            raising(file, other)()
 
 
 def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
@@ -126,19 +104,18 @@ def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
     assert after is None or after.subject != str(file)
 
 
-@pytest.mark.parametrize("how", ["written", "renamed over", "longer"])
-def test_a_file_must_stay_as_it_was_first_seen(tmp_path: Path, how: str) -> None:
-    file, unchanged = write(tmp_path / "f", "one"), Unchanged()
+@pytest.mark.parametrize("change", ["written", "renamed over", "longer"])
+def test_a_file_must_stay_as_it_was_first_opened(tmp_path: Path, change: str) -> None:
+    file, unchanged = write(tmp_path / "f", "one"), UnchangedFiles()
 
-    def look() -> None:
-        with opened(file) as stream:
-            unchanged.check(file, mark_of(stream))
+    def read() -> bytes:
+        with unchanged.opened(file) as stream:
+            return stream.read()
 
-    look()
-    look()
-    if how == "renamed over":
+    assert read() == read()
+    if change == "renamed over":
         write(tmp_path / "new", "two").rename(file)
     else:
-        write(file, "two" if how == "written" else "three")
+        write(file, "two" if change == "written" else "three")
         os.utime(file, ns=(1, 1))
-    assert "f: changed while it was in use" in refused(look).message
+    assert "f: changed while it was in use" in refused(read).message

@@ -136,7 +136,7 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, kind: str) -> None:
         (Reading(std=(255.0,)), lambda x: x / 255),
         (Reading(preset="raw", mean=(0.5,)), lambda x: x - 0.5),
     ],
-    ids=lambda v: str(v.given) if isinstance(v, Reading) else "",
+    ids=lambda v: str(v.changed) if isinstance(v, Reading) else "",
 )  # fmt: skip
 def test_the_normalisation_is_what_was_asked_for(tmp_path: Path, reading: Reading, formula: Any) -> None:
     pixels = picture()
@@ -329,7 +329,7 @@ def test_a_file_that_is_wrong_is_refused_by_its_name(tmp_path: Path, content: st
         (Reading(preset="raw", channels="gbr"), "no 'gbr'", "rgb"),
         (Reading(preset="raw", layout="nhwc"), "--layout", ""),
     ],
-    ids=lambda v: str(v.given) if isinstance(v, Reading) else v,
+    ids=lambda v: str(v.changed) if isinstance(v, Reading) else v,
 )
 def test_2_what_was_asked_for_can_t_be(tmp_path: Path, reading: Reading, word: str, hint: str) -> None:
     error = refused(save(tmp_path, picture()), port(1, 3, 5, 6), reading)

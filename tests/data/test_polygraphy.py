@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data.helpers import arrays, assert_positions, model_inputs, names, refused, source, write
-from tests.data.test_archive import npy
+from tests.data.test_npz import npy
 
 # By polygraphy.json.to_json of 0.53.6: [{"x": float32 [0, 1]}], plain and as a LazyArray.
 ARRAY = "k05VTVBZAQB2AHsnZGVzY3InOiAnPGY0JywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwgJ3NoYXBlJzogKDIsKSwgfSAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAAAAACAPw=="
@@ -71,9 +71,9 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "labels": ({"0.npz": 3}, "'0.npz' is no array that Polygraphy saved"),
     "an array that is none": ([{"x": {"polygraphy_class": "ndarray"}}], "'x' is no array that Polygraphy saved"),
     "no base64": ([{"x": {"array": "k05V*", "polygraphy_class": "ndarray"}}], "'x' is no array"),
-    "cut base64": ([{"x": {**PLAIN, "array": ARRAY[:-8]}}], "says that it is float32"),
+    "cut base64": ([{"x": {**PLAIN, "array": ARRAY[:-8]}}], "'x' is no array"),
     "a tensor of torch": ([{"x": {"tensor": "AA==", "polygraphy_class": "Tensor"}}], "tensor of PyTorch"),
-    "objects": (packed(npy(np.array([{}], object))), "holds Python objects"),
+    "objects": (packed(npy(np.array([{}], object))), "'x' is no array: Object arrays"),
     "a pickle": (packed(b"\x80\x04]."), "is no array"),
     "lazy and empty": ([{"x": {"values": None, "polygraphy_class": "LazyArray"}}], "is no array"),
 }  # fmt: skip

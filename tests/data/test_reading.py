@@ -10,7 +10,7 @@ import pytest
 
 import qtool
 from qtool.cli.sources import NAMES
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples, Traits, check_used
 from qtool.errors import UsageError

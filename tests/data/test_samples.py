@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.data.samples import Part, Samples, by_file, where
 from qtool.data.split import split_samples
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.data.samples import Samples, Traits, where
 from qtool.data.split import LEAST, SampleSets, split_samples
 

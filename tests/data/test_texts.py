@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Regex, Tokenizer
 from tokenizers.normalizers import Replace
 
-from qtool.data import texts, tokens
+from qtool.data import texts, tokenizer
 from qtool.data.model_inputs import Axis, ModelInput
 from qtool.data.open import open_source
 from qtool.data.reading import Reading
@@ -377,7 +377,7 @@ def test_4_a_tokenizer_that_panics_is_bad_data(
     def fail(self: object, text: str) -> None:
         raise raised
 
-    monkeypatch.setattr(tokens.Tokens, "_columns", fail)
+    monkeypatch.setattr(tokenizer.Tokens, "_columns", fail)
     error = refused(lambda: all_of(source))
     assert isinstance(error, DataError)
     assert "a.txt:1: " in error.message
@@ -385,7 +385,7 @@ def test_4_a_tokenizer_that_panics_is_bad_data(
 
 
 def test_an_interrupt_stays_one() -> None:
-    with pytest.raises(KeyboardInterrupt), tokens.tame("it"):
+    with pytest.raises(KeyboardInterrupt), tokenizer.tame("it"):
         raise KeyboardInterrupt
 
 

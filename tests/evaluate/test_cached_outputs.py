@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.data.samples import Part
 from qtool.data.split import split_samples
 from qtool.evaluate.cached_outputs import MEMORY, CachedOutputs

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.errors import DataError, ModelError
 from qtool.evaluate.compare import Comparison, compare, match_outputs
 from qtool.evaluate.output_metrics import OutputMetrics

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.errors import DataError
 from qtool.evaluate.compare import Measures, compare
 from qtool.evaluate.labels import label_of, predict, read_labels

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.evaluate.latency import (
     CERTAIN_ROUNDS,
     HALF_WIDTH,

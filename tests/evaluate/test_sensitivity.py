@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.evaluate.compare import compare
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.graph.save import to_bytes

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.placement.node_times import Times, fused, node_times, times_of
 from qtool.rewrite.write import rewrite
 from qtool.runtime.trace import KernelTimes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.placement.timing import shapes_of
 from tests.plan.flow import ready
 from tests.rewrite.zoo import CASES

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from qtool.commands.prepare import NO_SAMPLES, prepare_model
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.data.split import SampleSets
 from qtool.options import Options
 from qtool.plan.candidate import Candidate, resolved

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.numerics.gptq import hessian

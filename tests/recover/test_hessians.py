@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.errors import RuntimeFailure
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare

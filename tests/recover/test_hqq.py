@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Kind
 from qtool.plan.serial import from_json, to_json

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from qtool.data.memory import InMemory
+from qtool.data.iterables import InMemory
 from qtool.graph.save import to_bytes
 from tests.plan.flow import Sample
 from tests.rewrite.flow import Outputs, run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qtool.data import seen
-from qtool.data.seen import Figures, Moments, Tally
+from qtool.data import statistics
+from qtool.data.statistics import Figures, Moments, Tally
 
 
 def figures(*pieces: np.ndarray) -> Figures:
@@ -19,7 +19,7 @@ def figures(*pieces: np.ndarray) -> Figures:
 @pytest.mark.parametrize("block", [1, 7, 1 << 18])
 @pytest.mark.parametrize("offset", [0.0, 1e6], ids=["around 0", "far from 0"])
 def test_pieces_add_up(monkeypatch: pytest.MonkeyPatch, block: int, offset: float) -> None:
-    monkeypatch.setattr(seen, "_BLOCK", block)
+    monkeypatch.setattr(statistics, "_BLOCK", block)
     pieces = [np.random.default_rng(i).normal(offset, i + 1, 10 * i) for i in range(6)]
     whole = np.concatenate(pieces)
     found = figures(*pieces)

@@ -1,10 +1,9 @@
-"""Code of the user's own, that runs only because it was named: file.py:function."""
+"""The user's own code, which runs only because the user named it: file.py:function."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import inspect
 import os
 import sys
 import traceback
@@ -15,20 +14,22 @@ from types import ModuleType
 from typing import Any
 
 from qtool.data.files import names_in, opened, shown
+from qtool.data.iterables import needed_arguments
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.runtime.heartbeat import step
 
-_MODULE = "qtool_user_code"  # what a file is called as a module
+_MODULE = "qtool_user_code"  # the name of the user's file as a module
 _SOURCE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
 class UserFunction:
-    """A function of a file; its failures are DataErrors that name the line, what it prints goes to stderr.
+    """A function of a file. Its failures are DataErrors with the line; its output to stdout goes to stderr.
 
     Args:
-        name: of the function; `where` is file:function.
-        arguments: how many it has to be given.
+        name: of the function.
+        where: file:function, for messages.
+        arguments: the number of arguments without a default.
     """
 
     name: str
@@ -43,44 +44,34 @@ class UserFunction:
 
 
 def split_name(text: str) -> tuple[Path, str]:
-    """The file and the function of 'file.py:function'.
+    """Return the file and the function of 'file.py:function'.
 
     Raises:
         UsageError: no function is named.
-        DataError: no such file.
+        DataError: there is no such file.
     """
     name, colon, function = text.rpartition(":")
     if not colon:
         raise UsageError(f"'{printable(text)}': which function of it?", f"{text}:FUNCTION")
     file = Path(name)
-    _there(file)
+    _check_exists(file)
     return file, function
 
 
 def load_function(text: str) -> UserFunction:
-    """What 'file.py:function' names.
+    """Return the function that 'file.py:function' names.
 
     Raises:
-        UsageError: no such function.
-        DataError: no such file, or its code fails.
+        UsageError: there is no such function.
+        DataError: there is no such file, or its code fails.
     """
     file, name = split_name(text)
     where = f"{shown(file)}:{name}"
     with running_code(file) as run:
-        found = named(run(lambda: loaded(file)), name, file)
-    if not callable(found):
+        function = named(run(lambda: loaded(file)), name, file)
+    if not callable(function):
         raise UsageError(f"{where} is no function")
-    return UserFunction(name, where, len(needed_arguments(found)), file, found)
-
-
-def needed_arguments(function: Callable[..., Any]) -> list[str]:
-    """The names of the arguments that a function must be given; none for what does not say."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (ValueError, TypeError):  # some of C have none
-        return []
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    return UserFunction(name, where, len(needed_arguments(function)), file, function)
 
 
 Run = Callable[[Callable[[], Any]], Any]
@@ -88,7 +79,7 @@ Run = Callable[[Callable[[], Any]], Any]
 
 @contextlib.contextmanager
 def running_code(file: Path) -> Iterator[Run]:
-    """Run the user's code with its folder on sys.path, its prints on stderr and its failures explained."""
+    """Yield a function that runs the user's code, with its folder on sys.path, and raises DataErrors."""
     before, folder = list(sys.path), str(file.parent.resolve())
     sys.path.insert(0, folder)
 
@@ -109,9 +100,9 @@ def running_code(file: Path) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def _prints_on_stderr() -> Iterator[None]:
-    """What goes to stdout, that of subprocesses too, goes to stderr: stdout is for the result."""
+    """Send stdout, also of subprocesses, to stderr: stdout is for the result."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, ValueError):  # a notebook's has no number
+        with contextlib.suppress(OSError, ValueError):  # the stdout of a notebook has no file number
             sys.stdout.flush()
             number, held = 1, os.dup(1)
             stack.callback(os.close, held)
@@ -121,8 +112,12 @@ def _prints_on_stderr() -> Iterator[None]:
         yield
 
 
-def _there(file: Path) -> None:
-    """Whether there is such a file."""
+def _check_exists(file: Path) -> None:
+    """Check that there is such a file.
+
+    Raises:
+        DataError: there is none.
+    """
     with contextlib.suppress(OSError, ValueError):
         if file.exists():
             with opened(file, _SOURCE_BYTES):
@@ -134,6 +129,7 @@ def _there(file: Path) -> None:
 
 
 def loaded(file: Path) -> ModuleType:
+    """Return the file as a module; its code runs."""
     spec = importlib.util.spec_from_file_location(_MODULE, file)
     if spec is None or spec.loader is None:
         raise DataError(f"{shown(file)}: no Python file")
@@ -149,6 +145,11 @@ def loaded(file: Path) -> ModuleType:
 
 
 def named(module: ModuleType, name: str, file: Path) -> Any:
+    """Return the object of a module that has the name.
+
+    Raises:
+        UsageError: there is none.
+    """
     own = [n for n, v in vars(module).items() if not n.startswith("_") and _is_own(v)]
     if name and hasattr(module, name):
         return getattr(module, name)
@@ -163,7 +164,7 @@ def _is_own(value: Any) -> bool:
 
 
 def _explained(error: BaseException, file: Path) -> str:
-    """What went wrong in the user's code, and at which line of it."""
+    """Return the error of the user's code for a message, with the line of that code."""
     path = str(file.absolute())
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     line = frames[-1].lineno if frames else None

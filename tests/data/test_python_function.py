@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qtool.data import code
+from qtool.data import python_function
 from qtool.errors import DataError, UsageError
 from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source
 
@@ -173,31 +173,26 @@ GIVES_NONE: dict[str, tuple[str, str]] = {
     "a number": ("def f(): return 3", "gives a int, not samples"),
     "an empty list": ("def f(): return []", "gives no samples"),
     "a generator of none": ("def f():\n  if 0: yield", "gives no samples"),
-    "arrays": ("def f(): yield np.zeros(2)", "sample 0 is a ndarray"),
+    "numbers": ("def f(): yield 3", "sample 0 is a int"),
     "objects": ("def f(): yield {'x': object()}", "'x' holds Python objects"),
 }
 
 
 @pytest.mark.parametrize("what", GIVES_NONE)
-def test_what_gives_no_samples_is_told_what_to_give(tmp_path: Path, what: str) -> None:
+def test_a_function_that_gives_no_samples_is_refused(tmp_path: Path, what: str) -> None:
     text, message = GIVES_NONE[what]
     assert message in refused(lambda: source(f"{saved(tmp_path, text)}:f", X)).message
 
 
-def test_what_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "_MOST", 5)
+@pytest.mark.parametrize(("limit", "value", "count"), [("_MOST", 5, 5), ("_SHARE_OF_DISK", 0, 0)])
+def test_a_function_that_never_ends_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, count: int
+) -> None:
+    monkeypatch.setattr(python_function, limit, value)
     file = saved(tmp_path, "def f():\n  while True: yield one(1)")
     error = refused(lambda: source(f"{file}:f", X))
-    assert "more samples than can be kept: 5" in error.message
+    assert f"more samples than can be kept: {count}" in error.message
     assert "does it ever end?" in error.hint
-
-
-def test_what_takes_more_than_the_disk_has_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(code, "_SHARE_OF_DISK", 0)
-    file = saved(tmp_path, "def f(): yield one(1)")
-    assert "can be kept" in refused(lambda: source(f"{file}:f", X)).message
 
 
 @pytest.mark.parametrize(

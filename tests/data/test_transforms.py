@@ -124,15 +124,6 @@ def test_what_would_not_fit_then_is_left(have: tuple[int, ...], port: tuple[Axis
     )
 
 
-def test_a_turned_array_is_known_before_it_is_read(tmp_path: Path) -> None:
-    np.savez(tmp_path / "0.npz", x=np.zeros((1, 4, 5, 3), np.float32))
-    (sample,) = source(tmp_path, model_inputs(x=(1, 3, 4, 5)), layout="nhwc").read()
-    (tmp_path / "0.npz").unlink()
-    held = sample.inputs["x"]
-    assert (held.shape, held.ndim, held.dtype) == ((1, 3, 4, 5), 4, np.float32)
-    refused(lambda: np.asarray(held))
-
-
 # --fill
 
 

@@ -179,7 +179,7 @@ MISTAKES: dict[str, tuple[list[str], int, str, str]] = {
     "a cell that is no number": (["model", "--calib", "{folder}/cell.csv"], 4, "cell.csv, row 2, column 'c1': 'n/a' is no number", ""),
     "parquet that is none": (["model", "--calib", "{folder}/bad.parquet"], 4, "bad.parquet: not readable", ""),
     "a recording that is none": (["model", "--calib", "{folder}/bad.wav"], 4, "bad.wav: not readable", ""),
-    "a recording for two inputs": (["two", "--calib", "{audio}"], 2, "2 may be the one", "--fill 's=0'"),
+    "a recording for two inputs": (["two", "--calib", "{audio}"], 2, "2 inputs take a waveform", "--fill 's=0'"),
     "a rate for a table": (["model", "--calib", "{csv}", "--rate", "8000"], 2, "--rate is for samples of the kind audio; the samples here are csv", ""),
     "any json": (["model", "--calib", "{folder}/any.json"], 4, "'x' is no array that Polygraphy saved", ""),
     "a file that is not there": (["model", "--calib", "{folder}/python/calip.py:rows"], 4, "does not exist", "did you mean 'calib.py'?"),

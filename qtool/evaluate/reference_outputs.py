@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from qtool.calibration.serial import digest_of
+from qtool.data.files import UnchangedFiles
+from qtool.data.npz import read_npz
 from qtool.data.samples import Sample
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.float_io import InputInfo

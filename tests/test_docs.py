@@ -24,10 +24,11 @@ from qtool.evaluate.latency import Ratio
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.placement.trials import Trial
 from qtool.plan.model import RegionNote, Skip
+from qtool.report.json import DERIVED
 from qtool.report.model import SCHEMA as REPORT_SCHEMA
 from qtool.report.model import CoverageRow, Explained, ModelFile, ReasonCount, Report, Selection, Timing
-from qtool.report.serial import DERIVED, kinds_of
-from qtool.report.survey_json import SCHEMA
+from qtool.report.schema import kinds_of
+from qtool.report.survey import SURVEY
 from qtool.tables.images import PRESETS, RESIZES
 from qtool.tables.reasons import Reason
 from tests.doc_blocks import PAGES, blocks_of, prose_of
@@ -155,7 +156,7 @@ def section(file: str, heading: str) -> str:
 
 def test_every_key_of_the_survey_is_described() -> None:
     described = section("report.md", "`data --json`")
-    assert SCHEMA in described
+    assert SURVEY.schema in described
     names = {f.name for part in (Survey, InputSeen, ShapeSeen, SampleSeen, Figures) for f in fields(part)}
     assert sorted(n for n in names if f"`{n}`" not in described.replace("[]`", "`")) == []
 

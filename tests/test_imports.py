@@ -14,13 +14,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A folder may import itself and what stands before it.
 FOUNDATION = {"errors", "tables", "numerics"}
-LOADED = FOUNDATION | {"graph", "data", "runtime"}
+LOADED = FOUNDATION | {"graph", "data", "runtime", "serialize"}
 PLANNED = LOADED | {"calibration", "plan", "options"}
 JUDGED = PLANNED | {"rewrite", "evaluate"}
 PLACED = JUDGED | {"recover", "placement"}
 MAY_IMPORT = {
     "errors": set(),
     "tables": {"numerics"},
+    "serialize": FOUNDATION | {"runtime"},
     "numerics": {"tables"},
     "runtime": FOUNDATION,
     "graph": FOUNDATION | {"runtime"},

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.calibration.runner import SoFar
-from qtool.calibration.serial import ranges_from_document, ranges_to_document
+from qtool.calibration.serial import check_ranges
 from qtool.errors import UsageError, printable
 from qtool.graph.save import staged
+from qtool.serialize.json_format import JsonFormat
 
-SCHEMA = "qtool.checkpoint/1"
+SCHEMA = "qtool.checkpoint/2"
 # Between two writings. What a kill can cost.
 SECONDS = 10.0
-_LARGEST = 1 << 32
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a calibration stands.
+    """The state of a calibration.
 
     Args:
         so_far: samples done, and what they showed.
@@ -30,6 +29,30 @@ class Checkpoint:
 
     so_far: SoFar
     digest: int
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The content of the file.
+
+    Args:
+        run: what the calibration is of.
+        state: how much of it is done.
+    """
+
+    run: Mapping[str, str]
+    state: Checkpoint
+
+
+_FORMAT = JsonFormat(
+    _Saved,
+    SCHEMA,
+    "checkpoint",
+    hint="remove it",
+    largest=1 << 32,
+    levels=1,
+    check=lambda saved: check_ranges(saved.state.so_far.ranges),
+)
 
 
 class CheckpointFile:
@@ -44,7 +67,7 @@ class CheckpointFile:
         UsageError: the file is there already and is not to be resumed, or is of another run, or damaged.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, str | int], *, resume: bool) -> None:
+    def __init__(self, path: Path, run: Mapping[str, str], *, resume: bool) -> None:
         self._path = path
         self._run = dict(run)
         self._written = time.monotonic()
@@ -54,46 +77,30 @@ class CheckpointFile:
             )
 
     def read(self) -> Checkpoint | None:
-        """What is there; None when nothing is."""
-        name = f"checkpoint '{self._path}'"
-        try:
-            if self._path.stat().st_size > _LARGEST:
-                raise UsageError(f"{name} is larger than {_LARGEST:,} bytes", "is it the one?")
-            document = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        """Return the state in the file; None where there is none.
+
+        Raises:
+            UsageError: the file is damaged, or of another run.
+        """
+        if not self._path.exists():
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"{name} can't be read: {printable(str(error), 120)}", "remove it") from error
-        try:
-            if document["schema"] != SCHEMA:
-                raise UsageError(f"{name} is not of this version ({SCHEMA})", "remove it")
-            for key, value in self._run.items():
-                other = document["run"].get(key)
-                if other != value:
-                    raise UsageError(
-                        f"{name} is of another run: its {key} is {printable(str(other), 80)}, not "
-                        f"{printable(str(value), 80)}",
-                        "the same model, samples and options, or remove it",
-                    )
-            so_far = SoFar(int(document["done"]), ranges_from_document(document["tensors"]))
-            return Checkpoint(so_far, int(document["digest"], 16))
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise UsageError(f"{name} is damaged: {printable(str(error), 120)}", "remove it") from error
+        saved = _FORMAT.read(self._path)
+        for key, value in self._run.items():
+            other = saved.run.get(key)
+            if other != value:
+                raise UsageError(
+                    f"checkpoint '{self._path}' is of another run: its {key} is "
+                    f"{printable(str(other), 80)}, not {printable(value, 80)}",
+                    "the same model, samples and options, or remove it",
+                )
+        return saved.state
 
     def keep(self, make: Callable[[], Checkpoint]) -> None:
         """Write where the calibration stands, whole or not at all, unless that was done a moment ago."""
         if time.monotonic() - self._written < SECONDS:
             return
-        found = make()
-        document = {
-            "schema": SCHEMA,
-            "run": self._run,
-            "done": found.so_far.done,
-            "digest": f"{found.digest:x}",
-            "tensors": ranges_to_document(found.so_far.ranges),
-        }
         with staged(self._path) as staging:
-            staging.write_text(json.dumps(document))
+            staging.write_text(_FORMAT.to_json(_Saved(self._run, make())))
             staging.commit()
         self._written = time.monotonic()
 

@@ -97,9 +97,9 @@ def _named(found: Bench) -> Bench:
 
 def _print(found: Bench, as_json: bool, quiet: bool, verbose: bool) -> None:
     if as_json:
-        from qtool.report.bench_json import to_json
+        from qtool.report.bench import BENCH
 
-        click.echo(to_json(found))
+        click.echo(BENCH.to_json(found), nl=False)
     elif not quiet:
         from qtool.report.bench import render_bench
         from qtool.report.terminal import TableConsole

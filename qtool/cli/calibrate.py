@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from qtool import __version__
 from qtool.cli.command import Command
 from qtool.cli.common import SRC, progress_bar
 from qtool.cli.quantities import BYTES
@@ -122,7 +121,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
             )
             found = calibrate_model(files[0], given["calib"], how, progress)
     with staged(output) as staging:
-        staging.write_text(to_json(found, __version__))
+        staging.write_text(to_json(found))
         staging.commit()
     if given["as_json"]:
         told = {"model_sha256": found.model_sha256, "samples": found.samples, "tensors": len(found.ranges)}

@@ -63,9 +63,9 @@ def data(src: str, model: Path, as_json: bool, quiet: bool, **given: Any) -> int
 
 def _print(found: Survey, as_json: bool, quiet: bool) -> None:
     if as_json:
-        from qtool.report.survey_json import to_json
+        from qtool.report.survey import SURVEY
 
-        click.echo(to_json(found))
+        click.echo(SURVEY.to_json(found), nl=False)
     elif not quiet:
         from qtool.report.survey import render_survey
         from qtool.report.terminal import TableConsole

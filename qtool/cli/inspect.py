@@ -55,9 +55,9 @@ def _print(found: Inspection | Difference, as_json: bool, verbose: bool) -> None
     from qtool.graph.inspection.model import Inspection
 
     if as_json:
-        from qtool.report.inspection_json import to_json
+        from qtool.report.inspection import to_json
 
-        click.echo(to_json(found))
+        click.echo(to_json(found), nl=False)
     else:
         from qtool.report.difference import render_difference
         from qtool.report.inspection import render_inspection

@@ -18,13 +18,10 @@ from qtool.cli.jobs import check_targets, job_options, options_of, text_file
 from qtool.cli.sources import source_options
 from qtool.cli.targets import check_reports
 from qtool.errors import UsageError
-from qtool.runtime.heartbeat import step
 
 if TYPE_CHECKING:
     from qtool.plan.model import Plan
     from qtool.report.result import Result
-
-_LARGEST_PLAN = 1 << 30  # bytes; the scales of the blocks of billions of weights take less
 
 
 @click.command(cls=Command)
@@ -136,14 +133,6 @@ def _resumed(given: Mapping[str, Any]) -> Path | None:
 def _read_plan(path: Path | None) -> Plan | None:
     if path is None:
         return None
-    from qtool.plan.serial import from_json
+    from qtool.plan.serial import PLAN
 
-    try:
-        with step(str(path), "it is read", UsageError), path.open("rb") as stream:
-            data = stream.read(_LARGEST_PLAN + 1)
-        if len(data) > _LARGEST_PLAN:
-            raise UsageError(f"plan '{path}' is larger than {_LARGEST_PLAN:,} bytes", "is it the one?")
-        return from_json(data.decode(), str(path))
-    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, nesting without end, an odd name
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"plan '{path}' can't be read: {reason}") from error
+    return PLAN.read(path)

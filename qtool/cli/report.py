@@ -50,7 +50,7 @@ def report(run: Path, **given: Any) -> int:
     qtool report run.json --fail-if 'sqnr<25' && ship int8.onnx
 
     \b
-    Exit codes: 0 every gate held; 1 a gate failed, then or now; 2 usage; 4 RUN.json is damaged or of
+    Exit codes: 0 every gate held; 1 a gate failed, then or now; 2 usage, or RUN.json is damaged or of
     another version.
     """
     from qtool.report.saved import read_report, rejudge

@@ -130,13 +130,13 @@ def _by_this_process(
 ) -> Calibration:
     file, start = None, Checkpoint(SoFar(), 0)
     if how.checkpoint is not None:
-        run: dict[str, str | int] = {
+        run = {
             "model_sha256": prepared.source.sha256,
             "target": how.target,
             "source": samples.name,
             "shard": str(how.shard),
-            "samples": len(samples),
-            "memory": how.memory or 0,
+            "samples": str(len(samples)),
+            "memory": str(how.memory or 0),
         }
         file = CheckpointFile(Path(how.checkpoint), run, resume=how.resume)
         start = file.read() or start

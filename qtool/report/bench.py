@@ -1,4 +1,4 @@
-"""A bench, for a person at a terminal."""
+"""A bench: as tables for a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
 from qtool.report.inspection import bare_table, labelled, percent
 from qtool.report.plain import plain
 from qtool.runtime.trace import OpTime, OpTimes
+from qtool.serialize.json_format import JsonFormat
 
 _MOST_OPS = 12
 _MOST_NODES = 5
@@ -25,6 +26,16 @@ _VERDICTS = {
     UNDECIDED: "can't be told: too few rounds",
     "": "",
 }
+
+
+BENCH = JsonFormat(
+    Bench,
+    "qtool.bench/1",
+    "bench",
+    derived={
+        Bench: {"failed": lambda bench: tuple(f"{g.model}: {g.result.gate.text}" for g in bench.failed)}
+    },
+)
 
 
 def render_bench(found: Bench, console: Console, verbose: bool = False) -> None:

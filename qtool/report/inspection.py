@@ -1,8 +1,10 @@
-"""What is in a model, for a person at a terminal."""
+"""What is in a model: as tables for a terminal, and as JSON, which also holds what changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from rich.console import Console
 from rich.table import Table
@@ -15,11 +17,13 @@ from qtool.graph.inspection.model import (
     NO_FORMAT,
     OTHER,
     RECIPE,
+    Difference,
     Inspection,
     OpCount,
     Port,
 )
 from qtool.report.plain import plain
+from qtool.serialize.json_format import JsonFormat
 
 _MOST_PORTS = 12
 _MOST_OPS = 14
@@ -27,6 +31,41 @@ MOST_NAMES = 5
 LONGEST_VALUE = 100
 # How the kinds that are no number format read in a sentence.
 KINDS = {CONVERT: "convert", CONSTANT: "folded at load", OTHER: "other"}
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The JSON document: one model, or two and what changed."""
+
+    models: tuple[Inspection, ...]
+    difference: Difference | None
+
+
+_FORMAT = JsonFormat(
+    _Document,
+    "qtool.inspection/1",
+    "inspection",
+    derived={
+        Inspection: {
+            name: attrgetter(name)
+            for name in (
+                *("nodes", "computes", "stored", "parameters"),
+                *("quantized_share", "half_share", "recipe"),
+            )
+        },
+        Difference: {
+            name: attrgetter(name) for name in ("identical", "size_ratio", "ops_added", "ops_removed")
+        },
+    },
+    omitted={Difference: ("before", "after")},
+)
+
+
+def to_json(result: Inspection | Difference) -> str:
+    """Return one model, or two and what changed, as JSON (schema qtool.inspection/1, docs/report.md)."""
+    if isinstance(result, Difference):
+        return _FORMAT.to_json(_Document((result.before, result.after), result))
+    return _FORMAT.to_json(_Document((result,), None))
 
 
 def render_inspection(found: Inspection, console: Console, verbose: bool = False) -> None:

@@ -1,62 +1,66 @@
-"""The report as one JSON document (schema qtool.report/5, described in docs/report.md), and back."""
+"""The report as one JSON document (docs/report.md), and back: `to_json` gives the same text again."""
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from qtool.errors import DataError, printable
+from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.model import COMMANDS, SCHEMA, Report, heading
-from qtool.report.serial import jsonable, restore
+from qtool.serialize.json_format import JsonFormat
 
 
-def to_json(report: Report) -> str:
-    """Indented JSON; inf and nan are the strings "inf", "-inf" and "nan", which JSON numbers can't be."""
-    document = {"schema": SCHEMA, **jsonable(report)}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()  # file names that are no UTF-8, as JSON escapes
+@dataclass(frozen=True)
+class Derived:
+    """A value that follows from the others, written for programs that read the document without qtool."""
+
+    kind: Any
+    get: Callable[[Any], Any]
+    help: str
 
 
-def from_json(text: str, name: str = "the report") -> Report:
-    """Read a report back: `to_json` gives the same text again.
-
-    Args:
-        text: a document that `to_json` made.
-        name: what to call it in an error.
-
-    Raises:
-        DataError: not JSON, no report, of another version, or damaged: nothing is guessed or left out.
-    """
-    try:
-        document = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: not JSON: {printable(str(error), 120)}", _HINT) from error
-    found = document.pop("schema", None) if isinstance(document, dict) else None
-    if found != SCHEMA:
-        shown = printable(repr(found), 60)
-        raise DataError(
-            f"{name}: not a report of this version of qtool (schema {shown}, not '{SCHEMA}')", _HINT
-        )
-    try:
-        report: Report = restore(Report, document, "")
-        _check(report)
-        again = jsonable(report)
-    except (ValueError, ArithmeticError, LookupError) as error:
-        raise DataError(f"{name}: a damaged report: {printable(str(error), 160)}", _HINT) from error
-    if again != document:
-        raise DataError(
-            f"{name}: a damaged report: {printable(_difference(again, document, ''), 120)} does not follow "
-            "from the rest",
-            _HINT,
-        )
-    return report
+def _interval(measure: str) -> Callable[[OutputMetrics], tuple[float, float] | None]:
+    """The interval of a share; None where there is no share."""
+    interval = attrgetter(f"{measure}_interval")
+    return lambda o: interval(o) if o.rows and not math.isnan(getattr(o, measure)) else None
 
 
-_HINT = "quantize --json and compare --json make one, or --report RUN.json"
+_PAIR = tuple[float, float] | None
+DERIVED: dict[type, dict[str, Derived]] = {
+    Report: {
+        "front": Derived(
+            tuple[str, ...], attrgetter("front"), "the trials that no other one beats in speed, error, size"
+        ),
+        "size_ratio": Derived(float | None, attrgetter("size_ratio"), "quantized / FP32 bytes"),
+        "speedup": Derived(float | None, attrgetter("speedup"), "FP32 time / quantized time, median"),
+        "failed": Derived(
+            tuple[str, ...], lambda r: tuple(g.gate.text for g in r.failed), "the gates that failed"
+        ),
+    },
+    Comparison: {
+        "sqnr": Derived(float, attrgetter("sqnr"), "of the worst output, dB"),
+        "sqnr_interval": Derived(
+            tuple[float, float], attrgetter("sqnr_interval"), "its 95% interval over samples, dB"
+        ),
+    },
+    Accuracy: {"drop": Derived(float, attrgetter("drop"), "accuracy lost against FP32")},
+    OutputMetrics: {
+        name: Derived(_PAIR, _interval(name.removesuffix("_interval")), f"95% interval of {name[:4]}")
+        for name in ("top1_interval", "top5_interval")
+    },
+}
 
 
 def _check(report: Report) -> None:
-    """What types don't say."""
+    """Check what types can't express.
+
+    Raises:
+        ValueError: an unknown name, or parts that contradict each other.
+    """
     if report.command not in COMMANDS:
         raise ValueError(f"command is {report.command!r}")
     for kind in (*(k for row in report.coverage for k in row.counts), *(e.kind for e in report.explained)):
@@ -68,23 +72,14 @@ def _check(report: Report) -> None:
         raise ValueError("race.speedup is of other models than race.milliseconds")
 
 
-def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
-
-
-def _difference(a: Any, b: Any, where: str) -> str:
-    """Where two documents of one form first differ."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        pairs = [(a[k], b[k], f"{where}.{k}" if where else k) for k in a if k in b]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        pairs = [(x, y, f"{where}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))]
-    else:
-        return where
-    return next((_difference(x, y, path) for x, y, path in pairs if x != y), where)
+REPORT = JsonFormat(
+    Report,
+    SCHEMA,
+    "report",
+    hint="quantize --json and compare --json make one, or --report RUN.json",
+    largest=1 << 28,  # a model of a million nodes has a smaller one
+    check=_check,
+    derived={kind: {name: row.get for name, row in rows.items()} for kind, rows in DERIVED.items()},
+)
+to_json = REPORT.to_json
+from_json = REPORT.from_json

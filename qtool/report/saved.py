@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qtool.data.files import opened
 from qtool.data.reading import as_list
 from qtool.evaluate.gates import judge, parse
-from qtool.report.json import from_json
+from qtool.report.json import REPORT
 from qtool.report.model import Report
-
-_LARGEST = 1 << 28  # bytes; a model of a million nodes has less to tell
 
 
 def read_report(path: str | Path) -> Report:
     """The report that `--json` or `--report FILE.json` has put in a file.
 
     Raises:
-        DataError: it can't be read, is damaged, or of another version of qtool.
+        UsageError: it can't be read, is damaged, or of another version of qtool.
     """
-    path = Path(path)
-    with opened(path, _LARGEST) as stream:
-        text = stream.read().decode("utf-8-sig")
-    return from_json(text, str(path))
+    return REPORT.read(Path(path))
 
 
 def rejudge(report: Report, fail_if: str | Sequence[str]) -> Report:

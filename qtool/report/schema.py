@@ -11,12 +11,14 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
 
+from qtool.report.json import DERIVED
 from qtool.report.model import COMMANDS, SCHEMA, Report
-from qtool.report.serial import DERIVED, NOT_FINITE, kinds_of
+from qtool.serialize.json_format import NOT_FINITE
 
 _NUMBER = {
     "description": "A number; as a string where JSON has none.",
@@ -44,6 +46,13 @@ def report_schema() -> dict[str, Any]:
         **body,
         "$defs": definitions,
     }
+
+
+@cache
+def kinds_of(kind: type) -> dict[str, Any]:
+    """Return field -> type of a dataclass, in the order of the document."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in fields(kind)}
 
 
 def _object(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:

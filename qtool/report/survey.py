@@ -1,4 +1,4 @@
-"""A survey of samples, for a person at a terminal."""
+"""A survey of samples: as tables for a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qtool import __version__
 from qtool.commands.data import InputSeen, SampleSeen, Survey
 from qtool.data.model_inputs import ModelInput
 from qtool.data.statistics import Figures
 from qtool.errors import printable
 from qtool.report.inspection import bare_table, labelled
 from qtool.report.plain import plain
+from qtool.serialize.json_format import JsonFormat
 
 _MOST_INPUTS = 40
 _MOST_SHAPES = 3
+
+
+SURVEY = JsonFormat(Survey, "qtool.data/1", "survey", derived={Survey: {"version": lambda _: __version__}})
 
 
 def render_survey(found: Survey, console: Console) -> None:

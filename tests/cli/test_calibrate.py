@@ -74,9 +74,9 @@ def test_it_stands_in_for_the_samples(tmp_path: Path, method: str) -> None:
 
 def test_the_file_says_what_it_is_of(made: Path) -> None:
     document = json.loads((made / "all.json").read_text())
-    assert document["schema"] == "qtool.ranges/1"
+    assert document["schema"] == "qtool.ranges/2"
     assert document["samples"] == len(list((CNN / "calib").glob("*.npz")))
-    for name, seen in document["tensors"].items():
+    for name, seen in document["ranges"].items():
         assert seen["lo"] <= seen["hi"], name
         assert 0 < sum(seen["histogram"]["counts"]) <= seen["count"] - seen["masked"], name
 
@@ -91,9 +91,9 @@ def edited(made: Path, tmp_path: Path, **changes: object) -> Path:
     ("changes", "code", "word"),
     [
         ({"model_sha256": "0" * 64}, 4, "another model"),
-        ({"schema": "qtool.ranges/99"}, 4, "qtool.ranges/1"),
-        ({"tensors": []}, 4, "ranges file"),
-        ({"tensors": {"x": {"lo": 1}}}, 4, "ranges file"),
+        ({"schema": "qtool.ranges/99"}, 2, "qtool.ranges/2"),
+        ({"ranges": []}, 2, "ranges file"),
+        ({"ranges": {"x": {"lo": 1}}}, 2, "ranges file"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(

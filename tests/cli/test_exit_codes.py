@@ -220,10 +220,13 @@ def _damaged(plan: Path, folder: Path, change: str) -> Path:
             site["uses"][0][1] = 7
         case "scales of another length":
             site = next(s for s in sites if s["kind"] == "weight")
-            site["scale"], site["zero_point"] = [0.1, 0.1, 0.1], [0, 0, 0]
+            site["qparams"] = {
+                "scale": {"dtype": "float32", "values": [0.5, 0.5, 0.5]},
+                "zero_point": {"dtype": "int64", "values": [0, 0, 0]},
+            }
         case "zero point out of range":
             site = next(s for s in sites if s["kind"] == "activation")
-            site["zero_point"] = 70000
+            site["qparams"]["zero_point"]["values"] = 70000
         case "unknown target":
             document["target"] = "tpu"
         case "unknown mode":

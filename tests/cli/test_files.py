@@ -195,7 +195,7 @@ def test_a_plan_with_a_scale_edited_by_hand_stays_whole_or_is_refused(tmp_path: 
     assert done.returncode == 0, done.stderr
     document = json.loads(plan.read_text(encoding="utf-8"))
     site = next(s for s in document["sites"] if s["value"] == "x")
-    site["scale"] *= 2
+    site["qparams"]["scale"]["values"] *= 2
     plan.write_text(json.dumps(document), encoding="utf-8")
     done = run("quantize", model, "-o", out, "--plan", plan, "--force")
     if done.returncode != 2:

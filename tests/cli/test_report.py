@@ -257,15 +257,15 @@ def test_random_data_is_no_ground_for_a_verdict_later(place: Workplace, tmp_path
     assert "random data satisfies no gate" in done.stderr
 
 
-def test_4_a_damaged_run_is_named(saved: Mapping[str, Path], tmp_path: Path) -> None:
+def test_2_a_damaged_run_is_named(saved: Mapping[str, Path], tmp_path: Path) -> None:
     text = saved["failed"].read_text(encoding="utf-8")
     for damaged in ("", text[:-20], text.replace("report/5", "report/1"), text.replace('"failed": true', '"failed": false')):  # fmt: skip
         (tmp_path / "run.json").write_text(damaged, encoding="utf-8")
         done = run("report", tmp_path / "run.json")
-        assert (done.returncode, done.stdout) == (4, "")
+        assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"error: {tmp_path / 'run.json'}: ")
     done = run("report", tmp_path / "none.json")
-    assert done.returncode == 4
+    assert done.returncode == 2
     assert "none.json" in done.stderr
 
 

@@ -16,8 +16,7 @@ from rich.console import Console
 
 import qtool
 from qtool import DataError, Reading, Survey
-from qtool.report.survey import render_survey
-from qtool.report.survey_json import to_json
+from qtool.report.survey import SURVEY, render_survey
 from tests.graphs import Shape, model, node, samples, write_samples
 
 Samples = list[dict[str, np.ndarray]]
@@ -197,7 +196,7 @@ def refuse(constant: str) -> Any:
 
 
 def test_the_document_is_plain_json() -> None:
-    document = json.loads(to_json(awkward()), parse_constant=refuse)
+    document = json.loads(SURVEY.to_json(awkward()), parse_constant=refuse)
     assert document["schema"] == "qtool.data/1"
     assert document["head"][0]["first"]["a"] == [0, "-inf"]
     a, b, c = document["inputs"]

@@ -81,15 +81,15 @@ def test_damaged_integers_are_refused(damage: str) -> None:
     site = next(s for s in document["sites"] if s["kind"] == "weight")
     other = next(s for s in document["sites"] if s["kind"] == "activation")
     if damage == "range":
-        site["integers"] = [-128] * 4
+        site["integers"] = {"dtype": "int8", "values": [-128] * 4}
     elif damage == "length":
-        site["integers"] = [1, 2]
+        site["integers"] = {"dtype": "int8", "values": [1, 2]}
     elif damage == "base64":
         site["integers"]["base64"] = "A" * 7
     elif damage == "kind":
-        other["integers"] = [1]
+        other["integers"] = {"dtype": "uint8", "values": [1]}
     else:
-        site["qtype"] = "float32"
+        site["spec"]["qtype"] = "float32"
     with pytest.raises(UsageError):
         plan = from_json(json.dumps(document), "plan.json")
         if problem := validate_plan(plan, done.model.view):

@@ -74,7 +74,6 @@ def _document() -> dict[str, Any]:
 
 
 DOCUMENT = _document()
-SITE_KEYS = sorted(DOCUMENT["sites"][0])
 JUNK = st.one_of(
     st.none(),
     st.booleans(),
@@ -83,7 +82,9 @@ JUNK = st.one_of(
     st.text(max_size=4),
     st.lists(st.one_of(st.integers(), st.text(max_size=3), st.none()), max_size=3),
     st.dictionaries(
-        st.sampled_from(["shape", "base64", "x"]), st.one_of(st.text(max_size=5), st.integers()), max_size=3
+        st.sampled_from(["shape", "base64", "values", "dtype"]),
+        st.one_of(st.text(max_size=5), st.integers()),
+        max_size=3,
     ),
 )
 
@@ -112,10 +113,10 @@ def test_a_damaged_plan_is_read_or_refused_as_usage(data: st.DataObject) -> None
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("granularity", []),
+        ("spec", []),
         ("scale_from", ["x"]),
-        ("granularity", ["per_channel"]),
-        ("qtype", "int7"),
+        ("spec", {"qtype": "int8", "granularity": {"kind": "PerChannel"}, "symmetric": True}),
+        ("integers", {"dtype": "int64", "values": [1]}),
         ("bounds", ["a", "b"]),
         ("kind", "other"),
         ("uses", [["n"]]),
@@ -133,7 +134,7 @@ def test_a_field_that_means_nothing_is_a_usage_error(key: str, value: object) ->
 def test_a_scale_that_can_t_be_is_refused(scale: object) -> None:
     document = copy.deepcopy(DOCUMENT)
     site = next(s for s in document["sites"] if s["kind"] == "activation")
-    site["scale"] = scale
+    site["qparams"]["scale"]["values"] = scale
     with pytest.raises(UsageError):
         from_json(json.dumps(document), "plan.json")
 

@@ -30,7 +30,7 @@ from qtool.report.model import (
     Selection,
     Timing,
 )
-from qtool.report.serial import kinds_of
+from qtool.report.schema import kinds_of
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
 

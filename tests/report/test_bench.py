@@ -13,8 +13,7 @@ from rich.console import Console
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched, Judged, Latency
 from qtool.evaluate.bench_models import Memory
 from qtool.evaluate.latency import Ratio
-from qtool.report.bench import render_bench
-from qtool.report.bench_json import SCHEMA, to_json
+from qtool.report.bench import BENCH, render_bench
 from qtool.runtime.trace import NodeTime, OpTime, OpTimes
 from tests.test_docs import section
 
@@ -81,8 +80,10 @@ def test_foreign_names_stay_plain() -> None:
 
 
 def test_json_is_standard() -> None:
-    document = json.loads(to_json(bench(UNDECIDED, Ratio(1.3, 0.0, math.inf))), parse_constant=pytest.fail)
-    assert document["schema"] == SCHEMA
+    document = json.loads(
+        BENCH.to_json(bench(UNDECIDED, Ratio(1.3, 0.0, math.inf))), parse_constant=pytest.fail
+    )
+    assert document["schema"] == BENCH.schema
     assert document["models"][1]["speedup"]["high"] == "inf"
 
 
@@ -93,6 +94,6 @@ def test_json_is_standard() -> None:
 )
 def test_every_key_is_described(part: type) -> None:
     described = section("report.md", "`bench --json`")
-    assert SCHEMA in described
+    assert BENCH.schema in described
     plain = described.replace("[]`", "`").replace("models[].", "")
     assert [f.name for f in fields(part) if f"`{f.name}`" not in plain] == []

@@ -16,8 +16,7 @@ from qtool.graph.inspection.change import changes, difference
 from qtool.graph.inspection.model import Difference, Inspection, OpCount, Port, TensorChange
 from qtool.graph.inspection.read import inspect_model
 from qtool.report.difference import render_difference
-from qtool.report.inspection import percent, render_inspection
-from qtool.report.inspection_json import to_json
+from qtool.report.inspection import percent, render_inspection, to_json
 from tests.graph.inspection import graphs
 from tests.graph.inspection.graphs import QUANTIZED
 from tests.graphs import ROOT

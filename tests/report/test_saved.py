@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import qtool
-from qtool.errors import DataError, UsageError
+from qtool.errors import UsageError
 from qtool.report.json import to_json
 from qtool.report.model import Report
 from qtool.report.saved import read_report, rejudge
@@ -28,15 +28,15 @@ def test_a_file_comes_back(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"PK\x03\x04", b"{}", b"[[[["])
-def test_4_a_damaged_file_is_named(damage: bytes, tmp_path: Path) -> None:
+def test_2_a_damaged_file_is_named(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(damage)
-    with pytest.raises(DataError, match="run.json"):
+    with pytest.raises(UsageError, match="run.json"):
         read_report(tmp_path / "run.json")
 
 
-def test_4_a_file_that_is_none(tmp_path: Path) -> None:
+def test_2_a_file_that_is_none(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json", Path("/dev/zero")):
-        with pytest.raises(DataError, match=path.name):
+        with pytest.raises(UsageError, match=path.name):
             read_report(path)
 
 

@@ -1,0 +1,1 @@
+"""JSON files: one codec for plans, ranges, cost tables, checkpoints and reports."""

@@ -78,7 +78,7 @@ def test_the_file_says_what_it_is_of(made: Path) -> None:
     assert document["samples"] == len(list((CNN / "calib").glob("*.npz")))
     for name, seen in document["ranges"].items():
         assert seen["lo"] <= seen["hi"], name
-        assert 0 < sum(seen["histogram"]["counts"]) <= seen["count"] - seen["masked"], name
+        assert 0 < sum(seen["histogram"]["counts"]["values"]) <= seen["count"] - seen["masked"], name
 
 
 def edited(made: Path, tmp_path: Path, **changes: object) -> Path:

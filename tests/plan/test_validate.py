@@ -102,21 +102,10 @@ def test_a_plan_with_corrections_and_factors_is_replayed() -> None:
 
 
 BAD: dict[str, tuple[str, Any]] = {
-    "words": ("corrections", {"b0": ["a"] * 40}),
-    "a number": ("corrections", {"b0": 3}),
-    "nothing": ("corrections", {"b0": None}),
-    "infinities": ("corrections", {"b0": [float("inf")]}),
-    "too large": ("corrections", {"b0": [1e300]}),
-    "a table": ("corrections", {"b0": [[1.0]]}),
-    "no base64": ("corrections", {"b0": {"shape": [1], "base64": "?"}}),
-    "a list": ("corrections", ["b0"]),
+    "infinities": ("corrections", {"b0": ["inf"]}),
     "no powers": ("scaled", {"w0": [{"axis": 0, "factors": [3.0]}]}),
     "negative": ("scaled", {"w0": [{"axis": 0, "factors": [-2.0]}]}),
     "zeros": ("scaled", {"w0": [{"axis": 0, "factors": [0.0]}]}),
-    "no axis": ("scaled", {"w0": [{"factors": [2.0]}]}),
-    "an axis of words": ("scaled", {"w0": [{"axis": "x", "factors": [2.0]}]}),
-    "one": ("scaled", {"w0": {"axis": 0, "factors": [2.0]}}),
-    "no table": ("scaled", 5),
 }
 
 

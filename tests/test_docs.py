@@ -60,6 +60,8 @@ def folder(tmp_path: Path) -> Path:
     for name, original in names.items():
         (tmp_path / name).symlink_to(SAMPLE_MODELS / "cnn" / original)
     (tmp_path / "gates.txt").write_text("sqnr<20\n", encoding="utf-8")
+    # What the commands find is tested elsewhere; that they run is tested here.
+    (tmp_path / "qtool.toml").write_text('[quantize]\neffort = "fast"\n', encoding="utf-8")
     return tmp_path
 
 

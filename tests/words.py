@@ -23,7 +23,6 @@ qtool/__init__.py
 qtool/calibrate
 qtool/cli
 qtool/commands
-qtool/data
 qtool/errors.py
 qtool/graph
 qtool/numerics

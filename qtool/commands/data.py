@@ -16,7 +16,7 @@ from qtool.data.model_inputs import Axis, ModelInput, inputs_of, with_shapes
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Arrays, check_used, evenly, where
-from qtool.data.statistics import Figures, Tally
+from qtool.data.statistics import Figures, InputStatistics
 from qtool.data.transforms import chosen
 from qtool.errors import DataError, printable
 from qtool.options import ModelLike, Progress, silent
@@ -126,7 +126,7 @@ def survey(
         raise DataError(f"{samples.name}: no samples")
     positions = _positions(len(samples), reading)
     frames = {name: frame_of(port) for name, port in ports.items()}
-    tallies = {name: Tally(frame.axis if frame else None) for name, frame in frames.items()}
+    tallies = {name: InputStatistics(frame.axis if frame else None) for name, frame in frames.items()}
     tables = {name: rows for name in ports if (rows := _rows(source.model, name))}
     head: list[SampleSeen] = []
     digests: set[bytes] = set()
@@ -152,7 +152,7 @@ def survey(
     return Survey(
         source=samples.name,
         kind=samples.traits.kind,
-        how=samples.traits.how,
+        how=samples.traits.notes,
         samples=len(samples),
         looked=len(positions),
         synthetic=samples.traits.synthetic,
@@ -169,14 +169,14 @@ def _positions(total: int, reading: Reading) -> frozenset[int]:
     return evenly(total, total if reading.samples else LOOKED_AT)
 
 
-def _input(port: ModelInput, tally: Tally) -> InputSeen:
+def _input(port: ModelInput, tally: InputStatistics) -> InputSeen:
     return InputSeen(
         name=port.name,
         dtype=port.dtype,
         wants=port.shape,
-        given=tuple(name for name, _ in tally.given.most_common()),
+        given=tuple(name for name, _ in tally.source_dtypes.most_common()),
         shapes=tuple(ShapeSeen(shape, count) for shape, count in tally.shapes.most_common()),
-        figures=None if port.dtype == "str" else tally.whole.figures(),
+        figures=None if port.dtype == "str" else tally.all.figures(),
         channels=tuple(channel.figures() for channel in tally.channels),
     )
 
@@ -198,9 +198,9 @@ def _digest(arrays: Arrays) -> bytes:
     return made.digest()
 
 
-def _warnings(port: ModelInput, frame: Frame | None, tally: Tally, raw: bool) -> list[str]:
+def _warnings(port: ModelInput, frame: Frame | None, tally: InputStatistics, raw: bool) -> list[str]:
     """What looks wrong about an input. Of integers little can be said: masks are constant with reason."""
-    seen, name = tally.whole, f"input '{printable(port.name)}'"
+    seen, name = tally.all, f"input '{printable(port.name)}'"
     told: list[str] = []
     if not port.floating or not seen.count:
         return told

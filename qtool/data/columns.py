@@ -1,4 +1,4 @@
-"""Which columns of a table make which input of the model, and how a cell becomes a number."""
+"""The columns of a table that make each input of the model, and the numbers in their cells."""
 
 from __future__ import annotations
 

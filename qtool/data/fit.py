@@ -1,4 +1,4 @@
-"""Samples against a model's inputs: names, types and shapes, before the runtime sees them."""
+"""Check a sample against the model's inputs (names, types, shapes, values), and cast it to their types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtool.errors import DataError, ModelError, printable
 
 
 class Input(Protocol):
-    """What the runtime says of one input; axes are ints, names or None."""
+    """The runtime's description of an input; axes are ints, names or None."""
 
     @property
     def shape(self) -> list[int | str | None]: ...
@@ -24,16 +24,17 @@ class Input(Protocol):
 
 
 def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | None], source: str) -> Arrays:
-    """The sample's arrays for exactly the model's inputs, cast where nothing is lost.
+    """Return the arrays of a sample in the types of the model's inputs, cast where nothing is lost.
 
     Args:
-        sample: names to arrays; extra names are an error, since they are most often a misspelling.
+        sample: names to arrays. Extra names are an error: most often they are misspelt.
         inputs: the runtime's description of each input.
-        dtypes: numpy's name of each input's type; None where numpy has none.
-        source: where the samples come from, for the message.
+        dtypes: numpy's name of the type of each input; None where numpy has none.
+        source: name of the source, for messages.
 
     Raises:
-        DataError: a missing or unknown name, a wrong shape or type, an empty batch, NaN or infinity.
+        DataError: a name is missing or unknown, a shape or type is wrong, a batch is empty, or a value is NaN
+            or infinite.
     """
     where = place_of(source, sample.name)
     for name in inputs:
@@ -46,49 +47,48 @@ def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | Non
     if extra := sorted(set(sample.inputs) - set(inputs)):
         wants = printable(", ".join(inputs))
         raise DataError(f"{where}: the model has no input '{printable(extra[0])}' (it has: {wants})")
-    # All that can be known without reading an array first: it may be large for no good reason.
+    arrays: Arrays = {}
     for name, spec in inputs.items():
-        _check(sample.inputs[name], spec, dtypes[name], f"{where}: input '{printable(name)}'")
-    return {
-        name: _values(np.asarray(sample.inputs[name]), dtypes[name], f"{where}: input '{printable(name)}'")
-        for name in inputs
-    }
+        here = f"{where}: input '{printable(name)}'"
+        _check(sample.inputs[name], spec, dtypes[name], here)
+        arrays[name] = _values(sample.inputs[name], dtypes[name], here)
+    return arrays
 
 
 def _name_hint(missing: str, spare: set[str], inputs: Mapping[str, Input]) -> str:
-    """What may be meant by an input: the one array that is left over, or one of a like name."""
+    """Return a hint at the array that may be meant: the only one left over, or one of a similar name."""
     close = get_close_matches(missing, spare, n=1, cutoff=0.6) or (list(spare) if len(spare) == 1 else [])
     if close:
         return f"--map '{close[0]}={missing}'"
     return f"the model wants: {', '.join(inputs)}; --fill '{missing}=0' makes up an input"
 
 
-def _check(held: np.ndarray, spec: Input, dtype: str | None, where: str) -> None:
-    """Whether an array is of the shape and the kind that the model wants."""
+def _check(array: np.ndarray, spec: Input, dtype: str | None, where: str) -> None:
+    """Check the shape and the kind of an array."""
     if dtype is None:
         raise ModelError(f"{where} has the type {spec.type}, which samples can't hold")
     shape = spec.shape
-    # The runtime's own shape of 0 is how some exporters write 'unknown'.
-    fits = len(shape) == held.ndim and all(
-        not isinstance(want, int) or want in (0, have) for want, have in zip(shape, held.shape, strict=True)
+    # Some exporters write 0 for an unknown axis.
+    fits = len(shape) == array.ndim and all(
+        not isinstance(want, int) or want in (0, have) for want, have in zip(shape, array.shape, strict=True)
     )
-    if shape and not fits:  # [] is what the runtime says of a scalar, and of an input without a shape
+    if shape and not fits:  # the runtime reports [] for a scalar, and for an input of any shape
         wants = "(" + ", ".join(str(d) if d not in (None, 0) else "?" for d in shape) + ")"
         raise DataError(
-            f"{where} has shape {printable(str(held.shape), 80)}; the model wants {printable(wants)}",
-            _shape_hint(held.shape, shape),
+            f"{where} has shape {printable(str(array.shape), 80)}; the model wants {printable(wants)}",
+            _shape_hint(array.shape, shape),
         )
-    if held.shape[:1] == (0,) and shape[:1] != [0]:
-        raise DataError(f"{where} is an empty batch: its shape is {held.shape}", "leave the sample out")
+    if array.shape[:1] == (0,) and shape[:1] != [0]:
+        raise DataError(f"{where} is an empty batch: its shape is {array.shape}", "leave the sample out")
     if dtype == "str":
-        if held.dtype.kind not in "OU":
-            raise DataError(f"{where} is {held.dtype}; the model wants strings")
-    elif not np.can_cast(held.dtype, dtype, casting="same_kind"):
-        raise DataError(f"{where} is {printable(str(held.dtype), 80)}; the model wants {dtype}")
+        if array.dtype.kind not in "OU":
+            raise DataError(f"{where} is {array.dtype}; the model wants strings")
+    elif not np.can_cast(array.dtype, dtype, casting="same_kind"):
+        raise DataError(f"{where} is {printable(str(array.dtype), 80)}; the model wants {dtype}")
 
 
 def _values(array: np.ndarray, dtype: str | None, where: str) -> np.ndarray:
-    """The array as the model takes it."""
+    """Return the array in the type of the model's input, if its values are fit for it."""
     if dtype == "str":
         return array.astype(object)
     if array.dtype != dtype:
@@ -104,12 +104,12 @@ def _values(array: np.ndarray, dtype: str | None, where: str) -> np.ndarray:
 
 
 def _is_mask(array: np.ndarray) -> bool:
-    """Whether an array with infinities is one to be added to scores: 0 where they count, -inf where not."""
+    """Return whether an array holds only 0 and -inf: a mask that is added to attention scores."""
     return not np.any(array[array != -np.inf])
 
 
 def _cast(array: np.ndarray, dtype: str, where: str) -> np.ndarray:
-    """The array in the model's type: integers must fit exactly, floats may be rounded but not lost."""
+    """Return the array in another type: integers must fit exactly, floats may be rounded, not overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
         if array.dtype.kind in "iu":

@@ -1,4 +1,4 @@
-"""Which input of a model takes images, and how they lie in it."""
+"""The input of a model that takes images: its size, channels and layout."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Frame:
         channels: 1, 3 or 4.
         height, width: None where the model leaves them open.
         batch: of rank 4, its first axis (None where it is open); 1 of rank 3, which has none.
-        batched: of rank 4.
-        first: channels come before height and width, and not after them.
+        batched: whether the rank is 4.
+        first: whether the channels come before height and width.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Frame:
 
     @property
     def axis(self) -> int:
-        """Where the channels are."""
+        """The axis of the channels."""
         return int(self.batched) + (0 if self.first else 2)
 
     @property
     def layout(self) -> str:
-        """As people call it: NCHW, HWC .."""
+        """The common name: NCHW, HWC .."""
         return ("N" if self.batched else "") + ("CHW" if self.first else "HWC")
 
 
 def frame_of(spec: ModelInput) -> Frame | None:
-    """How an input takes images; None for one that does not: rank 4 or 3 with an axis of 1, 3 or 4."""
+    """Return how an input takes images; None if it does not have rank 3 or 4 and an axis of 1, 3 or 4."""
     shape = spec.shape
     if shape is None or len(shape) not in (3, 4) or spec.dtype in ("", "str", "bool"):
         return None
@@ -55,7 +55,7 @@ def frame_of(spec: ModelInput) -> Frame | None:
     axes = shape[1:] if batched else shape
     if axes[0] not in CHANNELS and axes[2] not in CHANNELS:
         return None
-    # Of tiny images both ends may look like channels: those that leave the larger image are.
+    # In tiny images both ends may look like channels. Take the end that leaves the larger image.
     first = axes[2] not in CHANNELS or (axes[0] in CHANNELS and _least(axes[1:]) >= _least(axes[:2]))
     channels, height, width = map(_fixed, axes if first else (axes[2], axes[0], axes[1]))
     batch = _fixed(shape[0]) if batched else 1
@@ -63,10 +63,10 @@ def frame_of(spec: ModelInput) -> Frame | None:
 
 
 def image_input(inputs: ModelInputs, filled: Container[str]) -> Frame:
-    """The one input that takes images, of those that --fill does not fill; rank 4 goes before rank 3.
+    """Return the only input that takes images and that --fill does not fill; rank 4 goes before rank 3.
 
     Raises:
-        UsageError: there is none, there are many, or it takes many images at once.
+        UsageError: there is none, there are several, or it takes several images at once.
     """
     wanted = [spec for name, spec in inputs.items() if name not in filled]
     frames = [frame for spec in wanted if (frame := frame_of(spec))]
@@ -77,9 +77,9 @@ def image_input(inputs: ModelInputs, filled: Container[str]) -> Frame:
             f"where it leaves channels open: --shape {_name(wanted)}=1,3,224,224; else save samples as .npz",
         )
     if len(frames) > 1:
-        found = _listed([inputs[f.name] for f in frames])
         raise UsageError(
-            f"{len(frames)} inputs of the model look like ones for images: {found}",
+            f"{len(frames)} inputs of the model look like ones for images: "
+            f"{_listed([inputs[f.name] for f in frames])}",
             f"--fill '{printable(frames[-1].name, 60)}=0' fills one with a number; "
             "samples of several images are saved as .npz",
         )

@@ -1,4 +1,4 @@
-"""Images, a sample a file: decoded, resized, and normalised as flags, or a file beside the model, say."""
+"""Samples of images, a file a sample: decoded, resized and normalised as options or a config file say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.tables.images import CHANNELS, PRESETS, RESIZES
 
-# What is decoded, whatever a file's name is: the more formats, the more decoders for hostile files.
+# The formats that are decoded, whatever the file is called. Each one more is a decoder for hostile files.
 FORMATS = {
     "BMP": "Bmp",
     "GIF": "Gif",
@@ -32,7 +32,7 @@ FORMATS = {
 }
 for _plugin in FORMATS.values():
     import_module(f"PIL.{_plugin}ImagePlugin")  # Pillow itself loads some of them only when others fail
-# EXIF's number for how a camera was held -> what undoes it.
+# EXIF's orientation -> the transpose that undoes it.
 _TURNS = dict(zip(range(2, 9), (
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
@@ -42,23 +42,23 @@ _CHOICES = f"--preset {'|'.join(PRESETS)}, or --mean and --std, or {NAME} beside
 
 
 def open_images(source: SourceSpec) -> FileSamples[Path]:
-    """The images of a folder, for the one input of the model that takes some.
+    """Return the images of a folder as samples, for the only input of the model that takes images.
 
     Raises:
-        UsageError: no such input, options that contradict it, a normalisation that nobody named.
+        UsageError: there is no such input, options contradict it, or no normalisation is given.
         DataError: the file beside the model can't be used.
     """
     reading = source.reading
-    _checked(reading)
+    _check_options(reading)
     frame = image_input(source.inputs, reading.fill)
-    beside = processor_beside(source.model) if _wants_file(frame, reading) else None
-    recipe, how = settled(frame, reading, beside, source.text)
+    beside = processor_beside(source.model) if _needs_file(frame, reading) else None
+    recipe, notes = recipe_for(frame, reading, beside, source.text)
     table = recipe.norm.table(frame.channels, frame.dtype)
 
     def load(file: Path) -> Arrays:
         return {frame.name: _read_image(file, recipe, table)}
 
-    return FileSamples(source.text, Traits("images", how), source.files, load)
+    return FileSamples(source.text, Traits("images", notes), source.files, load)
 
 
 def _read_image(file: Path, recipe: Recipe, table: NDArray[Any]) -> NDArray[Any]:
@@ -74,8 +74,8 @@ def _read_image(file: Path, recipe: Recipe, table: NDArray[Any]) -> NDArray[Any]
                     raise Image.DecompressionBombError
                 return recipe.array(_upright(image), table)
         except UnidentifiedImageError:
-            known = ", ".join(FORMATS)
-            raise DataError(f"{shown(file)}: not an image of a known format ({known})") from None
+            formats = ", ".join(FORMATS)
+            raise DataError(f"{shown(file)}: not an image of a known format ({formats})") from None
         except Image.DecompressionBombError:
             raise DataError(
                 f"{shown(file)}: too many pixels (at most {MOST_PIXELS:,})",
@@ -86,55 +86,58 @@ def _read_image(file: Path, recipe: Recipe, table: NDArray[Any]) -> NDArray[Any]
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As the camera was held; what can't be told of that is no reason to refuse an image."""
+    """Return the image as the camera was held; unreadable EXIF data are ignored."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever a parser of foreign bytes raises
+    except Exception:  # the parser raises many kinds
         turn = None
     return image if turn is None else image.transpose(turn)
 
 
-def settled(
+def recipe_for(
     frame: Frame, reading: Reading, beside: Processor | None, source: str = ""
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """What makes arrays of images, and the same in words: flags, then the preset, then the file.
+    """Return the recipe for images, and notes on it. Options win over the preset, the preset over the file.
 
     Args:
-        source: what the user called the images.
+        frame: the input.
+        reading: the options.
+        beside: the file beside the model.
+        source: name of the images, for messages.
 
     Raises:
-        UsageError: something is open, or does not go together.
+        UsageError: size or normalisation is missing, or options contradict each other.
     """
     sized = _sized(frame, beside)
     swap = (reading.channels == "bgr") if reading.channels else bool(beside and beside.swap)
     if swap and frame.channels == 1:
         raise UsageError(f"--channels bgr: input '{printable(frame.name)}' has one channel")
-    norm, whence = _norm(frame, reading, beside, swap, source)
+    norm, origin = _norm(frame, reading, beside, swap, source)
     fitting = _fitting(reading, beside)
     recipe = Recipe(sized, norm, fitting, swap)
-    return recipe, _how(recipe, whence)
+    return recipe, _notes(recipe, origin)
 
 
-def _checked(reading: Reading) -> None:
-    """What a caller in Python may have misspelt, and the command line can't."""
-    for option, value, known in (
+def _check_options(reading: Reading) -> None:
+    """Check names that the command line checks itself, but a caller in Python may have misspelt."""
+    for option, value, names in (
         ("--preset", reading.preset, PRESETS),
         ("--resize", reading.resize, RESIZES),
         ("--channels", reading.channels, CHANNELS),
     ):
-        if value and value not in known:
+        if value and value not in names:
             raise UsageError(
                 f"{option}: no '{printable(value)}'",
-                did_you_mean(value, known) or f"one of {', '.join(known)}",
+                did_you_mean(value, names) or f"one of {', '.join(names)}",
             )
     if reading.layout:
         raise UsageError("--layout is for arrays: images are laid out as the model wants them")
 
 
-def _wants_file(frame: Frame, reading: Reading) -> bool:
-    """Whether something is open that the file beside the model can say."""
-    told = bool(reading.preset or ((reading.mean or reading.std) and reading.resize))
-    return not told or frame.height is None or frame.width is None
+def _needs_file(frame: Frame, reading: Reading) -> bool:
+    """Return whether options and model leave something open that the file beside the model may settle."""
+    settled = bool(reading.preset or ((reading.mean or reading.std) and reading.resize))
+    return not settled or frame.height is None or frame.width is None
 
 
 def _sized(frame: Frame, beside: Processor | None) -> Frame:
@@ -154,8 +157,7 @@ def _sized(frame: Frame, beside: Processor | None) -> Frame:
 def _norm(
     frame: Frame, reading: Reading, beside: Processor | None, swap: bool, source: str
 ) -> tuple[Norm, str]:
-    """What becomes of a pixel, and who says so."""
-    given = bool(reading.preset or reading.mean or reading.std)
+    """Return what becomes of a pixel, and the option or file that says so."""
     if not frame.dtype.startswith("float"):
         if reading.preset not in ("", "raw") or reading.mean or reading.std:
             raise UsageError(
@@ -168,12 +170,12 @@ def _norm(
                 "save samples as .npz, in the scale of that input",
             )
         return Norm(), f"the input is {frame.dtype}"
-    if given:
-        norm = _asked(reading, swap)
+    if reading.preset or reading.mean or reading.std:
+        norm = _norm_of_options(reading, swap)
         _plausible(norm, reading)
-        whence = ", ".join(f"--{name}" for name in ("preset", "mean", "std") if getattr(reading, name))
+        origin = ", ".join(f"--{name}" for name in ("preset", "mean", "std") if getattr(reading, name))
     elif beside is not None:
-        norm, whence = beside.norm.swapped() if swap else beside.norm, beside.file.name
+        norm, origin = beside.norm.swapped() if swap else beside.norm, beside.file.name
     else:
         raise UsageError(
             f"input '{printable(frame.name)}' takes {frame.dtype}: how the pixels of "
@@ -183,17 +185,17 @@ def _norm(
     for name, numbers in (("mean", norm.mean), ("std", norm.std)):
         if len(numbers) not in (0, 1, frame.channels):
             raise UsageError(
-                f"{whence}: {len(numbers)} numbers for {name}; input '{printable(frame.name)}' has "
+                f"{origin}: {len(numbers)} numbers for {name}; input '{printable(frame.name)}' has "
                 f"{frame.channels} channel{'s' if frame.channels > 1 else ''}",
                 f"--{name} with one number, or with {frame.channels}"
                 if frame.channels > 1
                 else f"--{name} NUMBER",
             )
-    return norm, whence
+    return norm, origin
 
 
-def _asked(reading: Reading, swap: bool) -> Norm:
-    """The preset's numbers are for RGB; those of the user are in the model's order."""
+def _norm_of_options(reading: Reading, swap: bool) -> Norm:
+    """Return the normalisation. The preset is for RGB; the user's numbers are in the order of the model."""
     preset = PRESETS[reading.preset or "raw"]
     norm = Norm(preset.scale, preset.shift, preset.mean, preset.std)
     norm = norm.swapped() if swap else norm
@@ -201,39 +203,39 @@ def _asked(reading: Reading, swap: bool) -> Norm:
 
 
 def _plausible(norm: Norm, reading: Reading) -> None:
-    """Refuse numbers that are for pixels of another range than those they meet."""
+    """Refuse a mean or std that is for pixels of another range."""
     low, high = norm.shift, (LEVELS - 1) * norm.scale + norm.shift
     if not reading.preset and (any(0 < m <= 1 for m in norm.mean) or any(s < 1 for s in norm.std)):
         option, number = (
             ("--mean", reading.mean) if any(0 < m <= 1 for m in norm.mean) else ("--std", reading.std)
         )
         raise UsageError(
-            f"{option} {_told(number)} looks like one for pixels in 0..1; they are 0..255",
+            f"{option} {_joined(number)} looks like one for pixels in 0..1; they are 0..255",
             "add --preset unit (or --preset raw, if 0..255 is meant)",
         )
     if reading.preset and reading.mean and not all(low <= m <= high for m in reading.mean):
         raise UsageError(
-            f"--mean {_told(reading.mean)} lies outside of the pixels, which --preset "
+            f"--mean {_joined(reading.mean)} lies outside of the pixels, which --preset "
             f"{reading.preset} takes to {low:g}..{high:g}",
             "leave out --preset, or give --mean and --std for that range",
         )
 
 
-def _told(numbers: tuple[float, ...]) -> str:
+def _joined(numbers: tuple[float, ...]) -> str:
     return ",".join(f"{n:g}" for n in numbers)
 
 
 def _fitting(reading: Reading, beside: Processor | None) -> Fitting:
-    found = beside.fitting if beside and not reading.preset else Fitting()
+    fitting = beside.fitting if beside and not reading.preset else Fitting()
     if reading.preset:
         preset = PRESETS[reading.preset]
-        found = Fitting(preset.resize, preset.shorter)
-    if reading.resize not in ("", found.resize):
-        found = Fitting(reading.resize, filter=found.filter)
-    return found
+        fitting = Fitting(preset.resize, preset.shorter)
+    if reading.resize not in ("", fitting.resize):
+        fitting = Fitting(reading.resize, filter=fitting.filter)
+    return fitting
 
 
-def _how(recipe: Recipe, whence: str) -> tuple[str, ...]:
+def _notes(recipe: Recipe, origin: str) -> tuple[str, ...]:
     frame, fitting = recipe.frame, recipe.fitting
     colours = {1: "grey", 3: "BGR" if recipe.swap else "RGB", 4: "BGRA" if recipe.swap else "RGBA"}
     table = recipe.norm.table(frame.channels, "float64")
@@ -242,5 +244,5 @@ def _how(recipe: Recipe, whence: str) -> tuple[str, ...]:
         f"input '{printable(frame.name)}': {frame.height} x {frame.width} (height x width), "
         f"{colours[frame.channels]}, {frame.layout}, {frame.dtype}",
         f"other sizes: {fitting.resize} ({RESIZES[fitting.resize]}{cut}), {FILTERS[fitting.filter]}",
-        f"pixels x in 0..255 become {recipe.norm}: {table.min():.4g} to {table.max():.4g} ({whence})",
+        f"pixels x in 0..255 become {recipe.norm}: {table.min():.4g} to {table.max():.4g} ({origin})",
     )

@@ -1,4 +1,4 @@
-"""What a model wants to be fed."""
+"""The inputs of a model: names, shapes and types that samples must have."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ModelInput:
     """One input of a model.
 
     Args:
-        shape: an int where an axis is fixed, a name or None where it is not; None: of any rank.
-        dtype: numpy's name, 'str' for text; '' where numpy has no such type.
+        shape: an int for a fixed axis, a name or None for an open one; None: any rank.
+        dtype: numpy's name of the type, 'str' for text; '' where numpy has no such type.
     """
 
     name: str
@@ -29,21 +29,18 @@ class ModelInput:
 
     @property
     def floating(self) -> bool:
-        """Whether it takes floats."""
+        """Whether the input takes floats."""
         return self.dtype.startswith("float")
 
     def __str__(self) -> str:
-        axes = "of any shape" if self.shape is None else "[" + ", ".join(shown(a) for a in self.shape) + "]"
+        axes = "of any shape"
+        if self.shape is not None:
+            axes = "[" + ", ".join("?" if axis is None else str(axis) for axis in self.shape) + "]"
         return f"{self.dtype or 'of a type numpy lacks'} {printable(axes, 80)}"
 
 
-def shown(axis: Axis) -> str:
-    """An axis as a person reads it."""
-    return "?" if axis is None else str(axis)
-
-
 def inputs_of(model: ir.Model) -> dict[str, ModelInput]:
-    """The inputs that a sample must have: those without a value of their own in the model."""
+    """Return the inputs that a sample must have: those without an initializer."""
     graph = model.graph
     return {
         v.name or "": ModelInput(v.name or "", _axes(v.shape), _numpy_name(v.dtype))
@@ -53,17 +50,18 @@ def inputs_of(model: ir.Model) -> dict[str, ModelInput]:
 
 
 def with_shapes(inputs: ModelInputs, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, ModelInput]:
-    """The inputs with the shapes that the user gave; the name '' stands for a model's only input.
+    """Return the inputs with the shapes of --shape; the name '' stands for the only input of a model.
 
     Raises:
-        UsageError: no such input, or a shape that the model does not take.
+        UsageError: there is no such input, or the model does not take the shape.
     """
-    found = dict(inputs)
+    shaped = dict(inputs)
     for name, shape in shapes.items():
+        text = ",".join(map(str, shape))
         if not name and len(inputs) != 1:
             raise UsageError(
-                f"--shape {_text(shape)}: which of the {len(inputs)} inputs?",
-                f"--shape {next(iter(inputs), 'NAME')}={_text(shape)}",
+                f"--shape {text}: which of the {len(inputs)} inputs?",
+                f"--shape {next(iter(inputs), 'NAME')}={text}",
             )
         key = name or next(iter(inputs))
         if key not in inputs:
@@ -75,15 +73,15 @@ def with_shapes(inputs: ModelInputs, shapes: Mapping[str, tuple[int, ...]]) -> d
             and all(not isinstance(a, int) or a in (0, b) for a, b in zip(spec.shape, shape, strict=True))
         )
         if not fits:
-            raise UsageError(f"--shape {key}={_text(shape)}: the model wants {spec}")
-        found[key] = replace(spec, shape=shape)
-    return found
+            raise UsageError(f"--shape {key}={text}: the model wants {spec}")
+        shaped[key] = replace(spec, shape=shape)
+    return shaped
 
 
 def _axes(shape: ir.Shape | None) -> tuple[Axis, ...] | None:
     if shape is None:
         return None
-    # An axis of 0 is how some exporters write 'unknown'.
+    # Some exporters write 0 for an unknown axis.
     return tuple((axis if axis > 0 else None) if isinstance(axis, int) else axis.value for axis in shape)
 
 
@@ -97,7 +95,3 @@ def _numpy_name(dtype: ir.DataType | None) -> str:
     except TypeError:
         return ""
     return name if hasattr(np, name) or name == "bool" else ""
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return ",".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""From an image to a model's numbers: size, colours, arithmetic."""
+"""From an image to the array of a model's input: size, colours, normalisation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qtool.data.image_input import Frame
 from qtool.errors import DataError
 
 LEVELS = 256
-# What a decoder may make, and what a resized image may come to before it is cut: Pillow's own bound, 256 MiB.
+# The largest image, decoded or resized: Pillow's own bound, 256 MiB.
 MOST_PIXELS = (1 << 30) // 4 // 3
 _GREY = 114
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Pillow's number of a filter, which preprocessor_config.json uses too -> what it is called.
+# Pillow's number of a filter, also used in preprocessor_config.json -> its name.
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 BILINEAR = 2
 
@@ -32,11 +32,11 @@ class Norm:
     std: tuple[float, ...] = ()
 
     def swapped(self) -> Norm:
-        """For channels in the order BGR, where this one is for RGB."""
+        """Return the normalisation for channels in the order BGR."""
         return replace(self, mean=_swapped(self.mean), std=_swapped(self.std))
 
     def table(self, channels: int, dtype: str) -> NDArray[Any]:
-        """What becomes of each pixel: [channels, 256], computed in float64."""
+        """Return what each pixel value becomes: [channels, 256], computed in float64."""
         levels = np.arange(LEVELS, dtype=np.float64) * self.scale + self.shift
         mean = np.broadcast_to(np.asarray(self.mean or (0.0,)), (channels,))
         std = np.broadcast_to(np.asarray(self.std or (1.0,)), (channels,))
@@ -58,7 +58,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How an image of any size becomes one of the model's.
+    """The way in which an image of any size becomes one of the model's size.
 
     Args:
         resize: a row of RESIZES.
@@ -73,7 +73,7 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that makes an array of an image; `frame` has its height and width."""
+    """Everything that makes an array of an image; the height and width of `frame` are known."""
 
     frame: Frame
     norm: Norm
@@ -82,21 +82,21 @@ class Recipe:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height, as Pillow has them."""
+        """Width and height, in Pillow's order."""
         return self.frame.width or 1, self.frame.height or 1
 
     def array(self, image: Image.Image, table: NDArray[Any]) -> NDArray[Any]:
-        """The array for the input, of the frame's layout.
+        """Return the array for the input, in the layout of the frame.
 
         Args:
-            table: the norm's, for the frame's channels and type.
+            table: of the norm, for the channels and type of the frame.
 
         Raises:
-            DataError: pixels that can't be made 0..255, sides that differ too much.
+            DataError: the pixels can't be made 0..255, or the sides differ too much.
         """
         pixels = np.asarray(fitted(flat(image, self.frame.channels), self.size, self.fitting))
         pixels = pixels.reshape(*pixels.shape[:2], self.frame.channels)
-        if self.swap:  # the alpha of four channels stays the last
+        if self.swap:  # alpha stays the last of four channels
             pixels = pixels[:, :, [2, 1, 0, *range(3, self.frame.channels)]]
         array = table[np.arange(self.frame.channels), pixels]
         if self.frame.first:
@@ -105,10 +105,10 @@ class Recipe:
 
 
 def flat(image: Image.Image, channels: int) -> Image.Image:
-    """In 8 bits a channel: L, RGB or RGBA. Alpha that the model lacks is dropped, as in training."""
+    """Return the image in 8 bits a channel: L, RGB or RGBA. Alpha is dropped for models without it."""
     if image.mode == "F":
         raise DataError("its pixels are floats, of no known range", "save them as .npz")
-    if image.mode.startswith("I"):  # 16 bits; what Pillow has in 32 was scaled to 16, or is no photo
+    if image.mode.startswith("I"):  # 16 bits; Pillow scales 32 bits to 16
         wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     if image.mode in ("P", "PA") and channels < 4:
@@ -117,7 +117,7 @@ def flat(image: Image.Image, channels: int) -> Image.Image:
 
 
 def fitted(image: Image.Image, size: tuple[int, int], fitting: Fitting) -> Image.Image:
-    """The image in the given width and height."""
+    """Return the image in the given width and height."""
     if fitting.resize == "letterbox":
         return _letterboxed(image, size, fitting.filter)
     width, height = (max(1, round(side / fitting.shorter)) for side in size)
@@ -134,7 +134,7 @@ def fitted(image: Image.Image, size: tuple[int, int], fitting: Fitting) -> Image
 
 
 def _covering(have: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
-    """The size of the image's proportions that just covers `least`; rounded as torchvision does."""
+    """Return the size of the same proportions that just covers `least`, rounded as torchvision does."""
     if have[0] * least[1] <= have[1] * least[0]:
         return least[0], max(least[1], int(least[0] * have[1] / have[0]))
     return max(least[0], int(least[1] * have[0] / have[1])), least[1]
@@ -146,9 +146,9 @@ def _letterboxed(image: Image.Image, size: tuple[int, int], filter_: int) -> Ima
     if image.size != inner:
         image = image.resize(inner, filter_)
     grey = _GREY if image.mode == "L" else (_GREY, _GREY, _GREY, 255)[: len(image.mode)]
-    whole = Image.new(image.mode, size, grey)
-    whole.paste(image, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
-    return whole
+    framed = Image.new(image.mode, size, grey)
+    framed.paste(image, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return framed
 
 
 def _swapped(numbers: tuple[float, ...]) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ def open_polygraphy(source: SourceSpec) -> FeedDicts:
 
 
 class FeedDicts:
-    """Samples of JSON files, each of which holds a list of dicts or one dict. A file is read as a whole.
+    """Samples of JSON files, with a list of dicts or one dict in each. A file is read as a whole.
 
     Raises:
         DataError: a file is missing, is other JSON, or holds what is no array. Nothing is unpickled.

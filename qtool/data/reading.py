@@ -30,7 +30,7 @@ class ListFields:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading(ListFields):
-    """How samples are read. The command line has an option for each field.
+    """The user's options for reading samples. The command line has one for each field.
 
     Args:
         samples: the largest number of samples of a source, chosen with `seed`; 0: all.

@@ -28,16 +28,16 @@ _PART = re.compile(r" \(\d+ of \d+ (?:calibrate|select|judge|select and judge)\)
 
 @dataclass(frozen=True)
 class Traits:
-    """How a source is read.
+    """The kind of a source, and the decisions on how it is read.
 
     Args:
         kind: a row of tables/sources.py.
-        how: how it is read, a line for each decision, for `qtool data`.
+        notes: a line for each decision, for `qtool data`.
         synthetic: the samples are random numbers, and no verdict can rest on them.
     """
 
     kind: str
-    how: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     synthetic: bool = False
 
 
@@ -129,7 +129,7 @@ class Part:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """What a source is opened from: where its files are, and what the model needs.
+    """The files of a source, the inputs of the model, and the user's options: all that opens a source.
 
     Args:
         text: as the user wrote it.

@@ -110,7 +110,7 @@ def _split_selecting(calib: Samples, data: Samples | None) -> SampleSets:
     if data is not None:
         independent, notes = _independent(calib, data)
         return SampleSets(None, calib, data, independent, True, notes)
-    select, judge, notes = _halves(calib)
+    select, judge, notes = _split_in_two(calib)
     note = (
         "the verdict is optimistic if the ranges file was made from the samples of --calib: judge with --data"
     )
@@ -129,11 +129,11 @@ def _split_data(data: Samples | None, ranges_known: bool) -> SampleSets:
             "(add --calib SRC to choose by)"
         )
         return SampleSets(None, None, data, True, False, (note,))
-    select, judge, notes = _halves(data)
+    select, judge, notes = _split_in_two(data)
     return SampleSets(None, select, judge, select is not judge, True, notes)
 
 
-def _halves(source: Samples) -> tuple[Samples, Samples, tuple[str, ...]]:
+def _split_in_two(source: Samples) -> tuple[Samples, Samples, tuple[str, ...]]:
     """A select set and a judge set of a source, and what to say where it is too small for two."""
     total = len(source)
     if total < 2 * LEAST:

@@ -1,4 +1,4 @@
-"""What samples hold: figures of one input, gathered sample by sample in float64."""
+"""Minimum, maximum, mean and variance of inputs, gathered sample by sample for `qtool data`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Elements that are looked at together: what is made of them in float64 stays small.
+# Elements that are converted to float64 at once.
 _BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of finite numbers; `infinite` counts the others, which only masks have. No numbers: all are 0."""
+    """Statistics of finite numbers; all are 0 if there are none. `infinite` counts the other numbers."""
 
     count: int
     minimum: float
@@ -27,7 +27,7 @@ class Figures:
 
 
 class Moments:
-    """Extremes, mean and variance of numbers that come in pieces, by the merging rule of Chan et al."""
+    """Extremes, mean and variance of numbers in pieces, by the merging rule of Chan et al. (1983)."""
 
     def __init__(self) -> None:
         self.count = self.infinite = 0
@@ -36,7 +36,7 @@ class Moments:
         self._mean = self._squares = 0.0
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take in a piece, of one axis."""
+        """Add an array of one axis."""
         for start in range(0, values.size, _BLOCK):
             block = values[start : start + _BLOCK].astype(np.float64)
             finite = block[np.isfinite(block)]
@@ -49,41 +49,46 @@ class Moments:
         self.integral = self.integral and bool(np.array_equal(values, np.rint(values)))
         mean = float(values.mean())
         total = self.count + values.size
-        apart = mean - self._mean
+        difference = mean - self._mean
         self._squares += float(np.square(values - mean).sum())
-        self._squares += apart * apart * self.count * values.size / total
-        self._mean += apart * values.size / total
+        self._squares += difference * difference * self.count * values.size / total
+        self._mean += difference * values.size / total
         self.count = total
 
     def figures(self) -> Figures:
-        """All of it so far."""
+        """Return the statistics of all numbers so far."""
         if not self.count:
             return Figures(0, 0.0, 0.0, 0.0, 0.0, self.infinite)
         std = math.sqrt(max(self._squares, 0.0) / self.count)
         return Figures(self.count, self.low, self.high, self._mean, std, self.infinite)
 
 
-class Tally:
-    """One input over many samples.
+class InputStatistics:
+    """Statistics of one input over many samples.
 
     Args:
-        axis: that of the channels, for figures of each of them; None: there are none.
+        axis: of the channels, for statistics of each channel; None: there are no channels.
     """
 
     def __init__(self, axis: int | None = None) -> None:
         self._axis = axis
         self.shapes: Counter[tuple[int, ...]] = Counter()
-        self.given: Counter[str] = Counter()
-        self.whole = Moments()
+        self.source_dtypes: Counter[str] = Counter()
+        self.all = Moments()
         self.channels: list[Moments] = []
 
-    def add(self, array: NDArray[Any], given: str) -> None:
-        """Take in a sample's array, which was of the type `given` before it became the model's."""
+    def add(self, array: NDArray[Any], source_dtype: str) -> None:
+        """Add the array of a sample.
+
+        Args:
+            array: in the type of the model's input.
+            source_dtype: its type in the sample, before it was cast.
+        """
         self.shapes[array.shape] += 1
-        self.given[given] += 1
+        self.source_dtypes[source_dtype] += 1
         if array.dtype.kind not in "fiub":
             return
-        self.whole.add(array.reshape(-1))
+        self.all.add(array.reshape(-1))
         if self._axis is None:
             return
         planes = np.moveaxis(array, self._axis, 0)

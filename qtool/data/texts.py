@@ -34,7 +34,7 @@ def open_texts(source: SourceSpec) -> TextFiles:
 
 @dataclass(frozen=True)
 class _Index:
-    """Where each text of a file begins (byte), and the number of its line."""
+    """The byte at which each text of a file begins, and the number of its line."""
 
     name: str
     file: Path
@@ -60,10 +60,10 @@ class TextFiles:
         self._indices = [self._index(name, file) for name, file in source.files.items()]
         self._starts = [0, *accumulate(len(index.starts) for index in self._indices)]
         if not len(self):
-            only = self._indices[0].file if len(self._indices) == 1 else source.text
-            raise DataError(f"{printable(str(only))}: no text: every line is blank")
+            blank = self._indices[0].file if len(self._indices) == 1 else source.text
+            raise DataError(f"{printable(str(blank))}: no text: every line is blank")
         fields = (f"a text a line; of a .jsonl the field '{FIELD}', else its only text",)
-        self.traits = Traits("text", (*fields, *tokens.how))
+        self.traits = Traits("text", (*fields, *tokens.notes))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -127,15 +127,15 @@ def _text(line: bytes, where: str, as_json: bool) -> str:
     if not as_json:
         return text
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON: {printable(str(error), 120)}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError(f"{where}: no JSON object", f'such a line is {{"{FIELD}": ".."}}')
-    texts = {key: value for key, value in found.items() if isinstance(value, str)}
+    texts = {key: value for key, value in content.items() if isinstance(value, str)}
     if FIELD in texts:
         return texts[FIELD]
     if len(texts) != 1:
-        has = printable(", ".join(map(str, found)), 80) or "nothing"
+        has = printable(", ".join(map(str, content)), 80) or "nothing"
         raise DataError(f"{where}: no field '{FIELD}' (it has: {has})", f"call the text '{FIELD}'")
     return next(iter(texts.values()))

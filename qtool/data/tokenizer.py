@@ -40,7 +40,7 @@ _MOST_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Padding:
-    """What fills a text up to a fixed length."""
+    """The tokens that fill a text up to a fixed length."""
 
     id: int
     type_id: int
@@ -52,12 +52,12 @@ class Tokens:
     """A tokenizer that is set up for a model.
 
     Args:
-        tokenizer: it cuts texts, and does not pad them.
-        roles: input -> what it holds, a row of ROLES.
+        tokenizer: truncates texts, and does not pad them.
+        roles: input -> its role, a row of ROLES.
         model_inputs: those inputs.
         length: of every text, where the model fixes it.
         padding: for a fixed length.
-        how: all of it in words.
+        notes: all of it in words.
     """
 
     tokenizer: Tokenizer
@@ -65,15 +65,15 @@ class Tokens:
     model_inputs: ModelInputs
     length: int | None
     padding: Padding | None
-    how: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def inputs(self, text: str) -> dict[str, NDArray[Any]]:
-        """The arrays for one text: [1, tokens], or [tokens] where the model has no batch axis.
+        """Return the arrays for one text: [1, tokens], or [tokens] where the model has no batch axis.
 
         Raises:
-            DataError: it has no token, one that the input's type can't hold, or the tokenizer fails.
+            DataError: it has no token, the type of the input can't hold a token, or the tokenizer fails.
         """
-        with tame("the tokenizer"):
+        with no_panic("the tokenizer"):
             encoding = self.tokenizer.encode(text)
             columns = self._columns(encoding)
         return {name: _cast(columns[role], self.model_inputs[name]) for name, role in self.roles.items()}
@@ -93,10 +93,10 @@ class Tokens:
 
 
 def tokens_for(inputs: ModelInputs, reading: Reading, beside: Path | None) -> Tokens:
-    """The tokenizer that the user named, or the one beside the model, set up for the model's inputs.
+    """Return the tokenizer of --tokenizer, or the one beside the model, set up for the model's inputs.
 
     Raises:
-        UsageError: there is none; no input takes tokens; nothing to pad with.
+        UsageError: there is none, no input takes tokens, or it has no token to pad with.
         DataError: the file is no tokenizer.
     """
     roles = roles_of(inputs, reading.fill)
@@ -108,7 +108,7 @@ def tokens_for(inputs: ModelInputs, reading: Reading, beside: Path | None) -> To
     own = int(config.get("max_length", 0))
     limit = reading.max_tokens or own or length or 0
     limit = min(limit, length) if length else limit
-    with tame(f"{shown(file)}: the tokenizer"):
+    with no_panic(f"{shown(file)}: the tokenizer"):
         if limit:
             strategy = config.get("strategy", "longest_first")
             side = str(config.get("direction", "right")).lower()
@@ -117,33 +117,33 @@ def tokens_for(inputs: ModelInputs, reading: Reading, beside: Path | None) -> To
         tokenizer.no_padding()
     if limit and limit <= (special := tokenizer.num_special_tokens_to_add(False)):
         raise UsageError(f"{limit} tokens a text: {special} of them are special ones", "more --max-tokens")
-    whose = (
+    origin = (
         "the model's" if limit == length else "--max-tokens" if reading.max_tokens else "the tokenizer's own"
     )
-    how = (
+    notes = (
         f"tokenizer: {shown(file)}, {tokenizer.get_vocab_size():,} tokens",
         *(f"input '{printable(name)}': {role}" for name, role in roles.items()),
-        f"at most {limit} tokens a text ({whose})"
+        f"at most {limit} tokens a text ({origin})"
         if limit
         else "texts are not cut: the tokenizer has no limit",
         *((f"padded to {length} with token {padding.id}",) if padding else ()),
     )
-    return Tokens(tokenizer, roles, taken, length, padding, how)
+    return Tokens(tokenizer, roles, taken, length, padding, notes)
 
 
 def roles_of(inputs: ModelInputs, filled: Container[str]) -> dict[str, str]:
-    """Input -> what it holds, for the inputs that tokens can fill; the rest is nobody's business here.
+    """Return input -> role for the inputs that tokens can fill.
 
     Raises:
-        UsageError: none of them takes token ids.
+        UsageError: none of them takes token ids, or one takes several texts at once.
     """
     wanted = {name: spec for name, spec in inputs.items() if name not in filled}
     roles: dict[str, str] = {}
     for role, names in ROLES.items():
-        for known in names:  # the commonest name wins: a model with input_ids may have another `input`
-            found = [n for n, p in wanted.items() if _plain(n) == known and _takes(p, role)]
-            if found:
-                roles[found[0]] = role
+        for common in names:  # the most common name first: a model with input_ids may have another `input`
+            own = [n for n, p in wanted.items() if _plain(n) == common and _takes(p, role)]
+            if own:
+                roles[own[0]] = role
                 break
     if IDS not in roles.values():
         integers = [n for n, p in wanted.items() if n not in roles and _takes(p, IDS) and p.shape is not None]
@@ -176,7 +176,7 @@ def _takes(spec: ModelInput, role: str) -> bool:
 
 
 def _length(inputs: ModelInputs) -> int | None:
-    """The length that the model fixes, if it fixes any; fit() sees to inputs that disagree."""
+    """Return the length that the model fixes; None if it is open. `fit` refuses inputs that disagree."""
     for spec in inputs.values():
         if spec.shape and isinstance(spec.shape[-1], int):
             return spec.shape[-1]
@@ -194,7 +194,7 @@ def _file(reading: Reading, beside: Path | None) -> Path:
 
 
 def _loaded(file: Path) -> Tokenizer:
-    with opened(file, _MOST_BYTES) as stream, tame(f"{shown(file)}: the tokenizer"):
+    with opened(file, _MOST_BYTES) as stream, no_panic(f"{shown(file)}: the tokenizer"):
         content = stream.read()
         try:
             return Tokenizer.from_str(content.decode("utf-8"))
@@ -231,8 +231,8 @@ def _cast(column: NDArray[Any], spec: ModelInput) -> NDArray[Any]:
 
 
 @contextlib.contextmanager
-def tame(what: str) -> Iterator[None]:
-    """Around the library: what it panics about in Rust is no Exception in Python."""
+def no_panic(what: str) -> Iterator[None]:
+    """Turn a panic of the library, which is written in Rust and raises no Exception, into a DataError."""
     try:
         yield
     except BaseException as error:

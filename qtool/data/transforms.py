@@ -1,4 +1,4 @@
-"""What options do to the samples of any source: names, layout, filled inputs, batches, how many."""
+"""Options that change the samples of any source: names, layout, filled inputs, batches, how many."""
 
 from __future__ import annotations
 

@@ -470,7 +470,7 @@ def test_what_is_not_chosen_is_not_opened_and_all_can_be_read_again(tmp_path: Pa
 
 def test_it_says_how(tmp_path: Path) -> None:
     reading = Reading(preset="imagenet", channels="bgr")
-    how = "\n".join(open_source(save(tmp_path, picture()), port(1, 3, 224, 224), reading).traits.how)
+    how = "\n".join(open_source(save(tmp_path, picture()), port(1, 3, 224, 224), reading).traits.notes)
     for word in (
         "224 x 224",
         "BGR",

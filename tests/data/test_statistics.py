@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qtool.data import statistics
-from qtool.data.statistics import Figures, Moments, Tally
+from qtool.data.statistics import Figures, InputStatistics, Moments
 
 
 def figures(*pieces: np.ndarray) -> Figures:
@@ -55,12 +55,12 @@ def test_whole_numbers_are_known(values: list[float], whole: bool) -> None:
 
 @pytest.mark.parametrize("axis", [1, 3, None])
 def test_each_channel_has_its_own(axis: int | None) -> None:
-    tally = Tally(axis)
+    tally = InputStatistics(axis)
     arrays = [np.random.default_rng(i).normal(size=(1, 3, 4 + i, 3)).astype(np.float32) for i in range(3)]
     for array in arrays:
         tally.add(array, "float64")
     assert tally.shapes == {a.shape: 1 for a in arrays}
-    assert tally.given == {"float64": 3}
+    assert tally.source_dtypes == {"float64": 3}
     wanted = (
         []
         if axis is None
@@ -70,6 +70,6 @@ def test_each_channel_has_its_own(axis: int | None) -> None:
 
 
 def test_text_has_no_figures() -> None:
-    tally = Tally()
+    tally = InputStatistics()
     tally.add(np.array(["a"], object), "<U1")
-    assert tally.whole.count == 0
+    assert tally.all.count == 0

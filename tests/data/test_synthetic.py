@@ -46,8 +46,8 @@ def test_a_sample_depends_on_seed_and_number_alone() -> None:
 def test_it_says_that_it_is_made_up() -> None:
     traits = source("random:1", MIXED, seed=7).traits
     assert traits.synthetic
-    assert "--seed 7" in traits.how[0]
-    assert any("integers 0..9" in line for line in traits.how)
+    assert "--seed 7" in traits.notes[0]
+    assert any("integers 0..9" in line for line in traits.notes)
 
 
 def test_what_is_filled_is_not_made_up() -> None:

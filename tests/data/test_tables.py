@@ -96,7 +96,7 @@ def test_all_numbers_make_the_only_input(
     (got,) = arrays(found)
     assert got["x"].shape == wanted
     assert got["x"].reshape(-1).tolist() == [1, 2.5, 3]
-    assert "not used: text" in found.traits.how
+    assert "not used: text" in found.traits.notes
 
 
 @BOTH

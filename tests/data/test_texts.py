@@ -330,7 +330,7 @@ def test_a_tokenizer_can_be_named(tmp_path: Path) -> None:
     reading = Reading(tokenizer=tmp_path / "other" / "words.json")
     source = opened(write(tmp_path, "the cat"), model_inputs(), reading, beside=False)
     assert np.asarray(next(iter(source.read())).inputs["input_ids"]).tolist() == [THE_CAT]
-    assert "words.json" in "\n".join(source.traits.how)
+    assert "words.json" in "\n".join(source.traits.notes)
 
 
 def test_2_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) -> None:
@@ -385,13 +385,13 @@ def test_4_a_tokenizer_that_panics_is_bad_data(
 
 
 def test_an_interrupt_stays_one() -> None:
-    with pytest.raises(KeyboardInterrupt), tokenizer.tame("it"):
+    with pytest.raises(KeyboardInterrupt), tokenizer.no_panic("it"):
         raise KeyboardInterrupt
 
 
 def test_it_says_how(tmp_path: Path) -> None:
     wanted = model_inputs((1, 6), input_ids="int64", attention_mask="int64")
-    how = "\n".join(opened(write(tmp_path, "the cat"), wanted).traits.how)
+    how = "\n".join(opened(write(tmp_path, "the cat"), wanted).traits.notes)
     for word in (
         "tokenizer.json",
         "'input_ids': token ids",

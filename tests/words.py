@@ -28,7 +28,6 @@ qtool/graph
 qtool/numerics
 qtool/options.py
 qtool/plan
-qtool/recover
 qtool/report
 qtool/rewrite
 qtool/runtime

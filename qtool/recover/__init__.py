@@ -1,1 +1,1 @@
-"""Accuracy that rounding to nearest leaves on the table: a technique a file, from a plan to a better one."""
+"""Recovery: techniques that lower the error of a quantized model, one in each file."""

@@ -1,29 +1,22 @@
-"""AdaRound over a plan: from the integers that weights have by now to those that are learned."""
+"""AdaRound: learn the rounding of each weight, from the integers that it has (numerics/adaround.py)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from qtool.data.samples import Samples
 from qtool.graph.view import View
 from qtool.numerics.adaround import adaround
 from qtool.numerics.gptq import Hessian
 from qtool.plan.model import Plan
-from qtool.recover.gptq import Arranged, Fitted, improved
+from qtool.recover.gptq import Fitted, WeightRows, round_weights
+from qtool.runtime.heartbeat import StepProgress, no_progress
 
-Progress = Callable[[int, int], None]
 
-
-def learned(
-    view: View,
-    plan: Plan,
-    samples: Samples,
-    threads: int = 0,
-    progress: Progress = lambda done, total: None,
+def learn_rounding(
+    view: View, plan: Plan, samples: Samples, threads: int = 0, progress: StepProgress = no_progress
 ) -> Plan:
-    """A plan whose weights are rounded as is learned; scales stay. Arguments as `improved` has them."""
-    return improved(view, plan, samples, threads, progress, _fit)
+    """Return a plan with learned integers and the same scales. Arguments as in `round_weights`."""
+    return round_weights(view, plan, samples, threads, progress, _fit)
 
 
-def _fit(laid: Arranged, on: Hessian) -> Fitted:
-    return adaround(laid.rows, on, laid.grid, laid.start), laid.grid
+def _fit(weight: WeightRows, on: Hessian) -> Fitted:
+    return adaround(weight.rows, on, weight.grid, weight.start), weight.grid

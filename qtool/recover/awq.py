@@ -1,33 +1,28 @@
-"""Activation-aware scaling of weights: columns that meet large activations are scaled up before rounding.
+"""AWQ: scale up weight columns with large activations before rounding to 4 bits or fewer.
 
-Lin et al. 2023 (AWQ, arXiv 2306.00978, section 3.2): s = mean|X|^a, the exponent searched for each layer by
-what the rounded layer errs.
+Lin et al. 2023 (arXiv 2306.00978, section 3.2): s = mean|X|^a, the exponent searched for each layer by the
+expected error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qtool.data.samples import Samples
-from qtool.graph.view import View
+from qtool.numerics.clip import FEW_BITS
 from qtool.numerics.qparams import F64
-from qtool.plan.model import Plan
-from qtool.recover.balance import Balances, Layers, balanced
+from qtool.recover.channel_scaling import PairedLayers, Technique
 
 _STEPS = 10
-_MOST_BITS = 4
 
 
-def activation_aware(view: View, plan: Plan, source: Samples, threads: int = 0) -> Balances:
-    """What to scale before weights of few bits; exact in float. Arguments as `balanced` has them."""
-    return balanced(view, plan, source, factors, _able, threads)
-
-
-def factors(layers: Layers) -> Iterator[F64]:
-    """s = mean|X|^a for a grid of a: [C] each."""
+def factors(layers: PairedLayers) -> Iterator[F64]:
+    """Yield s = mean|X|^a for a grid of a: [C] each."""
     for step in range(1, _STEPS + 1):
-        yield layers.seen.mean ** (step / _STEPS)
+        yield layers.channels.mean ** (step / _STEPS)
 
 
-def _able(layers: Layers) -> bool:
-    return any(site is not None and site.spec.qtype.bits <= _MOST_BITS for _, _, site in layers.weights)
+def _has_few_bits(layers: PairedLayers) -> bool:
+    return any(site is not None and site.spec.qtype.bits <= FEW_BITS for _, _, site in layers.weights)
+
+
+AWQ = Technique(factors, _has_few_bits)

@@ -1,13 +1,12 @@
-"""H = sum x x^T of what each weight is multiplied with, a few layers at a time.
+"""Hessians H = sum x x^T over the inputs of each weight, a few layers at a time.
 
-It is uncentred: what a weight's error does to a layer's mean counts as much as any other error. Only the sums
-stay, float64 [K, K] a group; of the samples one is at hand at any time, with the values that the sums at
-work are taken over.
+They are not centred: a weight's error in a layer's mean counts as much as any other error. Memory holds the
+sums, float64 [K, K] for each group, and the values of one sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 
@@ -18,23 +17,22 @@ from qtool.calibration.runner import groups_of, value_reader
 from qtool.data.samples import Samples, evenly
 from qtool.numerics.qparams import F32, F64
 from qtool.recover.operands import Operand
+from qtool.runtime.heartbeat import StepProgress, no_progress
 
-Progress = Callable[[int, int], None]
-
-# So many samples show what there is, if each has rows enough. Short texts lack them: a transformer in
-# int4 gains 3.7 dB by 16 of its samples, and 5.3 by 64. Of a layer more rows than these say little more.
+# 16 samples suffice if each has enough rows. Short texts have few: a transformer in int4 gains 3.7 dB with 16
+# of its samples, 5.3 dB with 64. More rows of a layer than these hardly change its Hessian.
 _SAMPLES, _MOST_SAMPLES = 16, 64
 _ROWS, _ROWS_A_COLUMN = 8192, 8
-# Bytes of the sums at work, of the values that they are taken over, and of patches at a time.
+# Bytes of the sums of a batch, of the values that they are over, and of patches at a time.
 _SUMS, _VALUES, _PATCHES = 32 << 20, 32 << 20, 4 << 20
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A sum over all that one weight is multiplied with, wherever it is read.
+class HessianSpec:
+    """The Hessian of one weight: over the operands of all nodes that read it.
 
     Args:
-        operands: of its readers, each once.
+        operands: each once.
         groups, columns: the sum is [groups, columns, columns].
     """
 
@@ -48,94 +46,96 @@ class Wanted:
 
     @property
     def share(self) -> int:
-        """The most rows of one sample and operand."""
+        """The most rows to add of one sample and operand."""
         return -(-max(_ROWS, _ROWS_A_COLUMN * self.columns) // _SAMPLES)
 
     @property
     def enough(self) -> int:
-        """Rows, of all samples, beyond which no more are looked at."""
+        """The number of rows, over all samples, after which no more samples are run."""
         return _SAMPLES * self.share // 2
 
 
 @dataclass(frozen=True)
-class Streamed:
-    """Samples through a model.
+class ModelRun:
+    """A model, and the samples to run it on.
 
     Args:
-        model: prepared, or any other whose values have its names, such as a quantized one.
-        source: the samples, of which 16 are taken, or up to 64 where those have few rows.
+        model: prepared.
+        source: the samples; 16 are run, or up to 64 where those have few rows.
         threads: of the runtime.
-        progress: called with how many runs of how many are done.
+        progress: called with the runs done and the runs in all.
     """
 
     model: ir.Model
     source: Samples
     threads: int = 0
-    progress: Progress = lambda done, total: None
+    progress: StepProgress = no_progress
 
 
-def hessians(streamed: Streamed, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, F64]]:
-    """Each sum, float64 [groups, columns, columns]: in any order, and each once.
+def hessians(run: ModelRun, specs: Sequence[HessianSpec]) -> Iterator[tuple[HessianSpec, F64]]:
+    """Yield each Hessian, float64 [groups, columns, columns], in any order.
 
-    What was given out is not held on to: a caller that lets go of it holds few at a time.
+    Few are held in memory at a time.
 
     Raises:
-        DataError: samples that do not fit the model.
+        DataError: a sample does not fit the model.
         KeyError: the model has no such value.
-        RuntimeFailure: the model fails on one.
+        RuntimeFailure: the model fails on a sample.
     """
-    batches = _batches(streamed, list(dict.fromkeys(wanted)))
-    first, more = (evenly(len(streamed.source), count) for count in (_SAMPLES, _MOST_SAMPLES))
+    batches = _batches(run, list(dict.fromkeys(specs)))
+    first, more = (evenly(len(run.source), count) for count in (_SAMPLES, _MOST_SAMPLES))
     rounds = [first, more - first]
     total = len(first | more)
     for number, batch in enumerate(batches):
-        sums = {w: np.zeros((w.groups, w.columns, w.columns)) for w in batch}
+        sums = {spec: np.zeros((spec.groups, spec.columns, spec.columns)) for spec in batch}
         rows = dict.fromkeys(batch, 0)
-        for done, values in enumerate(_runs(streamed, batch, rounds), start=1):
-            for want in batch:
-                for operand in want.operands:
-                    rows[want] += _add(sums[want], operand, values[operand.value], want.share)
-            streamed.progress(number * total + done, len(batches) * total)
-            if done >= len(first) and all(rows[w] >= w.enough for w in batch):
+        for done, values in enumerate(_values(run, batch, rounds), start=1):
+            for spec in batch:
+                for operand in spec.operands:
+                    rows[spec] += _add(sums[spec], operand, values[operand.value], spec.share)
+            run.progress(number * total + done, len(batches) * total)
+            if done >= len(first) and all(rows[spec] >= spec.enough for spec in batch):
                 break
-        for want in batch:
-            yield want, sums.pop(want)
+        for spec in batch:
+            yield spec, sums.pop(spec)
 
 
-def _batches(streamed: Streamed, wanted: list[Wanted]) -> list[list[Wanted]]:
-    """Sums that are taken at the same time: no more than fit, of them and of the values."""
-    first = {w: w.operands[0].value for w in wanted}
+def _batches(run: ModelRun, specs: list[HessianSpec]) -> list[list[HessianSpec]]:
+    """Hessians that are computed together: the sums and the values of a batch fit in memory."""
+    first = {spec: spec.operands[0].value for spec in specs}
     values = list(dict.fromkeys(first.values()))
-    found: list[list[Wanted]] = []
-    for group in groups_of(streamed.model, values, streamed.source, _VALUES, streamed.threads):
+    batches: list[list[HessianSpec]] = []
+    for group in groups_of(run.model, values, run.source, _VALUES, run.threads):
         room = 0
-        for want in (w for w in wanted if first[w] in group):
-            if room < want.bytes:
-                found.append([])
-                room = max(_SUMS, want.bytes)
-            found[-1].append(want)
-            room -= want.bytes
-    return [batch for batch in found if batch]
+        for spec in (spec for spec in specs if first[spec] in group):
+            if room < spec.bytes:
+                batches.append([])
+                room = max(_SUMS, spec.bytes)
+            batches[-1].append(spec)
+            room -= spec.bytes
+    return [batch for batch in batches if batch]
 
 
-def _runs(streamed: Streamed, batch: list[Wanted], rounds: Sequence[Set[int]]) -> Iterator[Mapping[str, F32]]:
-    """The values that a batch needs, for each sample of each round; their memory is used for the next one."""
+def _values(
+    run: ModelRun, batch: list[HessianSpec], rounds: Sequence[Set[int]]
+) -> Iterator[Mapping[str, F32]]:
+    """The values of a batch for each sample of each round, valid until the next one."""
     names = list(dict.fromkeys(o.value for w in batch for o in w.operands))
-    source = streamed.source
-    with value_reader(streamed.model, names, streamed.threads, "the model whose layers are watched") as look:
+    source = run.source
+    with value_reader(run.model, names, run.threads, "the model with inner values as outputs") as look:
         for sample in chain.from_iterable(map(source.read, rounds)):
             arrays = look(sample, source.name)
             yield {n: np.asarray(a, np.float32) for n, a in zip(names, arrays, strict=True)}
 
 
 def _add(total: F64, operand: Operand, x: F32, most: int) -> int:
-    """Add the products of a sample's rows, or of so many of them; of how many it were."""
+    """Add the products of at most `most` of a sample's rows; return the number of rows."""
     groups, columns = total.shape[:2]
     positions = operand.positions(x, most)
-    x = operand.as_seen(x)
+    x = operand.rounded(x)
     step = max(1, _PATCHES // (4 * groups * columns))
     for start in range(0, len(positions), step):
         rows = operand.rows(x, positions[start : start + step])
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is rounded to nearest
+        with np.errstate(over="ignore", invalid="ignore"):  # weights with an overflow are rounded to nearest
             total += np.matmul(rows.swapaxes(1, 2), rows)
     return len(positions)

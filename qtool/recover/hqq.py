@@ -1,4 +1,4 @@
-"""HQQ over a plan: weights of few bits get scales and zero points that spare outliers less."""
+"""HQQ: scales and zero points of weights of 4 bits or fewer, robust to outliers (numerics/hqq.py)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from qtool.numerics.hqq import half_quadratic
 from qtool.plan.model import Kind, Plan, Site
 from qtool.runtime.heartbeat import beat
 
-# What has a scale of its own for every run of values, and no bias that rests on it.
+# Weights with scales for blocks, and no bias that depends on them.
 _KINDS = frozenset({Kind.STORED, Kind.FUSED})
 
 
 def half_quadratic_plan(view: View, plan: Plan) -> Plan:
-    """A resolved plan with other scales for weights of 4 bits or fewer. It takes no samples.
-
-    What has integers of its own keeps them, and its scales.
+    """Return a plan with new scales for weights of 4 bits or fewer, except those that have integers.
 
     Args:
         view: of the prepared model.
-        plan: resolved, for that model.
+        plan: resolved.
     """
-    return replace(plan, sites=tuple(_better(view, site) for site in plan.sites))
+    return replace(plan, sites=tuple(_with_scales(view, site) for site in plan.sites))
 
 
-def _better(view: View, site: Site) -> Site:
+def _with_scales(view: View, site: Site) -> Site:
     few = site.kind in _KINDS and site.spec.qtype.bits <= FEW_BITS
     weight = float_constant(view.values[site.value]) if few else None
     if weight is None or site.qparams is None or site.integers is not None:

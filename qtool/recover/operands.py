@@ -1,4 +1,4 @@
-"""What a weighted node multiplies its weight with: of which value, and in which arrangement."""
+"""Operands: the value that a node multiplies its weight with, arranged as rows of a matrix product."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ from qtool.plan.model import Kind, Plan, Use
 from qtool.plan.weights import largest_divisor
 from qtool.tables.qtypes import QType
 
-# Columns that one matrix of their products is kept of: 32 MiB in float64, and its factors as much each.
-# Wider weights are taken in parts, as if what the parts are fed had nothing to do with each other.
+# Columns of one Hessian: 32 MiB in float64, and its factors as much each. Wider weights are cut in parts,
+# whose inputs are treated as uncorrelated.
 LARGEST = 2048
 
-
-Seen = tuple[QParams, QType]
-"""The scale and the type that a value is rounded to before a node gets it."""
+Rounding = tuple[QParams, QType]
+"""Scale and type of a quantized value."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Product:
 
     Args:
         axis: of the activation, from the end, that is summed over.
-        upright: its weight is [K, N], not [N, K].
+        upright: the weight is [K, N], not [N, K].
     """
 
     axis: int
@@ -49,22 +48,22 @@ class Product:
 
 @dataclass(frozen=True)
 class Operand:
-    """What a weight is multiplied with. Nodes that read the same value alike have the same operand.
+    """A value that a weight is multiplied with. Nodes that read the same value alike have the same operand.
 
     Args:
         value: its name.
-        form: how it is arranged.
-        parts: into how many its columns are cut.
-        seen: how the node gets it; None: as it is.
+        form: its arrangement.
+        parts: the number of parts that its columns are cut into.
+        rounding: of the value before the node; None in float.
     """
 
     value: str
     form: Convolution | Product
     parts: int
-    seen: Seen | None = None
+    rounding: Rounding | None = None
 
     def weight_rows(self, w: NDArray[Any]) -> NDArray[Any]:
-        """A weight, or anything of its shape, as [G, O, K]: O sums over K columns in each of G groups."""
+        """Return a weight, or an array of its shape, as [G, O, K]: O sums over K in each of G groups."""
         if isinstance(self.form, Convolution):
             rows: NDArray[Any] = conv_weight_rows(w, self.form)
         else:
@@ -74,58 +73,59 @@ class Operand:
         return cut.reshape(groups * self.parts, count, -1)
 
     def weight_of(self, rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """The inverse of `weight_rows`."""
+        """Return the inverse of `weight_rows`."""
         cut = rows.reshape(-1, self.parts, *rows.shape[1:]).swapaxes(1, 2)
-        whole = cut.reshape(len(cut), rows.shape[1], -1)
+        joined = cut.reshape(len(cut), rows.shape[1], -1)
         if isinstance(self.form, Convolution):
-            return conv_weight_of(whole, shape, self.form)
-        matrix: NDArray[Any] = whole[0].T if self.form.upright else whole[0]
+            return conv_weight_of(joined, shape, self.form)
+        matrix: NDArray[Any] = joined[0].T if self.form.upright else joined[0]
         return matrix.reshape(shape)
 
     def count(self, x: F32) -> int:
-        """How many rows x has to show: results of a channel of a convolution, rows of a matrix."""
+        """Return the number of rows of x: outputs of a channel of a convolution, or rows of a matrix."""
         if isinstance(self.form, Convolution):
             return position_count(x.shape, self.form)
         return x.size // x.shape[self.form.axis] if x.size else 0
 
     def rows(self, x: F32, positions: NDArray[np.int64]) -> F32:
-        """Some of what the weight is multiplied with. x: the whole value -> [G, P, K] float32."""
+        """Return the rows of x, the value, at P positions: [G, P, K] float32."""
         if isinstance(self.form, Convolution):
-            found = patches(x, self.form, positions)
+            rows = patches(x, self.form, positions)
         else:
             last = x if self.form.axis == -1 or x.ndim < 2 else x.swapaxes(-1, -2)
-            found = last.reshape(-1, last.shape[-1])[positions][None]
-        groups, count, columns = found.shape
-        cut = found.reshape(groups, count, self.parts, columns // self.parts).swapaxes(1, 2)
+            rows = last.reshape(-1, last.shape[-1])[positions][None]
+        groups, count, columns = rows.shape
+        cut = rows.reshape(groups, count, self.parts, columns // self.parts).swapaxes(1, 2)
         return cut.reshape(groups * self.parts, count, -1)
 
     def positions(self, x: F32, most: int) -> NDArray[np.int64]:
+        """Return at most `most` positions of rows, spread evenly."""
         return spread_out(self.count(x), most)
 
-    def as_seen(self, x: F32) -> F32:
-        """A value as the node gets it: after what its quantization does to it."""
-        if self.seen is None:
+    def rounded(self, x: F32) -> F32:
+        """Return the value as the node reads it, after its quantization."""
+        if self.rounding is None:
             return x
-        params, qtype = self.seen
+        params, qtype = self.rounding
         return dequantize(quantize(x, params, qtype), params)
 
 
-def seen_by(plan: Plan) -> dict[Use, Seen]:
-    """How int8 nodes get what the plan quantizes: under (node, input), or (value, -1) for all its readers."""
-    found: dict[Use, Seen] = {}
+def roundings_of(plan: Plan) -> dict[Use, Rounding]:
+    """Return the rounding of each node's inputs by (node, input), or (value, -1) for all its consumers."""
+    roundings: dict[Use, Rounding] = {}
     for site in plan.sites:
         if site.kind is Kind.ACTIVATION and site.qparams is not None:
             for use in site.uses if site.uses is not None else ((site.value, -1),):
-                found[use] = site.qparams, site.spec.qtype
-    return found
+                roundings[use] = site.qparams, site.spec.qtype
+    return roundings
 
 
-def operand_of(node: ir.Node, seen: dict[Use, Seen]) -> Operand | None:
-    """What a node multiplies its weight, its second input, with; None where that has no form here.
+def operand_of(node: ir.Node, roundings: dict[Use, Rounding]) -> Operand | None:
+    """Return the operand that a node multiplies its weight, its second input, with; None where there is none.
 
     Args:
         node: a Conv, ConvTranspose, MatMul or Gemm with a constant weight.
-        seen: of its plan, from `seen_by`.
+        roundings: from `roundings_of`.
     """
     x, w = node.inputs[0], float_constant(node.inputs[1])
     if x is None or w is None or w.size == 0 or constant(x) is not None:
@@ -140,26 +140,26 @@ def operand_of(node: ir.Node, seen: dict[Use, Seen]) -> Operand | None:
         columns = len(w) if upright else w.shape[1]
     else:
         return None
-    got = seen.get((node.name or "", 0), seen.get((x.name or "", -1)))
-    return Operand(x.name or "", form, columns // largest_divisor(columns, LARGEST), got)
+    rounding = roundings.get((node.name or "", 0), roundings.get((x.name or "", -1)))
+    return Operand(x.name or "", form, columns // largest_divisor(columns, LARGEST), rounding)
 
 
 def _convolution(node: ir.Node, shape: tuple[int, ...]) -> Convolution:
     kernel = tuple(shape[2:])
-    given = {name: tuple(a.as_ints()) for name in _LISTS if (a := node.attributes.get(name)) is not None}
+    lists = {name: tuple(a.as_ints()) for name in _LISTS if (a := node.attributes.get(name)) is not None}
     ones = (1,) * len(kernel)
     auto_pad = node.attributes.get("auto_pad")
     transposed = is_op(node, "ConvTranspose")
     return Convolution(
         kernel,
-        given.get("strides", ones),
-        given.get("dilations", ones),
-        given.get("pads", (0,) * 2 * len(kernel)),
+        lists.get("strides", ones),
+        lists.get("dilations", ones),
+        lists.get("pads", (0,) * 2 * len(kernel)),
         attribute_int(node, "group", 1),
         "NOTSET" if auto_pad is None else auto_pad.as_string(),
         transposed,
-        given.get("output_padding", ()) if transposed else (),
-        given.get("output_shape", ()) if transposed else (),
+        lists.get("output_padding", ()) if transposed else (),
+        lists.get("output_shape", ()) if transposed else (),
     )
 
 

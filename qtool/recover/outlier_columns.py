@@ -1,9 +1,11 @@
-"""Outlier columns: which columns of an activation stay in float beside an int8 product."""
+"""Outlier columns: columns of an activation that stay in float beside an int8 product."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
@@ -11,17 +13,17 @@ from qtool.plan.candidate import Candidate
 from qtool.plan.model import OutlierColumns
 from qtool.plan.outlier_columns import can_split_columns
 from qtool.plan.predict import Errors, key_of
-from qtool.recover.channel_ranges import reaches
+from qtool.recover.channel_statistics import ChannelStatistics, channel_statistics
 from qtool.recover.run import requested_steps
 
-# How many columns are tried. They cost little beside the sum with what they make, which is the same for any.
+_SAMPLES = 64
+# The numbers of columns to try. Most of their time is that of one Add, the same for any number.
 _COUNTS = (1, 2, 4, 8, 16)
-# An activation is looked at when its noise alone is more than this share of what is aimed at ..
+# Tried for activations whose noise alone is more than this share of the target noise ..
 _SHARE = 0.05
-# .. which is this many dB above the floor: what is not lost here need not go to float.
+# .. and the target is this many dB above the floor: accuracy that is kept here need not be bought with float.
 _ABOVE_DB = 8.0
-# And spared where its noise falls to this much of what it was; by the fewest columns that come as near to the
-# least noise that any number of them leaves.
+# Columns are kept where the noise falls to this share: the fewest columns within _NEAR times the least noise.
 _WORTH = 0.5
 _NEAR = 1.6
 
@@ -29,12 +31,12 @@ _NEAR = 1.6
 def choose_columns(
     candidate: Candidate, evaluator: Evaluator, errors: Errors
 ) -> tuple[Mapping[str, OutlierColumns], Errors]:
-    """Return the outlier columns where the outputs gain by them, and the errors as they are then.
+    """Return the outlier columns that lower the error at the outputs, and the errors with them.
 
     Args:
-        candidate: with all that can be in int8.
-        evaluator: its select set measures the errors.
-        errors: of all that the candidate quantizes.
+        candidate: the all-int8 candidate.
+        evaluator: measures the errors on its select set.
+        errors: of every tensor that the candidate quantizes.
     """
     model, statistics, select = candidate.model, evaluator.statistics, evaluator.select
     if statistics is None or select is None or "columns" not in requested_steps(model.options):
@@ -42,11 +44,11 @@ def choose_columns(
     noise = _SHARE * 10 ** (-(evaluator.criteria.floor_db + _ABOVE_DB) / 10)
     sites = {s.value: s for s in candidate.plan.sites if can_split_columns(model.view, s)}
     loud = {v: key_of(s) for v, s in sites.items() if errors.relative(key_of(s)) > noise}
-    found = reaches(model.model, list(loud), statistics, model.threads)
-    tried: dict[str, dict[int, Errors]] = {value: {} for value in found}
+    channels = channel_statistics(model.model, dict.fromkeys(loud, -1), statistics, _SAMPLES, model.threads)
+    tried: dict[str, dict[int, Errors]] = {value: {} for value in channels}
     for count in _COUNTS:
         # Half of the columns at most: the others are the product.
-        able = {v: reach.without(count) for v, reach in found.items() if reach.lo.size >= 2 * count}
+        able = {v: without_outliers(own, count) for v, own in channels.items() if own.lo.size >= 2 * count}
         if not able:
             break
         plan = candidate.changed(outlier_columns=able).plan
@@ -62,6 +64,14 @@ def choose_columns(
         if best > _WORTH * errors.relative(loud[value]):
             continue
         count = next(c for c in _COUNTS if left.get(c, best + 1) <= _NEAR * best)
-        chosen[value] = found[value].without(count)
+        chosen[value] = without_outliers(channels[value], count)
         changed[loud[value]] = by_count[count].noise[loud[value]]
     return chosen, replace(errors, noise=changed)
+
+
+def without_outliers(channels: ChannelStatistics, count: int) -> OutlierColumns:
+    """Return the `count` columns with the greatest |x|, and the range of the others."""
+    order = np.argsort(-channels.absmax, kind="stable")
+    rest = order[count:]
+    columns = tuple(sorted(int(i) for i in order[:count]))
+    return OutlierColumns(columns, float(channels.lo[rest].min()), float(channels.hi[rest].max()))

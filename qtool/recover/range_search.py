@@ -1,4 +1,4 @@
-"""Range search: which method sets the range of each activation, by the error at the outputs."""
+"""Range search: choose the range estimator of each activation by the error at the outputs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from qtool.plan.model import Kind, Site
 from qtool.plan.predict import key_of
 from qtool.tables.ops import Bounds
 
-# Beside all that was seen, which is the rule.
+# Tried beside --method's own ranges.
 _METHODS = ("percentile", "mse", "moving-average")
-# Activations that make less noise than this share of all are left alone.
+# Activations with less than this share of the noise of all are skipped.
 _SHARE = 0.01
-# The most activations to search, and the samples to measure them on: what a narrow range cuts off is rare,
-# and fewer samples may lack it.
+# The most activations to search, and the samples to measure them on: clipped values are rare, and few samples
+# may have none.
 _MOST = 16
 _SAMPLES = 24
-# Of the samples that set ranges, those that histograms are made of.
+# Samples for the histograms, from the calibrate set.
 _CALIBRATED = 128
-# Another range is taken where the noise falls to this much of what it was.
+# Another range is chosen where the noise falls to this share.
 _WORTH = 0.9
 
 
 def search_ranges(
     candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
 ) -> Candidate:
-    """Return the candidate with ranges that err less, of the activations with most noise.
+    """Return the candidate with ranges of less error, for the activations with the most noise.
 
-    On the samples that set it the widest range often looks worst, so the select set measures.
+    The errors are measured on the select set: on the samples that set the ranges wide ones look worse than
+    they are.
     """
     model, calib, select = candidate.model, evaluator.statistics, evaluator.select
     if calib is None or select is None:
@@ -46,15 +47,15 @@ def search_ranges(
     ]
     keys = {key_of(s) for s in sites}
     first = sensitivity(model.model, [candidate.plan], select, model.threads, keys=keys)
-    whole = sum(map(first.relative, keys))
-    loud = sorted((k for k in keys if first.relative(k) > _SHARE * whole), key=first.relative)[-_MOST:]
+    total = sum(map(first.relative, keys))
+    loud = sorted((k for k in keys if first.relative(k) > _SHARE * total), key=first.relative)[-_MOST:]
     sites = [s for s in sites if key_of(s) in loud]
     if not sites:
         return candidate
     before = sensitivity(model.model, [candidate.plan], select, model.threads, keys=loud, most=_SAMPLES)
     least = {key: before.relative(key) * _WORTH for key in loud}
     chosen: dict[str, Bounds] = {}
-    for bounds in _of_methods(candidate, sites, calib, progress):
+    for bounds in _bounds_by_method(candidate, sites, calib, progress):
         plan = candidate.changed(bounds={**candidate.bounds, **bounds}).plan
         after = sensitivity(model.model, [plan], select, model.threads, keys=loud, most=_SAMPLES)
         for key in loud:
@@ -64,12 +65,12 @@ def search_ranges(
     return candidate.changed(bounds={**candidate.bounds, **chosen}) if chosen else candidate
 
 
-def _of_methods(
+def _bounds_by_method(
     candidate: Candidate, sites: list[Site], calib: Samples, progress: Callable[[int, int], None]
 ) -> list[Mapping[str, Bounds]]:
-    """What each method makes of the activations' histograms."""
+    """The ranges by each method, from histograms."""
     model, values = candidate.model, [s.value for s in sites]
-    seen = calibrate(
+    ranges = calibrate(
         model.model,
         values,
         Part(calib, evenly(len(calib), _CALIBRATED), calib.name),
@@ -78,4 +79,4 @@ def _of_methods(
         positive=positive(model.view, values),
         progress=progress,
     )
-    return [{s.value: ESTIMATORS[name](seen[s.value], s.spec) for s in sites} for name in _METHODS]
+    return [{s.value: ESTIMATORS[name](ranges[s.value], s.spec) for s in sites} for name in _METHODS]

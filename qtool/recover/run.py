@@ -1,4 +1,4 @@
-"""Recovery: steps that lower the error of a candidate, each kept only where the select set shows it."""
+"""Recovery: steps that lower the error of a candidate, each kept only if the SQNR on the select set rises."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from qtool.graph.view import View
 from qtool.options import Options
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
-from qtool.recover.adaround import learned
-from qtool.recover.awq import activation_aware
-from qtool.recover.balance import Balances
-from qtool.recover.bias import corrected
-from qtool.recover.equalize import equalized
+from qtool.recover.adaround import learn_rounding
+from qtool.recover.awq import AWQ
+from qtool.recover.bias_correction import bias_correction
+from qtool.recover.channel_scaling import Technique, scale_channels
+from qtool.recover.equalize import EQUALIZE
 from qtool.recover.float_weights import keep_float_weights
-from qtool.recover.gptq import improved
+from qtool.recover.gptq import round_weights
 from qtool.recover.hqq import half_quadratic_plan
 from qtool.recover.range_search import search_ranges
-from qtool.recover.smooth import smoothed
+from qtool.recover.smoothquant import SMOOTHQUANT
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
-# A smaller gain than this is within what another choice of samples would change.
+# Other samples would change a smaller gain into a loss.
 _LEAST_DB = 0.05
-# The steps that placement needs: no layer should go to float for what recovery can mend.
+# The steps before placement: no layer should go to float for an error that recovery removes.
 BEFORE_PLACEMENT = ("equalize", "ranges", "gptq", "bias")
-# Steps that are tried again on another assignment: GPTQ goes on with the weights that have no integers yet,
-# and corrections depend on every quantized layer.
-AGAIN = frozenset({"gptq", "bias"})
+# Steps that are repeated after placement: GPTQ rounds the weights that have no integers yet, and corrections
+# depend on every quantized layer.
+REPEATED = frozenset({"gptq", "bias"})
 
 Step = Callable[[Candidate, Evaluator, Callable[[int, int], None]], Candidate]
-"""From a candidate to a better one; the same where there is nothing to change. Told how to show progress."""
+"""Returns a changed candidate; the same one where there is nothing to change."""
 
 
 def requested_steps(options: Options) -> frozenset[str]:
@@ -63,14 +63,14 @@ def recover(
     steps: Collection[str] | None = None,
     log: bool = True,
 ) -> Candidate:
-    """Return the candidate with every requested step that lowers its error.
+    """Return the candidate with every requested step that raises its SQNR.
 
-    A step that the candidate has is not tried again, but for those of AGAIN. Without samples for statistics
-    or for the choice, and on made-up ones, the candidate is returned as it is.
+    Steps that the candidate contains are not tried again, except those of REPEATED. Without a select set or
+    samples for statistics, or with random ones, the candidate is returned unchanged.
 
     Args:
         candidate: any.
-        evaluator: measures on the select set, and logs what each step came to.
+        evaluator: measures on the select set, and logs the gain of each step.
         steps: the steps to try, of those requested; None: all.
         log: whether the steps are logged.
     """
@@ -78,19 +78,19 @@ def recover(
         return candidate
     options = candidate.model.options
     wanted = requested_steps(options) & set(STEPS if steps is None else steps)
-    wanted -= steps_of(candidate, evaluator) - AGAIN
+    wanted -= steps_of(candidate, evaluator) - REPEATED
     entries = evaluator.log if log else []
-    won = 0.0
+    total = 0.0
     for _ in range(max(EFFORTS[options.effort].rounds, 1)):
         before = candidate
         for name in (step for step in STEPS if step in wanted):
-            stage = f"recover: {name}" + (f", {won:+.1f} dB so far" if won else "")
+            stage = f"recover: {name}" + (f", {total:+.1f} dB so far" if total else "")
             other, gain = _try(name, candidate, evaluator, partial(evaluator.progress, stage))
             if gain is None:
                 continue
             entries.append(replace(gain, before_placement=steps is not None))
             if gain.kept:
-                won += gain.after - gain.before
+                total += gain.after - gain.before
                 candidate = replace(other, steps=(*candidate.steps, len(entries) - 1)) if log else other
                 if steps is None:
                     evaluator.keep(candidate)
@@ -100,18 +100,18 @@ def recover(
 
 
 def steps_of(candidate: Candidate, evaluator: Evaluator) -> frozenset[str]:
-    """Return the names of the steps that a candidate rests on."""
+    """Return the names of the steps that a candidate contains."""
     return frozenset(evaluator.log[i].name for i in candidate.steps)
 
 
 def _try(
     name: str, candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
 ) -> tuple[Candidate, Gain | None]:
-    """What a step makes of a candidate, and what that came to; None where it changes nothing."""
+    """Try a step: the new candidate and the gain; None where the step changes nothing."""
     start = time.perf_counter()
     try:
         other = STEPS[name](candidate, evaluator, progress)
-    except (ModelError, RuntimeFailure) as error:  # a step that can't be tried costs the user no model
+    except (ModelError, RuntimeFailure) as error:  # a failed step must not fail the run
         sqnr = evaluator.error(candidate).sqnr
         seconds = time.perf_counter() - start
         return candidate, Gain(name, sqnr, sqnr, seconds, kept=False, failed=error.message)
@@ -122,23 +122,23 @@ def _try(
     return other, Gain(name, before, after, seconds, kept=after > before + _LEAST_DB)
 
 
-def _balancing(technique: Callable[..., Balances]) -> Step:
-    """A step that scales constants of the float model: the candidate is resolved anew for that model."""
+def _scaling(technique: Technique) -> Step:
+    """A step that scales constants of the float model; the candidate is resolved anew for that model."""
 
     def step(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
-        if candidate.bounds:  # chosen for activations as they are
+        model, samples = candidate.model, evaluator.statistics
+        if samples is None or candidate.bounds:  # bounds were chosen for the activations as they are
             return candidate
-        model = candidate.model
-        found = technique(model.view, candidate.plan, evaluator.statistics, model.threads)
-        if not found:
+        scalings = scale_channels(technique, model.view, candidate.plan, samples, model.threads)
+        if not scalings:
             return candidate
-        return candidate.changed(model=model.rescaled(found), rounded={}, corrections={})
+        return candidate.changed(model=model.rescaled(scalings), rounded={}, corrections={})
 
     return step
 
 
 def _rounding(technique: Callable[..., Plan]) -> Step:
-    """A step that gives weights other integers."""
+    """A step that changes the integers of weights."""
 
     def step(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
         view, threads = _split(candidate), candidate.model.threads
@@ -155,11 +155,11 @@ def _bias(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, i
     model, samples = candidate.model, evaluator.statistics
     if samples is None:
         return candidate
-    return candidate.with_plan(corrected(model.model, candidate.plan, samples, model.threads, progress))
+    return candidate.with_plan(bias_correction(model.model, candidate.plan, samples, model.threads, progress))
 
 
 def _split(candidate: Candidate) -> View:
-    """The float model with the weights that outlier columns leave to the int8 products: rows of zeros."""
+    """The float model with the int8 products' weights, in which the rows of outlier columns are zeros."""
     if not candidate.plan.outlier_columns:
         return candidate.model.view
     model = candidate.model.model.clone()
@@ -167,16 +167,16 @@ def _split(candidate: Candidate) -> View:
     return View(model)
 
 
-# In the order of tables/recoveries.py: first what changes the float model, then ranges, then integers. Biases
-# come last and make up for what is left. Outlier columns bear on placement and are chosen there.
+# In the order of tables/recoveries.py: first changes of the float model, then ranges, then integers, and last
+# biases. Outlier columns affect placement and are chosen there.
 STEPS: Mapping[str, Step] = {
-    "equalize": _balancing(equalized),
-    "smooth": _balancing(smoothed),
-    "awq": _balancing(activation_aware),
+    "equalize": _scaling(EQUALIZE),
+    "smooth": _scaling(SMOOTHQUANT),
+    "awq": _scaling(AWQ),
     "ranges": search_ranges,
     "keep-float": keep_float_weights,
     "hqq": _hqq,
-    "gptq": _rounding(improved),
-    "adaround": _rounding(learned),
+    "gptq": _rounding(round_weights),
+    "adaround": _rounding(learn_rounding),
     "bias": _bias,
 }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Scaled
 from qtool.plan.prepared import PreparedModel, along, rescaled
-from qtool.recover.joints import Joint, joints
+from qtool.recover.equalization_pairs import EqualizationPair, find_pairs
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
 from tests.plan.flow import Sample, ready
@@ -23,20 +23,20 @@ from tests.rewrite.zoo import CASES
 Balance = dict[str, tuple[Scaled, ...]]
 
 
-def drawn(data: st.DataObject, pairs: list[Joint], reach: int = 8) -> Balance:
-    """Factors of 2^-reach to 2^reach for every channel of every joint."""
+def drawn(data: st.DataObject, pairs: list[EqualizationPair], reach: int = 8) -> Balance:
+    """Factors of 2^-reach to 2^reach for every channel of every pair."""
     scaled: Balance = {}
-    for joint in pairs:
+    for pair in pairs:
         seed = data.draw(st.integers(0, 1000))
-        factors = np.exp2(rng(seed).integers(-reach, reach + 1, joint.channels).astype(np.float64))
-        ports = [(p, 1 / factors) for p in joint.before] + [(p, factors) for _, p in joint.after]
+        factors = np.exp2(rng(seed).integers(-reach, reach + 1, pair.channels).astype(np.float64))
+        ports = [(p, 1 / factors) for p in pair.before] + [(p, factors) for _, p in pair.after]
         for (name, axis), these in ports:
             scaled[name] = (*scaled.get(name, ()), Scaled(axis, tuple(these.tolist())))
     return scaled
 
 
-def every_joint(job: PreparedModel) -> list[Joint]:
-    return joints(job.view, job.view.values.keys())
+def every_pair(job: PreparedModel) -> list[EqualizationPair]:
+    return find_pairs(job.view, job.view.values.keys())
 
 
 def same_outputs(job: PreparedModel, scaled: Balance, samples: Sequence[Sample]) -> None:
@@ -111,7 +111,7 @@ def fed(conv: bool) -> list[Sample]:
 @given(st.lists(st.sampled_from(sorted(LINEAR_LINKS)), min_size=1, max_size=3), st.data())
 def test_linear_layers_compute_the_same_to_the_bit(kinds: list[str], data: st.DataObject) -> None:
     job = ready(chain(kinds, LINEAR_LINKS, conv=False))
-    pairs = every_joint(job)
+    pairs = every_pair(job)
     assert len(pairs) == len([k for k in kinds if k != "sigmoid"])
     same_outputs(job, drawn(data, pairs), fed(False))
 
@@ -120,7 +120,7 @@ def test_linear_layers_compute_the_same_to_the_bit(kinds: list[str], data: st.Da
 @given(st.lists(st.sampled_from(sorted(CONV_LINKS)), min_size=1, max_size=3), st.data())
 def test_convolutions_compute_the_same_to_the_bit(kinds: list[str], data: st.DataObject) -> None:
     job = ready(chain(kinds, CONV_LINKS, conv=True))
-    pairs = every_joint(job)
+    pairs = every_pair(job)
     assert len(pairs) == sum({"sigmoid": 0, "depthwise": 2}.get(k, 1) for k in kinds)
     same_outputs(job, drawn(data, pairs), fed(True))
 
@@ -132,7 +132,7 @@ def test_convolutions_compute_the_same_to_the_bit(kinds: list[str], data: st.Dat
 @given(data=st.data())
 def test_zoo_models_compute_the_same_to_the_bit(case: str, data: st.DataObject) -> None:
     job = ready(CASES[case].build())
-    same_outputs(job, drawn(data, every_joint(job)), list(CASES[case].samples())[:2])
+    same_outputs(job, drawn(data, every_pair(job)), list(CASES[case].samples())[:2])
 
 
 def test_rescaling_changes_a_clone() -> None:

@@ -1,4 +1,4 @@
-"""Plans rounded as AdaRound learns it: no row worse, scales as they were, exact replays."""
+"""AdaRound: no row gets worse, scales stay, and replays are exact."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qtool.graph.save import to_bytes
 from qtool.plan.model import WEIGHTS
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
-from qtool.recover.adaround import learned
+from qtool.recover.adaround import learn_rounding
 from qtool.rewrite.write import rewrite
 from tests.graphs import model, node, rng
 from tests.plan.flow import candidate
@@ -20,17 +20,17 @@ from tests.recover.test_gptq import better, convolutions, images, layer_errors
 from tests.recover.whole import memory
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
+from tests.tiers import in_turn
 
 FORMS: tuple[dict[str, Any], ...] = ({"mode": "static"}, {"mode": "weight-only", "bits": 4})
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("start", ["nearest", "gptq"])
+@pytest.mark.parametrize(("form", "start"), in_turn(FORMS, ["nearest", "gptq"]), ids=str)
 def test_no_row_of_any_weight_gets_worse(form: dict[str, Any], start: str) -> None:
     samples = images(4)
     done = candidate(convolutions(), samples, include=["*"], **form)
     first = better(done, samples) if start == "gptq" else done.plan
-    plan = learned(done.model.view, first, memory(samples), threads=1)
+    plan = learn_rounding(done.model.view, first, memory(samples), threads=1)
     before, after = layer_errors(done, first, samples), layer_errors(done, plan, samples)
     assert before and before.keys() == after.keys()
     for name, old in before.items():
@@ -39,12 +39,11 @@ def test_no_row_of_any_weight_gets_worse(form: dict[str, Any], start: str) -> No
         assert sum(a.sum() for a in after.values()) < 0.9 * sum(b.sum() for b in before.values())
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("case", ["transformer", "conv-bn-relu6"])
+@pytest.mark.parametrize(("case", "form"), in_turn(["transformer", "conv-bn-relu6"], FORMS), ids=str)
 def test_only_integers_change_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
     row = CASES[case]
     done = candidate(row.build(), row.samples(), **form)
-    plan = learned(done.model.view, done.plan, memory(row.samples()), threads=1)
+    plan = learn_rounding(done.model.view, done.plan, memory(row.samples()), threads=1)
     assert tuple(replace(s, integers=None) for s in plan.sites) == done.plan.sites
     assert all(s.kind in WEIGHTS for s in plan.sites if s.integers is not None)
     assert not validate_plan(plan, done.model.view)
@@ -64,7 +63,7 @@ def test_int4_weights_gain_at_the_output() -> None:
         return [{"x": (random.normal(size=(32, 12)) @ mixing).astype(np.float32)} for _ in range(count)]
 
     done = candidate(made, rows(8), mode="weight-only", bits=4, block=32)
-    plan, held_out = learned(done.model.view, done.plan, memory(rows(8)), threads=1), rows(4)
+    plan, held_out = learn_rounding(done.model.view, done.plan, memory(rows(8)), threads=1), rows(4)
     floats, before, after = (
         run(to_bytes(m), held_out)
         for m in (done.model.model, rewrite(done.model.model, done.plan), rewrite(done.model.model, plan))

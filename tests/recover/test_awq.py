@@ -1,4 +1,4 @@
-"""Weights of few bits scaled by what they meet."""
+"""AWQ: weights of 4 bits lose less with large activations; weights of 8 bits are left alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import pytest
 
 from qtool.graph.save import to_bytes
 from qtool.plan.prepared import rescaled
-from qtool.recover.awq import activation_aware, factors
-from qtool.recover.balance import Layers, Seen
-from qtool.recover.joints import Joint
+from qtool.recover.awq import AWQ, factors
+from qtool.recover.channel_scaling import PairedLayers, scale_channels
+from qtool.recover.channel_statistics import ChannelStatistics
+from qtool.recover.equalization_pairs import EqualizationPair
 from qtool.rewrite.write import rewrite
 from tests.graphs import node, rng, weights
 from tests.plan.flow import candidate
@@ -18,12 +19,12 @@ from tests.recover.whole import memory, proto_of
 from tests.rewrite.flow import run, sqnr
 
 
-def test_columns_that_meet_the_most_err_less() -> None:
+def test_columns_with_large_activations_lose_less() -> None:
     gain = np.where(np.arange(WIDTH) % 16 == 5, 30, 1).astype(np.float32)
     proto = linear([node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH)})
     given, held_out = uneven(8), uneven(4, seed=11)
     done = candidate(proto, given, include=["*"], mode="weight-only", bits=4, block=32)
-    scaled = activation_aware(done.model.view, done.plan, memory(given), threads=1)
+    scaled = scale_channels(AWQ, done.model.view, done.plan, memory(given), threads=1)
     assert scaled
     aware = candidate(
         proto_of(rescaled(done.model.model, scaled)),
@@ -42,13 +43,13 @@ def test_columns_that_meet_the_most_err_less() -> None:
 def test_8_bits_are_left_alone(form: dict[str, str]) -> None:
     proto = linear([node("Relu", ["a"], ["h"])])
     done = candidate(proto, uneven(), include=["*"], **form)
-    assert activation_aware(done.model.view, done.plan, memory(uneven()), threads=1) == {}
+    assert scale_channels(AWQ, done.model.view, done.plan, memory(uneven()), threads=1) == {}
 
 
 def test_the_factors_are_powers_of_the_mean() -> None:
     mean = rng(1).uniform(0.1, 4, 5)
-    joint = Joint("h", 5, 1, (("w0", 1),), (("n", ("w1", 0)),), False)
-    found = list(factors(Layers(joint, Seen(-mean, mean, mean, mean**2), (), None)))
+    pair = EqualizationPair("h", 5, 1, (("w0", 1),), (("n", ("w1", 0)),), False)
+    found = list(factors(PairedLayers(pair, ChannelStatistics(-mean, mean, mean, mean**2), (), None)))
     assert len(found) == 10
     np.testing.assert_allclose(found[-1], mean)
     np.testing.assert_allclose(found[4], np.sqrt(mean))

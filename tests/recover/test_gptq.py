@@ -1,4 +1,4 @@
-"""Plans rounded by GPTQ: no layer worse, exact replays, and gains where they are to be had."""
+"""GPTQ: no layer gets worse, replays are exact, and accuracy is gained where it can be."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from qtool.plan.resolve import restored
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.recover import operands
-from qtool.recover.gptq import improved, wanted_of
-from qtool.recover.hessians import Streamed, hessians
+from qtool.recover.gptq import hessian_specs, round_weights
+from qtool.recover.hessians import ModelRun, hessians
 from qtool.rewrite.write import rewrite
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, model, node, rng
 from tests.plan.flow import Sample, candidate
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
+from tests.tiers import in_turn
 
 FORMS: tuple[dict[str, Any], ...] = (
     {"mode": "static"},
@@ -39,16 +40,16 @@ FORMS: tuple[dict[str, Any], ...] = (
 
 
 def better(done: Candidate, samples: Sequence[Sample]) -> Plan:
-    return improved(done.model.view, done.plan, InMemory(list(samples), len(samples)), threads=1)
+    return round_weights(done.model.view, done.plan, InMemory(list(samples), len(samples)), threads=1)
 
 
 def layer_errors(done: Candidate, plan: Plan, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """e H e^T of each row of each weight, as a plan has it."""
     view, found = done.model.view, {}
-    wanted = wanted_of(view, done.plan)
+    wanted = hessian_specs(view, done.plan)
     sums = dict(
         hessians(
-            Streamed(view.model, InMemory(list(samples), len(samples)), 1), [w for _, w in wanted.values()]
+            ModelRun(view.model, InMemory(list(samples), len(samples)), 1), [w for _, w in wanted.values()]
         )
     )
     for site in plan.sites:
@@ -116,8 +117,11 @@ def test_no_row_of_any_weight_gets_worse(form: dict[str, Any]) -> None:
     assert sum(a.sum() for a in after.values()) < 0.9 * sum(b.sum() for b in before.values())
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("case", ["conv-bn-relu6", "transformer", "tied-embedding", "if-weights", "residual"])
+@pytest.mark.parametrize(
+    ("case", "form"),
+    in_turn(["conv-bn-relu6", "transformer", "tied-embedding", "if-weights", "residual"], FORMS),
+    ids=str,
+)
 def test_the_plan_fits_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
     row = CASES[case]
     done = candidate(row.build(), row.samples(), **form)
@@ -152,8 +156,10 @@ def test_wide_weights_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_products_see_their_inputs_as_the_kernel_gets_them() -> None:
     done = candidate(convolutions(), images(4), include=["*"])
     quantized = {s.value for s in done.plan.sites if s.kind is Kind.ACTIVATION}
-    wants = [w for _, w in wanted_of(done.model.view, done.plan).values()]
-    assert wants and all((o.seen is not None) == (o.value in quantized) for w in wants for o in w.operands)
+    wants = [w for _, w in hessian_specs(done.model.view, done.plan).values()]
+    assert wants and all(
+        (o.rounding is not None) == (o.value in quantized) for w in wants for o in w.operands
+    )
 
 
 def test_int4_weights_gain_at_the_output() -> None:

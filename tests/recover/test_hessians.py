@@ -13,7 +13,7 @@ from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.graph.view import View
 from qtool.recover import hessians as module
-from qtool.recover.hessians import Streamed, Wanted, hessians
+from qtool.recover.hessians import HessianSpec, ModelRun, hessians
 from qtool.recover.operands import Operand, operand_of
 from tests.graphs import model, node, rng
 
@@ -47,10 +47,10 @@ def operands(view: View) -> list[Operand]:
     return [o for o in found if o is not None]
 
 
-def wanted(view: View) -> dict[str, Wanted]:
+def wanted(view: View) -> dict[str, HessianSpec]:
     conv, first, second = operands(view)
     assert first == second  # the same rows: one sum does for both
-    return {"conv": Wanted((conv,), 2, 18), "product": Wanted((first,), 1, 5)}
+    return {"conv": HessianSpec((conv,), 2, 18), "product": HessianSpec((first,), 1, 5)}
 
 
 def by_hand(view: View, source: InMemory) -> Mapping[str, np.ndarray]:
@@ -78,7 +78,7 @@ def test_sums_are_those_of_the_definition(room: int, monkeypatch: pytest.MonkeyP
     want, right = wanted(view), by_hand(view, source)
     seen: list[tuple[int, int]] = []
     found = dict(
-        hessians(Streamed(view.model, source, 1, lambda a, b: seen.append((a, b))), list(want.values()))
+        hessians(ModelRun(view.model, source, 1, lambda a, b: seen.append((a, b))), list(want.values()))
     )
     assert len(found) == 2
     for name, key in want.items():
@@ -90,9 +90,9 @@ def test_sums_are_those_of_the_definition(room: int, monkeypatch: pytest.MonkeyP
 def test_a_weight_that_two_nodes_read_gets_the_sum_of_both() -> None:
     view, source = network(), samples(2)
     _, product, _ = operands(view)
-    once = dict(hessians(Streamed(view.model, source, 1), [Wanted((product,), 1, 5)]))
+    once = dict(hessians(ModelRun(view.model, source, 1), [HessianSpec((product,), 1, 5)]))
     other = Operand(product.value, product.form, product.parts, None)
-    twice = dict(hessians(Streamed(view.model, source, 1), [Wanted((product, other), 1, 5)]))
+    twice = dict(hessians(ModelRun(view.model, source, 1), [HessianSpec((product, other), 1, 5)]))
     np.testing.assert_allclose(next(iter(twice.values())), 2 * next(iter(once.values())))
 
 
@@ -102,7 +102,8 @@ def test_more_samples_are_taken_where_they_have_few_rows() -> None:
     few: list[int] = []
     list(
         hessians(
-            Streamed(view.model, samples(40), 1, lambda done, _: few.append(done)), [Wanted((product,), 1, 5)]
+            ModelRun(view.model, samples(40), 1, lambda done, _: few.append(done)),
+            [HessianSpec((product,), 1, 5)],
         )
     )
     assert len(few) == 40  # 72 rows each: far from enough
@@ -112,6 +113,6 @@ def test_a_sample_that_the_model_fails_on_is_told() -> None:
     view = network()
     bad = InMemory([{"x": np.zeros((1, 4, 6, 5), np.float32)}], 1)
     conv = operands(view)[0]
-    lost = Wanted((Operand("nowhere", conv.form, 1, None),), 2, 18)
+    lost = HessianSpec((Operand("nowhere", conv.form, 1, None),), 2, 18)
     with pytest.raises((KeyError, RuntimeFailure)):
-        list(hessians(Streamed(view.model, bad, 1), [lost]))
+        list(hessians(ModelRun(view.model, bad, 1), [lost]))

@@ -14,7 +14,7 @@ from qtool.data.iterables import InMemory
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Kind
 from qtool.plan.serial import from_json, to_json
-from qtool.recover.gptq import improved
+from qtool.recover.gptq import round_weights
 from qtool.recover.hqq import half_quadratic_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.recoveries import RECOVERIES
@@ -53,7 +53,7 @@ def test_it_is_written_as_planned_and_gptq_goes_on_from_it(form: dict[str, Any])
     assert [replace(s, qparams=None) for s in plan.sites] == [
         replace(s, qparams=None) for s in done.plan.sites
     ]
-    rounded = improved(done.model.view, plan, InMemory(rows(8), 8), threads=1)
+    rounded = round_weights(done.model.view, plan, InMemory(rows(8), 8), threads=1)
     floats = run(to_bytes(done.model.model), rows(4, seed=5))
     found = []
     for each in (plan, rounded):
@@ -80,7 +80,7 @@ def test_eight_bits_and_weights_with_integers_stay() -> None:
     eight = candidate(network(), rows(2), mode="weight-only", bits=8)
     assert half_quadratic_plan(eight.model.view, eight.plan) == eight.plan
     four = candidate(network(), rows(2), mode="weight-only", bits=4)
-    rounded = improved(four.model.view, four.plan, InMemory(rows(4), 4), threads=1)
+    rounded = round_weights(four.model.view, four.plan, InMemory(rows(4), 4), threads=1)
     kept = [s for s in rounded.sites if s.kind is Kind.STORED and s.integers is not None]
     assert kept
     after = {s.value: s for s in half_quadratic_plan(four.model.view, rounded).sites}

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.recover.joints import Joint, joints
+from qtool.recover.equalization_pairs import EqualizationPair, find_pairs
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
 from tests.plan.flow import ready
@@ -18,14 +18,14 @@ VECTOR = {"v": rng(4).uniform(0.5, 2, WIDTH).astype(np.float32)}
 NORM = {**VECTOR, "u": weights(WIDTH, seed=5)}
 
 
-def found_in(proto: onnx.ModelProto) -> list[Joint]:
+def found_in(proto: onnx.ModelProto) -> list[EqualizationPair]:
     job = ready(proto)
-    return joints(job.view, job.view.values.keys())
+    return find_pairs(job.view, job.view.values.keys())
 
 
-def only(proto: onnx.ModelProto) -> Joint:
-    (joint,) = found_in(proto)
-    return joint
+def only(proto: onnx.ModelProto) -> EqualizationPair:
+    (pair,) = found_in(proto)
+    return pair
 
 
 THROUGH = {
@@ -47,11 +47,11 @@ THROUGH = {
 @pytest.mark.parametrize("between", THROUGH)
 def test_positive_factors_pass(between: str) -> None:
     nodes, before = THROUGH[between]
-    joint = only(linear(nodes, {**NORM, "g": weights(FED, WIDTH, seed=7)}))
-    assert {name for name, _ in joint.before} == set(before)
-    assert [name for _, (name, _) in joint.after] == ["w1"]
-    assert (joint.channels, joint.axis) == (WIDTH, 1)
-    assert joint.normed == ("w0" not in before)
+    pair = only(linear(nodes, {**NORM, "g": weights(FED, WIDTH, seed=7)}))
+    assert {name for name, _ in pair.before} == set(before)
+    assert [name for _, (name, _) in pair.after] == ["w1"]
+    assert (pair.channels, pair.axis) == (WIDTH, 1)
+    assert pair.after_norm == ("w0" not in before)
 
 
 NOT_THROUGH: dict[str, Sequence[onnx.NodeProto]] = {
@@ -69,7 +69,7 @@ NOT_THROUGH: dict[str, Sequence[onnx.NodeProto]] = {
 
 
 @pytest.mark.parametrize("between", NOT_THROUGH)
-def test_what_factors_do_not_pass_is_no_joint(between: str) -> None:
+def test_what_factors_do_not_pass_is_no_pair(between: str) -> None:
     constants = {
         "zero": np.array(0, np.float32),
         "six": np.array(6, np.float32),
@@ -78,19 +78,19 @@ def test_what_factors_do_not_pass_is_no_joint(between: str) -> None:
     assert found_in(linear(NOT_THROUGH[between], constants)) == []
 
 
-def test_a_value_that_is_an_output_is_no_joint() -> None:
+def test_a_value_that_is_an_output_is_no_pair() -> None:
     assert found_in(linear(outputs=["y", "h"])) == []
     assert found_in(linear([node("Relu", ["a"], ["h"])], outputs=["y", "a"])) == []
 
 
-def test_a_value_that_somebody_else_reads_is_no_joint() -> None:
+def test_a_value_that_another_node_reads_is_no_pair() -> None:
     relu = [node("Relu", ["a"], ["h"])]
     assert found_in(linear(relu, after=[node("Exp", ["h"], ["z"])], outputs=["y", "z"])) == []
     assert found_in(linear(relu, after=[node("Exp", ["a"], ["z"])], outputs=["y", "z"])) == []
 
 
 @pytest.mark.parametrize("shared", ["w0", "w1", "b0"])
-def test_a_shared_constant_is_no_joint(shared: str) -> None:
+def test_a_shared_constant_is_no_pair(shared: str) -> None:
     relu = [node("Relu", ["a"], ["h"])]
     assert len(found_in(linear(relu))) == 1
     total = node("ReduceSum", ["y"], ["total"], keepdims=0)
@@ -99,7 +99,7 @@ def test_a_shared_constant_is_no_joint(shared: str) -> None:
 
 
 @pytest.mark.parametrize("constant", ["w0", "w1", "b0"])
-def test_a_constant_that_is_an_output_too_is_no_joint(constant: str) -> None:
+def test_a_constant_that_is_an_output_too_is_no_pair(constant: str) -> None:
     proto = linear([node("Relu", ["a"], ["h"])])
     (shape,) = (list(t.dims) for t in proto.graph.initializer if t.name == constant)
     proto.graph.output.append(onnx.helper.make_tensor_value_info(constant, onnx.TensorProto.FLOAT, shape))
@@ -108,10 +108,10 @@ def test_a_constant_that_is_an_output_too_is_no_joint(constant: str) -> None:
 
 def test_all_who_read_a_value_take_part() -> None:
     more = [node("Gemm", ["h", "w2"], ["z"], transB=1)]
-    joint = only(
+    pair = only(
         linear([node("Relu", ["a"], ["h"])], {"w2": weights(9, WIDTH, seed=6)}, ["y", "z"], after=more)
     )
-    assert joint.after == (("MatMul_y", ("w1", 0)), ("Gemm_z", ("w2", 1)))
+    assert pair.after == (("MatMul_y", ("w1", 0)), ("Gemm_z", ("w2", 1)))
 
 
 POOLS = {
@@ -124,12 +124,12 @@ POOLS = {
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools_pass_factors_of_channels(pool: str) -> None:
-    joint = only(convs([POOLS[pool]]))
-    assert (joint.before, joint.axis) == ((("w0", 0), ("b0", -1)), 1)
-    assert joint.after[0][1] == ("w1", 1)
+    pair = only(convs([POOLS[pool]]))
+    assert (pair.before, pair.axis) == ((("w0", 0), ("b0", -1)), 1)
+    assert pair.after[0][1] == ("w1", 1)
 
 
-def test_depthwise_convolutions_are_behind_one_joint_and_before_another() -> None:
+def test_depthwise_convolutions_are_after_one_pair_and_before_another() -> None:
     between = [node("Conv", ["a", "d", "e"], ["f"], group=WIDTH), node("Relu", ["f"], ["h"])]
     constants = {"d": weights(WIDTH, 1, 3, 3, seed=3), "e": weights(WIDTH, seed=4)}
     first, second = found_in(convs(between, constants))
@@ -137,7 +137,7 @@ def test_depthwise_convolutions_are_behind_one_joint_and_before_another() -> Non
     assert second.after[0][1] == ("w1", 1)
 
 
-def test_grouped_convolutions_read_no_joint() -> None:
+def test_grouped_convolutions_are_in_no_pair() -> None:
     assert found_in(convs(constants={"w1": weights(12, WIDTH // 4, 1, 1, seed=2)}, group=4)) == []
 
 
@@ -149,11 +149,11 @@ def test_transposed_convolutions_read_and_make() -> None:
 
 def test_only_what_is_asked_for_is_looked_at() -> None:
     job = ready(linear([node("Relu", ["a"], ["h"])]))
-    assert joints(job.view, ["x", "a", "y"]) == []
-    assert [j.value for j in joints(job.view, ["h"])] == ["h"]
+    assert find_pairs(job.view, ["x", "a", "y"]) == []
+    assert [j.value for j in find_pairs(job.view, ["h"])] == ["h"]
 
 
-def test_what_a_branch_reads_is_no_joint() -> None:
+def test_what_a_branch_reads_is_no_pair() -> None:
     def branch(name: str) -> onnx.GraphProto:
         w = onnx.numpy_helper.from_array(weights(WIDTH, 12, seed=3), f"{name}_w")
         made = [onnx.helper.make_node("MatMul", ["h", f"{name}_w"], [f"{name}_y"], name=name)]

@@ -227,7 +227,7 @@ class Plan:
         calibration_sha256: of the ranges behind the scales; '' without ranges.
         regions: the measurements behind the placement. They change nothing in the model.
         outlier_columns: activation -> the columns that its int8 products leave to a float product.
-        scaled: constant of the prepared model -> its factors (recover/balance.py).
+        scaled: constant of the prepared model -> its factors (recover/channel_scaling.py).
         corrections: bias -> the offset of each channel, in storage order.
         edits: changes of the graph that quantize nothing.
         operators: node -> the operator that it is written as, where several fit its form.

@@ -1,4 +1,4 @@
-"""Rounds on models that are made up, by a clock that is made up: what they find is known, and takes no time."""
+"""Rounds on simulated models with a simulated clock, so that the true ratios are known."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ class Fake:
 
     def time(self, first: int, samples: int, repeats: int) -> list[float]:
         self.calls.append(("time", first, samples, repeats))
-        found = (self.now * np.exp(np.abs(self.random.normal(0, self.noise, samples * repeats)))).tolist()
-        self.clock.now += sum(found)
-        return list(found)
+        actual = (self.now * np.exp(np.abs(self.random.normal(0, self.noise, samples * repeats)))).tolist()
+        self.clock.now += sum(actual)
+        return list(actual)
 
     def count(self, kind: str) -> int:
         return sum(call[0] == kind for call in self.calls)
 
 
 def contest(
-    *seconds: float, seed: int = 0, limit: float = 20.0, samples: int = 8, **how: float
+    *seconds: float, seed: int = 0, limit: float = 20.0, samples: int = 8, **options: float
 ) -> list[RoundTimes]:
     clock = Clock()
-    racers = [Fake(clock, s, 1000 * seed + i, **how) for i, s in enumerate(seconds)]
+    racers = [Fake(clock, s, 1000 * seed + i, **options) for i, s in enumerate(seconds)]
     return run_rounds(racers, samples, limit, clock=clock)
 
 
@@ -106,7 +106,7 @@ def test_it_ends_when_the_time_is_up() -> None:
     assert 5.0 <= clock.now < 5.5
 
 
-def test_a_model_that_takes_all_the_time_has_its_turn_all_the_same() -> None:
+def test_a_model_slower_than_the_limit_still_has_one_turn() -> None:
     first, second = contest(9.0, 4.0, limit=1.0)
     assert [len(t.turns) for t in (first, second)] == [1, 1]
     assert min(len(first.singles), len(second.singles)) >= 1
@@ -115,9 +115,9 @@ def test_a_model_that_takes_all_the_time_has_its_turn_all_the_same() -> None:
 
 def test_one_model_is_timed_until_its_own_time_is_known() -> None:
     (timing,) = contest(1e-3, layout=0.001)
-    found = median_seconds(timing)
-    assert found.low <= found.median <= found.high
-    assert found.median == pytest.approx(1e-3, rel=0.1)
+    actual = median_seconds(timing)
+    assert actual.low <= actual.median <= actual.high
+    assert actual.median == pytest.approx(1e-3, rel=0.1)
 
 
 def test_every_round_starts_new_processes_and_opens_models_in_them_repeatedly() -> None:
@@ -129,7 +129,7 @@ def test_every_round_starts_new_processes_and_opens_models_in_them_repeatedly() 
         assert racer.count("open") == len(timing.loads) == sum(map(len, timing.turns)) > racer.count("start")
 
 
-def test_models_that_open_slowly_keep_their_processes_for_there_to_be_rounds_enough() -> None:
+def test_models_that_open_slowly_keep_their_processes() -> None:
     clock = Clock()
     racers = [Fake(clock, 1e-3, i, load=0.9) for i in range(2)]
     timings = run_rounds(racers, 4, 20.0, clock=clock)
@@ -138,9 +138,7 @@ def test_models_that_open_slowly_keep_their_processes_for_there_to_be_rounds_eno
 
 
 @pytest.mark.parametrize(("seconds", "samples"), [(1e-5, 8), (0.95e-3, 2), (0.1, 1)])
-def test_a_turn_has_as_many_samples_as_can_be_repeated_and_they_go_around(
-    seconds: float, samples: int
-) -> None:
+def test_turns_take_as_many_samples_as_can_be_repeated(seconds: float, samples: int) -> None:
     clock = Clock()
     racers = [Fake(clock, s, i, noise=1e-6, layout=1e-6) for i, s in enumerate((seconds, seconds / 2))]
     run_rounds(racers, 8, 20.0, clock=clock)
@@ -152,7 +150,7 @@ def test_a_turn_has_as_many_samples_as_can_be_repeated_and_they_go_around(
     assert all(ours == theirs for ours, theirs in pairs)
 
 
-def test_what_interrupts_an_inference_is_no_property_of_the_model() -> None:
+def test_interruptions_do_not_change_the_ratio() -> None:
     first, second = contest(1e-3, 1e-3, layout=1e-6, noise=1e-6)
     disturbed = RoundTimes(
         second.loads, [[[*turns[:-1], turns[-1] * 50] for turns in r] for r in second.turns]

@@ -20,8 +20,8 @@ from qtool.runtime.session import Session
 from tests.evaluate.test_compare import linear
 from tests.graphs import samples
 
-GIVEN = [s for i, n in enumerate((1, 7, 3, 2, 5, 1, 1, 4)) for s in samples(1, seed=i, x=(n, 8))]
-SOURCE = InMemory(GIVEN, len(GIVEN))
+INPUTS = [s for i, n in enumerate((1, 7, 3, 2, 5, 1, 1, 4)) for s in samples(1, seed=i, x=(n, 8))]
+SOURCE = InMemory(INPUTS, len(INPUTS))
 
 
 def session(proto: onnx.ModelProto) -> Session:
@@ -51,7 +51,7 @@ def at(value: float) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
+    """The folder of temporary folders."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
@@ -98,18 +98,18 @@ def test_the_model_is_opened_once_and_only_when_it_is_needed() -> None:
 
 def test_samples_are_told_apart_by_values_types_and_shapes() -> None:
     model = Counted()
-    given = [
+    inputs = [
         np.zeros(2, np.float32),
         np.zeros(2, np.int32),
         np.zeros((1, 2), np.float32),
         np.ones(2, np.float32),
     ]
     with CachedOutputs("fp32", lambda: model) as golden:
-        for x in (*given, *given):
-            (found,) = golden.run({"x": x})
-            assert found.dtype == x.dtype
-            assert np.array_equal(found, x)
-    assert model.runs == len(given)
+        for x in (*inputs, *inputs):
+            (actual,) = golden.run({"x": x})
+            assert actual.dtype == x.dtype
+            assert np.array_equal(actual, x)
+    assert model.runs == len(inputs)
 
 
 @pytest.mark.parametrize("memory", [MEMORY, 0], ids=["memory", "files"])
@@ -130,13 +130,13 @@ def test_samples_are_told_apart_by_values_types_and_shapes() -> None:
 def test_outputs_of_every_kind_are_returned_unchanged(value: Any, memory: int) -> None:
     with CachedOutputs("fp32", lambda: Counted(lambda x: value), memory) as golden:
         for _ in range(2):
-            (found,) = golden.run(at(0), ["y"])
-            assert type(found) is type(value)
-            np.testing.assert_equal(found, value)
-            assert getattr(found, "dtype", None) == getattr(value, "dtype", None)
+            (actual,) = golden.run(at(0), ["y"])
+            assert type(actual) is type(value)
+            np.testing.assert_equal(actual, value)
+            assert getattr(actual, "dtype", None) == getattr(value, "dtype", None)
 
 
-def test_the_folder_is_gone_after_closing_even_when_a_comparison_fails(scratch: Path) -> None:
+def test_the_folder_is_removed_even_when_a_comparison_fails(scratch: Path) -> None:
     with pytest.raises(ZeroDivisionError), CachedOutputs("fp32", Counted, memory=0) as golden:
         golden.run(at(1))
         assert len(list(scratch.rglob("*.npy"))) == 1
@@ -144,7 +144,7 @@ def test_the_folder_is_gone_after_closing_even_when_a_comparison_fails(scratch: 
     assert not list(scratch.iterdir())
 
 
-def test_nothing_is_written_while_memory_lasts(scratch: Path) -> None:
+def test_files_are_written_only_beyond_the_memory_limit(scratch: Path) -> None:
     with CachedOutputs("fp32", Counted, memory=8) as golden:
         golden.run(at(1))
         golden.run(at(2))
@@ -155,6 +155,6 @@ def test_nothing_is_written_while_memory_lasts(scratch: Path) -> None:
 
 def test_cached_arrays_are_read_only() -> None:
     with CachedOutputs("fp32", lambda: Counted(lambda x: x + 1)) as golden:
-        (found,) = golden.run(at(1))
+        (actual,) = golden.run(at(1))
         with pytest.raises(ValueError, match="read-only"):
-            found += 1
+            actual += 1

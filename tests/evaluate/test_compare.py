@@ -25,8 +25,8 @@ def session(proto: onnx.ModelProto) -> Session:
     return Session(proto.SerializeToString(), threads=1)
 
 
-def judged(a: onnx.ModelProto, b: onnx.ModelProto, given: Sequence[Sample]) -> Comparison:
-    return compare(session(a), session(b), InMemory(list(given), len(given)))
+def judged(a: onnx.ModelProto, b: onnx.ModelProto, inputs: Sequence[Sample]) -> Comparison:
+    return compare(session(a), session(b), InMemory(list(inputs), len(inputs)))
 
 
 def linear(noise: float = 0.0, outputs: tuple[str, str] = ("y", "z")) -> onnx.ModelProto:
@@ -37,16 +37,16 @@ def linear(noise: float = 0.0, outputs: tuple[str, str] = ("y", "z")) -> onnx.Mo
 
 
 # Batches of different sizes: pooling must weigh elements, not samples.
-GIVEN = [s for i, n in enumerate((1, 7, 3)) for s in samples(1, seed=i, x=(n, 8))]
+INPUTS = [s for i, n in enumerate((1, 7, 3)) for s in samples(1, seed=i, x=(n, 8))]
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["y", "z"])
 def test_streamed_metrics_are_those_of_all_samples_at_once(index: int) -> None:
     name = ("y", "z")[index]
-    found = judged(linear(), linear(0.1), GIVEN).outputs[index]
+    actual = judged(linear(), linear(0.1), INPUTS).outputs[index]
     pairs = [
         (a[name].astype(np.float64), b[name].astype(np.float64))
-        for a, b in zip(run(linear(), GIVEN), run(linear(0.1), GIVEN), strict=True)
+        for a, b in zip(run(linear(), INPUTS), run(linear(0.1), INPUTS), strict=True)
     ]
     a, b = (np.concatenate([p[i].ravel() for p in pairs]) for i in (0, 1))
     d = a - b
@@ -64,22 +64,22 @@ def test_streamed_metrics_are_those_of_all_samples_at_once(index: int) -> None:
         "nonfinite": 0,
         "unequal": 0,
     }
-    assert {k: getattr(found, k) for k in wanted} == pytest.approx(wanted, rel=1e-9)
-    assert found.worst_sample == str(int(np.argmin(by_sample)))
-    assert not found.exact
+    assert {k: getattr(actual, k) for k in wanted} == pytest.approx(wanted, rel=1e-9)
+    assert actual.worst_sample == str(int(np.argmin(by_sample)))
+    assert not actual.exact
 
 
 def test_the_model_is_as_good_as_its_worst_output() -> None:
-    found = judged(linear(), linear(0.1), GIVEN)
-    assert found.sqnr == min(o.sqnr for o in found.outputs)
-    assert found.worst("max_error", max) == max(o.max_error for o in found.outputs)
-    assert found.samples == len(GIVEN)
+    actual = judged(linear(), linear(0.1), INPUTS)
+    assert actual.sqnr == min(o.sqnr for o in actual.outputs)
+    assert actual.worst("max_error", max) == max(o.max_error for o in actual.outputs)
+    assert actual.samples == len(INPUTS)
 
 
 def test_identical_models_are_exact() -> None:
-    found = judged(linear(), linear(), GIVEN)
-    assert found.sqnr == math.inf
-    assert {o.top1 for o in found.outputs} == {1.0}
+    actual = judged(linear(), linear(), INPUTS)
+    assert actual.sqnr == math.inf
+    assert {o.top1 for o in actual.outputs} == {1.0}
 
 
 MATCHES = {
@@ -107,9 +107,9 @@ def test_outputs_that_do_not_match_are_an_error(reference: list[str], other: lis
 
 
 def test_renamed_outputs_are_compared_in_their_order() -> None:
-    found = judged(linear(), linear(outputs=("p", "q")), GIVEN)
-    assert [o.name for o in found.outputs] == ["y", "z"]
-    assert found.sqnr == math.inf
+    actual = judged(linear(), linear(outputs=("p", "q")), INPUTS)
+    assert [o.name for o in actual.outputs] == ["y", "z"]
+    assert actual.sqnr == math.inf
 
 
 def test_no_samples_is_an_error() -> None:
@@ -131,11 +131,11 @@ def constant_behind(op: str, constant: np.ndarray) -> onnx.ModelProto:
 
 
 def test_integer_outputs_are_compared_for_equality() -> None:
-    given = [{"x": np.array([[1, 2, 3, 4], [4, 3, 2, 1]], np.float32)}] * 3
+    inputs = [{"x": np.array([[1, 2, 3, 4], [4, 3, 2, 1]], np.float32)}] * 3
     first = np.array([10, 0, 0, 0], np.float32)
-    found = judged(constant_behind("Add", 0 * first), constant_behind("Add", first), given).outputs[1]
-    assert found.exact
-    assert (found.count, found.unequal) == (6, 3)
+    actual = judged(constant_behind("Add", 0 * first), constant_behind("Add", first), inputs).outputs[1]
+    assert actual.exact
+    assert (actual.count, actual.unequal) == (6, 3)
 
 
 def output_of(comparison: Comparison, name: str) -> OutputMetrics:
@@ -150,63 +150,63 @@ def test_elements_that_are_finite_in_fp32_only_make_every_measure_nan(bad: float
     """A number computed from the other elements would let a broken model through its gate."""
     a = constant_behind("Add", np.array([0, 0, 0, 0], np.float32))
     b = constant_behind("Add", np.array([0, 0, bad, 0], np.float32))
-    found = output_of(judged(a, b, samples(3, x=(2, 4))), "y")
-    assert found.nonfinite == 6
-    assert all(math.isnan(getattr(found, measure)) for measure in MEASURES)
+    actual = output_of(judged(a, b, samples(3, x=(2, 4))), "y")
+    assert actual.nonfinite == 6
+    assert all(math.isnan(getattr(actual, measure)) for measure in MEASURES)
 
 
 def test_masks_of_infinity_that_agree_are_no_error() -> None:
     mask = np.array([0, -np.inf, 0, -np.inf], np.float32)
-    found = output_of(judged(*[constant_behind("Add", mask)] * 2, samples(3, x=(2, 4))), "y")
-    assert found.sqnr == math.inf
-    assert found.nonfinite == 0
+    actual = output_of(judged(*[constant_behind("Add", mask)] * 2, samples(3, x=(2, 4))), "y")
+    assert actual.sqnr == math.inf
+    assert actual.nonfinite == 0
 
 
 def test_a_mask_that_only_fp32_has_makes_measures_nan() -> None:
     mask = np.array([0, -np.inf, 0, 0], np.float32)
     a, b = (constant_behind("Add", c) for c in (mask, np.zeros(4, np.float32)))
-    found = output_of(judged(a, b, samples(3, x=(2, 4))), "y")
-    assert all(math.isnan(getattr(found, m)) for m in MEASURES[:6] if m != "sqnr_worst")
+    actual = output_of(judged(a, b, samples(3, x=(2, 4))), "y")
+    assert all(math.isnan(getattr(actual, m)) for m in MEASURES[:6] if m != "sqnr_worst")
 
 
 def test_zeros_against_noise_are_minus_infinity() -> None:
     zero, noise = np.zeros(4, np.float32), np.full(4, 0.1, np.float32)
-    given = [{"x": np.zeros((2, 4), np.float32)}]
-    found = output_of(judged(constant_behind("Add", zero), constant_behind("Add", noise), given), "y")
-    assert found.sqnr == -math.inf
+    inputs = [{"x": np.zeros((2, 4), np.float32)}]
+    actual = output_of(judged(constant_behind("Add", zero), constant_behind("Add", noise), inputs), "y")
+    assert actual.sqnr == -math.inf
 
 
 def test_the_interval_of_the_sqnr_is_over_samples() -> None:
     """Ten plain computations: 10 log10 of pooled ratios, each without one sample."""
-    given = [s for i in range(10) for s in samples(1, seed=i, x=(2, 8))]
-    found = judged(linear(), linear(0.1), given)
+    inputs = [s for i in range(10) for s in samples(1, seed=i, x=(2, 8))]
+    actual = judged(linear(), linear(0.1), inputs)
     pairs = [
         (a["y"].astype(np.float64), b["y"].astype(np.float64))
-        for a, b in zip(run(linear(), given), run(linear(0.1), given), strict=True)
+        for a, b in zip(run(linear(), inputs), run(linear(0.1), inputs), strict=True)
     ]
     aa, dd = np.array([((a**2).sum(), ((a - b) ** 2).sum()) for a, b in pairs]).T
     without = 10 * np.log10((aa.sum() - aa) / (dd.sum() - dd))
     half = 2.262 * math.sqrt(0.9 * ((without - without.mean()) ** 2).sum())
-    first = output_of(found, "y")
+    first = output_of(actual, "y")
     assert first.sqnr_interval == pytest.approx((first.sqnr - half, first.sqnr + half), rel=1e-3)
 
 
 def test_the_interval_of_a_model_is_that_of_its_worst_output() -> None:
-    found = judged(linear(), linear(0.1), GIVEN)
-    assert found.sqnr_interval == min(found.outputs, key=lambda o: o.sqnr).sqnr_interval
-    low, high = found.sqnr_interval
-    assert low < found.sqnr < high
+    actual = judged(linear(), linear(0.1), INPUTS)
+    assert actual.sqnr_interval == min(actual.outputs, key=lambda o: o.sqnr).sqnr_interval
+    low, high = actual.sqnr_interval
+    assert low < actual.sqnr < high
 
 
 def test_intervals_at_the_limits() -> None:
     """Of one sample, of identical models, of nan, and where one sample has neither signal nor error."""
-    alone = judged(linear(), linear(0.1), GIVEN[:1])
+    alone = judged(linear(), linear(0.1), INPUTS[:1])
     assert math.isfinite(alone.sqnr) and alone.sqnr_interval == (alone.sqnr, alone.sqnr)
-    assert judged(linear(), linear(), GIVEN).sqnr_interval == (math.inf, math.inf)
+    assert judged(linear(), linear(), INPUTS).sqnr_interval == (math.inf, math.inf)
     a = constant_behind("Add", np.zeros(4, np.float32))
     b = constant_behind("Add", np.array([0, 0, np.nan, 0], np.float32))
     assert all(math.isnan(end) for end in judged(a, b, samples(3, x=(2, 4))).sqnr_interval)
     blank = {"x": np.zeros((2, 8), np.float32)}
-    found = output_of(judged(linear(), linear(0.1), [*GIVEN, blank]), "y")
-    low, high = found.sqnr_interval
-    assert math.isfinite(low) and low < found.sqnr < high
+    actual = output_of(judged(linear(), linear(0.1), [*INPUTS, blank]), "y")
+    low, high = actual.sqnr_interval
+    assert math.isfinite(low) and low < actual.sqnr < high

@@ -52,7 +52,7 @@ def test_a_gate_is_output_metric_operator_number(
     ["", "sqnr", "sqnr<", "<20", "sqnr=20", "sqnr==20", "sqnr!=2", "20>sqnr", "sqnr<twenty", "sqnr<nan", "sqnr<inf",
      "sqnr<20 and top1<1", "sqnr<2 0", "sqnr<0x10"],
 )  # fmt: skip
-def test_what_is_no_gate_is_a_usage_error(text: str) -> None:
+def test_a_malformed_gate_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
         parse(text)
 
@@ -66,7 +66,7 @@ def test_a_misspelt_metric_gets_a_hint(wrong: str, right: str) -> None:
     assert right in caught.value.hint
 
 
-def test_a_metric_like_no_other_gets_the_list() -> None:
+def test_an_unknown_metric_gets_the_list() -> None:
     with pytest.raises(UsageError) as caught:
         parse("zzz<1")
     assert all(m in caught.value.hint for m in METRICS)
@@ -200,7 +200,7 @@ def test_agreement_that_few_samples_can_not_decide_is_inconclusive_and_fails(
     assert ("inconclusive" in result.why) == inconclusive
 
 
-def test_a_task_of_the_users_own_is_a_metric() -> None:
+def test_a_user_metric_can_be_gated() -> None:
     comparison = Comparison("eval", 10, (GOOD,), None, {"f1": 0.97})
     results = judge([parse("f1<0.98", ["f1"]), parse("f1<0.9", ["f1"])], Verdict(comparison))
     assert [r.failed for r in results] == [True, False]
@@ -212,7 +212,7 @@ def test_a_task_of_the_users_own_is_a_metric() -> None:
         parse("logits:f1<0.98", ["f1"])
 
 
-def test_made_up_samples_satisfy_no_gate_that_rests_on_samples() -> None:
+def test_random_samples_satisfy_no_gate_on_samples() -> None:
     gates = [parse(text) for text in ("sqnr<1", "speedup<0.1", "size>0.9", "quantized<0")]
     made_up = replace(verdict(GOOD), synthetic=True, quantized=3)
     assert [r.failed for r in judge(gates, made_up)] == [True, True, False, False]

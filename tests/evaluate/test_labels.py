@@ -48,7 +48,7 @@ def test_labels_are_classes_by_file_name_or_stem(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_label_is_a_data_error(tmp_path: Path, document: object) -> None:
+def test_a_malformed_label_is_a_data_error(tmp_path: Path, document: object) -> None:
     path = tmp_path / "l.json"
     if document == "\ud800":
         path.write_bytes(b"\xff\xfe")
@@ -67,7 +67,7 @@ def test_missing_labels_are_a_data_error(tmp_path: Path) -> None:
     "text",
     ["0.npz,3\n1,1,2\n", "file,class\n0.npz,3\n1,1,2\n", '"0.npz", 3\r\n\r\n1,1,2', "\ufeff0.npz,3\n1,1,2"],
 )
-def test_a_table_holds_labels_too(tmp_path: Path, text: str) -> None:
+def test_labels_are_read_from_csv(tmp_path: Path, text: str) -> None:
     labels = read_labels(write(tmp_path / "l.csv", text))
     assert {k: v.tolist() for k, v in labels.items()} == {"0.npz": [3], "1": [1, 2]}
 
@@ -88,7 +88,7 @@ def test_a_mistake_in_labels_is_named(tmp_path: Path, name: str, text: str, word
         read_labels(write(tmp_path / name, text))
 
 
-def test_labels_that_are_no_file_are_not_waited_for(tmp_path: Path) -> None:
+def test_labels_in_a_special_file_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "l.json")
     for path in (tmp_path / "l.json", tmp_path, Path("/dev/zero")):
         with pytest.raises(DataError, match="not a regular file"):
@@ -111,8 +111,8 @@ PREDICTIONS = {
 def test_a_model_predicts_integers_or_the_largest_score(
     outputs: list[np.ndarray], label: list[int], wanted: list[int] | None
 ) -> None:
-    found = predict(outputs, np.array(label))
-    assert (None if found is None else found.tolist()) == wanted
+    actual = predict(outputs, np.array(label))
+    assert (None if actual is None else actual.tolist()) == wanted
 
 
 def classifier(shift: list[float]) -> Session:
@@ -126,10 +126,10 @@ ROWS = [{"x": np.eye(3, dtype=np.float32)[[i]]} for i in (0, 1, 2, 0)]
 def test_accuracy_of_both_models_is_counted_over_the_labelled_samples() -> None:
     labels = {str(i): np.array([c]) for i, c in enumerate([0, 1, 1])}
     biased = classifier([5, 0, 0])
-    found = compare(classifier([0, 0, 0]), biased, InMemory(ROWS, 4), Measures(labels)).accuracy
-    assert found is not None
-    assert (found.fp32, found.quantized, found.labels) == pytest.approx((2 / 3, 1 / 3, 3))
-    assert found.drop == pytest.approx(1 / 3)
+    actual = compare(classifier([0, 0, 0]), biased, InMemory(ROWS, 4), Measures(labels)).accuracy
+    assert actual is not None
+    assert (actual.fp32, actual.quantized, actual.labels) == pytest.approx((2 / 3, 1 / 3, 3))
+    assert actual.drop == pytest.approx(1 / 3)
 
 
 def test_labels_for_none_of_the_samples_are_an_error() -> None:

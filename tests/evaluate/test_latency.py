@@ -1,4 +1,4 @@
-"""A race measures all models alike and says what is noise; how fast they are is no test's business."""
+"""A race measures all models alike and tells differences from noise. No test depends on real speed."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_endless_noise_ends_at_the_most_rounds() -> None:
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(1000.0, CERTAIN_ROUNDS), (10.0, 10), (0.0, 40)])
 def test_time_ends_a_race_but_not_before_an_interval_means_something(seconds: float, rounds: int) -> None:
-    """A round takes so many seconds; 100 are the limit."""
+    """A round takes `seconds`; the limit is 100."""
     begun = []
 
     def steady(number: int) -> float:
@@ -148,21 +148,21 @@ def test_time_ends_a_race_but_not_before_an_interval_means_something(seconds: fl
     assert timed.rounds == rounds
 
 
-def test_equal_models_are_equal_and_get_one_speed() -> None:
-    found = settle(noisy({"a": 1.0, "b": 1.005, "c": 1.0}, 60, 0.02))
-    assert set(found.paces.values()) == {Pace.EQUAL}
-    assert set(found.speeds.values()) == {1.0}
-    assert not found.unreliable
+def test_equal_models_get_one_speed() -> None:
+    actual = settle(noisy({"a": 1.0, "b": 1.005, "c": 1.0}, 60, 0.02))
+    assert set(actual.paces.values()) == {Pace.EQUAL}
+    assert set(actual.speeds.values()) == {1.0}
+    assert not actual.unreliable
 
 
-def test_a_model_that_is_slower_has_its_own_median() -> None:
+def test_a_slower_model_has_its_own_median() -> None:
     timed = noisy({"a": 1.0, "b": 1.1, "c": 3.0}, 60, 0.02)
-    found = settle(timed, {"a": 1.0, "b": 9.0, "c": 9.0})
-    assert found.fastest == "a"
-    assert found.paces == {"a": Pace.EQUAL, "b": Pace.SLOWER, "c": Pace.SLOWER}
-    assert found.speeds == {"a": 1.0, "b": timed.ratio("b", "a").median, "c": timed.ratio("c", "a").median}
-    assert found.ratio("a", "b") == pytest.approx(1.1, rel=0.02)
-    assert not found.unreliable
+    actual = settle(timed, {"a": 1.0, "b": 9.0, "c": 9.0})
+    assert actual.fastest == "a"
+    assert actual.paces == {"a": Pace.EQUAL, "b": Pace.SLOWER, "c": Pace.SLOWER}
+    assert actual.speeds == {"a": 1.0, "b": timed.ratio("b", "a").median, "c": timed.ratio("c", "a").median}
+    assert actual.ratio("a", "b") == pytest.approx(1.1, rel=0.02)
+    assert not actual.unreliable
 
 
 @pytest.mark.parametrize("predicted", [0.5, 1.02, 1.2, 50.0])
@@ -170,24 +170,24 @@ def test_where_noise_hides_the_order_the_prediction_decides_within_the_interval(
     timed = noisy({"a": 1.0, "b": 1.02}, 20, 0.4)
     other = next(n for n in "ab" if n != timed.fastest)
     ratio = timed.ratio(other, timed.fastest)
-    found = settle(timed, {timed.fastest: 2.0, other: 2.0 * predicted})
-    assert found.unreliable and found.paces[other] is Pace.UNCLEAR
-    assert found.speeds[other] == pytest.approx(min(max(predicted, ratio.low), ratio.high))
+    actual = settle(timed, {timed.fastest: 2.0, other: 2.0 * predicted})
+    assert actual.unreliable and actual.paces[other] is Pace.UNCLEAR
+    assert actual.speeds[other] == pytest.approx(min(max(predicted, ratio.low), ratio.high))
 
 
 def test_no_prediction_makes_a_slow_model_fast() -> None:
     timed = noisy({"a": 1.0, "b": 1.0, "c": 4.0}, 20, 0.4)
-    found = settle(timed, {"a": 1.0, "b": 1.0, "c": 9.0})
-    assert found.paces["c"] is Pace.SLOWER
-    assert found.speeds["c"] == timed.ratio("c", timed.fastest).median
+    actual = settle(timed, {"a": 1.0, "b": 1.0, "c": 9.0})
+    assert actual.paces["c"] is Pace.SLOWER
+    assert actual.speeds["c"] == timed.ratio("c", timed.fastest).median
 
 
 def test_without_predictions_the_medians_stay_and_are_unreliable() -> None:
     timed = noisy({"a": 1.0, "b": 1.0}, 20, 0.4)
-    found = settle(timed)
-    assert found.unreliable
-    assert found.speeds == {n: timed.ratio(n, timed.fastest).median for n in "ab"}
-    assert settle(timed, {"z": 3.0}) == found
+    actual = settle(timed)
+    assert actual.unreliable
+    assert actual.speeds == {n: timed.ratio(n, timed.fastest).median for n in "ab"}
+    assert settle(timed, {"z": 3.0}) == actual
 
 
 def test_few_rounds_are_never_clear() -> None:
@@ -200,30 +200,30 @@ def test_few_rounds_are_never_clear() -> None:
 @pytest.mark.parametrize(("noise", "rounds"), [(0.01, 15), (0.05, 60), (0.3, 150)])
 def test_equal_models_are_seldom_told_apart(noise: float, rounds: int) -> None:
     """The fastest of two equal models is the one that noise favoured: slower is said in some 5% of races."""
-    found = [settle(noisy({"a": 1.0, "b": 1.0}, rounds, noise, seed)) for seed in range(200)]
-    apart = sum(bool({Pace.SLOWER, Pace.FASTER} & set(f.paces.values())) for f in found)
-    assert apart / len(found) <= 0.1
+    actual = [settle(noisy({"a": 1.0, "b": 1.0}, rounds, noise, seed)) for seed in range(200)]
+    different = sum(bool({Pace.SLOWER, Pace.FASTER} & set(f.paces.values())) for f in actual)
+    assert different / len(actual) <= 0.1
 
 
 @pytest.mark.parametrize(("noise", "rounds"), [(0.01, 15), (0.05, 60), (0.08, 120)])
 def test_ten_percent_are_nearly_always_seen(noise: float, rounds: int) -> None:
-    found = [settle(noisy({"a": 1.1, "b": 1.0}, rounds, noise, seed)) for seed in range(200)]
-    seen = sum(f.fastest == "b" and f.paces["a"] is Pace.SLOWER for f in found)
-    assert seen / len(found) >= 0.95
+    actual = [settle(noisy({"a": 1.1, "b": 1.0}, rounds, noise, seed)) for seed in range(200)]
+    calls = sum(f.fastest == "b" and f.paces["a"] is Pace.SLOWER for f in actual)
+    assert calls / len(actual) >= 0.95
 
 
 @LAW
 @given(timed=RACES)
-def test_what_is_settled_follows_from_the_ratios(timed: Race) -> None:
-    found = settle(timed)
-    assert found.fastest in timed.seconds
-    assert found.paces[found.fastest] is Pace.EQUAL
-    assert found.speeds[found.fastest] == 1.0
-    assert found.unreliable == (Pace.UNCLEAR in found.paces.values())
-    for name, pace in found.paces.items():
-        ratio = timed.ratio(name, found.fastest)
-        assert found.speeds[name] == (1.0 if pace is Pace.EQUAL else ratio.median)
-        if name != found.fastest and pace is not Pace.UNCLEAR:
+def test_paces_and_speeds_follow_from_the_ratios(timed: Race) -> None:
+    actual = settle(timed)
+    assert actual.fastest in timed.seconds
+    assert actual.paces[actual.fastest] is Pace.EQUAL
+    assert actual.speeds[actual.fastest] == 1.0
+    assert actual.unreliable == (Pace.UNCLEAR in actual.paces.values())
+    for name, pace in actual.paces.items():
+        ratio = timed.ratio(name, actual.fastest)
+        assert actual.speeds[name] == (1.0 if pace is Pace.EQUAL else ratio.median)
+        if name != actual.fastest and pace is not Pace.UNCLEAR:
             assert (pace is Pace.EQUAL) == (ratio.low <= 1 <= ratio.high)
             assert (pace is Pace.SLOWER) == (ratio.high < 1)
 

@@ -1,4 +1,4 @@
-"""Golden runs: outputs from a file judge as the model does that gave them."""
+"""Reference outputs from a file give the comparison that the model itself gives."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kept(place: Path, **how: object) -> Path:
+def kept(place: Path, **options: object) -> Path:
     ref = place / "ref.npz"
-    qtool.compare(place / "a.onnx", place / "b.onnx", place / "eval", Comparing(save_ref=ref, **how))  # type: ignore[arg-type]
+    qtool.compare(place / "a.onnx", place / "b.onnx", place / "eval", Comparing(save_ref=ref, **options))  # type: ignore[arg-type]
     return ref
 
 
-def test_outputs_from_a_file_judge_as_the_model_does(place: Path) -> None:
+def test_outputs_from_a_file_give_the_same_comparison(place: Path) -> None:
     ref = kept(place)
     there = qtool.compare(place / "a.onnx", place / "b.onnx", place / "eval")
     here = qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval")
@@ -55,7 +55,7 @@ def test_the_same_outputs_give_the_same_file(place: Path) -> None:
     assert kept(place, force=True).read_bytes() == first
 
 
-def test_the_original_need_not_be_there(place: Path) -> None:
+def test_the_original_model_is_not_needed(place: Path) -> None:
     ref = kept(place)
     (place / "a.onnx").unlink()
     comparison = qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval").comparison
@@ -63,7 +63,7 @@ def test_the_original_need_not_be_there(place: Path) -> None:
     assert comparison.samples == 9
 
 
-def test_part_of_the_samples_will_do(place: Path) -> None:
+def test_fewer_samples_can_be_compared(place: Path) -> None:
     ref = kept(place)
     sorted((place / "eval").glob("*.npz"))[3].unlink()
     assert qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval").comparison is not None
@@ -77,7 +77,7 @@ def test_another_sample_is_refused_by_its_digest(place: Path) -> None:
     assert caught.value.exit_code == 4
 
 
-def test_a_file_that_is_there_is_not_overwritten(place: Path) -> None:
+def test_an_existing_file_is_not_overwritten(place: Path) -> None:
     ref = kept(place)
     before = ref.read_bytes()
     with pytest.raises(QtoolError, match="exists"):
@@ -85,7 +85,7 @@ def test_a_file_that_is_there_is_not_overwritten(place: Path) -> None:
     assert ref.read_bytes() == before
 
 
-def test_the_file_is_not_the_models(place: Path) -> None:
+def test_the_file_must_not_be_the_model(place: Path) -> None:
     with pytest.raises(UsageError):
         qtool.compare(
             place / "a.onnx",
@@ -104,9 +104,9 @@ def test_nothing_is_left_when_a_sample_fails(place: Path) -> None:
 
 def test_speed_can_not_be_measured_without_the_model(place: Path) -> None:
     ref = kept(place)
-    for how in (Comparing(speed=True), Comparing(fail_if=["speedup<1"])):
+    for options in (Comparing(speed=True), Comparing(fail_if=["speedup<1"])):
         with pytest.raises(UsageError, match="speed"):
-            qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval", how)
+            qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval", options)
 
 
 def edited(ref: Path, **changes: object) -> Path:
@@ -129,12 +129,12 @@ def edited(ref: Path, **changes: object) -> Path:
     [{"schema": "qtool.reference/99"}, {"original": 3}, {"inputs": []}, {"samples": 5}, {"outputs": None}],
     ids=str,
 )
-def test_a_file_that_is_none_of_these_is_refused(place: Path, changes: dict[str, object]) -> None:
+def test_a_file_of_another_schema_is_refused(place: Path, changes: dict[str, object]) -> None:
     with pytest.raises(DataError, match=r"other\.npz"):
         ReferenceOutputs(edited(kept(place), **changes))
 
 
-def test_an_output_that_is_missing_is_told(place: Path) -> None:
+def test_a_missing_output_is_a_data_error(place: Path) -> None:
     ref = edited(kept(place), **{"3.0": None})
     with pytest.raises(DataError, match="missing"):
         qtool.compare(ReferenceOutputs(ref), place / "b.onnx", place / "eval")
@@ -152,11 +152,11 @@ def test_an_archive_of_samples_is_no_reference(place: Path) -> None:
         ReferenceOutputs(next((place / "eval").glob("*.npz")))
 
 
-def test_the_tolerance_is_what_was_asked_for(place: Path) -> None:
+def test_mismatch_counts_by_the_tolerance(place: Path) -> None:
     strict = Comparing(atol=0.0, rtol=0.0)
     loose = replace(strict, atol=1e3)
-    found = [
-        qtool.compare(place / "a.onnx", place / "b.onnx", place / "eval", how).comparison
-        for how in (strict, loose)
+    actual = [
+        qtool.compare(place / "a.onnx", place / "b.onnx", place / "eval", options).comparison
+        for options in (strict, loose)
     ]
-    assert [c.outputs[0].mismatch for c in found if c] == [1.0, 0.0]
+    assert [c.outputs[0].mismatch for c in actual if c] == [1.0, 0.0]

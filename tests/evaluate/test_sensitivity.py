@@ -34,21 +34,21 @@ def test_everything_that_a_plan_quantizes_has_an_error(name: str, mode: str) -> 
     case = CASES[name]
     done = candidate(case.build(), case.samples(), mode=mode)
     source = InMemory(list(case.samples()), len(case.samples()))
-    seen: list[tuple[int, int]] = []
-    found = sensitivity(done.model.model, [done.plan], source, 1, lambda a, b: seen.append((a, b)))
-    assert [*found.noise] == [*keys_of(done.plan)]
-    assert found.outputs == tuple(v.name for v in done.model.model.graph.outputs if is_float32(v))
-    assert found.samples <= min(SAMPLES, len(source))
-    assert found.passes == (len(found.noise) + 1) * found.samples
-    assert seen == [(i + 1, len(found.noise)) for i in range(len(found.noise))]
-    assert all((noise >= 0).all() and noise.shape == found.signal.shape for noise in found.noise.values())
+    calls: list[tuple[int, int]] = []
+    actual = sensitivity(done.model.model, [done.plan], source, 1, lambda a, b: calls.append((a, b)))
+    assert [*actual.noise] == [*keys_of(done.plan)]
+    assert actual.outputs == tuple(v.name for v in done.model.model.graph.outputs if is_float32(v))
+    assert actual.samples <= min(SAMPLES, len(source))
+    assert actual.passes == (len(actual.noise) + 1) * actual.samples
+    assert calls == [(i + 1, len(actual.noise)) for i in range(len(actual.noise))]
+    assert all((noise >= 0).all() and noise.shape == actual.signal.shape for noise in actual.noise.values())
     session = Session(to_bytes(done.model.model), threads=1)
     outputs = [session.run(sample) for sample in case.samples()]
-    assert found.signal.sum() <= sum(float(np.square(o).sum()) for out in outputs for o in out) * 1.001
+    assert actual.signal.sum() <= sum(float(np.square(o).sum()) for out in outputs for o in out) * 1.001
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_powers_add_up_to_what_the_plan_does(name: str) -> None:
+def test_powers_add_up_to_the_error_of_the_plan(name: str) -> None:
     """The prediction is of float arithmetic on quantized values: a few decibels off what int8 kernels give.
 
     Weights of 7 bits: with 8, the products of CPUs without VNNI saturate, which no prediction knows of.
@@ -56,10 +56,10 @@ def test_powers_add_up_to_what_the_plan_does(name: str) -> None:
     case = CASES[name]
     done = candidate(case.build(), case.samples(), "cpu-avx2")
     source = InMemory(list(case.samples()), len(case.samples()))
-    found = sensitivity(done.model.model, [done.plan], source, 1)
+    actual = sensitivity(done.model.model, [done.plan], source, 1)
     made = to_bytes(rewrite(done.model.model, done.plan))
     measured = compare(Session(to_bytes(done.model.model), threads=1), Session(made, threads=1), source).sqnr
-    assert abs(found.sqnr(keys_of(done.plan)) - measured) < 4
+    assert abs(actual.sqnr(keys_of(done.plan)) - measured) < 4
 
 
 def test_two_plans_share_what_they_have_in_common() -> None:
@@ -74,9 +74,9 @@ def test_two_plans_share_what_they_have_in_common() -> None:
         assert both.noise[key] == pytest.approx(alone.noise[key], rel=1e-3)
 
 
-def test_what_changes_nothing_is_exact() -> None:
+def test_no_tensors_give_an_infinite_sqnr() -> None:
     case = CASES["residual"]
     done = candidate(case.build(), case.samples())
     source = InMemory(list(case.samples()), len(case.samples()))
-    found = sensitivity(done.model.model, [done.plan], source, 1)
-    assert found.sqnr([]) == math.inf
+    actual = sensitivity(done.model.model, [done.plan], source, 1)
+    assert actual.sqnr([]) == math.inf

@@ -47,10 +47,10 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def judged(place: Path, *functions: str, **how: object) -> qtool.Report:
+def judged(place: Path, *functions: str, **options: object) -> qtool.Report:
     metrics = [f"{place / 'metrics.py'}:{name}" for name in functions]
     return qtool.compare(
-        place / "m.onnx", place / "m.onnx", place / "eval", Comparing(metrics=metrics, **how)
+        place / "m.onnx", place / "m.onnx", place / "eval", Comparing(metrics=metrics, **options)
     )  # type: ignore[arg-type]
 
 
@@ -60,7 +60,7 @@ def test_the_mean_over_samples_is_the_metric(place: Path) -> None:
     assert comparison.user_metrics == {"agree": 1.0, "named": 2.0, "truth": 1.0, "optional": 2.0}
 
 
-def test_gates_judge_it_like_any_other(place: Path) -> None:
+def test_gates_judge_it_like_other_metrics(place: Path) -> None:
     report = judged(place, "agree", "named", fail_if=["agree<1", "named<3", "named>1.5"])
     assert [g.failed for g in report.gates] == [False, True, True]
 

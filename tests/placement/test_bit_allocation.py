@@ -1,4 +1,4 @@
-"""Bits within so many bytes: never more, and the best there is where bytes come in equal steps."""
+"""Bit allocation never exceeds its limit, and is optimal where steps are equal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qtool.placement.bit_allocation import Level, allocate
 from qtool.tables.qtypes import FLOAT32, INT8, UINT2, UINT4, QType
+from tests.tiers import examples
 
 TYPES = (UINT2, UINT4, INT8, FLOAT32)
 Levels = Mapping[str, Sequence[Level]]
@@ -19,24 +20,24 @@ Levels = Mapping[str, Sequence[Level]]
 @st.composite
 def any_levels(draw: st.DrawFn) -> Levels:
     """Weights of one to three levels, in any order."""
-    found = {}
+    actual = {}
     for i in range(draw(st.integers(1, 4))):
         types = draw(st.lists(st.sampled_from(TYPES), min_size=1, unique=True))
-        found[f"w{i}"] = [Level(t, draw(st.integers(1, 50)), draw(st.floats(0, 1))) for t in types]
-    return found
+        actual[f"w{i}"] = [Level(t, draw(st.integers(1, 50)), draw(st.floats(0, 1))) for t in types]
+    return actual
 
 
 @st.composite
 def convex_levels(draw: st.DrawFn) -> Levels:
-    """Three levels each, steps of equal bytes, the second of which saves less."""
-    found = {}
+    """Three levels each, in steps of equal bytes; the second step saves less noise than the first."""
+    actual = {}
     for i in range(draw(st.integers(1, 4))):
         start, least = draw(st.integers(1, 9)), draw(st.integers(0, 9))
         second = draw(st.integers(1, 9))
         first = second + draw(st.integers(0, 9))
         noises = (least + second + first, least + second, least)
-        found[f"w{i}"] = [Level(t, start + 10 * n, float(noises[n])) for n, t in enumerate(TYPES[1:])]
-    return found
+        actual[f"w{i}"] = [Level(t, start + 10 * n, float(noises[n])) for n, t in enumerate(TYPES[1:])]
+    return actual
 
 
 def of(levels: Levels, chosen: Mapping[str, QType]) -> list[Level]:
@@ -44,12 +45,12 @@ def of(levels: Levels, chosen: Mapping[str, QType]) -> list[Level]:
 
 
 def smallest(levels: Levels) -> int:
-    return sum(min(one.bytes for one in found) for found in levels.values())
+    return sum(min(one.bytes for one in actual) for actual in levels.values())
 
 
 @given(any_levels(), st.integers(0, 200))
-@settings(max_examples=300, deadline=None)
-def test_it_is_never_more_than_fits(levels: Levels, most: int) -> None:
+@settings(max_examples=examples(300), deadline=None)
+def test_the_limit_is_never_exceeded(levels: Levels, most: int) -> None:
     chosen = allocate(levels, most)
     assert chosen.keys() == levels.keys()
     size = sum(one.bytes for one in of(levels, chosen))
@@ -57,20 +58,20 @@ def test_it_is_never_more_than_fits(levels: Levels, most: int) -> None:
 
 
 @given(convex_levels(), st.integers(0, 200))
-@settings(max_examples=300, deadline=None)
-def test_where_steps_are_equal_it_is_the_best_of_all(levels: Levels, most: int) -> None:
+@settings(max_examples=examples(300), deadline=None)
+def test_with_equal_steps_the_choice_is_optimal(levels: Levels, most: int) -> None:
     most = max(most, smallest(levels))
-    found = sum(one.noise for one in of(levels, allocate(levels, most)))
+    actual = sum(one.noise for one in of(levels, allocate(levels, most)))
     every = (c for c in product(*levels.values()) if sum(one.bytes for one in c) <= most)
-    assert found == pytest.approx(min(sum(one.noise for one in c) for c in every))
+    assert actual == pytest.approx(min(sum(one.noise for one in c) for c in every))
 
 
 @given(any_levels(), st.integers(0, 200), st.integers(0, 50))
-@settings(max_examples=200, deadline=None)
-def test_with_room_for_everything_nothing_is_lost(levels: Levels, most: int, more: int) -> None:
-    whole = sum(max(one.bytes for one in found) for found in levels.values())
-    best = sum(min(one.noise for one in found) for found in levels.values())
-    assert sum(one.noise for one in of(levels, allocate(levels, whole + more))) == pytest.approx(best)
+@settings(max_examples=examples(200), deadline=None)
+def test_with_enough_bytes_the_noise_is_least(levels: Levels, most: int, more: int) -> None:
+    full = sum(max(one.bytes for one in actual) for actual in levels.values())
+    best = sum(min(one.noise for one in actual) for actual in levels.values())
+    assert sum(one.noise for one in of(levels, allocate(levels, full + more))) == pytest.approx(best)
 
 
 def test_a_level_above_the_hull_is_passed_over() -> None:

@@ -1,4 +1,4 @@
-"""What the user asks of nodes is held by everything that chooses, and never changed by it."""
+"""The user's constraints hold for every producer of assignments, and none of them changes them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from tests.graphs import node, weights
 from tests.plan.build import model
 from tests.plan.flow import prepared
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 STATES = st.sampled_from(["free", "free", "float", "quantized"])
 
 
-def asked(case: str, states: Iterable[tuple[str, str]]) -> PreparedModel:
+def constrained_model(case: str, states: Iterable[tuple[str, str]]) -> PreparedModel:
     """A case of the zoo with what the user asks of its nodes."""
     row = CASES[case]
     by_state: dict[str, list[str]] = {"float": [], "quantized": [], "free": []}
@@ -58,10 +59,12 @@ def holds(assignment: Assignment, constraints: Constraints) -> bool:
 
 @pytest.mark.parametrize("case", ["residual", "transformer", "float-between"])
 @given(data=st.data())
-@settings(max_examples=4, deadline=None, phases=[Phase.generate])  # to shrink a failure takes minutes
-def test_whatever_chooses_holds_the_constraints(case: str, data: st.DataObject) -> None:
-    names = sorted(maximal(asked(case, ()).task).forms)
-    model = asked(case, [(name, data.draw(STATES)) for name in names])
+@settings(
+    max_examples=examples(4), deadline=None, phases=[Phase.generate]
+)  # to shrink a failure takes minutes
+def test_every_producer_of_assignments_holds_the_constraints(case: str, data: st.DataObject) -> None:
+    names = sorted(maximal(constrained_model(case, ()).task).forms)
+    model = constrained_model(case, [(name, data.draw(STATES)) for name in names])
     before = replace(model.constraints)
     assert holds(rule_based(model.task), before) and holds(maximal(model.task), before)
     timing = measure_timing(model)
@@ -79,8 +82,8 @@ def test_whatever_chooses_holds_the_constraints(case: str, data: st.DataObject) 
         assert repaired is None or holds(repaired, before)
         last = first_accepted(placement, placement.candidate, evaluator)
         floats = float_candidate(base, Reason(Code.ACCURACY, "for a test"))
-        for found in (last, floats):  # no candidate reaches the floor
-            assert holds(found.assignment, before) and found.assignment.forms.keys() == before.quantize
+        for actual in (last, floats):  # no candidate reaches the floor
+            assert holds(actual.assignment, before) and actual.assignment.forms.keys() == before.quantize
     assert model.constraints == before == last.model.constraints
 
 
@@ -99,15 +102,15 @@ def with_column(value: float) -> list[dict[str, np.ndarray]]:
     [(4000, (), Code.OUTLIERS), (4000, ("n",), None), (MASK, ("n",), Code.NO_RANGE)],
     ids=["outliers", "outliers, but requested", "no range, but requested"],
 )
-def test_the_calibration_fallback_gives_up_what_was_asked_for_only_without_a_range(
+def test_the_calibration_fallback_drops_required_nodes_only_without_a_range(
     value: float, include: tuple[str, ...], code: Code | None
 ) -> None:
     layer = [node("MatMul", ["x", "w"], ["y"], name="n")]
     proto = model(layer, {"x": ["N", 64]}, ["y"], {"w": weights(64, 64)})
     ready = prepared(proto, with_column(value), include=include)
     before = replace(ready.constraints)
-    found = resolved(ready, rule_based(ready.task))
-    assert ("n" in found.plan.forms) == (code is None)
+    actual = resolved(ready, rule_based(ready.task))
+    assert ("n" in actual.plan.forms) == (code is None)
     if code is not None:
-        assert found.assignment.reasons["n"].code is code
-    assert ready.constraints == found.model.constraints == before
+        assert actual.assignment.reasons["n"].code is code
+    assert ready.constraints == actual.model.constraints == before

@@ -1,4 +1,4 @@
-"""The least energy, against every choice of labels, and against networkx."""
+"""Minimum cuts, against every choice of values and against networkx."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qtool.placement.mincut import CutGraph
 from tests.placement.networks import Energy, chain, energy_of, minimize
+from tests.tiers import examples
 
 NAMES = ("a", "b", "c", "d", "e")
 
@@ -34,16 +35,16 @@ def every(energy: Energy) -> list[dict[str, bool]]:
 
 
 @given(energies())
-@settings(max_examples=300, deadline=None)
-def test_it_is_the_least_of_all(energy: Energy) -> None:
-    found = minimize(energy)
-    assert found.keys() == energy.costs.keys()
-    assert energy.of(found) == pytest.approx(min(map(energy.of, every(energy))))
+@settings(max_examples=examples(300), deadline=None)
+def test_the_minimum_is_that_of_all_choices(energy: Energy) -> None:
+    actual = minimize(energy)
+    assert actual.keys() == energy.costs.keys()
+    assert energy.of(actual) == pytest.approx(min(map(energy.of, every(energy))))
 
 
 @given(energies())
-@settings(max_examples=300, deadline=None)
-def test_of_choices_that_cost_the_same_it_has_the_fewest_ones(energy: Energy) -> None:
+@settings(max_examples=examples(300), deadline=None)
+def test_equal_minima_give_the_fewest_ones(energy: Energy) -> None:
     best = min(map(energy.of, every(energy)))
     fewest = min(sum(labels.values()) for labels in every(energy) if energy.of(labels) == best)
     assert sum(minimize(energy).values()) == fewest
@@ -55,12 +56,12 @@ def test_the_scale_of_costs_does_not_matter(scale: float) -> None:
     assert minimize(energy) == {"a": True, "b": True}
 
 
-def test_nothing_costs_nothing() -> None:
+def test_empty_energies() -> None:
     assert minimize(Energy({})) == {}
     assert minimize(Energy({"a": (0.0, 0.0)})) == {"a": False}
 
 
-def test_what_is_forbidden_is_infinite() -> None:
+def test_a_forbidden_choice_costs_infinity() -> None:
     energy = Energy({"a": (0.0, 1.0), "b": (0.0, 1.0)}, (("a", "b", math.inf),))
     assert energy.of({"a": False, "b": True}) == math.inf
     assert energy.of({"a": True, "b": True}) == 2.0
@@ -84,7 +85,7 @@ def by_networkx(energy: Energy) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_of_hundreds_of_variables_it_is_what_networkx_finds(seed: int) -> None:
+def test_networks_agree_with_networkx(seed: int) -> None:
     network = chain(60, seed)
     for weight in (0.0, 1e2, 1e4, 1e6, 1e9):
         energy = energy_of(network, weight)
@@ -94,7 +95,7 @@ def test_of_hundreds_of_variables_it_is_what_networkx_finds(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_of_dense_graphs_it_is_what_networkx_finds(seed: int) -> None:
+def test_dense_graphs_agree_with_networkx(seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = [f"v{i}" for i in range(60)]
     costs = {n: (float(rng.uniform(0, 1)), float(rng.uniform(0, 10.0 ** rng.integers(-9, 2)))) for n in names}

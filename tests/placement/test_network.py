@@ -1,4 +1,4 @@
-"""The cost of an assignment: shared Q, DQ and scales are as cheap as the labels of the regions allow."""
+"""The cost of an assignment: shared Q, DQ and scales cost the least that the regions allow."""
 
 from __future__ import annotations
 
@@ -20,70 +20,71 @@ from qtool.plan.rules import maximal
 from tests.placement.networks import chain, energy_of, minimize, networks, subsets
 from tests.plan.flow import candidate, prepared
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 
 @given(networks())
-@settings(max_examples=150, deadline=None)
-def test_time_and_noise_are_the_least_that_the_labels_allow(found: Network) -> None:
+@settings(max_examples=examples(150), deadline=None)
+def test_time_and_noise_are_the_least_that_the_regions_allow(actual: Network) -> None:
     weight = 3.0
-    energy = energy_of(found, weight)
-    rest = [name for name in found.times if name not in {u.name for u in found.regions}]
-    for int8 in subsets(found):
-        labels = {u.name: u.name in int8 for u in found.regions}
+    energy = energy_of(actual, weight)
+    rest = [name for name in actual.times if name not in {u.name for u in actual.regions}]
+    for int8 in subsets(actual):
+        labels = {u.name: u.name in int8 for u in actual.regions}
         best = min(
             energy.of(labels | dict(zip(rest, chosen, strict=True)))
             for chosen in product((False, True), repeat=len(rest))
         )
-        noise = found.noise_of(int8) - found.base
-        assert found.seconds(int8) + weight * noise == pytest.approx(best)
+        noise = actual.noise_of(int8) - actual.base
+        assert actual.seconds(int8) + weight * noise == pytest.approx(best)
 
 
 @given(networks())
-@settings(max_examples=100, deadline=None)
-def test_more_in_int8_is_never_less_noise(found: Network) -> None:
-    for int8 in subsets(found):
-        for region in found.regions:
-            assert found.noise_of(int8 | {region.name}) >= found.noise_of(int8)
+@settings(max_examples=examples(100), deadline=None)
+def test_more_in_int8_is_never_less_noise(actual: Network) -> None:
+    for int8 in subsets(actual):
+        for region in actual.regions:
+            assert actual.noise_of(int8 | {region.name}) >= actual.noise_of(int8)
 
 
 @given(networks())
-@settings(max_examples=100, deadline=None)
-def test_the_noise_of_a_region_is_what_it_alone_brings(found: Network) -> None:
-    for region in found.regions:
-        alone = found.noise_of({region.name}) - found.base
-        assert found.noise(region.name) == pytest.approx(alone)
+@settings(max_examples=examples(100), deadline=None)
+def test_the_noise_of_a_region_is_that_of_it_alone(actual: Network) -> None:
+    for region in actual.regions:
+        alone = actual.noise_of({region.name}) - actual.base
+        assert actual.noise(region.name) == pytest.approx(alone)
 
 
 @given(networks(), st.data())
-@settings(max_examples=150, deadline=None)
-def test_a_running_cost_equals_the_cost_found_anew(found: Network, data: st.DataObject) -> None:
-    int8 = frozenset(data.draw(st.sets(st.sampled_from([r.name for r in found.regions]))))
-    cost = RunningCost(found, int8)
+@settings(max_examples=examples(150), deadline=None)
+def test_a_running_cost_equals_the_cost_computed_anew(actual: Network, data: st.DataObject) -> None:
+    int8 = frozenset(data.draw(st.sets(st.sampled_from([r.name for r in actual.regions]))))
+    cost = RunningCost(actual, int8)
     for region in data.draw(st.permutations(sorted(int8))):
         after = int8 - {region}
-        assert cost.seconds_saved(region) == pytest.approx(found.seconds(after) - found.seconds(int8))
+        assert cost.seconds_saved(region) == pytest.approx(actual.seconds(after) - actual.seconds(int8))
         cost.to_float(region)
-        assert (cost.seconds, cost.noise) == (found.seconds(after), found.noise_of(after))
+        assert (cost.seconds, cost.noise) == (actual.seconds(after), actual.noise_of(after))
         int8 = after
 
 
 @given(networks())
-@settings(max_examples=150, deadline=None)
-def test_the_cut_of_a_network_is_the_least_of_its_energy(found: Network) -> None:
+@settings(max_examples=examples(150), deadline=None)
+def test_the_cut_of_a_network_is_the_least_of_its_energy(actual: Network) -> None:
     for weight in (0.0, 0.5, 8.0):
-        labels = minimize(energy_of(found, weight))
-        assert found.minimize(weight) == {r.name for r in found.regions if labels[r.name]}
+        labels = minimize(energy_of(actual, weight))
+        assert actual.minimize(weight) == {r.name for r in actual.regions if labels[r.name]}
 
 
 def test_a_step_leaves_distant_regions_alone() -> None:
     """The cost of a step is local: of 2,000 regions in a row, each step looks at its neighbours only."""
-    found = chain(2000, seed=1)
-    cost = RunningCost(found, [r.name for r in found.regions])
-    for region in found.regions:
+    actual = chain(2000, seed=1)
+    cost = RunningCost(actual, [r.name for r in actual.regions])
+    for region in actual.regions:
         assert len(cost._changed(cost._position[region.name])) <= 8
         cost.to_float(region.name)
-    assert cost.seconds == pytest.approx(found.seconds(()))
-    assert cost.noise == found.noise_of(()) == found.base
+    assert cost.seconds == pytest.approx(actual.seconds(()))
+    assert cost.noise == actual.noise_of(()) == actual.base
 
 
 def made(case: str) -> tuple[Network, Candidate]:
@@ -107,27 +108,27 @@ def made(case: str) -> tuple[Network, Candidate]:
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6", "transformer"])
-def test_of_a_model_the_ends_cost_what_they_should(case: str) -> None:
-    found, _ = made(case)
-    assert found.seconds(()) == 3.0 * len(found.regions), "in float nothing is between the regions"
-    assert found.noise_of(()) == pytest.approx(found.base)
-    every = frozenset(u.name for u in found.regions)
-    between = found.seconds(every) - 1.0 * len(found.regions)
+def test_all_float_and_all_int8_cost_what_they_should(case: str) -> None:
+    actual, _ = made(case)
+    assert actual.seconds(()) == 3.0 * len(actual.regions), "in float nothing is between the regions"
+    assert actual.noise_of(()) == pytest.approx(actual.base)
+    every = frozenset(u.name for u in actual.regions)
+    between = actual.seconds(every) - 1.0 * len(actual.regions)
     assert between > 0
     assert between % 10 == pytest.approx(0), "a whole number of Qs and DQs"
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
 def test_one_region_of_a_model_pays_for_its_q_and_its_dq(case: str) -> None:
-    found, _ = made(case)
-    for region in found.regions:
-        more = found.seconds({region.name}) - found.seconds(()) + 2.0
+    actual, _ = made(case)
+    for region in actual.regions:
+        more = actual.seconds({region.name}) - actual.seconds(()) + 2.0
         assert more > 0
         assert more % 10 == pytest.approx(0)
 
 
-def test_what_is_forced_is_in_int8_at_any_price() -> None:
-    found, _ = made("residual")
-    name = found.regions[0].name
-    forced = replace(found, forced=frozenset({name}))
+def test_a_forced_region_is_in_int8_at_any_cost() -> None:
+    actual, _ = made("residual")
+    name = actual.regions[0].name
+    forced = replace(actual, forced=frozenset({name}))
     assert energy_of(forced, 1e12).costs[name][0] == float("inf")

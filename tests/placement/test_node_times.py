@@ -1,4 +1,4 @@
-"""Every kernel is put down to the node that it came of."""
+"""Every kernel's time is counted to the right node."""
 
 from __future__ import annotations
 
@@ -55,38 +55,38 @@ def ran(*kernels: tuple[str, str], inferences: int = 2) -> KernelTimes:
 def test_a_kernel_belongs_to_the_longest_name_that_its_own_begins_with(
     kernel: tuple[str, str], owner: str | None
 ) -> None:
-    found = times_of(ran(kernel), view(), {})
-    assert found.nodes == ({owner: pytest.approx(10e-6)} if owner else {})
-    assert found.inference == pytest.approx(100e-6)
+    actual = times_of(ran(kernel), view(), {})
+    assert actual.nodes == ({owner: pytest.approx(10e-6)} if owner else {})
+    assert actual.inference == pytest.approx(100e-6)
 
 
-def test_a_change_of_layout_belongs_to_who_asked_for_it() -> None:
+def test_a_change_of_layout_belongs_to_its_convolution() -> None:
     wires = {"ReorderOutput": ("c", "s"), "ReorderInput": ("", "net/conv")}
     for name in wires:
-        found = times_of(ran((name, name)), view(), wires)
-        assert found.nodes.keys() <= {"net/conv", "a"}
-        assert len(found.nodes) == 1
+        actual = times_of(ran((name, name)), view(), wires)
+        assert actual.nodes.keys() <= {"net/conv", "a"}
+        assert len(actual.nodes) == 1
 
 
-def test_what_ran_within_another_is_one_with_it() -> None:
+def test_nodes_in_one_kernel_are_fused_pairs() -> None:
     pairs = fused([Times({"net/conv": 1.0, "a": 1.0, "a1": 1.0})], view())
     assert pairs == [("net/conv/relu", "net/conv")]
     assert fused([Times({"net/conv": 1.0, "net/conv/relu": 1.0, "a": 1.0, "a1": 1.0})], view()) == []
 
 
 @pytest.mark.parametrize("name", ["residual", "conv-bn-relu6"])
-def test_of_a_model_every_kernel_has_an_owner(name: str) -> None:
+def test_every_kernel_of_a_model_has_an_owner(name: str) -> None:
     case = CASES[name]
     done = candidate(case.build(), case.samples())
     source = InMemory(list(case.samples()), len(case.samples()))
-    found = node_times(
+    actual = node_times(
         [done.model.model, rewrite(done.model.model, done.plan)], done.model.view, source, threads=1
     )
-    for times in found:
+    for times in actual:
         assert times.nodes.keys() <= done.model.view.node_by_name.keys()
         assert all(seconds >= 0 for seconds in times.nodes.values())
         assert times.inference > 0
     convolutions = {n.name for n in done.model.view.nodes if n.op_type == "Conv"}
-    parts = {first for first, _ in fused(found, done.model.view)}
-    for times in found:
+    parts = {first for first, _ in fused(actual, done.model.view)}
+    for times in actual:
         assert convolutions <= times.nodes.keys() | parts, "timed, or part of what is"

@@ -1,4 +1,4 @@
-"""The front: every point is the best for its weight, and none that is the best for some weight is missing."""
+"""The Pareto front: every point is best for its weight, and no point that is best for some weight is missing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qtool.placement.pareto import ParetoPoint, between, envelope, spread
 from qtool.placement.regions import Region
 from qtool.plan.predict import Errors
 from tests.placement.networks import chain, networks, subsets
+from tests.tiers import examples
 
 Figures = tuple[float, float]
 
@@ -26,14 +27,14 @@ def every(network: Network) -> list[Figures]:
 
 def hull(points: list[Figures]) -> list[Figures]:
     """The corners of the lower convex hull that some weight above 0 is the best for."""
-    found: list[Figures] = []
+    actual: list[Figures] = []
     for point in sorted(set(points)):
-        if found and point[1] >= found[-1][1]:
+        if actual and point[1] >= actual[-1][1]:
             continue
-        while len(found) > 1 and _left(found[-2], found[-1], point) <= 1e-9:
-            found.pop()
-        found.append(point)
-    return found
+        while len(actual) > 1 and _left(actual[-2], actual[-1], point) <= 1e-9:
+            actual.pop()
+        actual.append(point)
+    return actual
 
 
 def _left(a: Figures, b: Figures, c: Figures) -> float:
@@ -42,7 +43,7 @@ def _left(a: Figures, b: Figures, c: Figures) -> float:
 
 
 @given(networks())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_every_point_is_the_best_for_its_weight(network: Network) -> None:
     choices = every(network)
     for point in envelope(network):
@@ -52,40 +53,40 @@ def test_every_point_is_the_best_for_its_weight(network: Network) -> None:
 
 
 @given(networks())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_every_corner_is_found(network: Network) -> None:
-    found = {(round(p.seconds, 6), round(p.noise, 6)) for p in envelope(network)}
+    actual = {(round(p.seconds, 6), round(p.noise, 6)) for p in envelope(network)}
     for seconds, noise in hull(every(network)):
-        assert (round(seconds, 6), round(noise, 6)) in found
+        assert (round(seconds, 6), round(noise, 6)) in actual
 
 
 @given(networks())
-@settings(max_examples=100, deadline=None)
-def test_the_faster_the_noisier(network: Network) -> None:
+@settings(max_examples=examples(100), deadline=None)
+def test_faster_points_have_more_noise(network: Network) -> None:
     for fast, true in pairwise(envelope(network)):
         assert fast.seconds <= true.seconds
         assert fast.noise >= true.noise or fast.seconds == pytest.approx(true.seconds)
 
 
 @given(networks(), st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
-def test_however_few_cuts_the_ends_are_there(network: Network, most: int) -> None:
-    whole, short = envelope(network), envelope(network, most)
-    assert {whole[0].int8, whole[-1].int8} <= {p.int8 for p in short}
+@settings(max_examples=examples(50), deadline=None)
+def test_both_ends_are_found_with_few_cuts(network: Network, most: int) -> None:
+    full, short = envelope(network), envelope(network, most)
+    assert {full[0].int8, full[-1].int8} <= {p.int8 for p in short}
     assert len(short) <= most + 2
 
 
 @given(networks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_between_two_points_regions_go_back_one_by_one(network: Network) -> None:
     for fast, true in pairwise(envelope(network)):
         inner = between(network, fast, true)
         steps = [fast, *map(inner.point, range(len(inner)))]
         for step in steps[1:]:
-            found = inner.fastest_within(step.noise)
-            assert found is not None
-            assert found.noise <= step.noise
-            assert found.seconds <= step.seconds
+            actual = inner.fastest_within(step.noise)
+            assert actual is not None
+            assert actual.noise <= step.noise
+            assert actual.seconds <= step.seconds
         assert inner.fastest_within(-1.0) is None
         for before, after in pairwise(steps):
             assert after.int8 < before.int8
@@ -95,8 +96,8 @@ def test_between_two_points_regions_go_back_one_by_one(network: Network) -> None
 
 
 @given(networks(), st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
-def test_what_is_spread_has_the_fastest_and_no_dominated_point(network: Network, count: int) -> None:
+@settings(max_examples=examples(100), deadline=None)
+def test_a_spread_has_the_fastest_and_no_dominated_point(network: Network, count: int) -> None:
     points = envelope(network)
     chosen = spread(network, points, count)
     assert 1 <= len(chosen) <= count
@@ -108,7 +109,7 @@ def test_what_is_spread_has_the_fastest_and_no_dominated_point(network: Network,
         assert min(p.noise for p in chosen) == min(p.noise for p in points)
 
 
-def test_of_nothing_nothing_is_spread() -> None:
+def test_an_empty_network_has_an_empty_spread() -> None:
     assert spread(Network((), {}, {}), [], 3) == []
 
 
@@ -117,7 +118,7 @@ def test_a_network_without_noise_has_one_point() -> None:
     assert envelope(network) == [ParetoPoint(frozenset(), 0.0, 0.0, 0.0)]
 
 
-def test_a_large_network_has_a_front_whose_figures_are_those_of_its_assignments() -> None:
+def test_figures_of_a_large_front_are_those_of_its_assignments() -> None:
     network = chain(1000, seed=3)
     points = envelope(network, max_cuts=3)
     assert len(points) == 5

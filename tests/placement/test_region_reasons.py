@@ -27,21 +27,21 @@ def test_why_a_region_is_in_float(
     times: tuple[float, float], noise: float, weight: float, code: Code
 ) -> None:
     network = Network((A,), {"a": times}, {"a": noise})
-    found = why_float(A, network, weight)
-    assert found.code is code
+    actual = why_float(A, network, weight)
+    assert actual.code is code
     figure = {Code.NOT_FASTER: "2.0 us int8", Code.ACCURACY: "20.0 dB", Code.NEIGHBOURS: "1.0 us"}[code]
-    assert figure in str(found)
+    assert figure in str(actual)
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6"])
 def test_every_region_of_a_plan_is_noted(case: str) -> None:
     network, done = made(case)
-    found = region_notes(network, done.plan, done.model.view)
-    assert [n.nodes for n in found] == [u.nodes for u in network.regions]
-    assert [n.quantized for n in found] == [
+    actual = region_notes(network, done.plan, done.model.view)
+    assert [n.nodes for n in actual] == [u.nodes for u in network.regions]
+    assert [n.quantized for n in actual] == [
         u.name in network.int8_regions(done.plan) for u in network.regions
     ]
-    for note in found:
+    for note in actual:
         assert note.ops
         assert note.why or not note.quantized
         assert (note.float_us, note.int8_us) == pytest.approx((3e6, network.times[note.nodes[0]][1] * 1e6))

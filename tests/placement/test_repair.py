@@ -1,4 +1,4 @@
-"""Repair: from any assignment, step by step to floats; what the user asked to quantize stays."""
+"""Repair: from any assignment, step by step to float; nodes that the user requires stay."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from qtool.tables.reasons import Code
 from tests.plan.flow import candidate, prepared
 from tests.plan.subsets import constrained, subsets
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 # Of the last of each mode nothing is quantized where all nodes are in float.
 STARTS = {
@@ -54,8 +55,8 @@ def bits(made: Candidate) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", STARTS)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
-def test_repair_ends_in_floats_and_takes_nothing_back(name: str, data: st.DataObject) -> None:
+@settings(max_examples=examples(8), deadline=None)
+def test_repair_ends_in_float_and_undoes_no_step(name: str, data: st.DataObject) -> None:
     model = constrained(started(name), data)
     required = model.constraints.quantize
     now = resolved(model, data.draw(subsets(model.task, maximal(model.task))))
@@ -86,17 +87,17 @@ def made_up(made: Candidate, noise: float, **others: float) -> Errors:
 @pytest.mark.parametrize("name", STARTS)
 def test_an_accurate_candidate_stays(name: str) -> None:
     model = started(name)
-    found = resolved(model, maximal(model.task))
-    errors = made_up(found, 1e-6)
-    assert repair(found, errors, errors.sqnr(keys_of(found.plan))) is None
+    actual = resolved(model, maximal(model.task))
+    errors = made_up(actual, 1e-6)
+    assert repair(actual, errors, errors.sqnr(keys_of(actual.plan))) is None
 
 
 def test_the_most_sensitive_nodes_go_first_and_no_more_than_needed() -> None:
-    found = candidate(CASES["residual"].build(), CASES["residual"].samples())
-    worst = keys_of(found.plan)[0]
-    after = repair(found, made_up(found, 1e-6, **{worst: 0.1}), 40.0)
+    actual = candidate(CASES["residual"].build(), CASES["residual"].samples())
+    worst = keys_of(actual.plan)[0]
+    after = repair(actual, made_up(actual, 1e-6, **{worst: 0.1}), 40.0)
     assert after is not None
-    gone = found.assignment.forms.keys() - after.forms.keys()
+    gone = actual.assignment.forms.keys() - after.forms.keys()
     assert worst == "x"
     assert gone == {"Conv_c0", "Relu_r0"}, "its only reader, and the clamp of that"
     assert after.reasons["Conv_c0"].code is Code.ACCURACY
@@ -108,7 +109,7 @@ def test_a_required_node_stays_however_sensitive_it_is() -> None:
     name = next(iter(maximal(model.task).forms))
     constraints = replace(model.constraints, quantize=frozenset({name}))
     model = replace(model, task=replace(model.task, constraints=constraints))
-    found = resolved(model, maximal(model.task))
-    after = repair(found, made_up(found, 0.1), 100.0)
+    actual = resolved(model, maximal(model.task))
+    after = repair(actual, made_up(actual, 0.1), 100.0)
     assert after is not None
     assert after.forms.keys() == {name}

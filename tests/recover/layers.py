@@ -1,4 +1,4 @@
-"""Pairs of layers with something between them, for tests of what scales one by the other."""
+"""Pairs of layers with ops between them, for tests of channel scaling."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from tests.rewrite.flow import run, sqnr
 def test_columns_with_large_activations_lose_less() -> None:
     gain = np.where(np.arange(WIDTH) % 16 == 5, 30, 1).astype(np.float32)
     proto = linear([node("LayerNormalization", ["a", "v", "u"], ["h"])], {"v": gain, "u": weights(WIDTH)})
-    given, held_out = uneven(8), uneven(4, seed=11)
-    done = candidate(proto, given, include=["*"], mode="weight-only", bits=4, block=32)
-    scaled = scale_channels(AWQ, done.model.view, done.plan, memory(given), threads=1)
+    inputs, held_out = uneven(8), uneven(4, seed=11)
+    done = candidate(proto, inputs, include=["*"], mode="weight-only", bits=4, block=32)
+    scaled = scale_channels(AWQ, done.model.view, done.plan, memory(inputs), threads=1)
     assert scaled
     aware = candidate(
         proto_of(rescaled(done.model.model, scaled)),
-        given,
+        inputs,
         include=["*"],
         mode="weight-only",
         bits=4,
@@ -49,7 +49,7 @@ def test_8_bits_are_left_alone(form: dict[str, str]) -> None:
 def test_the_factors_are_powers_of_the_mean() -> None:
     mean = rng(1).uniform(0.1, 4, 5)
     pair = EqualizationPair("h", 5, 1, (("w0", 1),), (("n", ("w1", 0)),), False)
-    found = list(factors(PairedLayers(pair, ChannelStatistics(-mean, mean, mean, mean**2), (), None)))
-    assert len(found) == 10
-    np.testing.assert_allclose(found[-1], mean)
-    np.testing.assert_allclose(found[4], np.sqrt(mean))
+    actual = list(factors(PairedLayers(pair, ChannelStatistics(-mean, mean, mean, mean**2), (), None)))
+    assert len(actual) == 10
+    np.testing.assert_allclose(actual[-1], mean)
+    np.testing.assert_allclose(actual[4], np.sqrt(mean))

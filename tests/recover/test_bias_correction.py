@@ -77,8 +77,8 @@ def done_of(case: str, form: dict[str, Any]) -> tuple[Candidate, Sequence[Sample
     return candidate(CASES[case].build(), CASES[case].samples(), **form), CASES[case].samples()
 
 
-def means(model: ir.Model, bias: Bias, given: Sequence[Sample]) -> np.ndarray:
-    arrays = (values[bias.result] for values in values_of(model, [bias.result], given))
+def means(model: ir.Model, bias: Bias, inputs: Sequence[Sample]) -> np.ndarray:
+    arrays = (values[bias.result] for values in values_of(model, [bias.result], inputs))
     flat = [np.moveaxis(a, bias.axis, -1).reshape(-1, a.shape[bias.axis]) for a in arrays]
     return np.asarray(np.concatenate(flat).astype(np.float64).mean(axis=0))
 
@@ -90,10 +90,10 @@ def with_all(model: ir.Model, plan: Plan) -> ir.Model:
     return simulated(clone, plan)
 
 
-def one_by_one(model: ir.Model, plan: Plan, given: Sequence[Sample]) -> Plan:
+def one_by_one(model: ir.Model, plan: Plan, inputs: Sequence[Sample]) -> Plan:
     plan = replace(plan, corrections={})
     for bias in find_biases(View(model)):
-        offset = means(model, bias, given) - means(with_all(model, plan), bias, given)
+        offset = means(model, bias, inputs) - means(with_all(model, plan), bias, inputs)
         plan = replace(plan, corrections={**plan.corrections, bias.name: tuple(offset.tolist())})
     return plan
 
@@ -111,52 +111,52 @@ CORRECTED = [
 
 @pytest.mark.parametrize(("case", "form"), in_turn(CORRECTED, FORMS), ids=str)
 def test_corrections_are_those_of_the_whole_model_bias_by_bias(case: str, form: dict[str, Any]) -> None:
-    done, given = done_of(case, form)
-    plan = bias_correction(done.model.model, done.plan, memory(given), threads=1)
-    slow = one_by_one(done.model.model, done.plan, given).corrections
+    done, inputs = done_of(case, form)
+    plan = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
+    slow = one_by_one(done.model.model, done.plan, inputs).corrections
     assert plan.corrections.keys() <= slow.keys()
     after = with_all(done.model.model, plan)
     for bias in find_biases(done.model.view):
-        outputs = values_of(done.model.model, [bias.result], given)
+        outputs = values_of(done.model.model, [bias.result], inputs)
         size = np.std(np.concatenate([o[bias.result].ravel() for o in outputs]))
-        found = plan.corrections.get(bias.name, np.zeros(len(slow[bias.name])))
-        np.testing.assert_allclose(found, slow[bias.name], atol=3e-3 * size, rtol=0, err_msg=bias.name)
-        left = means(done.model.model, bias, given) - means(after, bias, given)
+        actual = plan.corrections.get(bias.name, np.zeros(len(slow[bias.name])))
+        np.testing.assert_allclose(actual, slow[bias.name], atol=3e-3 * size, rtol=0, err_msg=bias.name)
+        left = means(done.model.model, bias, inputs) - means(after, bias, inputs)
         assert np.abs(left).max() <= 3e-3 * size, bias
 
 
 @pytest.mark.parametrize("case", CORRECTED[:3])
 def test_where_nothing_is_quantized_there_is_nothing_to_correct(case: str) -> None:
-    done, given = done_of(case, {"mode": "static"})
+    done, inputs = done_of(case, {"mode": "static"})
     nothing = replace(done.plan, sites=(), forms={}, outlier_columns={})
-    found = bias_correction(done.model.model, nothing, memory(given), threads=1).corrections
-    assert all(np.abs(c).max() < 1e-5 for c in found.values())
+    actual = bias_correction(done.model.model, nothing, memory(inputs), threads=1).corrections
+    assert all(np.abs(c).max() < 1e-5 for c in actual.values())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_it_is_made_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
-    done, given = done_of("network", form)
-    once = bias_correction(done.model.model, done.plan, memory(given), threads=1)
-    again = bias_correction(done.model.model, once, memory(given), threads=1)
-    assert once == again
+def test_corrections_are_computed_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
+    done, inputs = done_of("network", form)
+    once = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
+    second = bias_correction(done.model.model, once, memory(inputs), threads=1)
+    assert once == second
     assert replace(once, corrections={}) == done.plan
 
 
 @pytest.mark.parametrize(("case", "form"), in_turn(sample(tuple(CASES), 3), FORMS), ids=str)
-def test_the_plan_fits_and_what_is_written_runs(case: str, form: dict[str, Any]) -> None:
-    done, given = done_of(case, form)
-    plan = bias_correction(done.model.model, done.plan, memory(given), threads=1)
+def test_the_plan_is_valid_and_the_written_model_runs(case: str, form: dict[str, Any]) -> None:
+    done, inputs = done_of(case, form)
+    plan = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
     assert not validate_plan(plan, done.model.view)
     back = from_json(to_json(plan), "plan.json")
     written = to_bytes(rewrite(done.model.model, plan))
     assert back.corrections == plan.corrections and to_bytes(rewrite(done.model.model, back)) == written
-    run(written, given)
+    run(written, inputs)
 
 
-def test_progress_is_told_bias_by_bias() -> None:
-    done, given = done_of("network", {"mode": "static"})
+def test_progress_counts_biases() -> None:
+    done, inputs = done_of("network", {"mode": "static"})
     told: list[tuple[int, int]] = []
-    bias_correction(done.model.model, done.plan, memory(given), 1, lambda *counts: told.append(counts))
+    bias_correction(done.model.model, done.plan, memory(inputs), 1, lambda *counts: told.append(counts))
     assert told == [(n, 5) for n in range(1, 6)]
 
 
@@ -174,7 +174,7 @@ def test_biases_of_every_kind_are_found_in_order() -> None:
     [("shared-weights", "two read it"), ("residual", "two read it"), ("gemm-row-bias", "of rows"),
      ("silu", "there is none"), ("colliding-names", "of no layer"), ("embedding", "there is none")],
 )  # fmt: skip
-def test_what_is_no_bias_of_one_layer_is_passed_over(case: str, refused: str) -> None:
+def test_constants_that_are_not_one_layers_bias_are_skipped(case: str, refused: str) -> None:
     assert found_in(CASES[case].build()) == [], refused
 
 
@@ -203,15 +203,15 @@ def test_a_bias_has_a_value_for_each_channel(op: str, shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
-def test_what_a_bias_is_multiplied_with_is_reckoned_with(beta: float) -> None:
+def test_beta_of_a_gemm_is_taken_into_account(beta: float) -> None:
     proto = model(
         [node("Gemm", ["x", "w", "c"], ["y"], beta=beta)],
         {"x": ["N", 32]}, ["y"], {"w": weights(32, 24), "c": weights(24, seed=1)},
     )  # fmt: skip
-    given = CASES["mlp-gemm"].samples()
-    done = candidate(proto, given, "cpu-avx2", include=["*"])  # whose sums do not saturate on any CPU
-    plan = bias_correction(done.model.model, done.plan, memory(given), threads=1)
+    inputs = CASES["mlp-gemm"].samples()
+    done = candidate(proto, inputs, "cpu-avx2", include=["*"])  # whose sums do not saturate on any CPU
+    plan = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
     assert plan.corrections
-    floats, after = (run(to_bytes(m), given) for m in (done.model.model, rewrite(done.model.model, plan)))
+    floats, after = (run(to_bytes(m), inputs) for m in (done.model.model, rewrite(done.model.model, plan)))
     left = np.concatenate([a["y"] - b["y"] for a, b in zip(floats, after, strict=True)]).mean(axis=0)
     assert np.abs(left).max() < 1e-3

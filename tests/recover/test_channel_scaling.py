@@ -75,8 +75,8 @@ def done_of(case: str, form: dict[str, Any]) -> tuple[Candidate, Sequence[Sample
         "normed": (normed, uneven()),
         "network": (network, pictures()),
     }
-    build, given = made[case] if case in made else (CASES[case].build, CASES[case].samples())
-    return candidate(build(), given, include=["*"], **form), given
+    build, inputs = made[case] if case in made else (CASES[case].build, CASES[case].samples())
+    return candidate(build(), inputs, include=["*"], **form), inputs
 
 
 EXACT = ("loud", "normed", "network", *CASES)
@@ -84,20 +84,20 @@ EXACT = ("loud", "normed", "network", *CASES)
 
 @pytest.mark.parametrize(("case", "form", "technique"), in_turn(sample(EXACT, 4), FORMS, TECHNIQUES), ids=str)
 def test_the_scaled_model_computes_the_same_bits(case: str, form: dict[str, Any], technique: str) -> None:
-    done, given = done_of(case, form)
-    scaled = scale_channels(TECHNIQUES[technique], done.model.view, done.plan, memory(given), threads=1)
+    done, inputs = done_of(case, form)
+    scaled = scale_channels(TECHNIQUES[technique], done.model.view, done.plan, memory(inputs), threads=1)
     after = to_bytes(rescaled(done.model.model, scaled))
     for optimize in (True, False):
-        a, b = (run(m, given, optimize) for m in (to_bytes(done.model.model), after))
+        a, b = (run(m, inputs, optimize) for m in (to_bytes(done.model.model), after))
         assert all(np.array_equal(x[n], y[n], equal_nan=True) for x, y in zip(a, b, strict=True) for n in x)
     assert all(np.frexp(f)[0] == 0.5 for every in scaled.values() for one in every for f in one.factors)
 
 
-def equalized(done: Candidate, given: Sequence[Sample]) -> list[tuple[PairedLayers, np.ndarray | None]]:
+def equalized(done: Candidate, inputs: Sequence[Sample]) -> list[tuple[PairedLayers, np.ndarray | None]]:
     """The layers of each pair, and the factors that equalization chooses for it."""
     view: View = done.model.view
     pairs = find_pairs(view, view.values.keys())
-    channels = channel_statistics(view.model, {p.value: p.axis for p in pairs}, memory(given), 32, 1)
+    channels = channel_statistics(view.model, {p.value: p.axis for p in pairs}, memory(inputs), 32, 1)
     made = [paired_layers(view, done.plan, pair, channels[pair.value], {}) for pair in pairs]
     return [(layers, best_factors(layers, EQUALIZE.factors(layers))) for layers in made]
 
@@ -108,8 +108,8 @@ def equalized(done: Candidate, given: Sequence[Sample]) -> list[tuple[PairedLaye
     ids=str,
 )
 def test_the_expected_noise_never_rises(case: str, form: dict[str, Any]) -> None:
-    done, given = done_of(case, form)
-    for layers, best in equalized(done, given):
+    done, inputs = done_of(case, form)
+    for layers, best in equalized(done, inputs):
         if best is not None:
             before = layers.noise(np.ones_like(best))
             assert layers.noise(best) < 0.9 * before
@@ -119,16 +119,16 @@ def test_the_expected_noise_never_rises(case: str, form: dict[str, Any]) -> None
 @pytest.mark.parametrize("case", ["loud", "network"])
 def test_the_expected_noise_is_that_of_the_layer(case: str) -> None:
     """Of random errors, so up to some dB."""
-    done, given = done_of(case, {"mode": "static"})
+    done, inputs = done_of(case, {"mode": "static"})
     view = done.model.view
     sites = {(s.value, u) for s in done.plan.sites for u in s.uses or ()}
-    for layers, _ in equalized(done, given):
+    for layers, _ in equalized(done, inputs):
         pair = layers.pair
         ((name, (weight, _)),) = pair.after
         reader = view.node_by_name[name]
         if len(reader.inputs) > 2 or reader.op_type != "MatMul" or (weight, (name, 1)) not in sites:
             continue
-        x = np.concatenate([v[pair.value] for v in values_of(view.model, [pair.value], given)])
+        x = np.concatenate([v[pair.value] for v in values_of(view.model, [pair.value], inputs)])
         w, _, site = layers.weights[0]
         assert site is not None and layers.site is not None and layers.site.qparams is not None
         step, zero = float(layers.site.qparams.scale), int(layers.site.qparams.zero_point)
@@ -141,9 +141,9 @@ def test_the_expected_noise_is_that_of_the_layer(case: str) -> None:
 @pytest.mark.parametrize(("case", "own"), [("loud", "equalize"), ("normed", "smooth")])
 def test_each_technique_scales_its_own_pairs(case: str, own: str) -> None:
     """8-bit weights are none of AWQ's; the channel with the wide range gets the largest factor."""
-    done, given = done_of(case, {"mode": "static"})
+    done, inputs = done_of(case, {"mode": "static"})
     for name, technique in TECHNIQUES.items():
-        scaled = scale_channels(technique, done.model.view, done.plan, memory(given), 1)
+        scaled = scale_channels(technique, done.model.view, done.plan, memory(inputs), 1)
         assert bool(scaled) == (name == own), name
         if scaled:
             (factors,) = (one.factors for one in scaled["w1"])
@@ -152,36 +152,36 @@ def test_each_technique_scales_its_own_pairs(case: str, own: str) -> None:
 
 def test_a_weight_between_two_pairs_is_scaled_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_scaling, "_WORTH", np.inf)  # whatever the gain
-    done, given = done_of("network", {"mode": "static"})
+    done, inputs = done_of("network", {"mode": "static"})
 
     def factors(layers: PairedLayers) -> list[np.ndarray]:
         return [np.exp2(rng(1).integers(-3, 4, layers.pair.channels).astype(np.float64))]
 
-    found, nothing = (
-        scale_channels(Technique(factors, lambda layers: able), done.model.view, done.plan, memory(given), 1)  # noqa: B023
+    actual, nothing = (
+        scale_channels(Technique(factors, lambda layers: able), done.model.view, done.plan, memory(inputs), 1)  # noqa: B023
         for able in (True, False)
     )
     assert nothing == {}
-    assert {one.axis for one in found["w1"]} == {0, 1}
-    before, after = (run(to_bytes(m), given) for m in (done.model.model, rescaled(done.model.model, found)))
+    assert {one.axis for one in actual["w1"]} == {0, 1}
+    before, after = (run(to_bytes(m), inputs) for m in (done.model.model, rescaled(done.model.model, actual)))
     assert all(np.array_equal(a["y"], b["y"]) for a, b in zip(before, after, strict=True))
 
 
 def test_factors_that_do_not_help_are_not_used() -> None:
-    done, given = done_of("loud", {"mode": "static"})
+    done, inputs = done_of("loud", {"mode": "static"})
     harm = Technique(lambda layers: [1 / layers.channels.absmax], lambda layers: True)
-    assert scale_channels(harm, done.model.view, done.plan, memory(given), 1) == {}
+    assert scale_channels(harm, done.model.view, done.plan, memory(inputs), 1) == {}
 
 
 @settings(max_examples=200, deadline=None)
 @given(arrays.arrays(np.float64, st.integers(1, 12), elements=st.floats(allow_nan=True, allow_infinity=True)))
-def test_factors_are_powers_of_two_whatever_they_come_from(s: np.ndarray) -> None:
-    found = powers_of_two(s)
-    assert found.shape == s.shape
-    assert (np.frexp(found)[0] == 0.5).all()
-    assert (found >= 2.0**-12).all() and (found <= 2.0**12).all()
+def test_factors_become_powers_of_two(s: np.ndarray) -> None:
+    actual = powers_of_two(s)
+    assert actual.shape == s.shape
+    assert (np.frexp(actual)[0] == 0.5).all()
+    assert (actual >= 2.0**-12).all() and (actual <= 2.0**12).all()
     bad = ~(np.isfinite(s) & (s > 0))
-    assert (found[bad] == 1).all()
+    assert (actual[bad] == 1).all()
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,4 +1,4 @@
-"""Where factors can be moved from layer to layer, and where not."""
+"""Equalization pairs: where factors can move from layer to layer, and where not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def found_in(proto: onnx.ModelProto) -> list[EqualizationPair]:
     return find_pairs(job.view, job.view.values.keys())
 
 
-def only(proto: onnx.ModelProto) -> EqualizationPair:
+def only_pair(proto: onnx.ModelProto) -> EqualizationPair:
     (pair,) = found_in(proto)
     return pair
 
@@ -47,7 +47,7 @@ THROUGH = {
 @pytest.mark.parametrize("between", THROUGH)
 def test_positive_factors_pass(between: str) -> None:
     nodes, before = THROUGH[between]
-    pair = only(linear(nodes, {**NORM, "g": weights(FED, WIDTH, seed=7)}))
+    pair = only_pair(linear(nodes, {**NORM, "g": weights(FED, WIDTH, seed=7)}))
     assert {name for name, _ in pair.before} == set(before)
     assert [name for _, (name, _) in pair.after] == ["w1"]
     assert (pair.channels, pair.axis) == (WIDTH, 1)
@@ -69,7 +69,7 @@ NOT_THROUGH: dict[str, Sequence[onnx.NodeProto]] = {
 
 
 @pytest.mark.parametrize("between", NOT_THROUGH)
-def test_what_factors_do_not_pass_is_no_pair(between: str) -> None:
+def test_ops_that_do_not_pass_factors_make_no_pair(between: str) -> None:
     constants = {
         "zero": np.array(0, np.float32),
         "six": np.array(6, np.float32),
@@ -106,9 +106,9 @@ def test_a_constant_that_is_an_output_too_is_no_pair(constant: str) -> None:
     assert found_in(proto) == []
 
 
-def test_all_who_read_a_value_take_part() -> None:
+def test_all_consumers_of_a_value_take_part() -> None:
     more = [node("Gemm", ["h", "w2"], ["z"], transB=1)]
-    pair = only(
+    pair = only_pair(
         linear([node("Relu", ["a"], ["h"])], {"w2": weights(9, WIDTH, seed=6)}, ["y", "z"], after=more)
     )
     assert pair.after == (("MatMul_y", ("w1", 0)), ("Gemm_z", ("w2", 1)))
@@ -124,7 +124,7 @@ POOLS = {
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools_pass_factors_of_channels(pool: str) -> None:
-    pair = only(convs([POOLS[pool]]))
+    pair = only_pair(convs([POOLS[pool]]))
     assert (pair.before, pair.axis) == ((("w0", 0), ("b0", -1)), 1)
     assert pair.after[0][1] == ("w1", 1)
 
@@ -147,13 +147,13 @@ def test_transposed_convolutions_read_and_make() -> None:
     assert (first.after[0][1], second.before) == (("t", 0), (("t", 1),))
 
 
-def test_only_what_is_asked_for_is_looked_at() -> None:
+def test_only_named_values_are_searched() -> None:
     job = ready(linear([node("Relu", ["a"], ["h"])]))
     assert find_pairs(job.view, ["x", "a", "y"]) == []
     assert [j.value for j in find_pairs(job.view, ["h"])] == ["h"]
 
 
-def test_what_a_branch_reads_is_no_pair() -> None:
+def test_a_value_that_a_branch_reads_is_no_pair() -> None:
     def branch(name: str) -> onnx.GraphProto:
         w = onnx.numpy_helper.from_array(weights(WIDTH, 12, seed=3), f"{name}_w")
         made = [onnx.helper.make_node("MatMul", ["h", f"{name}_w"], [f"{name}_y"], name=name)]

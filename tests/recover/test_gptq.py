@@ -45,7 +45,7 @@ def better(done: Candidate, samples: Sequence[Sample]) -> Plan:
 
 def layer_errors(done: Candidate, plan: Plan, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """e H e^T of each row of each weight, as a plan has it."""
-    view, found = done.model.view, {}
+    view, actual = done.model.view, {}
     wanted = hessian_specs(view, done.plan)
     sums = dict(
         hessians(
@@ -59,8 +59,8 @@ def layer_errors(done: Candidate, plan: Plan, samples: Sequence[Sample]) -> dict
             assert w is not None
             want = wanted[key][1]
             error = want.operands[0].weight_rows(w.astype(np.float64) - restored(site, w))
-            found[f"{site.value} {site.spec}"] = hessian(sums[want]).objective(error)
-    return found
+            actual[f"{site.value} {site.spec}"] = hessian(sums[want]).objective(error)
+    return actual
 
 
 def convolutions() -> onnx.ModelProto:
@@ -122,7 +122,7 @@ def test_no_row_of_any_weight_gets_worse(form: dict[str, Any]) -> None:
     in_turn(["conv-bn-relu6", "transformer", "tied-embedding", "if-weights", "residual"], FORMS),
     ids=str,
 )
-def test_the_plan_fits_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
+def test_the_plan_is_valid_and_a_replay_writes_the_same(case: str, form: dict[str, Any]) -> None:
     row = CASES[case]
     done = candidate(row.build(), row.samples(), **form)
     plan = better(done, row.samples())
@@ -153,7 +153,7 @@ def test_wide_weights_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all((after[name] <= old * (1 + 1e-4) + 1e-9).all() for name, old in before.items())
 
 
-def test_products_see_their_inputs_as_the_kernel_gets_them() -> None:
+def test_inputs_of_products_are_rounded_as_the_kernel_reads_them() -> None:
     done = candidate(convolutions(), images(4), include=["*"])
     quantized = {s.value for s in done.plan.sites if s.kind is Kind.ACTIVATION}
     wants = [w for _, w in hessian_specs(done.model.view, done.plan).values()]

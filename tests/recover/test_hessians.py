@@ -1,4 +1,4 @@
-"""The sums are those of what each weight is multiplied with, whatever is done in one go."""
+"""Hessians equal their definition, in batches of any size."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def samples(count: int) -> InMemory:
 
 
 def operands(view: View) -> list[Operand]:
-    found = [operand_of(n, {}) for n in view.nodes if n.op_type in ("Conv", "MatMul")]
-    return [o for o in found if o is not None]
+    actual = [operand_of(n, {}) for n in view.nodes if n.op_type in ("Conv", "MatMul")]
+    return [o for o in actual if o is not None]
 
 
 def wanted(view: View) -> dict[str, HessianSpec]:
@@ -76,15 +76,15 @@ def test_sums_are_those_of_the_definition(room: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "_PATCHES", 4 * 36 * 7 if room == 1 else 1 << 20)
     view, source = network(), samples(3)
     want, right = wanted(view), by_hand(view, source)
-    seen: list[tuple[int, int]] = []
-    found = dict(
-        hessians(ModelRun(view.model, source, 1, lambda a, b: seen.append((a, b))), list(want.values()))
+    calls: list[tuple[int, int]] = []
+    actual = dict(
+        hessians(ModelRun(view.model, source, 1, lambda a, b: calls.append((a, b))), list(want.values()))
     )
-    assert len(found) == 2
+    assert len(actual) == 2
     for name, key in want.items():
-        np.testing.assert_allclose(found[key], right[name], rtol=1e-4, atol=1e-3)
-        assert found[key].dtype == np.float64
-    assert seen[-1][0] == seen[-1][1] and [a for a, _ in seen] == sorted(a for a, _ in seen)
+        np.testing.assert_allclose(actual[key], right[name], rtol=1e-4, atol=1e-3)
+        assert actual[key].dtype == np.float64
+    assert calls[-1][0] == calls[-1][1] and [a for a, _ in calls] == sorted(a for a, _ in calls)
 
 
 def test_a_weight_that_two_nodes_read_gets_the_sum_of_both() -> None:
@@ -109,7 +109,7 @@ def test_more_samples_are_taken_where_they_have_few_rows() -> None:
     assert len(few) == 40  # 72 rows each: far from enough
 
 
-def test_a_sample_that_the_model_fails_on_is_told() -> None:
+def test_a_sample_that_the_model_fails_on_is_a_runtime_failure() -> None:
     view = network()
     bad = InMemory([{"x": np.zeros((1, 4, 6, 5), np.float32)}], 1)
     conv = operands(view)[0]

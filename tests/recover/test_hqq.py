@@ -1,4 +1,4 @@
-"""HQQ over a plan: which weights it touches, what is written, and that GPTQ can go on from it."""
+"""HQQ: the weights that it changes, the written model, and GPTQ after it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rows(count: int, seed: int = 8) -> list[Sample]:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_it_is_written_as_planned_and_gptq_goes_on_from_it(form: dict[str, Any]) -> None:
+def test_scales_are_written_as_planned_and_gptq_continues_from_them(form: dict[str, Any]) -> None:
     done = candidate(network(), rows(4), mode="weight-only", **form)
     plan = half_quadratic_plan(done.model.view, done.plan)
     assert plan != done.plan
@@ -55,14 +55,14 @@ def test_it_is_written_as_planned_and_gptq_goes_on_from_it(form: dict[str, Any])
     ]
     rounded = round_weights(done.model.view, plan, InMemory(rows(8), 8), threads=1)
     floats = run(to_bytes(done.model.model), rows(4, seed=5))
-    found = []
+    actual = []
     for each in (plan, rounded):
         data = to_bytes(rewrite(done.model.model, each))
         assert data == to_bytes(rewrite(done.model.model, from_json(to_json(each), "plan")))
         optimized, plain = (run(data, rows(4, seed=5), optimize) for optimize in (True, False))
         assert sqnr(plain, optimized) > 30  # the kernel rounds activations to 8 bits
-        found.append(sqnr(floats, optimized))
-    assert found[1] > found[0]
+        actual.append(sqnr(floats, optimized))
+    assert actual[1] > actual[0]
 
 
 @pytest.mark.parametrize("bits", [2, 4])

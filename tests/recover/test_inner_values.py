@@ -57,7 +57,7 @@ def loop() -> onnx.ModelProto:
 
 
 def sizes(*leading: int) -> list[Sample]:
-    """Samples of which each has another number of rows."""
+    """Samples with different numbers of rows."""
     return [samples(1, seed=n, x=(n, 32))[0] for n in leading]
 
 
@@ -69,37 +69,37 @@ def close(a: np.ndarray, b: np.ndarray) -> None:
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def walked(prepared: ir.Model, stops: Sequence[str], given: Sequence[Sample]) -> dict[str, list[np.ndarray]]:
-    walk = Walk(prepared, [dict(s) for s in given], threads=1)
+def walked(prepared: ir.Model, stops: Sequence[str], inputs: Sequence[Sample]) -> dict[str, list[np.ndarray]]:
+    walk = Walk(prepared, [dict(s) for s in inputs], threads=1)
     return {name: [a.copy() for a in arrays] for name, arrays in walk.to(stops)}
 
 
 @pytest.mark.parametrize("case", [*sample(tuple(CASES), 4), "if-weights", "loop"])
 def test_every_stop_is_as_in_the_whole_model(case: str) -> None:
-    prepared, given = ready(WALKED[case].build()).model, WALKED[case].samples()
+    prepared, inputs = ready(WALKED[case].build()).model, WALKED[case].samples()
     stops = made(prepared)
-    wanted = values_of(prepared, stops, given)
-    found = walked(prepared, stops, given)
-    assert list(found) == stops
-    for name, arrays in found.items():
+    wanted = values_of(prepared, stops, inputs)
+    actual = walked(prepared, stops, inputs)
+    assert list(actual) == stops
+    for name, arrays in actual.items():
         for array, values in zip(arrays, wanted, strict=True):
             close(array, values[name])
 
 
 @pytest.mark.parametrize("case", ["residual", "transformer", "if-weights", "loop", "output-feeds-on"])
 def test_the_last_stop_alone_is_as_in_the_whole_model(case: str) -> None:
-    prepared, given = ready(WALKED[case].build()).model, WALKED[case].samples()
+    prepared, inputs = ready(WALKED[case].build()).model, WALKED[case].samples()
     last = made(prepared)[-1]
-    (arrays,) = walked(prepared, [last], given).values()
-    for array, values in zip(arrays, values_of(prepared, [last], given), strict=True):
+    (arrays,) = walked(prepared, [last], inputs).values()
+    for array, values in zip(arrays, values_of(prepared, [last], inputs), strict=True):
         close(array, values[last])
 
 
 def test_samples_may_be_of_different_sizes() -> None:
-    prepared, given = ready(CASES["mlp-matmul"].build()).model, sizes(1, 5, 2)
+    prepared, inputs = ready(CASES["mlp-matmul"].build()).model, sizes(1, 5, 2)
     stops = made(prepared)
-    wanted = values_of(prepared, stops, given)
-    for name, arrays in walked(prepared, stops, given).items():
+    wanted = values_of(prepared, stops, inputs)
+    for name, arrays in walked(prepared, stops, inputs).items():
         assert [len(a) for a in arrays] == [1, 5, 2]
         for array, values in zip(arrays, wanted, strict=True):
             close(array, values[name])
@@ -123,11 +123,11 @@ CHANGED = [
 
 @pytest.mark.parametrize(("case", "position"), CHANGED)
 def test_a_change_to_an_array_reaches_all_later_values(case: str, position: int) -> None:
-    prepared, given = ready(WALKED[case].build()).model, WALKED[case].samples()
+    prepared, inputs = ready(WALKED[case].build()).model, WALKED[case].samples()
     stops = made(prepared)
     changed = stops[position]
-    wanted = values_of(shifted(prepared, changed, 0.5), stops, given)
-    for name, arrays in Walk(prepared, [dict(s) for s in given], threads=1).to(stops):
+    wanted = values_of(shifted(prepared, changed, 0.5), stops, inputs)
+    for name, arrays in Walk(prepared, [dict(s) for s in inputs], threads=1).to(stops):
         if name == changed:
             for array in arrays:
                 array += np.float32(0.5)
@@ -138,12 +138,12 @@ def test_a_change_to_an_array_reaches_all_later_values(case: str, position: int)
 @settings(max_examples=examples(15), deadline=None)
 @given(st.sets(st.integers(0, 7), min_size=1), st.integers(0, 7))
 def test_the_choice_of_stops_changes_no_value(places: set[int], position: int) -> None:
-    prepared, given = ready(CASES["residual"].build()).model, CASES["residual"].samples()[:2]
+    prepared, inputs = ready(CASES["residual"].build()).model, CASES["residual"].samples()[:2]
     names = made(prepared)
     changed = names[position % len(names)]
     stops = {names[p % len(names)] for p in places} | {changed, names[-1]}
-    wanted = values_of(shifted(prepared, changed, -0.25), [names[-1]], given)
-    for name, arrays in Walk(prepared, [dict(s) for s in given], threads=1).to(stops):
+    wanted = values_of(shifted(prepared, changed, -0.25), [names[-1]], inputs)
+    for name, arrays in Walk(prepared, [dict(s) for s in inputs], threads=1).to(stops):
         if name == changed:
             for array in arrays:
                 array -= np.float32(0.25)
@@ -153,25 +153,25 @@ def test_the_choice_of_stops_changes_no_value(places: set[int], position: int) -
 
 
 @pytest.mark.parametrize(("case", "constant"), [("residual", "w2"), ("transformer", "wf"), ("loop", "w1")])
-def test_constants_that_are_changed_ahead_of_the_samples_count(case: str, constant: str) -> None:
-    prepared, given = ready(WALKED[case].build()).model, WALKED[case].samples()
+def test_changes_of_constants_ahead_take_effect(case: str, constant: str) -> None:
+    prepared, inputs = ready(WALKED[case].build()).model, WALKED[case].samples()
     stops = made(prepared)
     other = prepared.clone()
     new = other.graph.initializers[constant].const_value.numpy() * 2  # type: ignore[union-attr]
     other.graph.initializers[constant].const_value = ir.tensor(new, name=constant)
-    wanted = values_of(other, stops, given)
-    for number, (name, arrays) in enumerate(Walk(prepared, [dict(s) for s in given], 1).to(stops)):
+    wanted = values_of(other, stops, inputs)
+    for number, (name, arrays) in enumerate(Walk(prepared, [dict(s) for s in inputs], 1).to(stops)):
         if number == 0:
             prepared.graph.initializers[constant].const_value = ir.tensor(new, name=constant)
         for array, values in zip(arrays, wanted, strict=True):
             close(array, values[name])
 
 
-def test_a_walk_goes_on_where_it_was() -> None:
-    prepared, given = ready(CASES["residual"].build()).model, CASES["residual"].samples()
+def test_a_walk_continues_where_it_stopped() -> None:
+    prepared, inputs = ready(CASES["residual"].build()).model, CASES["residual"].samples()
     stops = made(prepared)
-    walk = Walk(prepared, [dict(s) for s in given], threads=1)
-    wanted = values_of(prepared, stops, given)
+    walk = Walk(prepared, [dict(s) for s in inputs], threads=1)
+    wanted = values_of(prepared, stops, inputs)
     assert [name for name, _ in walk.to(stops[:2])] == stops[:2]
     for name, arrays in walk.to(stops[3:]):
         for array, values in zip(arrays, wanted, strict=True):
@@ -179,8 +179,8 @@ def test_a_walk_goes_on_where_it_was() -> None:
 
 
 def test_values_without_later_consumers_are_dropped() -> None:
-    prepared, given = ready(CASES["transformer"].build()).model, CASES["transformer"].samples()
-    walk = Walk(prepared, [dict(s) for s in given], threads=1)
+    prepared, inputs = ready(CASES["transformer"].build()).model, CASES["transformer"].samples()
+    walk = Walk(prepared, [dict(s) for s in inputs], threads=1)
     stops = made(prepared)
     for _ in walk.to(stops):
         assert len(walk.live[0]) <= 6
@@ -188,8 +188,8 @@ def test_values_without_later_consumers_are_dropped() -> None:
 
 
 def test_values_that_no_node_produces_are_skipped() -> None:
-    prepared, given = ready(CASES["residual"].build()).model, CASES["residual"].samples()
-    assert walked(prepared, ["x", "w0", "no such value"], given) == {}
+    prepared, inputs = ready(CASES["residual"].build()).model, CASES["residual"].samples()
+    assert walked(prepared, ["x", "w0", "no such value"], inputs) == {}
 
 
 def test_a_sample_that_the_model_fails_on_is_a_runtime_failure() -> None:
@@ -202,8 +202,8 @@ def test_a_sample_that_the_model_fails_on_is_a_runtime_failure() -> None:
 def test_the_runtime_rounds_no_weights_on_its_own(case: str) -> None:
     """It would, of float products between Q and DQ: those of a simulated model are just that."""
     done = candidate(CASES[case].build(), CASES[case].samples())
-    model, given = simulated(done.model.model, done.plan), CASES[case].samples()
+    model, inputs = simulated(done.model.model, done.plan), CASES[case].samples()
     (name,) = (v.name or "" for v in done.model.model.graph.outputs)
-    found = [{name: array} for array in walked(model, [name], given)[name]]
-    floats, wanted = (values_of(m, [name], given) for m in (done.model.model, model))
-    assert sqnr(wanted, found) > sqnr(floats, wanted) + 6
+    actual = [{name: array} for array in walked(model, [name], inputs)[name]]
+    floats, wanted = (values_of(m, [name], inputs) for m in (done.model.model, model))
+    assert sqnr(wanted, actual) > sqnr(floats, wanted) + 6

@@ -15,12 +15,12 @@ from tests.rewrite.flow import run, sqnr
 
 
 def test_outliers_after_a_norm_move_into_the_weights() -> None:
-    given, held_out = uneven(8), uneven(4, seed=11)
+    inputs, held_out = uneven(8), uneven(4, seed=11)
     target = "cpu-avx2"  # whose sums do not saturate on any CPU
-    done = candidate(normed(), given, target, include=["*"])
-    scaled = scale_channels(SMOOTHQUANT, done.model.view, done.plan, memory(given), threads=1)
+    done = candidate(normed(), inputs, target, include=["*"])
+    scaled = scale_channels(SMOOTHQUANT, done.model.view, done.plan, memory(inputs), threads=1)
     assert scaled.keys() == {"v", "u", "w1"}
-    smooth = candidate(proto_of(rescaled(done.model.model, scaled)), given, target, include=["*"])
+    smooth = candidate(proto_of(rescaled(done.model.model, scaled)), inputs, target, include=["*"])
     floats = run(normed(), held_out)
     before, after = (run(to_bytes(rewrite(d.model.model, d.plan)), held_out) for d in (done, smooth))
     assert sqnr(floats, after) > sqnr(floats, before) + 3

@@ -1,4 +1,4 @@
-"""Whole models run for values inside them: the slow, plain oracle of what looks at them in parts."""
+"""Values inside models from runs of the whole model: a slow, plain oracle."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def values_of(
     """Values of the main graph, of every sample."""
     proto = onnx.ModelProto()
     proto.CopyFrom(proto_of(model) if isinstance(model, ir.Model) else model)
-    given = {v.name for v in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in given)
+    inputs = {v.name for v in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in inputs)
     return [{n: np.asarray(o[n]) for n in names} for o in run(proto, samples, optimize)]
 
 

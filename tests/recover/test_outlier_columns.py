@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from qtool.data.memory import InMemory
 
+from qtool.data.iterables import InMemory
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.recover.channel_statistics import ChannelStatistics, channel_statistics

@@ -16,6 +16,7 @@ from tests.words import check_python, check_text
         ("def is_unfit(): ...", "is_unfit"),
         ('def f():\n    """What reads a value."""', "What .."),
         ('MESSAGE = f"as fast as {1}, as\\n far as"', "as far as"),
+        ('MESSAGE = f"{speed:.2f}x of {name}"', "x of"),
         ("# of two parts\n# nobody reads this one\nx = 1", "nobody"),
     ],
 )

@@ -107,7 +107,7 @@ _PHRASES = [
     (re.compile(_BEFORE + "(?:" + p.replace(" ", r"\s+") + r")(?![\w-])", re.IGNORECASE), use)
     for p, use in PHRASES.items()
 ]
-_PHRASES.append((re.compile(r"\d(?:\.\d+)?x\s+of\b"), "'1.19x as fast as'"))
+_PHRASES.append((re.compile(r"(?:\d(?:\.\d+)?|^)x\s+of\b"), "'1.19x as fast as'"))
 
 # A first line that is a relative clause without its noun.
 _CLAUSE = re.compile(r"(?:What|Who|How|Which|Why|Where)\b(?!')(?![^.]*\?)")

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
 
-.PHONY: demo test test-all test-latest fuzz lint docs bench lock clean
+.PHONY: demo test test-all test-extras test-torch test-latest fuzz lint docs bench lock clean
 
 demo: $(VENV)/.core
 	@mkdir -p demo
@@ -28,6 +28,15 @@ test-latest:
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal --nightly
 
+# Tests with heavy libraries, each in an environment of its own, with a lock of its own; a missing library fails.
+test-extras:
+	$(MAKE) .venv-extras/.extras VENV=.venv-extras LOCK=requirements-extras.lock
+	HEAVY_TESTS=1 .venv-extras/bin/python -m pytest tests/extras
+
+test-torch:
+	$(MAKE) .venv-torch/.torch VENV=.venv-torch LOCK=requirements-torch.lock
+	HEAVY_TESTS=1 .venv-torch/bin/python -m pytest tests/torch
+
 # Damaged models and samples, for SECONDS; what ends badly is kept in fuzz-found/.
 SECONDS ?= 600
 fuzz: $(VENV)/.dev
@@ -48,14 +57,8 @@ TARGET ?= cpu
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/table.py $(MODELS) --rival --target $(TARGET) $(if $(SCORER),--scorer $(SCORER))
 
-# Write requirements.lock anew: the newest releases that pyproject.toml allows, for every platform and Python.
-lock: $(LOCK_VENV)/.uv
-	$(LOCK_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
-		--custom-compile-command 'make lock' --extra all --group dev --group bench --group docs --group install \
-		pyproject.toml --output-file requirements.lock
-
 clean:
-	rm -rf $(VENV) .venv-latest $(LOCK_VENV) demo dist build
+	rm -rf $(VENV) .venv-latest .venv-extras .venv-torch $(LOCK_VENV) demo dist build
 
 # The versions in requirements.lock, of everything; none where LATEST is set.
 LOCK := $(if $(LATEST),,requirements.lock)
@@ -81,9 +84,26 @@ $(VENV)/.bench: $(VENV)/.core
 	$(PIP) --group bench
 	@touch $@
 
+$(VENV)/.extras: $(VENV)/.core
+	$(PIP) --group test --group extras
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.core
+	$(PIP) --group test --group torch
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.core
 	$(PIP) --group docs
 	@touch $@
+
+# The locks: what pyproject.toml newly names is added; UPGRADE=1 takes the newest release of everything.
+COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml --group install
+
+lock: $(LOCK_VENV)/.uv
+	$(COMPILE) --extra all --group dev --group bench --group docs -o requirements.lock
+	$(COMPILE) --group test --group extras -o requirements-extras.lock --constraint requirements.lock
+	$(COMPILE) --group test --group torch -o requirements-torch.lock --constraint requirements.lock
 
 $(LOCK_VENV)/.uv:
 	$(PYTHON) -m venv $(LOCK_VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import onnxruntime as ort
@@ -13,6 +14,10 @@ from tests.tiers import be_nightly, nightly
 
 # "Convert u8 x s8 to u8 x u8": exact on a CPU without VNNI, and slower (onnxruntime_session_options_config_keys.h).
 _PRECISE = "session.x64quantprecision"
+
+
+# Heavy libraries have environments of their own: `make test-extras`, `make test-torch`.
+collect_ignore = [] if os.environ.get("HEAVY_TESTS") else ["extras", "torch"]
 
 
 class ExactSession:

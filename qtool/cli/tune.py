@@ -36,7 +36,7 @@ from qtool.cli.sources import source_options
     "--svg",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the plot as SVG, for a page.",
+    help="Write a picture of speed against SQNR as SVG. It needs matplotlib.",
 )
 @job_options
 @choice_options
@@ -71,19 +71,21 @@ def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
     """
     from qtool.commands.tune import tune as run
     from qtool.plan.serial import to_json
-    from qtool.report.svg import to_svg
+    from qtool.report.picture import require_matplotlib, to_svg
 
     form = form_of(given)
     options = options_of(given)
     written = {"--output": output, "--save-plan": given["save_plan"], "--svg": given["svg"]}
     check_targets(model, given, written)
+    if given["svg"] is not None:
+        require_matplotlib()
     with text_file(given["save_plan"]) as plan_file, text_file(given["svg"]) as svg_file:
         with progress_bar(given["quiet"]) as progress:
             result = run(model, output, options, points, progress)
         if plan_file is not None and (result.ok or result.report.written):
             plan_file.write_text(to_json(result.plan))
             plan_file.commit()
-        if svg_file is not None:  # what can be had is worth seeing when a gate fails, too
+        if svg_file is not None:  # also where a gate failed: it shows what is possible
             svg_file.write_text(to_svg(result.report))
             svg_file.commit()
     return deliver(result.report, form, given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -13,9 +12,7 @@ from qtool.errors import printable
 from qtool.plan.model import RegionNote
 from qtool.report.figures import decibels, ordered, trial_speed
 from qtool.report.model import Explained, Report, heading
-from qtool.report.picture import picture
 from qtool.report.plain import plain
-from qtool.report.plot import ASCII, UNICODE, plot
 
 _LONGEST_NAME = 60
 _MOST_OTHERS = 8
@@ -50,16 +47,6 @@ def raced(report: Report) -> Table:
     if not report.regions:
         table.columns.pop(4)
     return table
-
-
-def drawn(report: Report, console: Console) -> RenderableType:
-    """The plans as a plot, in signs that the terminal has."""
-    signs = UNICODE if console.encoding.lower().startswith("utf") else ASCII
-    lines = plot(picture(report), console.width, signs)
-    if not lines:
-        return Text()
-    legend = f"{signs[0]} chosen  {signs[1]} the front  {signs[2]} dominated in speed, error and size"
-    return Text("\n".join([*lines, "", legend, ""]))
 
 
 def regions(report: Report) -> Table:

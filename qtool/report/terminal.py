@@ -45,8 +45,6 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
         console.print(_coverage(report, verbose), Text(), sep="\n")
     if len(report.trials) > (report.command != "tune"):
         console.print(placement.raced(report), Text(), sep="\n")
-        if report.command == "tune":
-            console.print(placement.drawn(report, console))
     if report.comparison is not None:
         console.print(_outputs(report.comparison), Text(), sep="\n")
         if verbose and any(not output.exact for output in report.comparison.outputs):

@@ -194,8 +194,3 @@ def test_a_node_that_was_asked_about_is_explained() -> None:
         assert node.why in text
     assert "12.5 us in float, 4.2 us in int8" in text
     assert "41.5 dB" in text
-
-
-def test_only_tune_draws() -> None:
-    assert "SQNR (dB)" in shown(replace(FULL, command="tune"))
-    assert "SQNR (dB)" not in shown(FULL)

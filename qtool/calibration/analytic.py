@@ -67,7 +67,7 @@ def estimate_ranges(
     Args:
         original: the model before preparation, which still has its BatchNormalizations.
         prepared: the model that is quantized.
-        values: names; a value of which nothing is known is not in the result.
+        values: names; unknown values are not in the result.
         input_ranges: the declared ranges of inputs, by name.
     """
     distributions = _walk(prepared, input_ranges, _statistics(original, input_ranges))
@@ -105,7 +105,7 @@ def _walk(
     input_ranges: Mapping[str, tuple[float, float]],
     statistics: Mapping[str, Distribution],
 ) -> dict[str, Distribution]:
-    """Return the distributions of the values of the main graph of which something is known."""
+    """Return the distributions of the values of the main graph, without unknown ones."""
     distributions: dict[str, Distribution] = {}
     for value in model.graph.inputs:
         lo, hi = input_ranges.get(value.name or "", (math.nan, math.nan))
@@ -114,16 +114,16 @@ def _walk(
     for node in model.graph:
         estimated = _estimated(Call(node, distributions, model.opset_imports))
         for index, value in enumerate(node.outputs):
-            known = statistics.get(value.name or "") or _of_type(value.dtype)
-            if known is None and value.dtype in _FLOATS and index < OUTPUTS.get(node.op_type, 1):
-                known = estimated
-            if known is not None:
-                distributions[value.name or ""] = known
+            distribution = statistics.get(value.name or "") or _of_type(value.dtype)
+            if distribution is None and value.dtype in _FLOATS and index < OUTPUTS.get(node.op_type, 1):
+                distribution = estimated
+            if distribution is not None:
+                distributions[value.name or ""] = distribution
     return distributions
 
 
 def _estimated(call: Call) -> Distribution | None:
-    """Return the distribution of a node's output by its rule or its bounds; None where it has neither."""
+    """Return the distribution of a node's output by its rule or its bounds; None without either."""
     rule, bounds = ROWS.get(op_key(call.node)), BOUNDS.get(op_key(call.node))
     try:
         made = None if rule is None else rule(call)

@@ -51,16 +51,16 @@ class Call:
         """Return the distribution of an input.
 
         Raises:
-            LookupError: nothing is known of it.
+            LookupError: nothing is distribution of it.
         """
         value = self.node.inputs[index]
         array = constant(value)
-        known = None if array is None else constant_distribution(array)
-        if known is None and value is not None:
-            known = self.distributions.get(value.name or "")
-        if known is None:
-            raise LookupError(f"nothing is known of input {index}")
-        return known
+        distribution = None if array is None else constant_distribution(array)
+        if distribution is None and value is not None:
+            distribution = self.distributions.get(value.name or "")
+        if distribution is None:
+            raise LookupError(f"nothing is distribution of input {index}")
+        return distribution
 
     def array(self, index: int) -> F64:
         """Return a constant input.
@@ -108,8 +108,8 @@ def elementwise(call: Call) -> Distribution | None:
     grid = _computed(call, [np.repeat(a, NODES), np.tile(b, NODES)]).reshape(NODES, NODES)
     weights = np.outer(WEIGHTS, WEIGHTS)
     mean = (weights * grid).sum()
-    # Two rare values seldom meet: the result reaches 10 sigma, and as far as either operand does while the
-    # other has its median, within the bounds of interval arithmetic, which are those of the grid.
+    # Two rare values seldom meet: the result reaches 10 sigma, and each end of either operand beside
+    # the median of the other, within the bounds of interval arithmetic, which are those of the grid.
     reach = bells(mean, (weights * (grid - mean) ** 2).sum(), grid.min(), grid.max())
     likely = np.concatenate([grid[NODES // 2], grid[:, NODES // 2], reach])
     return pooled(grid, weights, basis, masked, (float(likely.min()), float(likely.max())))
@@ -355,7 +355,7 @@ ROWS: dict[str, Rule] = {
     "Gemm": gemm,
     **dict.fromkeys("AveragePool GlobalAveragePool ReduceMean ReduceSum".split(" "), average),
 }
-"""The rule of each op. An op without a row or a bound makes values of which nothing is known."""
+"""The rule of each op. The output of an op without a row or a bound is unknown."""
 
 OUTPUTS = {"Split": 2**31, "LSTM": 2, "GRU": 2, "RNN": 2}
 """The number of outputs that the rule of an op holds for, where it is more than the first."""

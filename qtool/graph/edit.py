@@ -1,4 +1,4 @@
-"""The small surgery that prepare and rewrite share. Only clones of the user's model come here."""
+"""Graph edits that prepare and rewrite share. They change clones of the user's model only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Namer:
-    """Hands out value and node names that the model does not use yet."""
+    """Returns value and node names that the model does not use yet."""
 
     def __init__(self, model: ir.Model) -> None:
         self._taken: set[str] = set()
@@ -21,15 +21,15 @@ class Namer:
             self._taken.add(node.name or "")
             self._taken.update(v.name or "" for v in node.outputs)
 
-    def __call__(self, wish: str) -> str:
-        """The wish itself where it is free, else with a number behind it."""
-        # Names are never given back, so a search goes on where the last one for this wish ended.
-        number = self._last.get(wish, 0)
-        name = f"{wish}_{number}" if number else wish
+    def __call__(self, base: str) -> str:
+        """Return the base itself where it is free, else with a number appended."""
+        # Names are never freed, so a search continues where the last one for this base ended.
+        number = self._last.get(base, 0)
+        name = f"{base}_{number}" if number else base
         while name in self._taken:
             number += 1
-            name = f"{wish}_{number}"
-        self._last[wish] = number
+            name = f"{base}_{number}"
+        self._last[base] = number
         self._taken.add(name)
         return name
 
@@ -37,8 +37,8 @@ class Namer:
 def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
     """Register an array as an initializer of a graph; rank 0 stays rank 0.
 
-    `np.ascontiguousarray` would make rank 1 of a scalar, and the runtime fuses nothing around a
-    scale of shape [1].
+    `np.ascontiguousarray` would give a scalar rank 1, and the runtime does not fuse nodes around a scale of
+    shape [1].
     """
     data = np.array(array, order="C", copy=True)
     tensor = ir.tensor(data, name=name)
@@ -58,7 +58,7 @@ def new_node(
     domain: str = "",
     attributes: Mapping[str, ir.Attr] | None = None,
 ) -> ir.Node:
-    """A node with named outputs, not yet in any graph."""
+    """Return a node with named outputs, not yet in a graph."""
     node = ir.Node(domain, op_type, inputs, (attributes or {}).values(), num_outputs=len(outputs), name=name)
     for value, output in zip(node.outputs, outputs, strict=True):
         value.name = output
@@ -66,7 +66,7 @@ def new_node(
 
 
 def insert_after_value(value: ir.Value, nodes: Iterable[ir.Node], graph: ir.Graph) -> None:
-    """Put nodes right behind what makes a value: its producer, or the start of its graph."""
+    """Insert nodes right after the producer of a value, or at the start of its graph."""
     producer = value.producer()
     if producer is not None and producer.graph is not None:
         producer.graph.insert_after(producer, list(nodes))
@@ -77,7 +77,7 @@ def insert_after_value(value: ir.Value, nodes: Iterable[ir.Node], graph: ir.Grap
 
 
 def take_output_name(old: ir.Value, new: ir.Value, namer: Namer) -> None:
-    """Make `new` the graph output in place of `old`, under the name that users know."""
+    """Make `new` the graph output in place of `old`, with its name."""
     graph = old.graph
     if graph is None or not old.is_graph_output():
         return
@@ -91,16 +91,16 @@ def take_output_name(old: ir.Value, new: ir.Value, namer: Namer) -> None:
 
 
 def take_over(old: ir.Value, new: ir.Value, namer: Namer) -> None:
-    """Let everybody read `new`, under the name by which `old` was known; `old` is left to nobody."""
-    known_as = old.name
+    """Replace all uses of `old` by `new`, which gets its name."""
+    name = old.name
     new.type, new.shape = old.type, old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
-    old.name = namer(f"{known_as}_float") if known_as else known_as
-    new.name = known_as
+    old.name = namer(f"{name}_float") if name else name
+    new.name = name
 
 
 def owner(value: ir.Value) -> ir.Graph:
-    """The graph that a value lives in."""
+    """Return the graph of a value."""
     graph = value.graph
     if not isinstance(graph, ir.Graph):
         raise TypeError(f"{value.name!r} is in no graph")
@@ -108,7 +108,7 @@ def owner(value: ir.Value) -> ir.Graph:
 
 
 def replace_node(node: ir.Node, nodes: Iterable[ir.Node], old: ir.Value, new: ir.Value, namer: Namer) -> None:
-    """Put nodes in the place of one, whose value `old` is from now on made by them as `new`."""
+    """Replace a node by others: their value `new` takes the place of its value `old`."""
     if node.graph is None:
         raise ValueError(f"'{node.name}' is in no graph")
     node.graph.insert_before(node, list(nodes))

@@ -1,4 +1,4 @@
-"""Open an ONNX file: check it, parse it, refuse plainly what can't be represented."""
+"""Load an ONNX model: check it, parse it, and refuse what can't be represented."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from qtool.errors import ModelError, is_out_of_memory, out_of_memory, printable
-from qtool.graph.caps import CAPS, Survey, survey, too_deep
+from qtool.errors import ModelError, did_you_mean, is_out_of_memory, out_of_memory, printable
 from qtool.graph.external import external_files
+from qtool.graph.limits import LIMITS, Survey, survey, too_deep
 from qtool.graph.repair import repair
 from qtool.graph.tensors import check_tensors
 from qtool.runtime.heartbeat import step, weighs
 
-# What it has to say of odd models would go to stderr, unasked.
+# Its warnings about unusual models would otherwise go to stderr.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded model and where it came from.
+    """A loaded model and its origin.
 
     Args:
-        model: the model; large tensors may still lie in their external files.
-        path: the file, or None for a model handed over in memory.
-        sha256: of the file and its external data, in the order in which the model names them.
+        model: the model; large tensors may still be in their external files.
+        path: the file, or None for a model in memory.
+        sha256: of the file and its external data files, in sorted order.
         size: bytes on disk, external data included.
-        raw: the serialized model, when there is no file.
+        raw: the serialized model, where there is no file.
         files: the model file and its external data.
-        warnings: what had to be mended, though the runtime takes it.
+        warnings: what was repaired, though the runtime accepts it.
     """
 
     model: ir.Model
@@ -48,11 +48,12 @@ class Source:
 
     @property
     def name(self) -> str:
+        """The path, or 'model'."""
         return str(self.path) if self.path else "model"
 
     @property
     def loadable(self) -> Path | bytes:
-        """What a session opens."""
+        """The argument for a session."""
         return self.path or self.raw
 
 
@@ -60,8 +61,8 @@ def load(path: Path) -> Source:
     """Read, check and parse a model file.
 
     Raises:
-        ModelError: missing, not a regular file, corrupt, invalid, larger than any honest model, or holding
-            what can't be kept (sparse tensors, training info, map types).
+        ModelError: it is missing, not a regular file, corrupt, invalid or beyond LIMITS, or holds sparse
+            tensors, training info or map types, which can't be kept.
     """
     size = _regular_file(path)
     weighs(size)
@@ -71,21 +72,23 @@ def load(path: Path) -> Source:
 
 def _load(path: Path, size: int) -> Source:
     proto = _parse(path, size)
-    found = _look_through(proto, str(path))
-    files = [path, *external_files(found.tensors, path)]
+    contents = _survey(proto, str(path))
+    files = [path, *external_files(contents.tensors, path)]
     total = sum(f.stat().st_size for f in files)
     weighs(total)
-    warnings = _checked(proto, found, str(path), lambda: onnx.checker.check_model(str(path), full_check=True))
+    warnings = _checked(
+        proto, contents, str(path), lambda: onnx.checker.check_model(str(path), full_check=True)
+    )
     model = from_proto(proto, str(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
     return Source(model, path, _digest(files), total, files=tuple(files), warnings=warnings)
 
 
 def from_model(proto: onnx.ModelProto) -> Source:
-    """Take a model that a Python caller holds in memory; it is not changed.
+    """Return the source of a model in memory, which is not changed.
 
     Raises:
-        ModelError: the same as for a file, but for what only a file can be.
+        ModelError: as `load`.
     """
     try:
         raw = proto.SerializeToString(deterministic=True)
@@ -93,19 +96,19 @@ def from_model(proto: onnx.ModelProto) -> Source:
         if is_out_of_memory(error):
             raise out_of_memory("model", "it is serialized") from error
         raise ModelError(f"model: can't be serialized: {printable(str(error))}", "name its file") from error
-    if len(raw) > CAPS.file_bytes:
+    if len(raw) > LIMITS.file_bytes:
         raise _too_large("model", len(raw))
     # Parsed anew: onnx-ir would share the caller's tensors, and rename them.
     copy = onnx.load_model_from_string(raw)
-    found = _look_through(copy, "model")
-    external_files(found.tensors, None)
-    warnings = _checked(copy, found, "model", lambda: onnx.checker.check_model(copy, full_check=True))
+    contents = _survey(copy, "model")
+    external_files(contents.tensors, None)
+    warnings = _checked(copy, contents, "model", lambda: onnx.checker.check_model(copy, full_check=True))
     digest = hashlib.sha256(raw).hexdigest()
     return Source(from_proto(copy), None, digest, len(raw), raw, warnings=warnings)
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
-    """Make of a checked model what the rest of qtool works on."""
+    """Return a checked model as onnx-ir."""
     try:
         return ir.from_proto(proto)
     except Exception as error:
@@ -115,17 +118,17 @@ def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
 
 
 def model_size(path: Path) -> int:
-    """Bytes on disk of a model file and the external data that it names."""
+    """Return the bytes on disk of a model file and its external data."""
     proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     files = external_files(survey(proto, str(path)).tensors, path)
     return path.stat().st_size + sum(f.stat().st_size for f in files)
 
 
 def _parse(path: Path, size: int) -> onnx.ModelProto:
-    if size > CAPS.file_bytes:
+    if size > LIMITS.file_bytes:
         raise _too_large(str(path), size)
     try:
-        # By its content, whatever the file is called.
+        # By its content, whatever its suffix.
         return onnx.load(str(path), format="protobuf", load_external_data=False)
     except Exception as error:  # protobuf raises its own DecodeError, and others
         if is_out_of_memory(error):
@@ -140,41 +143,43 @@ def _parse(path: Path, size: int) -> onnx.ModelProto:
 
 def _too_large(name: str, size: int) -> ModelError:
     return ModelError(
-        f"{name}: {size:,} bytes are more than a model can have ({CAPS.file_bytes:,})",
+        f"{name}: {size:,} bytes are more than a model can have ({LIMITS.file_bytes:,})",
         "save its weights as external data, beside it",
     )
 
 
-def _look_through(proto: onnx.ModelProto, name: str) -> Survey:
-    """Refuse what no library should see, and what could not be kept."""
-    found = survey(proto, name)
+def _survey(proto: onnx.ModelProto, name: str) -> Survey:
+    """Return the contents of a model, unless a limit is exceeded or something in it can't be kept."""
+    contents = survey(proto, name)
     if len(proto.training_info):
         raise ModelError(f"{name}: holds training info, which can't be kept", "export it for inference")
-    if found.sparse:
+    if contents.sparse:
         raise ModelError(
             f"{name}: holds sparse initializers, which can't be kept", "store them as dense tensors"
         )
-    for graph in found.graphs:
+    for graph in contents.graphs:
         for value in (*graph.input, *graph.output, *graph.value_info):
             if _holds_map(value.type):
                 raise ModelError(
                     f"{name}: '{printable(value.name)}' is a map, a type that can't be kept",
                     "export the classifier without ZipMap (skl2onnx: options={'zipmap': False})",
                 )
-    check_tensors(found.tensors, name)
-    return found
+    check_tensors(contents.tensors, name)
+    return contents
 
 
 def _holds_map(kind: onnx.TypeProto) -> bool:
-    """Whether a type is a map, or a sequence of them, or that if there is one."""
+    """Return whether a type is a map, or a sequence or optional of maps."""
     while kind.HasField("sequence_type") or kind.HasField("optional_type"):
         outer = kind.sequence_type if kind.HasField("sequence_type") else kind.optional_type
         kind = outer.elem_type
     return bool(kind.HasField("map_type"))
 
 
-def _checked(proto: onnx.ModelProto, found: Survey, name: str, check: Callable[[], None]) -> tuple[str, ...]:
-    """Hold a model against the full check; mend what the runtime would accept, and say so.
+def _checked(
+    proto: onnx.ModelProto, contents: Survey, name: str, check: Callable[[], None]
+) -> tuple[str, ...]:
+    """Run the full check; repair what the runtime would accept, and return warnings of it.
 
     Raises:
         ModelError: it is invalid.
@@ -185,7 +190,7 @@ def _checked(proto: onnx.ModelProto, found: Survey, name: str, check: Callable[[
         if is_out_of_memory(error):
             raise out_of_memory(name, "it is checked") from error
         try:
-            return repair(proto, found)
+            return repair(proto, contents)
         except ValueError as still:
             raise ModelError(f"{name}: invalid: {printable(str(still))}") from error
     return ()
@@ -208,8 +213,6 @@ def _regular_file(path: Path) -> int:
 
 
 def _similar_file(path: Path) -> str:
-    from qtool.errors import did_you_mean
-
     folder = path.parent
     names = [f.name for f in folder.glob("*.onnx")] if folder.is_dir() else []
     return did_you_mean(path.name, names)

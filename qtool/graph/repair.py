@@ -1,7 +1,7 @@
-"""What the checker refuses and the runtime accepts: missing or wrong shapes, missing imports.
+"""Repair models that the checker refuses and the runtime accepts: missing or wrong shapes, missing imports.
 
-Recorded shapes are notes that exporters and tools leave behind, and forget. The runtime infers its own and
-overrules them. So the model is mended, the checker looks again, and the report says what was done.
+Exporters and tools leave stale shapes in a model. The runtime infers its own instead. So the model is
+repaired and checked again, and the report warns of the repair.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ import onnx
 from onnx import TensorProto, helper
 
 from qtool.errors import printable
-from qtool.graph.caps import Survey
+from qtool.graph.limits import Survey
 
 # Versions that onnxruntime (1.31) takes for domains that are used and not imported. Of ai.onnx.ml it takes
 # a newer one, in which it still knows all that was there in 3.
 _IMPORTED = {"com.microsoft": 1, "ai.onnx.ml": 3}
-# Larger constants need not be there for the checker to infer shapes.
+# The checker infers shapes without larger constants.
 _SHOWN_BYTES = 1000
-# Numbers of axes that are tried, and inputs that are worth trying them on.
+# The numbers of axes to try, and the number of inputs to try them on.
 _AXES, _MOST_INPUTS = range(7), 8
-# An input without a shape is shown to the checker as the output of an op that nobody knows.
-_NOBODY = "qtool.nobody"
+# The checker gets an input without a shape as the output of an op of this unknown domain.
+_UNKNOWN_DOMAIN = "qtool.unknown"
 
 
-def repair(proto: onnx.ModelProto, found: Survey) -> tuple[str, ...]:
-    """Mend a model that the full check refuses, in place, and no more of it than makes the check pass.
+def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
+    """Repair a model that the full check refuses, in place, until the check passes.
 
     1. Domains that are used and not imported are imported, where the runtime does so too.
     2. A size below 0 becomes an unknown size.
-    3. What is recorded of inner values is left out.
-    4. What contradicts it in an output's shape gives way to what is inferred.
-    5. A missing shape is what is inferred: of an output; of an input, where only one number of axes fits.
-       What stays without one is nothing to refuse here: only who writes a model must have it.
+    3. Recorded shapes of inner values are removed.
+    4. An output's shape that contradicts the inferred one is replaced by it.
+    5. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
+       that stays missing is no error here: `require_shapes` refuses it where a model is written.
 
     Args:
         proto: a model.
-        found: what is in it.
+        contents: its contents.
 
     Returns:
-        what was mended, to warn about.
+        the repairs, to warn of.
 
     Raises:
-        ValueError: what the checker still says.
+        ValueError: the checker's message where it still refuses the model.
     """
     notes: list[str] = []
-    _write_out_axes(found)
+    _write_out_axes(contents)
     complaint = _complaint(proto)
-    for mend in (_import_domains, _forget_negatives, _forget_inner, _overrule_outputs):
+    for attempt in (_import_domains, _forget_negatives, _forget_inner, _overrule_outputs):
         if not complaint:
             break
-        if note := mend(proto, found):
+        if note := attempt(proto, contents):
             notes.append(note)
             complaint = _complaint(proto)
     if complaint:
@@ -61,7 +61,7 @@ def repair(proto: onnx.ModelProto, found: Survey) -> tuple[str, ...]:
 
 
 def _complaint(proto: onnx.ModelProto) -> str:
-    """What the full check says; '' when it passes."""
+    """Return the message of the full check; '' where it passes."""
     try:
         onnx.checker.check_model(_shown(proto), full_check=True)
     except MemoryError:
@@ -72,7 +72,7 @@ def _complaint(proto: onnx.ModelProto) -> str:
 
 
 def _shown(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that the checker takes in memory: large constants are inputs; see 5 for what has no shape."""
+    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (5)."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
@@ -83,10 +83,10 @@ def _shown(proto: onnx.ModelProto) -> onnx.ModelProto:
     _keep(graph.initializer, lambda t: not _large(t))
     for value in graph.input:
         if _lacks_shape(value):
-            graph.node.insert(0, helper.make_node("Input", [], [value.name], domain=_NOBODY))
+            graph.node.insert(0, helper.make_node("Input", [], [value.name], domain=_UNKNOWN_DOMAIN))
     _keep(graph.input, lambda i: not _lacks_shape(i))
     _keep(graph.output, lambda o: o.HasField("type") and not _lacks_shape(o))
-    copy.opset_import.append(helper.make_opsetid(_NOBODY, 1))
+    copy.opset_import.append(helper.make_opsetid(_UNKNOWN_DOMAIN, 1))
     return copy
 
 
@@ -95,7 +95,7 @@ def _large(tensor: onnx.TensorProto) -> bool:
 
 
 def _keep(field: Any, wanted: Callable[[Any], bool]) -> None:
-    """Take out of a repeated field what is not wanted."""
+    """Remove the unwanted items of a repeated field."""
     for index in reversed([i for i, item in enumerate(field) if not wanted(item)]):
         del field[index]
 
@@ -104,41 +104,41 @@ def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
-def _write_out_axes(found: Survey) -> None:
-    """Write out a default that onnx (1.23) forgets when it infers through the function that the op is."""
-    for node in (n for g in found.graphs for n in g.node if n.op_type == "MeanVarianceNormalization"):
+def _write_out_axes(contents: Survey) -> None:
+    """Write out a default that onnx (1.23) ignores where it infers through the function of the op."""
+    for node in (n for g in contents.graphs for n in g.node if n.op_type == "MeanVarianceNormalization"):
         if not any(a.name == "axes" for a in node.attribute):
             node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
 
 
-def _import_domains(proto: onnx.ModelProto, found: Survey) -> str:
-    known = {i.domain for i in proto.opset_import}
-    missing = sorted(d for d in found.domains - known if d in _IMPORTED)
+def _import_domains(proto: onnx.ModelProto, contents: Survey) -> str:
+    imported = {i.domain for i in proto.opset_import}
+    missing = sorted(d for d in contents.domains - imported if d in _IMPORTED)
     for domain in missing:
         proto.opset_import.append(helper.make_opsetid(domain, _IMPORTED[domain]))
     return f"the model does not import {', '.join(missing)}, which it uses" if missing else ""
 
 
-def _forget_negatives(proto: onnx.ModelProto, found: Survey) -> str:
-    values = [v for g in found.graphs for v in (*g.input, *g.output)]
+def _forget_negatives(proto: onnx.ModelProto, contents: Survey) -> str:
+    values = [v for g in contents.graphs for v in (*g.input, *g.output)]
     dims = [d for v in values for d in v.type.tensor_type.shape.dim if d.dim_value < 0]
     for dim in dims:
         dim.Clear()
-    return "sizes below 0 among its shapes are taken for unknown" if dims else ""
+    return "its shapes have sizes below 0, which are taken for unknown" if dims else ""
 
 
-def _forget_inner(proto: onnx.ModelProto, found: Survey) -> str:
+def _forget_inner(proto: onnx.ModelProto, contents: Survey) -> str:
     recorded = 0
-    for graph in found.graphs:
+    for graph in contents.graphs:
         recorded += len(graph.value_info)
         del graph.value_info[:]
-        for value in graph.output if graph is not found.graphs[0] else ():
+        for value in graph.output if graph is not contents.graphs[0] else ():
             recorded += value.type.tensor_type.HasField("shape")
             value.type.tensor_type.ClearField("shape")
-    return "recorded shapes of inner values contradict what is computed, and are ignored" if recorded else ""
+    return "recorded shapes of inner values contradict the inferred ones, and are ignored" if recorded else ""
 
 
-def _overrule_outputs(proto: onnx.ModelProto, found: Survey) -> str:
+def _overrule_outputs(proto: onnx.ModelProto, contents: Survey) -> str:
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     for output in bare.graph.output:
@@ -148,14 +148,14 @@ def _overrule_outputs(proto: onnx.ModelProto, found: Survey) -> str:
     wrong = [o for o in proto.graph.output if _contradict(o.type, inferred.get(o.name))]
     for output in wrong:
         output.type.tensor_type.shape.CopyFrom(inferred[output.name].tensor_type.shape)
-    return _told(wrong, "output", "has another shape than what is computed, which counts")
+    return _warning(wrong, "output", "has another shape than the inferred one, which is used")
 
 
 def _missing(proto: onnx.ModelProto) -> list[str]:
-    """Give what has no shape one, where that can be told."""
+    """Infer missing shapes of inputs and outputs, and return warnings."""
     inputs = [i for i in proto.graph.input if _lacks_shape(i)]
     if inputs:
-        del proto.graph.value_info[:]  # as good as any number of axes would contradict what is stale there
+        del proto.graph.value_info[:]  # a stale shape there would contradict almost any number of axes
     for value in inputs[:_MOST_INPUTS]:
         _set_axes(proto, value)
     outputs = [o for o in proto.graph.output if not o.HasField("type") or _lacks_shape(o)]
@@ -163,12 +163,12 @@ def _missing(proto: onnx.ModelProto) -> list[str]:
     for output in outputs:
         if output.name in inferred:
             output.type.CopyFrom(inferred[output.name])
-    told = [_told(inputs, "input", "has no shape"), _told(outputs, "output", "has no shape")]
+    told = [_warning(inputs, "input", "has no shape"), _warning(outputs, "output", "has no shape")]
     return [note for note in told if note]
 
 
 def _set_axes(proto: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
-    """Give an input the only number of axes, of unknown sizes, that the checker can do with, if any."""
+    """Give an input the only number of axes, of unknown sizes, that passes the check, if there is one."""
     shape = value.type.tensor_type.shape
     fitting = []
     for axes in _AXES:
@@ -182,17 +182,17 @@ def _set_axes(proto: onnx.ModelProto, value: onnx.ValueInfoProto) -> None:
 
 
 def _infer(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    """The types of what the main graph computes, as far as they can be inferred, shapes included."""
+    """Return the inferred types of the main graph's values that have a shape."""
     try:
         graph = onnx.shape_inference.infer_shapes(_shown(proto), data_prop=True).graph
-    except Exception:  # out of memory on absurd sizes, too; the checker has more to say
+    except Exception:  # also out of memory, on absurd sizes; the checker reports those
         return {}
-    found = {v.name: v.type for v in (*graph.input, *graph.value_info, *graph.output)}
-    return {name: kind for name, kind in found.items() if kind.tensor_type.HasField("shape")}
+    types = {v.name: v.type for v in (*graph.input, *graph.value_info, *graph.output)}
+    return {name: kind for name, kind in types.items() if kind.tensor_type.HasField("shape")}
 
 
 def _contradict(one: onnx.TypeProto, other: onnx.TypeProto | None) -> bool:
-    """Whether two types have shapes that can't be those of one tensor."""
+    """Return whether two types have contradictory shapes."""
     if other is None or not one.tensor_type.HasField("shape"):
         return False
     a, b = one.tensor_type.shape.dim, other.tensor_type.shape.dim
@@ -202,7 +202,7 @@ def _contradict(one: onnx.TypeProto, other: onnx.TypeProto | None) -> bool:
     )
 
 
-def _told(values: Iterable[onnx.ValueInfoProto], what: str, problem: str) -> str:
+def _warning(values: Iterable[onnx.ValueInfoProto], what: str, problem: str) -> str:
     names = [f"'{printable(v.name, 80)}'" for v in values]
     more = f" (and {len(names) - 1} more)" if names[1:] else ""
     return f"{what} {names[0]}{more} {problem}" if names else ""

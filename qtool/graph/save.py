@@ -1,4 +1,4 @@
-"""Write a model: the whole new file or the old one, never a part."""
+"""Write a model atomically: the target is the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from qtool.errors import (
 from qtool.runtime.heartbeat import step, writing_in
 from qtool.runtime.tempdirs import alone_in, flush, flush_folder, sweep, temporary
 
-# protobuf can't serialize 2 GiB; weights go to a side file well before that.
+# protobuf can't serialize 2 GiB: above this size, weights go to a side file.
 SIDE_FILE_BYTES = 1 << 30
 _SIDE_TENSOR_BYTES = 1024
-_SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: what any element type needs, and a cache line
+_SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: enough for any element type, and a cache line
 
 
 def tensor_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers, nested graphs included."""
+    """Return the bytes of all initializers, nested graphs included."""
     return sum(
         v.const_value.nbytes
         for g in model.graphs()
@@ -42,7 +42,7 @@ def tensor_bytes(model: ir.Model) -> int:
 
 
 def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """The tensors that are worth their place in a side file, and those that lie in another."""
+    """Yield the tensors that are large enough for a side file, and those that are in another one."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -53,7 +53,7 @@ def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol
 
 
 def to_bytes(model: ir.Model) -> bytes:
-    """Serialize a model whose tensors fit in one protobuf; external ones are read in."""
+    """Return the bytes of a model whose tensors fit in one protobuf; external ones are loaded."""
     data: bytes = ir.to_proto(ir.external_data.load_to_model(model.clone())).SerializeToString(
         deterministic=True
     )
@@ -61,16 +61,16 @@ def to_bytes(model: ir.Model) -> bytes:
 
 
 def file_size(model: ir.Model) -> int:
-    """Bytes that the model has when it is saved, but for what keeps the tensors of a side file apart."""
+    """Return the bytes of the model once saved, without the padding of a side file."""
     if tensor_bytes(model) > SIDE_FILE_BYTES:
-        return tensor_bytes(model)  # the rest is nothing beside it
+        return tensor_bytes(model)  # the rest is negligible
     proto = ir.to_proto(ir.external_data.load_to_model(model.clone()))
     forget_inner_shapes(proto.graph)
     return int(proto.ByteSize())
 
 
 def forget_inner_shapes(graph: onnx.GraphProto) -> None:
-    """Drop value_info: any tool infers it again, and in a small model it is a tenth of the file."""
+    """Drop value_info: tools infer it again, and it is a tenth of the file of a small model."""
     del graph.value_info[:]
     for node in graph.node:
         for attribute in node.attribute:
@@ -84,8 +84,8 @@ class Staging:
     Use `staged`; call `write`, judge `path`, then `commit`.
 
     Args:
-        target: the file that it is to become.
-        folder: the temporary folder, of this alone.
+        target: the final file.
+        folder: the temporary folder, which holds nothing else.
     """
 
     def __init__(self, target: Path, folder: Path) -> None:
@@ -95,14 +95,14 @@ class Staging:
         self._side: Path | None = None
 
     def write(self, model: ir.Model) -> None:
-        """Write the model (again), flushed to disk and checked.
+        """Write the model (again), flush it to disk and check it.
 
         Raises:
-            ModelError: the checker refuses what was written: our bug, caught before anyone sees it.
+            ModelError: the checker refuses the written file, which is a bug of qtool.
         """
         self.write_unchecked(model)
         try:
-            with step(str(self.target), "the checker looks at what was written", ModelError):
+            with step(str(self.target), "the checker reads the written file", ModelError):
                 onnx.checker.check_model(str(self.path), full_check=True)
         except Exception as error:
             if is_out_of_memory(error):
@@ -112,7 +112,7 @@ class Staging:
             ) from error
 
     def write_unchecked(self, model: ir.Model) -> None:
-        """The same for a model that only a session of ours will read."""
+        """Write a model that only a session of this process reads."""
         if self._side is not None:
             self._side.unlink()
             self._side = None
@@ -123,11 +123,11 @@ class Staging:
         self._write(proto.SerializeToString(deterministic=True))
 
     def write_text(self, text: str) -> None:
-        """Write a text file, flushed to disk."""
+        """Write a text file and flush it to disk."""
         self._write(text.encode())
 
     def commit(self) -> None:
-        """Rename into place. The model's rename is what commits; its side file is complete by then."""
+        """Rename into place: first the side file, then the model, whose rename commits."""
         folder = self.target.parent
         with alone_in(folder):
             try:
@@ -136,7 +136,7 @@ class Staging:
                     flush_folder(folder)
                 self.path.replace(self.target)
                 flush_folder(folder)
-            finally:  # the old model's side file, or the new one's, if the rename failed
+            finally:  # the side file of the old model, or of the new one where its rename failed
                 self._remove_unnamed()
 
     def _write(self, data: bytes) -> None:
@@ -146,7 +146,7 @@ class Staging:
             flush(stream.fileno())
 
     def _write_side(self, model: ir.Model) -> ir.Model:
-        """Write the large tensors beside, and return a clone that refers to them."""
+        """Write the large tensors to a side file, and return a clone that refers to it."""
         draft, clone = self._folder / "side", model.clone()
         places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
         digest = hashlib.sha256()
@@ -175,20 +175,20 @@ class Staging:
         return clone
 
     def _remove_unnamed(self) -> None:
-        """Remove side files of the target that no model in its folder names."""
-        with contextlib.suppress(OSError):  # what can't be removed does no harm
+        """Remove side files of the target that no model in its folder refers to."""
+        with contextlib.suppress(OSError):  # a file that stays does no harm
             for file in list(self.target.parent.iterdir()):
                 if _is_side_file(file, self.target) and not _is_named(file):
                     file.unlink(missing_ok=True)
 
 
 def _is_side_file(file: Path, target: Path) -> bool:
-    """Whether a file is called like a side file of the target."""
+    """Return whether a file has the name of a side file of the target."""
     return re.fullmatch(re.escape(target.name) + r"\.[0-9a-f]{16}\.data", file.name) is not None
 
 
 def _is_named(side: Path) -> bool:
-    """Whether a model beside a side file names it, or may do so. A model takes less than 2 GiB."""
+    """Return whether a model beside a side file refers to it, or may. A model has less than 2 GiB."""
     for file in side.parent.iterdir():
         try:
             if file.is_file() and 0 < file.stat().st_size < 1 << 31 and file.name != side.name:
@@ -200,14 +200,14 @@ def _is_named(side: Path) -> bool:
                         return True
         except FileNotFoundError:
             continue
-        except OSError:  # who knows what is in it
+        except OSError:  # unreadable: it may
             return True
     return False
 
 
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Staging]:
-    """A Staging for the target; whatever was not committed is gone after it.
+    """Yield a Staging for the target; on exit, everything that was not committed is removed.
 
     Raises:
         EnvironmentFailure: the folder is missing or can't be written, or the disk is full.
@@ -232,7 +232,7 @@ def check_target(target: Path, inputs: Iterable[Path], force: bool) -> None:
     """Refuse a target that is one of the inputs, by whatever name, or that exists without --force.
 
     Raises:
-        UsageError: as said; or its name is one that the libraries that open it can't take.
+        UsageError: as above; or libraries can't open a file of this name.
         EnvironmentFailure: its folder is missing or can't be written.
     """
     name, folder = f"output '{target}'", target.parent
@@ -240,7 +240,7 @@ def check_target(target: Path, inputs: Iterable[Path], force: bool) -> None:
         str(target).encode()
         exists = _is_there(target)
     except UnicodeEncodeError:
-        raise UsageError(f"{name} is no name in UTF-8", "the runtime opens no other") from None
+        raise UsageError(f"{name} is not UTF-8", "the runtime opens only UTF-8 names") from None
     except ValueError as error:  # a null character
         raise UsageError(f"{name}: {error}") from error
     except OSError as error:
@@ -263,7 +263,7 @@ def check_target(target: Path, inputs: Iterable[Path], force: bool) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is such a name, if only of a link that leads nowhere."""
+    """Return whether the name exists, even as a broken link."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -280,7 +280,7 @@ def _is_same(a: Path, b: Path) -> bool:
 
 @contextlib.contextmanager
 def model_for_session(model: ir.Model) -> Iterator[bytes | Path]:
-    """A model in the form that a session opens: bytes, or a temporary file when it is too large for that."""
+    """Yield the argument for a session: bytes, or a temporary file where the model is too large for that."""
     if tensor_bytes(model) <= SIDE_FILE_BYTES:
         yield to_bytes(model)
         return

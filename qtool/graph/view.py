@@ -1,4 +1,4 @@
-"""Questions about a graph, answered from an index made once."""
+"""Queries on a graph, from an index that is built once."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class View:
                 self.values[value.name or ""] = value
 
     def in_main(self, value: ir.Value) -> bool:
-        """Whether a value lies in the main graph, where it can be observed."""
+        """Return whether a value is in the main graph, where it can be observed."""
         producer = value.producer()
         return (value.graph if producer is None else producer.graph) is self.model.graph
 
     def is_fed(self, value: ir.Value | None) -> bool:
-        """Whether whoever runs the model gives a value; prepare makes constants of those that need not be."""
+        """Return whether a value is an input that callers must feed; optional ones are constants."""
         return value is not None and value.is_graph_input() and self.in_main(value)
 
     def in_subgraph(self, node: ir.Node) -> bool:
-        """Whether the node lies in an If, Loop or Scan."""
+        """Return whether the node is in an If, Loop or Scan."""
         return node.graph is not self.model.graph
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether a node is one of these ops of the standard domain."""
+    """Return whether a node is one of these ops of the standard domain."""
     return node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx")
 
 
@@ -53,10 +53,9 @@ def op_key(node: ir.Node) -> str:
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
-    """The numpy array of an initializer, None for anything computed or fed.
+    """Return the numpy array of an initializer; None for a computed or fed value.
 
-    An initializer that is also a graph input can be overridden by whoever runs the model; prepare
-    takes those out of the inputs.
+    Callers can override an initializer that is also a graph input; prepare takes those out of the inputs.
     """
     if value is None or not value.is_initializer() or value.is_graph_input() or value.const_value is None:
         return None
@@ -72,38 +71,38 @@ def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
 
 
 def rank(value: ir.Value | None) -> int | None:
-    """The number of axes, None when unknown."""
+    """Return the number of axes; None where it is unknown."""
     return None if value is None or value.shape is None else len(value.shape)
 
 
 def attribute_int(node: ir.Node, name: str, default: int) -> int:
-    """An int attribute, or its default."""
-    found = node.attributes.get(name)
-    return default if found is None else found.as_int()
+    """Return an int attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
 
 
 def attribute_float(node: ir.Node, name: str, default: float) -> float:
-    """A float attribute, or its default."""
-    found = node.attributes.get(name)
-    return default if found is None else found.as_float()
+    """Return a float attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
 
 
 def sole_consumer(value: ir.Value) -> ir.Node | None:
-    """The one node that reads the value once, when nothing else does and it is no graph output."""
+    """Return the only consumer of a value, where it is no graph output; else None."""
     uses = value.uses()
     return next(iter(uses)).node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def is_read(value: ir.Value) -> bool:
-    """Whether anybody reads a value: a node, or whoever runs the graph."""
+    """Return whether a value has a consumer: a node, or the caller of the graph."""
     return bool(value.uses()) or value.is_graph_output()
 
 
 def is_vector(array: NDArray[np.generic], length: int) -> bool:
-    """Whether an array is one value for each index of the last axis: [length], or [1, .., length]."""
+    """Return whether an array has one value for each index of the last axis: [length], or [1, .., length]."""
     return array.size == length and array.shape[-1:] == (length,)
 
 
 def opset_of(model: ir.Model) -> int:
-    """The version of the standard operator set."""
+    """Return the version of the standard operator set."""
     return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.errors import printable
-from qtool.graph.inspection.model import RECIPE, Change, Difference, Port, TensorChange, Tensors
+from qtool.graph.inspection.model import RECIPE, Change, Difference, GraphValue, TensorChange, Tensors
 from qtool.report.inspection import (
     KINDS,
     LONGEST_VALUE,
@@ -91,7 +91,7 @@ def _factor(ratio: float) -> str:
     return f"{1 / ratio:.2f}x smaller" if 0 < ratio < 1 else f"{ratio:.2f}x larger"
 
 
-def _changed_port(change: Change[Port]) -> str:
+def _changed_port(change: Change[GraphValue]) -> str:
     before, after = (
         None if p is None else f"{printable(p.name, 80)} {p.dtype} {shape_text(p)}" for p in change
     )

@@ -18,9 +18,9 @@ from qtool.graph.inspection.model import (
     OTHER,
     RECIPE,
     Difference,
+    GraphValue,
     Inspection,
     OpCount,
-    Port,
 )
 from qtool.report.plain import plain
 from qtool.serialize.json_format import JsonFormat
@@ -121,7 +121,7 @@ def _ports(found: Inspection, verbose: bool) -> Table:
     return table
 
 
-def shape_text(port: Port) -> str:
+def shape_text(port: GraphValue) -> str:
     """'[batch, 3, ?]'; a question mark is an axis of unknown size."""
     if port.shape is None:
         return "of any shape"

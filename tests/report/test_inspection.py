@@ -13,7 +13,7 @@ from onnx import helper
 from rich.console import Console
 
 from qtool.graph.inspection.change import changes, difference
-from qtool.graph.inspection.model import Difference, Inspection, OpCount, Port, TensorChange
+from qtool.graph.inspection.model import Difference, GraphValue, Inspection, OpCount, TensorChange
 from qtool.graph.inspection.read import inspect_model
 from qtool.report.difference import render_difference
 from qtool.report.inspection import percent, render_inspection, to_json
@@ -87,7 +87,7 @@ def test_many_ops_and_ports_are_cut_and_counted_and_verbose_has_them_all() -> No
     found = replace(
         inspect_model(graphs.plain()),
         ops={f"Op{i}": OpCount(2, {"float32": 2}) for i in range(40)},
-        inputs=tuple(Port(f"x{i}", "float32", None) for i in range(30)),
+        inputs=tuple(GraphValue(f"x{i}", "float32", None) for i in range(30)),
         metadata={f"key{i}": "value" for i in range(20)},
     )
     short, long = shown(found), shown(found, verbose=True)
@@ -167,7 +167,7 @@ def test_any_model_renders_in_any_width(name: str, width: int) -> None:
 @pytest.mark.parametrize("name", ODD, ids=ascii)
 @pytest.mark.parametrize("verbose", [False, True], ids=["short", "verbose"])
 def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, verbose: bool) -> None:
-    port = Port(name, "float32", (name, None))
+    port = GraphValue(name, "float32", (name, None))
     found = replace(
         inspect_model(graphs.plain()),
         path=name, producer=name, opsets={name: 1}, inputs=(port,), outputs=(port,), external={name: 1},

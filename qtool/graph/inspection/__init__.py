@@ -1,5 +1,5 @@
-"""What is in a model, and what changed between two. Nothing is run and nothing is changed.
+"""The contents of a model, and the differences between two. Models are neither run nor changed.
 
-The package is not called `inspect`, because importing it would then put a module in the place of the
-function `qtool.inspect`.
+The package is not called `inspect`: importing it would put a module in the place of the function
+`qtool.inspect`.
 """

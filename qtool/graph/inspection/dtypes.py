@@ -1,8 +1,7 @@
 """The element type of every value: as declared, else as its op's schema implies.
 
-Exporters declare the types of a graph's inputs and outputs, and seldom of what lies between. The
-schemas tell the rest. Shape inference would too, but needs the data of large models and ends at the
-first op that it does not know.
+Exporters declare the types of a graph's inputs and outputs, and seldom of inner values. The schemas determine
+those. Shape inference would too, but it needs the data of large models and ends at the first unknown op.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from qtool.graph.view import is_op, op_key
 
 _TENSOR = re.compile(r"tensor\((\w+)\)")
 _ONNX_NAMES = {"float": ir.DataType.FLOAT, "double": ir.DataType.DOUBLE}
-# Our names differ from onnx's where that is not as wide as it sounds.
+# Names that differ from onnx's: 'float' and 'double' do not tell their width.
 _OUR_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
 
-# Attributes that name the output's type, over all that inputs tell.
+# Attributes that set the output's type, whatever the inputs.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
-# What it is when none of them is there, and no input tells.
+# The type without any of them, and without a typed input.
 _DEFAULTS = {
     "QuantizeLinear": ir.DataType.UINT8,
     "ConstantOfShape": ir.DataType.FLOAT,
@@ -48,76 +47,76 @@ _CONSTANT_ATTRIBUTES = {
 
 
 def dtype_name(dtype: ir.DataType | None) -> str:
-    """What users call a type: 'float32', 'int8', 'unknown'."""
+    """Return the name of a type for users: 'float32', 'int8', 'unknown'."""
     if dtype is None or dtype == ir.DataType.UNDEFINED:
         return "unknown"
     return _OUR_NAMES.get(dtype, dtype.name.lower())
 
 
 def bits(dtype: ir.DataType | None) -> int:
-    """The bits of an element; 0 where it has no fixed width, or none is known."""
+    """Return the bits of an element; 0 where it has no fixed width, or an unknown one."""
     if dtype is None or dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING):
         return 0
     return int(dtype.bitwidth)
 
 
 def is_float(dtype: ir.DataType | None) -> bool:
-    """Whether values of it are floats, of whatever width."""
+    """Return whether a type is a float of any width."""
     return dtype is not None and dtype.is_floating_point()
 
 
 def is_small_integer(dtype: ir.DataType | None) -> bool:
-    """Whether values of it are integers of 8 bits or fewer; booleans are none."""
+    """Return whether a type is an integer of at most 8 bits; booleans are not."""
     return dtype is not None and dtype.is_integer() and 0 < bits(dtype) <= 8
 
 
 @dataclass
 class Dtypes:
-    """The types of a model's values, as far as they are known."""
+    """The known types of a model's values."""
 
-    known: dict[ir.Value, ir.DataType] = field(default_factory=dict)
+    types: dict[ir.Value, ir.DataType] = field(default_factory=dict)
     stands_for: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def of(self, value: ir.Value | None) -> ir.DataType | None:
-        """A value's type; that of what is passed, for a function's inputs and a call's outputs."""
+        """Return a value's type; for a function's inputs and a call's outputs, that of the passed value."""
         for _ in range(len(self.stands_for) + 1):  # a function that calls itself would have no end
-            if value is None or value in self.known:
+            if value is None or value in self.types:
                 break
             value = self.stands_for.get(value)
-        return None if value is None else self.known.get(value)
+        return None if value is None else self.types.get(value)
 
     def learn(self, value: ir.Value, dtype: ir.DataType | None) -> None:
-        """What is declared holds over what is implied."""
+        """Set the type of a value; a declared type takes precedence over an implied one."""
         declared = value.dtype
-        found = dtype if declared in (None, ir.DataType.UNDEFINED) else declared
-        if found not in (None, ir.DataType.UNDEFINED):
-            self.known[value] = found
+        chosen = dtype if declared in (None, ir.DataType.UNDEFINED) else declared
+        if chosen not in (None, ir.DataType.UNDEFINED):
+            self.types[value] = chosen
 
 
 def infer_dtypes(model: ir.Model, walked: Walk) -> Dtypes:
-    """The type of every value that is declared or implied."""
-    found = Dtypes(stands_for=walked.stands_for)
+    """Return the declared or implied type of every value."""
+    dtypes = Dtypes(stands_for=walked.stands_for)
     for graph in walked.graphs:
         for value in graph.inputs:
-            found.learn(value, None)
+            dtypes.learn(value, None)
         for value in graph.initializers.values():
-            found.learn(value, None if value.const_value is None else value.const_value.dtype)
+            dtypes.learn(value, None if value.const_value is None else value.const_value.dtype)
     for node in walked.nodes:
         version = node.version or model.opset_imports.get(node.domain) or 1
         for index, value in enumerate(node.outputs):
             if value not in walked.stands_for:
-                found.learn(value, _output(node, index, version, found))
-    return found
+                dtypes.learn(value, _output(node, index, version, dtypes))
+    return dtypes
 
 
-def _output(node: ir.Node, index: int, version: int, known: Dtypes) -> ir.DataType | None:
-    """The type that an output has by what the node says, by its graphs, its schema, or its inputs."""
+def _output(node: ir.Node, index: int, version: int, dtypes: Dtypes) -> ir.DataType | None:
+    """Return the type of an output by its node's graphs, attributes, schema or inputs."""
     inner = next(nested_graphs(node), None)
     if inner is not None:
         # A Loop's body returns whether to go on before what the Loop returns.
         place = index + is_op(node, "Loop")
-        return known.of(inner.outputs[place]) if place < len(inner.outputs) else None
-    inputs = [known.of(v) for v in node.inputs]
+        return dtypes.of(inner.outputs[place]) if place < len(inner.outputs) else None
+    inputs = [dtypes.of(v) for v in node.inputs]
     row = QUANTIZED_OPS.get(op_key(node))
     by_row = (inputs[i] for i in (row.typed_by if row else ()) if i < len(inputs))
     return (
@@ -131,15 +130,15 @@ def _output(node: ir.Node, index: int, version: int, known: Dtypes) -> ir.DataTy
 
 
 def _by_attribute(node: ir.Node) -> ir.DataType | None:
-    given = {name: a for name, a in node.attributes.items() if not a.is_ref()}
-    if is_op(node, "Constant", "ConstantOfShape") and "value" in given:
-        return given["value"].as_tensor().dtype
+    attributes = {name: a for name, a in node.attributes.items() if not a.is_ref()}
+    if is_op(node, "Constant", "ConstantOfShape") and "value" in attributes:
+        return attributes["value"].as_tensor().dtype
     if is_op(node, "Constant"):
-        return next((t for name, t in _CONSTANT_ATTRIBUTES.items() if name in given), None)
+        return next((t for name, t in _CONSTANT_ATTRIBUTES.items() if name in attributes), None)
     for name in _TYPE_ATTRIBUTES:
         # Before opset 6, Cast wrote it as a string. 0 is 'undefined': the default of output_dtype.
-        if name in given and given[name].type == ir.AttributeType.INT and given[name].as_int():
-            return _numbered(given[name].as_int())
+        if name in attributes and attributes[name].type == ir.AttributeType.INT and attributes[name].as_int():
+            return _numbered(attributes[name].as_int())
     return None
 
 
@@ -152,7 +151,7 @@ def _numbered(number: int) -> ir.DataType | None:
 
 @dataclass(frozen=True)
 class _Signature:
-    """What a schema says of types: a name for each input and output, and what a name may stand for."""
+    """The types of a schema: a name for each input and output, and the types that a name allows."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -162,7 +161,7 @@ class _Signature:
 def _by_schema(
     node: ir.Node, index: int, version: int, inputs: list[ir.DataType | None]
 ) -> ir.DataType | None:
-    """The one type that an output may have, or that of an input which must have the same."""
+    """Return the only type that an output may have, or that of an input with the same type variable."""
     signature = _signature(node.op_type, node.domain, version)
     if signature is None or not signature.outputs:
         return None
@@ -191,6 +190,6 @@ def _signature(op: str, domain: str, version: int) -> _Signature | None:
 
 
 def _parse(texts: Sequence[str]) -> frozenset[ir.DataType]:
-    """The element types in onnx's notation: 'tensor(float)', 'seq(tensor(int64))'."""
+    """Return the element types of onnx's notation: 'tensor(float)', 'seq(tensor(int64))'."""
     names = [m.group(1) for text in texts if (m := _TENSOR.search(text))]
     return frozenset(_ONNX_NAMES.get(n) or ir.DataType[n.upper()] for n in names)

@@ -1,4 +1,4 @@
-"""What inspecting a model finds, and how two models differ: plain data."""
+"""The results of inspecting a model and of comparing two: plain data."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-# What a node computes in, when that is no number format.
+# Values of `computes` that are no number format.
 CONVERT = "convert"  # QuantizeLinear, DequantizeLinear, Cast: from one format to another
 CONSTANT = "constant"  # depends on no input: the runtime computes it once, at load
 OTHER = "other"  # indices, shapes, booleans, strings, control flow
 NO_FORMAT = (CONVERT, CONSTANT, OTHER)
 
-# What qtool's own metadata keys start with.
+# The prefix of qtool's own metadata keys.
 RECIPE = "qtool."
-# Where a weight counts as quantized.
+# A weight of at most this number of bits is quantized.
 QUANTIZED_BITS = 8
 
-# A word of such a name that tells how wide it is: 'float8e4m3fn' has 8 bits.
+# The width in the name of a format: 'float8e4m3fn' has 8 bits.
 _WIDTH = re.compile(r"\D*(\d+)")
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ Change = tuple[T | None, T | None]
 
 
 def format_order(kind: str) -> tuple[int, int, str]:
-    """How to sort what nodes compute in: by width, then what is no number format, in its own order."""
+    """Return the sort key of what nodes compute in: number formats by width, then the others."""
     if kind in NO_FORMAT:
         return 1, NO_FORMAT.index(kind), kind
     width = _WIDTH.match(kind)
@@ -35,8 +35,8 @@ def format_order(kind: str) -> tuple[int, int, str]:
 
 
 @dataclass(frozen=True)
-class Port:
-    """An input or an output.
+class GraphValue:
+    """An input or an output of a model.
 
     Args:
         dtype: such as 'float32', or 'sequence(float32)'.
@@ -53,9 +53,9 @@ class OpCount:
     """The nodes of one op type.
 
     Args:
-        nodes: how many.
-        computes: what they compute in -> how many: 'int8', 'float32', .., or one of NO_FORMAT.
-        stored: how many of those that compute in floats read a weight stored in fewer bits than that.
+        nodes: the number of nodes.
+        computes: what they compute in -> number of nodes: 'int8', 'float32', .., or one of NO_FORMAT.
+        stored: the number of nodes that compute in floats on a weight stored in fewer bits.
     """
 
     nodes: int
@@ -69,9 +69,9 @@ class Tensors:
 
     Args:
         bits: of an element; 0 for strings, which have no fixed width.
-        tensors: how many.
-        elements: in all of them, unpacked.
-        bytes: that they take.
+        tensors: the number of tensors.
+        elements: the number of elements, unpacked.
+        bytes: their size.
     """
 
     bits: int
@@ -82,7 +82,7 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a model.
+    """The contents of a model.
 
     Args:
         path: the file, or 'model' for one in memory.
@@ -91,8 +91,8 @@ class Inspection:
         producer: name and version, as the file has them.
         opsets: domain -> version; '' is the standard domain.
         inputs: those that must be fed: no initializers that are listed as inputs too.
-        ops: op type, with its domain when that is not the standard one -> its nodes, those in nested
-            graphs and called functions included (once, however often they run).
+        ops: op type, with its domain if that is not the standard one -> its nodes. Those in nested graphs and
+            called functions are included, once each.
         graphs: nested graphs, of If, Loop and Scan.
         functions: model-local functions.
         weights: type -> the tensors that nodes read as weights (see weights.py).
@@ -109,8 +109,8 @@ class Inspection:
     ir_version: int
     producer: str
     opsets: dict[str, int]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[GraphValue, ...]
+    outputs: tuple[GraphValue, ...]
     ops: dict[str, OpCount]
     graphs: int = 0
     functions: int = 0
@@ -127,7 +127,7 @@ class Inspection:
 
     @property
     def computes(self) -> dict[str, int]:
-        """What nodes compute in -> how many; number formats first, the narrowest first."""
+        """The number of nodes by what they compute in; number formats first, the narrowest first."""
         totals: dict[str, int] = {}
         for op in self.ops.values():
             for kind, count in op.computes.items():
@@ -146,22 +146,22 @@ class Inspection:
 
     @property
     def quantized_share(self) -> float:
-        """The share of the parameters that is stored in 8 bits or fewer; 0 when there are none."""
+        """The share of the parameters that is stored in at most 8 bits; 0 without parameters."""
         return self._share(lambda name, w: 0 < w.bits <= QUANTIZED_BITS)
 
     @property
     def half_share(self) -> float:
-        """The share of the parameters that is stored in float16 or bfloat16; 0 when there are none."""
+        """The share of the parameters that is stored in float16 or bfloat16; 0 without parameters."""
         return self._share(lambda name, w: name in ("float16", "bfloat16"))
 
     @property
     def recipe(self) -> dict[str, str]:
-        """What qtool wrote into the metadata about how it made the model, without its prefix."""
+        """The recipe that qtool wrote into the metadata, without its prefix."""
         return {k.removeprefix(RECIPE): v for k, v in self.metadata.items() if k.startswith(RECIPE)}
 
     def _share(self, wanted: Callable[[str, Tensors], bool]) -> float:
-        found = sum(w.elements for name, w in self.weights.items() if wanted(name, w))
-        return found / self.parameters if found else 0.0
+        elements = sum(w.elements for name, w in self.weights.items() if wanted(name, w))
+        return elements / self.parameters if elements else 0.0
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class TensorChange:
 
 @dataclass(frozen=True)
 class Difference:
-    """What changed from one model to another; empty where nothing did.
+    """The differences between two models; empty fields where there is none.
 
     Args:
         opsets: domain -> versions.
@@ -188,7 +188,7 @@ class Difference:
         computes: what nodes compute in -> nodes, where the number changed.
         weights: type -> weights, where they changed.
         tensors: constant tensors of one name whose type, shape or content differs.
-        same_tensors: how many constant tensors are the same, name and content.
+        same_tensors: the number of constant tensors with equal name and content.
         only_before, only_after: names of constant tensors that only one of them has.
         metadata: key -> values, where they changed.
     """
@@ -196,8 +196,8 @@ class Difference:
     before: Inspection
     after: Inspection
     opsets: dict[str, Change[int]] = field(default_factory=dict)
-    inputs: tuple[Change[Port], ...] = ()
-    outputs: tuple[Change[Port], ...] = ()
+    inputs: tuple[Change[GraphValue], ...] = ()
+    outputs: tuple[Change[GraphValue], ...] = ()
     ops: dict[str, tuple[int, int]] = field(default_factory=dict)
     computes: dict[str, tuple[int, int]] = field(default_factory=dict)
     weights: dict[str, Change[Tensors]] = field(default_factory=dict)

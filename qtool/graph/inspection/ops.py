@@ -1,4 +1,4 @@
-"""What the ops of quantized graphs read as weight and compute in: a row an op.
+"""The ops of quantized graphs: which inputs are weights, and what they compute in. A row an op.
 
 Input slots are those of the ONNX operators and of onnxruntime's docs/ContribOperators.md (1.31).
 """
@@ -12,20 +12,20 @@ MICROSOFT = "com.microsoft::"
 
 @dataclass(frozen=True)
 class QuantizedOp:
-    """One op that reads or makes quantized tensors.
+    """An op that reads or returns quantized tensors.
 
     Args:
         op: as `op_key` writes it.
-        form: the way of quantizing that it is a sign of. '': none, or for what computes in integers, that
-            by which its activations became integers.
-        sums: whether it gives the bare sums of integer products, which no scale has made floats yet.
+        form: the way of quantizing that it shows. '': none; or, for an op that computes in integers, that of
+            its activations.
+        sums: whether it returns sums of integer products, not yet scaled to floats.
         weights: slots that may hold a constant weight; any other constant is a scale, a zero point or a
             setting.
-        wide: those of them where integers of more than 8 bits are weights too (int32 biases).
+        wide: those slots where integers of more than 8 bits are weights too (int32 biases).
         integers: whether it computes in integers; None: no arithmetic at all, a conversion.
-        typed_by: slots whose type the output has; the first that is there counts.
+        typed_by: slots whose type the output has; the first present one counts.
         packed: the attribute with the bits of a weight that is packed into bytes, '' for none.
-        packed_as: what the packed numbers are, before their bits.
+        packed_as: the kind of the packed numbers, without their bits.
     """
 
     op: str
@@ -91,10 +91,10 @@ def _rows() -> tuple[QuantizedOp, ...]:
 
 QUANTIZED_OPS: dict[str, QuantizedOp] = {row.op: row for row in _rows()}
 
-# Of a packed weight whose op does not say.
 PACKED_BITS = 4
-# MatMulNBits: how exactly activations are held; at this level they are quantized to int8 at run time.
+"""Bits of a packed weight without the attribute."""
 INT8_ACCURACY_LEVEL = 4
+"""The accuracy_level of MatMulNBits at which activations are quantized to int8 at run time."""
 
 # Inputs that are settings, however many numbers they have.
 SETTINGS: dict[str, tuple[int, ...]] = {
@@ -107,15 +107,15 @@ SETTINGS: dict[str, tuple[int, ...]] = {
 
 # Arithmetic that turns integers into floats: (q - zero_point) * scale.
 RESTORING = ("Mul", "Div", "Sub")
-# Ops that hand on numbers of their first input, which stand for what they stood for.
+# Ops that return numbers of their first input, with the same meaning.
 PICKING = ("Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity")
 # The output of DynamicQuantizeLinear that is the scale.
 DYNAMIC_SCALE = 1
 
-# Their result is another at every run, also when nothing is fed to them.
+# Their result differs from run to run, even without inputs.
 RANDOM = frozenset(
     "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Dropout".split(" ")
 )
 
-# In QDQ form these are computed in integers also where nothing quantizes their result.
+# In QDQ form these compute in integers even where their result is not quantized.
 FLOAT_RESULT = frozenset(["MatMul", "Gemm"])

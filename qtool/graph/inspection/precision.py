@@ -1,17 +1,17 @@
-"""What every node computes in, and the ways of quantizing that a graph shows.
+"""The number format that each node computes in, and the ways of quantizing in a graph.
 
 A node computes
 
-- in no number format when it is a conversion (`convert`), depends on no input (`constant`), or makes no
-  numbers that matter here: indices, shapes, booleans (`other`);
+- in no number format where it is a conversion (`convert`), depends on no input (`constant`), or returns
+  indices, shapes or booleans (`other`);
 - in integers when its op does (tables in ops.py), when it works on 8-bit integers, or in QDQ form: all of
-  its data comes from DequantizeLinear, and every reader of its results is a QuantizeLinear. A Relu or
+  its data comes from DequantizeLinear, and every consumer of its results is a QuantizeLinear. A Relu or
   Clip may lie between it and the latter, and counts as well; so may moves (a Transpose, a Reshape), also
   before the ops that have weights. A MatMul or Gemm needs no QuantizeLinear behind it;
-- else in the float type that it makes. Where its weight is stored in fewer bits than that, it counts as
-  `stored` too, and still computes in floats.
+- else in its float type. Where its weight is stored in fewer bits than that, it counts as `stored` too, and
+  still computes in floats.
 
-That is what the graph declares; whether the runtime at hand has an int8 kernel for it is not in the file.
+This is what the graph declares; whether the runtime has an int8 kernel for it is not in the file.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 
 INT8 = "int8"
 INT16 = "int16"
-# A chain of moves before a Q is this long at most; a longer one is no quantization's work.
+# The most moves before a Q; a longer chain is not the work of a quantizer.
 _MOST_BETWEEN = 4
 _QUANTIZE = ("QuantizeLinear", MICROSOFT + "QuantizeLinear")
 _DEQUANTIZE = ("DequantizeLinear", MICROSOFT + "DequantizeLinear")
-# In the order in which they are told.
+# In the order of the report.
 FORMS = ("qdq", "qoperator", "dynamic", "weight-only", "float16", "bfloat16", "float8")
 
 
 class Precisions:
-    """Tells what nodes compute in."""
+    """The number formats that nodes compute in."""
 
     def __init__(self, nodes: Iterable[ir.Node], dtypes: Dtypes, constants: Constants) -> None:
         self._dtypes = dtypes
         self._constants = constants
-        # A float value -> the integers that it is, after moves if there are any.
+        # A float value -> its integers before DequantizeLinear, through moves.
         self._restored: dict[ir.Value, ir.Value] = {}
         # Integers whose scale was found at run time.
         self._dynamic: set[ir.Value] = set()
@@ -63,7 +63,7 @@ class Precisions:
                 self._dynamic.add(node.outputs[0])
 
     def of(self, node: ir.Node) -> str:
-        """What a node computes in: 'int8', 'float32', .., or one of NO_FORMAT."""
+        """Return what a node computes in: 'int8', 'float32', .., or one of NO_FORMAT."""
         row = QUANTIZED_OPS.get(op_key(node))
         if row is not None and row.integers is None:
             return CONVERT
@@ -76,7 +76,7 @@ class Precisions:
         return self.between_qdq(node) or self._by_type(node)
 
     def between_qdq(self, node: ir.Node) -> str:
-        """The format that a node computes in by the Q and DQ around it; '' for none."""
+        """Return the format that a node computes in by the Q and DQ around it; '' for none."""
         fed = self._fed_by(node)
         clamped = _clamped_by(node)
         if fed is None and clamped is not None:
@@ -88,7 +88,7 @@ class Precisions:
         return _format(fed) if quantized or (clamped is None and is_op(node, *FLOAT_RESULT)) else ""
 
     def form(self, node: ir.Node) -> str:
-        """The way of quantizing that a node is a sign of, '' for none."""
+        """Return the way of quantizing that a node shows, '' for none."""
         row = QUANTIZED_OPS.get(op_key(node))
         if row is None:
             return "qdq" if self.between_qdq(node) else ""
@@ -97,7 +97,7 @@ class Precisions:
         return "dynamic" if node.inputs[0] in self._dynamic else "qoperator"
 
     def stored_bits(self, node: ir.Node) -> int:
-        """The bits of the weights that a node reads, where that is fewer than it computes in; else 0.
+        """Return the bits of the weights of a node, where it computes in more; else 0.
 
         A Gather of rows that are restored later reads such a weight too.
         """
@@ -105,8 +105,8 @@ class Precisions:
         limit = max((bits(t) for t in made if is_float(t)), default=0)
         if any(map(is_small_integer, made)):
             limit = QUANTIZED_BITS + 1
-        known = self._constants.stored_bits
-        read = (known[v] for v in node.inputs if v is not None and v in known)
+        stored = self._constants.stored_bits
+        read = (stored[v] for v in node.inputs if v is not None and v in stored)
         return min((b for b in read if b < limit), default=0)
 
     def _by_type(self, node: ir.Node) -> str:
@@ -118,7 +118,7 @@ class Precisions:
         return INT8 if any(map(is_small_integer, made)) and any(map(is_small_integer, fed)) else OTHER
 
     def _fed_by(self, node: ir.Node) -> ir.DataType | None:
-        """The type of the integers that a node's data comes from; None unless all of it does."""
+        """Return the integer type from which all of a node's data is dequantized; else None."""
         rule = OPS.get(op_key(node))
         slots: Iterable[int] = range(len(node.inputs))
         if rule is not None and rule.data is not None:
@@ -145,7 +145,7 @@ class Precisions:
 def count_ops(
     nodes: Sequence[ir.Node], dtypes: Dtypes, constants: Constants
 ) -> tuple[dict[str, OpCount], tuple[str, ...]]:
-    """The nodes by op type, the commonest first, and the forms of quantizing that they show."""
+    """Return the nodes by op type, the commonest first, and the ways of quantizing that they show."""
     precisions = Precisions(nodes, dtypes, constants)
     computes: dict[str, Counter[str]] = {}
     stored: Counter[str] = Counter()
@@ -162,7 +162,7 @@ def count_ops(
         for op, c in computes.items()
     }
     ordered = dict(sorted(rows.items(), key=lambda row: (-row[1].nodes, row[0])))
-    return ordered, tuple(f for f in FORMS if any(found.startswith(f) for found in forms))
+    return ordered, tuple(f for f in FORMS if any(form.startswith(f) for form in forms))
 
 
 def _multiplies_int8(node: ir.Node) -> bool:
@@ -170,7 +170,7 @@ def _multiplies_int8(node: ir.Node) -> bool:
 
 
 def _clamped_by(node: ir.Node) -> ir.Node | None:
-    """The node whose result a Relu or Clip, and nothing else, reads."""
+    """Return the producer of the input of a Relu or Clip that is its only consumer."""
     if not _is_clamp(node) or node.inputs[0] is None:
         return None
     producer = node.inputs[0].producer()
@@ -178,7 +178,7 @@ def _clamped_by(node: ir.Node) -> ir.Node | None:
 
 
 def _is_quantized(value: ir.Value) -> bool:
-    """Whether every reader of a value is a QuantizeLinear, perhaps behind a clamp and a few moves."""
+    """Return whether every consumer of a value is a QuantizeLinear, perhaps behind a clamp and some moves."""
     for _ in range(_MOST_BETWEEN):
         if not value.is_graph_output() and value.uses() and all(_quantizes(u.node) for u in value.uses()):
             return True
@@ -204,7 +204,7 @@ def _is_clamp(node: ir.Node) -> bool:
 
 
 def _format(integers: ir.DataType) -> str:
-    """What a kernel on such data computes in; 4 bits are widened to 8 first."""
+    """Return the format of a kernel on such data; 4 bits are widened to 8 first."""
     if is_float(integers):
         return dtype_name(integers)
     return INT8 if bits(integers) <= QUANTIZED_BITS else INT16

@@ -1,4 +1,4 @@
-"""Read a model, and tell what is in it."""
+"""Inspect a model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import onnx
 import onnx_ir as ir
 
 from qtool.graph.inspection.dtypes import dtype_name, infer_dtypes
-from qtool.graph.inspection.model import Inspection, Port
+from qtool.graph.inspection.model import GraphValue, Inspection
 from qtool.graph.inspection.precision import count_ops
 from qtool.graph.inspection.walk import walk
-from qtool.graph.inspection.weights import find_constants, tally
+from qtool.graph.inspection.weights import count_constants, find_constants
 from qtool.graph.load import Source, from_model, load
 
 ModelLike = str | Path | onnx.ModelProto
 
 
 def inspect_model(model: ModelLike) -> Inspection:
-    """What is in a model: its interface, ops, weights, and how much of it is quantized.
+    """Return the contents of a model: its interface, ops, weights, and its quantized share.
 
     Raises:
         ModelError: it can't be read, or is invalid.
@@ -36,13 +36,13 @@ def open_model(model: ModelLike) -> Source:
 
 
 def inspect_source(source: Source) -> Inspection:
-    """Like `inspect_model`, for what is loaded already."""
+    """Return the contents of a loaded model."""
     model = source.model
     walked = walk(model)
     constants = find_constants(walked)
     ops, forms = count_ops(walked.nodes, infer_dtypes(model, walked), constants)
-    weights, others = tally(constants)
-    halves = tuple(name for name in ("float16", "bfloat16") if name in weights and name not in forms)
+    weights, others = count_constants(constants)
+    half_types = tuple(name for name in ("float16", "bfloat16") if name in weights and name not in forms)
     return Inspection(
         path=source.name,
         bytes=source.size,
@@ -50,24 +50,24 @@ def inspect_source(source: Source) -> Inspection:
         ir_version=model.ir_version,
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
         opsets={"" if domain == "ai.onnx" else domain: v for domain, v in model.opset_imports.items()},
-        inputs=tuple(_port(v) for v in model.graph.inputs if not v.is_initializer()),
-        outputs=tuple(_port(v) for v in model.graph.outputs),
+        inputs=tuple(_graph_value(v) for v in model.graph.inputs if not v.is_initializer()),
+        outputs=tuple(_graph_value(v) for v in model.graph.outputs),
         ops=ops,
         graphs=len(walked.graphs) - 1,
         functions=len(model.functions),
         weights=weights,
         constants=others,
-        forms=(*forms, *halves),
+        forms=(*forms, *half_types),
         metadata=dict(sorted(model.metadata_props.items())),
         external=_external(source),
     )
 
 
-def _port(value: ir.Value) -> Port:
+def _graph_value(value: ir.Value) -> GraphValue:
     shape = None
     if value.shape is not None:
         shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-    return Port(value.name or "", _type_name(value.type), shape)
+    return GraphValue(value.name or "", _type_name(value.type), shape)
 
 
 def _type_name(kind: ir.TypeProtocol | None) -> str:
@@ -85,7 +85,7 @@ def _type_name(kind: ir.TypeProtocol | None) -> str:
 
 
 def _external(source: Source) -> dict[str, int]:
-    """The data files, by their place below the model's folder."""
+    """Return the sizes of the data files, by their path below the model's folder."""
     if source.path is None:
         return {}
     folder = source.path.parent

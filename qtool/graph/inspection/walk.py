@@ -1,4 +1,4 @@
-"""Every node that can run, in an order in which what it needs comes before it, and what a node holds."""
+"""All nodes of a model in topological order, with those of nested graphs and functions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Walk:
     Args:
         nodes: in that order.
         graphs: the main graph, and all nested ones.
-        stands_for: an input of a function, or of the body of a Loop or Scan -> what is passed (by the
-            first call); an output of a call -> what the function returns.
+        stands_for: an input of a function, or of the body of a Loop or Scan -> the value passed (by the first
+            call); an output of a call -> the value that the function returns.
     """
 
     nodes: list[ir.Node] = field(default_factory=list)
@@ -29,16 +29,16 @@ class Walk:
 
 def walk(model: ir.Model) -> Walk:
     """Walk a model from its main graph."""
-    found = Walk()
+    walked = Walk()
     called: set[ir.OperatorIdentifier] = set()
 
     def passed(formal: Iterable[ir.Value], actual: Iterable[ir.Value | None]) -> None:
-        found.stands_for.update((f, a) for f, a in zip(formal, actual, strict=False) if a is not None)
+        walked.stands_for.update((f, a) for f, a in zip(formal, actual, strict=False) if a is not None)
 
     def steps(graph: ir.Graph | ir.Function) -> Iterator[ir.Graph | ir.Function]:
-        """Add the graph's nodes, and ask for what must be walked before each of them."""
+        """Add the graph's nodes, and yield the graphs to walk before each of them."""
         if isinstance(graph, ir.Graph):
-            found.graphs.append(graph)
+            walked.graphs.append(graph)
         for node in graph:
             for inner in nested_graphs(node):
                 passed(inner.inputs, node.inputs)  # an If's branches have none
@@ -50,7 +50,7 @@ def walk(model: ir.Model) -> Walk:
                 yield function
             if function is not None:
                 passed(node.outputs, function.outputs)
-            found.nodes.append(node)
+            walked.nodes.append(node)
 
     # A stack, because functions may call functions deeper than Python would recurse.
     walking = [steps(model.graph)]
@@ -60,11 +60,11 @@ def walk(model: ir.Model) -> Walk:
             walking.pop()
         else:
             walking.append(steps(inner))
-    return found
+    return walked
 
 
 def nested_graphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs that a node holds."""
+    """Yield the nested graphs of a node."""
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue  # in a function's body: the caller has it
@@ -75,7 +75,7 @@ def nested_graphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def own_int(node: ir.Node, name: str, default: int) -> int:
-    """An int attribute; the default where it is missing, or a function's caller has it."""
+    """Return an int attribute; the default where it is missing, or set by a function's caller."""
     attribute = node.attributes.get(name)
     if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.INT:
         return default

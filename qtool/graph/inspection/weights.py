@@ -1,4 +1,4 @@
-"""Which constants are weights.
+"""The constants of a model, and which of them are weights.
 
 A constant is an initializer, or a Constant node's tensor. It is a weight when
 
@@ -7,12 +7,12 @@ A constant is an initializer, or a Constant node's tensor. It is a weight when
 3. some node reads it as a weight. Any node does, except
    a. through an input that the tables call a scale, a zero point or a setting (ops.py),
    b. to make floats of integers: Cast(q) * scale, (Cast(q) - zero_point) * scale, where q is a constant,
-      rows gathered from one, or what an integer product gave; the scale may have been gathered as well,
-   c. to multiply the scale that DynamicQuantizeLinear found, which comes to the same.
+      rows gathered from one, or the result of an integer product; the scale may be gathered as well,
+   c. to multiply the scale of a DynamicQuantizeLinear, which has the same effect.
 
 Integers of more bits are weights only where the tables say so (an int32 bias, 16-bit weights under
-DequantizeLinear), or where they are added to an integer product. All other constants (shapes, indices,
-scales, zero points, masks) are not.
+DequantizeLinear), or where they are added to an integer product. Other constants (shapes, indices,
+scales, zero points, masks) are no weights.
 
 Not counted: numbers in attributes, as ai.onnx.ml's trees and scalers have them.
 """
@@ -42,14 +42,14 @@ from qtool.graph.view import is_op, op_key
 
 @dataclass
 class Constants:
-    """The constants of a model, and what depends on nothing else.
+    """The constants of a model, and the values computed from them alone.
 
     Args:
         tensors: every constant; large ones may still lie in their external files.
-        fixed: they, and all values that are computed from them alone.
-        stored_bits: a fixed value -> the bits of the numbers that it comes from, where those may be weights.
+        fixed: the constants and all values that are computed from them alone.
+        stored_bits: a fixed value -> the bits of the stored numbers behind it, where those may be weights.
         integers: small integers that are constant or gathered, and the sums of integer products.
-        unscaled: they, cast to floats, which have no scale yet.
+        unscaled: those integers cast to floats, before they are scaled.
     """
 
     tensors: dict[ir.Value, ir.TensorProtocol] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Constants:
     unscaled: set[ir.Value] = field(default_factory=set)
 
     def depends_on_none_but(self, node: ir.Node) -> bool:
-        """Whether a node computes from constants alone, the same at every run."""
+        """Return whether a node computes the same result from constants alone at every run."""
         if is_op(node, "Constant"):
             return True
         inputs = [v for v in node.inputs if v is not None]
@@ -71,7 +71,7 @@ class Constants:
         )
 
     def is_weight(self, value: ir.Value) -> bool:
-        """Whether a constant is a weight: the rule at the top."""
+        """Return whether a constant is a weight, by the rules above."""
         tensor = self.tensors[value]
         if tensor.size <= 1:
             return False
@@ -97,7 +97,7 @@ class Constants:
         return added or (row is not None and slot in row.wide)
 
     def _scales(self, value: ir.Value, node: ir.Node) -> bool:
-        """Whether a node reads a value to make floats of integers: as scale or zero point."""
+        """Return whether a node uses a value as scale or zero point, to make floats of integers."""
         others = [v for v in node.inputs if v is not None and v is not value]
         if is_op(node, *RESTORING) and any(v in self.unscaled for v in others):
             return True
@@ -105,43 +105,43 @@ class Constants:
 
 
 def find_constants(walked: Walk) -> Constants:
-    """The constants of the graphs, and what is computed from them."""
-    found = Constants()
+    """Return the constants of the graphs, and the values computed from them."""
+    constants = Constants()
     for value, tensor in _tensors(walked):
-        found.tensors[value] = tensor
-        found.fixed.add(value)
+        constants.tensors[value] = tensor
+        constants.fixed.add(value)
         if tensor.size > 1 and (is_float(tensor.dtype) or is_small_integer(tensor.dtype)):
             packed = _packed(value, tensor)
-            found.stored_bits[value] = packed.bits if packed else bits(tensor.dtype)
-            found.integers |= {value} if is_small_integer(tensor.dtype) else set()
+            constants.stored_bits[value] = packed.bits if packed else bits(tensor.dtype)
+            constants.integers |= {value} if is_small_integer(tensor.dtype) else set()
     for node in walked.nodes:
-        _follow_integers(node, found)
-        if not found.depends_on_none_but(node):
+        _follow_integers(node, constants)
+        if not constants.depends_on_none_but(node):
             continue
-        found.fixed.update(node.outputs)
+        constants.fixed.update(node.outputs)
         row = QUANTIZED_OPS.get(op_key(node))
         data = node.inputs if row is None else [node.inputs[i] for i in row.weights if i < len(node.inputs)]
-        behind = [found.stored_bits[v] for v in data if v in found.stored_bits]
+        behind = [constants.stored_bits[v] for v in data if v in constants.stored_bits]
         if behind and not is_op(node, "Constant"):
-            found.stored_bits.update(dict.fromkeys(node.outputs, min(behind)))
-    return found
+            constants.stored_bits.update(dict.fromkeys(node.outputs, min(behind)))
+    return constants
 
 
-def _follow_integers(node: ir.Node, found: Constants) -> None:
-    """What becomes of integers on their way to floats."""
+def _follow_integers(node: ir.Node, constants: Constants) -> None:
+    """Follow integers through a node on their way to floats."""
     row = QUANTIZED_OPS.get(op_key(node))
     first = node.inputs[0] if node.inputs else None
-    is_sum = is_op(node, "Add") and any(v in found.integers for v in node.inputs)
-    if is_sum or (row is not None and row.sums) or (is_op(node, *PICKING) and first in found.integers):
-        found.integers.update(node.outputs)
-    elif (is_op(node, "Cast") and first in found.integers) or (
-        is_op(node, "Sub") and first in found.unscaled
+    is_sum = is_op(node, "Add") and any(v in constants.integers for v in node.inputs)
+    if is_sum or (row is not None and row.sums) or (is_op(node, *PICKING) and first in constants.integers):
+        constants.integers.update(node.outputs)
+    elif (is_op(node, "Cast") and first in constants.integers) or (
+        is_op(node, "Sub") and first in constants.unscaled
     ):
-        found.unscaled.update(node.outputs)
+        constants.unscaled.update(node.outputs)
 
 
-def tally(constants: Constants) -> tuple[dict[str, Tensors], dict[str, Tensors]]:
-    """The weights, and all other constants, by type; what takes most comes first."""
+def count_constants(constants: Constants) -> tuple[dict[str, Tensors], dict[str, Tensors]]:
+    """Return the weights, and the other constants, by type; the largest first."""
     weights: dict[str, Tensors] = {}
     others: dict[str, Tensors] = {}
     for value, tensor in constants.tensors.items():
@@ -177,7 +177,7 @@ def _tensors(walked: Walk) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
 
 
 def _of_constant(node: ir.Node) -> ir.TensorProtocol | None:
-    """The tensor of a Constant node; None for strings, which are no numbers."""
+    """Return the tensor of a Constant node; None for strings."""
     for name, attribute in node.attributes.items():
         if attribute.is_ref():
             continue
@@ -193,7 +193,7 @@ def _of_constant(node: ir.Node) -> ir.TensorProtocol | None:
 
 @dataclass(frozen=True)
 class _Size:
-    """What a tensor really holds."""
+    """The unpacked size of a tensor."""
 
     name: str
     bits: int
@@ -201,7 +201,7 @@ class _Size:
 
 
 def _packed(value: ir.Value, tensor: ir.TensorProtocol) -> _Size | None:
-    """The numbers in a tensor of bytes that holds several a byte; None for any other."""
+    """Return the size of a tensor with several numbers a byte; None for any other."""
     if tensor.dtype != ir.DataType.UINT8:
         return None
     for use in value.uses():
@@ -213,7 +213,7 @@ def _packed(value: ir.Value, tensor: ir.TensorProtocol) -> _Size | None:
             return None
         elements = tensor.size * 8 // width
         rows, columns = (own_int(use.node, name, 0) for name in ("N", "K"))
-        # The last block of a row may be filled up.
+        # The last block of a row may be padded.
         return _Size(f"{row.packed_as}{width}", width, min(elements, rows * columns or elements))
     return None
 

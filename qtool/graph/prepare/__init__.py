@@ -1,8 +1,7 @@
-"""Make a graph fit to quantize, with exactly the same result (to float rounding).
+"""Prepare a graph for quantization, with the same result to float rounding.
 
-PASSES is the whole recipe, in the order in which it is applied; each pass is one file whose
-docstring says what it does and when it does not. A pass edits the model it is given and says
-what it did, for the report; '' when it found nothing to do.
+PASSES is the recipe, in the order of application. Each pass is a file; its docstring describes the change and
+its conditions. A pass edits the model and returns a note for the report, '' where it changed nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from qtool.graph.prepare.affine import fold_affine
 from qtool.graph.prepare.arithmetic import fold_arithmetic
 from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.biases import split_biases
+from qtool.graph.prepare.border_shapes import require_shapes
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.denormals import flush_denormals
 from qtool.graph.prepare.duplicates import share_duplicates
@@ -30,7 +30,6 @@ from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import QDQ_OPS, QDQ_OPSET, Runs, runs_all, settle_opset, upgrade_opset
 from qtool.graph.prepare.pools import normalize_pools
-from qtool.graph.prepare.ports import require_shapes
 from qtool.graph.prepare.requantize import restore_floats
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
@@ -68,7 +67,7 @@ PASSES: tuple[Pass, ...] = (
     drop_unused,
 )
 
-# What only onnxruntime can read, or only its optimizers make necessary.
+# Passes whose results only onnxruntime can read, or only its optimizers need.
 ONNXRUNTIME_PASSES: tuple[Pass, ...] = (
     fuse_gelu,
     unfuse_norms,
@@ -89,7 +88,7 @@ REQUANTIZE_PASSES: tuple[Pass, ...] = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared model and what was done to it, one line a pass."""
+    """A prepared model, and a note for each pass that changed it."""
 
     model: ir.Model
     notes: tuple[str, ...]
@@ -108,10 +107,10 @@ def prepare(
 
     Args:
         model: a checked model.
-        onnxruntime: also make it fast for onnxruntime in particular (Target.onnxruntime).
-        opset: the least that the result should have; what can't be converted keeps its own.
-        requantize: take what is quantized already back to floats.
-        needed: the ops that quantizing will insert.
+        onnxruntime: also apply the passes for onnxruntime (Target.onnxruntime).
+        opset: the lowest opset of the result; a model that can't be converted keeps its own.
+        requantize: restore the floats of nodes that are already quantized.
+        needed: the ops that quantizing inserts.
         runs: (op, opset) -> whether the runtime has the op; the opset is lowered if it lacks a needed one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A constant Add or Mul, a channel at a time, behind a convolution becomes part of it."""
+"""Fold a constant per-channel Add or Mul after a convolution into it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def fold_affine(model: ir.Model) -> str:
-    """Conv + Add([C, 1, 1]) and Conv * Mul([C, 1, 1]): exporters that have no bias write it so."""
+    """Fold Conv + Add([C, 1, 1]) and Conv * Mul([C, 1, 1]): some exporters write biases so."""
     namer = Namer(model)
     folded = 0
     for node in list(model.graph.all_nodes()):
@@ -37,7 +37,7 @@ def fold_affine(model: ir.Model) -> str:
 
 
 def _per_channel(array: NDArray[np.float32] | None, conv: ir.Node) -> NDArray[np.float64] | None:
-    """The constant as one value a channel [C], when broadcasting makes it that."""
+    """Return the constant as one value a channel [C], where it broadcasts so; else None."""
     weight = float_constant(conv.inputs[1])
     if array is None or weight is None or array.ndim > weight.ndim:
         return None

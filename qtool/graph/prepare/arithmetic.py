@@ -1,4 +1,4 @@
-"""Weights that are computed from constants alone are computed once, here."""
+"""Fold arithmetic on constants: weights that are computed in the graph."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from qtool.tables.ops import FLOAT_ON_CONSTANTS
 def fold_arithmetic(model: ir.Model) -> str:
     """Replace arithmetic on float32 constants by its result: weight normalization, merged adapters.
 
-    1. To float rounding, as the runtime does at load, too; it shows a weight as one.
-    2. Only what is finite, and all of it together at most twice as large as the constants are now.
+    1. To float rounding, as the runtime does at load. The result is visible as a weight.
+    2. Only finite results, which are together at most twice as large as the constants before.
     3. A weight that is restored from integers stays as it is in the file: it begins with a Cast.
     """
     tensors = [v.const_value for g in model.graphs() for v in g.initializers.values()]
@@ -26,8 +26,8 @@ def fold_arithmetic(model: ir.Model) -> str:
     for node in list(model.graph.all_nodes()):
         if not is_op(node, *FLOAT_ON_CONSTANTS) or not isinstance(node.graph, ir.Graph):
             continue
-        old, known = node.outputs[0], [v for v in node.inputs if v is not None]
-        if float_constant(known[0]) is None or any(constant(v) is None for v in known):
+        old, operands = node.outputs[0], [v for v in node.inputs if v is not None]
+        if float_constant(operands[0]) is None or any(constant(v) is None for v in operands):
             continue
         if old.is_graph_output() or _bytes(old) > room:
             continue
@@ -45,7 +45,7 @@ def fold_arithmetic(model: ir.Model) -> str:
 
 
 def _bytes(value: ir.Value) -> float:
-    """What a float32 value takes; infinite where its shape is not known."""
+    """Return the bytes of a float32 value; infinite where its shape is unknown."""
     if value.shape is None or not value.shape.is_static():
         return math.inf
     return 4 * math.prod(int(d) for d in value.shape.numpy())

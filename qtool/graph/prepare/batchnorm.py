@@ -1,4 +1,4 @@
-"""BatchNormalization behind a convolution or a Gemm becomes part of its weight and bias."""
+"""Fold BatchNormalization into the weight and bias of the convolution or Gemm before it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from qtool.graph.view import attribute_float, attribute_int, float_constant, is_
 def fold_batchnorm(model: ir.Model) -> str:
     """y = gamma (conv(x) - mean) / sqrt(var + eps) + beta, folded (Jacob et al. 2018, eq. 14).
 
-    Only where the convolution's result has no other reader, the statistics are constants and the
-    node runs in inference mode. Everything else stays as it is.
+    Only where the convolution's result has no other consumer, the statistics are constants and the node runs
+    in inference mode.
     """
     namer = Namer(model)
     folded = 0

@@ -1,4 +1,4 @@
-"""A Gemm's C becomes one value a channel, as integer kernels add it, or an Add behind the Gemm."""
+"""Make the C of a Gemm one value a channel, as integer kernels need it, or an Add after the Gemm."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from qtool.graph.view import attribute_float, float_constant, is_op, is_vector
 
 
 def split_biases(model: ir.Model) -> str:
-    """Of each Gemm with a constant weight and a C that is no vector.
+    """Change each Gemm with a constant weight and a C that is no vector.
 
-    Zeros, and what beta makes zero, are left out; one value for all is written once a channel; a matrix, a
-    column or what is computed is added by an Add.
+    A C of zeros, or with beta 0, is removed; a scalar is repeated for each channel; a matrix, a column or a
+    computed C is added by an Add.
     """
     namer = Namer(model)
     count = 0

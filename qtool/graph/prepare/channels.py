@@ -1,4 +1,4 @@
-"""What BatchNormalization and constant Add/Mul folding share: y = conv(x) * scale + shift."""
+"""Fold y = conv(x) * scale + shift into a convolution or Gemm: for batchnorm.py and affine.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ F64 = NDArray[np.float64]
 
 
 def output_channels(node: ir.Node, weight: NDArray[np.float32]) -> int:
-    """The number of output channels of a Conv, ConvTranspose or Gemm."""
+    """Return the number of output channels of a Conv, ConvTranspose or Gemm."""
     if node.op_type == "ConvTranspose":
         return int(weight.shape[1]) * attribute_int(node, "group", 1)
     if node.op_type == "Gemm":
@@ -22,9 +22,9 @@ def output_channels(node: ir.Node, weight: NDArray[np.float32]) -> int:
 
 
 def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, namer: Namer) -> bool:
-    """Fold y * scale + shift (both [C]) into a weighted node and drop the node that computed it.
+    """Fold y * scale + shift (both [C]) into a weighted node, and remove the node that computed it.
 
-    Weights shared with other nodes are copied, never changed in place. Computed in float64.
+    Computed in float64. Weights that other nodes share are copied, not changed.
 
     Returns:
         whether it could be done.
@@ -41,7 +41,7 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
     if scale.shape != (channels,) or shift.shape != (channels,):
         return False
     if bias is not None and bias.size not in (1, channels):
-        return False  # shape inference (onnx 1.23) does not look; the runtime will
+        return False  # shape inference (onnx 1.23) accepts it; the runtime does not
     if node.op_type == "Gemm" and (
         attribute_float(node, "alpha", 1.0) != 1.0
         or attribute_float(node, "beta", 1.0) != 1.0
@@ -56,7 +56,7 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
     with np.errstate(over="ignore"):
         arrays = new_weight.astype(np.float32), new_bias.astype(np.float32)
     if not all(np.isfinite(a).all() for a in arrays):
-        return False  # what was finite in two steps overflows in one
+        return False  # two finite factors overflow when multiplied
     base = node.name or absorbed.name or node.op_type
     node.resize_inputs(3)
     for index, (array, suffix) in enumerate(zip(arrays, ("weight", "bias"), strict=True), start=1):
@@ -66,19 +66,19 @@ def rescale_channels(node: ir.Node, scale: F64, shift: F64, absorbed: ir.Node, n
 
 
 def _over_weight(node: ir.Node, weight: NDArray[np.float32], scale: F64) -> F64:
-    """Scale [C] in a shape that multiplies the weight, output channel by output channel."""
+    """Return the scale [C] in a shape that multiplies the output channels of the weight."""
     if node.op_type == "Conv":
         return scale.reshape(-1, *(1,) * (weight.ndim - 1))
     if node.op_type == "Gemm":
         return scale[:, None] if attribute_int(node, "transB", 0) else scale[None, :]
-    # ConvTranspose: weight [I, O/g, ...]; the inputs of group k make the outputs of group k.
+    # ConvTranspose: weight [I, O/g, ...]; the outputs of group k are computed from its inputs.
     group = attribute_int(node, "group", 1)
     per_group = np.repeat(scale.reshape(group, -1), weight.shape[0] // group, axis=0)
     return per_group.reshape(*per_group.shape, *(1,) * (weight.ndim - 2))
 
 
 def _absorb(node: ir.Node, absorbed: ir.Node) -> None:
-    """Let the node compute what the absorbed node's output was, under that output's name."""
+    """Replace the absorbed node's output by the node's, which gets its name."""
     old, new = absorbed.outputs[0], node.outputs[0]
     name, graph = old.name, absorbed.graph
     new.type, new.shape = old.type, old.shape

@@ -1,4 +1,4 @@
-"""Constant nodes become initializers, nested graphs included."""
+"""Make initializers of Constant nodes, nested graphs included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir.passes.common as common
 def lift_constants(model: ir.Model) -> str:
     """Lift every Constant node that is not itself an output of its graph.
 
-    Weights in Constant nodes are weights: below, only initializers are looked at.
+    Later passes consider initializers only, and weights may be Constant nodes.
     """
     _write_out_strings(model)
     before = _count(model)
@@ -24,10 +24,10 @@ def _count(model: ir.Model) -> int:
 
 
 def _write_out_strings(model: ir.Model) -> None:
-    """Give strings the form of a tensor: onnx-ir's pass (1.1) takes ASCII only."""
+    """Make tensors of string attributes: onnx-ir's pass (1.1) accepts ASCII only."""
     for node in model.graph.all_nodes():
-        found = {k: a for k, a in node.attributes.items() if k in ("value_string", "value_strings")}
-        for name, attribute in found.items() if node.op_type == "Constant" else ():
+        strings = {k: a for k, a in node.attributes.items() if k in ("value_string", "value_strings")}
+        for name, attribute in strings.items() if node.op_type == "Constant" else ():
             words = [attribute.as_string()] if name == "value_string" else list(attribute.as_strings())
             shape = () if name == "value_string" else (len(words),)
             array = np.empty(len(words), object)

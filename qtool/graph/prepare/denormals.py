@@ -1,4 +1,4 @@
-"""Numbers too small for a float32's full precision become 0."""
+"""Set denormal numbers to 0: those too small for the full precision of float32."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LEAST = float(np.finfo(np.float32).tiny)
 def flush_denormals(model: ir.Model) -> str:
     """Replace denormal values (below 1.2e-38) of float32 constants by 0.
 
-    1. Weights that training drove to nothing hold many. A processor multiplies them a hundred times slower
-       than any other number: convolutions with 1% of them ran at a third of their speed.
-    2. Next to any other value they are nothing: a sum would need 2**100 of them to notice.
-    3. Constants that are denormal or 0 throughout stay: somebody may divide by them.
+    1. Weights that training drove to zero hold many. A processor multiplies them a hundred times slower than
+       other numbers: convolutions with 1% of them ran at a third of their speed.
+    2. They are negligible beside any other value: 2**100 of them change a sum.
+    3. Constants that are denormal or 0 throughout stay: a node may divide by them.
     """
     flushed = 0
     for graph in model.graphs():

@@ -1,4 +1,4 @@
-"""Equal constants become one: inlined functions and the branches of an If hold copies of their weights."""
+"""Share equal constants: inlined functions and the branches of an If hold copies of their weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 
 import onnx_ir as ir
 
-# Smaller ones (shapes, axes) stay where they are: shape inference inside a branch looks at them there.
+# Smaller ones (shapes, axes) stay: shape inference inside a branch needs them there.
 _LEAST_BYTES = 1024
 
 
 def share_duplicates(model: ir.Model) -> str:
-    """Let all readers of equal initializers read one, in the main graph when they lie in several graphs.
+    """Replace equal initializers by one, in the main graph where they are in several graphs.
 
     1. Equal means the same type, shape and bytes.
     2. An initializer that is a graph's input or output keeps its own.

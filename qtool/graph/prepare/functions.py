@@ -1,4 +1,4 @@
-"""Model-local functions: inlined, so that their weights and nodes can be seen."""
+"""Inline model-local functions, so that later passes see their weights and nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def inline_functions(model: ir.Model) -> str:
     """Replace every call of a model-local function by the function's body.
 
     Raises:
-        ModelError: what onnx-ir (1.1) can't: a function of another opset than the model's, or of graphs.
+        ModelError: onnx-ir (1.1) can't inline one: its opset differs, or it has graph attributes.
     """
     count = len(model.functions)
     if not count:
@@ -30,7 +30,7 @@ def inline_functions(model: ir.Model) -> str:
 
 
 def _name_nodes(model: ir.Model) -> None:
-    """Name what has no name: the pass would try the names of all other nodes for each nameless one."""
+    """Name all nodes: for each nameless one the pass would try the names of all others."""
     for function in model.functions.values():
         for number, node in enumerate(function.all_nodes()):
             node.name = node.name or f"{function.name}/{node.op_type}_{number}"

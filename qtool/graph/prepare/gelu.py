@@ -1,8 +1,8 @@
-"""The tanh form of Gelu, written out in small ops, becomes one op.
+"""Fuse the tanh form of Gelu, written in small ops, into one op.
 
-onnxruntime fuses the erf form by itself; the tanh form stays nine passes over memory on a CPU.
-Exporters write it in many orders of the same factors, so it is recognized by what it computes: the
-chain of Adds and Muls is expanded to a polynomial and compared with the formula.
+onnxruntime fuses the erf form itself; the tanh form stays nine passes over memory on a CPU. Exporters write
+it with its factors in many orders, so it is recognized by its result: the chain of Adds and Muls is expanded
+to a polynomial and compared with the formula.
 
     gelu(x) = 0.5 x (1 + tanh(t)),  t = sqrt(2/pi) (x + 0.044715 x^3)     (Hendrycks & Gimpel 2016,
                                                                            arXiv 1606.08415)
@@ -18,8 +18,8 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, new_node
 from qtool.graph.view import float_constant, is_op, rank
 
-# Powers of two atoms -> coefficient: x^a tanh(t)^b is the key (a, b).
 Polynomial = dict[tuple[int, int], float]
+"""Powers of two atoms -> coefficient: x^a tanh(t)^b has the key (a, b)."""
 
 _ROOT = math.sqrt(2 / math.pi)
 _INNER: Polynomial = {(1, 0): _ROOT, (3, 0): _ROOT * 0.044715}
@@ -54,7 +54,7 @@ def fuse_gelu(model: ir.Model) -> str:
 
 
 def _input_of(t: ir.Value) -> ir.Value | None:
-    """The x of which t is the inner polynomial."""
+    """Return x where t is the inner polynomial in x; else None."""
     for x in dict.fromkeys(_ancestors(t, _DEEPEST)):
         if _close(_expand(t, x, None, _DEEPEST), _INNER):
             return x
@@ -62,7 +62,7 @@ def _input_of(t: ir.Value) -> ir.Value | None:
 
 
 def _output_of(x: ir.Value, tanh: ir.Value) -> ir.Value | None:
-    """The value that is gelu(x), given its tanh."""
+    """Return the value that is gelu(x), from its tanh; None where there is none."""
     frontier = [tanh]
     for _ in range(_DEEPEST):
         frontier = [out for v in frontier for use in v.uses() for out in use.node.outputs]
@@ -75,7 +75,7 @@ def _output_of(x: ir.Value, tanh: ir.Value) -> ir.Value | None:
 
 
 def _ancestors(value: ir.Value, depth: int) -> Iterator[ir.Value]:
-    """Values from which a value is computed by sums and products."""
+    """Yield the values from which a value is computed by sums and products."""
     producer = value.producer()
     if depth == 0 or producer is None or not is_op(producer, "Add", "Mul", "Pow"):
         return
@@ -86,7 +86,7 @@ def _ancestors(value: ir.Value, depth: int) -> Iterator[ir.Value]:
 
 
 def _expand(value: ir.Value | None, x: ir.Value, tanh: ir.Value | None, depth: int) -> Polynomial | None:
-    """The polynomial in x and tanh that a value is; None when it is not one."""
+    """Return a value as a polynomial in x and tanh; None where it is none."""
     if value is None or depth == 0:
         return None
     if value is x:

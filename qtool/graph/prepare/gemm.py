@@ -1,4 +1,4 @@
-"""Gemm's alpha and beta become part of its constants."""
+"""Multiply the alpha and beta of a Gemm into its constants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qtool.graph.view import attribute_float, float_constant, is_op
 def normalize_gemm(model: ir.Model) -> str:
     """alpha A B + beta C with constant B (and C) -> A (alpha B) + (beta C).
 
-    The int32 bias of a quantized Gemm has the scale s_a * s_b, which leaves no room for alpha or beta.
+    The int32 bias of a quantized Gemm has the scale s_a * s_b, without alpha or beta.
     """
     namer = Namer(model)
     count = 0
@@ -27,7 +27,7 @@ def normalize_gemm(model: ir.Model) -> str:
         with np.errstate(over="ignore"):
             scaled = {i: (np.asarray(arrays[i], np.float64) * f).astype(np.float32) for i, f in todo.items()}
         if not all(np.isfinite(a).all() for a in scaled.values()):
-            continue  # what the runtime multiplies in float32 may cancel; what is written may not overflow
+            continue  # the product overflows float32, though the runtime's result may not
         for index, array in scaled.items():
             old = node.inputs[index]
             name = namer(f"{old.name if old else node.name}_scaled")

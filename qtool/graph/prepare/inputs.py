@@ -1,4 +1,4 @@
-"""Initializers that are also graph inputs (all of them below IR version 4)."""
+"""Remove initializers from the graph inputs (below IR version 4, all of them are inputs)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FIRST_IR_WITHOUT_INPUTS = 4
 
 
 def drop_initializer_inputs(model: ir.Model) -> str:
-    """Take initializers out of the inputs, so that the runtime may treat them as constants.
+    """Remove initializers from the inputs, so that the runtime may treat them as constants.
 
-    As an input a weight can be overridden by the caller: the runtime then folds and packs nothing.
-    This alone makes some old models more than twice as fast.
+    Callers can override a weight that is an input: the runtime neither folds nor packs it. This pass alone
+    makes some old models more than twice as fast.
     """
     count = sum(v.is_graph_input() for v in model.graph.initializers.values())
     if not count:

@@ -1,4 +1,4 @@
-"""Constants that are only moved about (reshaped, transposed, sliced, ...) are computed once, here."""
+"""Fold moves of constants: Reshape, Transpose, Slice and the like."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qtool.graph.edit import add_initializer
 from qtool.graph.view import attribute_int, constant, is_op, opset_of
 from qtool.tables.ops import EXACT_ON_CONSTANTS
 
-# What a fold may add to the file: an Expand of a scalar to gigabytes stays an Expand.
+# The most that a fold may add to the file: an Expand of a scalar to gigabytes stays an Expand.
 _GROWTH_BYTES = 4096
 
 
 def fold_moves(model: ir.Model) -> str:
-    """Replace a moving op whose inputs are all constants by its result; a weight shows as one then.
+    """Replace a move whose inputs are all constants by its result, which is then visible as a weight.
 
-    Only ops whose result is the inputs' own values (tables/ops.py), so the result is exact to the bit.
+    Only ops that return values of their inputs (tables/ops.py), so the result is exact.
     """
     folded = 0
     for node in list(model.graph.all_nodes()):
@@ -44,40 +44,40 @@ def fold_moves(model: ir.Model) -> str:
 
 
 def _room(node: ir.Node) -> int:
-    """The bytes that a result may take."""
+    """Return the most bytes that a result may have."""
     arrays = [constant(v) for v in node.inputs]
     return _GROWTH_BYTES + sum(a.nbytes for a in arrays if a is not None)
 
 
 def _grown_bytes(node: ir.Node) -> float:
-    """Bytes of the result of an op that can make much of little, by its inputs alone: it is not built yet.
+    """Return the bytes of the result of an op that can enlarge its inputs, before it is computed.
 
-    0 for other ops; infinite where the inputs make no sense.
+    0 for other ops; infinite where the inputs are invalid.
     """
     if node.op_type not in ("Expand", "Tile", "Gather", "Sub", "Mul"):
         return 0
-    data, how = (constant(v) for v in node.inputs[:2])
-    if data is None or how is None:
+    data, argument = (constant(v) for v in node.inputs[:2])
+    if data is None or argument is None:
         return math.inf
     try:
         match node.op_type:
             case "Expand":
-                elements = math.prod(np.broadcast_shapes(data.shape, tuple(int(n) for n in how)))
+                elements = math.prod(np.broadcast_shapes(data.shape, tuple(int(n) for n in argument)))
             case "Tile":
-                elements = data.size * math.prod(int(n) for n in how)
+                elements = data.size * math.prod(int(n) for n in argument)
             case "Gather":
-                elements = how.size * data.size // max(data.shape[attribute_int(node, "axis", 0)], 1)
+                elements = argument.size * data.size // max(data.shape[attribute_int(node, "axis", 0)], 1)
             case _:
-                elements = math.prod(np.broadcast_shapes(data.shape, how.shape))
+                elements = math.prod(np.broadcast_shapes(data.shape, argument.shape))
     except (ValueError, TypeError, IndexError):
         return math.inf
     return elements * data.itemsize
 
 
 def evaluate(node: ir.Node, opset: int) -> np.ndarray | None:
-    """What a node makes of its inputs, all constants; None where that would be huge, or is not known.
+    """Return the result of a node with constant inputs; None where it would be huge, or can't be computed.
 
-    As onnx.reference says, in the node's own types.
+    By onnx.reference, in the node's own types.
     """
     if _grown_bytes(node) > _room(node):
         return None

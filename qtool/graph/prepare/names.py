@@ -1,4 +1,4 @@
-"""Every node and value gets a name of its own, across nested graphs too."""
+"""Give every node and value a unique name, across nested graphs too."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import onnx_ir.passes.common as common
 
 
 def unique_names(model: ir.Model) -> str:
-    """Name what has no name, rename what shares one; names that users know stay.
+    """Name nameless nodes and values, and rename duplicates; names in the main graph stay.
 
-    ONNX lets the two branches of an If use one name twice. A plan speaks of nodes and values by name
-    alone, so a name must mean one thing.
+    In ONNX the two branches of an If may use one name. A plan refers to nodes and values by name, so names
+    must be unique.
     """
     _nodes(list(model.graph.all_nodes()))
     common.NameFixPass()(model)  # nameless values, and clashes within a scope
@@ -19,18 +19,18 @@ def unique_names(model: ir.Model) -> str:
 
 
 def _nodes(nodes: list[ir.Node]) -> None:
-    known = {node.name for node in nodes if node.name}
-    seen: set[str] = set()
+    names = {node.name for node in nodes if node.name}
+    used: set[str] = set()
     for node in nodes:
-        if not node.name or node.name in seen:
-            wish = node.name or node.op_type
-            node.name = wish if wish not in known else _free(wish, known)
-            known.add(node.name)
-        seen.add(node.name)
+        if not node.name or node.name in used:
+            base = node.name or node.op_type
+            node.name = base if base not in names else _free(base, names)
+            names.add(node.name)
+        used.add(node.name)
 
 
 def _values(model: ir.Model) -> None:
-    """Rename in nested graphs what another graph calls something already; the main graph keeps its names."""
+    """Rename values of nested graphs whose names another graph uses; the main graph keeps its names."""
     taken: set[str] = set()
     for graph in model.graphs():
         made = [v for node in graph for v in node.outputs if v.name]
@@ -45,8 +45,8 @@ def _values(model: ir.Model) -> None:
             taken.add(name)
 
 
-def _free(wish: str, taken: set[str]) -> str:
+def _free(base: str, taken: set[str]) -> str:
     number = 1
-    while f"{wish}_{number}" in taken:
+    while f"{base}_{number}" in taken:
         number += 1
-    return f"{wish}_{number}"
+    return f"{base}_{number}"

@@ -1,4 +1,4 @@
-"""Nodes that do nothing at inference: Identity, Dropout, a Cast to the type that is already there."""
+"""Remove nodes without effect at inference: Identity, Dropout, a Cast to the same type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qtool.graph.view import constant, is_op, is_read
 
 
 def drop_noops(model: ir.Model) -> str:
-    """Let consumers read past a no-op. One that makes a graph output stays: outputs keep their names."""
+    """Connect consumers of a no-op to its input. One that produces a graph output stays, for its name."""
     dropped = 0
     for node in list(model.graph.all_nodes()):
         if not _does_nothing(node) or any(v.is_graph_output() for v in node.outputs):

@@ -1,4 +1,4 @@
-"""A residual Add before a LayerNormalization becomes a Sum, which the runtime does not fuse."""
+"""Make a Sum of the residual Add before a LayerNormalization: the runtime does not fuse a Sum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def unfuse_norms(model: ir.Model) -> str:
 
     onnxruntime fuses the Add into SkipLayerNormalization, whose CPU kernel (1.31.1) takes 6-7 times as
     long as the two unfused kernels together (docs/targets.md has the table and the command).
-    The decomposed norm, (Sub, ReduceMean, ...), is fused to the same op and met the same way.
+    The decomposed norm, (Sub, ReduceMean, ...), is fused to the same op and treated the same way.
     """
     count = 0
     for node in model.graph.all_nodes():

@@ -1,4 +1,4 @@
-"""The opset: kept where it suffices, else the lowest that the quantized forms need.
+"""The opset: raised to the lowest that the quantized forms need, if it is lower.
 
 It is lowered where the runtime has no QuantizeLinear of the source's opset.
 """
@@ -7,29 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from qtool.errors import ModelError, is_out_of_memory, out_of_memory, printable
-from qtool.graph.prepare.resizes import FIRST_WITH_COORDINATES, settle_coordinates
-from qtool.graph.view import is_op, opset_of
+from qtool.graph.view import constant, is_op, opset_of
 
 # QuantizeLinear and DequantizeLinear take an axis since 13.
 QDQ_OPSET = 13
 QDQ_OPS = ("QuantizeLinear", "DequantizeLinear")
-# (op, opset) -> whether the runtime that is to run the model has the op as that opset defines it.
 Runs = Callable[[str, int], bool]
-# What the converter (1.23) renames and leaves as it was: op -> the opset in which it changed, and from what.
+"""(op, opset) -> whether the runtime has the op as that opset defines it."""
+# Ops that the converter (1.23) does not convert: op -> the opset in which it changed, and its old meaning.
 _FORGOTTEN = {
     "Scan": (9, "has a batch axis there"),
-    "Hardmax": (13, "takes its axis and all behind it for one there"),
+    "Hardmax": (13, "takes its axis and all later ones as one there"),
 }
+# Before this opset, Resize (and Upsample) had only one way to compute coordinates.
+_FIRST_WITH_COORDINATES = 11
 # Larger weights are left out of the copy that is checked after the opset was lowered.
 _CHECKED_BYTES = 1 << 10
 
 
 def runs_all(op: str, opset: int) -> bool:
-    """The answer of a runtime that has every op of every opset."""
+    """Return True: the runtime has every op of every opset."""
     return True
 
 
@@ -40,7 +42,7 @@ def settle_opset(model: ir.Model, least: int, needed: Sequence[str], runs: Runs)
         model: changed in place.
         least: the lowest opset that the quantized forms need.
         needed: the ops that quantizing will insert.
-        runs: what the runtime has.
+        runs: whether the runtime has an op.
 
     Raises:
         ModelError: the runtime lacks a needed op, and the model can't be converted to a lower opset.
@@ -49,19 +51,19 @@ def settle_opset(model: ir.Model, least: int, needed: Sequence[str], runs: Runs)
     if version < least or all(runs(op, version) for op in needed):
         return upgrade_opset(model, least, runs)
     if version > onnx.defs.onnx_opset_version():
-        return ""  # what its ops mean is not known here: the runtime says whether it knows
+        return ""  # an opset that onnx does not know: the runtime accepts or refuses it
     return _lower(model, least, needed, runs)
 
 
 def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET, runs: Runs = runs_all) -> str:
-    """Raise the opset to the least one through onnx's version converter, which knows what each op became.
+    """Raise the opset by onnx's version converter.
 
-    A model that the converter can't take stays at its opset: weights can still be stored as int8
-    there, and the draft gives the reason for the rest.
+    A model that it can't convert keeps its opset: weights can still be stored as int8 there, and the draft
+    gives the reason for the rest.
     """
     version = opset_of(model)
     if not {"", "ai.onnx"} & model.opset_imports.keys():
-        # No node of the standard domain is there to be converted, but QuantizeLinear may come.
+        # There is no node of the standard domain to convert, but QuantizeLinear may be inserted.
         model.opset_imports[""] = version = least
     if version >= least:
         _raise_ir_version(model, version)
@@ -73,8 +75,8 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET, runs: Runs = runs_all
             ir.to_proto(ir.external_data.load_to_model(model.clone())), least
         )
         converted = ir.from_proto(proto)
-        if version < FIRST_WITH_COORDINATES <= least:
-            settle_coordinates(converted)
+        if version < _FIRST_WITH_COORDINATES <= least:
+            _settle_coordinates(converted)
     except Exception as error:  # the converter raises RuntimeError, or protobuf's own
         if is_out_of_memory(error):
             raise out_of_memory("model", f"it is converted to opset {least}") from error
@@ -87,11 +89,11 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET, runs: Runs = runs_all
 
 
 def _keeping(model: ir.Model, version: int, least: int, runs: Runs) -> str:
-    """Why a model can't have a later opset, by the ops that it has; '' if nothing speaks against it."""
+    """Return the reason why a model can't have a later opset, by its ops; '' if it can."""
     present = _ops(model)
     for op, (changed, was) in _FORGOTTEN.items():
         if version < changed <= least and op in present:
-            return f"{op} {was}, which the version converter forgets"
+            return f"{op} {was}, which the version converter ignores"
     for op in sorted(present):
         if _is_withdrawn(op, least):
             continue  # the converter writes its successor
@@ -120,10 +122,10 @@ def _lower(model: ir.Model, least: int, needed: Sequence[str], runs: Runs) -> st
 
 
 def _not_lowered(model: ir.Model, lower: int) -> str:
-    """Why the nodes mean something else, or nothing, at a lower opset; '' if they mean the same.
+    """Return why a node is invalid, or means something else, at a lower opset; '' if all mean the same.
 
-    onnx's version converter passes ops that it knows nothing of, so the definitions are compared here: a
-    node may stay as it is if the lower opset's definition of the op accepts its attributes and types.
+    onnx's version converter passes unknown ops unchanged, so the definitions are compared here: a node may
+    stay if the lower opset's definition of its op accepts its attributes and types.
     """
     version = opset_of(model)
     for node in model.graph.all_nodes():
@@ -150,7 +152,7 @@ def _not_lowered(model: ir.Model, lower: int) -> str:
 
 
 def _whole_numbers(node: ir.Node) -> bool:
-    """Whether a Mod is one that every opset has: of integers, or with fmod."""
+    """Return whether every opset has this Mod: of integers, or with fmod."""
     fmod = node.attributes.get("fmod")
     if fmod is not None and fmod.as_int():
         return True
@@ -159,7 +161,7 @@ def _whole_numbers(node: ir.Node) -> bool:
 
 
 def _since(op: str, opset: int) -> int | None:
-    """The opset that an op's definition at an opset came with; None if there is none yet."""
+    """Return the opset of an op's definition that is valid at an opset; None before its first."""
     try:
         return int(onnx.defs.get_schema(op, opset, "").since_version)
     except onnx.defs.SchemaError:
@@ -167,7 +169,7 @@ def _since(op: str, opset: int) -> int | None:
 
 
 def _is_withdrawn(op: str, opset: int) -> bool:
-    """Whether an opset no longer has an op that an earlier one had."""
+    """Return whether an op is deprecated at an opset."""
     try:
         return bool(onnx.defs.get_schema(op, opset, "").deprecated)
     except onnx.defs.SchemaError:
@@ -175,7 +177,7 @@ def _is_withdrawn(op: str, opset: int) -> bool:
 
 
 def _ops(model: ir.Model) -> set[str]:
-    """The standard ops of a model."""
+    """Return the standard ops of a model."""
     return {node.op_type for node in model.graph.all_nodes() if is_op(node, node.op_type)}
 
 
@@ -190,6 +192,42 @@ def _replace(model: ir.Model, other: ir.Model) -> None:
 
 
 def _raise_ir_version(model: ir.Model, version: int) -> None:
-    """The lowest IR version that an opset may be used with; newer ones buy nothing."""
+    """Raise the IR version to the lowest that an opset may be used with."""
     least = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", version)], ignore_unknown=True)
     model.ir_version = max(model.ir_version, least)
+
+
+def _settle_coordinates(model: ir.Model) -> None:
+    """Set the attributes of each Resize to its behaviour in opset 10, which the converter (onnx 1.23) omits.
+
+    1. A coordinate is divided by the scale: 'asymmetric'; the default since opset 11 is 'half_pixel'.
+    2. 'nearest' rounds down where the map grows, and up where it shrinks, as onnxruntime (1.31) does; the
+       specification leaves it open.
+
+    Raises:
+        ValueError: scales are computed, or of both kinds: later opsets have no such mode.
+    """
+    for node in model.graph.all_nodes():
+        if not is_op(node, "Resize"):
+            continue
+        mode = node.attributes.get("mode")
+        if mode is None or mode.as_string() == "nearest":
+            node.attributes.add(ir.AttrString("nearest_mode", _rounding(_scales(node))))
+        node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+
+
+def _rounding(scales: np.ndarray | None) -> str:
+    if scales is not None and np.all(scales >= 1):
+        return "floor"
+    if scales is not None and np.all(scales <= 1):
+        return "ceil"
+    raise ValueError(
+        "a Resize to the nearest neighbour with computed scales, or with scales on both sides of 1"
+    )
+
+
+def _scales(node: ir.Node) -> np.ndarray | None:
+    value = node.inputs[2]
+    producer = value.producer() if value is not None else None
+    made = producer.attributes.get("value") if is_op(producer, "Constant") and producer is not None else None
+    return constant(value) if made is None else np.asarray(made.as_tensor().numpy())

@@ -1,4 +1,4 @@
-"""Pools as the runtimes' quantized kernels want them: global where they are, dilated only where they are."""
+"""Normalize pools for quantized kernels: global where they cover the map, without dilations of 1."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
 def normalize_pools(model: ir.Model) -> str:
-    """Name pools over the whole map what they are: runtimes have far better kernels for those.
+    """Make pools over the whole map global: runtimes have far better kernels for those.
 
-    Only where the spatial shape is known and nothing is padded, dilated or strided within it. Dilations
-    of 1 are left out: onnxruntime's (1.31) QLinearAveragePool knows none, and the session fails.
+    Only where the spatial shape is known, without padding or dilation. Dilations of 1 are removed:
+    onnxruntime (1.31) refuses a QLinearAveragePool with the attribute.
     """
     count = 0
     for node in model.graph.all_nodes():

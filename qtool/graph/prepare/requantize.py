@@ -1,6 +1,6 @@
-"""A model that is quantized already, taken back to floats, so that it can be quantized anew (--requantize).
+"""Restore the floats of a model that is already quantized, so that it can be quantized again (--requantize).
 
-What its weights have lost is lost; its activations are free of their grids again.
+The rounding of its weights remains; its activations are no longer rounded.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from qtool.graph.prepare.moves import evaluate
 from qtool.graph.view import constant, is_op, opset_of
 from qtool.tables.ops import OPS
 
-# How weights are restored in the file: by qtool itself, and by what other tools write.
+# Ops that restore weights in files of qtool and of other tools.
 _RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Transpose")
-# onnx.reference has DequantizeLinear from opset 19 on; none of these ops has lost a form since.
+# onnx.reference has DequantizeLinear from opset 19 on, where these ops accept all earlier forms.
 _EVALUATED_AS = 21
 _REAL = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -23,20 +23,20 @@ _REAL = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 def restore_floats(model: ir.Model) -> str:
     """Compute weights that are stored in integers or float16; drop QuantizeLinear -> DequantizeLinear.
 
-    A pair that starts its range at zero is a Relu that a quantizer has swallowed, and may be a Clip: it is
-    written out again, unless what comes in can't be negative. Integer operators (QLinearConv,
-    MatMulInteger, ..) have no float form here and stay.
+    A pair whose range starts at zero replaces a Relu or Clip that the quantizer folded into it: a Clip is
+    inserted, unless the input can't be negative. Integer operators (QLinearConv, MatMulInteger, ..) have no
+    float form here and stay.
     """
     namer = Namer(model)
     pairs = sum(_drop_pair(node, namer) for node in list(model.graph.all_nodes()))
     weights = sum(_restore(model, node) for node in list(model.graph.all_nodes()))
     if not pairs and not weights:
         return ""
-    return f"taken back to floats: {weights} weights, {pairs} activations"
+    return f"restored to floats: {weights} weights, {pairs} activations"
 
 
 def _drop_pair(node: ir.Node, namer: Namer) -> bool:
-    """Take a DequantizeLinear's readers back to what its QuantizeLinear read."""
+    """Connect a DequantizeLinear's consumers to the input of its QuantizeLinear."""
     made = node.inputs[0] if is_op(node, "DequantizeLinear") else None
     quantizer = made.producer() if made is not None else None
     if quantizer is None or not is_op(quantizer, "QuantizeLinear"):
@@ -68,7 +68,7 @@ def _drop_pair(node: ir.Node, namer: Namer) -> bool:
 
 
 def _ceiling(quantizer: ir.Node, scale: float) -> float:
-    """The largest value of a grid that begins at zero; 0 for others."""
+    """Return the largest value of a grid that begins at zero; 0 for other grids."""
     zero = constant(quantizer.inputs[2]) if len(quantizer.inputs) > 2 else None
     if zero is None or zero.size != 1:
         return 0.0
@@ -86,7 +86,7 @@ def _is_positive(value: ir.Value) -> bool:
 
 
 def _restore(model: ir.Model, node: ir.Node) -> bool:
-    """Compute a node that does nothing but restore a constant."""
+    """Compute a node that only restores a constant."""
     graph = node.graph
     if not is_op(node, *_RESTORING) or len(node.outputs) != 1 or not isinstance(graph, ir.Graph):
         return False
@@ -95,7 +95,7 @@ def _restore(model: ir.Model, node: ir.Node) -> bool:
     if old.is_graph_output() or not arrays or any(a is None for a in arrays):
         return False
     if is_op(node, "Cast") and old.dtype not in _REAL:
-        return False  # of indices, not of a weight
+        return False  # it casts indices, not a weight
     result = evaluate(node, max(opset_of(model), _EVALUATED_AS))
     if result is None:
         return False

@@ -1,4 +1,4 @@
-"""Types and shapes, as far as they can be inferred."""
+"""Infer types and shapes."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import contextlib
 import onnx
 import onnx_ir as ir
 
-# Larger constants are shown to the inference as inputs: it serializes the model, and needs small ones only.
+# Larger constants become inputs for the inference: it serializes the model, and needs small ones only.
 _SHOWN_BYTES = 1000
 
 
 def infer_shapes(model: ir.Model) -> str:
-    """Infer anew what the file may have wrong or lack; nothing below needs it to succeed.
+    """Infer shapes that the file lacks or has wrong; later passes work without them.
 
-    Recorded shapes of inner values do not count: a stale one contradicts what the checker infers. What
-    can't be inferred anew keeps what was recorded only where inference fails as a whole.
+    Recorded shapes of inner values are ignored, since stale ones contradict the inferred ones. They are kept
+    only where inference fails for the whole model.
     """
     inner = [v for node in model.graph.all_nodes() for v in node.outputs if not v.is_graph_output()]
     recorded = [v.shape for v in inner]
     for value in inner:
         value.shape = None
-    with contextlib.suppress(Exception):  # ops that nobody knows, models that contradict themselves
+    with contextlib.suppress(Exception):  # unknown ops, contradictory models
         inferred = onnx.shape_inference.infer_shapes(_light(model), strict_mode=False, data_prop=True)
         _merge(model, ir.from_proto(inferred))
-    if all(v.shape is None for v in inner):  # it failed as a whole: what was recorded is all there is
+    if all(v.shape is None for v in inner):  # it failed for the whole model
         for value, shape in zip(inner, recorded, strict=True):
             value.shape = shape
     return ""
 
 
 def _light(model: ir.Model) -> onnx.ModelProto:
-    """The model without its large constants."""
+    """Return the model without its large constants."""
     clone = model.clone()
     for name, value in list(clone.graph.initializers.items()):
         tensor = value.const_value
@@ -47,15 +47,15 @@ def _light(model: ir.Model) -> onnx.ModelProto:
 
 
 def _merge(model: ir.Model, inferred: ir.Model) -> None:
-    """Take over what was inferred.
+    """Copy the inferred types and shapes into the model.
 
-    Not by onnx-ir's pass (1.1): it takes the type of a sequence's elements for that of the sequence.
+    onnx-ir's own pass (1.1) confuses the type of a sequence with that of its elements.
     """
     for ours, theirs in zip(model.graphs(), inferred.graphs(), strict=True):
-        known = {v.name: v for node in theirs for v in node.outputs} | {v.name: v for v in theirs.inputs}
+        by_name = {v.name: v for node in theirs for v in node.outputs} | {v.name: v for v in theirs.inputs}
         for value in (*ours.inputs, *(v for node in ours for v in node.outputs)):
-            found = known.get(value.name)
-            if found is None or not value.name:
+            other = by_name.get(value.name)
+            if other is None or not value.name:
                 continue
-            value.shape = value.shape if found.shape is None else found.shape
-            value.type = value.type if found.type is None else found.type
+            value.shape = value.shape if other.shape is None else other.shape
+            value.type = value.type if other.type is None else other.type

@@ -1,4 +1,4 @@
-"""A chain of Slices over different axes becomes one Slice."""
+"""Merge a chain of Slices over different axes into one Slice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtool.graph.view import constant, is_op, sole_consumer
 def merge_slices(model: ir.Model) -> str:
     """x[:, :, ::2][:, :, :, ::2] as exporters write it -> x[:, :, ::2, ::2]: one pass over memory.
 
-    Only constant, non-negative axes that differ, where the first result has no other reader.
+    Only constant, non-negative axes that differ, where the first result has no other consumer.
     """
     namer = Namer(model)
     merged = 0
@@ -40,17 +40,17 @@ def merge_slices(model: ir.Model) -> str:
 
 
 def _parameters(node: ir.Node) -> list[NDArray[np.int64]] | None:
-    """starts, ends, axes, steps as int64 [n]; None where not constant, or axes count from the end."""
+    """Return starts, ends, axes, steps as int64 [n]; None where one is computed, or axes are negative."""
     if len(node.inputs) < 3:
         return None
     starts, ends = constant(node.inputs[1]), constant(node.inputs[2])
     if starts is None or ends is None:
         return None
-    given = [constant(v) if v is not None else None for v in node.inputs[3:5]]
-    if any(v is not None and g is None for v, g in zip(node.inputs[3:5], given, strict=True)):
+    optional = [constant(v) if v is not None else None for v in node.inputs[3:5]]
+    if any(v is not None and g is None for v, g in zip(node.inputs[3:5], optional, strict=True)):
         return None
-    axes = given[0] if given and given[0] is not None else np.arange(starts.size)
-    steps = given[1] if len(given) > 1 and given[1] is not None else np.ones(starts.size)
+    axes = optional[0] if optional and optional[0] is not None else np.arange(starts.size)
+    steps = optional[1] if len(optional) > 1 and optional[1] is not None else np.ones(starts.size)
     if np.any(np.asarray(axes) < 0):
         return None
     return [np.asarray(a, np.int64).reshape(-1) for a in (starts, ends, axes, steps)]

@@ -1,4 +1,4 @@
-"""A PRelu with one slope for all channels is a LeakyRelu, which has an integer kernel."""
+"""Make a LeakyRelu, which has an integer kernel, of a PRelu with one slope for all channels."""
 
 from __future__ import annotations
 

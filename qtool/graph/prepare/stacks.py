@@ -1,4 +1,4 @@
-"""A stack of one matrix is that matrix, which kernels take with a scale a column."""
+"""Make a matrix of a stack of one matrix: kernels accept a scale per column for a matrix only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nothing reads is left out."""
+"""Remove unused nodes and initializers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir.passes.common as common
 
 
 def drop_unused(model: ir.Model) -> str:
-    """Remove nodes whose results nobody reads and initializers that no node reads."""
+    """Remove nodes whose results have no consumer, and initializers without one."""
     before = sum(1 for _ in model.graph.all_nodes())
     common.RemoveUnusedNodesPass()(model)
     for graph in model.graph.subgraphs():

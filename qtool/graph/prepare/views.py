@@ -1,4 +1,4 @@
-"""A chain of ops that only give a tensor another shape is one Reshape, or none."""
+"""Merge a chain of ops that only change the shape into one Reshape, or none."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
 def merge_views(model: ir.Model) -> str:
-    """Let each view of a tensor be made from the tensor itself.
+    """Compute each view of a tensor from the tensor itself.
 
-    1. Reshape, Squeeze, Unsqueeze and Flatten are views, and a Transpose that moves axes of length 1 only.
-    2. A view with the shape of what it is a view of is that; so is, in one step, a view of a view.
-    3. Only where inference knows the shape, all but one axis of it, and none is 0.
+    1. Reshape, Squeeze, Unsqueeze and Flatten are views, and a Transpose that moves only axes of length 1.
+    2. A view with the shape of its tensor is replaced by it; a view of a view becomes one Reshape.
+    3. Only where inference knows all axes of the shape but one, and none is 0.
     4. A graph's output keeps a node of its own.
 
-    Small recurrent models spend a third of their time in such ops, each of which costs a microsecond.
+    Small recurrent models spend a third of their time in such ops, a microsecond each.
     """
     namer = Namer(model)
     roots: dict[ir.Value, ir.Value] = {}
@@ -52,16 +52,16 @@ def _is_view(node: ir.Node) -> bool:
 
 
 def _same_shape(a: ir.Value, b: ir.Value) -> bool:
-    """Whether two shapes are known to be equal; a name stands for the same number everywhere."""
+    """Return whether two shapes are equal for certain; a name is the same number everywhere."""
     if a.shape is None or b.shape is None:
         return False
     x, y = list(a.shape), list(b.shape)
-    known = all(isinstance(d, int) or d.value is not None for d in x)
-    return known and x == y
+    named = all(isinstance(d, int) or d.value is not None for d in x)
+    return named and x == y
 
 
 def _target(value: ir.Value) -> list[int] | None:
-    """The shape for a Reshape, -1 for the one axis that may be unknown; None where that can't say it."""
+    """Return the shape for a Reshape, -1 for an unknown axis; None where it has two, or a 0."""
     if value.shape is None:
         return None
     dims = [d if isinstance(d, int) else -1 for d in value.shape]

@@ -12,7 +12,7 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from qtool.errors import ModelError
 from qtool.graph.inspection.change import difference
-from qtool.graph.inspection.model import Port, TensorChange
+from qtool.graph.inspection.model import GraphValue, TensorChange
 from tests.graph.inspection import graphs
 from tests.graphs import node, weights
 
@@ -122,16 +122,16 @@ def add_input(made: onnx.ModelProto) -> None:
     made.graph.input.append(helper.make_tensor_value_info("extra", TensorProto.INT64, [1]))
 
 
-X = Port("x", "float32", ("N", 8))
+X = GraphValue("x", "float32", ("N", 8))
 
 
 @pytest.mark.parametrize(
     ("edit", "wanted"),
     [
-        (rename_input, ((X, Port("image", "float32", ("N", 8))),)),
-        (retype_input, ((X, None), (None, Port("h", "float16", ("N", 8))))),
-        (reshape_input, ((X, Port("x", "float32", (1, 8))),)),
-        (add_input, ((None, Port("extra", "int64", (1,))),)),
+        (rename_input, ((X, GraphValue("image", "float32", ("N", 8))),)),
+        (retype_input, ((X, None), (None, GraphValue("h", "float16", ("N", 8))))),
+        (reshape_input, ((X, GraphValue("x", "float32", (1, 8))),)),
+        (add_input, ((None, GraphValue("extra", "int64", (1,))),)),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )

@@ -12,7 +12,7 @@ from onnx import TensorProto, external_data_helper, helper
 
 from qtool.errors import ModelError
 from qtool.graph.inspection.dtypes import infer_dtypes
-from qtool.graph.inspection.model import Inspection, OpCount, Port, Tensors
+from qtool.graph.inspection.model import GraphValue, Inspection, OpCount, Tensors
 from qtool.graph.inspection.read import inspect_model
 from qtool.graph.inspection.walk import walk
 from qtool.graph.load import from_proto
@@ -61,8 +61,8 @@ def test_half_precision_has_a_share_of_its_own() -> None:
 
 def test_the_interface_has_names_types_and_symbolic_shapes() -> None:
     found = inspect_model(graphs.plain())
-    assert found.inputs == (Port("x", "float32", ("N", 8)),)
-    assert found.outputs == (Port("y", "float32", ("N", 4)),)
+    assert found.inputs == (GraphValue("x", "float32", ("N", 8)),)
+    assert found.outputs == (GraphValue("y", "float32", ("N", 4)),)
 
 
 def test_a_sequence_is_named_with_what_is_in_it() -> None:

@@ -1,4 +1,4 @@
-"""What is fed and what is returned has a shape: the checker demands it of any model that is written."""
+"""Require shapes of inputs and outputs: the checker demands them of a model that is written."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from qtool.errors import ModelError, printable
 
 
 def require_shapes(model: ir.Model) -> str:
-    """Refuse tensors at the borders of the model of which not even the number of axes is known.
+    """Check that all input and output tensors have a number of axes.
 
     Raises:
-        ModelError: there is one.
+        ModelError: one has none.
     """
     for value in (*model.graph.inputs, *model.graph.outputs):
         if isinstance(value.type, ir.TensorType) and value.shape is None:
             what = "input" if value.is_graph_input() else "output"
             raise ModelError(
-                f"{what} '{printable(value.name or '', 80)}' has no shape, and the model does not tell which",
-                "export the model with one; names can stand for sizes",
+                f"{what} '{printable(value.name or '', 80)}' has no shape, and none can be inferred",
+                "export the model with one; axes of variable size can have names",
             )
     return ""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from qtool.errors import ModelError
-from qtool.graph import caps
-from qtool.graph.caps import CAPS, survey
+from qtool.graph import limits as gate
+from qtool.graph.limits import LIMITS, survey
 from qtool.graph.load import from_model, from_proto
 from tests.graphs import model, node
 
@@ -68,16 +68,16 @@ def count(proto: onnx.ModelProto) -> int:
     lo, hi = 1, 100_000
     while lo < hi:
         middle = (lo + hi) // 2
-        if fits(proto, caps.Caps(nodes=middle)):
+        if fits(proto, gate.Limits(nodes=middle)):
             hi = middle
         else:
             lo = middle + 1
     return lo
 
 
-def fits(proto: onnx.ModelProto, limits: caps.Caps) -> bool:
+def fits(proto: onnx.ModelProto, limits: gate.Limits) -> bool:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(caps, "CAPS", limits)
+        patch.setattr(gate, "LIMITS", limits)
         try:
             survey(proto, "m")
         except ModelError:
@@ -129,8 +129,8 @@ def branches(depth: int) -> onnx.GraphProto:
 
 def test_depth_is_that_of_the_deepest_branch() -> None:
     proto = onnx.ModelProto(graph=branches(8))
-    assert fits(proto, caps.Caps(depth=8))
-    assert not fits(proto, caps.Caps(depth=7))
+    assert fits(proto, gate.Limits(depth=8))
+    assert not fits(proto, gate.Limits(depth=7))
 
 
 def test_what_a_model_holds_is_found_wherever_it_is() -> None:
@@ -166,4 +166,4 @@ def test_caps_leave_room_for_honest_models() -> None:
     nodes = [node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(2000)]
     proto = model(nodes, {"v0": (1,)}, {"v2000": (1,)})
     assert len(from_model(proto).model.graph) == 2000
-    assert CAPS.nodes >= 100_000
+    assert LIMITS.nodes >= 100_000

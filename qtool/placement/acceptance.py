@@ -24,12 +24,10 @@ class Refusal:
     """The reason that a candidate is not accepted.
 
     Args:
-        code: ACCURACY or NOT_FASTER.
-        reason: for nodes that go back to float because of it.
+        reason: ACCURACY or NOT_FASTER, for nodes that go back to float because of it.
         missing_db: dB from the lower end of its SQNR's interval to the floor.
     """
 
-    code: Code
     reason: Reason
     missing_db: float = 0.0
 
@@ -56,7 +54,6 @@ def first_accepted(placement: Placement, best: Candidate, evaluator: Evaluator) 
 def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
     """Return the reason that a candidate is not accepted on the select set; None where it is.
 
-
     Accuracy is judged by the lower end of the SQNR's interval over samples. Int8 that is not faster than
     FP32 is not worth its error.
     """
@@ -65,13 +62,13 @@ def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
         low, _ = evaluator.error(candidate).sqnr_interval
         if low < floor:
             text = f"below the {floor:g} dB gate: {low:.1f} dB at the lower end of its interval"
-            return Refusal(Code.ACCURACY, Reason(Code.ACCURACY, text), floor - low)
+            return Refusal(Reason(Code.ACCURACY, text), floor - low)
     if evaluator.times and _speed_decides(candidate):
         speed = evaluator.speed(candidate, predicted_speed)
         if speed.decided <= 1:
             ratio = speed.measured
             text = f"{ratio.median:.2f}x as fast as FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"
-            return Refusal(Code.NOT_FASTER, Reason(Code.NOT_FASTER, text))
+            return Refusal(Reason(Code.NOT_FASTER, text))
     return None
 
 
@@ -83,7 +80,7 @@ def fallback(
     After a candidate that is not faster comes float. After one that is not accurate enough comes the next
     point of the Pareto front, then repair, which ends in float.
     """
-    if refusal.code is Code.NOT_FASTER:
+    if refusal.reason.code is Code.NOT_FASTER:
         return recover(float_candidate(candidate, refusal.reason), evaluator)
     costs = placement.cost_model
     errors = evaluator.errors_of(candidate, None if costs is None else costs.errors)

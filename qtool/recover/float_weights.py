@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from qtool.evaluate.evaluator import Evaluator
@@ -11,6 +10,7 @@ from qtool.graph.view import float_constant
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Kind, Site
 from qtool.plan.predict import key_of
+from qtool.runtime.heartbeat import StepProgress
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import FLOAT32
 
@@ -20,9 +20,7 @@ _BYTES = 0.02
 _SHARE = 0.02
 
 
-def keep_float_weights(
-    candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
-) -> Candidate:
+def keep_float_weights(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) -> Candidate:
     """Return the candidate with some weights of float nodes in float: those with the most noise per byte.
 
     The file grows by 2% at most. Modes that quantize only weights are left unchanged.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from qtool.calibration.estimators import ESTIMATORS
 from qtool.calibration.runner import calibrate
@@ -13,6 +13,7 @@ from qtool.plan.activations import positive
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Kind, Site
 from qtool.plan.predict import key_of
+from qtool.runtime.heartbeat import StepProgress
 from qtool.tables.ops import Bounds
 
 # Tried beside --method's own ranges.
@@ -29,9 +30,7 @@ _CALIBRATED = 128
 _WORTH = 0.9
 
 
-def search_ranges(
-    candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
-) -> Candidate:
+def search_ranges(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) -> Candidate:
     """Return the candidate with ranges of less error, for the activations with the most noise.
 
     The errors are measured on the select set: on the samples that set the ranges wide ones look worse than
@@ -66,7 +65,7 @@ def search_ranges(
 
 
 def _bounds_by_method(
-    candidate: Candidate, sites: list[Site], calib: Samples, progress: Callable[[int, int], None]
+    candidate: Candidate, sites: list[Site], calib: Samples, progress: StepProgress
 ) -> list[Mapping[str, Bounds]]:
     """The ranges by each method, from histograms."""
     model, values = candidate.model, [s.value for s in sites]

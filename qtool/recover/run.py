@@ -24,6 +24,7 @@ from qtool.recover.hqq import half_quadratic_plan
 from qtool.recover.range_search import search_ranges
 from qtool.recover.smoothquant import SMOOTHQUANT
 from qtool.rewrite.outlier_columns import split_outlier_columns
+from qtool.runtime.heartbeat import StepProgress
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
@@ -35,7 +36,7 @@ BEFORE_PLACEMENT = ("equalize", "ranges", "gptq", "bias")
 # depend on every quantized layer.
 REPEATED = frozenset({"gptq", "bias"})
 
-Step = Callable[[Candidate, Evaluator, Callable[[int, int], None]], Candidate]
+Step = Callable[[Candidate, Evaluator, StepProgress], Candidate]
 """Returns a changed candidate; the same one where there is nothing to change."""
 
 
@@ -105,7 +106,7 @@ def steps_of(candidate: Candidate, evaluator: Evaluator) -> frozenset[str]:
 
 
 def _try(
-    name: str, candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]
+    name: str, candidate: Candidate, evaluator: Evaluator, progress: StepProgress
 ) -> tuple[Candidate, Gain | None]:
     """Try a step: the new candidate and the gain; None where the step changes nothing."""
     start = time.perf_counter()
@@ -125,7 +126,7 @@ def _try(
 def _scaling(technique: Technique) -> Step:
     """A step that scales constants of the float model; the candidate is resolved anew for that model."""
 
-    def step(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
+    def step(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) -> Candidate:
         model, samples = candidate.model, evaluator.statistics
         if samples is None or candidate.bounds:  # bounds were chosen for the activations as they are
             return candidate
@@ -140,18 +141,18 @@ def _scaling(technique: Technique) -> Step:
 def _rounding(technique: Callable[..., Plan]) -> Step:
     """A step that changes the integers of weights."""
 
-    def step(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
+    def step(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) -> Candidate:
         view, threads = _split(candidate), candidate.model.threads
         return candidate.with_plan(technique(view, candidate.plan, evaluator.statistics, threads, progress))
 
     return step
 
 
-def _hqq(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
+def _hqq(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) -> Candidate:
     return candidate.with_plan(half_quadratic_plan(candidate.model.view, candidate.plan))
 
 
-def _bias(candidate: Candidate, evaluator: Evaluator, progress: Callable[[int, int], None]) -> Candidate:
+def _bias(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) -> Candidate:
     model, samples = candidate.model, evaluator.statistics
     if samples is None:
         return candidate

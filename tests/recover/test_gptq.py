@@ -28,7 +28,7 @@ from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, model, node, rng
 from tests.plan.flow import Sample, candidate
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
-from tests.tiers import in_turn
+from tests.tiers import in_turn, sample
 
 FORMS: tuple[dict[str, Any], ...] = (
     {"mode": "static"},
@@ -197,7 +197,9 @@ def held_out_gain(folder: Path, **form: Any) -> tuple[float, float]:
     return sqnr(floats, before), sqnr(floats, after)
 
 
-@pytest.mark.parametrize("folder", [SAMPLE_MODELS / "cnn", SHARED_MODELS / "lprnet"], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "folder", sample([SAMPLE_MODELS / "cnn", SHARED_MODELS / "lprnet"], 2), ids=lambda f: f.name
+)
 def test_int8_of_plain_convolutions_stays_as_good(folder: Path) -> None:
     """There it is the activations that cost: what GPTQ does is within the noise, of tenths of a dB."""
     if not folder.exists():
@@ -206,12 +208,14 @@ def test_int8_of_plain_convolutions_stays_as_good(folder: Path) -> None:
     assert after > before - 0.3
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not (SHARED_MODELS / "stories260k").exists(), reason="no shared models here")
 def test_stories_in_int4_gains() -> None:
     before, after = held_out_gain(SHARED_MODELS / "stories260k", mode="weight-only", bits=4, block=32)
     assert after > before + 1.4
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not (SHARED_MODELS / "stories260k").exists(), reason="no shared models here")
 def test_stories_in_two_bits_gains() -> None:
     before, after = held_out_gain(SHARED_MODELS / "stories260k", mode="weight-only", bits=2, block=64)

@@ -83,7 +83,7 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
     """Return the reason that placement can't be measured, and a hint; None where it can."""
     options, scheme, samples = model.options, model.scheme, model.samples.select
     if options.plan is not None:
-        return "the plan settles placement", "leave it out"
+        return "--plan decides placement", "leave it out"
     if samples is None or synthetic(samples):
         return "placement measures errors and times on samples, and there are none", "add --calib SRC"
     if not EFFORTS[options.effort].measures:
@@ -93,8 +93,8 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
         return why, "--target cpu"
     if scheme.forces_form or scheme.form not in _FORMS:
         return (
-            "--weights, --acts, --format, --io and --prefer settle what is quantized to what",
-            "leave them out; qtool quantize --plan PLAN replays what was found",
+            "placement measures default types only: --weights, --acts, --format, --io or --prefer set others",
+            "leave them out; qtool quantize --plan PLAN replays a plan",
         )
     if tensor_bytes(model.model) > _LARGEST:
         return "the model is larger than 1 GiB: several candidates at once would not fit in memory", ""

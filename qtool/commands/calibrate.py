@@ -20,7 +20,7 @@ from qtool.data.reading import ListFields, Reading
 from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used
 from qtool.errors import DataError, UsageError
 from qtool.options import ModelLike, Options, Progress, silent
-from qtool.plan.activations import positive
+from qtool.plan.activations import nonnegative
 from qtool.plan.eligible import observable
 from qtool.plan.prepared import PreparedModel
 from qtool.runtime.blas import single_threaded_blas
@@ -153,7 +153,7 @@ def _by_this_process(
         source,
         threads=how.threads,
         histograms=True,
-        positive=positive(prepared.view, values),
+        positive=nonnegative(prepared.view, values),
         memory=how.memory,
         since=start.so_far,
         keep=keep,

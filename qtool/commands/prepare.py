@@ -25,12 +25,12 @@ from qtool.graph.prepare import prepare
 from qtool.graph.prepare.opset import QDQ_OPS
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options, Progress, silent
-from qtool.plan.activations import positive
+from qtool.plan.activations import nonnegative
 from qtool.plan.assignment import PlanInput
-from qtool.plan.constraints import Patterns, input_ranges, match_constraints, named
+from qtool.plan.constraints import Patterns, input_ranges, match_constraints, match_nodes
 from qtool.plan.draft import observation_sets
 from qtool.plan.prepared import PreparedModel
-from qtool.plan.scheme import Scheme, settle
+from qtool.plan.scheme import Scheme, make_scheme
 from qtool.runtime.heartbeat import step
 from qtool.runtime.session import Session, has_op
 from qtool.tables.forms import Form
@@ -55,7 +55,7 @@ def prepare_model(
         QtoolError: UsageError, ModelError, DataError or EnvironmentFailure.
     """
     options = _settled(options)
-    scheme = settle(options.mode, options.target, options.choices, options.sets)
+    scheme = make_scheme(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)
     if source.warnings and scheme.target.onnxruntime:
         Session(source.loadable, name=source.name)  # what was mended is what the runtime accepts
@@ -78,7 +78,7 @@ def prepare_model(
     patterns = Patterns(tuple(options.exclude), tuple(options.include), tuple(options.sets))
     constraints = match_constraints(view, source.model, scheme, patterns)
     task = PlanInput(view, scheme, constraints, source.sha256)
-    explain = named(view, source.model, options.explain, "--explain")
+    explain = match_nodes(view, source.model, options.explain, "--explain")
     known = _known(source, options)
     sets = _split(source, scheme, options, known) if sets is None else sets
 
@@ -200,7 +200,7 @@ def _memo(
                 calib,
                 threads=options.threads,
                 histograms=METHODS[options.method].needs_histogram,
-                positive=positive(task.view, values),
+                positive=nonnegative(task.view, values),
                 progress=lambda done, total: progress("calibrate", done, total),
             )
             return found, {}

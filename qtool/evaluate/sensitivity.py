@@ -19,7 +19,7 @@ from qtool.graph.save import model_for_session
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import Errors, key_of, keys_of
-from qtool.plan.resolve import restored
+from qtool.plan.resolve import dequantized
 from qtool.rewrite.simulate.switched import switched
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
 from qtool.runtime.session import Session, running
@@ -89,7 +89,7 @@ def sensitivity(
                     extra: Arrays = {switches.switches[key]: np.asarray(True)}
                 else:
                     site = weights[key]
-                    extra = {site.value: restored(site, switches.weights[site.value])}
+                    extra = {site.value: dequantized(site, switches.weights[site.value])}
                 powers = []
                 for sample, reference in zip(samples, references, strict=True):
                     powers.append(_error_power(reference, run(sample, extra)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qtool.plan.assignment import Assignment, assigned_graph
-from qtool.plan.calibration_fallback import touching
+from qtool.plan.calibration_fallback import nodes_around
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Site
 from qtool.plan.predict import Errors, key_of, keys_of
@@ -44,7 +44,7 @@ def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | 
         reason = Reason(Code.ACCURACY, f"this tensor alone gives {errors.sqnr([key]):.1f} dB")
         changed = False
         for site in sites.get(key, ()):
-            nodes = touching(site, candidate.model.view)
+            nodes = nodes_around(site, candidate.model.view)
             for name in dict.fromkeys((*nodes, *(fused[n] for n in nodes if n in fused))):
                 if constraints.forbids_float(name):
                     continue

@@ -11,14 +11,14 @@ from qtool.plan.assignment import AssignedGraph
 from qtool.plan.eligible import data_inputs, rule_of, summed_axis
 from qtool.plan.model import Kind, Site, Use
 from qtool.plan.scheme import Scheme
-from qtool.plan.weights import split_of
+from qtool.plan.weights import split_size
 from qtool.tables.float16 import FLOAT32_INPUTS
 from qtool.tables.forms import Form
 from qtool.tables.ops import ANY, Bounds, Role
 from qtool.tables.qtypes import FLOAT16, FLOAT32, PER_TENSOR, UINT8, Granularity, PerBlock, TensorSpec
 
 
-def calibrated(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site]:
+def activation_sites(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site]:
     """Return the calibrated activation sites, one for each value.
 
     The result of an int8 node is int8 for all its consumers; other values are quantized for int8 consumers.
@@ -29,32 +29,31 @@ def calibrated(view: View, assigned: AssignedGraph, scheme: Scheme) -> list[Site
     everywhere: set[str] = set()
     groups = DisjointSets()
     for node in view.main_nodes:
-        candidate = assigned.chosen.get(node.name or "")
-        if candidate is None or candidate.form is not Form.INT8:
+        quantized = assigned.chosen.get(node.name or "")
+        if quantized is None or quantized.form is not Form.INT8:
             continue
         clamped = _is_epilogue(assigned, node)
-        inputs = [] if clamped else data_inputs(node, candidate.rule)
+        inputs = [] if clamped else data_inputs(node, quantized.rule)
         for index, value in inputs:
             name = value.name or ""
             order.setdefault(name, value)
             uses.setdefault(name, []).append((node.name or "", index))
-        made = (
-            [] if not assigned.quantizes_output(node) or assigned.epilogue_of(node) else floats(node.outputs)
-        )
-        for value in made:
+        in_int8 = assigned.quantizes_output(node) and not assigned.epilogue_of(node)
+        results = float_values(node.outputs) if in_int8 else []
+        for value in results:
             order.setdefault(value.name or "", value)
             everywhere.add(value.name or "")
-        if candidate.rule.role is Role.PASS:
-            groups.join([v.name or "" for v in (*(v for _, v in inputs), *made)])
+        if quantized.rule.role is Role.PASS:
+            groups.join([v.name or "" for v in (*(v for _, v in inputs), *results)])
     ports = [v for v in integer_ports(view, scheme) if v.name not in assigned.float_ports]
     for value in ports:
         order.setdefault(value.name or "", value)
-    shown = {v.name for v in ports}
+    everywhere |= {v.name or "" for v in ports}
     return [
         Site(
             name,
             Kind.ACTIVATION,
-            None if name in everywhere or name in shown else tuple(uses[name]),
+            None if name in everywhere else tuple(uses[name]),
             spec,
             group=groups.of(name),
             bounds=bounds_of(value),
@@ -113,16 +112,16 @@ def _is_foreign(value: ir.Value | None) -> bool:
     return stored is not None and stored.dtype is not None and not stored.dtype.is_integer()
 
 
-def at_run_time(view: View, assigned: AssignedGraph) -> list[Site]:
+def runtime_sites(view: View, assigned: AssignedGraph) -> list[Site]:
     """Return the run-time quantized activation sites, one for each value and granularity."""
     sites: dict[tuple[str, Granularity], list[Use]] = {}
     for node in view.nodes:
-        candidate = assigned.chosen.get(node.name or "")
-        if candidate is None or candidate.form is not Form.DYNAMIC or candidate.rule.role is Role.RECURRENT:
+        quantized = assigned.chosen.get(node.name or "")
+        if quantized is None or quantized.form is not Form.DYNAMIC or quantized.rule.role is Role.RECURRENT:
             continue
-        size = split_of(node, candidate.rule, assigned.scheme)
+        size = split_size(node, quantized.rule, assigned.scheme)
         granularity = PerBlock(summed_axis(node), size) if size else PER_TENSOR
-        for index, value in data_inputs(node, candidate.rule):
+        for index, value in data_inputs(node, quantized.rule):
             sites.setdefault((value.name or "", granularity), []).append((node.name or "", index))
     return [
         Site(name, Kind.RUNTIME, tuple(uses), TensorSpec(UINT8, granularity, symmetric=False))
@@ -130,7 +129,7 @@ def at_run_time(view: View, assigned: AssignedGraph) -> list[Site]:
     ]
 
 
-def floats(values: Sequence[ir.Value]) -> list[ir.Value]:
+def float_values(values: Sequence[ir.Value]) -> list[ir.Value]:
     """Return the values that hold floats; a MaxPool may also have indices."""
     return [v for v in values if v.name and v.dtype in (None, ir.DataType.FLOAT)]
 
@@ -154,7 +153,7 @@ def bounds_of(value: ir.Value) -> Bounds:
     return min(lo, hi), hi  # with min above max, every output is max (Clip-13)
 
 
-def positive(view: View, names: Iterable[str]) -> frozenset[str]:
+def nonnegative(view: View, names: Iterable[str]) -> frozenset[str]:
     """Return the values that are never negative."""
     return frozenset(name for name in names if bounds_of(view.values[name])[0] >= 0)
 

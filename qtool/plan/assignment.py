@@ -88,7 +88,7 @@ class AssignedGraph:
         own = None if node is None else self.chosen.get(node.name or "")
         if node is None or own is None or own.form is not Form.INT8:
             return False
-        return self.scheme.target.linear_output or node.op_type not in ("MatMul", "Gemm")
+        return self.scheme.target.linear_output or not own.rule.product
 
     def in_int8(self, value: ir.Value) -> bool:
         """Whether the producer of a value computes it in int8, so that no float of it exists."""
@@ -114,7 +114,7 @@ class AssignedGraph:
         own_scale = self.chosen[node.name or ""].rule.role in (Role.WEIGHTED, Role.ARITHMETIC)
         return reader if clamps and own_scale else None
 
-    def holds(self, name: str) -> bool:
+    def pays(self, name: str) -> bool:
         """Whether a quantized node pays beside its neighbours, by the target's table.
 
         A node that pays only between int8 ops needs its inputs in int8 (arithmetic: one of them), and a

@@ -21,7 +21,7 @@ _CLAMPS = ("Relu", "Clip")
 _LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
 
 
-def barriers(view: View, assigned: AssignedGraph, sites: Iterable[Site]) -> list[GraphEdit]:
+def fusion_barriers(view: View, assigned: AssignedGraph, sites: Iterable[Site]) -> list[GraphEdit]:
     """Return the fusion barriers of an assignment, those before a QuantizeLinear first.
 
     Args:
@@ -108,7 +108,7 @@ def _behind_products(
         name = node.name or ""
         own = assigned.chosen.get(name)
         gives_floats = own is not None and own.form is Form.INT8 and not assigned.quantizes_output(node)
-        if not gives_floats or not is_op(node, "MatMul", "Gemm"):
+        if not gives_floats or own is None or not own.rule.product:
             continue
         value = view.node_by_name[adds.get(name, name)].outputs[0]
         if value.name not in everywhere and _prevents_fusion(value, quantized):
@@ -139,7 +139,7 @@ def _ends_in_q(node: ir.Node, index: int, quantized: Collection[Use]) -> bool:
     return bool(uses) and not made.is_graph_output() and all(_ends_in_q(n, i, quantized) for n, i in uses)
 
 
-def sums(view: View, chosen: Mapping[str, Operator], split: Collection[str]) -> Iterator[GraphEdit]:
+def sum_edits(view: View, chosen: Mapping[str, Operator], split: Collection[str]) -> Iterator[GraphEdit]:
     """Yield the Adds behind a MatMulInteger that must become a Sum.
 
     onnxruntime (1.31) fuses the product with any constant vector that is added to it. Where the vector is no

@@ -48,7 +48,7 @@ def fallback_nodes(
         if site.kind not in OBSERVED:
             continue
         reason = _reason(site, ranges.get(site.value), view, mode, estimated)
-        for name in touching(site, view) if reason is not None else ():
+        for name in nodes_around(site, view) if reason is not None else ():
             if reason is not None:
                 reasons.setdefault(name, reason)
     return {
@@ -178,15 +178,11 @@ def _suffers(site: Site, view: View) -> bool:
         return False
     producer = view.values[site.value].producer()
     touched = [view.node_by_name[name] for name, _ in site.uses] if site.uses is not None else [producer]
-    return any(n is not None and (n.op_type in ("MatMul", "Gemm") or _is_arithmetic(n)) for n in touched)
+    rules = (rule_of(n) for n in touched if n is not None)
+    return any(r is not None and (r.product or r.role is Role.ARITHMETIC) for r in rules)
 
 
-def _is_arithmetic(node: ir.Node) -> bool:
-    rule = rule_of(node)
-    return rule is not None and rule.role is Role.ARITHMETIC
-
-
-def touching(site: Site, view: View) -> list[str]:
+def nodes_around(site: Site, view: View) -> list[str]:
     """Return the nodes around a site: its quantized consumers, or the producer and every consumer."""
     if site.uses is not None:
         return [name for name, _ in site.uses]

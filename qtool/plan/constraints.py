@@ -87,7 +87,7 @@ def match_constraints(view: View, original: ir.Model, scheme: Scheme, patterns: 
     return _constraints(last, view, scheme, patterns)
 
 
-def named(view: View, original: ir.Model, patterns: Sequence[str], option: str) -> tuple[str, ...]:
+def match_nodes(view: View, original: ir.Model, patterns: Sequence[str], option: str) -> tuple[str, ...]:
     """Return the nodes that match any of the patterns, in graph order.
 
     Args:

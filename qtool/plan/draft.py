@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from qtool.calibration.ranges import Ranges
 from qtool.graph.view import View, constant
-from qtool.plan.activations import at_run_time, calibrated, written_ports
+from qtool.plan.activations import activation_sites, runtime_sites, written_ports
 from qtool.plan.assignment import Assignment, PlanInput, assigned_graph
-from qtool.plan.barriers import barriers, sums
+from qtool.plan.barriers import fusion_barriers, sum_edits
 from qtool.plan.eligible import data_inputs
-from qtool.plan.fp16.assignment import assign_fp16, copied_weights, observed
+from qtool.plan.fp16.assignment import assign_fp16, copied_weights, observed_values
 from qtool.plan.fp16.norms import norm_barriers
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import (
@@ -25,8 +25,8 @@ from qtool.plan.model import (
 )
 from qtool.plan.outlier_columns import with_outlier_columns
 from qtool.plan.rules import maximal, skips
-from qtool.plan.storage import stored
-from qtool.plan.weights import weights
+from qtool.plan.storage import stored_weights
+from qtool.plan.weights import weight_sites
 from qtool.tables.forms import WRITTEN_AS, Form, Operator
 from qtool.tables.ops import ANY, Bounds
 from qtool.tables.qtypes import FLOAT16, FLOAT32
@@ -55,13 +55,15 @@ def draft(
     """
     view, scheme = task.view, task.scheme
     assigned = assigned_graph(task, assignment)
-    own, edits = weights(view, assigned)
-    storage = stored(view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()})
+    own, edits = weight_sites(view, assigned)
+    storage = stored_weights(
+        view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()}
+    )
     fp16 = _fp16_assignment(task, assignment, ranges, {s.value for s in storage.sites})
     edits = [e for e in edits if e.kind is not EditKind.ADDED_BIAS or not _is_fp16(e, fp16)]
-    activations = calibrated(view, assigned, scheme)
-    edits = [*edits, *barriers(view, assigned, [*activations, *own])]
-    sites = (*activations, *at_run_time(view, assigned), *own, *storage.sites)
+    activations = activation_sites(view, assigned, scheme)
+    edits = [*edits, *fusion_barriers(view, assigned, [*activations, *own])]
+    sites = (*activations, *runtime_sites(view, assigned), *own, *storage.sites)
     sites, columns = with_outlier_columns(view, _within(sites, bounds or {}), outlier_columns or {})
     forms = dict(assignment.forms)
     # The Add of a bias becomes part of the product, where the product can add it; else it stays in float.
@@ -71,7 +73,7 @@ def draft(
     adds = {n for e in edits if e.kind is EditKind.RESHAPED_BIAS for n, _ in e.uses or ()}
     chosen = _operators(view, forms, sites, scheme.target)
     fp16 = replace(fp16, copied=copied_weights(view, fp16, sites, edits))
-    edits = [*edits, *sums(view, chosen, columns), *norm_barriers(view, fp16, sites)]
+    edits = [*edits, *sum_edits(view, chosen, columns), *norm_barriers(view, fp16, sites)]
     forms |= dict.fromkeys((n for n in view.node_by_name if n in fp16.nodes), Form.FLOAT16)
     reasons = _storage_reasons(task, storage.reasons) | _fp16_reasons(task, fp16)
     skipped = (
@@ -88,7 +90,7 @@ def draft(
         sites,
         tuple(skipped),
         fp16,
-        tuple(observed(fp16, view, io_float16=scheme.io is FLOAT16)),
+        tuple(observed_values(fp16, view, io_float16=scheme.io is FLOAT16)),
         choices=scheme.choices,
         exclude=patterns.exclude,
         include=patterns.include,
@@ -110,9 +112,9 @@ def observation_sets(task: PlanInput) -> list[list[str]]:
     """
     view, all_int8 = task.view, maximal(task)
     assigned = assigned_graph(task, all_int8)
-    sites = (*calibrated(view, assigned, task.scheme), *at_run_time(view, assigned))
+    sites = (*activation_sites(view, assigned, task.scheme), *runtime_sites(view, assigned))
     fp16 = _fp16_assignment(task, all_int8, None, set())
-    first = [*(s.value for s in sites), *observed(fp16, view, io_float16=task.scheme.io is FLOAT16)]
+    first = [*(s.value for s in sites), *observed_values(fp16, view, io_float16=task.scheme.io is FLOAT16)]
     near = [
         v.name or ""
         for own in assigned.chosen.values()

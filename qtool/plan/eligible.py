@@ -83,7 +83,7 @@ def _is_clamped(value: ir.Value) -> bool:
     return rule is not None and rule.role is Role.EPILOGUE
 
 
-def why_not(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
+def why_ineligible(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
     """Return the reason why a node with a rule can't take a form; '' when it can."""
     if _is_quantized(node, rule):
         return _ALREADY
@@ -142,7 +142,7 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
     if not scalable(size := float(np.abs(weight).max())):
         return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
-    if node.op_type in ("MatMul", "Gemm") and weight.size < _min_weight(node, scheme.target.forms[form]):
+    if rule.product and weight.size < _min_weight(node, scheme.target.forms[form]):
         return f"its weight of {weight.size} values is too small to pay for quantizing its input"
     if _becomes_several(scheme, form):
         return ""

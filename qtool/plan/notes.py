@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from qtool.graph.view import View
 from qtool.plan.activations import float_ports, integer_ports
-from qtool.plan.fp16.assignment import has_unobserved_values
-from qtool.plan.fp16.assignment import ports as fp16_ports
+from qtool.plan.fp16.assignment import float32_ports, has_unobserved_values
 from qtool.plan.model import Kind, Plan
 from qtool.plan.scheme import Scheme
 from qtool.tables.qtypes import FLOAT16
@@ -32,7 +31,7 @@ def plan_notes(plan: Plan, view: View, scheme: Scheme) -> Iterator[str]:
 def _float_ports(plan: Plan, view: View, scheme: Scheme) -> Iterator[tuple[str, str]]:
     """Yield the inputs and outputs that stay float32 although --io names another type, with the reason."""
     if scheme.io is FLOAT16:
-        for value in fp16_ports(view):
+        for value in float32_ports(view):
             if reason := plan.fp16.overflow.get(value.name or ""):
                 yield value.name or "", f"it {reason}"
         return

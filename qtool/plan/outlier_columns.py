@@ -56,7 +56,7 @@ def with_outlier_columns(
     return tuple(limited), split
 
 
-def end_of(node_name: str, view: View) -> str:
+def result_node(node_name: str, view: View) -> str:
     """Return the node whose result the float product is added to: the MatMul, or the Add of its bias."""
     bias = added_bias(view.node_by_name[node_name])
     return bias.use[0] if bias is not None else node_name

@@ -106,12 +106,12 @@ def rescaled(model: ir.Model, scaled: Mapping[str, tuple[Scaled, ...]]) -> ir.Mo
         for one in every:
             if not -array.ndim <= one.axis < array.ndim or array.shape[one.axis] != len(one.factors):
                 raise KeyError(f"'{name}' has no axis {one.axis} of {len(one.factors)}")
-            array = array * along(np.asarray(one.factors, np.float32), one.axis, array.ndim)
+            array = array * laid_along(np.asarray(one.factors, np.float32), one.axis, array.ndim)
         value.const_value = ir.tensor(array, name=name)
     return clone
 
 
-def along(factors: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+def laid_along(factors: np.ndarray, axis: int, ndim: int) -> np.ndarray:
     """Return factors [C], shaped to multiply an array of rank `ndim` along `axis`."""
     shape = [1] * ndim
     shape[axis] = -1

@@ -130,7 +130,7 @@ def integers_of(site: Site, weight: NDArray[np.floating]) -> NDArray[np.integer]
     return quantize(weight, site.qparams, site.spec.qtype, site.spec.granularity)
 
 
-def restored(site: Site, weight: NDArray[np.floating]) -> NDArray[np.float32]:
+def dequantized(site: Site, weight: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return a weight after quantization, as floats. Same shape, float32.
 
     Raises:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import constant
 from qtool.plan.assignment import AssignedGraph, Assignment, PlanInput, assigned_graph, placement_of
-from qtool.plan.eligible import CONTROL_FLOW, rule_of, why_not
+from qtool.plan.eligible import CONTROL_FLOW, rule_of, why_ineligible
 from qtool.plan.model import Skip
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
@@ -79,7 +79,7 @@ def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
         if (
             reason is None
             and form is not None
-            and (text := why_not(task.view, node, rule, task.scheme, form))
+            and (text := why_ineligible(task.view, node, rule, task.scheme, form))
         ):
             reason = Reason(Code.UNSUITED, text)
         if reason is None and (form is None or placement.worth is Worth.NEVER):
@@ -112,7 +112,7 @@ def _settle(
         dropped = [
             name
             for name in todo
-            if name in chosen and not current.holds(name) and (before is None or before.holds(name))
+            if name in chosen and not current.pays(name) and (before is None or before.pays(name))
         ]
         around: dict[str, None] = {}
         for name in dropped:

@@ -116,7 +116,7 @@ class Scheme:
         return self.form if self.form in rule.forms else None
 
 
-def settle(mode_name: str, target_name: str, choices: Choices, sets: Sequence[str] = ()) -> Scheme:
+def make_scheme(mode_name: str, target_name: str, choices: Choices, sets: Sequence[str] = ()) -> Scheme:
     """Return the scheme of a mode, a target and choices.
 
     Args:

@@ -16,7 +16,7 @@ from qtool.numerics.weights import weight_qparams
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import Dequantizer, Kind, Site, Use
 from qtool.plan.scheme import BLOCKS, PER_CHANNEL_OPSET, WIDE_OPSET, Scheme
-from qtool.plan.weights import coarsest
+from qtool.plan.weights import coarsest_granularity
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
@@ -42,7 +42,7 @@ class Storage:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Use]) -> Storage:
+def stored_weights(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Use]) -> Storage:
     """Return how to store the weights of float nodes, with as few scales as their error allows.
 
     Args:
@@ -68,7 +68,7 @@ def stored(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Us
             if reason := _storage_problem(array, rule, scheme):
                 storage.reasons[node.name or ""] = reason
                 continue
-            coarse = coarsest(node, rule, array.ndim, index)
+            coarse = coarsest_granularity(node, rule, array.ndim, index)
             key = (value.name or "", coarse, qtype.name)
             if key not in chosen:
                 chosen[key] = _spec(array, coarse, qtype, rule, scheme, opset_of(view.model))
@@ -141,7 +141,7 @@ def _spec(
     few = FEW_BITS.get(qtype)
     size = scheme.block or (few.block if few else 0)
     if size:
-        granularity = blocks(w, coarse, size)
+        granularity = cut_into_blocks(w, coarse, size)
         if granularity is not None:
             return TensorSpec(qtype, granularity, symmetric=few is None)
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
@@ -162,7 +162,7 @@ def _kind(view: View, spec: TensorSpec, uses: list[Use]) -> Kind:
     return Kind.LOOKUP if rows and picked else Kind.STORED
 
 
-def blocks(w: np.ndarray, coarse: Granularity, size: int) -> PerBlock | PerRun | None:
+def cut_into_blocks(w: np.ndarray, coarse: Granularity, size: int) -> PerBlock | PerRun | None:
     """Return blocks of about `size` values of one channel; None where no divisor is near."""
     match coarse:
         case PerRowOfLast():

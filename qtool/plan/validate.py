@@ -7,8 +7,7 @@ import numpy as np
 from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.qparams import magnitudes, midpoint
 from qtool.numerics.quantize import bias_scale
-from qtool.plan.fp16.assignment import copied_weights
-from qtool.plan.fp16.assignment import ports as float_ports
+from qtool.plan.fp16.assignment import copied_weights, float32_ports
 from qtool.plan.fp16.norms import norm_barriers
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, EditKind, GraphEdit, Kind, Plan, Site, Use
@@ -48,7 +47,7 @@ def _fp16(plan: Plan, view: View) -> str:
         ends = ((ports.inputs, len(node.inputs)), (ports.outputs, len(node.outputs)))
         if any(not 0 <= index < count for indices, count in ends for index in indices):
             return f"'{name}' has no such inputs or outputs"
-    own = {v.name or "" for v in float_ports(view)} if plan.choices.io == FLOAT16.name else set()
+    own = {v.name or "" for v in float32_ports(view)} if plan.choices.io == FLOAT16.name else set()
     if unknown := fp16.ports - own:
         return f"'{min(unknown)}' is no input or output that can be float16"
     weights = {n for n, v in view.values.items() if v.is_initializer() and is_float32(v)}

@@ -26,7 +26,7 @@ from qtool.tables.qtypes import (
 )
 
 
-def weights(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[GraphEdit]]:
+def weight_sites(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[GraphEdit]]:
     """Return the weights and int32 biases of quantized nodes, and the edits of biases that stay float.
 
     Nodes that read a weight in one quantization share a site.
@@ -34,46 +34,46 @@ def weights(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[Graph
     uses_of: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
     biases: list[Site | GraphEdit] = []
     for node in view.nodes:
-        candidate = assigned.chosen.get(node.name or "")
-        if candidate is None or candidate.rule.role not in (Role.WEIGHTED, Role.RECURRENT):
+        quantized = assigned.chosen.get(node.name or "")
+        if quantized is None or quantized.rule.role not in (Role.WEIGHTED, Role.RECURRENT):
             continue
-        kind = Kind.WEIGHT if candidate.form is Form.INT8 else Kind.FUSED
-        for index in candidate.rule.weight:
+        kind = Kind.WEIGHT if quantized.form is Form.INT8 else Kind.FUSED
+        for index in quantized.rule.weight:
             value = node.inputs[index]
             array = float_constant(value)
             if value is None or array is None:
                 continue
-            spec = _spec(candidate, array, assigned)
+            spec = _spec(quantized, array, assigned)
             uses_of.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
-        bias = _bias(candidate, assigned.scheme)
+        bias = _bias(quantized, assigned.scheme)
         if bias is not None:
             biases.append(bias)
     sites = [Site(name, kind, tuple(uses), spec) for (name, kind, spec), uses in uses_of.items()]
-    quantized = [b for b in biases if isinstance(b, Site)]
-    return sites + quantized, [b for b in biases if isinstance(b, GraphEdit)]
+    int32_biases = [b for b in biases if isinstance(b, Site)]
+    return sites + int32_biases, [b for b in biases if isinstance(b, GraphEdit)]
 
 
-def _spec(candidate: QuantizedNode, array: np.ndarray, assigned: AssignedGraph) -> TensorSpec:
+def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph) -> TensorSpec:
     scheme = assigned.scheme
-    granularity = coarsest(candidate.node, candidate.rule, array.ndim)
+    granularity = coarsest_granularity(quantized.node, quantized.rule, array.ndim)
     qtype = scheme.weight
     centred = True
-    if candidate.form is Form.NBITS:
-        qtype = assigned.weight_types.get(candidate.node.name or "", scheme.storage)
-        size = nbits_block(array.shape[k_axis(candidate.node, candidate.rule)], qtype, scheme.block)
-        granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
+    if quantized.form is Form.NBITS:
+        qtype = assigned.weight_types.get(quantized.node.name or "", scheme.storage)
+        size = nbits_block(array.shape[k_axis(quantized.node, quantized.rule)], qtype, scheme.block)
+        granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
         centred = qtype not in FEW_BITS
-    elif candidate.form is Form.DYNAMIC:
-        size = split_of(candidate.node, candidate.rule, scheme)
+    elif quantized.form is Form.DYNAMIC:
+        size = split_size(quantized.node, quantized.rule, scheme)
         qtype = scheme.target.weight
         if size:
-            granularity = PerBlock(k_axis(candidate.node, candidate.rule), size)
-    elif scheme.per_tensor or (candidate.node.op_type == "MatMul" and array.ndim > 2):
+            granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
+    elif scheme.per_tensor or (quantized.node.op_type == "MatMul" and array.ndim > 2):
         granularity = PER_TENSOR  # onnxruntime's (1.31) kernels have one scale for a stack of matrices
     return TensorSpec(qtype, granularity, symmetric=centred)
 
 
-def coarsest(node: ir.Node, rule: OpRule, ndim: int, index: int = -1) -> Granularity:
+def coarsest_granularity(node: ir.Node, rule: OpRule, ndim: int, index: int = -1) -> Granularity:
     """Return one scale for each output channel, or the nearest granularity that the op has.
 
     Args:
@@ -93,17 +93,17 @@ def k_axis(node: ir.Node, rule: OpRule) -> int:
     return 1 - channel_axis(node, rule, 2)
 
 
-def split_of(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
+def split_size(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
     """Return the values in each part of a product with run-time activations; 0: it is not split."""
     weight = float_constant(node.inputs[rule.weight[0]])
-    if node.op_type not in ("MatMul", "Gemm") or weight is None or weight.ndim != 2:
+    if not rule.product or weight is None or weight.ndim != 2:
         return 0
     total, limit = weight.shape[k_axis(node, rule)], scheme.target.split
     size = largest_divisor(total, limit)
     return size if total > limit and size * 2 > limit else 0
 
 
-def _bias(candidate: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
+def _bias(quantized: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
     """Return the site or edit of a weighted node's bias: an input, or for a MatMul the Add behind it.
 
     An int32 bias needs calibrated activations for its scale. Behind such a MatMul with a float result,
@@ -111,13 +111,13 @@ def _bias(candidate: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
     to 0.4x as fast as FP32). Reshaped to [1, .., 1, N], the bias stays in an Add, and exact. A MatMul of two
     axes becomes a Gemm in any case, with an int32 bias (measured: docs/targets.md).
     """
-    node, rule = candidate.node, candidate.rule
+    node, rule = quantized.node, quantized.rule
     source, weight = node.inputs[0], node.inputs[1]
     if source is None or weight is None or float_constant(weight) is None or rule.role is Role.RECURRENT:
         return None
     name = node.name or ""
     scale_from = (source.name or "", name)
-    if candidate.form is not Form.INT8:
+    if quantized.form is not Form.INT8:
         added = added_bias(node) if rule.bias is None and scheme.target.onnxruntime else None
         return GraphEdit(EditKind.ADDED_BIAS, added.value, (added.use,), node=name) if added else None
     int32 = TensorSpec(INT32, PER_TENSOR if scheme.per_tensor else PerChannel(0), symmetric=True)

@@ -19,7 +19,7 @@ from qtool.numerics.qparams import F32, F64
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Scaled, Site
-from qtool.plan.prepared import along
+from qtool.plan.prepared import laid_along
 from qtool.recover.channel_statistics import ChannelStatistics, channel_statistics
 from qtool.recover.equalization_pairs import EqualizationPair, find_pairs
 from qtool.tables.qtypes import TensorSpec
@@ -58,7 +58,7 @@ class PairedLayers:
         """Return the expected squared error of the layers' outputs with factors s, [C], up to a constant."""
         total = 0.0
         for w, axis, site in self.weights:
-            factors = along(np.asarray(s, np.float32), axis, w.ndim)
+            factors = laid_along(np.asarray(s, np.float32), axis, w.ndim)
             scaled = w * factors
             if self.site is not None:
                 steps = self.site.spec.qtype.qmax - self.site.spec.qtype.qmin
@@ -67,7 +67,7 @@ class PairedLayers:
                 ) / steps
                 total += step**2 / 12 * float(np.square(scaled, dtype=np.float64).sum())
             if site is not None:
-                size = along(np.sqrt(self.channels.square), axis, w.ndim)
+                size = laid_along(np.sqrt(self.channels.square), axis, w.ndim)
                 error = (rounded_weight(scaled, site.spec) - scaled) / factors * size
                 total += float(np.square(error, dtype=np.float64).sum())
         return total
@@ -119,7 +119,7 @@ def scale_channels(
         before = [(constant, 1 / best) for constant in pair.before]
         for (name, axis), factors in (*before, *((weight, best) for _, weight in pair.after)):
             array = _constant(view, name, now)
-            now[name] = array * along(np.asarray(factors, np.float32), axis, array.ndim)
+            now[name] = array * laid_along(np.asarray(factors, np.float32), axis, array.ndim)
             scalings[name] = (*scalings.get(name, ()), Scaled(axis, tuple(factors.tolist())))
     return scalings
 

@@ -20,7 +20,7 @@ from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
 from qtool.numerics.qparams import F32, F64, QParams, unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.resolve import integers_of, restored
+from qtool.plan.resolve import dequantized, integers_of
 from qtool.recover.hessians import HessianSpec, ModelRun, hessians
 from qtool.recover.operands import Operand, Rounding, operand_of, roundings_of
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
@@ -192,7 +192,7 @@ def _joined(view: View, site: Site, weight: WeightRows, fits: list[Fitted], oper
     new = replace(site, integers=integers, qparams=params)
     plain = replace(new, integers=None)
     # Integers that are the nearest ones are not stored.
-    return plain if np.array_equal(restored(plain, w), restored(new, w)) else new
+    return plain if np.array_equal(dequantized(plain, w), dequantized(new, w)) else new
 
 
 def _resolved(view: View, site: Site) -> tuple[F32, QParams]:

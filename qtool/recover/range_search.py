@@ -9,7 +9,7 @@ from qtool.calibration.runner import calibrate
 from qtool.data.samples import Part, Samples, evenly
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.sensitivity import sensitivity
-from qtool.plan.activations import positive
+from qtool.plan.activations import nonnegative
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Kind, Site
 from qtool.plan.predict import key_of
@@ -75,7 +75,7 @@ def _bounds_by_method(
         Part(calib, evenly(len(calib), _CALIBRATED), calib.name),
         threads=model.threads,
         histograms=True,
-        positive=positive(model.view, values),
+        positive=nonnegative(model.view, values),
         progress=progress,
     )
     return [{s.value: ESTIMATORS[name](ranges[s.value], s.spec) for s in sites} for name in _METHODS]

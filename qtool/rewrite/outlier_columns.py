@@ -8,7 +8,7 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_over
 from qtool.graph.view import View
 from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.outlier_columns import end_of
+from qtool.plan.outlier_columns import result_node
 from qtool.rewrite.writer import float_array
 
 
@@ -78,7 +78,7 @@ def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: 
         name=namer(f"{node.name}_spared"),
         outputs=[namer(f"{node.outputs[0].name}_spared")],
     )
-    last = view.node_by_name[end_of(node.name or "", view)]
+    last = view.node_by_name[result_node(node.name or "", view)]
     whole = last.outputs[0]
     node.graph.insert_after(last, [small])
     total = new_node(

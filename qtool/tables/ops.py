@@ -33,6 +33,7 @@ class OpRule:
         kept: indices of the inputs that may be constants too, which no integer kernel takes as weights:
             worth fewer bits in the file alone.
         bias: index of the bias input.
+        product: a matrix product, whose weight is its right operand.
         channel_axis: axis of the weight that runs over output channels; negative from the end.
         forms: in what forms, beside float, it can compute at all.
         bounds: what the output can't exceed, whatever the input.
@@ -49,6 +50,7 @@ class OpRule:
     weight: tuple[int, ...] = ()
     kept: tuple[int, ...] = ()
     bias: int | None = None
+    product: bool = False
     channel_axis: int = 0
     forms: frozenset[Form] = frozenset({Form.INT8})
     bounds: Bounds = ANY
@@ -60,14 +62,14 @@ class OpRule:
 
 def _rows() -> tuple[OpRule, ...]:
     weighted, arithmetic, passes = Role.WEIGHTED, Role.ARITHMETIC, Role.PASS
-    product = frozenset({Form.INT8, Form.DYNAMIC, Form.NBITS})
+    linear = frozenset({Form.INT8, Form.DYNAMIC, Form.NBITS})
     conv = frozenset({Form.INT8, Form.DYNAMIC})
     dynamic, none = frozenset({Form.DYNAMIC}), frozenset[Form]()
     return (
         OpRule("Conv", weighted, weight=(1,), bias=2, channel_axis=0, forms=conv),
         OpRule("ConvTranspose", weighted, weight=(1,), bias=2, channel_axis=1),
-        OpRule("MatMul", weighted, weight=(1,), kept=(0,), channel_axis=-1, forms=product),
-        OpRule("Gemm", weighted, weight=(1,), kept=(0,), bias=2, channel_axis=-1, forms=product),
+        OpRule("MatMul", weighted, weight=(1,), kept=(0,), channel_axis=-1, forms=linear, product=True),
+        OpRule("Gemm", weighted, weight=(1,), kept=(0,), bias=2, channel_axis=-1, forms=linear, product=True),
         OpRule("LSTM", Role.RECURRENT, weight=(1, 2), forms=dynamic),
         OpRule("GRU", Role.RECURRENT, weight=(1, 2), forms=none),
         OpRule("RNN", Role.RECURRENT, weight=(1, 2), forms=none),

@@ -16,7 +16,7 @@ import pytest
 
 from qtool.errors import UsageError
 from qtool.evaluate.float_io import with_float_io
-from qtool.plan.scheme import ACTIVATION_TYPES, BLOCKS, WEIGHT_TYPES, Choices, settle
+from qtool.plan.scheme import ACTIVATION_TYPES, BLOCKS, WEIGHT_TYPES, Choices, make_scheme
 from qtool.runtime.session import Session
 from qtool.tables.modes import MODES
 from qtool.tables.targets import TARGETS
@@ -73,7 +73,7 @@ def test_what_the_tables_allow_runs_and_resembles(
         pytest.skip("no convolution to include")
     choices = {k: v for k, v in form.items() if k != "include"}
     try:
-        settle(mode, target, Choices(**choices))
+        make_scheme(mode, target, Choices(**choices))
     except UsageError as error:
         assert any(word in error.message for word in ("--format qoperator", "--target"))
         return
@@ -91,10 +91,10 @@ def test_what_the_tables_allow_runs_and_resembles(
 def test_a_choice_of_another_mode_is_an_error_that_names_it(mode: str, choice: dict[str, Any]) -> None:
     (name,) = choice
     if name in MODES[mode].options:
-        settle(mode, "cpu", Choices(**choice))
+        make_scheme(mode, "cpu", Choices(**choice))
         return
     with pytest.raises(UsageError, match=f"--{name}"):
-        settle(mode, "cpu", Choices(**choice))
+        make_scheme(mode, "cpu", Choices(**choice))
 
 
 @pytest.mark.parametrize("form", [["--mode", "static", "--calib", "none", "--input-range", "0,1"], ["--mode", "fp16"], ["--mode", "static", "--io", "uint8", "--calib", str(SAMPLES / "cnn" / "calib")], ["--mode", "weight-only", "--set", "op:Gemm=fp32", "--set", "op:Conv=int4", "--gate", "none"]], ids=str)  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Scaled
-from qtool.plan.prepared import PreparedModel, along, rescaled
+from qtool.plan.prepared import PreparedModel, laid_along, rescaled
 from qtool.recover.equalization_pairs import EqualizationPair, find_pairs
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
@@ -156,6 +156,6 @@ def test_factors_that_do_not_fit_are_a_key_error(name: str, axis: int, count: in
 
 def test_factors_are_laid_along_their_axis() -> None:
     factors = np.arange(3)
-    assert along(factors, 1, 4).shape == (1, 3, 1, 1)
-    assert along(factors, -1, 2).shape == (1, 3)
-    assert along(factors, 0, 1).shape == (3,)
+    assert laid_along(factors, 1, 4).shape == (1, 3, 1, 1)
+    assert laid_along(factors, -1, 2).shape == (1, 3)
+    assert laid_along(factors, 0, 1).shape == (3,)

@@ -26,11 +26,11 @@ READY = {
 
 def settled_by_hand(task: PlanInput, start: Assignment, gone: frozenset[str]) -> set[str]:
     """The remaining nodes when nodes that no longer pay are dropped one at a time."""
-    held = {name for name in start.forms if assigned_graph(task, start).holds(name)}
+    held = {name for name in start.forms if assigned_graph(task, start).pays(name)}
     left = {name: form for name, form in start.forms.items() if name not in gone}
     while True:
         now = assigned_graph(task, Assignment(left))
-        lost = next((name for name in left if name in held and not now.holds(name)), None)
+        lost = next((name for name in left if name in held and not now.pays(name)), None)
         if lost is None:
             return set(left)
         del left[lost]
@@ -84,7 +84,7 @@ def test_a_node_that_did_not_pay_before_stays() -> None:
     start = to_float(task, rule_based(task), {})
     forms = {name: form for name, form in start.forms.items() if name in ("d", "z")}
     alone = Assignment(forms)
-    assert not assigned_graph(task, alone).holds("d"), "its input arrives in float"
+    assert not assigned_graph(task, alone).pays("d"), "its input arrives in float"
     assert set(to_float(task, alone, {"z": WHY}).forms) == {"d"}
 
 

@@ -18,7 +18,7 @@ from qtool.plan.scheme import (
     WEIGHT_TYPES,
     WIDE_OPSET,
     Choices,
-    settle,
+    make_scheme,
 )
 from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS, MODES, WEIGHT_BITS
@@ -60,7 +60,7 @@ def test_these_tests_try_every_choice() -> None:
 
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
 def test_defaults_are_those_of_the_mode_and_the_target(mode: str, target: str) -> None:
-    scheme = settle(mode, target, Choices())
+    scheme = make_scheme(mode, target, Choices())
     row, machine = MODES[mode], TARGETS[target]
     assert (scheme.mode, scheme.target) == (row, machine)
     assert (scheme.form, scheme.storage, scheme.floor_db) == (row.form, row.storage, row.floor_db)
@@ -74,10 +74,10 @@ def test_a_choice_is_settled_where_the_tables_allow_it_and_refused_by_name_elsew
 ) -> None:
     for mode, target in EVERYWHERE:
         if allowed(mode, target, name, value):
-            settle(mode, target, Choices(**{name: value}))
+            make_scheme(mode, target, Choices(**{name: value}))
             continue
         with pytest.raises(UsageError) as caught:
-            settle(mode, target, Choices(**{name: value}))
+            make_scheme(mode, target, Choices(**{name: value}))
         assert f"--{name.replace('_', '-')}" in caught.value.message
         if name not in MODES[mode].options:  # the hint names the modes that have the option
             assert mode in caught.value.message
@@ -99,7 +99,7 @@ UNKNOWN = {
 @pytest.mark.parametrize(("name", "mode", "value"), [(k, *v) for k, v in UNKNOWN.items()], ids=UNKNOWN)
 def test_an_unknown_value_names_its_option_and_itself(name: str, mode: str, value: Any) -> None:
     with pytest.raises(UsageError) as caught:
-        settle(mode, "cpu", Choices(**{name: value}))
+        make_scheme(mode, "cpu", Choices(**{name: value}))
     assert f"--{name}" in caught.value.message
     assert str(value) in caught.value.message
 
@@ -124,7 +124,7 @@ def test_an_unknown_value_names_its_option_and_itself(name: str, mode: str, valu
 )
 def test_a_value_of_another_option_or_mode_is_refused(name: str, mode: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"--{name}"):
-        settle(mode, "cpu", Choices(**{name: value}))
+        make_scheme(mode, "cpu", Choices(**{name: value}))
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,14 @@ def test_an_unknown_mode_or_target_is_named_with_what_there_is(
     mode: str, target: str, wrong: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=wrong) as caught:
-        settle(mode, target, Choices())
+        make_scheme(mode, target, Choices())
     assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(("word", "hint"), [("qoperater", "qoperator"), ("zzz", "qdq or qoperator")])
 def test_the_hint_for_an_unknown_word_names_the_nearest_or_all(word: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        settle("static", "cpu", Choices(format=word))
+        make_scheme("static", "cpu", Choices(format=word))
     assert hint in caught.value.hint
 
 
@@ -165,11 +165,11 @@ def test_pairs_of_types(weight: QType, act: QType) -> None:
         choices = Choices(weights=weight.name, acts=act.name, format=form)
         if refused(weight, act, form):
             with pytest.raises(UsageError, match="--format qoperator") as caught:
-                settle("static", target, choices)
+                make_scheme("static", target, choices)
             pair = f"--acts {act.name}", f"--weights {weight.name}"
             assert any(option in caught.value.message for option in pair)
             continue
-        scheme = settle("static", target, choices)
+        scheme = make_scheme("static", target, choices)
         assert scheme.activation is act
         # int8 is the target's own 8 signed bits; AVX2 has 7.
         assert scheme.weight is (TARGETS[target].weight if weight is INT8 else weight)
@@ -184,11 +184,11 @@ def test_weight_only_in_every_size(bits: int, block: int, prefer: str, target: s
     choices = Choices(bits=bits, block=block, prefer=prefer)
     if prefer == "speed" and Form.NBITS not in TARGETS[target].forms:
         with pytest.raises(UsageError, match="--prefer speed") as caught:
-            settle("weight-only", target, choices)
+            make_scheme("weight-only", target, choices)
         able = [t for t, row in TARGETS.items() if Form.NBITS in row.forms]
         assert all(t in caught.value.hint for t in able)
         return
-    scheme = settle("weight-only", target, choices)
+    scheme = make_scheme("weight-only", target, choices)
     assert scheme.form is (Form.NBITS if prefer == "speed" else None)
     assert scheme.storage is WEIGHT_BITS[bits]
     few = FEW_BITS.get(scheme.storage)
@@ -213,15 +213,15 @@ def test_weight_only_in_every_size(bits: int, block: int, prefer: str, target: s
 def test_few_bits_for_some_nodes_need_the_opset_for_all(
     mode: str, target: str, sets: tuple[str, ...], needed: int
 ) -> None:
-    least = settle(mode, target, Choices()).opset
-    assert settle(mode, target, Choices(), sets).opset == max(needed, least)
+    least = make_scheme(mode, target, Choices()).opset
+    assert make_scheme(mode, target, Choices(), sets).opset == max(needed, least)
 
 
 @pytest.mark.parametrize("io", [t for t in IO_TYPES if t != "float"])
 def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None:
     for mode in MODES.values():
         if "io" in mode.options and QTYPES[io] in mode.io:
-            scheme = settle(mode.name, "cpu", Choices(io=io))
+            scheme = make_scheme(mode.name, "cpu", Choices(io=io))
             assert scheme.io is QTYPES[io]
             assert scheme.forces_form
 
@@ -241,7 +241,7 @@ def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None
 def test_types_and_forms_of_the_user_are_kept_whatever_their_speed(
     choice: dict[str, Any], forced: bool
 ) -> None:
-    assert settle("static", "cpu", Choices(**choice)).forces_form is forced
+    assert make_scheme("static", "cpu", Choices(**choice)).forces_form is forced
 
 
 def test_made_lists_the_choices_that_differ_from_the_default() -> None:
@@ -253,7 +253,7 @@ def test_made_lists_the_choices_that_differ_from_the_default() -> None:
 @pytest.mark.parametrize(("mode", "target"), EVERYWHERE)
 def test_a_node_has_the_form_of_the_mode_or_none(mode: str, target: str) -> None:
     """A recurrent layer's activations can't be calibrated: in static mode too it is quantized at run time."""
-    scheme = settle(mode, target, Choices())
+    scheme = make_scheme(mode, target, Choices())
     forms = {op: scheme.form_of(rule) for op, rule in OPS.items()}
     at_run_time = {op for op, rule in OPS.items() if rule.role is Role.RECURRENT and forms[op] is not None}
     assert at_run_time == ({"LSTM"} if scheme.form in (Form.INT8, Form.DYNAMIC) else set())
@@ -264,4 +264,4 @@ def test_a_node_has_the_form_of_the_mode_or_none(mode: str, target: str) -> None
 
 def test_few_bits_are_the_only_storage_with_a_default_block() -> None:
     for bits in WEIGHT_BITS:
-        assert (settle("weight-only", "cpu", Choices(bits=bits)).block > 0) == (bits < 8)
+        assert (make_scheme("weight-only", "cpu", Choices(bits=bits)).block > 0) == (bits < 8)

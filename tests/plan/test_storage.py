@@ -18,7 +18,7 @@ from qtool.numerics.weights import weight_qparams
 from qtool.plan.eligible import nbits_block
 from qtool.plan.model import Kind, Site
 from qtool.plan.scheme import BLOCKS
-from qtool.plan.storage import blocks, nearest_divisor, storage_granularity
+from qtool.plan.storage import cut_into_blocks, nearest_divisor, storage_granularity
 from qtool.plan.weights import largest_divisor
 from qtool.tables.modes import MODES
 from qtool.tables.ops import OPS
@@ -75,7 +75,7 @@ def hopeless(rows: int, columns: int) -> np.ndarray:
     return w.astype(np.float32)
 
 
-# ---- blocks() ----
+# ---- cut_into_blocks() ----
 
 CUTS: dict[str, tuple[tuple[int, ...], Granularity, int, Granularity | None]] = {
     "matrix": ((128, 64), PerChannel(1), 32, PerBlock(0, 32)),
@@ -102,7 +102,7 @@ CUTS: dict[str, tuple[tuple[int, ...], Granularity, int, Granularity | None]] = 
 def test_channels_are_cut_into_blocks_near_the_size(
     shape: tuple[int, ...], coarse: Granularity, size: int, wanted: Granularity | None
 ) -> None:
-    assert blocks(weights(*shape), coarse, size) == wanted
+    assert cut_into_blocks(weights(*shape), coarse, size) == wanted
 
 
 @LAW
@@ -119,7 +119,7 @@ def test_no_scale_covers_two_channels(shape: list[int], coarse: Granularity, siz
         w *= np.arange(1, shape[axis] + 1).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     else:
         w *= np.arange(1, w[..., 0].size + 1).reshape(*shape[:-1], 1)
-    cut = blocks(w, coarse, size)
+    cut = cut_into_blocks(w, coarse, size)
     if cut is None:
         return
     assert size // 2 <= cut.size <= size * 3 // 2

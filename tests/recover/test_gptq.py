@@ -17,7 +17,7 @@ from qtool.graph.view import float_constant
 from qtool.numerics.gptq import hessian
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Kind, Plan
-from qtool.plan.resolve import restored
+from qtool.plan.resolve import dequantized
 from qtool.plan.serial import from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.recover import operands
@@ -58,7 +58,7 @@ def layer_errors(done: Candidate, plan: Plan, samples: Sequence[Sample]) -> dict
             w = float_constant(view.values[site.value])
             assert w is not None
             want = wanted[key][1]
-            error = want.operands[0].weight_rows(w.astype(np.float64) - restored(site, w))
+            error = want.operands[0].weight_rows(w.astype(np.float64) - dequantized(site, w))
             actual[f"{site.value} {site.spec}"] = hessian(sums[want]).objective(error)
     return actual
 

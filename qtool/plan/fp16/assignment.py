@@ -39,7 +39,7 @@ def assign_fp16(
     Args:
         view: of a prepared model.
         keep: node that stays in float32 -> why.
-        ranges: of observed values (see `observed`).
+        ranges: of observed values (see `observed_values`).
         forced: nodes that are float16 wherever they can be, whatever the gain.
         others: assign float16 to other nodes, too, where they can be and gain.
         io_float16: the inputs and outputs of the model become float16, except those that overflow.
@@ -67,7 +67,9 @@ def assign_fp16(
             reasons[name] = Reason(Code.FLOAT16, text)
         else:
             nodes[name] = own
-    model_ports = frozenset(v.name or "" for v in ports(view) if io_float16 and v.name not in overflow)
+    model_ports = frozenset(
+        v.name or "" for v in float32_ports(view) if io_float16 and v.name not in overflow
+    )
     for name in not_worth_casts(view, nodes, model_ports, forced):
         reasons[name] = Reason(Code.FLOAT16, _NO_GAIN)
         del nodes[name]
@@ -75,18 +77,18 @@ def assign_fp16(
     return Fp16Assignment(nodes, reasons, stored, overflow, model_ports)
 
 
-def ports(view: View) -> list[ir.Value]:
+def float32_ports(view: View) -> list[ir.Value]:
     """Return the float32 inputs and outputs of the model."""
     graph = view.model.graph
     return [v for v in dict.fromkeys((*graph.inputs, *graph.outputs)) if is_float32(v)]
 
 
-def observed(fp16: Fp16Assignment, view: View, *, io_float16: bool = False) -> list[str]:
+def observed_values(fp16: Fp16Assignment, view: View, *, io_float16: bool = False) -> list[str]:
     """Return the values whose ranges decide: inputs and outputs of float16 nodes, without constants.
 
     With io_float16 also the inputs and outputs of the model. Values of nested graphs can't be observed.
     """
-    values = [*(ports(view) if io_float16 else ()), *_around(fp16, view)]
+    values = [*(float32_ports(view) if io_float16 else ()), *_around(fp16, view)]
     main = [v for v in values if is_float32(v) and v.graph is view.model.graph]
     return list(dict.fromkeys(v.name or "" for v in main if not v.is_initializer()))
 

@@ -98,9 +98,11 @@ def _by_schema(node: ir.Node, reads: list[int], makes: list[int], opset: int) ->
         return f"there is no {node.op_type} in opset {opset}"
     inputs = [_formal(schema.inputs, i) for i in range(len(node.inputs))]
     outputs = [_formal(schema.outputs, i) for i in range(len(node.outputs))]
-    given = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
+    input_types = {formal.type_str for formal, v in zip(inputs, node.inputs, strict=True) if v is not None}
     typed = node.op_type in TYPED_BY_ATTRIBUTE
-    able = {j for j in makes if _FLOAT16 in outputs[j].types and (typed or outputs[j].type_str in given)}
+    able = {
+        j for j in makes if _FLOAT16 in outputs[j].types and (typed or outputs[j].type_str in input_types)
+    }
     able -= set(FLOAT32_OUTPUTS.get(op_key(node), ()))
     fixed = FLOAT32_INPUTS.get(node.op_type, ())
     return _checked(node, [i for i in reads if i not in fixed and _FLOAT16 in inputs[i].types], makes, able)

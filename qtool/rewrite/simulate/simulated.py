@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qtool.graph.edit import Namer, insert_after_value, owner, take_output_name
 from qtool.graph.view import View
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site, Use
-from qtool.plan.resolve import restored
+from qtool.plan.resolve import dequantized
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.simulate.rounding import halving, read, rounding
 from qtool.rewrite.writer import Writer, float_array, redirect
@@ -43,7 +43,7 @@ def simulated(model: ir.Model, plan: Plan) -> ir.Model:
 
 def _restore(writer: Writer, site: Site) -> None:
     value = writer.view.values[site.value]
-    array = restored(site, float_array(value))
+    array = dequantized(site, float_array(value))
     new = writer.once(("restored", site.value, site.spec), owner(value), f"{site.value}_restored", array)
     redirect(writer, site.uses, value, new)
 

@@ -39,8 +39,8 @@ class Options(Choices, Judging):
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.
-        calib: samples that set the ranges: a source that tables/sources.py knows, or an iterable of dicts;
-            'none': ranges are estimated from the model alone.
+        calib: samples that set the ranges: a source that tables/sources.py knows, or an object that
+            data/iterables.py takes; 'none': ranges are estimated from the model alone.
         calib_format, data_format: the kind of `calib` and `data`, where they don't show it.
         reading: how samples are to be read.
         ranges: what an earlier calibration saw, or the file that holds it; nothing is calibrated then.

@@ -169,7 +169,7 @@ def bench_models(
 
     Args:
         models: paths, or models in memory; at least one.
-        data: a source that tables/sources.py knows, or an iterable of dicts.
+        data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
         how: everything else.
         progress: called with seconds of seconds.
 

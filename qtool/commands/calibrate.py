@@ -104,7 +104,7 @@ def calibrate_model(
 
     Args:
         model: a path, or a model in memory.
-        data: a source that tables/sources.py knows, or an iterable of dicts.
+        data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
         how: everything else.
         progress: called as the samples pass.
 

@@ -54,7 +54,7 @@ def compare_models(
 
     Args:
         fp32, quantized: paths, or models in memory; in place of FP32 its outputs, as save_ref kept them.
-        data: a source that tables/sources.py knows, or an iterable of dicts.
+        data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
         how: everything else.
         progress: called as the samples pass.
 

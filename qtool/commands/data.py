@@ -106,7 +106,7 @@ def survey(
     """Read samples as `calibrate` and `quantize` do, hold each against the model, and say what they are.
 
     Args:
-        data: a source that tables/sources.py knows, or an iterable of dicts.
+        data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
         model: a path, or a model in memory; it is opened, and not run.
         reading: how samples are to be read; those that its `samples` and `seed` choose are looked at, else
             at most 100, evenly.

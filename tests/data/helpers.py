@@ -1,4 +1,4 @@
-"""What the tests of sources ask for: model_inputs of a model, samples of a source, and the error of a bad one."""
+"""Helpers of the tests of sources: inputs of a model, samples of a source, the error of a bad source."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def misused(make: Callable[[], object]) -> QtoolError:
 
 def assert_positions(made: Samples) -> None:
     """The law of every source: any positions give what reading all gives there, again and again."""
-    whole = [(s.name, {n: np.asarray(a) for n, a in s.inputs.items()}) for s in made.read()]
-    assert len(made) == len(whole) == len({name for name, _ in whole})
-    last = len(whole) - 1
-    for positions in (set(), {0}, {last}, {0, last}, set(range(0, len(whole), 2)), {last + 7}, None):
-        wanted = [w for i, w in enumerate(whole) if positions is None or i in positions]
+    complete = [(s.name, {n: np.asarray(a) for n, a in s.inputs.items()}) for s in made.read()]
+    assert len(made) == len(complete) == len({name for name, _ in complete})
+    last = len(complete) - 1
+    for positions in (set(), {0}, {last}, {0, last}, set(range(0, len(complete), 2)), {last + 7}, None):
+        wanted = [w for i, w in enumerate(complete) if positions is None or i in positions]
         got = list(made.read(positions))
         assert [s.name for s in got] == [name for name, _ in wanted]
         for sample, (_, inputs) in zip(got, wanted, strict=True):

@@ -33,20 +33,20 @@ def noise(frames: int, channels: int = 1, seed: int = 0) -> np.ndarray:
 )
 def test_a_file_gives_whole_windows_and_one_at_least(tmp_path: Path, frames: int, windows: int) -> None:
     wave = noise(frames)
-    found = source(record(tmp_path / "a.wav", wave), model_inputs(x=(1, 100)))
-    assert len(found) == windows
+    result = source(record(tmp_path / "a.wav", wave), model_inputs(x=(1, 100)))
+    assert len(result) == windows
     padded = np.pad(wave, (0, max(0, 100 - frames)))
-    for k, got in enumerate(arrays(found)):
+    for k, got in enumerate(arrays(result)):
         np.testing.assert_array_equal(got["x"], padded[None, k * 100 : (k + 1) * 100])
-    assert_positions(found)
+    assert_positions(result)
 
 
 def test_windows_are_called_by_their_start_and_whole_files_by_their_name(tmp_path: Path) -> None:
     record(tmp_path / "below" / "long.wav", noise(1000))
     record(tmp_path / "below" / "short.flac", noise(399))
-    found = source(tmp_path, model_inputs(x=(400,)))
-    assert names(found) == ["below/long.wav@0", "below/long.wav@0.05", "below/short.flac"]
-    assert_positions(found)
+    result = source(tmp_path, model_inputs(x=(400,)))
+    assert names(result) == ["below/long.wav@0", "below/long.wav@0.05", "below/short.flac"]
+    assert_positions(result)
 
 
 @pytest.mark.parametrize(
@@ -55,18 +55,18 @@ def test_windows_are_called_by_their_start_and_whole_files_by_their_name(tmp_pat
     ids=str,
 )
 def test_the_window_is_the_last_axis(tmp_path: Path, shape: Sequence[Axis], laid: tuple[int, ...]) -> None:
-    found = source(record(tmp_path / "a.wav", noise(100)), model_inputs(x=shape))
-    assert arrays(found)[0]["x"].shape == laid
+    result = source(record(tmp_path / "a.wav", noise(100)), model_inputs(x=shape))
+    assert arrays(result)[0]["x"].shape == laid
 
 
 @pytest.mark.parametrize("shape", [("N", "T"), ("T",), None], ids=str)
 def test_an_open_last_axis_takes_whole_files(tmp_path: Path, shape: Sequence[Axis] | None) -> None:
     record(tmp_path / "a.wav", noise(123))
     record(tmp_path / "b.wav", noise(77))
-    found = source(tmp_path, model_inputs(x=shape))
-    assert names(found) == ["a.wav", "b.wav"]
-    assert [s["x"].size for s in arrays(found)] == [123, 77]
-    assert_positions(found)
+    result = source(tmp_path, model_inputs(x=shape))
+    assert names(result) == ["a.wav", "b.wav"]
+    assert [s["x"].size for s in arrays(result)] == [123, 77]
+    assert_positions(result)
 
 
 def test_a_shape_makes_windows_of_an_open_axis(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_recording_beyond_ten_minutes_is_no_sample_as_a_whole(
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_channels_are_averaged(tmp_path: Path, suffix: str) -> None:
     wave = noise(64, channels=2)
-    found = source(record(tmp_path / f"a{suffix}", wave), model_inputs(x=(1, 64)))
-    got = arrays(found)[0]["x"]
+    result = source(record(tmp_path / f"a{suffix}", wave), model_inputs(x=(1, 64)))
+    got = arrays(result)[0]["x"]
     assert got.dtype == np.float32
     np.testing.assert_allclose(got[0], wave.mean(axis=1), atol=1e-4)
 
@@ -99,27 +99,27 @@ def test_integers_become_floats_in_one(tmp_path: Path) -> None:
 
 
 def test_a_model_of_half_precision_gets_it(tmp_path: Path) -> None:
-    found = source(record(tmp_path / "a.wav", noise(4)), model_inputs("float16", x=(4,)))
-    assert arrays(found)[0]["x"].dtype == np.float16
+    result = source(record(tmp_path / "a.wav", noise(4)), model_inputs("float16", x=(4,)))
+    assert arrays(result)[0]["x"].dtype == np.float16
 
 
 @pytest.mark.parametrize(("frames", "rate", "to"), [(8000, 8000, 16000), (44100, 44100, 16000), (9001, 11025, 8000), (300_000, 48000, 8000)])  # fmt: skip
 def test_a_rate_resamples_as_soxr_does(tmp_path: Path, frames: int, rate: int, to: int) -> None:
     wave = noise(frames)
-    found = source(record(tmp_path / "a.wav", wave, rate), model_inputs(x=(1, 500)), rate=to)
-    whole = soxr.resample(wave, rate, to)
-    assert len(found) == frames * to // rate // 500
-    for k, got in enumerate(arrays(found)):
-        wanted = whole[k * 500 : (k + 1) * 500]
+    result = source(record(tmp_path / "a.wav", wave, rate), model_inputs(x=(1, 500)), rate=to)
+    complete = soxr.resample(wave, rate, to)
+    assert len(result) == frames * to // rate // 500
+    for k, got in enumerate(arrays(result)):
+        wanted = complete[k * 500 : (k + 1) * 500]
         np.testing.assert_allclose(got["x"][0, : len(wanted)], wanted, atol=1e-6)
-    assert names(found)[1] == f"a.wav@{500 / to:.6f}".rstrip("0")
-    assert_positions(found)
+    assert names(result)[1] == f"a.wav@{500 / to:.6f}".rstrip("0")
+    assert_positions(result)
 
 
 def test_a_rate_resamples_whole_files(tmp_path: Path) -> None:
     wave = noise(200_000)
-    found = source(record(tmp_path / "a.wav", wave, 16000), model_inputs(x=("N", "T")), rate=8000)
-    np.testing.assert_allclose(arrays(found)[0]["x"][0], soxr.resample(wave, 16000, 8000), atol=1e-6)
+    result = source(record(tmp_path / "a.wav", wave, 16000), model_inputs(x=("N", "T")), rate=8000)
+    np.testing.assert_allclose(arrays(result)[0]["x"][0], soxr.resample(wave, 16000, 8000), atol=1e-6)
 
 
 def test_a_rate_that_the_files_have_changes_nothing(tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_files_of_several_rates_want_one(tmp_path: Path) -> None:
 
 
 def test_only_the_window_that_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = source(record(tmp_path / "a.wav", noise(100_000)), model_inputs(x=(10,)))
+    result = source(record(tmp_path / "a.wav", noise(100_000)), model_inputs(x=(10,)))
     read: list[int] = []
-    whole = soundfile.SoundFile.read
+    complete = soundfile.SoundFile.read
     monkeypatch.setattr(
-        soundfile.SoundFile, "read", lambda self, n, **k: read.append(n) or whole(self, n, **k)
+        soundfile.SoundFile, "read", lambda self, n, **k: read.append(n) or complete(self, n, **k)
     )
-    arrays(found, {9_999})
+    arrays(result, {9_999})
     assert read == [10]
 
 
@@ -180,8 +180,8 @@ def test_inputs_that_are_filled_or_no_waves_do_not_count(tmp_path: Path) -> None
 
 
 def truncated(folder: Path, suffix: str) -> bytes:
-    whole = record(folder / "other" / f"x{suffix}", noise(5000)).read_bytes()
-    return whole[: len(whole) // 2]
+    complete = record(folder / "other" / f"x{suffix}", noise(5000)).read_bytes()
+    return complete[: len(complete) // 2]
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
@@ -204,19 +204,19 @@ def test_half_a_flac_is_refused_when_it_ends(tmp_path: Path) -> None:
 
 def test_half_a_wav_is_as_long_as_it_is(tmp_path: Path) -> None:
     content = truncated(tmp_path, ".wav")
-    found = source(write(tmp_path / "calib" / "a.wav", content), model_inputs(x=(100,)))
-    assert 0 < len(arrays(found)) == len(found) < 50
+    result = source(write(tmp_path / "calib" / "a.wav", content), model_inputs(x=(100,)))
+    assert 0 < len(arrays(result)) == len(result) < 50
 
 
 def test_nan_in_a_recording_is_left_to_the_check_of_the_sample(tmp_path: Path) -> None:
     wave = noise(10)
     wave[3] = np.nan
-    found = source(record(tmp_path / "a.wav", wave), model_inputs(x=(10,)))
-    assert np.isnan(arrays(found)[0]["x"][3])
+    result = source(record(tmp_path / "a.wav", wave), model_inputs(x=(10,)))
+    assert np.isnan(arrays(result)[0]["x"][3])
 
 
 def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     file = record(tmp_path / "a.wav", noise(100))
-    found = source(file, model_inputs(x=(10,)))
+    result = source(file, model_inputs(x=(10,)))
     record(file, noise(200))
-    assert "changed" in refused(lambda: arrays(found)).message
+    assert "changed" in refused(lambda: arrays(result)).message

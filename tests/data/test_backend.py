@@ -1,4 +1,4 @@
-"""ONNX's own layout of test data: which file is which input, and tensors that are not what they say."""
+"""ONNX's own layout of test data: the input of each file, and damaged tensors."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def sets(folder: Path, count: int, below: str = "") -> Path:
 
 
 def test_each_set_is_a_sample_in_numeric_order(tmp_path: Path) -> None:
-    found = source(sets(tmp_path, 12), TWO)
-    assert names(found) == [f"test_data_set_{k}" for k in range(12)]
-    assert [{n: a.item() for n, a in s.items()} for s in arrays(found)] == [
+    result = source(sets(tmp_path, 12), TWO)
+    assert names(result) == [f"test_data_set_{k}" for k in range(12)]
+    assert [{n: a.item() for n, a in s.items()} for s in arrays(result)] == [
         {"a": k, "b": k + 100} for k in range(12)
     ]
-    assert_positions(found)
+    assert_positions(result)
 
 
 def test_a_set_a_file_and_deeper_folders_are_samples(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_tensor_goes_to_the_input_of_its_name_else_of_its_number(
 ) -> None:
     for k, name in enumerate(tensors):
         write(tmp_path / f"input_{k}.pb", pb(k, name))
-    found = source(tmp_path, TWO, rename=rename)
+    result = source(tmp_path, TWO, rename=rename)
     if wanted is None:
-        assert "a second value" in refused(lambda: arrays(found)).message
+        assert "a second value" in refused(lambda: arrays(result)).message
     else:
-        (got,) = arrays(found)
+        (got,) = arrays(result)
         assert {n: a.item() for n, a in got.items()} == wanted
 
 

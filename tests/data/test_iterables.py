@@ -82,11 +82,11 @@ def test_an_array_or_a_dict_of_arrays_is_a_stack_of_samples(rows: int) -> None:
     stack = np.arange(12, dtype=np.float32).reshape(4, 3)
     inputs = model_inputs(x=("N" if rows == 1 else rows, 3))
     for data in (stack, {"x": stack}):
-        found = open_source(data, inputs)
-        assert [s["x"].tolist() for s in arrays(found)] == [
+        result = open_source(data, inputs)
+        assert [s["x"].tolist() for s in arrays(result)] == [
             stack[k : k + rows].tolist() for k in range(0, 4, rows)
         ]
-        assert_positions(found)
+        assert_positions(result)
     error = refused(lambda: open_source({"x": stack, "y": np.zeros(3)}, TWO))
     assert "unequal numbers of samples" in error.message
 
@@ -103,16 +103,16 @@ def test_a_function_is_called_anew_for_each_pass() -> None:
         for k in range(3):
             yield {name: np.full((1, 3), k, spec.dtype) for name, spec in inputs.items()}
 
-    found = open_source(made, ONE)
-    assert (len(found), found.name, calls) == (3, "made", 1)
-    assert [s["x"].max() for s in arrays(found)] == [0, 1, 2]
+    result = open_source(made, ONE)
+    assert (len(result), result.name, calls) == (3, "made", 1)
+    assert [s["x"].max() for s in arrays(result)] == [0, 1, 2]
     assert calls == 2
 
 
 def test_a_function_must_give_the_same_samples_each_time() -> None:
     left = [3, 2]
-    found = open_source(lambda: samples(left.pop(0), x=(1, 3)), ONE)
-    assert "gave 2 samples, and 3 in the first pass" in refused(lambda: arrays(found)).message
+    result = open_source(lambda: samples(left.pop(0), x=(1, 3)), ONE)
+    assert "gave 2 samples, and 3 in the first pass" in refused(lambda: arrays(result)).message
     assert "gives no samples" in refused(lambda: open_source(list, ONE)).message
     assert "gives nothing, not samples" in refused(lambda: open_source(lambda: None, ONE)).message
     assert "takes 2 arguments (a, b)" in misused(lambda: open_source(lambda a, b: [], ONE)).message

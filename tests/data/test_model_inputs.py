@@ -1,4 +1,4 @@
-"""What a model wants to be fed, and the shapes that the user gives."""
+"""Inputs of a model, and the shapes of --shape."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_types_have_the_names_of_numpy(kind: int, dtype: str) -> None:
     ids=str,
 )
 def test_axes_are_numbers_names_or_open(shape: list | None, axes: tuple | None, text: str) -> None:
-    port = of(tensor(TensorProto.FLOAT, shape))["x"]
-    assert port.shape == axes
-    assert str(port) == text
+    spec = of(tensor(TensorProto.FLOAT, shape))["x"]
+    assert spec.shape == axes
+    assert str(spec) == text
 
 
 def test_an_input_with_a_value_of_its_own_needs_no_sample() -> None:
@@ -72,13 +72,13 @@ TWO = {
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "shape"),
+    ("shapes", "name", "shape"),
     [({"x": (2, 3, 8, 8)}, "x", (2, 3, 8, 8)), ({"ids": (1, 5)}, "ids", (1, 5)), ({"z": (7, 4)}, "z", (7, 4)), ({}, "x", ("N", 3, None, None))],
 )  # fmt: skip
-def test_a_shape_closes_what_is_open(given: dict, name: str, shape: tuple) -> None:
-    found = with_shapes(TWO, given)
-    assert found[name].shape == shape
-    assert list(found) == list(TWO)
+def test_a_shape_closes_what_is_open(shapes: dict, name: str, shape: tuple) -> None:
+    result = with_shapes(TWO, shapes)
+    assert result[name].shape == shape
+    assert list(result) == list(TWO)
 
 
 def test_without_a_name_the_only_input_is_meant() -> None:
@@ -86,7 +86,7 @@ def test_without_a_name_the_only_input_is_meant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message", "hint"),
+    ("shapes", "message", "hint"),
     [
         ({"": (1, 3)}, "--shape 1,3: which of the 3 inputs?", "--shape x=1,3"),
         ({"idz": (1,)}, "--shape: no input 'idz'", "did you mean 'ids'?"),
@@ -96,8 +96,8 @@ def test_without_a_name_the_only_input_is_meant() -> None:
     ],
     ids=str,
 )
-def test_a_shape_that_the_model_does_not_take_is_refused(given: dict, message: str, hint: str) -> None:
+def test_a_shape_that_the_model_does_not_take_is_refused(shapes: dict, message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        with_shapes(TWO, given)
+        with_shapes(TWO, shapes)
     assert message in caught.value.message
     assert hint in caught.value.hint

@@ -107,8 +107,8 @@ def save(folder: Path, *stems: str) -> Path:
     "ordered", [["2", "10", "100"], ["a1b2", "a1b10", "a2b1"], ["007", "8", "09"], ["1", "²"], ["٢", "3"]]
 )
 def test_files_come_in_natural_order(tmp_path: Path, ordered: list[str]) -> None:
-    found = source(save(tmp_path, *reversed(ordered)))
-    assert names(found) == [f"{stem}.npz" for stem in ordered]
+    result = source(save(tmp_path, *reversed(ordered)))
+    assert names(result) == [f"{stem}.npz" for stem in ordered]
 
 
 def test_any_positions_give_what_a_full_pass_gives(tmp_path: Path) -> None:
@@ -262,11 +262,11 @@ def test_what_is_no_file_is_refused_without_waiting(kind: str, suffix: str, tmp_
             path.touch()
         case _:
             path.symlink_to({"device": "/dev/zero", "loop": path.name, "dangling": "nowhere"}[kind])
-    found = source(tmp_path, ONE)
+    result = source(tmp_path, ONE)
     if kind == "gone":
         path.unlink()
     with pytest.raises(DataError, match=rf"0\{suffix}: (not a regular file|can't be read)"):
-        arrays(found)
+        arrays(result)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy"])
@@ -274,11 +274,11 @@ def test_a_file_that_changes_between_two_passes_is_refused(suffix: str, tmp_path
     path = tmp_path / f"0{suffix}"
     make = (lambda p, a: np.savez(p, x=a)) if suffix == ".npz" else np.save
     make(path, np.zeros(2))
-    found = source(tmp_path, ONE)
-    assert arrays(found)
+    result = source(tmp_path, ONE)
+    assert arrays(result)
     make(path, np.ones(2))
     os.utime(path, ns=(1, 1))
-    assert "changed while it was in use" in refused(lambda: arrays(found)).message
+    assert "changed while it was in use" in refused(lambda: arrays(result)).message
 
 
 @pytest.mark.parametrize("name", [b"a\nb.npz", b"\x1b[31m.npz", b"\xff\xfe.npz"], ids=repr)

@@ -1,4 +1,4 @@
-"""Inputs that Polygraphy saved: what its own writer wrote, kept here, and what only looks like it."""
+"""Inputs that Polygraphy saved, some written by its own writer, and other JSON, which is refused."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def saved(folder: Path, content: Any, name: str = "inputs.json") -> Path:
     "value", [PLAIN, LAZY, LEGACY, LEGACY_LAZY], ids=["plain", "lazy", "legacy", "legacy lazy"]
 )
 def test_what_polygraphy_wrote_is_read(tmp_path: Path, value: dict) -> None:
-    found = source(saved(tmp_path, [{"x": value}] * 3), X)
-    assert names(found) == [f"inputs.json[{k}]" for k in range(3)]
-    assert [s["x"].tolist() for s in arrays(found)] == [[0, 1]] * 3
-    assert arrays(found)[0]["x"].dtype == np.float32
-    assert_positions(found)
+    result = source(saved(tmp_path, [{"x": value}] * 3), X)
+    assert names(result) == [f"inputs.json[{k}]" for k in range(3)]
+    assert [s["x"].tolist() for s in arrays(result)] == [[0, 1]] * 3
+    assert arrays(result)[0]["x"].dtype == np.float32
+    assert_positions(result)
 
 
 def test_a_folder_of_a_file_for_each_is_read_when_it_is_said_to_be_one(tmp_path: Path) -> None:
     for k in range(11):
         saved(tmp_path, {"x": PLAIN}, f"{k:010}.json")
-    found = source(tmp_path, X, kind="polygraphy")
-    assert names(found) == [f"{k:010}.json" for k in range(11)]
-    assert_positions(found)
+    result = source(tmp_path, X, kind="polygraphy")
+    assert names(result) == [f"{k:010}.json" for k in range(11)]
+    assert_positions(result)
 
 
 @pytest.mark.parametrize(

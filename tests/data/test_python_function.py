@@ -1,4 +1,4 @@
-"""file.py:function: what the user's code may give, and whose fault it is when it does not."""
+"""file.py:function: samples from the user's code, and errors in that code."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ GIVE: dict[str, str] = {
 @pytest.mark.parametrize("what", GIVE)
 def test_samples_come_in_many_ways(tmp_path: Path, what: str) -> None:
     text = f"{saved(tmp_path, GIVE[what])}:f"
-    found = source(text, X)
-    assert found.name == text
-    assert names(found) == ["0", "1", "2"]
-    assert [s["x"].tolist() for s in arrays(found)] == [[[k, k]] for k in range(3)]
-    assert_positions(found)
+    result = source(text, X)
+    assert result.name == text
+    assert names(result) == ["0", "1", "2"]
+    assert [s["x"].tolist() for s in arrays(result)] == [[[k, k]] for k in range(3)]
+    assert_positions(result)
 
 
 def test_code_runs_once_however_often_its_samples_are_read(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_code_runs_once_however_often_its_samples_are_read(tmp_path: Path) -> No
             note("called ")
             yield one(1)
         """
-    found = source(f"{saved(tmp_path, text.replace('LOG', repr(str(log))))}:f", X)
-    arrays(found)
-    arrays(found)
+    result = source(f"{saved(tmp_path, text.replace('LOG', repr(str(log))))}:f", X)
+    arrays(result)
+    arrays(result)
     assert log.read_text() == "loaded called "
 
 
@@ -113,7 +113,7 @@ def test_a_neighbour_can_be_imported_and_nothing_is_left_behind(tmp_path: Path) 
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_what_it_prints_goes_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_its_output_goes_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = saved(
         tmp_path,
         """

@@ -42,8 +42,8 @@ def test_a_part_of_a_part_is_a_part() -> None:
 )
 def test_positions_are_found_in_their_files(sizes: list[int], wanted: set[int] | None) -> None:
     starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    found = [starts[file] + p for file, positions in by_file(starts, wanted) for p in positions]
-    assert found == [p for p in range(starts[-1]) if wanted is None or p in wanted]
+    result = [starts[file] + p for file, positions in by_file(starts, wanted) for p in positions]
+    assert result == [p for p in range(starts[-1]) if wanted is None or p in wanted]
     assert all(0 <= p < sizes[file] for file, positions in by_file(starts, wanted) for p in positions)
 
 

@@ -36,9 +36,9 @@ class Sets:
 def numbers(source: Samples | None) -> list[int] | None:
     if source is None:
         return None
-    found = [int(np.asarray(s.inputs["x"])) for s in source.read()]
-    assert len(found) == len(source)
-    return found
+    result = [int(np.asarray(s.inputs["x"])) for s in source.read()]
+    assert len(result) == len(source)
+    return result
 
 
 def sets_of(split: SampleSets) -> Sets:
@@ -46,7 +46,7 @@ def sets_of(split: SampleSets) -> Sets:
 
 
 def split(calib: int | None, data: int | None, *, ranges_known: bool = False) -> SampleSets:
-    """Split so many samples; those of data are numbered from 1000 on."""
+    """Split numbered samples; those of data are numbered from 1000 on."""
     return split_samples(
         None if calib is None else numbered(0, calib, "calib"),
         None if data is None else numbered(1000, data, "data"),
@@ -65,8 +65,8 @@ def test_twelve_samples_are_four_for_each_set() -> None:
 
 
 def test_with_data_every_fourth_calib_sample_selects() -> None:
-    found = sets_of(split(16, 3))
-    assert found == Sets([i for i in range(16) if i % 4 != 3], [3, 7, 11, 15], [1000, 1001, 1002])
+    result = sets_of(split(16, 3))
+    assert result == Sets([i for i in range(16) if i % 4 != 3], [3, 7, 11, 15], [1000, 1001, 1002])
 
 
 def test_without_calib_every_second_data_sample_selects() -> None:
@@ -81,10 +81,10 @@ def test_known_ranges_leave_calib_to_select() -> None:
 
 @pytest.mark.parametrize("ranges_known", [False, True])
 def test_without_samples_nothing_is_judged(ranges_known: bool) -> None:
-    found = split(None, None, ranges_known=ranges_known)
-    assert sets_of(found) == Sets(None, None, None)
-    assert not found.judge_independent
-    assert found.notes == ("not judged: there are no samples (add --data SRC)",)
+    result = split(None, None, ranges_known=ranges_known)
+    assert sets_of(result) == Sets(None, None, None)
+    assert not result.judge_independent
+    assert result.notes == ("not judged: there are no samples (add --data SRC)",)
 
 
 @LAW
@@ -92,15 +92,15 @@ def test_without_samples_nothing_is_judged(ranges_known: bool) -> None:
 def test_the_sets_are_what_the_split_says_of_them(
     calib: int | None, data: int | None, ranges_known: bool
 ) -> None:
-    found = split(calib, data, ranges_known=ranges_known)
-    sets = sets_of(found)
+    result = split(calib, data, ranges_known=ranges_known)
+    sets = sets_of(result)
     chosen = [set(s) for s in (sets.calibrate, sets.select) if s is not None]
     for numbers_of in (sets.calibrate, sets.select, sets.judge):
         assert numbers_of is None or numbers_of == sorted(set(numbers_of))
     if sets.judge is not None:
-        assert found.judge_independent == all(not c & set(sets.judge) for c in chosen)
+        assert result.judge_independent == all(not c & set(sets.judge) for c in chosen)
     if sets.select is not None:
-        assert found.select_independent == (not set(sets.calibrate or ()) & set(sets.select))
+        assert result.select_independent == (not set(sets.calibrate or ()) & set(sets.select))
     # No sample is lost and none is made up.
     everything = [*range(calib or 0), *range(1000, 1000 + (data or 0))]
     used: set[int] = set().union(*chosen, sets.judge or ())
@@ -111,23 +111,23 @@ def test_the_sets_are_what_the_split_says_of_them(
 @LAW
 @given(calib=COUNTS, data=COUNTS | st.none())
 def test_sets_that_share_no_sample_have_four_at_least(calib: int, data: int | None) -> None:
-    found = split(calib, data)
-    sizes = [len(s) for s in (found.calibrate, found.select) if s is not None]
-    if found.select_independent:
+    result = split(calib, data)
+    sizes = [len(s) for s in (result.calibrate, result.select) if s is not None]
+    if result.select_independent:
         assert min(sizes) >= LEAST
-        assert len(found.calibrate or ()) >= len(found.select or ())
-    if data is None and found.judge_independent:
-        assert len(found.judge or ()) >= LEAST
-    assert found.select_independent == (calib >= 8)
-    assert found.judge_independent == (data is not None or calib >= 12)
+        assert len(result.calibrate or ()) >= len(result.select or ())
+    if data is None and result.judge_independent:
+        assert len(result.judge or ()) >= LEAST
+    assert result.select_independent == (calib >= 8)
+    assert result.judge_independent == (data is not None or calib >= 12)
 
 
 @LAW
 @given(total=COUNTS)
 def test_data_is_read_by_nothing_but_the_verdict(total: int) -> None:
-    found = sets_of(split(total, 20))
-    assert found.judge == list(range(1000, 1020))
-    assert not {*(found.calibrate or ()), *(found.select or ())} & set(found.judge)
+    result = sets_of(split(total, 20))
+    assert result.judge == list(range(1000, 1020))
+    assert not {*(result.calibrate or ()), *(result.select or ())} & set(result.judge)
 
 
 NOTES = {
@@ -144,31 +144,31 @@ NOTES = {
 }
 
 
-@pytest.mark.parametrize(("found", "said"), NOTES.values(), ids=NOTES)
-def test_what_is_less_than_a_full_split_is_said(found: SampleSets, said: str) -> None:
-    assert said in found.notes[0]
+@pytest.mark.parametrize(("result", "said"), NOTES.values(), ids=NOTES)
+def test_what_is_less_than_a_full_split_is_said(result: SampleSets, said: str) -> None:
+    assert said in result.notes[0]
 
 
 @pytest.mark.parametrize(
-    "found", [split(12, None), split(8, 1), split(None, 8), split(3, 1, ranges_known=True)]
+    "result", [split(12, None), split(8, 1), split(None, 8), split(3, 1, ranges_known=True)]
 )
-def test_a_full_split_needs_no_words(found: SampleSets) -> None:
-    assert found.notes == ()
+def test_a_full_split_needs_no_words(result: SampleSets) -> None:
+    assert result.notes == ()
 
 
 def test_the_same_files_twice_are_not_independent() -> None:
     source = numbered(0, 40, "images")
     source.traits = Traits("images")  # type: ignore[misc]
-    found = split_samples(source, source)
-    assert not found.judge_independent
-    assert found.select_independent
-    assert "the same 40 samples" in found.notes[0]
+    result = split_samples(source, source)
+    assert not result.judge_independent
+    assert result.select_independent
+    assert "the same 40 samples" in result.notes[0]
 
 
 def test_parts_are_named_by_their_use_and_messages_name_the_source() -> None:
     source = numbered(0, 20, "a/calib")
-    found = split_samples(source, None)
-    names = [s.name for s in (found.calibrate, found.select, found.judge) if s]
+    result = split_samples(source, None)
+    names = [s.name for s in (result.calibrate, result.select, result.judge) if s]
     assert names == [
         "a/calib (10 of 20 calibrate)",
         "a/calib (5 of 20 select)",

@@ -1,4 +1,4 @@
-"""random:N: what is made up, from what, and when it can't be."""
+"""random:N: the numbers of each type, and inputs that random numbers can't make up."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_each_type_has_its_numbers() -> None:
 
 
 def test_a_sample_depends_on_seed_and_number_alone() -> None:
-    found = source("random:9", MIXED)
-    assert names(found) == [str(k) for k in range(9)]
-    assert_positions(found)
-    np.testing.assert_array_equal(arrays(found)[1]["x"], arrays(source("random:2", MIXED))[1]["x"])
-    np.testing.assert_array_equal(arrays(found)[1]["x"], arrays(source("random:2", MIXED, seed=0))[1]["x"])
-    assert not np.array_equal(arrays(found)[1]["x"], arrays(source("random:2", MIXED, seed=1))[1]["x"])
+    result = source("random:9", MIXED)
+    assert names(result) == [str(k) for k in range(9)]
+    assert_positions(result)
+    np.testing.assert_array_equal(arrays(result)[1]["x"], arrays(source("random:2", MIXED))[1]["x"])
+    np.testing.assert_array_equal(arrays(result)[1]["x"], arrays(source("random:2", MIXED, seed=0))[1]["x"])
+    assert not np.array_equal(arrays(result)[1]["x"], arrays(source("random:2", MIXED, seed=1))[1]["x"])
 
 
 def test_it_says_that_it_is_made_up() -> None:

@@ -1,8 +1,7 @@
-"""Texts become token ids, masks and what else a model wants; lines that are none are refused by number."""
+"""Texts as samples: token ids, masks and other inputs; lines that are no text are refused by number."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,7 @@ def test_of_json_lines_the_text_counts(tmp_path: Path, line: str) -> None:
     ],
     ids=lambda v: v[:30],
 )
-def test_4_a_line_without_a_text_is_refused_by_its_number(tmp_path: Path, line: str, word: str) -> None:
+def test_a_line_without_a_text_is_refused_by_its_number(tmp_path: Path, line: str, word: str) -> None:
     write(tmp_path, f'{{"text": "sat"}}\n{line}\n', "a.jsonl")
     error = refused(lambda: all_of(opened(tmp_path, model_inputs())))
     assert isinstance(error, DataError)
@@ -147,27 +146,20 @@ def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     [(b"", "blank"), (b"\n \n", "blank"), (b"the\n\xff\xfe\n", "a.txt:2: not UTF-8"), ("the".encode("utf-16"), "not UTF-8")],
     ids=["empty", "blank", "latin-1", "utf-16"],
 )  # fmt: skip
-def test_4_what_is_no_text_is_refused(tmp_path: Path, content: bytes, word: str) -> None:
+def test_a_file_of_no_text_is_refused(tmp_path: Path, content: bytes, word: str) -> None:
     error = refused(lambda: all_of(opened(write(tmp_path, content), model_inputs())))
     assert isinstance(error, DataError)
     assert "a.txt" in error.message
     assert word in error.message
 
 
-def test_4_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "LINE_BYTES", 100)
     error = refused(lambda: opened(write(tmp_path, "the\n" + "cat " * 26), model_inputs()))
     assert "a.txt:2: a line of more than 100 bytes" in error.message
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to(p.name)], ids=["pipe", "loop"])
-def test_4_what_is_no_file_is_refused(tmp_path: Path, make: Any) -> None:
-    write(tmp_path, "the", "b.txt")
-    make(tmp_path / "d" / "a.txt")
-    assert "a.txt" in refused(lambda: opened(tmp_path, model_inputs())).message
-
-
-def test_4_a_file_that_changed_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
     source = opened(write(tmp_path, "the\ncat"), model_inputs())
     write(tmp_path, "the big cat\nsat")
     assert "changed" in refused(lambda: all_of(source)).message
@@ -180,8 +172,8 @@ def test_each_input_gets_what_its_name_says(tmp_path: Path) -> None:
     wanted = model_inputs(
         input_ids="int64", attention_mask="int64", token_type_ids="int64", position_ids="int64"
     )
-    found = first(write(tmp_path, "the cat"), wanted)
-    assert found == {"input_ids": [THE_CAT], "attention_mask": [[1] * 4], "token_type_ids": [[0] * 4], "position_ids": [[0, 1, 2, 3]]}  # fmt: skip
+    result = first(write(tmp_path, "the cat"), wanted)
+    assert result == {"input_ids": [THE_CAT], "attention_mask": [[1] * 4], "token_type_ids": [[0] * 4], "position_ids": [[0, 1, 2, 3]]}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -200,8 +192,8 @@ def test_each_input_gets_what_its_name_says(tmp_path: Path) -> None:
     ids=str,
 )
 def test_the_input_of_token_ids_is_found(tmp_path: Path, names: list[str], ids: str) -> None:
-    found = first(write(tmp_path, "the cat"), model_inputs(**dict.fromkeys(names, "int64")))
-    assert found[ids] == [THE_CAT]
+    result = first(write(tmp_path, "the cat"), model_inputs(**dict.fromkeys(names, "int64")))
+    assert result[ids] == [THE_CAT]
 
 
 @pytest.mark.parametrize(
@@ -237,41 +229,41 @@ def test_the_tokenizers_own_padding_is_switched_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "fixed", "length"),
+    ("own", "option", "fixed", "length"),
     [
         (None, 0, None, 8), (5, 0, None, 5), (5, 6, None, 6), (None, 3, None, 3),
         (None, 0, 6, 6), (5, 0, 6, 6), (None, 4, 6, 6), (20, 0, 6, 6), (None, 20, 6, 6),
     ],
 )  # fmt: skip
-def test_what_is_too_long_is_cut(
-    tmp_path: Path, own: int | None, asked: int, fixed: int | None, length: int
+def test_long_texts_are_cut(
+    tmp_path: Path, own: int | None, option: int, fixed: int | None, length: int
 ) -> None:
     made = small()
     if own:
         made.enable_truncation(own)
     wanted = model_inputs((1, fixed), input_ids="int64", attention_mask="int64")
-    found = first(
-        write(tmp_path, "the cat sat on the mat"), wanted, Reading(max_tokens=asked), tokenizer=made
+    result = first(
+        write(tmp_path, "the cat sat on the mat"), wanted, Reading(max_tokens=option), tokenizer=made
     )
-    (ids,), (mask,) = found["input_ids"], found["attention_mask"]
+    (ids,), (mask,) = result["input_ids"], result["attention_mask"]
     assert len(ids) == len(mask) == length
-    assert sum(mask) == min(asked or own or 8, fixed or 8, 8)
+    assert sum(mask) == min(option or own or 8, fixed or 8, 8)
     assert ids[sum(mask) - 1] == 2  # what is special stays
 
 
 @pytest.mark.parametrize(("side", "ids"), [("right", [*THE_CAT, 8, 8]), ("left", [8, 8, *THE_CAT])])
 @pytest.mark.parametrize("word", ["[PAD]", "<pad>"])
-def test_what_is_too_short_is_padded(tmp_path: Path, word: str, side: str, ids: list[int]) -> None:
+def test_short_texts_are_padded(tmp_path: Path, word: str, side: str, ids: list[int]) -> None:
     made = small(word)
     if side == "left":
         made.enable_padding(direction="left", pad_id=8, pad_token=word)
-    found = first(
+    result = first(
         write(tmp_path, "the cat"),
         model_inputs((1, 6), input_ids="int64", attention_mask="int64"),
         tokenizer=made,
     )
-    assert found["input_ids"] == [ids]
-    assert found["attention_mask"] == [[int(i != 8) for i in ids]]
+    assert result["input_ids"] == [ids]
+    assert result["attention_mask"] == [[int(i != 8) for i in ids]]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +277,7 @@ def test_what_is_too_short_is_padded(tmp_path: Path, word: str, side: str, ids: 
         (model_inputs(), Reading(max_tokens=2), None, "2 tokens a text", "--max-tokens"),
     ],
 )
-def test_2_model_and_tokenizer_do_not_go_together(
+def test_model_and_tokenizer_do_not_go_together(
     tmp_path: Path,
     wanted: dict[str, ModelInput],
     reading: Reading,
@@ -301,19 +293,19 @@ def test_2_model_and_tokenizer_do_not_go_together(
 
 def test_inputs_that_are_filled_are_left_alone(tmp_path: Path) -> None:
     wanted = model_inputs(input_ids="int64", token_type_ids="int64")
-    found = first(write(tmp_path, "the cat"), wanted, Reading(fill={"token_type_ids": 1.0}))
-    assert found["input_ids"] == [THE_CAT]
-    assert np.all(found["token_type_ids"])  # of whatever length
+    result = first(write(tmp_path, "the cat"), wanted, Reading(fill={"token_type_ids": 1.0}))
+    assert result["input_ids"] == [THE_CAT]
+    assert np.all(result["token_type_ids"])  # of whatever length
 
 
-def test_4_a_text_without_a_token_is_refused(tmp_path: Path) -> None:
+def test_a_text_without_a_token_is_refused(tmp_path: Path) -> None:
     made = small(special=False)
     made.normalizer = Replace(Regex("[^a-z]"), "")
     error = refused(lambda: all_of(opened(write(tmp_path, "the\n?!"), model_inputs(), tokenizer=made)))
     assert "a.txt:2: it has no token" in error.message
 
 
-def test_4_a_token_that_the_type_can_t_hold(tmp_path: Path) -> None:
+def test_a_token_that_the_type_can_t_hold(tmp_path: Path) -> None:
     made = small()
     made.add_tokens([f"w{i}" for i in range(300)])
     error = refused(
@@ -333,7 +325,7 @@ def test_a_tokenizer_can_be_named(tmp_path: Path) -> None:
     assert "words.json" in "\n".join(source.traits.notes)
 
 
-def test_2_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) -> None:
+def test_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) -> None:
     error = refused(lambda: opened(write(tmp_path, "the cat"), model_inputs(), beside=False))
     assert isinstance(error, UsageError)
     assert "--tokenizer" in error.hint
@@ -345,7 +337,7 @@ def test_2_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) ->
     [b"", b"{}", b"the\ncat\n", b'{"model_max_length": 512}', b"\xff\xfe\x00", b"[" * 100_000],
     ids=repr,
 )
-def test_4_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vocab.txt").write_bytes(content)
     reading = Reading(tokenizer=tmp_path / "vocab.txt")
     error = refused(lambda: opened(write(tmp_path, "the cat"), model_inputs(), reading))
@@ -354,7 +346,7 @@ def test_4_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes) -> None:
     assert "tokenizer.json" in error.hint
 
 
-def test_4_a_tokenizer_that_is_missing(tmp_path: Path) -> None:
+def test_a_tokenizer_that_is_missing(tmp_path: Path) -> None:
     error = refused(
         lambda: opened(write(tmp_path, "the"), model_inputs(), Reading(tokenizer=tmp_path / "none.json"))
     )
@@ -369,7 +361,7 @@ class PanicException(BaseException):
 @pytest.mark.parametrize(
     ("raised", "word"), [(PanicException("index out of bounds"), "the tokenizer fails"), (Exception("odd"), "can't be tokenized")]
 )  # fmt: skip
-def test_4_a_tokenizer_that_panics_is_bad_data(
+def test_a_tokenizer_that_panics_is_bad_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, word: str
 ) -> None:
     source = opened(write(tmp_path, "the cat"), model_inputs())
@@ -389,9 +381,9 @@ def test_an_interrupt_stays_one() -> None:
         raise KeyboardInterrupt
 
 
-def test_it_says_how(tmp_path: Path) -> None:
+def test_notes_say_how_texts_are_read(tmp_path: Path) -> None:
     wanted = model_inputs((1, 6), input_ids="int64", attention_mask="int64")
-    how = "\n".join(opened(write(tmp_path, "the cat"), wanted).traits.notes)
+    notes = "\n".join(opened(write(tmp_path, "the cat"), wanted).traits.notes)
     for word in (
         "tokenizer.json",
         "'input_ids': token ids",
@@ -399,4 +391,4 @@ def test_it_says_how(tmp_path: Path) -> None:
         "at most 6 tokens",
         "padded to 6 with token 8",
     ):
-        assert word in how
+        assert word in notes

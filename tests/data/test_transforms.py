@@ -1,4 +1,4 @@
-"""What can be done to the samples of any source: --map, --layout, --fill, --split-batch, --samples."""
+"""Options that change the samples of any source: --map, --layout, --fill, --split-batch, --samples."""
 
 from __future__ import annotations
 
@@ -101,15 +101,15 @@ def test_images_are_turned(
     layout: str, have: tuple[int, ...], port: tuple[Axis, ...] | None, become: tuple[int, ...]
 ) -> None:
     data = made(x=have)
-    found = source(data, model_inputs(x=port), layout=layout)
-    (got,) = arrays(found)
+    result = source(data, model_inputs(x=port), layout=layout)
+    (got,) = arrays(result)
     first = 0 if len(have) == 3 else 1
     wanted = (
         np.moveaxis(data[0]["x"], -1, first) if layout == "nhwc" else np.moveaxis(data[0]["x"], first, -1)
     )
     assert got["x"].shape == become
     np.testing.assert_array_equal(got["x"], wanted)
-    assert_positions(found)
+    assert_positions(result)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_what_would_not_fit_then_is_left(have: tuple[int, ...], port: tuple[Axis
     ids=str,
 )
 def test_an_input_that_the_samples_lack_is_filled(port: ModelInput, value: float, wanted: np.ndarray) -> None:
-    found = source(made(ids=(1, 7)), model_inputs(ids=("batch", "seq")) | {"s": port}, fill={"s": value})
-    (got,) = arrays(found)
+    result = source(made(ids=(1, 7)), model_inputs(ids=("batch", "seq")) | {"s": port}, fill={"s": value})
+    (got,) = arrays(result)
     np.testing.assert_array_equal(got["s"], wanted)
     assert got["s"].dtype == wanted.dtype
 
@@ -167,28 +167,28 @@ def test_an_input_that_the_samples_have_is_not_filled() -> None:
 def test_stacked_samples_are_cut_into_what_the_model_takes(counts: list[int], width: Axis) -> None:
     take = width if isinstance(width, int) else 1
     data = [{"x": np.arange(c * take * 2.0).reshape(-1, 2) + 100 * i} for i, c in enumerate(counts)]
-    found = source(data, model_inputs(x=(width, 2)), split_batch=True)
-    assert len(found) == sum(counts)
-    got = [s["x"] for s in arrays(found)]
+    result = source(data, model_inputs(x=(width, 2)), split_batch=True)
+    assert len(result) == sum(counts)
+    got = [s["x"] for s in arrays(result)]
     assert all(a.shape == (take, 2) for a in got)
     np.testing.assert_array_equal(np.concatenate(got), np.concatenate([s["x"] for s in data]))
-    assert_positions(found)
+    assert_positions(result)
 
 
 def test_what_is_as_long_as_the_model_takes_goes_with_every_part() -> None:
     data = made(x=(3, 2), table=(5, 2), scale=())
     wanted = model_inputs(x=("N", 2), table=(5, 2), scale=())
-    found = source(data, wanted, split_batch=True)
-    assert names(found) == ["0[0]", "0[1]", "0[2]"]
-    assert [{n: a.shape for n, a in s.items()} for s in arrays(found)] == 3 * [
+    result = source(data, wanted, split_batch=True)
+    assert names(result) == ["0[0]", "0[1]", "0[2]"]
+    assert [{n: a.shape for n, a in s.items()} for s in arrays(result)] == 3 * [
         {"x": (1, 2), "table": (5, 2), "scale": ()}
     ]
 
 
 def test_what_is_filled_is_cut_with_the_rest() -> None:
     wanted = model_inputs(x=("batch", 2), mask=("batch", 2))
-    found = source(made(x=(3, 2)), wanted, split_batch=True, fill={"mask": 1})
-    assert [s["mask"].shape for s in arrays(found)] == [(1, 2)] * 3
+    result = source(made(x=(3, 2)), wanted, split_batch=True, fill={"mask": 1})
+    assert [s["mask"].shape for s in arrays(result)] == [(1, 2)] * 3
 
 
 @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ def test_batches_that_can_not_be_cut_are_refused(shapes: dict, wanted: dict, mes
 @given(total=st.integers(1, 40), count=st.integers(1, 50), seed=st.integers(0, 5))
 def test_so_many_are_chosen_in_their_order(total: int, count: int, seed: int) -> None:
     data = made(total, x=(1,))
-    found = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
-    again = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
-    assert len(found) == min(total, count)
-    assert names(found) == names(again) == sorted(names(found), key=int)
-    assert_positions(found)
+    result = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
+    repeated = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
+    assert len(result) == min(total, count)
+    assert names(result) == names(repeated) == sorted(names(result), key=int)
+    assert_positions(result)
 
 
 def test_the_seed_decides_which() -> None:
@@ -238,7 +238,7 @@ def test_all_at_once() -> None:
     """A stacked channels-last file under other names, for a model with one more input."""
     data = made(2, pixels=(4, 5, 6, 3))
     wanted = model_inputs(image=("n", 3, 5, 6), scale=("n", 1))
-    found = source(
+    result = source(
         data,
         wanted,
         rename={"pixels": "image"},
@@ -247,12 +247,12 @@ def test_all_at_once() -> None:
         split_batch=True,
         samples=5,
     )
-    assert len(found) == 5
-    for name, got in zip(names(found), arrays(found), strict=True):
+    assert len(result) == 5
+    for name, got in zip(names(result), arrays(result), strict=True):
         file, part = int(name[0]), int(name[2])
         np.testing.assert_array_equal(got["image"][0], np.moveaxis(data[file]["pixels"][part], -1, 0))
         assert got["scale"].tolist() == [[2]]
-    assert_positions(found)
+    assert_positions(result)
 
 
 def test_an_error_in_a_file_keeps_its_name_through_all_changes(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from qtool.graph.inspection.model import Difference, Inspection
     from qtool.graph.inspection.read import inspect_model as inspect
     from qtool.options import Comparing, Options
-    from qtool.plan.costs_file import CostTable
+    from qtool.plan.cost_table import CostTable
     from qtool.plan.model import Plan
     from qtool.report.model import Report
     from qtool.report.result import Result
@@ -51,7 +51,7 @@ _PUBLIC = {
     "Benching": ("qtool.commands.bench", "Benching"),
     "Calibrating": ("qtool.commands.calibrate", "Calibrating"),
     "Comparing": ("qtool.options", "Comparing"),
-    "CostTable": ("qtool.plan.costs_file", "CostTable"),
+    "CostTable": ("qtool.plan.cost_table", "CostTable"),
     "Difference": ("qtool.graph.inspection.model", "Difference"),
     "Inspection": ("qtool.graph.inspection.model", "Inspection"),
     "Options": ("qtool.options", "Options"),

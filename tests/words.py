@@ -26,7 +26,6 @@ qtool/commands
 qtool/errors.py
 qtool/numerics
 qtool/options.py
-qtool/plan
 qtool/report
 qtool/rewrite
 qtool/runtime

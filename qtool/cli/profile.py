@@ -14,7 +14,7 @@ from qtool.cli.common import progress_bar
 from qtool.errors import EXIT_OK, printable
 
 if TYPE_CHECKING:
-    from qtool.plan.costs_file import CostTable
+    from qtool.plan.cost_table import CostTable
 
 
 @click.command(cls=Command)
@@ -67,7 +67,7 @@ def profile(output: Path, threads: int, effort: str, force: bool, as_json: bool,
 
 def _print(found: CostTable, output: Path, as_json: bool, quiet: bool) -> None:
     if as_json:
-        from qtool.plan.costs_file import to_json
+        from qtool.plan.cost_table import to_json
 
         click.echo(to_json(found), nl=False)
     elif not quiet:

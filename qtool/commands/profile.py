@@ -17,7 +17,7 @@ from qtool.data.reading import ListFields
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.graph.save import check_target, staged
 from qtool.options import Progress, silent
-from qtool.plan.costs_file import CostTable, Machine, Timed, Untimed, to_json
+from qtool.plan.cost_table import CostTable, Machine, Timed, Untimed, to_json
 from qtool.plan.work import work_of
 from qtool.runtime.kernels.dispatch import seconds_a_node
 from qtool.runtime.kernels.graphs import draw

@@ -20,7 +20,7 @@ from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
 from qtool.plan.assignment import AssignedGraph, assigned_graph
 from qtool.plan.candidate import Candidate, resolved
-from qtool.plan.costs import Costs, load_costs
+from qtool.plan.cost_model import CostModel, load_cost_model
 from qtool.plan.eligible import rule_of
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import Kind, Plan
@@ -45,7 +45,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Table:
     """The cost table, with the shapes of a model's values to look up in it."""
 
-    costs: Costs
+    costs: CostModel
     shapes: Shapes
 
     def size(self, value: str) -> int:
@@ -189,7 +189,7 @@ def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
         names = [name for name, value in model.view.values.items() if is_float32(value)]
     samples = model.samples.select
     shapes = {} if samples is None else shapes_of(model.model, names, samples, model.threads)
-    return Table(load_costs(model.options.costs, model.scheme.target.name), shapes)
+    return Table(load_cost_model(model.options.costs, model.scheme.target.name), shapes)
 
 
 def edges(view: View, plan: Plan, table: Table) -> tuple[dict[str, float], dict[str, float]]:

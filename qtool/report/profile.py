@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qtool.plan.costs_file import CostTable
+from qtool.plan.cost_table import CostTable
 from qtool.report.inspection import bare_table, labelled
 from qtool.report.plain import plain
 from qtool.tables.kernels import Kind

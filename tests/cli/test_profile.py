@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from qtool.cli.main import cli
 from qtool.commands import profile as profiling
-from qtool.plan.costs_file import SCHEMA, read_table
+from qtool.plan.cost_table import SCHEMA, read_table
 from qtool.runtime.kernels.traced import Pace
 from qtool.tables.kernels import EDGES, KERNELS
 from tests.cli.program import run

@@ -9,7 +9,7 @@ import pytest
 
 import qtool
 from qtool.commands import profile as profiling
-from qtool.plan.costs_file import read_table
+from qtool.plan.cost_table import read_table
 from qtool.runtime.kernels.traced import Pace
 from qtool.tables.kernels import EDGES, KERNELS, Kind
 

@@ -33,22 +33,22 @@ def prepared(
     proto: onnx.ModelProto,
     samples: Sequence[Sample] = (),
     target: str | Target = "cpu",
-    **asked: Any,
+    **options: Any,
 ) -> PreparedModel:
     """Prepare a model for a target, which may be one of the test's own."""
     name = target if isinstance(target, str) else target.name
     sets = all_one(samples) if samples else NO_SAMPLES
-    known = name if name in TARGETS else "cpu"
-    model = prepare_model(proto, Options(target=known, threads=1, **asked), sets=sets)
+    row = name if name in TARGETS else "cpu"
+    model = prepare_model(proto, Options(target=row, threads=1, **options), sets=sets)
     if isinstance(target, str):
         return model
     task = replace(model.task, scheme=replace(model.scheme, target=target))
     return replace(model, task=task, ranges=model.memo_of(model.model, task))
 
 
-def ready(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> PreparedModel:
+def ready(proto: onnx.ModelProto, target: str | Target = "cpu", **options: Any) -> PreparedModel:
     """Load and prepare a model for a mode and a target, without samples."""
-    return prepared(proto, (), target, **asked)
+    return prepared(proto, (), target, **options)
 
 
 def rules_plan(model: PreparedModel) -> Plan:
@@ -56,24 +56,24 @@ def rules_plan(model: PreparedModel) -> Plan:
     return draft(model.task, rule_based(model.task))
 
 
-def drafted(proto: onnx.ModelProto, target: str | Target = "cpu", **asked: Any) -> Plan:
+def drafted(proto: onnx.ModelProto, target: str | Target = "cpu", **options: Any) -> Plan:
     """The rule-based plan of a model, without scales."""
-    return rules_plan(ready(proto, target, **asked))
+    return rules_plan(ready(proto, target, **options))
 
 
 def candidate(
-    proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target = "cpu", **asked: Any
+    proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target = "cpu", **options: Any
 ) -> Candidate:
     """The rule-based candidate, resolved."""
-    model = prepared(proto, samples, target, **asked)
+    model = prepared(proto, samples, target, **options)
     return resolved(model, rule_based(model.task))
 
 
 def sites(plan: Plan, kind: Kind) -> dict[str, Site]:
     """The sites of a kind by value; a value with two sites of the kind is an error of the test."""
-    found = [s for s in plan.sites if s.kind is kind]
-    by_value = {s.value: s for s in found}
-    assert len(by_value) == len(found), [s.value for s in found]
+    of_kind = [s for s in plan.sites if s.kind is kind]
+    by_value = {s.value: s for s in of_kind}
+    assert len(by_value) == len(of_kind), [s.value for s in of_kind]
     return by_value
 
 

@@ -1,6 +1,6 @@
-"""The cost table as a file: what `qtool profile` writes, and what comes with a target.
+"""The cost table: kernel times of one machine, as `qtool profile` writes them and targets ship them.
 
-Rows and kinds are those of tables/kernels.py; work is as plan/work.py counts it.
+Rows and kinds are those of tables/kernels.py; plan/work.py counts the work.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class Timed:
     """The times of one row in one kind.
 
     Args:
+        row, kind: as in tables/kernels.py.
         kernel: the op that the runtime ran.
-        points: (work, seconds) of each size, by work.
+        points: (work, seconds) of each size, in rising order of work.
     """
 
     row: str
@@ -34,7 +35,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Untimed:
-    """A kernel that this runtime does not run on this machine: `ran`, the ops that were in its place."""
+    """A kernel that the runtime did not run on this machine; `ran` names the ops that ran instead."""
 
     row: str
     kind: Kind
@@ -44,7 +45,7 @@ class Untimed:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a table was made: the processor's name, and what it has of instructions that matter here."""
+    """The machine of a table: the processor's name, and its instruction sets that matter here."""
 
     cpu: str = ""
     flags: tuple[str, ...] = ()
@@ -52,12 +53,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class CostTable:
-    """What one machine takes for each kernel. Times are seconds.
+    """The kernel times of one machine, in seconds.
 
     Args:
-        version, onnxruntime: of what made it.
-        threads: of the runtime.
-        dispatch: what every node takes beside its kernel.
+        version, onnxruntime: the versions of qtool and the runtime.
+        machine: the machine.
+        threads: intra-op threads of the runtime.
+        dispatch: the time of every node beside its kernel.
+        rows: kernels with their times.
+        untimed: kernels without times.
     """
 
     version: str

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from qtool.errors import DataError
-from qtool.plan.costs_file import CostTable, Point, read_table
+from qtool.plan.cost_table import CostTable, Point, read_table
 from qtool.plan.work import is_fused, row_of, work_of
 from qtool.tables.forms import Form
 from qtool.tables.kernels import BORDER, DEQUANTIZE, QUANTIZE, Kind, kind_of
@@ -26,7 +26,7 @@ _TABLES = {"cpu": "cpu.json", "cpu-avx2": "cpu.json"}
 
 
 @dataclass(frozen=True)
-class Costs:
+class CostModel:
     """The times of nodes in seconds, by a cost table."""
 
     table: CostTable
@@ -86,7 +86,7 @@ class Costs:
         return seconds
 
 
-def load_costs(path: str | Path | None, target: str) -> Costs:
+def load_cost_model(path: str | Path | None, target: str) -> CostModel:
     """Return a cost model: of a file, else the one that ships with a target.
 
     Raises:
@@ -96,7 +96,7 @@ def load_costs(path: str | Path | None, target: str) -> Costs:
         if target not in _TABLES:
             raise DataError(f"no cost table for target '{target}'", "qtool profile makes one of this machine")
         path = _SHIPPED / _TABLES[target]
-    return Costs(read_table(Path(path)))
+    return CostModel(read_table(Path(path)))
 
 
 def interpolate(points: Sequence[Point], work: int) -> float:

@@ -7,7 +7,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from qtool.graph.load import from_proto
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.duplicates import share_duplicates
 from qtool.graph.prepare.names import unique_names
@@ -37,7 +36,7 @@ def chain(*arrays: np.ndarray) -> onnx.ModelProto:
     return model(nodes, SHAPE, ["y"], {f"w{i}": a for i, a in enumerate(arrays)})
 
 
-@pytest.mark.parametrize("copies", [2, 3, 5])
+@pytest.mark.parametrize("copies", [2, 5])
 def test_copies_become_one(copies: int) -> None:
     proto = chain(*[weights(SIDE, SIDE)] * copies)
     made, note = applied(proto, share_duplicates)
@@ -80,24 +79,6 @@ def test_what_differs_in_a_bit_or_is_small_stays(pair: tuple[np.ndarray, np.ndar
     nodes = [node("Identity", [f"w{i}"], [f"y{i}"]) for i in range(2)]
     proto = model(nodes, {"x": (1,)}, ["y0", "y1"], dict(zip(("w0", "w1"), pair, strict=True)))
     assert_untouched(proto, share_duplicates)
-
-
-def test_the_same_bytes_in_another_shape_stay() -> None:
-    nodes = [node("MatMul", ["x", "w0"], ["a"]), node("MatMul", ["a", "w1"], ["y"])]
-    proto = model(nodes, {"x": (2, 8)}, ["y"], {"w0": W.reshape(8, 32), "w1": W.reshape(32, 8)})
-    assert_untouched(proto, share_duplicates)
-
-
-def test_the_same_bytes_of_another_type_stay() -> None:
-    nodes = [
-        node("Cast", ["q"], ["c"], to=onnx.TensorProto.FLOAT),
-        node("Add", ["x", "w"], ["a"]),
-        node("Add", ["a", "c"], ["y"]),
-    ]
-    w = np.ones((SIDE, SIDE), np.float32)
-    assert_untouched(
-        model(nodes, {"x": (SIDE, SIDE)}, ["y"], {"w": w, "q": w.view(np.int32)}), share_duplicates
-    )
 
 
 def test_a_constant_that_can_be_fed_keeps_its_own() -> None:
@@ -182,9 +163,3 @@ def test_constant_nodes_are_shared_once_they_are_lifted() -> None:
     made, _ = applied(proto, lift_constants, share_duplicates)
     assert len(constants(made)) == 1
     assert_alike(proto, made)
-
-
-def test_a_second_time_there_is_nothing_left() -> None:
-    made = from_proto(chain(W, W, W))
-    assert share_duplicates(made)
-    assert share_duplicates(made) == ""

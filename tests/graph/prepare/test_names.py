@@ -5,8 +5,6 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from qtool.graph.load import from_proto
-from qtool.graph.prepare import prepare
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.view import View
 from tests.graph.prepare.alike import applied, assert_alike, both_branches, graph_with_if, subgraph
@@ -76,10 +74,6 @@ def test_a_nameless_node_is_named_after_its_op() -> None:
     assert all("Relu" in name for name in names_of(chain("", "")))
 
 
-def test_names_are_the_same_every_time() -> None:
-    assert names_of(chain("", "a", "a", "")) == names_of(chain("", "a", "a", ""))
-
-
 def test_names_are_unique_across_branches_too() -> None:
     def branch(op: str) -> onnx.GraphProto:
         nodes = [
@@ -103,12 +97,6 @@ def test_inputs_and_outputs_keep_the_names_that_users_know() -> None:
     made, _ = applied(chain("", ""), unique_names)
     assert [v.name for v in made.graph.inputs] == ["x"]
     assert [v.name for v in made.graph.outputs] == ["y"]
-
-
-def test_preparing_twice_names_nothing_anew() -> None:
-    once = prepare(from_proto(chain("", "a", "a", "")), onnxruntime=True).model
-    twice = prepare(once, onnxruntime=True).model
-    assert [n.name for n in once.graph] == [n.name for n in twice.graph]
 
 
 def test_initializers_of_sibling_branches_get_names_of_their_own() -> None:

@@ -15,7 +15,6 @@ from tests.graph.prepare.alike import (
     assert_alike,
     assert_untouched,
     both_branches,
-    foreign,
     graph_with_if,
     ops,
     subgraph,
@@ -141,11 +140,6 @@ def test_a_mask_that_is_an_output_keeps_its_dropout() -> None:
     )
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     assert_untouched(proto, drop_noops)
-
-
-def test_an_op_of_another_domain_with_the_same_name_stays() -> None:
-    proto = model([node("Identity", ["x"], ["h"]), node("Relu", ["h"], ["y"])], {"x": (2, 3)}, ["y"])
-    assert_untouched(foreign(proto, "Identity"), drop_noops)
 
 
 def test_an_identity_of_a_weight_shows_the_weight() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from qtool.graph.prepare.pools import normalize_pools
 from qtool.graph.prepare.shapes import infer_shapes
-from tests.graph.prepare.alike import applied, assert_alike, assert_untouched, foreign, ops
+from tests.graph.prepare.alike import applied, assert_alike, assert_untouched, ops
 from tests.graphs import model, node, rng
 
 POOLS = ["AveragePool", "MaxPool"]
@@ -114,12 +114,6 @@ def test_an_integer_max_pool_still_runs(dtype: str) -> None:
 def test_other_pools_stay() -> None:
     proto = model([node("LpPool", ["x"], ["y"], kernel_shape=[4, 4])], {"x": (1, 3, 4, 4)}, ["y"])
     assert_untouched(proto, infer_shapes, normalize_pools)
-
-
-@pytest.mark.parametrize("op", POOLS)
-def test_a_pool_of_another_domain_stays(op: str) -> None:
-    proto = model([node(op, ["x"], ["y"], kernel_shape=[4, 4])], {"x": (1, 3, 4, 4)}, ["y"])
-    assert_untouched(foreign(proto, op), infer_shapes, normalize_pools)
 
 
 def test_dilations_of_one_are_left_out() -> None:

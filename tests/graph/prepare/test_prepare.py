@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.graph.load import from_proto
-from qtool.graph.prepare import ONNXRUNTIME_PASSES, PASSES, Pass, prepare
+from qtool.graph.prepare import ONNXRUNTIME_PASSES, PASSES, prepare
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import View, opset_of
 from tests.graph.prepare import test_gelu, test_norms, test_opset
 from tests.graph.prepare.alike import (
     Feed,
+    applied,
     assert_alike,
     both_branches,
     feeds,
+    foreign,
     graph_with_if,
     ops,
     subgraph,
@@ -80,7 +82,7 @@ def old() -> onnx.ModelProto:
 
 
 def branching() -> onnx.ModelProto:
-    """Weights of the outer graph and constants of the inner ones; both branches name things alike."""
+    """Weights of the outer graph, constants of the inner ones; both branches use the same names."""
 
     def branch(op: str) -> onnx.GraphProto:
         constant = onnx.numpy_helper.from_array(np.float32(2), "k")
@@ -152,66 +154,35 @@ def feeds_for(proto: onnx.ModelProto) -> list[Feed]:
     return list(feeds(proto))
 
 
-def ints(model_: ir.Model) -> bytes:
+def data(model_: ir.Model) -> bytes:
     return ir.to_proto(model_).SerializeToString(deterministic=True)
 
 
 @RUNTIME
 @EVERY_MODEL
-def test_a_prepared_model_computes_the_same(make: Callable[[], onnx.ModelProto], onnxruntime: bool) -> None:
+def test_the_laws_of_preparing(make: Callable[[], onnx.ModelProto], onnxruntime: bool) -> None:
+    """The same results, names and types; the original unchanged; the same bytes again; then nothing left to do."""
     proto = make()
-    assert_alike(proto, prepare(from_proto(proto), onnxruntime=onnxruntime).model, feeds_for(proto))
+    original = from_proto(proto)
+    before = data(original)
+    prepared = prepare(original, onnxruntime=onnxruntime)
+    assert data(original) == before
+    assert_alike(proto, prepared.model, feeds_for(proto))
 
-
-@RUNTIME
-@EVERY_MODEL
-def test_the_model_that_was_given_is_not_changed(
-    make: Callable[[], onnx.ModelProto], onnxruntime: bool
-) -> None:
-    given_model = from_proto(make())
-    before = ints(given_model)
-    prepare(given_model, onnxruntime=onnxruntime)
-    assert ints(given_model) == before
-
-
-@RUNTIME
-@EVERY_MODEL
-def test_preparing_again_finds_nothing_to_do(make: Callable[[], onnx.ModelProto], onnxruntime: bool) -> None:
-    once = prepare(from_proto(make()), onnxruntime=onnxruntime)
-    twice = prepare(once.model, onnxruntime=onnxruntime)
-    assert twice.notes == ()
-    assert ops(twice.model) == ops(once.model)
-
-
-@RUNTIME
-@EVERY_MODEL
-def test_preparing_is_deterministic(make: Callable[[], onnx.ModelProto], onnxruntime: bool) -> None:
-    one, other = (prepare(from_proto(make()), onnxruntime=onnxruntime) for _ in range(2))
-    assert one.notes == other.notes
-    assert ints(one.model) == ints(other.model)
-
-
-@RUNTIME
-@EVERY_MODEL
-def test_inputs_and_outputs_keep_their_names_types_and_order(
-    make: Callable[[], onnx.ModelProto], onnxruntime: bool
-) -> None:
-    proto = make()
-    held = {t.name for t in proto.graph.initializer}
-    made = prepare(from_proto(proto), onnxruntime=onnxruntime).model
-    assert [v.name for v in made.graph.inputs] == [v.name for v in proto.graph.input if v.name not in held]
-    assert [v.name for v in made.graph.outputs] == [v.name for v in proto.graph.output]
-    kinds = [v.type.tensor_type.elem_type for v in proto.graph.output]
-    assert [v.dtype for v in made.graph.outputs] == kinds
-
-
-@EVERY_MODEL
-def test_every_node_and_value_can_be_found_by_its_name(make: Callable[[], onnx.ModelProto]) -> None:
-    made = prepare(from_proto(make()), onnxruntime=True).model
-    view = View(made)
+    initializers = {t.name for t in proto.graph.initializer}
+    inputs, outputs = prepared.model.graph.inputs, prepared.model.graph.outputs
+    assert [v.name for v in inputs] == [v.name for v in proto.graph.input if v.name not in initializers]
+    assert [(v.name, v.dtype) for v in outputs] == [
+        (v.name, v.type.tensor_type.elem_type) for v in proto.graph.output
+    ]
+    view = View(prepared.model)
     assert len(view.node_by_name) == len(view.nodes)
-    for name_of, value in ((v.name, v) for n in view.nodes for v in n.outputs):
-        assert view.values[name_of or ""] is value
+    assert all(view.values[v.name or ""] is v for n in view.nodes for v in n.outputs)
+
+    repeated = prepare(from_proto(proto), onnxruntime=onnxruntime)
+    assert (repeated.notes, data(repeated.model)) == (prepared.notes, data(prepared.model))
+    twice = prepare(prepared.model, onnxruntime=onnxruntime)
+    assert (twice.notes, ops(twice.model)) == ((), ops(prepared.model))
 
 
 def test_a_network_with_something_for_every_pass_is_what_one_would_write_by_hand() -> None:
@@ -235,13 +206,27 @@ def test_what_only_onnxruntime_reads_is_made_for_it_alone() -> None:
     assert ops(fused) == ["FastGelu", "Sum", "LayerNormalization"]
 
 
-@pytest.mark.parametrize("step", [*PASSES, *ONNXRUNTIME_PASSES], ids=lambda f: f.__name__)
-@EVERY_MODEL
-def test_every_pass_alone_keeps_the_results(make: Callable[[], onnx.ModelProto], step: Pass) -> None:
+@pytest.mark.parametrize("make", [cnn, transformer_bits])
+def test_ops_of_another_domain_with_the_same_names_stay(make: Callable[[], onnx.ModelProto]) -> None:
     proto = make()
-    changed = from_proto(proto)
-    step(changed)
-    assert_alike(proto, changed, feeds_for(proto))
+    for op in {n.op_type for n in proto.graph.node}:
+        renamed = foreign(proto, op)
+        del renamed.graph.value_info[:]
+        prepared = prepare(from_proto(renamed), onnxruntime=True).model
+        for a_model in (prepared, *(applied(renamed, step)[0] for step in ONNXRUNTIME_PASSES)):
+            kept = [n.domain for n in a_model.graph if n.op_type == op]
+            assert kept.count("some.vendor") == [n.op_type for n in proto.graph.node].count(op), op
+
+
+@EVERY_MODEL
+def test_every_pass_alone_keeps_the_results(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    for step in {*PASSES, *ONNXRUNTIME_PASSES}:
+        changed = from_proto(proto)
+        before = data(changed)
+        step(changed)
+        if data(changed) != before:
+            assert_alike(proto, changed, feeds_for(proto))
 
 
 # Random chains of small ops: whatever comes after whatever.
@@ -295,8 +280,8 @@ def test_any_chain_of_ops_computes_the_same_and_is_not_changed(steps: list[str],
     proto = model(
         nodes, {"x": (1, 3, 4, 4)}, outputs, {k: v for k, v in CHAIN_CONSTANTS.items() if k in read}
     )
-    given_model = from_proto(proto)
-    before = ints(given_model)
-    prepared = prepare(given_model, onnxruntime=True)
-    assert ints(given_model) == before
+    original = from_proto(proto)
+    before = data(original)
+    prepared = prepare(original, onnxruntime=True)
+    assert data(original) == before
     assert_alike(proto, prepared.model, list(feeds(proto, 1)), rtol=2e-4)

@@ -98,11 +98,6 @@ def test_an_initializer_that_is_a_branchs_output_stays() -> None:
     assert_alike(proto, made, both_branches(samples(2, x=(2, 3))))
 
 
-def test_a_model_in_use_stays() -> None:
-    proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": (2, 3)}, ["y"], {"w": weights(3, 4)})
-    assert_untouched(proto, drop_unused)
-
-
 def test_a_result_that_is_an_output_and_read_stays() -> None:
     proto = model([node("Relu", ["x"], ["h"]), node("Tanh", ["h"], ["y"])], {"x": (2, 3)}, ["y", "h"])
     assert_untouched(proto, drop_unused)

@@ -20,7 +20,6 @@ from tests.graph.prepare.alike import (
     assert_alike,
     assert_untouched,
     both_branches,
-    foreign,
     graph_with_if,
     ops,
     subgraph,
@@ -169,11 +168,6 @@ def test_the_shape_may_come_from_a_constant_node() -> None:
     (relu,) = [n for n in made.graph if n.op_type == "Relu"]
     assert relu.inputs[0] is made.graph.inputs[0]
     assert_alike(proto, made)
-
-
-def test_an_op_of_another_domain_is_no_view() -> None:
-    proto = chain((2, 6), ("Reshape", [3, 4]), ("Reshape", [2, 6]))
-    assert_untouched(foreign(proto, "Reshape"), merge_views)
 
 
 @st.composite

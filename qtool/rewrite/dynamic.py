@@ -1,9 +1,10 @@
-"""The writers of nodes whose activations are quantized at run time.
+"""Write products and convolutions whose activations are quantized at run time.
 
 Standard: DynamicQuantizeLinear -> MatMulInteger or ConvInteger -> Cast -> Mul(scales) (-> Add bias).
-Where the plan has a weight quantized at run time, a DynamicQuantizeLinear stands before that operand, too.
-onnxruntime has all of it in one node for a product: com.microsoft DynamicQuantizeMatMul, or
-MatMulIntegerToFloat where several products read the same activation, which is then quantized once
+A weight that the plan quantizes at run time has a DynamicQuantizeLinear of its own.
+
+onnxruntime has one node for a whole product: com.microsoft DynamicQuantizeMatMul, or MatMulIntegerToFloat
+where several products read the same activation, which is then quantized once
 (onnxruntime docs/ContribOperators.md).
 """
 
@@ -39,7 +40,7 @@ def write_matmul_integer_to_float(writer: Writer, node: ir.Node) -> None:
 
 
 def _fused(writer: Writer, node: ir.Node, op_type: str, *, shared: bool) -> None:
-    """onnxruntime's own operator for each part; the first one adds the bias, a Gemm's C or the Add behind."""
+    """Write onnxruntime's own operator for each part; the first adds the bias of the Gemm or the Add."""
     writer.use_contrib()
     site = writer.added.get(node.name or "")
     bias, last = node.inputs[2] if len(node.inputs) > 2 else None, node
@@ -58,7 +59,7 @@ def _fused(writer: Writer, node: ir.Node, op_type: str, *, shared: bool) -> None
         nodes.append(
             one_node(writer, op_type, inputs, f"{node.name}_quantized{suffix}", domain="com.microsoft")
         )
-    _settle(writer, node, last, [*nodes, *_summed(writer, node, nodes)])
+    _replace(writer, node, last, [*nodes, *_summed(writer, node, nodes)])
 
 
 def write_matmul_integer(writer: Writer, node: ir.Node) -> None:
@@ -86,18 +87,18 @@ def write_matmul_integer(writer: Writer, node: ir.Node) -> None:
         nodes.append(_plus(writer, node, nodes[-2], nodes[-1].outputs[0]))
     elif bias is not None:
         nodes.append(_plus(writer, node, nodes[-1], bias))
-    _settle(writer, node, node, nodes)
+    _replace(writer, node, node, nodes)
 
 
 def _parts(writer: Writer, node: ir.Node) -> list[tuple[str, ir.Value, Quantized]]:
-    """(what to name it by, left operand in floats, right one as integers [.., K, N]) of each part of K."""
+    """Return (suffix of names, left operand in floats, right one as integers [.., K, N]) of each part of K."""
     left, right = node.inputs[0], node.inputs[1]
     if left is None or right is None:
         raise KeyError(f"'{node.name}' lacks an operand")
     site, upright = writer.sites_of[node.name or "", 1], not attribute_int(node, "transB", 0)
     if site.kind is Kind.RUNTIME:
-        found = at_run_time(writer, right)
-        return [("", left, found if upright else transposed(writer, found))]
+        weight = at_run_time(writer, right)
+        return [("", left, weight if upright else transposed(writer, weight))]
     integers, scales = _matrix(writer, site, upright)
     sources = split(writer, left, [len(q) for q in integers], summed_axis(node))
     graph, parts = home(node), []
@@ -113,11 +114,9 @@ def _parts(writer: Writer, node: ir.Node) -> list[tuple[str, ir.Value, Quantized
 def _matrix(
     writer: Writer, site: Site, upright: bool
 ) -> tuple[list[NDArray[np.integer]], list[NDArray[np.float32]]]:
-    """The weight as integers [.., K, N] with scales [N], or its parts along K, each with its own scales."""
-    array = float_array(writer.view.values[site.value])
-    found = params(site)
-    q = integers_of(site, array)
-    scale = found.scale
+    """Return a weight as integers [.., K, N] with scales [N], or its parts along K with scales of each."""
+    q = integers_of(site, float_array(writer.view.values[site.value]))
+    scale = params(site).scale
     if not upright:
         q, scale = q.T, scale.T
     if not isinstance(site.spec.granularity, PerBlock):
@@ -126,7 +125,7 @@ def _matrix(
 
 
 def _summed(writer: Writer, node: ir.Node, parts: list[ir.Node]) -> list[ir.Node]:
-    """The sum of the parts, where there are several."""
+    """Return the Sum of the parts; none for a single part."""
     if len(parts) == 1:
         return []
     return [one_node(writer, "Sum", [p.outputs[0] for p in parts], f"{node.name}_Sum")]
@@ -145,7 +144,7 @@ def _to_float(
     w_scale: ir.Value,
     factor: float = 1.0,
 ) -> list[ir.Node]:
-    """int32 sums times the product of both scales, and of a factor."""
+    """Return the nodes that multiply int32 sums by both scales and a factor."""
     to_float = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}
     cast = one_node(writer, "Cast", [product.outputs[0]], f"{node.name}_Cast{suffix}", attributes=to_float)
     scales = [one_node(writer, "Mul", [a_scale, w_scale], f"{node.name}_scales{suffix}")]
@@ -185,19 +184,19 @@ def write_conv_integer(writer: Writer, node: ir.Node) -> None:
         shape = writer.once(("column", len(spatial)), home(node), "bias_shape", np.asarray((-1, *spatial)))
         column = one_node(writer, "Reshape", [bias, shape], f"{node.name}_column")
         nodes += [column, _plus(writer, node, nodes[-1], column.outputs[0])]
-    _settle(writer, node, node, nodes)
+    _replace(writer, node, node, nodes)
 
 
 def _filters(writer: Writer, node: ir.Node, weight: ir.Value, spatial: tuple[int, ...]) -> Quantized:
-    """A convolution's weight as integers, with scales that broadcast over its result."""
+    """Return the weight of a convolution as integers, with scales that broadcast over its result."""
     site = writer.sites_of[node.name or "", 1]
     if site.kind is Kind.RUNTIME:
         return at_run_time(writer, weight)
-    found, key, graph = params(site), (site.value, site.spec), home(node)
+    key, graph = (site.value, site.spec), home(node)
     q = integers_of(site, float_array(weight))
     # ConvInteger has no kernel for s8 weights in onnxruntime (1.31): the same integers, 128 higher.
     q = (q.astype(np.int16) + 128).astype(np.uint8)
-    scales = found.scale.reshape(-1, *spatial)
+    scales = params(site).scale.reshape(-1, *spatial)
     return Quantized(
         writer.once(("conv", *key), graph, f"{site.value}_quantized", q),
         writer.once(("conv scale", *key), graph, f"{site.value}_scale", scales),
@@ -205,8 +204,8 @@ def _filters(writer: Writer, node: ir.Node, weight: ir.Value, spatial: tuple[int
     )
 
 
-def _settle(writer: Writer, node: ir.Node, last: ir.Node, nodes: list[ir.Node]) -> None:
-    """Put the new nodes where the last of the old ones stood, and take the old ones out."""
+def _replace(writer: Writer, node: ir.Node, last: ir.Node, nodes: list[ir.Node]) -> None:
+    """Put nodes in the place of a product and its bias."""
     replace_node(last, nodes, last.outputs[0], nodes[-1].outputs[0], writer.namer)
     if node is not last and node.graph is not None:
         node.graph.remove(node, safe=True)

@@ -1,4 +1,4 @@
-"""The writer of com.microsoft DynamicQuantizeLSTM: int8 weights, activations quantized at run time."""
+"""Write com.microsoft DynamicQuantizeLSTM: int8 weights, activations quantized at run time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qtool.rewrite.writer import Writer, float_array, home, params
 
 # The fused node takes W as [D, I, 4H] where ONNX's LSTM has [D, 4H, I]; the scales stay [D, 4H].
 # Inputs: X W R B sequence_lens initial_h initial_c P W_scale W_zero_point R_scale R_zero_point
-# (onnxruntime docs/ContribOperators.md). `layout` it does not have.
+# (onnxruntime docs/ContribOperators.md). It has no attribute `layout`.
 _DROPPED_ATTRIBUTES = frozenset({"layout"})
 _INPUTS_BEFORE_SCALES = 8
 
@@ -48,13 +48,12 @@ def write_dynamic_quantize_lstm(writer: Writer, node: ir.Node) -> None:
 def _initializers(
     writer: Writer, graph: ir.Graph, value: ir.Value, site: Site
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """A weight [D, R, C] as integers [D, C, R], its scale and its zero_point [D, R]."""
-    array, found = float_array(value), params(site)
-    q = integers_of(site, array)
+    """Return a weight [D, R, C] as integers [D, C, R], its scale and its zero_point [D, R]."""
+    q, qparams = integers_of(site, float_array(value)), params(site)
     name, key = site.value, (site.value, site.spec)
-    zeros = np.zeros(found.scale.shape, q.dtype)
+    zeros = np.zeros(qparams.scale.shape, q.dtype)
     return (
         writer.once(("lstm", *key), graph, f"{name}_quantized", q.transpose(0, 2, 1)),
-        writer.once(("lstm scale", *key), graph, f"{name}_scale", found.scale),
+        writer.once(("lstm scale", *key), graph, f"{name}_scale", qparams.scale),
         writer.once(("lstm zero point", *key), graph, f"{name}_zero_point", zeros),
     )

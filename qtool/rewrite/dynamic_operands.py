@@ -1,4 +1,4 @@
-"""Integers whose scales are found at every run, and what the nodes that read them are made with."""
+"""Operands that are quantized at run time, and the nodes that split and transpose them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtool.rewrite.writer import Writer
 
 @dataclass(frozen=True)
 class Quantized:
-    """A tensor as integers: stored in the file, or made of floats at every run.
+    """A tensor of integers: stored in the file, or made of floats at every run.
 
     Args:
         scale: of a stored weight [], or [N] over the last axis.
@@ -27,7 +27,7 @@ class Quantized:
 
 
 def at_run_time(writer: Writer, source: ir.Value) -> Quantized:
-    """DynamicQuantizeLinear, once for all readers."""
+    """Quantize a value by DynamicQuantizeLinear, once for all consumers."""
     key = ("quantized", source.name)
     if key not in writer.made:
         name, namer = source.name or "", writer.namer
@@ -35,7 +35,7 @@ def at_run_time(writer: Writer, source: ir.Value) -> Quantized:
             "DynamicQuantizeLinear",
             [source],
             name=namer(f"{name}_DynamicQuantizeLinear"),
-            outputs=[namer(f"{name}_{what}") for what in ("quantized", "scale", "zero_point")],
+            outputs=[namer(f"{name}_{part}") for part in ("quantized", "scale", "zero_point")],
         )
         insert_after_value(source, [node], owner(source))
         writer.made[key] = node.outputs
@@ -43,7 +43,7 @@ def at_run_time(writer: Writer, source: ir.Value) -> Quantized:
 
 
 def transposed(writer: Writer, matrix: Quantized) -> Quantized:
-    """A matrix with its axes exchanged, once for all readers."""
+    """Transpose a matrix, once for all consumers."""
     source = matrix.values
     key = ("transposed", source.name)
     if key not in writer.made:
@@ -60,7 +60,7 @@ def transposed(writer: Writer, matrix: Quantized) -> Quantized:
 
 
 def split(writer: Writer, source: ir.Value, sizes: Sequence[int], axis: int) -> Sequence[ir.Value]:
-    """Floats in parts along an axis, once for all readers."""
+    """Split floats along an axis, once for all consumers."""
     if len(sizes) == 1:
         return [source]
     key = ("split", source.name, axis, tuple(sizes))
@@ -88,7 +88,7 @@ def one_node(
     domain: str = "",
     attributes: dict[str, ir.Attr] | None = None,
 ) -> ir.Node:
-    """A node with one output, named after it."""
+    """Return a node with one output that is named after it."""
     return new_node(
         op_type,
         inputs,

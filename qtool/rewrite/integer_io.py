@@ -1,6 +1,6 @@
-"""The inputs and outputs of a model that takes and gives integers.
+"""Turn float inputs and outputs of a model into integers: --io uint8 or int8.
 
-An integer that is fed stands for (integer - zero_point) * scale; both are in the model's metadata:
+An integer at an input or output stands for (integer - zero_point) * scale; both are in the model's metadata:
 
     qtool.io = {name: {"type": "uint8", "scale": 0.0078, "zero_point": 128}}
 """
@@ -29,24 +29,24 @@ def write_integer_io(writer: Writer, plan: Plan) -> None:
     io = QTYPES[plan.choices.io]
     sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
     inputs = {v.name: v for v in writer.model.graph.inputs}
-    known: dict[str, QParams] = {}
+    qparams: dict[str, QParams] = {}
     for name in plan.integer_ports:
         site = sites[name]
         if name in inputs:
-            known[name] = _input(writer, site, inputs[name], io)
+            qparams[name] = _input(writer, site, inputs[name], io)
         else:
-            known[name] = _output(writer, site, writer.made["qdq", name][1], io)
+            qparams[name] = _output(writer, site, writer.made["qdq", name][1], io)
     described = {
         name: {"type": io.name, "scale": float(p.scale), "zero_point": int(p.zero_point)}
-        for name, p in known.items()
+        for name, p in qparams.items()
     }
     writer.model.metadata_props[METADATA_KEY] = json.dumps(described)
 
 
 def io_params(site: Site, io: QType) -> QParams:
-    """The scale and zero point of an integer port: the site's own, moved to the port's type.
+    """Return the scale and zero point of an integer input or output: those of the site, moved to its type.
 
-    Between types of 8 bits the integers only shift, and nothing is rounded twice.
+    Between types of 8 bits the integers only shift, so no value is rounded twice.
     """
     own, qtype = params(site), site.spec.qtype
     if qtype.bits == io.bits:
@@ -56,44 +56,44 @@ def io_params(site: Site, io: QType) -> QParams:
 
 
 def _input(writer: Writer, site: Site, value: ir.Value, io: QType) -> QParams:
-    """x -> Q -> DQ becomes x (integers) -> DQ, with a Q and a DQ more where the types differ."""
+    """Turn x -> Q -> DQ into x (integers) -> DQ, with one more DQ and Q where the types differ."""
     graph, name, namer = writer.model.graph, value.name or "", writer.namer
     q, _ = writer.made["qdq", site.value]
     moved = io_params(site, io)
-    port = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType[io.name.upper()]))
-    graph.inputs[list(graph.inputs).index(value)] = port
+    integers = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType[io.name.upper()]))
+    graph.inputs[list(graph.inputs).index(value)] = integers
     value.name = namer(f"{name}_float")
     quantizer = q.producer()
     if quantizer is None:
         raise KeyError(f"'{name}' is not quantized")
     if site.spec.qtype is io:
-        q.replace_all_uses_with(port)
+        q.replace_all_uses_with(integers)
         graph.remove(quantizer, safe=True)
     else:
         scale, zero = _constants(writer, name, moved, io)
-        to_float = _linear(writer, "DequantizeLinear", [port, scale, zero], f"{name}_{io.name}")
+        to_float = _linear(writer, "DequantizeLinear", [integers, scale, zero], f"{name}_{io.name}")
         graph.insert_before(quantizer, [to_float])
         quantizer.replace_input_with(0, to_float.outputs[0])
     return moved
 
 
 def _output(writer: Writer, site: Site, dequantized: ir.Value, io: QType) -> QParams:
-    """.. -> Q -> DQ -> y becomes .. -> Q -> y (integers)."""
+    """Turn .. -> Q -> DQ -> y into .. -> Q -> y (integers), with one more DQ and Q where the types differ."""
     graph, name, namer = writer.model.graph, dequantized.name or "", writer.namer
     q, _ = writer.made["qdq", site.value]
     moved = io_params(site, io)
-    port = q
+    integers = q
     if site.spec.qtype is not io:
         scale, zero = _constants(writer, name, moved, io)
         node = _linear(writer, "QuantizeLinear", [dequantized, scale, zero], f"{name}_{io.name}")
         graph.append(node)
-        port = node.outputs[0]
+        integers = node.outputs[0]
     for index, output in enumerate(graph.outputs):
         if output is dequantized:
-            graph.outputs[index] = port
+            graph.outputs[index] = integers
     dequantized.name = namer(f"{name}_dequantized")
-    port.name = name
-    port.shape, port.type = dequantized.shape, ir.TensorType(ir.DataType[io.name.upper()])
+    integers.name = name
+    integers.shape, integers.type = dequantized.shape, ir.TensorType(ir.DataType[io.name.upper()])
     producer = dequantized.producer()
     if producer is not None and not dequantized.uses() and not dequantized.is_graph_output():
         graph.remove(producer, safe=True)

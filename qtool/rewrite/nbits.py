@@ -1,7 +1,7 @@
-"""The writer of com.microsoft MatMulNBits: a product that unpacks blocks of 2, 4 or 8 bit weights itself.
+"""Write com.microsoft MatMulNBits: a product that unpacks blocks of 2, 4 or 8 bit weights itself.
 
-A [.., K] x B [N, K/block, block * bits / 8] uint8, scales [N, K/block]; the zero point is the middle of
-the unsigned range where none is given (onnxruntime docs/ContribOperators.md).
+A [.., K] x B [N, K/block, block * bits / 8] uint8, scales [N, K/block]; without a zero point it is the
+middle of the unsigned range (onnxruntime docs/ContribOperators.md).
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from qtool.plan.resolve import integers_of
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
-# Level 4 computes in int8. Left out it would be 0, and run at a twentieth of the speed of float.
+# Level 4 computes in int8. The default, 0, runs at a twentieth of the speed of float.
 _ACCURACY_LEVEL = 4
 _BIAS_INPUT = 5
 
 
 def write_nbits(writer: Writer, node: ir.Node) -> None:
-    """Replace a MatMul or Gemm with a constant weight, and the bias that it or the Add behind it has."""
+    """Replace a MatMul or Gemm with a constant weight, and its bias: C of a Gemm, or an Add behind it."""
     writer.use_contrib()
     site = writer.sites_of[node.name or "", 1]
     granularity, bits = site.spec.granularity, site.spec.qtype.bits
     if not isinstance(granularity, PerBlock):
         raise KeyError(f"'{site.value}' is not in blocks")
     value = writer.view.values[site.value]
-    array, found, graph = float_array(value), params(site), home(node)
+    array, qparams, graph = float_array(value), params(site), home(node)
     q = integers_of(site, array)
-    scale = found.scale
+    scale = qparams.scale
     if not attribute_int(node, "transB", 0):
         q, scale = q.T, np.ascontiguousarray(scale.T)
     columns, total = q.shape
     key = (site.value, site.spec, columns)
     if site.spec.symmetric:
-        q = q.astype(np.int16) + 2 ** (bits - 1)  # the zero point that goes without saying
+        q = q.astype(np.int16) + 2 ** (bits - 1)  # the default zero point
     packed = pack(q.reshape(columns, -1, granularity.size), bits)
     inputs: list[ir.Value | None] = [
         node.inputs[0],
@@ -48,7 +48,7 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
     last = writer.view.node_by_name[added.uses[0][0]] if added is not None and added.uses else node
     bias = writer.view.values[added.value] if added is not None else (*node.inputs, None, None)[2]
     if not site.spec.symmetric:
-        zeros = found.zero_point if attribute_int(node, "transB", 0) else found.zero_point.T
+        zeros = qparams.zero_point if attribute_int(node, "transB", 0) else qparams.zero_point.T
         zero_points = pack(zeros[:, None, :], bits).reshape(columns, -1)
         inputs.append(writer.once(("nbits zero", *key), graph, f"{site.value}_zero_points", zero_points))
     if bias is not None:
@@ -74,7 +74,7 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
 
 
 def pack(q: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
-    """Integers [.., size] as unsigned ones, as many in a byte as fit, the first lowest."""
+    """Pack unsigned integers [.., size] into bytes, each byte as full as it gets, the first lowest."""
     each = 8 // bits
     unsigned: NDArray[np.uint8] = q.astype(np.uint8)
     rest = [(0, 0)] * (q.ndim - 1) + [(0, -q.shape[-1] % each)]

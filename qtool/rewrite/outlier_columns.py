@@ -1,4 +1,4 @@
-"""x W = x' W' + x[C] W[C]: the columns C of an activation in float beside the int8 product of the others."""
+"""Write the float product of outlier columns C beside the int8 product: x W = x' W' + x[C] W[C]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def split_outlier_columns(model: ir.Model, plan: Plan) -> None:
     """Add the float products of a plan to a clone of the prepared model, before anything is quantized.
 
     The model computes the same as before, in float. The rows C of W become zeros. Where the scale is found at
-    run time, the columns C of x become zeros, too; with calibrated scales they saturate, and meet those rows.
+    run time, the columns C of x become zeros, too; with calibrated scales they saturate, times zero.
 
     A Sum adds the products: of a MatMul and an Add of two activations, onnxruntime (1.31) makes a Gemm.
     """
@@ -69,9 +69,9 @@ def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: 
         raise KeyError(f"'{node.name}' has no weight")
     array = float_array(weight)
     rows = add_initializer(node.graph, namer(f"{weight.name}_spared"), array[columns])
-    kept = array.copy()
-    kept[columns] = 0
-    weight.const_value = ir.tensor(kept, name=weight.name)
+    others = array.copy()
+    others[columns] = 0
+    weight.const_value = ir.tensor(others, name=weight.name)
     small = new_node(
         "MatMul",
         [picked, rows],
@@ -79,14 +79,16 @@ def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: 
         outputs=[namer(f"{node.outputs[0].name}_spared")],
     )
     last = view.node_by_name[result_node(node.name or "", view)]
-    whole = last.outputs[0]
+    product = last.outputs[0]
     node.graph.insert_after(last, [small])
     total = new_node(
         "Sum",
         [small.outputs[0], small.outputs[0]],
         name=namer(f"{node.name}_Sum"),
-        outputs=[namer(f"{whole.name}_whole")],
+        outputs=[namer(f"{product.name}_whole")],
     )
     node.graph.insert_after(small, [total])
-    take_over(whole, total.outputs[0], namer)
-    total.replace_input_with(1, whole)  # only now: every reader of the product reads the sum instead
+    take_over(product, total.outputs[0], namer)
+    total.replace_input_with(
+        1, product
+    )  # after take_over, which lets all consumers of the product read the sum

@@ -1,7 +1,7 @@
-"""The writer of QuantizeLinear/DequantizeLinear graphs.
+"""Write QuantizeLinear and DequantizeLinear, int32 biases and fusion barriers.
 
-Every new tensor is named after the one it quantizes (`x` -> `x_quantized`, `x_scale`, ...), so that
-the result reads well in a viewer.
+Every new tensor is named after the one that it quantizes (`x` -> `x_quantized`, `x_scale`, ..), which a graph
+viewer shows.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from qtool.numerics.quantize import quantize_bias
 from qtool.plan.model import GraphEdit, Site
 from qtool.rewrite.writer import Writer, axis, constants, float_array, integers, params, redirect
 
-# Max(x, this) changes no activation that matters, and no optimizer of onnxruntime sees through it.
+# Max(x, this) changes no activation in practice, and onnxruntime fuses nothing across it.
 _BARRIER_FLOOR = -3e38
 
 
 def write_activation(writer: Writer, site: Site) -> None:
+    """Write x -> QuantizeLinear -> DequantizeLinear, behind a fusion barrier where the plan has one."""
     value = writer.view.values[site.value]
     graph = owner(value)
     scale, zero = constants(writer, site, graph)
@@ -74,6 +75,7 @@ def _barrier(writer: Writer, value: ir.Value) -> ir.Node:
 
 
 def write_weight(writer: Writer, site: Site) -> None:
+    """Write a weight as integers -> DequantizeLinear."""
     value = writer.view.values[site.value]
     graph = owner(value)
     q = integers(writer, site, value, float_array(value))
@@ -90,7 +92,7 @@ def write_weight(writer: Writer, site: Site) -> None:
 
 
 def write_bias(writer: Writer, site: Site) -> None:
-    """The bias as int32 [C] at the product of its scales; one a use, since each has its own product."""
+    """Write a bias as int32 [C] at the product of its scales, once for each use: each has its own product."""
     value = writer.view.values[site.value]
     graph = owner(value)
     scales = params(site).scale

@@ -1,4 +1,4 @@
-"""Weights that take few bits in the file and are floats when they are used."""
+"""Write weights that are stored as integers and restored to floats before a float node reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qtool.tables.qtypes import PerBlock, PerChannel, PerRowOfLast, PerRun
 
 
 def write_stored(writer: Writer, site: Site) -> None:
-    """Integers and scales, and the nodes that make floats of them: per channel, or in blocks."""
+    """Write a weight as integers with scales a channel or a block, and the nodes that restore floats."""
     value = writer.view.values[site.value]
     q = integers(writer, site, value, float_array(value))
     nodes = _NODES[site.dequantizer](writer, site, value, q)
@@ -27,9 +27,9 @@ def write_stored(writer: Writer, site: Site) -> None:
 
 
 def _folded(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
-    """Cast (-> Sub(zero point)) -> Mul(scale) (-> Reshape, for blocks): onnxruntime folds it once, at load.
+    """Return Cast (-> Sub(zero point)) -> Mul(scale) (-> Reshape, for blocks): folded by onnxruntime at load.
 
-    DequantizeLinear it would not fold, and run at every inference.
+    It does not fold a DequantizeLinear, and would run that at every inference.
     """
     name, graph = site.value, owner(value)
     array = float_array(value)
@@ -61,7 +61,7 @@ def _node(
 
 
 def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
-    """DequantizeLinear, per channel or (opset 21) in blocks, and a Reshape where runs cross axes."""
+    """Return DequantizeLinear, per channel or (opset 21) in blocks, and a Reshape where runs cross axes."""
     name, namer, granularity = site.value, writer.namer, site.spec.granularity
     shape = tuple(float_array(value).shape)
     scales = params(site).scale
@@ -111,9 +111,9 @@ def _reshape(writer: Writer, value: ir.Value, source: ir.Value) -> ir.Node:
 
 
 def write_lookup(writer: Writer, site: Site) -> None:
-    """A table [V, ..] of integers with a scale a row: Gather -> Cast -> Mul(Gather of the scales).
+    """Write a table [V, ..] of integers with a scale a row: Gather -> Cast -> Mul(Gather of the scales).
 
-    The table stays small in memory, too; only the rows that are picked become floats.
+    The table stays small in memory, too; only the selected rows become floats.
     """
     value = writer.view.values[site.value]
     array = float_array(value)

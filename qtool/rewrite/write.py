@@ -1,4 +1,4 @@
-"""From a resolved plan to a graph: which writer writes what. Nothing here, or in the writers, decides."""
+"""Write a resolved plan: one writer for each kind of site, edit and node, and the recipe in the metadata."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ from qtool.tables.forms import Operator
 from qtool.tables.targets import TARGETS
 
 
-def _whole(writer: Writer, site: Site) -> None:
-    """Leave a site to the writer of the node that reads it."""
+def _with_its_node(writer: Writer, site: Site) -> None:
+    """Leave a site to the writer of its consumer."""
 
 
-# One writer a kind of site, in the order of the plan; then one a form of node.
+# One writer for each kind of site, in the order of the plan; then one for each operator.
 _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
     Kind.ACTIVATION: write_activation,
     Kind.WEIGHT: write_weight,
     Kind.BIAS: write_bias,
     Kind.STORED: write_stored,
     Kind.LOOKUP: write_lookup,
-    Kind.RUNTIME: _whole,
-    Kind.FUSED: _whole,
+    Kind.RUNTIME: _with_its_node,
+    Kind.FUSED: _with_its_node,
 }
 _EDITS: dict[EditKind, Callable[[Writer, GraphEdit], None]] = {
     EditKind.RESHAPED_BIAS: reshape_bias,
     EditKind.RESULT_BARRIER: write_result_barrier,
     EditKind.SUM: write_sum,
-}  # the other kinds are written with the site or the node that they belong to
+}  # the other kinds are written with their site or their node
 _NODES: dict[Operator, Callable[[Writer, ir.Node], None]] = {
     Operator.DYNAMIC_QUANTIZE_MATMUL: write_dynamic_quantize_matmul,
     Operator.MATMUL_INTEGER_TO_FLOAT: write_matmul_integer_to_float,
@@ -69,10 +69,10 @@ _NODES: dict[Operator, Callable[[Writer, ir.Node], None]] = {
 
 
 def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
-    """A clone of the prepared model with every site and node of the plan quantized.
+    """Return a clone of the prepared model with every site and node of the plan quantized.
 
     Raises:
-        KeyError: the plan names what the model does not have, or is not resolved.
+        KeyError: the plan names a node or value that the model lacks, or is not resolved.
     """
     clone = model.clone()
     correct_biases(clone, plan)
@@ -122,16 +122,16 @@ def correct_biases(model: ir.Model, plan: Plan) -> None:
 
 
 def written(model: ir.Model, plan: Plan) -> ir.Model:
-    """The model that a plan makes of a prepared one, as it is put in a file: with its recipe."""
-    made = rewrite(model, plan)
-    made.metadata_props.update(recipe(plan))
-    return made
+    """Return the model that a plan makes of a prepared one, with its recipe in the metadata."""
+    result = rewrite(model, plan)
+    result.metadata_props.update(recipe(plan))
+    return result
 
 
 def recipe(plan: Plan) -> dict[str, str]:
-    """What made the model: no times, no paths, no machine.
+    """Return the metadata that tell how the model was made: version, options and digests.
 
-    All of it is in the plan, so that a replay writes the same.
+    All of it is in the plan, so that a replay writes the same: no times, no paths, no machine.
     """
     return {
         "qtool.version": __version__,

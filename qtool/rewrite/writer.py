@@ -1,4 +1,4 @@
-"""What the writers of all forms share: the clone's index, free names, and what has been written already."""
+"""The state and the helpers that the writers of all forms share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Writer:
         sites_of: the site that a node's input is read through.
         added: product -> the edit that gives it the bias of the Add behind it.
         guarded: values whose QuantizeLinear stands behind a fusion barrier.
-        initializers, made: what has been written already, by what it is made of.
+        initializers: those that the writers have added, by their source and their graph.
+        made: values that the writers have added and that others may read, by their source.
     """
 
     view: View
@@ -53,7 +54,7 @@ class Writer:
         self.model.opset_imports["com.microsoft"] = 1
 
     def once(self, key: tuple[Any, ...], graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-        """An initializer that is added to a graph the first time it is asked for."""
+        """Return the initializer for a key; the first call for a key and a graph adds it."""
         key = (*key, id(graph))
         if key not in self.initializers:
             self.initializers[key] = add_initializer(graph, self.namer(name), array)
@@ -61,22 +62,28 @@ class Writer:
 
 
 def params(site: Site) -> QParams:
+    """Return the scale and zero point of a resolved site.
+
+    Raises:
+        KeyError: the site is not resolved.
+    """
     if site.qparams is None:
         raise KeyError(f"site '{site.value}' is not resolved")
     return site.qparams
 
 
 def constants(writer: Writer, site: Site, graph: ir.Graph) -> tuple[ir.Value, ir.Value]:
-    """The scale and zero_point initializers of a site: rank 0 or [C]."""
-    found = params(site)
-    scale = add_initializer(graph, writer.namer(f"{site.value}_scale"), found.scale)
+    """Add the scale and zero_point of a site as initializers: rank 0 or [C]."""
+    qparams = params(site)
+    scale = add_initializer(graph, writer.namer(f"{site.value}_scale"), qparams.scale)
     zero = add_initializer(
-        graph, writer.namer(f"{site.value}_zero_point"), found.zero_point.astype(site.spec.qtype.dtype)
+        graph, writer.namer(f"{site.value}_zero_point"), qparams.zero_point.astype(site.spec.qtype.dtype)
     )
     return scale, zero
 
 
 def axis(site: Site) -> dict[str, ir.Attr]:
+    """Return the axis attribute of the DequantizeLinear of a site; none for a scale a tensor."""
     granularity = site.spec.granularity
     return {"axis": ir.AttrInt64("axis", granularity.axis)} if isinstance(granularity, PerChannel) else {}
 
@@ -88,11 +95,15 @@ def redirect(
     new: ir.Value,
     keep: Iterable[ir.Node] = (),
 ) -> None:
-    """Let a site's readers read the new value; None means all but the nodes to keep."""
+    """Let consumers of a value read another.
+
+    Args:
+        uses: the consumers; None: all but the nodes in `keep`.
+    """
     if uses is None:
-        kept = {id(node) for node in keep}
+        excepted = {id(node) for node in keep}
         for use in list(old.uses()):
-            if id(use.node) not in kept:
+            if id(use.node) not in excepted:
                 use.node.replace_input_with(use.idx, new)
         return
     for name, index in uses:
@@ -100,7 +111,7 @@ def redirect(
 
 
 def integers(writer: Writer, site: Site, value: ir.Value, array: NDArray[np.float32]) -> ir.Value:
-    """The weight's integers; one initializer however many sites share the weight and the granularity."""
+    """Return the integers of a weight: one initializer for all sites of the same weight and granularity."""
     key = ("integers", site.value, site.spec)
     graph = owner(value)
     if (*key, id(graph)) in writer.initializers:
@@ -111,25 +122,30 @@ def integers(writer: Writer, site: Site, value: ir.Value, array: NDArray[np.floa
 
 
 def packed(q: NDArray[Any], qtype: QType) -> NDArray[Any]:
-    """Integers in the type that the file has them in."""
+    """Return integers in the type that they have in the file."""
     return q.astype(getattr(ml_dtypes, qtype.name) if qtype in FEW_BITS else qtype.dtype)
 
 
 def home(node: ir.Node) -> ir.Graph:
-    """The graph of a node. The runtime packs a weight beforehand only where that graph itself holds it."""
+    """Return the graph of a node: onnxruntime packs a weight at load only if that graph holds it."""
     if not isinstance(node.graph, ir.Graph):
         raise KeyError(f"'{node.name}' is in no graph")
     return node.graph
 
 
 def vector(writer: Writer, graph: ir.Graph, bias: ir.Value) -> ir.Value:
-    """A constant bias [N] or [1, .., N] as [N]: onnxruntime's own operators take nothing else."""
+    """Return a constant bias [N] or [1, .., N] as [N], which onnxruntime's own operators need."""
     if rank(bias) == 1:
         return bias
     return writer.once(("vector", bias.name), graph, f"{bias.name}_vector", float_array(bias).reshape(-1))
 
 
 def float_array(value: ir.Value) -> NDArray[np.float32]:
+    """Return the array of a float constant.
+
+    Raises:
+        KeyError: the value is no float constant.
+    """
     array = float_constant(value)
     if array is None:
         raise KeyError(f"'{value.name}' is no float constant")

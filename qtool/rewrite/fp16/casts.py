@@ -1,7 +1,7 @@
-"""Casts between float16 and float32 that a change of types has made idle, taken out.
+"""Remove redundant Casts between float16 and float32.
 
-This is layout and decides no types. The writer puts a Cast on every border of the plan without a look at the
-Casts that are there already. Here those that cancel out or do the same are removed.
+The writer puts a Cast on every boundary of the plan, whatever Casts are there already. Those that cancel out
+or repeat another are removed here; no value changes its type.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _FLOAT, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 def tidy_casts(model: ir.Model, namer: Namer) -> None:
-    """Drop, in place, what no reader needs:
+    """Remove, in place:
 
-    1. a Cast to the type that is already there;
-    2. the way from float16 to float32 and back (the other way round loses digits, and somebody meant it to);
+    1. a Cast to the type that the value has;
+    2. Casts from float16 to float32 and back (float32 to float16 and back rounds, which may be intended);
     3. a second Cast of one value to one type in one graph;
-    4. a Cast that nobody reads.
+    4. a Cast without consumers.
     """
     casts = [n for n in model.graph.all_nodes() if _source(n) is not None]
-    seen: dict[tuple[int, int, int], ir.Value] = {}
+    first: dict[tuple[int, int, int], ir.Value] = {}
     for node in casts:
         source, made = _source(node), node.outputs[0]
         if source is None:
@@ -41,15 +41,15 @@ def tidy_casts(model: ir.Model, namer: Namer) -> None:
             _bypass(node, source, namer)  # 1, 2
             continue
         key = (id(source), int(made.dtype or 0), id(node.graph))
-        if seen.setdefault(key, made) is not made:
-            _bypass(node, seen[key], namer)  # 3
+        if first.setdefault(key, made) is not made:
+            _bypass(node, first[key], namer)  # 3
     for node in reversed(casts):
         if node.graph is not None and not is_read(node.outputs[0]):
             node.graph.remove(node, safe=True)  # 4
 
 
 def _source(node: ir.Node) -> ir.Value | None:
-    """What a Cast between float16 and float32 reads; None for any other node."""
+    """Return the input of a Cast between float16 and float32; None for any other node."""
     if not is_op(node, "Cast") or node.graph is None:
         return None
     ends = (node.inputs[0], node.outputs[0])
@@ -57,7 +57,7 @@ def _source(node: ir.Node) -> ir.Value | None:
 
 
 def _bypass(node: ir.Node, source: ir.Value, namer: Namer) -> None:
-    """Let everybody read the source instead. A graph output keeps its name, by an Identity if need be."""
+    """Let all consumers read the source instead. A graph output keeps its name, by an Identity if need be."""
     made = node.outputs[0]
     if made.is_graph_output():
         producer = source.producer()

@@ -1,8 +1,8 @@
-"""The writer of float16: types, weights, a Cast on every border, and the fusion barriers of norms.
+"""Write float16: types, weights, a Cast on every boundary, and the fusion barriers of norms.
 
 The plan decides which nodes read and make float16, which weights are stored so or copied, and which norms
-need a barrier. Here the rest follows: every value has the type in which it is made, and one Cast serves all
-its consumers that read the other type.
+need a barrier. The rest follows: every value has the type of its producer, and one Cast serves all consumers
+that read the other type.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Use = tuple[ir.Node, int]
 
 @dataclass
 class _Writer:
-    """The state of one rewrite: who reads what in float16, and free names."""
+    """The state of one rewrite: the float16 inputs and outputs of nodes, and free names."""
 
     model: ir.Model
     fp16: Fp16Assignment
@@ -78,7 +78,7 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _readers(writer: _Writer, value: ir.Value) -> tuple[list[Use], list[Use]]:
-    """Who reads a value in float16, and who in float32. Who takes either is in neither."""
+    """Return the consumers of a value in float16 and those in float32, without those that take both."""
     float16_uses: list[Use] = []
     float32_uses: list[Use] = []
     for node, index in value.uses():
@@ -90,7 +90,7 @@ def _readers(writer: _Writer, value: ir.Value) -> tuple[list[Use], list[Use]]:
 
 
 def _write_value(writer: _Writer, value: ir.Value) -> None:
-    """Type what is computed or fed, and cast it for those who want the other type."""
+    """Set the type of a value that is computed or fed, and cast it for consumers of the other type."""
     float16_uses, float32_uses = _readers(writer, value)
     if not is_float32(value) and not (float16_uses and value.dtype is None):
         return
@@ -109,7 +109,7 @@ def _write_value(writer: _Writer, value: ir.Value) -> None:
 
 
 def _write_constant(writer: _Writer, value: ir.Value) -> None:
-    """Store a weight as float16: where it lies, or as the copy that the plan asks for."""
+    """Store a weight as float16: in place, or as a copy where the plan has one."""
     if not is_float32(value) or value.const_value is None:
         return
     float16_uses, float32_uses = _readers(writer, value)
@@ -126,7 +126,7 @@ def _write_constant(writer: _Writer, value: ir.Value) -> None:
 
 
 def _cast(writer: _Writer, value: ir.Value, to: ir.DataType, readers: list[Use]) -> ir.Value:
-    """A Cast right behind what makes a value, for those who read it in another type."""
+    """Add a Cast right behind the producer of a value, for consumers that read another type."""
     word = "float16" if to is _FLOAT16 else "float32"
     cast = new_node(
         "Cast",
@@ -148,7 +148,7 @@ def _redirect(readers: list[Use], value: ir.Value) -> None:
 
 
 def _type_attributes(writer: _Writer, nodes: list[ir.Node]) -> None:
-    """Say float16 where an attribute says the type; say float32 where it was left to an input."""
+    """Set float16 in attributes that name a type, and float32 where the type followed an input."""
     for node in nodes:
         if not is_op(node, *TYPED_BY_ATTRIBUTE) or not is_float32(node.outputs[0]):
             continue
@@ -160,7 +160,7 @@ def _type_attributes(writer: _Writer, nodes: list[ir.Node]) -> None:
 
 
 def _type_tensor(node: ir.Node) -> None:
-    """The float16 `value` of a Constant or ConstantOfShape, whose default is one float32 zero."""
+    """Make the `value` of a Constant or ConstantOfShape float16; its default is one float32 zero."""
     array = np.zeros(1, np.float16)
     for name, attribute in list(node.attributes.items()):
         if attribute.type == ir.AttributeType.TENSOR:

@@ -174,9 +174,9 @@ def _skip_q(source: Operand, q: ir.Node) -> bool:
 
 def _operands(node: ir.Node, indices: tuple[int, ...] | None) -> dict[int, Operand]:
     """Return the operands at some inputs, or at all; empty unless each has one scale."""
-    found = {i: activation(node, i) for i in (range(len(node.inputs)) if indices is None else indices)}
-    operands = {index: each for index, each in found.items() if each is not None}
-    return operands if len(operands) == len(found) else {}
+    indices = tuple(range(len(node.inputs))) if indices is None else indices
+    operands = {i: operand for i in indices if (operand := activation(node, i)) is not None}
+    return operands if len(operands) == len(indices) else {}
 
 
 # The first that returns True has lowered the node.

@@ -1,4 +1,4 @@
-"""What the lowerings to integer operators share: new nodes in the place of old ones."""
+"""Put integer operators in the place of float nodes: the helpers of all lowerings."""
 
 from __future__ import annotations
 

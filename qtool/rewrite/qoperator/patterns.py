@@ -115,8 +115,8 @@ def operand(node: ir.Node, index: int) -> Operand | None:
 
 def activation(node: ir.Node, index: int) -> Operand | None:
     """Return an operand that has one scale for the tensor."""
-    found = operand(node, index)
-    return found if found is not None and found.grid.axis is None else None
+    each = operand(node, index)
+    return each if each is not None and each.grid.axis is None else None
 
 
 def int32_bias(node: ir.Node, index: int, a: Grid, b: Grid) -> ir.Value | None:

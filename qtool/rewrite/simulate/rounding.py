@@ -1,4 +1,4 @@
-"""Nodes that do to a value what its quantization does, in float: what an int8 node gets of it."""
+"""Fake quantization: nodes that round a float value as its quantization does."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from qtool.tables.qtypes import PerBlock
 REDUCE_AXES_OPSET = 18
 
 
-def read(writer: Writer, site: Site) -> ir.Value:
-    """What a site's readers read: the value itself, or what sparing columns has left of it."""
+def read_value(writer: Writer, site: Site) -> ir.Value:
+    """Return the value that the consumers of a site read: its own, or that without its outlier columns."""
     value = writer.view.values[site.value]
     name, index = (site.uses or (("", 0),))[0]
-    read = writer.view.node_by_name[name].inputs[index] if site.kind is Kind.RUNTIME and name else value
-    return value if read is None else read
+    source = writer.view.node_by_name[name].inputs[index] if site.kind is Kind.RUNTIME and name else value
+    return value if source is None else source
 
 
-def rounding(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
-    """What takes a value to its integers and back, by the plan's scale or one that is found at every run."""
-    return _fixed(writer, site, value) if site.kind is Kind.ACTIVATION else _found(writer, site, value)
+def fake_quantize(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
+    """Return the nodes that round a value to integers and back, by a scale of the plan or of each run."""
+    if site.kind is Kind.ACTIVATION:
+        return _by_the_plan(writer, site, value)
+    return _at_run_time(writer, site, value)
 
 
-def halving(namer: Namer, value: ir.Value) -> list[ir.Node]:
-    """What takes a value to float16 and back."""
+def round_to_float16(namer: Namer, value: ir.Value) -> list[ir.Node]:
+    """Return the Casts of a value to float16 and back."""
     down = op(namer, "Cast", [value], to=ir.DataType.FLOAT16)
     return [down, op(namer, "Cast", [down.outputs[0]], to=ir.DataType.FLOAT)]
 
 
-def op(namer: Namer, op_type: str, inputs: Sequence[ir.Value], outputs: int = 1, **given: int) -> ir.Node:
-    attributes = {name: ir.AttrInt64(name, int(value)) for name, value in given.items()}
+def op(namer: Namer, op_type: str, inputs: Sequence[ir.Value], outputs: int = 1, **integers: int) -> ir.Node:
+    """Return a node with free names and integer attributes, not yet in any graph."""
+    attributes = {name: ir.AttrInt64(name, int(value)) for name, value in integers.items()}
     name = namer(op_type)
     return new_node(
         op_type,
@@ -49,19 +52,18 @@ def op(namer: Namer, op_type: str, inputs: Sequence[ir.Value], outputs: int = 1,
     )
 
 
-def _fixed(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
-    """By the scale in the plan."""
+def _by_the_plan(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
     scale, zero = constants(writer, site, writer.model.graph)
     q = op(writer.namer, "QuantizeLinear", [value, scale, zero])
     return [q, op(writer.namer, "DequantizeLinear", [q.outputs[0], scale, zero])]
 
 
-def _found(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
-    """By a scale that is found at every run: of the whole, or of each block of the last axis."""
+def _at_run_time(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
+    """Round by a scale of each run, of the tensor or of each block of its last axis."""
     namer, axes = writer.namer, rank(value)
     granularity = site.spec.granularity
     if not isinstance(granularity, PerBlock) or axes is None or granularity.axis != -1:
-        return _whole(namer, value)
+        return _dynamic_quantize(namer, value)
     graph = writer.model.graph
 
     def const(name: str, array: NDArray[np.generic]) -> ir.Value:
@@ -78,24 +80,24 @@ def _found(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
         nodes.append(op(namer, op_type, inputs))
         return nodes[-1].outputs[0]
 
-    def reduced(way: str) -> ir.Value:
-        """The axes are an attribute up to opset 17, and an input since."""
+    def reduced(op_type: str) -> ir.Value:
+        """Return the least or greatest value of each block; the axes are an attribute up to opset 17."""
         if opset_of(writer.model) >= REDUCE_AXES_OPSET:
-            nodes.append(op(namer, way, [blocks, const("over", np.array(over, np.int64))]))
+            nodes.append(op(namer, op_type, [blocks, const("over", np.array(over, np.int64))]))
         else:
-            nodes.append(op(namer, way, [blocks]))
+            nodes.append(op(namer, op_type, [blocks]))
             nodes[-1].attributes["axes"] = ir.AttrInt64s("axes", over)
         return nodes[-1].outputs[0]
 
     blocks = put("Reshape", value, shape)
-    reach = [put("Min", reduced("ReduceMin"), low), put("Max", reduced("ReduceMax"), low)]
-    scale = put("Max", put("Div", put("Sub", reach[1], reach[0]), high), least)
-    zero = put("Round", put("Div", reach[0], scale))
+    ends = [put("Min", reduced("ReduceMin"), low), put("Max", reduced("ReduceMax"), low)]
+    scale = put("Max", put("Div", put("Sub", ends[1], ends[0]), high), least)
+    zero = put("Round", put("Div", ends[0], scale))
     q = put("Min", put("Max", put("Sub", put("Round", put("Div", blocks, scale)), zero), low), high)
     put("Reshape", put("Mul", put("Add", q, zero), scale), back)
     return nodes
 
 
-def _whole(namer: Namer, value: ir.Value) -> list[ir.Node]:
+def _dynamic_quantize(namer: Namer, value: ir.Value) -> list[ir.Node]:
     q = op(namer, "DynamicQuantizeLinear", [value], outputs=3)
     return [q, op(namer, "DequantizeLinear", q.outputs)]

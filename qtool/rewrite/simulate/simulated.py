@@ -1,7 +1,7 @@
-"""A float model that computes what a plan's quantized one does, under the names of the prepared one.
+"""A float model that computes the values of a quantized one, under the names of the prepared model.
 
-Integer kernels give nothing of what lies between a product and what is fused with it. Here every value is at
-hand as the quantized model has it, and weights and biases can be changed where they lie.
+Fused integer kernels hide the values between a product and the nodes fused with it. This model has every
+value, and its weights and biases can be changed in place.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from qtool.graph.view import View
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site, Use
 from qtool.plan.resolve import dequantized
 from qtool.rewrite.outlier_columns import split_outlier_columns
-from qtool.rewrite.simulate.rounding import halving, read, rounding
+from qtool.rewrite.simulate.rounding import fake_quantize, read_value, round_to_float16
 from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
 
 
 def simulated(model: ir.Model, plan: Plan) -> ir.Model:
-    """A clone of the prepared model whose weights and activations have the values that a plan gives them.
+    """Return a clone of the prepared model with weights and activations rounded as a plan quantizes them.
 
-    A value keeps its name where it is made; who gets it rounded reads another one. Biases are as they were,
-    without the plan's corrections: what int32 takes from them is nothing beside the rest. Of an LSTM the
-    weights alone are rounded. onnxruntime would round weights once more: open it with `integers=False`.
+    A value keeps its name at its producer; its quantized consumers read a rounded copy. Biases stay in float,
+    without the corrections of the plan: the error of int32 is negligible. Of an LSTM only the weights are
+    rounded. onnxruntime would round weights once more: open the model with `integers=False`.
     """
     clone = model.clone()
     split_outlier_columns(clone, plan)
@@ -32,12 +32,12 @@ def simulated(model: ir.Model, plan: Plan) -> ir.Model:
         if site.kind in WEIGHTS:
             _restore(writer, site)
         elif site.kind in OBSERVED:
-            value = read(writer, site)
-            _put(writer, value, rounding(writer, site, value), site.uses)
+            value = read_value(writer, site)
+            _insert(writer, value, fake_quantize(writer, site, value), site.uses)
     for name, ports in plan.fp16.nodes.items():
         for index in ports.outputs:
             value = writer.view.node_by_name[name].outputs[index]
-            _put(writer, value, halving(writer.namer, value), None)
+            _insert(writer, value, round_to_float16(writer.namer, value), None)
     return clone
 
 
@@ -48,8 +48,8 @@ def _restore(writer: Writer, site: Site) -> None:
     redirect(writer, site.uses, value, new)
 
 
-def _put(writer: Writer, value: ir.Value, nodes: list[ir.Node], uses: tuple[Use, ...] | None) -> None:
-    """Let readers of a value read what the nodes make of it; None: all, whoever runs the model included."""
+def _insert(writer: Writer, value: ir.Value, nodes: list[ir.Node], uses: tuple[Use, ...] | None) -> None:
+    """Let consumers of a value read the result of nodes; `uses` None: all, outputs of the model included."""
     result = nodes[-1].outputs[0]
     result.type, result.shape = value.type, value.shape
     insert_after_value(value, nodes, owner(value))

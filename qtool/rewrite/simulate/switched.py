@@ -1,8 +1,8 @@
-"""A model whose quantizers are switched by its inputs: what any of them does to the outputs, in one session.
+"""A model whose quantizers are switched by its inputs: one session measures the effect of each.
 
-Every activation that a plan quantizes is quantized and restored in float where its switch is on, and
-passes as it is where it is off. Weights are fed, as they are or as some type would hold them. With all
-switches off the model is the one that it was made of.
+Every activation that a plan quantizes is rounded where its switch is on, and passes unchanged where it is
+off. Weights are inputs, to be fed in float or rounded. With all switches off the model computes the same as
+the prepared one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from qtool.graph.view import View
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import key_of
 from qtool.rewrite.outlier_columns import split_outlier_columns
-from qtool.rewrite.simulate.rounding import halving, op, read, rounding
+from qtool.rewrite.simulate.rounding import fake_quantize, op, read_value, round_to_float16
 from qtool.rewrite.writer import Writer, float_array, redirect
 from qtool.tables.targets import TARGETS
 
 
 @dataclass(frozen=True)
 class Switched:
-    """The model, and how it is switched.
+    """A model with switches.
 
     Args:
         model: with inputs of its own beside those of the original.
-        switches: what is quantized together -> its input, a bool of no axes.
-        weights: weight -> what it is, to be fed under its name.
+        switches: key of the values that are quantized together -> its input, a bool of no axes.
+        weights: weight -> its array, to be fed under its name.
     """
 
     model: ir.Model
@@ -40,9 +40,9 @@ class Switched:
 
 
 def switched(model: ir.Model, plan: Plan) -> Switched:
-    """A clone of the prepared model with a switch for every scale of a resolved plan's activations.
+    """Return a clone of the prepared model with a switch for every scale of a plan's activations.
 
-    Those that share a scale share a switch; so do all that float16 makes of one node's results.
+    Values that share a scale share a switch; so do the float16 results of one node.
     """
     clone = model.clone()
     split_outlier_columns(clone, plan)
@@ -65,7 +65,7 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
 
 
 class _Switches:
-    """The inputs that switch what is quantized.
+    """The inputs that are switches.
 
     Args:
         writer: of the model that they are added to.
@@ -91,8 +91,8 @@ class _Switches:
 
 
 def _switch(writer: Writer, site: Site, switch: ir.Value) -> None:
-    value = read(writer, site)
-    chosen = _either(writer, value, switch, rounding(writer, site, value))
+    value = read_value(writer, site)
+    chosen = _either(writer, value, switch, fake_quantize(writer, site, value))
     insert_after_value(value, [chosen], owner(value))
     redirect(writer, site.uses, value, chosen.outputs[0], keep=[chosen, *_inside(chosen)])
     if site.uses is None:
@@ -101,14 +101,14 @@ def _switch(writer: Writer, site: Site, switch: ir.Value) -> None:
 
 def _switch_fp16(writer: Writer, value: ir.Value, switch: ir.Value) -> None:
     namer = writer.namer
-    chosen = _either(writer, value, switch, halving(namer, value))
+    chosen = _either(writer, value, switch, round_to_float16(namer, value))
     insert_after_value(value, [chosen], owner(value))
     redirect(writer, None, value, chosen.outputs[0], keep=[chosen, *_inside(chosen)])
     take_output_name(value, chosen.outputs[0], namer)
 
 
 def _either(writer: Writer, value: ir.Value, switch: ir.Value, nodes: Sequence[ir.Node]) -> ir.Node:
-    """An If: of the other branch, only what is asked for is computed (a Where would cost both)."""
+    """Return an If, which computes one branch only; a Where would compute both."""
     namer = writer.namer
     same = op(namer, "Identity", [value])
     branches = {}
@@ -125,12 +125,12 @@ def _either(writer: Writer, value: ir.Value, switch: ir.Value, nodes: Sequence[i
 
 
 def _inside(chosen: ir.Node) -> list[ir.Node]:
-    """The nodes of an If's branches."""
+    """Return the nodes of the branches of an If."""
     return [n for attr in chosen.attributes.values() for n in attr.as_graph()]
 
 
 def _feed(model: ir.Model, value: ir.Value) -> None:
-    """Make an input of an initializer; inner graphs read it from there as well."""
+    """Turn an initializer into an input of the model; subgraphs read that, too."""
     graph, name = owner(value), value.name or ""
     del graph.initializers[name]
     if graph is model.graph:

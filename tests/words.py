@@ -24,12 +24,9 @@ qtool/calibration
 qtool/cli
 qtool/commands
 qtool/errors.py
-qtool/numerics
 qtool/options.py
 qtool/report
-qtool/rewrite
 qtool/runtime
-qtool/tables
 tests
 """.split()
 

@@ -1,9 +1,9 @@
-"""AdaRound: whether each weight is rounded up or down is learned from what the layer gives out.
+"""AdaRound: learn whether to round each weight up or down, by the error of the layer's output.
 
 Nagel et al. 2020 (arXiv 2004.10568, equation 21): minimize ||W x - W~ x||^2 + lambda sum 1 - |2 h - 1|^beta
 over V, W~ = scale (floor(W / scale) + h), with the rectified sigmoid h = clip(sigmoid(V) 1.2 - 0.1, 0, 1) and
-beta falling from 20 to 2. The layer's error depends on the samples by H = sum x x^T alone, so that a step
-is one product of matrices, and all samples count in each.
+beta falling from 20 to 2. The error of the layer depends on the samples only through H = sum x x^T: a step is
+one product of matrices, over all samples.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ from qtool.numerics.gptq import Grid, Hessian, Integers
 from qtool.numerics.qparams import F32
 
 _STEPS = 600
-# Of them, so many go by before anything pulls h to 0 or 1 (the authors' code: a fifth).
+# The share of steps before the regularizer pulls h to 0 or 1 (the authors' code: a fifth).
 _FREE = 0.2
 _BETA = (20.0, 2.0)
 _STRETCH = 1.2
 _RATE = 0.05
-# Beside an error of which a row has 1 where it starts, on the mean.
+# The weight of the regularizer, where the mean row starts with an error of 1.
 _PULL = 0.1
 _DECAY = (0.9, 0.999)
-# Bytes that what is learned may take, of which there are some six copies.
+# Bytes of the learned values at a time; there are some six copies of them.
 _ROOM = 8 << 20
 
 
 def adaround(w: F32, on: Hessian, grid: Grid, start: Integers) -> Integers:
-    """Integers for the weights of a layer, no row of them worse on the objective than where it started.
+    """Return integers for the weights of a layer, with no row worse on the objective than its start.
 
     Args:
         w: [G, O, K] float32: G groups of O rows; finite.
-        on: of the layer.
-        grid: what the weights may become.
-        start: [G, O, K]: where learning begins, such as what GPTQ found.
+        on: the Hessian of the layer.
+        grid: the values that weights may take.
+        start: [G, O, K]: the integers where learning begins, such as those of GPTQ.
 
     Returns:
         [G, O, K] int16.
     """
-    found = np.array(start, np.int16)
+    best = np.array(start, np.int16)
     step = max(1, _ROOM // (4 * w.shape[0] * w.shape[2]))
     for first in range(0, w.shape[1], step):
         part = slice(first, first + step)
         learned = _learned(w[:, part], on, grid.rows(part), start[:, part])
         before = on.objective(w[:, part] - grid.rows(part).restored(start[:, part]))
         after = on.objective(w[:, part] - grid.rows(part).restored(learned))
-        found[:, part] = np.where((after < before)[..., None], learned, start[:, part])
-    return found
+        best[:, part] = np.where((after < before)[..., None], learned, start[:, part])
+    return best
 
 
 def _learned(w: F32, on: Hessian, grid: Grid, start: Integers) -> Integers:
     wide = grid.wide(w.shape[2])
     scale, zero = wide.scale, wide.zero
     low = np.clip(np.floor(w / scale) + zero, grid.qtype.qmin, grid.qtype.qmax - 1)
-    # What a start further away than the next integer would be is left where it is.
+    # A start beyond the two nearest integers stays.
     able = (start == low) | (start == low + 1)
     low = np.where(able, low, start).astype(np.float32)
     share = np.clip(w / scale + zero - low, 0.05, 0.95)
@@ -77,7 +77,7 @@ def _learned(w: F32, on: Hessian, grid: Grid, start: Integers) -> Integers:
 
 
 def _adam(v: F32, gradient: F32, moments: list[F32], number: int) -> None:
-    """A step of Adam (Kingma and Ba 2015, algorithm 1), in place."""
+    """Take a step of Adam (Kingma and Ba 2015, algorithm 1), in place."""
     for moment, decay, power in zip(moments, _DECAY, (gradient, gradient * gradient), strict=True):
         moment *= decay
         moment += (1 - decay) * power
@@ -86,7 +86,7 @@ def _adam(v: F32, gradient: F32, moments: list[F32], number: int) -> None:
 
 
 def _rectified(v: F32) -> tuple[F32, F32]:
-    """h(V) and its derivative."""
+    """Return h(V) and its derivative."""
     sigmoid = 1 / (1 + np.exp(-v))
     wide = sigmoid * _STRETCH - (_STRETCH - 1) / 2
     inside = (wide > 0) & (wide < 1)
@@ -94,5 +94,6 @@ def _rectified(v: F32) -> tuple[F32, F32]:
 
 
 def _inverse(share: F32) -> F32:
+    """Return the V at which h(V) is a share."""
     sigmoid = (share + (_STRETCH - 1) / 2) / _STRETCH
     return np.asarray(np.log(sigmoid / (1 - sigmoid)), np.float32)

@@ -1,4 +1,4 @@
-"""How sure a median or a ratio of sums is, by resampling: nothing is assumed of how values are distributed.
+"""Confidence intervals of medians and of ratios of sums, by resampling: no distribution is assumed.
 
 The bootstrap (Efron, 1979) for medians, the jackknife (Tukey, 1958) for ratios.
 """
@@ -14,18 +14,18 @@ from numpy.typing import ArrayLike
 
 RESAMPLES = 2000
 CERTAINTY = 0.95
-# The largest share of a sum that one value counts with in the jackknife. The logarithm of the rest would grow
-# without limit, and an interval of 20 dB says "unknown" as well as one of 100 dB.
+# The largest share of a sum that one value counts with in the jackknife: without a limit the logarithm of the
+# rest would diverge, and an interval of 20 dB is as good as unknown.
 _LARGEST_SHARE = 0.9
 
 
 def median_interval(
     values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES, certainty: float = CERTAINTY
 ) -> tuple[float, float]:
-    """Between which values the median lies: percentiles of the medians of resamples.
+    """Return the interval of a median: percentiles of the medians of resamples.
 
-    Symmetric: the negated values have the negated interval. From six values on it is as certain as it says;
-    nothing that was not seen can lie in an interval of fewer.
+    Symmetric: the negated values have the negated interval. It holds the stated certainty from six values on;
+    no interval of fewer can reach beyond them.
 
     Args:
         values: at least one; independent of each other.
@@ -39,10 +39,10 @@ def median_interval(
 
 
 def tail(count: int, certainty: float = CERTAINTY) -> float:
-    """The share of resamples beyond each end of an interval.
+    """Return the share of resamples beyond each end of an interval.
 
-    Less than (1 - certainty) / 2, since few values vary less than what they are drawn from: as much less as
-    Student's t is beyond the normal (Hesterberg, What Teachers Should Know About the Bootstrap, 2014, 4.3).
+    Less than (1 - certainty) / 2, since few values vary less than their distribution: by as much as
+    Student's t exceeds the normal (Hesterberg, What Teachers Should Know About the Bootstrap, 2014, 4.3).
     """
     if count < 2:
         return 0.0
@@ -50,7 +50,7 @@ def tail(count: int, certainty: float = CERTAINTY) -> float:
 
 
 def student(free: int, certainty: float = CERTAINTY) -> float:
-    """The value that |t| of Student's distribution exceeds with a probability of 1 - certainty.
+    """Return the value that |t| of Student's distribution exceeds with a probability of 1 - certainty.
 
     Exact for 1 and 2 degrees of freedom, 1% too small for 3, closer for more.
 
@@ -71,11 +71,11 @@ def student(free: int, certainty: float = CERTAINTY) -> float:
 
 
 def log_ratio_half_width(above: ArrayLike, below: ArrayLike, certainty: float = CERTAINTY) -> float:
-    """Half the width of the interval of ln(sum(above) / sum(below)), a ratio of sums over samples.
+    """Return half the width of the interval of ln(sum(above) / sum(below)), a ratio of sums over samples.
 
-    The jackknife: how much the logarithm changes where one sample is left out, with Student's t for that many
-    samples (Miller, The jackknife - a review, Biometrika 61, 1974). How often a 95% interval held the true
-    ratio in 4000 simulated runs each (tests/numerics/test_bootstrap.py repeats a part):
+    The jackknife: the changes of the logarithm where one sample is left out, with Student's t for the count
+    of samples (Miller, The jackknife - a review, Biometrika 61, 1974). The share of 4000 simulated runs where
+    a 95% interval held the true ratio (tests/numerics/test_bootstrap.py repeats a part):
 
     | energies of signal and noise, a value a sample    | n = 8 | 16   | 32   | 64   |
     |---------------------------------------------------|-------|------|------|------|
@@ -85,7 +85,7 @@ def log_ratio_half_width(above: ArrayLike, below: ArrayLike, certainty: float = 
     | lognormal, sigma 1, noise proportional times 0.5  | 0.91  | 0.91 | 0.92 | 0.94 |
     | one sample in ten has five times the noise        | 0.79  | 0.83 | 0.90 | 0.93 |
 
-    The last row is what no method mends: few samples often hold no such sample. The delta method is less
+    No method mends the last row: few samples often hold no such sample. The delta method is less
     certain (0.86 instead of 0.91 at n = 8), and so is the bootstrap (0.87 instead of 0.92), which costs more.
 
     Args:
@@ -93,7 +93,7 @@ def log_ratio_half_width(above: ArrayLike, below: ArrayLike, certainty: float = 
         certainty: between 0 and 1.
 
     Returns:
-        0 for a single sample: nothing is known of how samples differ.
+        0 for a single sample, which does not tell how samples differ.
     """
     p, q = (np.asarray(values, np.float64) for values in (above, below))
     count = len(p)
@@ -106,7 +106,7 @@ def log_ratio_half_width(above: ArrayLike, below: ArrayLike, certainty: float = 
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
-    """What a share of the values does not exceed; None where too few were seen to tell it from the largest.
+    """Return a quantile of values; None for too few values to tell it from the largest.
 
     Args:
         values: in any order.

@@ -1,8 +1,8 @@
-"""Scales for few bits: where clipping the largest weights costs less than the finer steps save.
+"""Search scales for few bits: clipping the largest weights may cost less than the finer steps save.
 
-The clip ratios of AWQ (arXiv 2306.00978), judged by what an error of each column costs after GPTQ has let
-the others make up for it: a transformer, int4 in blocks of 128: 13.7 dB with the scales of least
-squared error, 12.9 by e H e^T of each block, 14.5 so.
+The clip ratios of AWQ (arXiv 2306.00978), judged by the cost of an error in each column after GPTQ has
+compensated for it in the others. A transformer, int4 in blocks of 128: 13.7 dB with the scales of least
+squared error, 12.9 by e H e^T of each block, 14.5 by this cost.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 from qtool.numerics.gptq import Grid, Hessian, Integers
 from qtool.numerics.qparams import F32, F64, LARGEST_SCALE, SMALLEST_SCALE
 
-# Beyond these the error of clipped weights is nothing beside that of 2^8 steps.
+# With more bits clipping gains nothing.
 FEW_BITS = 4
-# How much of what is above zero is kept, and of what is below.
+# Shares of the range above zero, and of that below, that are tried.
 _RATIOS = (1.0, 0.85, 0.7, 0.55, 0.4)
 _REFITS, _SWEEPS = 2, 2
-# Bytes that the rows at work may take in float32.
+# Bytes of rows at a time, in float32.
 _ROOM = 8 << 20
 
 _Fit = tuple[F32, F32]
@@ -28,13 +28,13 @@ _Fit = tuple[F32, F32]
 
 
 def searched(w: F32, on: Hessian, grid: Grid, *, symmetric: bool) -> Grid:
-    """A grid of less error than the one at hand, or of as much.
+    """Return a grid with no more error than the one at hand.
 
     Args:
         w: [G, O, K] float32.
-        on: of the layer.
-        grid: where to start from.
-        symmetric: its zero points stay.
+        on: the Hessian of the layer.
+        grid: the start of the search.
+        symmetric: whether the zero points stay.
 
     Returns:
         a grid of the same shape.
@@ -50,32 +50,32 @@ def searched(w: F32, on: Hessian, grid: Grid, *, symmetric: bool) -> Grid:
     return Grid(scale, zero, grid.qtype)
 
 
-def _search(v: F32, cost: F32, given: Grid, symmetric: bool) -> _Fit:
-    """The best pair of ratios of every run, its scale fitted to the integers that it gives.
+def _search(v: F32, cost: F32, start_grid: Grid, symmetric: bool) -> _Fit:
+    """Return the best pair of ratios of every run, with the scale fitted to its integers.
 
     v: [G, O, B, K/B]; cost: [G, 1, B, K/B].
     """
-    qtype = given.qtype
+    qtype = start_grid.qtype
 
     def integers(fit: _Fit) -> F32:
         scale, zero = (a[..., None] for a in fit)
         return np.asarray(np.clip(np.rint(v / scale) + zero, qtype.qmin, qtype.qmax) - zero, np.float32)
 
     def error(fit: _Fit) -> F64:
-        lost = np.square(v - integers(fit) * fit[0][..., None])
-        return np.asarray((lost * cost).sum(axis=-1, dtype=np.float64))
+        squares = np.square(v - integers(fit) * fit[0][..., None])
+        return np.asarray((squares * cost).sum(axis=-1, dtype=np.float64))
 
-    best: _Fit = (given.scale, given.zero.astype(np.float32))
+    best: _Fit = (start_grid.scale, start_grid.zero.astype(np.float32))
     least = error(best)
 
     def keep(fit: _Fit) -> None:
         nonlocal best, least
-        found = error(fit)
-        better = found < least
+        lost = error(fit)
+        better = lost < least
         best = np.where(better, fit[0], best[0]), np.where(better, fit[1], best[1])
-        least = np.where(better, found, least)
+        least = np.where(better, lost, least)
 
-    for fit in _centred(v, given) if symmetric else _pairs(v, given):
+    for fit in _centred(v, start_grid) if symmetric else _pairs(v, start_grid):
         keep((np.clip(fit[0], SMALLEST_SCALE, LARGEST_SCALE).astype(np.float32), fit[1]))
     for _ in range(_REFITS):
         q = integers(best)
@@ -85,15 +85,15 @@ def _search(v: F32, cost: F32, given: Grid, symmetric: bool) -> _Fit:
     return best
 
 
-def _centred(v: F32, given: Grid) -> Iterator[_Fit]:
-    zero = given.zero.astype(np.float32)
-    reach = np.abs(v).max(axis=-1) / np.maximum(given.qtype.qmax - zero, 1)
+def _centred(v: F32, start_grid: Grid) -> Iterator[_Fit]:
+    zero = start_grid.zero.astype(np.float32)
+    reach = np.abs(v).max(axis=-1) / np.maximum(start_grid.qtype.qmax - zero, 1)
     for ratio in _RATIOS:
         yield reach * np.float32(ratio), zero
 
 
-def _pairs(v: F32, given: Grid) -> Iterator[_Fit]:
-    qmin, qmax = given.qtype.qmin, given.qtype.qmax
+def _pairs(v: F32, start_grid: Grid) -> Iterator[_Fit]:
+    qmin, qmax = start_grid.qtype.qmin, start_grid.qtype.qmax
     hi, lo = np.maximum(v.max(axis=-1), 0), np.minimum(v.min(axis=-1), 0)
     for above, below in product(_RATIOS, _RATIOS):
         top, bottom = hi * np.float32(above), lo * np.float32(below)
@@ -102,10 +102,10 @@ def _pairs(v: F32, given: Grid) -> Iterator[_Fit]:
 
 
 def refitted(w: F32, q: Integers, on: Hessian, grid: Grid) -> Grid:
-    """Scales fitted to integers that are settled: least squares in e H e^T, one run after the other.
+    """Return scales fitted to fixed integers: least squares in e H e^T, one run after the other.
 
-    Each is fitted with the errors of all others in sight (Gauss-Seidel), so that e H e^T never grows but by
-    the rounding of scales to float32.
+    Each is fitted to the current errors of all others (Gauss-Seidel), so e H e^T grows by no more than the
+    rounding of scales to float32.
 
     w: [G, O, K] float32, q: [G, O, K] -> a grid of the same shape.
     """

@@ -1,8 +1,8 @@
-"""GPTQ: rounding weights so that the errors of one column make up for those of the others.
+"""GPTQ: round weights so that the errors of later columns compensate for those of earlier ones.
 
-Frantar et al. 2022 (arXiv 2210.17323) go through a layer's weights column by column, and push what
-rounding did to each onto those that are still to be rounded. It is written here in the form in which Chee
-et al. 2023 (QuIP, arXiv 2307.13304, theorem 6) prove to be the same: with H = (U + I) D (U + I)^T, U
+Frantar et al. 2022 (arXiv 2210.17323) round the weights of a layer column by column, and add the error of
+each to the columns that are still to be rounded. This is the form that Chee et al. 2023 (QuIP, arXiv
+2307.13304, theorem 6) prove to be the same: with H = (U + I) D (U + I)^T, U
 strictly upper triangular and D diagonal, column k is rounded to the nearest of
 w_k + sum_{j<k} (w_j - q_j) U_jk. That takes one Cholesky factor of H, and no inverse.
 """
@@ -19,18 +19,18 @@ from qtool.tables.qtypes import QType
 
 Integers = NDArray[np.int16]
 
-# Columns that are brought up to date together, by one product of matrices (section 3.3 of the paper).
+# Columns that are updated together, by one product of matrices (section 3.3 of the paper).
 _BLOCK = 128
 # Of the mean of H's diagonal, added to it (section 3.3): H of few samples has no inverse. The paper's 0.01
 # costs 2 to 8 dB where most rows are padding, and gains others 0.3 at most.
 DAMPING = 0.05
-# Bytes that the rows at work may take in float64: rows don't depend on each other.
+# Bytes of rows at a time, in float64: rows are independent of each other.
 _ROOM = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """What each weight may become: (q - zero) * scale, qmin <= q <= qmax.
+    """The values that each weight may take: (q - zero) * scale, qmin <= q <= qmax.
 
     Args:
         scale: float32 [G, O, B]: of O rows in each of G groups, for B runs of columns of the same length.
@@ -43,43 +43,44 @@ class Grid:
     qtype: QType
 
     def wide(self, columns: int) -> Grid:
-        """With a scale for every column."""
+        """Return the grid with a scale for every column."""
         size = columns // self.scale.shape[2]
         return Grid(np.repeat(self.scale, size, axis=2), np.repeat(self.zero, size, axis=2), self.qtype)
 
     def rows(self, part: slice) -> Grid:
+        """Return the grid of some rows."""
         return Grid(self.scale[:, part], self.zero[:, part], self.qtype)
 
     def sorted(self, order: NDArray[np.intp]) -> Grid:
-        """Its columns in another order [G, K]; of a wide grid."""
+        """Return a wide grid with its columns in another order [G, K]."""
         there = order[:, None, :]
         return Grid(
             np.take_along_axis(self.scale, there, 2), np.take_along_axis(self.zero, there, 2), self.qtype
         )
 
     def nearest(self, w: NDArray[np.floating]) -> Integers:
-        """The nearest integers, ties to even: as ONNX QuantizeLinear has them. w: [G, O, K]."""
-        all_of = self.wide(w.shape[2])
+        """Return the nearest integers, ties to even, as ONNX QuantizeLinear does. w: [G, O, K]."""
+        wide = self.wide(w.shape[2])
         with np.errstate(over="ignore"):
-            q = np.rint(np.asarray(w, np.float32) / all_of.scale) + all_of.zero
+            q = np.rint(np.asarray(w, np.float32) / wide.scale) + wide.zero
         return np.asarray(np.clip(q, self.qtype.qmin, self.qtype.qmax), np.int16)
 
     def restored(self, q: NDArray[np.integer]) -> F32:
-        """As ONNX DequantizeLinear has them. q: [G, O, K]."""
-        all_of = self.wide(q.shape[2])
-        return np.asarray((q - all_of.zero).astype(np.float32) * all_of.scale, np.float32)
+        """Return the reals of integers, as ONNX DequantizeLinear does. q: [G, O, K]."""
+        wide = self.wide(q.shape[2])
+        return np.asarray((q - wide.zero).astype(np.float32) * wide.scale, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Hessian:
-    """What errors of the weights do to a layer's results, and what of them later columns can make up for.
+    """The effect of weight errors on the results of a layer, and the share that later columns compensate.
 
     Args:
-        h: float64 [G, K, K]: the sum of x x^T over what each group's rows are multiplied with.
-        order: [G, K]: of the columns, the heaviest in H first (`act-order` of the authors' code): those
-            find all others still free to make up for them.
+        h: float64 [G, K, K]: the sum of x x^T over the inputs of each group.
+        order: [G, K]: the order of the columns, the largest diagonal of H first (`act-order` of the authors'
+            code): all others are still free to compensate for those.
         u: float64 [G, K, K], in that order: U transposed, strictly lower triangular.
-        cost: float64 [G, K]: D, what a column's rounding costs after all made up for it. Not in that order.
+        cost: float64 [G, K]: D, the cost of an error in a column after compensation. Not in that order.
     """
 
     h: F64
@@ -88,13 +89,13 @@ class Hessian:
     cost: F64
 
     def objective(self, error: NDArray[np.floating]) -> F64:
-        """e H e^T of each row. error: [G, O, K] -> [G, O] float64."""
+        """Return e H e^T of each row. error: [G, O, K] -> [G, O] float64."""
         e = error.astype(np.float64)
         return np.asarray(np.einsum("gok,gok->go", np.matmul(e, self.h), e))
 
 
 def hessian(h: F64) -> Hessian:
-    """Of sums [G, K, K]: damped; what is not finite, or not positive, makes up for nothing."""
+    """Return the damped Hessian of sums [G, K, K]; one that is not finite or positive compensates nothing."""
     finite = np.isfinite(h).all(axis=(1, 2), keepdims=True)
     h = h if finite.all() else np.where(finite, h, 0.0)
     diagonal = np.diagonal(h, axis1=1, axis2=2)
@@ -120,39 +121,39 @@ def hessian(h: F64) -> Hessian:
 
 
 def gptq(w: F32, on: Hessian, grid: Grid) -> Integers:
-    """Integers for the weights of a layer, no row of them worse than the nearest ones on the objective.
+    """Return integers for the weights of a layer, with no row worse on the objective than the nearest.
 
-    Columns that no sample ever fed, all of a group whose H is not finite, and all of a layer of which one H
-    is not positive (a sum of squares is), are rounded to nearest.
+    Rounded to nearest: columns whose inputs are all 0, groups whose H is not finite, and layers with an H
+    that is not positive (a sum of squares is).
 
     Args:
         w: [G, O, K] float32: G groups of O rows; finite.
-        on: of the layer.
-        grid: what the weights may become.
+        on: the Hessian of the layer.
+        grid: the values that weights may take.
 
     Returns:
         [G, O, K] int16.
     """
-    found = np.empty(w.shape, np.int16)
+    result = np.empty(w.shape, np.int16)
     step = max(1, _ROOM // (8 * w.shape[0] * w.shape[2]))
     for start in range(0, w.shape[1], step):
         part = slice(start, start + step)
-        found[:, part] = _better(w[:, part], on, grid.rows(part))
-    return found
+        result[:, part] = _better(w[:, part], on, grid.rows(part))
+    return result
 
 
 def _better(w: F32, on: Hessian, grid: Grid) -> Integers:
-    """Row by row the better of GPTQ's integers and the nearest."""
+    """Return, row by row, the better of GPTQ's integers and the nearest."""
     sorted_w = np.take_along_axis(w, on.order[:, None, :], 2)
     q = _rounded(sorted_w, on.u, grid.wide(w.shape[2]).sorted(on.order))
     q = np.take_along_axis(q, np.argsort(on.order, axis=1)[:, None, :], 2)
     nearest = grid.nearest(w)
-    kept = on.objective(w - grid.restored(q)) < on.objective(w - grid.restored(nearest))
-    return np.where(kept[..., None], q, nearest)
+    better = on.objective(w - grid.restored(q)) < on.objective(w - grid.restored(nearest))
+    return np.where(better[..., None], q, nearest)
 
 
 def _rounded(w: F32, u: F64, grid: Grid) -> Integers:
-    """Column by column, in blocks. w and a wide grid: [G, O, K] in the order of u [G, K, K]."""
+    """Round column by column, in blocks. w and a wide grid: [G, O, K] in the order of u [G, K, K]."""
     groups, rows, columns = w.shape
     wt = np.ascontiguousarray(w.swapaxes(1, 2), np.float64)
     scale = np.ascontiguousarray(grid.scale.swapaxes(1, 2))

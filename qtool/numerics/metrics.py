@@ -1,4 +1,4 @@
-"""How far one tensor is from another: sums that add up over samples, and what they mean.
+"""Distances between two tensors: sums that pool over samples, and the metrics made of them.
 
 Everything is float64. With a = the FP32 output, b = the quantized one and d = a - b:
 SQNR dB = 10 log10(sum a^2 / sum d^2). Identical is inf; a zero `a` with a nonzero d is -inf;
@@ -19,7 +19,7 @@ from qtool.numerics.bootstrap import log_ratio_half_width
 # An error's bin is the upper half of its float32: 2**-7 = 0.8% wide.
 _ERROR_SHIFT = 16
 _TOP = 5
-# Rows of so few entries are faster compared entry by entry.
+# Up to this length, rows are compared faster entry by entry.
 _NARROW = 16
 _Z95 = 1.959964
 # The energies of a sample that can't be judged.
@@ -28,7 +28,7 @@ UNKNOWN = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """An element matches where |a - b| <= atol + rtol * |a|, as numpy.isclose has it."""
+    """An element matches where |a - b| <= atol + rtol * |a|, as in numpy.isclose."""
 
     atol: float = 1e-3
     rtol: float = 1e-2
@@ -39,17 +39,17 @@ TOLERANCE = Tolerance()
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What one or more pairs of tensors add up to; `+` pools.
+    """The sums over one or more pairs of tensors; `+` pools.
 
     Args:
         count: of all elements.
-        measured: of those that the sums are over.
+        measured: elements in the sums: those where a is finite.
         a_mean, a_spread: the mean of a, and the sum of its squared deviations from that.
         mismatched: elements beyond the tolerance.
         rows, rows_agree, rows_top: vectors along the last axis; those whose largest entry is at the same
             place; those whose largest entry in FP32 is among the five largest.
         kl: sum over rows of KL(softmax(a) || softmax(b)), nats.
-        errors: int64, how many |a - b| fall in which bin; empty for none.
+        errors: int64, the count of |a - b| in each bin; empty for none.
     """
 
     count: int = 0
@@ -73,7 +73,7 @@ class Sums:
 
     def __add__(self, other: Sums) -> Sums:
         measured = max(self.measured + other.measured, 1)
-        apart = other.a_mean - self.a_mean
+        shift = other.a_mean - self.a_mean
         return Sums(
             self.count + other.count,
             self.measured + other.measured,
@@ -89,8 +89,8 @@ class Sums:
             self.rows_agree + other.rows_agree,
             self.rows_top + other.rows_top,
             # Chan, Golub and LeVeque 1983: sums of squares would cancel where the mean is large.
-            self.a_mean + apart * other.measured / measured,
-            self.a_spread + other.a_spread + apart**2 * self.measured * other.measured / measured,
+            self.a_mean + shift * other.measured / measured,
+            self.a_spread + other.a_spread + shift**2 * self.measured * other.measured / measured,
             self.mismatched + other.mismatched,
             self.kl + other.kl,
             _added(self.errors, other.errors),
@@ -98,7 +98,7 @@ class Sums:
 
 
 def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Two rows of counts, of whatever length each."""
+    """Return the sum of two rows of counts of any lengths."""
     longer, shorter = (a, b) if a.size >= b.size else (b, a)
     total = longer.copy()
     total[: shorter.size] += shorter
@@ -108,7 +108,7 @@ def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
 def compare_stacks(
     a: NDArray[np.generic], b: NDArray[np.generic], tolerance: Tolerance = TOLERANCE
 ) -> tuple[Sums, list[tuple[float, float]]]:
-    """The sums of equally shaped arrays, a sample an index of the first axis, and each sample's energies.
+    """Return the sums of two arrays of one shape, and the energies of each sample: an index of axis 0.
 
     The energies are (sum a^2, sum d^2); nan and nan where the sample can't be judged. Integers have none.
 
@@ -121,10 +121,10 @@ def compare_stacks(
         return Sums(count=a.size, unequal=int(np.count_nonzero(a != b))), []
     x, y = a.astype(np.float64), b.astype(np.float64)
     finite = np.isfinite(x)
-    whole = bool(finite.all())
+    all_finite = bool(finite.all())
     nonfinite = _each(finite & ~np.isfinite(y))
     unequal = np.zeros_like(nonfinite)
-    if not whole:
+    if not all_finite:
         with np.errstate(invalid="ignore"):
             unequal = _each(~((x == y) | (np.isnan(x) & np.isnan(y)) | finite))
     rows = agree = top = 0
@@ -132,7 +132,7 @@ def compare_stacks(
     if a.ndim > 2 and a.shape[-1] > 1 and a.size:
         rows = math.prod(a.shape[:-1])
         agree, top, kl = _of_rows(x.reshape(rows, -1), y.reshape(rows, -1))
-    if not whole:  # what is not measured adds nothing
+    if not all_finite:  # elements that are not measured add 0
         x, y = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
     measured = int(np.count_nonzero(finite))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -141,7 +141,7 @@ def compare_stacks(
         # Not by BLAS: a product of two vectors is not worth its threads, and waits for them.
         aa, dd = _each(np.square(x)), _each(np.square(d))
         mean = float(x.sum()) / max(measured, 1)
-        spread = np.square(x - mean) if whole else np.where(finite, np.square(x - mean), 0.0)
+        spread = np.square(x - mean) if all_finite else np.where(finite, np.square(x - mean), 0.0)
         close = size <= tolerance.atol + tolerance.rtol * np.abs(x)
         errors = np.bincount(size.astype(np.float32).view(np.uint32).reshape(-1) >> _ERROR_SHIFT)
         if errors.size:
@@ -162,7 +162,7 @@ def compare_stacks(
             rows_top=top,
             a_mean=mean,
             a_spread=float(spread.sum()),
-            mismatched=int(np.count_nonzero(~close)),  # whatever is not within, NaN too, is beyond
+            mismatched=int(np.count_nonzero(~close)),  # NaN counts as beyond
             kl=kl,
             errors=errors.astype(np.int64),
         )
@@ -172,16 +172,17 @@ def compare_stacks(
 
 
 def _each(x: NDArray[Any]) -> NDArray[Any]:
-    """The sum over each sample, [K, ..] -> [K]."""
+    """Return the sum over each sample, [K, ..] -> [K]."""
     return np.asarray(x.reshape(len(x), -1).sum(axis=1))
 
 
 def _of_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[int, int, float]:
-    """What rows [R, C] add up to.
+    """Compare rows [R, C].
 
     Returns:
-        how many agree in their largest entry; in how many of y that of x is among the five largest, of
-        equals all; the sum of KL(softmax(x) || softmax(y)) in nats, nan where a row has no softmax.
+        the count of rows with the same largest entry; the count with the largest entry of x among the five
+        largest of y, ties included; the sum of KL(softmax(x) || softmax(y)) in nats, nan where a row has no
+        softmax.
     """
     # The first entries of all rows, then the second ones ..: along a short axis, numpy is slow.
     x, y = (np.ascontiguousarray(v.T) for v in (x, y))
@@ -192,13 +193,13 @@ def _of_rows(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[int, int, 
         p, q = (v - v.max(0) for v in (x, y))
         p, q = (v - np.log(np.exp(v).sum(0)) for v in (p, q))
         share = np.exp(p)
-        # What has no probability has no part in the sum, whatever the other says of it.
+        # An entry of probability 0 adds nothing, whatever its probability in the other.
         kl = float(np.where(share == 0, 0.0, share * (p - q)).sum())
     return agree, int(np.count_nonzero(above < _TOP)), kl
 
 
 def _largest(x: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The index of the largest entry along the first axis, of equals the first; of NaN where there is one."""
+    """Return the index of the largest entry along the first axis, the first of ties; NaN is the largest."""
     if len(x) > _NARROW:
         return np.asarray(x.argmax(0))
     best, top = np.zeros(x.shape[1:], np.intp), x[0].copy()
@@ -210,7 +211,7 @@ def _largest(x: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def sqnr_db(signal: float, noise: float) -> float:
-    """10 log10(signal / noise) of two sums of squares; inf for no noise, -inf for no signal, else nan."""
+    """Return 10 log10(signal / noise) of sums of squares; inf for no noise, -inf for no signal, else nan."""
     if math.isnan(signal) or math.isnan(noise):
         return math.nan
     if noise == 0:
@@ -223,22 +224,22 @@ def sqnr_db(signal: float, noise: float) -> float:
 
 
 def judgeable(s: Sums) -> bool:
-    """Whether measures mean anything: something was compared, and b is finite where a is and only there."""
+    """Return whether metrics are defined: there are elements, and b is finite exactly where a is."""
     return bool(s.count) and not s.nonfinite and not s.unequal
 
 
 def sqnr(s: Sums) -> float:
-    """SQNR of pooled sums in dB."""
+    """Return the SQNR of pooled sums in dB."""
     return sqnr_db(s.aa, s.dd) if judgeable(s) else math.nan
 
 
 def energies(s: Sums) -> tuple[float, float]:
-    """(sum a^2, sum d^2); nan and nan where the sums can't be judged."""
+    """Return (sum a^2, sum d^2); nan and nan where the sums can't be judged."""
     return (s.aa, s.dd) if judgeable(s) else UNKNOWN
 
 
 def sqnr_interval(db: float, energies: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95% interval of a pooled SQNR over samples like these, in dB.
+    """Return the 95% interval of a pooled SQNR over samples like these, in dB.
 
     Args:
         db: the pooled SQNR.
@@ -246,7 +247,7 @@ def sqnr_interval(db: float, energies: NDArray[np.float64]) -> tuple[float, floa
 
     Returns:
         low and high. Both are `db` where that is not finite (every sample is exact, or one can't be judged),
-        and where there is only one sample, which tells nothing of others.
+        and for a single sample.
     """
     if not math.isfinite(db) or len(energies) < 2:
         return db, db
@@ -255,12 +256,12 @@ def sqnr_interval(db: float, energies: NDArray[np.float64]) -> tuple[float, floa
 
 
 def centred_sqnr(s: Sums) -> float:
-    """10 log10(sum (a - mean a)^2 / sum d^2) in dB: an offset common to all of a is no signal."""
+    """Return 10 log10(sum (a - mean a)^2 / sum d^2) in dB: an offset common to all of a is no signal."""
     return sqnr_db(s.a_spread, s.dd) if judgeable(s) else math.nan
 
 
 def cosine(s: Sums) -> float:
-    """a.b / (|a| |b|); 1 for two zero tensors, nan when only one is zero."""
+    """Return a.b / (|a| |b|); 1 for two zero tensors, nan when only one is zero."""
     if not judgeable(s):
         return math.nan
     if s.aa == 0 and s.bb == 0:
@@ -271,7 +272,7 @@ def cosine(s: Sums) -> float:
 
 
 def relative_l2(s: Sums) -> float:
-    """|a - b| / |a|."""
+    """Return |a - b| / |a|."""
     if not judgeable(s):
         return math.nan
     if s.aa == 0:
@@ -280,17 +281,17 @@ def relative_l2(s: Sums) -> float:
 
 
 def max_error(s: Sums) -> float:
-    """The largest |a - b|."""
+    """Return the largest |a - b|."""
     return s.d_max if judgeable(s) else math.nan
 
 
 def mean_error(s: Sums) -> float:
-    """The mean |a - b| over the elements where a is finite; 0 where there are none."""
+    """Return the mean |a - b| over the elements where a is finite; 0 where there are none."""
     return s.d_abs / max(s.measured, 1) if judgeable(s) else math.nan
 
 
 def p99_error(s: Sums) -> float:
-    """What 99% of |a - b| do not exceed, to 1%; 0 where nothing was measured."""
+    """Return the 99% quantile of |a - b|, to 1%; 0 where nothing was measured."""
     if not judgeable(s):
         return math.nan
     if not s.measured:
@@ -301,22 +302,22 @@ def p99_error(s: Sums) -> float:
 
 
 def mismatch(s: Sums) -> float:
-    """The share of elements beyond the tolerance; 0 where nothing was measured."""
+    """Return the share of elements beyond the tolerance; 0 where nothing was measured."""
     return s.mismatched / max(s.measured, 1) if judgeable(s) else math.nan
 
 
 def softmax_divergence(s: Sums) -> float:
-    """The mean over rows of KL(softmax(a) || softmax(b)), nats; nan where there are no rows."""
+    """Return the mean over rows of KL(softmax(a) || softmax(b)), nats; nan where there are no rows."""
     return s.kl / s.rows if s.rows and judgeable(s) else math.nan
 
 
 def top5_agreement(s: Sums) -> float:
-    """The share of rows whose largest entry in FP32 is among the five largest; nan without rows."""
+    """Return the share of rows whose largest entry in FP32 is among the five largest; nan without rows."""
     return s.rows_top / s.rows if s.rows and not s.nonfinite else math.nan
 
 
 def wilson(hits: int, of: int) -> tuple[float, float]:
-    """The 95% score interval of a share (Wilson 1927); 0..1 for a share of nothing."""
+    """Return the 95% score interval of a share (Wilson 1927); 0..1 for a share of nothing."""
     if not of:
         return 0.0, 1.0
     share, z2 = hits / of, _Z95**2
@@ -326,11 +327,11 @@ def wilson(hits: int, of: int) -> tuple[float, float]:
 
 
 def top1_agreement(s: Sums) -> float:
-    """The share of rows (last axis) whose largest entry is the same; nan where there are none."""
+    """Return the share of rows (last axis) whose largest entry is the same; nan where there are none."""
     return s.rows_agree / s.rows if s.rows and not s.nonfinite else math.nan
 
 
 def weight_sqnr(w: NDArray[np.floating], restored: NDArray[np.floating]) -> float:
-    """SQNR in dB of a weight against what its integers restore."""
+    """Return the SQNR in dB of a weight that was quantized and restored."""
     d = w.astype(np.float64) - restored.astype(np.float64)
     return sqnr_db(float(np.square(w, dtype=np.float64).sum()), float(np.square(d).sum()))

@@ -1,4 +1,4 @@
-"""What a convolution multiplies its weights with, as rows of a matrix (im2col)."""
+"""The inputs that a convolution multiplies with its weights, as rows of a matrix (im2col)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from qtool.numerics.qparams import F32
 
 Indices = NDArray[np.int64]
 
-# Consecutive multiples of the golden ratio spread over [0, 1) as evenly as any rule that never ends, and keep
-# no step with the rows and columns of an image.
+# Multiples of the golden ratio spread evenly over [0, 1), and do not align with rows and columns of an image.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -26,8 +25,8 @@ class Convolution:
     Args:
         kernel: the weight's spatial shape.
         strides, dilations: as in the node, or ones.
-        pads: before each axis, and then behind each; looked at where auto_pad is NOTSET.
-        groups: into how many the channels are parted.
+        pads: before each axis, and then behind each; used where auto_pad is NOTSET.
+        groups: the count of groups of channels.
         auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER.
         transposed: a ConvTranspose.
         output_padding, output_shape: of a ConvTranspose; output_shape () where it is not given.
@@ -45,13 +44,13 @@ class Convolution:
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """How far the dilated kernel reaches along each axis."""
+        """The length of the dilated kernel along each axis."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """Along one axis: zeros before and behind (negative: cut off), results, and how far apart."""
+    """One axis: zeros before and behind (negative: cut off), the count of results, and their distance."""
 
     before: int
     behind: int
@@ -60,7 +59,7 @@ class _Axis:
 
 
 def conv_weight_rows(w: NDArray[np.generic], conv: Convolution) -> NDArray[np.generic]:
-    """A weight as the rows that its patches are multiplied with.
+    """Return a weight as the rows that its patches are multiplied with.
 
     w: [O, I/groups, *kernel] of a Conv, [I, O/groups, *kernel] of a ConvTranspose
     -> [groups, O/groups, I/groups * taps], with `patches(..) @ rows^T` the convolution of each group.
@@ -75,7 +74,7 @@ def conv_weight_rows(w: NDArray[np.generic], conv: Convolution) -> NDArray[np.ge
 def conv_weight_of(
     rows: NDArray[np.generic], shape: tuple[int, ...], conv: Convolution
 ) -> NDArray[np.generic]:
-    """The inverse of `conv_weight_rows`: a weight of a shape."""
+    """Return the weight of a shape from its rows: the inverse of `conv_weight_rows`."""
     if not conv.transposed:
         return rows.reshape(shape)
     parted = rows.reshape(conv.groups, shape[1], shape[0] // conv.groups, -1)
@@ -83,12 +82,12 @@ def conv_weight_of(
 
 
 def position_count(shape: tuple[int, ...], conv: Convolution) -> int:
-    """How many results a channel has, over the whole batch. shape: [N, C, *spatial] of the input."""
+    """Return the count of results of a channel, over the batch. shape: [N, C, *spatial] of the input."""
     return shape[0] * math.prod(axis.count for axis in _axes(shape[2:], conv))
 
 
 def spread_out(total: int, most: int) -> Indices:
-    """At most so many of `total` positions, all where that many are allowed: the same ones every time."""
+    """Return at most `most` of `total` positions, spread evenly; the same ones at every call."""
     if total <= most:
         return np.arange(total, dtype=np.int64)
     picked = np.floor(np.mod(np.arange(1, most + 1) * _GOLDEN, 1.0) * total).astype(np.int64)
@@ -96,7 +95,7 @@ def spread_out(total: int, most: int) -> Indices:
 
 
 def patches(x: F32, conv: Convolution, positions: Indices) -> F32:
-    """What the weights of each group are multiplied with for some of the results.
+    """Return the inputs that the weights of each group are multiplied with, for some of the results.
 
     Args:
         x: [N, C, *spatial] float32.
@@ -122,7 +121,7 @@ def patches(x: F32, conv: Convolution, positions: Indices) -> F32:
 
 
 def _axes(spatial: tuple[int, ...], conv: Convolution) -> list[_Axis]:
-    """Padding and results along each axis, in the plain convolution of stride 1 for a transposed one."""
+    """Return padding and results along each axis; of a transposed convolution, those of its plain one."""
     of_one = _transposed_axis if conv.transposed else _axis
     return [of_one(conv, index, size) for index, size in enumerate(spatial)]
 
@@ -140,7 +139,7 @@ def _axis(conv: Convolution, index: int, size: int) -> _Axis:
 
 
 def _transposed_axis(conv: Convolution, index: int, size: int) -> _Axis:
-    """A ConvTranspose is a convolution of its input with stride - 1 zeros between the values."""
+    """Return an axis of a ConvTranspose: a convolution of its input with stride - 1 zeros between values."""
     stride, reach = conv.strides[index], conv.reach[index]
     extra = conv.output_padding[index] if conv.output_padding else 0
     full = stride * (size - 1) + reach + extra
@@ -158,13 +157,13 @@ def _transposed_axis(conv: Convolution, index: int, size: int) -> _Axis:
 
 
 def _parted(total: int, auto_pad: str) -> tuple[int, int]:
-    """Padding before and behind: the odd one behind in SAME_UPPER, before in all else."""
+    """Return padding before and behind: the odd one behind in SAME_UPPER, else before."""
     less = total // 2
     return (less, total - less) if auto_pad == "SAME_UPPER" else (total - less, less)
 
 
 def _stuffed(x: F32, strides: tuple[int, ...]) -> F32:
-    """With stride - 1 zeros between neighbours."""
+    """Return x with stride - 1 zeros between neighbours."""
     sizes = [s * (n - 1) + 1 for s, n in zip(strides, x.shape[2:], strict=True)]
     wide = np.zeros((*x.shape[:2], *sizes), np.float32)
     wide[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = x
@@ -172,7 +171,7 @@ def _stuffed(x: F32, strides: tuple[int, ...]) -> F32:
 
 
 def _fitted(x: F32, axes: list[_Axis]) -> F32:
-    """With zeros around it, or with its edges cut off."""
+    """Return x with zeros around it, or with its edges cut off."""
     cut = tuple(
         slice(max(-a.before, 0), n - max(-a.behind, 0)) for a, n in zip(axes, x.shape[2:], strict=True)
     )

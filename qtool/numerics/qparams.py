@@ -1,4 +1,4 @@
-"""Ranges to scales and zero points.
+"""Scales and zero points of ranges.
 
 The arithmetic is that of ONNX QuantizeLinear/DequantizeLinear: x = (q - zero_point) * scale.
 Everything is computed in float64 and rounded once to the float32 that the model stores.
@@ -33,7 +33,7 @@ LARGEST_SCALE = 2.0**60
 
 
 def scalable(size: float) -> bool:
-    """Whether values that reach to `size` have a scale within these limits, in 4 bits and in 16."""
+    """Return whether values up to `size` have a scale within these limits, in 4 bits and in 16."""
     return not size or SMALLEST_SCALE * 2**16 <= size <= LARGEST_SCALE * 2**3
 
 
@@ -54,7 +54,7 @@ class QParams:
 
 
 def asymmetric(lo: float, hi: float, qtype: QType) -> QParams:
-    """Scale and zero point for values in [lo, hi], stretched to hold 0 exactly.
+    """Return scale and zero point for values in [lo, hi], extended to hold 0 exactly.
 
     Real zero must be representable, or zero padding and ReLU would shift every output
     (Jacob et al. 2018, arXiv 1712.05877, section 2.1).
@@ -66,12 +66,12 @@ def asymmetric(lo: float, hi: float, qtype: QType) -> QParams:
 
 
 def midpoint(qtype: QType) -> int:
-    """The integer that stands for 0 in a symmetric range: 0 for signed types, 128 for uint8."""
+    """Return the integer that stands for 0 in a symmetric range: 0 for signed types, 128 for uint8."""
     return (qtype.qmin + qtype.qmax + 1) // 2
 
 
 def symmetric(magnitude: F64, qtype: QType) -> QParams:
-    """Scales for values in [-magnitude, magnitude] around the midpoint. magnitude: any shape, the scale's."""
+    """Return scales for values in [-magnitude, magnitude] around the midpoint, of the shape of magnitude."""
     middle = midpoint(qtype)
     steps = qtype.qmax - middle
     scale = np.clip(magnitude / steps, SMALLEST_SCALE, LARGEST_SCALE).astype(np.float32)
@@ -79,14 +79,14 @@ def symmetric(magnitude: F64, qtype: QType) -> QParams:
 
 
 def activation_qparams(lo: float, hi: float, spec: TensorSpec) -> QParams:
-    """QParams of a per-tensor activation whose values lie in [lo, hi]."""
+    """Return QParams of a per-tensor activation with values in [lo, hi]."""
     if spec.symmetric:
         return symmetric(np.asarray(max(abs(lo), abs(hi)), np.float64), spec.qtype)
     return asymmetric(lo, hi, spec.qtype)
 
 
 def scaled_axes(granularity: Granularity, ndim: int) -> tuple[int, ...]:
-    """The axes of an unfolded tensor that one scale covers; `unfold` gives blocks an axis of their own."""
+    """Return the axes of an unfolded tensor that one scale covers; blocks have an axis of their own there."""
     match granularity:
         case PerTensor():
             return tuple(range(ndim))
@@ -101,7 +101,7 @@ def scaled_axes(granularity: Granularity, ndim: int) -> tuple[int, ...]:
 
 
 def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
-    """The largest |w| under each scale.
+    """Return the largest |w| under each scale.
 
     w: any shape -> [] / [C] / [D, R] / [.., K/size, ..] / [C, K/size].
     """
@@ -110,7 +110,7 @@ def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
 
 
 def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
-    """The tensor in the shape that its scales broadcast over: blocks get an axis of their own."""
+    """Return a tensor in the shape that its scales broadcast over: blocks get an axis of their own."""
     if isinstance(granularity, PerBlock):
         return x.reshape(blocked_shape(x.shape, granularity.axis, granularity.size))
     if isinstance(granularity, PerRun):
@@ -119,5 +119,5 @@ def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
 
 
 def blocked_shape(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
-    """The shape with one axis split into blocks: [.., K, ..] -> [.., K/size, size, ..]."""
+    """Return the shape with one axis split into blocks: [.., K, ..] -> [.., K/size, size, ..]."""
     return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])

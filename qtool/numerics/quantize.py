@@ -41,7 +41,7 @@ def spread(scale: NDArray[np.generic], granularity: Granularity, ndim: int) -> N
 def quantize(
     x: NDArray[np.floating], params: QParams, qtype: QType, granularity: Granularity = PER_TENSOR
 ) -> NDArray[np.integer]:
-    """saturate(round_half_even(x / scale) + zero_point), as ONNX QuantizeLinear-13 defines it.
+    """Return saturate(round_half_even(x / scale) + zero_point), as ONNX QuantizeLinear-13 defines it.
 
     x: any shape, float -> same shape, qtype.dtype. NaN is not allowed.
     """
@@ -56,7 +56,7 @@ def quantize(
 def dequantize(
     q: NDArray[np.integer], params: QParams, granularity: Granularity = PER_TENSOR
 ) -> NDArray[np.float32]:
-    """(q - zero_point) * scale, as ONNX DequantizeLinear-13 defines it. Same shape, float32."""
+    """Return (q - zero_point) * scale, as ONNX DequantizeLinear-13 defines it. Same shape, float32."""
     values = unfold(q.astype(np.int64), granularity)
     scale = spread(params.scale, granularity, q.ndim)
     zero = spread(params.zero_point, granularity, q.ndim)
@@ -64,19 +64,19 @@ def dequantize(
 
 
 def bias_scale(input_scale: F32, weight_scale: F32, groups: int = 1) -> F32:
-    """The scale [groups * C] of an int32 bias: input_scale [] * weight_scale [C], multiplied in float32.
+    """Return the scale [groups * C] of an int32 bias: input_scale [] * weight_scale [C], in float32.
 
-    A ConvTranspose's weight [I, O/groups, ..] has one scale for the channels that its groups have in common.
+    The weight [I, O/groups, ..] of a ConvTranspose has one scale for the same channel of all groups.
     """
     scale = np.asarray(np.float32(input_scale) * weight_scale, np.float32)
     return np.tile(scale, groups) if groups > 1 else scale
 
 
 def quantize_bias(bias: NDArray[np.floating], scale: F32) -> NDArray[np.int32]:
-    """Bias [C] as int32 [C] at a scale [C] from `bias_scale`, rounded half to even, saturated.
+    """Return a bias [C] as int32 [C] at a scale [C] from `bias_scale`, rounded half to even, saturated.
 
-    The runtime fuses a convolution only when the bias's scale is exactly that product, and QGemm takes
-    it for granted without looking.
+    onnxruntime fuses a convolution only if the scale of the bias is exactly that product, and QGemm assumes
+    it without a check.
     """
     q = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     limit = 2**31 - 1

@@ -1,4 +1,4 @@
-"""Scales of weights, which are all there to look at."""
+"""Scales and zero points of weights."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from qtool.tables.qtypes import TensorSpec
 # A bias saturates int32 where its scale is too small (dead channels after BatchNormalization
 # folding have weights near 0 and a live bias); one bit of head room for the sum.
 _BIAS_LIMIT = 2.0**30
-# At 8 bits clipping a weight buys 0.1 dB; at 4 it buys 1 to 1.5, of which two least-squares steps from
-# a few starting points find all but a tenth.
+# Clipping gains 0.1 dB at 8 bits, and 1 to 1.5 dB at 4. Two least-squares steps from a few starting points
+# find all but a tenth of it.
 _CLIPPED_BITS = 4
 _CLIP_RATIOS = (1.0, 0.88, 0.76)
 _REFINEMENTS = 2
 
 
 def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | None = None) -> QParams:
-    """QParams of a weight: symmetric min-max, or affine with the least squared error.
+    """Return QParams of a weight: symmetric min-max, or affine with the least squared error.
 
     A channel of zeros takes the largest scale of the others: any scale holds it exactly, and a tiny
     one would saturate the bias that shares it.
 
     Args:
         w: the weight, float.
-        spec: how finely, and to what.
+        spec: type and granularity.
         bias_floor: the least scale of each channel, from `bias_scale_floor`, same shape as the scales.
     """
     if not spec.symmetric:
@@ -49,9 +49,9 @@ def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | 
     return symmetric(size, spec.qtype)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a fit that overflows float32 is no better, and is not kept
+@np.errstate(over="ignore", invalid="ignore")  # a fit that overflows float32 is dropped
 def affine_qparams(w: NDArray[np.floating], spec: TensorSpec) -> QParams:
-    """Scales and zero points that hold 0 exactly; of few bits, those that lose least squared error.
+    """Return scales and zero points that hold 0 exactly; of few bits, those of least squared error.
 
     Clip ratios give starting points; from the best, the scale is fitted to the integers that it gives
     and the integers to the scale (Lloyd's alternation), kept where the error falls.
@@ -75,19 +75,19 @@ def affine_qparams(w: NDArray[np.floating], spec: TensorSpec) -> QParams:
     for ratio in _CLIP_RATIOS if few else (1.0,):
         tried = np.maximum(full * np.float32(ratio), np.float32(SMALLEST_SCALE))
         start = np.clip(np.rint(qtype.qmin - lo / full), qtype.qmin, qtype.qmax).astype(np.float32)
-        found = error(integers(tried, start), tried)
-        scale, zero = np.where(found < least, tried, scale), np.where(found < least, start, zero)
-        least = np.minimum(found, least)
+        lost = error(integers(tried, start), tried)
+        scale, zero = np.where(lost < least, tried, scale), np.where(lost < least, start, zero)
+        least = np.minimum(lost, least)
     for _ in range(_REFINEMENTS if few else 0):
         q = integers(scale, zero)
         energy = np.square(q).sum(axis=axes, keepdims=True)
         fitted = (q * values).sum(axis=axes, keepdims=True) / np.where(energy > 0, energy, 1)
         tried = np.where(fitted > SMALLEST_SCALE, fitted, scale).astype(np.float32)
-        found = error(integers(tried, zero), tried)
-        scale, least = np.where(found < least, tried, scale), np.minimum(found, least)
+        lost = error(integers(tried, zero), tried)
+        scale, least = np.where(lost < least, tried, scale), np.minimum(lost, least)
     return QParams(np.squeeze(scale, axes), np.squeeze(zero, axes).astype(np.int64))
 
 
 def bias_scale_floor(bias: NDArray[np.floating], input_scale: F32) -> F64:
-    """The least weight scale [C] at which bias [C] fits int32 at scale input_scale * weight_scale."""
+    """Return the least weight scale [C] at which bias [C] fits int32 at scale input_scale * weight_scale."""
     return np.asarray(np.abs(bias).astype(np.float64) / (_BIAS_LIMIT * float(input_scale)))

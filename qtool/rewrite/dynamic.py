@@ -91,7 +91,7 @@ def write_matmul_integer(writer: Writer, node: ir.Node) -> None:
 
 
 def _parts(writer: Writer, node: ir.Node) -> list[tuple[str, ir.Value, Quantized]]:
-    """Return (suffix of names, left operand in floats, right one as integers [.., K, N]) of each part of K."""
+    """Return (name suffix, left operand in floats, right one as integers [.., K, N]) of each part of K."""
     left, right = node.inputs[0], node.inputs[1]
     if left is None or right is None:
         raise KeyError(f"'{node.name}' lacks an operand")

@@ -1,4 +1,4 @@
-"""How much is tried for a better result: counts of samples and steps, so that any machine tries the same."""
+"""The levels of --effort: counts of samples and steps, not seconds, so every machine does the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Effort:
     """A row of --effort.
 
     Args:
-        measures: placement is by what was measured of this model, not by the rules alone.
-        built: how many of the cuts that were predicted to be best are built and run.
-        judged: the most samples that a candidate is judged on; the answer is judged on all there are.
-        rounds: how often the steps of recovery may be gone through, while they pay.
+        measures: whether placement measures this model; else it goes by the rules.
+        built: the count of cuts, best predicted first, that are built and run.
+        judged: the most samples that a candidate is judged on; the verdict uses all.
+        rounds: the most rounds of recovery, while they help.
     """
 
     name: str
@@ -27,9 +27,9 @@ class Effort:
 EFFORTS: dict[str, Effort] = {
     e.name: e
     for e in (
-        Effort("fast", "the rules alone, and nothing is recovered", measures=False, rounds=0),
-        Effort("balanced", "some seconds, to some minutes for a transformer"),
-        Effort("best", "more candidates on more samples, as long as it pays", built=8, judged=128, rounds=4),
+        Effort("fast", "placement by the rules, no recovery", measures=False, rounds=0),
+        Effort("balanced", "seconds, or a few minutes for a transformer"),
+        Effort("best", "more candidates on more samples, while they help", built=8, judged=128, rounds=4),
     )
 }
 BALANCED, BEST = "balanced", "best"

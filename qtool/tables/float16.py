@@ -1,4 +1,4 @@
-"""What float16 can hold, and which ops compute in it: the facts of --mode fp16.
+"""The range of float16, and the ops that compute in it: the facts of --mode fp16.
 
 Ops are named as `op_key` names them: `Conv`, `com.microsoft::FastGelu`.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 # The largest finite float16.
 LARGEST = 65504.0
-# Unseen samples may exceed what calibration saw: a value is held only if its range fits that many times.
+# Unseen samples may exceed the observed range: float16 must hold this multiple of it.
 MARGIN = 2.0
-# SQNR in dB below which float16 does not hold a constant. Rounding a normal value costs at most 66 dB
-# (|error| <= 2^-11 |x|); less than 60 means subnormals, or zeros made of what was not zero.
+# SQNR in dB below which float16 does not hold a constant. Rounding a normal value leaves at least 66 dB
+# (|error| <= 2^-11 |x|); less than 60 means subnormals, or values that become 0.
 FLOOR_DB = 60.0
 # From this size on, the weights of float32 nodes are float16 in the file, and cast when it is loaded.
 STORED_MIN_ELEMENTS = 1024
@@ -23,10 +23,10 @@ HEAVY = frozenset(
     + [_MICROSOFT + op for op in "FusedMatMul FusedGemm FusedConv Attention MultiHeadAttention".split()]
 )
 
-_SUM = "what is normalized by its sum would keep its error"
+_SUM = "values normalized by it would keep its error"
 _NORM = "its scale and bias would carry their rounding into every output"
 
-# What stays in float32 for precision or range, and why. The figures are SQNR in dB of the worst output on
+# Ops that stay in float32 for precision or range, and why. The figures are SQNR in dB of the worst output on
 # a model where it matters, with every value rounded to float16 (or, for norms, as onnxruntime runs it on a
 # CPU): all in float16 -> with this op, and the rule of FOLLOWED, in float32.
 PRECISE: dict[str, str] = {
@@ -50,20 +50,20 @@ PRECISE: dict[str, str] = {
     "CumSum": "a running sum adds up its rounding",
 }
 
-# What these make is used in float32 too, until it has met other data (x - mean, x / norm, x * erf).
+# Consumers of these stay in float32, too, up to one that combines them with other data (x - mean, x * erf).
 FOLLOWED = frozenset(
     "Erf ReduceMean ReduceSum ReduceSumSquare ReduceL1 ReduceL2 ReduceLogSumExp Gather".split()
 )
 
 # A Gather from a constant of fewer elements than the op table's storage_min_elements is one of these:
-# a few kilobytes that every output depends on. 54.6 -> 56.9, and 56.2 -> 58.9.
+# a few kilobytes on which every output depends. 54.6 -> 56.9, and 56.2 -> 58.9.
 SMALL_TABLE = "its table is small, and every output depends on it"
 
 # Sums stay in float32 where that costs no Cast: a residual sum before a norm adds up its rounding.
 SUMS = frozenset("Add Sum Sub".split())
 
-# Their argument must be exact to an absolute or a relative error that float16 does not give: what computes
-# it stays in float32 too, back to a HEAVY op with weights, whose own rounding is greater.
+# Their argument must be more exact than float16: the nodes that compute it stay in float32, too, back to a
+# HEAVY op with weights, whose own rounding is larger.
 EXACT_ARGUMENT = frozenset("Sin Cos Tan Floor Ceil Round Mod Log".split())
 
 # The runtime's own fused ops that take float16 (onnxruntime docs/ContribOperators.md): all their float
@@ -78,10 +78,10 @@ CONTRIB = frozenset(
     ).split()
 )
 
-# Who quantizes: scales stay float32, and so do the nodes next to them, which the runtime fuses with them.
+# Quantizers: scales stay float32, and so do their neighbours, which the runtime fuses with them.
 QUANTIZERS = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
 
-# Ops whose output type an attribute says. Without one, those of `LIKE` follow their input.
+# Ops with an attribute for the type of their output. Without it, those of `LIKE` follow their input.
 TYPED_BY_ATTRIBUTE = {
     "Cast": "to",
     "Constant": "value",
@@ -99,7 +99,7 @@ TYPE_BLIND = frozenset("Cast CastLike Shape Size EyeLike RandomNormalLike Random
 # Inputs that stay float32 though the op's schema lets them be float16: coordinates and indices.
 FLOAT32_INPUTS = {"Resize": (1, 2), "GridSample": (1,), "OneHot": (0, 1), "NonMaxSuppression": (3, 4)}
 
-# Outputs that float16 can't hold: statistics, and scores with masks of -FLT_MAX in them.
+# Outputs beyond float16: statistics, and scores with masks of -FLT_MAX in them.
 FLOAT32_OUTPUTS = {
     "Attention": (3,),
     _MICROSOFT + "SkipLayerNormalization": (1, 2),

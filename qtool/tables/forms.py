@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Form(Enum):
-    """What becomes of a node. A node in no form computes in the float type it came with."""
+    """The form of a quantized node. A node in no form computes in the float type of the model."""
 
     INT8 = "int8"  # in integers; activations have scales from calibration
     DYNAMIC = "int8-dynamic"  # in integers; activations get their scales at every run
@@ -14,7 +14,7 @@ class Form(Enum):
     FLOAT16 = "float16"  # in float16
 
 
-# What a report calls them, in the order of its columns.
+# Their names in a report, in the order of its columns.
 HEADINGS: dict[Form, str] = {
     Form.INT8: "int8",
     Form.DYNAMIC: "int8 at run time",
@@ -24,7 +24,7 @@ HEADINGS: dict[Form, str] = {
 
 
 class Operator(Enum):
-    """What replaces a node of the prepared model.
+    """The operator that replaces a node of the prepared model.
 
     A node between QuantizeLinear and DequantizeLinear keeps its operator and has none of these.
     """

@@ -1,4 +1,4 @@
-"""How pixels become a model's numbers: a row a habit of those who train models."""
+"""Presets from pixels to model inputs, one for each common convention of training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Preset:
     """y = (x * scale + shift - mean) / std, for pixels x in 0..255.
 
     Args:
-        mean, std: one a channel, or none: 0 and 1.
+        mean, std: one for each channel; empty: 0 and 1.
         resize: a row of RESIZES that goes with it.
         shorter: with center-crop, the crop's side / the resized image's shorter side.
     """
@@ -28,13 +28,13 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("raw", "0..255, as they are"),
+        Preset("raw", "0..255, unchanged"),
         Preset("unit", "0..1", scale=1 / 255),
         Preset("signed", "-1..1", scale=2 / 255, shift=-1.0),
         # torchvision's: Resize(256), CenterCrop(224), ToTensor, Normalize.
         Preset(
             "imagenet",
-            "torchvision's mean and std, cropped to the middle",
+            "torchvision's mean and std, center crop",
             scale=1 / 255,
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
@@ -44,10 +44,10 @@ PRESETS: dict[str, Preset] = {
     )
 }
 
-# What to do with an image of another size than the model's.
+# Ways to fit an image of another size to the input.
 RESIZES: dict[str, str] = {
-    "stretch": "each side by itself",
-    "center-crop": "the shorter side fits, the longer is cut",
-    "letterbox": "the longer side fits, the rest is grey (114)",
+    "stretch": "scale each side on its own",
+    "center-crop": "scale the shorter side to fit, crop the longer",
+    "letterbox": "scale the longer side to fit, pad with grey (114)",
 }
 CHANNELS = ("rgb", "bgr")

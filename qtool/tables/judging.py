@@ -1,7 +1,7 @@
-"""When the SQNR that a precision usually holds is asked of a result: --gate."""
+"""The choices of --gate: when a result must reach the usual SQNR of its precision."""
 
 from __future__ import annotations
 
 NONE = "none"
-USUAL = "usual"  # where there is anything to judge by
-AUTO = "auto"  # always: where nothing can be judged it fails
+USUAL = "usual"  # where there are samples to judge by
+AUTO = "auto"  # always: without samples it fails

@@ -1,6 +1,6 @@
-"""Which kernels the cost table has times of: a row a kernel, in each type it comes in, at a few sizes.
+"""The kernels of the cost table: a row a kernel, timed in each of its types at a few sizes.
 
-A row is an op type, or `op/class` where one op has several speeds; plan/work.py says which row a node is in.
+A row is an op type, or `op/class` where one op has several speeds; plan/work.py maps nodes to rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qtool.tables.sizes import (
 
 
 class Kind(Enum):
-    """What a kernel computes on, as a file has it."""
+    """The types of a kernel's operands."""
 
     FLOAT = "float32"
     INT8 = "int8"  # u8 activations, s8 weights with a scale a channel, int32 bias
@@ -37,7 +37,7 @@ class Kind(Enum):
 
 
 def kind_of(form: Form | None, bits: int = 8) -> Kind | None:
-    """What a node in a form computes on; None where nothing is timed of that.
+    """Return the operand types of a node in a form; None where the table has no times of them.
 
     Args:
         form: None for float.
@@ -51,15 +51,15 @@ def kind_of(form: Form | None, bits: int = 8) -> Kind | None:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row.
+    """A row of the cost table.
 
     Args:
         row: its name.
-        runs: in each kind, the ops that the runtime's trace must show in its place, one of them.
+        runs: for each kind, alternative ops; the runtime's trace must show one.
         sizes: from the least work to the most.
-        integers: constants behind the weights that are no weights: axes, indices, sizes.
-        convolved: time it on what a convolution makes, in the layout that it then has.
-        outputs: how many.
+        integers: constant inputs behind the weights: axes, indices, sizes.
+        convolved: whether to time it behind a convolution, whose layout it then has.
+        outputs: the count of outputs.
     """
 
     row: str
@@ -71,13 +71,13 @@ class Kernel:
 
     @property
     def op(self) -> str:
-        """Its op type in ONNX."""
+        """The op type in ONNX."""
         return self.row.split("/")[0]
 
 
 QUANTIZE, DEQUANTIZE, BORDER = "QuantizeLinear", "DequantizeLinear", "Border"
 
-# Ops that are timed as another: they cost the same.
+# Ops that cost the same as another, and use its times.
 SAME_AS = {
     "Gemm": "MatMul",
     "Flatten": "Reshape",
@@ -86,14 +86,14 @@ SAME_AS = {
     "GlobalMaxPool": "GlobalAveragePool",
 }
 
-# What the runtime makes part of the kernel before it, where nothing else reads that (1.31).
+# Ops that the runtime fuses into the kernel before them, where they are its only consumer (1.31).
 FUSED_IN_FLOAT: dict[str, frozenset[str]] = {
     "Conv": frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Add"}),
     "Gemm": frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu"}),
-    # An Add is part of a Conv where both operands have its layout (plan/work.py); then so is a clamp behind.
+    # An Add is fused into a Conv where both operands have its layout (plan/work.py); so is a clamp behind.
     "Add": frozenset({"Relu"}),
 }
-# In float they hand on the layout of convolutions, as these do.
+# In float their result has the layout of convolutions.
 POOLS = ("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 # Clamps are part of the QuantizeLinear behind them.
 FUSED_IN_INT8 = frozenset({"Relu", "Clip"})
@@ -195,7 +195,7 @@ KERNELS: dict[str, Kernel] = {
         ),
         Kernel("Add", _both("Add", "QLinearAdd"), sizes(*ELEMENTS, operands=2)),
         Kernel("Mul", _both("Mul", "QLinearMul"), sizes(*ELEMENTS, operands=2)),
-        # With its Sigmoid in float, where they are one kernel; by itself in int8.
+        # In float one kernel with its Sigmoid; in int8 on its own.
         Kernel("Mul/silu", _both("QuickGelu", "QLinearMul"), sizes(*ELEMENTS)),
         Kernel("Sigmoid", _both("Sigmoid", "QLinearSigmoid"), sizes(*ELEMENTS)),
         Kernel("LeakyRelu", _both("LeakyRelu", "QLinearLeakyRelu"), sizes(*ELEMENTS, alpha=0.1)),
@@ -242,5 +242,5 @@ KERNELS: dict[str, Kernel] = {
         ),
     )
 }
-# Without these no placement can be judged.
+# Rows that every cost table must have.
 EDGES = (QUANTIZE, DEQUANTIZE, BORDER)

@@ -1,4 +1,4 @@
-"""The ways to choose an activation's range: a row a method; calibration/estimators has the arithmetic."""
+"""The range estimators of --method; calibration/estimators/ has the arithmetic."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """One way to choose a range.
+    """One range estimator.
 
     Args:
-        needs_histogram: whether counts must be kept, rather than extremes only.
+        needs_histogram: whether the observer must collect a histogram, and not extremes only.
     """
 
     name: str
@@ -21,11 +21,18 @@ class Method:
 METHODS: dict[str, Method] = {
     m.name: m
     for m in (
-        Method("minmax", "all that was seen", needs_histogram=False),
-        Method("moving-average", "the mean of each sample's least and greatest value", needs_histogram=False),
+        Method("minmax", "the whole observed range", needs_histogram=False),
+        Method(
+            "moving-average",
+            "the means over samples of the least and the greatest value",
+            needs_histogram=False,
+        ),
         Method("percentile", "all but the outermost 0.01%"),
-        Method("entropy", "least information lost (Kullback-Leibler)"),
+        Method("entropy", "least loss of information (Kullback-Leibler)"),
         Method("mse", "least expected squared error"),
-        Method("auto", "of all these, tensor by tensor, the least expected squared error, if much less"),
+        Method(
+            "auto",
+            "for each tensor the method of least expected squared error, if clearly better than minmax",
+        ),
     )
 }

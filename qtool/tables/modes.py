@@ -1,4 +1,4 @@
-"""The modes a user can ask for: a row a mode."""
+"""The modes of quantization: a row a mode."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, UINT2, UINT4, UINT8, QTy
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to quantize.
+    """One mode.
 
     Args:
-        form: what its nodes become; None: they compute in float, and only their weights are quantized.
+        form: of its nodes; None: they compute in float, and only their weights are quantized.
         needs_ranges: activations have scales in the file, from samples or (--calib none) estimated.
         storage: the type in which the weights of all other nodes are kept in the file.
         options: the choices (plan/scheme.py) that mean something in this mode.
         io: the types that the model's float inputs and outputs may have.
-        for_speed: a result that is no faster than FP32 is given up, where samples let it be timed.
+        for_speed: whether to reject a result that is no faster than FP32, where samples let it be timed.
         floor_db: SQNR below which the report warns; weights of few bits have a floor of their own.
         storage_floor_db: a float weight is stored as int8 only if its own SQNR stays above this.
-        storage_block: values a scale that storing a matrix begins with, where its axis can be cut so; 0: a
-            channel. What outliers among the activations make of a weight's error, blocks bound.
-        storage_min_elements: smaller weights are not worth two nodes.
-        least_typical_steps: an activation whose typical magnitude is below this many quantization steps
-            is all outliers to the grid: its sensitive consumers stay in float (plan/calibration_fallback.py).
+        storage_block: values that share a scale in a stored matrix, where they divide its axis; 0: a channel.
+            Blocks limit the effect of activation outliers on the error of a weight.
+        storage_min_elements: smaller weights are not stored as integers: they are not worth two nodes.
+        least_typical_steps: the sensitive consumers of an activation stay in float if its typical magnitude is
+            below this count of quantization steps: outliers set its scale (plan/calibration_fallback.py).
     """
 
     name: str
@@ -64,7 +64,7 @@ MODES: dict[str, Mode] = {
         ),
         Mode(
             "dynamic",
-            "int8 weights, activations quantized at run time: needs no samples",
+            "int8 weights, activations quantized at run time; needs no samples",
             form=Form.DYNAMIC,
             storage=INT8,
             options=_EVERYWHERE,
@@ -95,16 +95,16 @@ MODES: dict[str, Mode] = {
 
 # --bits: the types that weights are stored in.
 WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4, 2: UINT2}
-# What layers that differ in bits begin with, unless fewer are asked for.
+# The first bits of layers in mixed precision, unless --bits is less.
 MIXED_BITS = 4
 
 
 @dataclass(frozen=True)
 class FewBits:
-    """What weights of a type of few bits come with: zero points, blocks, and less to be expected.
+    """The defaults of a weight type of few bits, which has zero points and blocks.
 
     Args:
-        block: values a scale, where nobody says.
+        block: values that share a scale by default.
         floor_db: SQNR below which the report warns, whatever the mode.
     """
 

@@ -1,4 +1,4 @@
-"""What each op permits: a row an op. What is worth doing is the target's business (targets.py)."""
+"""The rules of each op: a row an op. Whether quantizing it is worthwhile is up to the target (targets.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY: Bounds = (-INF, INF)
 
 
 class Role(Enum):
-    """How an op takes part in quantization."""
+    """The part of an op in quantization."""
 
     WEIGHTED = "multiplies an activation by a constant weight"
     ARITHMETIC = "computes new values: its output has a scale of its own"
@@ -25,23 +25,23 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class OpRule:
-    """What one op type permits.
+    """The rules of one op type.
 
     Args:
         data: indices of the activation inputs; None means all of them (variadic ops).
         weight: indices of the inputs that may be constant weights.
-        kept: indices of the inputs that may be constants too, which no integer kernel takes as weights:
-            worth fewer bits in the file alone.
+        kept: indices of other inputs that may be constant: no integer kernel takes them as weights, so fewer
+            bits save space in the file only.
         bias: index of the bias input.
         product: a matrix product, whose weight is its right operand.
         channel_axis: axis of the weight that runs over output channels; negative from the end.
-        forms: in what forms, beside float, it can compute at all.
-        bounds: what the output can't exceed, whatever the input.
-        unless: attributes that no integer kernel knows: a node that has one stays float.
-        room: how many times as far as the observed values the output's grid reaches, within its bounds.
-        storage_bits: the least bits that its weights may be stored in unless more finely asked for.
-        storage_min_elements: smaller constants stay as they are even in the file: position tables and
-            the like are cheap, and every output depends on them.
+        forms: those in which it can compute, beside float.
+        bounds: limits of the output for any input.
+        unless: attributes that no integer kernel has: a node with one of them stays float.
+        room: the ratio of the output's range to the observed one, within its bounds.
+        storage_bits: the least bits that its weights are stored in, unless --set asks for fewer.
+        storage_min_elements: smaller constants stay float in the file: position tables are cheap, and every
+            output depends on them.
     """
 
     op_type: str
@@ -88,7 +88,7 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("HardSigmoid", arithmetic, bounds=(0, 1)),
         OpRule("Tanh", arithmetic, bounds=(-1, 1)),
         # onnxruntime's QLinearSoftmax (1.31) overflows, and gives zeros, where 1 / scale is beyond 148 times
-        # the length of the axis. The largest of n values is at least 1 / n: twice that is room enough.
+        # the length of the axis. The largest of n values is at least 1 / n: twice that is enough room.
         OpRule("Softmax", arithmetic, bounds=(0, 1), room=2),
         OpRule("LeakyRelu", arithmetic),
         OpRule("PRelu", arithmetic),
@@ -132,22 +132,22 @@ def _rows() -> tuple[OpRule, ...]:
 
 OPS: dict[str, OpRule] = {row.op_type: row for row in _rows()}
 
-# Ops whose outputs are their inputs' values, moved: numpy and the runtime agree to the bit, so a
-# constant one may be computed once (graph/prepare/moves.py).
+# Ops that move values: numpy and the runtime agree to the bit, so a result of constants is computed once
+# (graph/prepare/moves.py).
 EXACT_ON_CONSTANTS = frozenset(
     "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather".split(" ")
 )
 
-# Arithmetic by which weights are made of constants: numpy and the runtime agree to float rounding
+# Arithmetic on constants that make a weight: numpy and the runtime agree to float rounding
 # (graph/prepare/arithmetic.py).
 FLOAT_ON_CONSTANTS = frozenset(
     "Add Sub Mul Div Neg Sqrt Reciprocal Abs Pow Exp MatMul Sum "
     "ReduceMean ReduceSum ReduceL2 ReduceMax ReduceSumSquare".split(" ")
 )
 
-# The runtime pulls a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).
+# The runtime moves a QuantizeLinear up through these (QDQPropagationTransformer, 1.31).
 Q_MOVES_UP_THROUGH = frozenset(["MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"])
 
-# Between a DQ and a Q the runtime (QDQSelectorActionTransformer, 1.31) runs these in int8 without being
-# asked, at a fraction of their speed in float (docs/targets.md).
+# Between a DQ and a Q the runtime (QDQSelectorActionTransformer, 1.31) runs these in int8 on its
+# own, at a fraction of their speed in float (docs/targets.md).
 SLOW_BETWEEN_DQ_AND_Q = frozenset(["AveragePool", "Softmax"])

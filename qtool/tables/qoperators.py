@@ -38,10 +38,10 @@ MATMUL_INTEGER_TO_FLOAT = Product("MatMulIntegerToFloat", MICROSOFT, _REQUANTIZE
 
 @dataclass(frozen=True)
 class Elementwise:
-    """What com.microsoft has for a float op without weights: all operands and the result have one type.
+    """The operator of com.microsoft for a float op without weights; operands and result have one type.
 
-    Its inputs are whatever the op reads besides operands, (x, x_scale, x_zero_point) for each operand,
-    and (y_scale, y_zero_point).
+    Its inputs are the other inputs of the op, (x, x_scale, x_zero_point) for each operand, and
+    (y_scale, y_zero_point).
 
     Args:
         op_type: its name.
@@ -73,9 +73,8 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "Where": Elementwise("QLinearWhere", (1, 2)),
 }
 
-# Ops that only move or pick values, and so take integers as well: op -> indices of the operands that
-# must share one scale, None for all inputs. Of the ops that tables/ops.py lets pass, GlobalMaxPool is
-# missing: ONNX has it for floats only.
+# Ops that move or select values, and so take integers, too: op -> indices of the operands that must share one
+# scale, None for all inputs. GlobalMaxPool is missing: ONNX has it for floats only.
 MOVES: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         (

@@ -1,4 +1,4 @@
-"""Types to quantize to, and how finely their scales are laid over a tensor: plain data."""
+"""Types to quantize to, and the granularity of their scales."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class QType:
     """A type to store or compute in.
 
     Args:
-        name: what users and plan files call it.
+        name: in options and plan files.
         dtype: numpy's name of the type that holds it in memory; the file packs types of 2 and 4 bits.
         bits: bits of information an element holds.
         qmin, qmax: the integers that may appear; a symmetric signed type of 8 bits or more leaves out
             its lowest value so that -x and x have the same precision. 0 for float types.
-        since: the first opset whose QuantizeLinear, DequantizeLinear and Cast know it.
+        since: the first opset whose QuantizeLinear, DequantizeLinear and Cast take it.
     """
 
     name: str
@@ -80,7 +80,7 @@ class PerRun:
     """One scale for each run of `size` values of a channel: w [C, ..] -> scale [C, K/size].
 
     K is the number of values of a channel, all axes but the first taken together; size divides it.
-    Convolutions have many short axes, none of which is long enough for a block.
+    A convolution has many axes, each too short for a block.
     """
 
     size: int
@@ -93,7 +93,7 @@ Granularity = PerTensor | PerChannel | PerRowOfLast | PerBlock | PerRun
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """How a tensor is to be quantized; which one is another matter."""
+    """The type, granularity and symmetry of a quantized tensor."""
 
     qtype: QType
     granularity: Granularity

@@ -1,4 +1,4 @@
-"""Why a node is left in float: a code that programs compare, and a detail that people read."""
+"""Reasons to leave a node in float: a code for programs, and a detail for people."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from enum import Enum
 
 
 class Code(Enum):
-    """What kind of reason it is. Nothing compares the text of a reason."""
+    """The kind of a reason. Programs compare it, never the text."""
 
-    CONSTRAINT = "constraint"  # the user asked for it
-    NO_FORM = "no-form"  # true of the mode and the op type, and of no node in particular
-    TARGET = "target"  # the target's kernels make it not worth it
+    CONSTRAINT = "constraint"  # an option of the user
+    NO_FORM = "no-form"  # the mode has no form of the op type
+    TARGET = "target"  # not worthwhile with the target's kernels
     UNSUITED = "unsuited"  # its types, attributes or constants have no quantized form
-    STORAGE = "storage"  # its weight can't be stored in fewer bits, or not without too much loss
+    STORAGE = "storage"  # its weight can't be stored in fewer bits, or loses too much
     FLOAT16 = "float16"  # float16 can't hold it, or gains nothing
-    NO_RANGE = "no-range"  # calibration found no range that a scale can stand for
+    NO_RANGE = "no-range"  # calibration found no usable range
     OUTLIERS = "outliers"  # calibration found values that 8 bits can't resolve
     NOT_FASTER = "not-faster"  # measured: int8 takes no less time
-    ACCURACY = "accuracy"  # measured: its error costs more than its speed is worth
-    NEIGHBOURS = "neighbours"  # measured: Q and DQ around it take more than it saves
-    PART = "part"  # it runs in float as a part of a quantized product
+    ACCURACY = "accuracy"  # measured: too much error for the time that it saves
+    NEIGHBOURS = "neighbours"  # measured: Q and DQ around it cost more than it saves
+    PART = "part"  # it runs in float as part of a quantized product
 
 
-# Reasons whose details are figures, each node its own: a table counts them under these words.
+# Reasons whose details are figures of one node: a table counts them under these words.
 HEADINGS: dict[Code, str] = {
     Code.NOT_FASTER: "not faster in int8 on this machine",
     Code.ACCURACY: "too sensitive for the time it saves",
@@ -33,11 +33,11 @@ HEADINGS: dict[Code, str] = {
 
 @dataclass(frozen=True)
 class Reason:
-    """Why one node is left in float.
+    """The reason to leave one node in float.
 
     Args:
         code: the kind of reason.
-        detail: the rest of it in words, with its figures.
+        detail: words and figures.
     """
 
     code: Code
@@ -45,7 +45,7 @@ class Reason:
 
     @property
     def general(self) -> bool:
-        """Whether it is true of the mode rather than of the node, so that a report need not repeat it."""
+        """Whether it holds for the mode, not for the node, so that a report leaves it out."""
         return self.code is Code.NO_FORM
 
     @property

@@ -1,4 +1,4 @@
-"""What wins back accuracy that quantization lost, in the order in which it is tried."""
+"""The recovery techniques, in the order in which they are tried."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Recovery:
     """One technique. Each is kept only where the error at the outputs falls on the select set.
 
     Args:
-        effort: from which one on it is tried unasked.
+        effort: the least --effort that tries it by default.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Recovery:
     effort: str = BALANCED
 
     def within(self, effort: str) -> bool:
-        """Whether it is tried unasked at that effort."""
+        """Return whether it is tried by default at an effort."""
         order = list(EFFORTS)
         return order.index(effort) >= order.index(self.effort)
 
@@ -30,15 +30,17 @@ class Recovery:
 RECOVERIES: dict[str, Recovery] = {
     r.name: r
     for r in (
-        Recovery("columns", "columns of an activation that set its scale stay in float beside the product"),
-        Recovery("equalize", "channels between two layers are scaled to reach as far as each other"),
-        Recovery("smooth", "what an activation's columns reach moves into weights, behind a norm", BEST),
-        Recovery("awq", "columns of weights that matter most are scaled up, of 4 bits or fewer", BEST),
-        Recovery("ranges", "each activation gets the range, of several methods', that errs least"),
-        Recovery("keep-float", "small weights of float nodes that err most are not stored as integers"),
-        Recovery("hqq", "scales of 4 bits or fewer by a norm that outliers weigh little in"),
-        Recovery("gptq", "weights are rounded so that errors of one make up for those of another"),
-        Recovery("adaround", "weights are rounded up or down as is learned, a layer at a time", BEST),
-        Recovery("bias", "biases take from each channel what quantization adds to its mean"),
+        Recovery("columns", "outlier columns of activations are multiplied in float beside the int8 product"),
+        Recovery("equalize", "cross-layer equalization: balance the channel ranges of two layers"),
+        Recovery(
+            "smooth", "SmoothQuant: move activation outliers into the weights after a normalization", BEST
+        ),
+        Recovery("awq", "AWQ: scale up the most important weight columns, for 4 bits or fewer", BEST),
+        Recovery("ranges", "range search: for each activation the estimator with the least error"),
+        Recovery("keep-float", "keep the most sensitive small weights of float nodes in float"),
+        Recovery("hqq", "HQQ: scales for 4 bits or fewer by a norm that is robust to outliers"),
+        Recovery("gptq", "GPTQ: round weights so that their errors compensate for each other"),
+        Recovery("adaround", "AdaRound: learn whether to round each weight up or down, layer by layer", BEST),
+        Recovery("bias", "bias correction: remove the mean error of each channel"),
     )
 }

@@ -30,7 +30,7 @@ WORDS = ((1, 16, 256), (1, 128, 384), (1, 256, 2048))
 
 
 def convolutions(*shapes: tuple[int, int, int, int], stride: int = 1, group: int = 1) -> tuple[Size, ...]:
-    """(channels in, out, side of the image, side of the kernel) of each size."""
+    """Return sizes of (channels in, out, side of the image, side of the kernel)."""
     return tuple(
         Size(
             ((1, channels, side, side),),
@@ -47,7 +47,7 @@ def convolutions(*shapes: tuple[int, int, int, int], stride: int = 1, group: int
 
 
 def convolutions_1d(*shapes: tuple[int, int, int, int], depthwise: bool = False) -> tuple[Size, ...]:
-    """(channels in, out, length, kernel) of each size."""
+    """Return sizes of (channels in, out, length, kernel)."""
     return tuple(
         Size(
             ((1, i, length),),
@@ -59,26 +59,26 @@ def convolutions_1d(*shapes: tuple[int, int, int, int], depthwise: bool = False)
 
 
 def products(rows: int, *shapes: tuple[int, int]) -> tuple[Size, ...]:
-    """So many rows by weights of these shapes."""
+    """Return products of a count of rows by weights of these shapes."""
     return tuple(Size(((1, rows, k),), ((k, n),)) for k, n in shapes)
 
 
 def sizes(*shapes: Shape, operands: int = 1, **attributes: Attribute) -> tuple[Size, ...]:
-    """These shapes, each as often as there are operands."""
+    """Return sizes of these shapes, the same for all operands."""
     return tuple(Size((shape,) * operands, (), attributes) for shape in shapes)
 
 
 def lstms(*shapes: tuple[int, int, int]) -> tuple[Size, ...]:
-    """(steps, inputs, hidden) of each size."""
+    """Return sizes of (steps, inputs, hidden)."""
     return tuple(Size(((t, 1, i),), ((1, 4 * h, i), (1, 4 * h, h)), {"hidden_size": h}) for t, i, h in shapes)
 
 
 def transposed(*shapes: tuple[int, int]) -> tuple[Size, ...]:
-    """(channels in, side of the image) of each size: to twice the side, and half the channels."""
+    """Return sizes of (channels in, side of the image): to twice the side and half the channels."""
     attributes = {"kernel_shape": (2, 2), "strides": (2, 2)}
     return tuple(Size(((1, c, side, side),), ((c, c // 2, 2, 2),), attributes) for c, side in shapes)
 
 
 def attention(*rows: int) -> tuple[Size, ...]:
-    """Twelve heads of 32 values: queries by keys."""
+    """Return products of queries by keys: twelve heads of 32 values."""
     return tuple(Size(((1, 12, n, 32), (1, 12, 32, n))) for n in rows)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """One way in which samples are kept.
+    """One kind of sample source.
 
     Args:
-        name: what --calib-format and --data-format call it.
-        summary: what a person names as SRC.
+        name: in --calib-format and --data-format.
+        summary: the form of SRC.
         suffixes: of the files that hold such samples.
         folders: whether a directory of such files is a source, and not only a file.
-        nested: whether files in its subdirectories count.
-        options: the fields of data/reading.py that mean something to this kind and not to every one.
-        requires: the libraries that it needs beside qtool's own, as pip names them, with the least version.
+        nested: whether subdirectories are read.
+        options: the fields of data/reading.py that apply to this kind, and not to all.
+        requires: the extra libraries that it needs, by their name for pip with the least version.
         imports: their modules.
     """
 
@@ -32,13 +32,13 @@ class Kind:
 
 LAYOUTS = ("nchw", "nhwc")
 
-# Of a directory with files of several kinds the first kind here is meant: a text among images is a note.
+# A directory with files of several kinds is of the first kind here: a text among images is a note.
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("npz", "a directory of .npz, one sample a file, keys are input names", (".npz",)),
         Kind("npy", "a directory of .npy, one sample a file, for models of one input", (".npy",)),
-        Kind("onnx", "test_data_set_*/input_N.pb, as ONNX's own tests have them", (".pb",), nested=True),
+        Kind("onnx", "test_data_set_*/input_N.pb, the layout of ONNX's own tests", (".pb",), nested=True),
         Kind(
             "images",
             "a directory of images, with --preset, --mean and --std, or preprocessor_config.json",

@@ -1,8 +1,8 @@
-"""What each runtime runs fast: a row a target, a placement an op.
+"""The ops that are worthwhile in int8 on each runtime: a row a target, a placement an op.
 
 The cpu rows are measurements of onnxruntime 1.31.1's CPU provider against its float kernels
-(docs/targets.md says how they were taken). A key is an op type, or `op/variant` for the forms
-that plan/variants.py tells apart.
+(docs/targets.md has the method). A key is an op type, or `op/variant` for the forms
+that plan/variants.py distinguishes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROFILES = (MEASURED, TABLE)
 
 
 class Worth(Enum):
-    """When an op is worth running in int8."""
+    """When an op is worthwhile in int8."""
 
     ALWAYS = "always"
     INSIDE = "only between other int8 ops"
@@ -31,10 +31,11 @@ class Worth(Enum):
 
 @dataclass(frozen=True)
 class Placement:
-    """Whether an op runs in int8, and why not where it does not.
+    """Whether an op runs in int8, and the reason if not.
 
     Args:
-        measured: when it may be worth it where its time and its error are measured, all the same.
+        worth: by the table alone.
+        measured: the worth that timing may find; None: as in the table.
     """
 
     worth: Worth
@@ -58,7 +59,7 @@ def _no_form(reason: str) -> Placement:
 
 
 def _seldom(reason: str, measured: Worth = Worth.ALWAYS) -> Placement:
-    """It has a kernel, which pays here and there: only a measurement can tell where."""
+    """Return the placement of an op whose kernel is faster only in places that a measurement must find."""
     return Placement(Worth.NEVER, Reason(Code.TARGET, reason), measured)
 
 
@@ -70,10 +71,13 @@ _NO_BLOCKS = _no_form("no kernel that unpacks its weight")
 
 @dataclass(frozen=True)
 class Placements:
-    """What ops are worth in one form: op or op/variant -> Placement; `otherwise` for the rest.
+    """The placements of ops in one form.
 
-    min_weight: elements of the weight below which a MatMul or Gemm is not worth it.
-    min_vector_weight: the same where its input is known to be one row.
+    Args:
+        rows: op or op/variant -> placement.
+        otherwise: of all other ops.
+        min_weight: elements of the weight below which a MatMul or Gemm stays float.
+        min_vector_weight: the same where its input is known to be one row.
     """
 
     rows: Mapping[str, Placement]
@@ -82,7 +86,7 @@ class Placements:
     min_vector_weight: int = 0
 
     def of(self, op_type: str, variant: str = "") -> Placement:
-        """The most specific row for an op and its variant."""
+        """Return the most specific row for an op and its variant."""
         for key in (f"{op_type}/{variant}", op_type):
             if key in self.rows:
                 return self.rows[key]
@@ -94,13 +98,13 @@ class Target:
     """One runtime and machine to quantize for.
 
     Args:
-        forms: what is worth doing in each form that the target has; FLOAT16 is tables/float16.py's.
-        activation, weight: the pair of types its kernels take fastest, unless others are asked for.
-        linear_output: whether a MatMul or Gemm quantizes its output too, or hands on floats.
-        onnxruntime: whether the runtime is onnxruntime: com.microsoft's fused ops exist there, and its
-            optimizers have habits to be met (plan/barriers.py, graph/prepare/norms.py).
-        split: a product over more than this many values is split where activations are quantized at run
-            time: one outlier then spoils one part only.
+        forms: the placements in each form of the target; those of FLOAT16 are in tables/float16.py.
+        activation, weight: the fastest pair of types of its kernels, and the default.
+        linear_output: whether a MatMul or Gemm quantizes its output, too; else that is float.
+        onnxruntime: whether the runtime is onnxruntime: it has com.microsoft's fused ops, and its optimizers
+            need fusion barriers (plan/barriers.py, graph/prepare/norms.py).
+        split: the longest product of a dynamic MatMul; longer ones are split, so that an outlier coarsens one
+            part only.
     """
 
     name: str
@@ -113,12 +117,12 @@ class Target:
     split: int = 512
 
 
-_TWO_ACTIVATIONS = _never("a product of two activations gains nothing in int8 (1.0-1.2x)")
+_TWO_ACTIVATIONS = _never("a product of two activations is not faster in int8 (1.0-1.2x as fast)")
 _CPU_INT8: dict[str, Placement] = {
     "Conv": ALWAYS,
-    "Conv/stem": _seldom("a first convolution of few input values runs at 0.5x in int8"),
+    "Conv/stem": _seldom("a first convolution of few input values is 0.5x as fast in int8"),
     "Conv/depthwise": INSIDE,
-    "Conv/grouped": _seldom("a grouped convolution runs at 0.3x in int8"),
+    "Conv/grouped": _seldom("a grouped convolution is 0.3x as fast in int8"),
     "MatMul": ALWAYS,
     "MatMul/activations": _TWO_ACTIVATIONS,
     "MatMul/fed": _TWO_ACTIVATIONS,
@@ -131,8 +135,8 @@ _CPU_INT8: dict[str, Placement] = {
     "Sigmoid": INSIDE,
     "LeakyRelu": INSIDE,
     "Mul/silu": INSIDE,
-    "Mul": _seldom("Mul runs at 0.5-0.7x in int8", Worth.INSIDE),
-    "Mul/square": _never("a square needs twice the bits of what is squared"),
+    "Mul": _seldom("Mul is 0.5-0.7x as fast in int8", Worth.INSIDE),
+    "Mul/square": _never("a square needs twice the bits of its argument"),
     "Relu": INSIDE,
     "Clip": INSIDE,
     "MaxPool": INSIDE,
@@ -149,9 +153,9 @@ _CPU_INT8: dict[str, Placement] = {
     "Expand": INSIDE,
     "Tile": INSIDE,
     "DepthToSpace": INSIDE,
-    "Softmax": _never("Softmax runs at 0.16x in int8"),
-    "AveragePool": _never("AveragePool runs at 0.04-0.1x in int8"),
-    "Resize": _never("Resize gains nothing in int8"),
+    "Softmax": _never("Softmax is 0.16x as fast in int8"),
+    "AveragePool": _never("AveragePool is 0.04-0.1x as fast in int8"),
+    "Resize": _never("Resize is not faster in int8"),
 }
 _NO_KERNEL = _never("no int8 kernel: it would run in float between a DQ and a Q")
 _CPU_FORMS: dict[Form, Placements] = {
@@ -163,7 +167,7 @@ _CPU_FORMS: dict[Form, Placements] = {
             "MatMul/activations": _TWO_ACTIVATIONS,
             "MatMul/fed": _TWO_ACTIVATIONS,
             "LSTM": ALWAYS,
-            "Conv": _never("a convolution quantized at run time runs at 0.03-1.2x"),
+            "Conv": _never("a convolution quantized at run time is 0.03-1.2x as fast"),
         },
         _NO_DYNAMIC,
         min_weight=8192,
@@ -197,10 +201,10 @@ TARGETS: dict[str, Target] = {
                 Form.INT8: Placements(
                     {
                         **{r.op_type: INSIDE for r in OPS.values() if r.role in (Role.PASS, Role.EPILOGUE)},
-                        "Mul/square": _never("a square needs twice the bits of what is squared"),
+                        "Mul/square": _never("a square needs twice the bits of its argument"),
                         "Sub": _never("a difference of near equals keeps none of their 8 bits"),
                         "ReduceSum": _never("a sum's range is far wider than its terms'"),
-                        "ReduceMean": _never("the norms that are built on it need more than 8 bits"),
+                        "ReduceMean": _never("the norms that use it need more than 8 bits"),
                         "Div": _never("a quotient's range is set by the smallest divisor"),
                         "LayerNormalization": _never("no standard quantized form"),
                         "InstanceNormalization": _never("no standard quantized form"),

@@ -44,7 +44,7 @@ ON_CPU: dict[str, Ran] = {
     "conv-1d": _convs(2),
     "conv-3d": _convs(2),
     "conv-transpose": _convs(2, {"ConvTranspose": 1}, ConvTranspose="no int8 ConvTranspose kernel"),
-    "conv-grouped": _convs(2, {"FusedConv": 1}, Conv="grouped convolution runs at 0.3x"),
+    "conv-grouped": _convs(2, {"FusedConv": 1}, Conv="grouped convolution is 0.3x as fast"),
     "conv-dilated": _convs(3),
     "conv-auto-pad": _convs(4),
     "gemm-alpha-beta": _gemms("QGemm", 2),

@@ -18,7 +18,7 @@ class Mode:
         storage: the type in which the weights of all other nodes are kept in the file.
         options: the choices (plan/scheme.py) that mean something in this mode.
         io: the types that the model's float inputs and outputs may have.
-        for_speed: whether to reject a result that is no faster than FP32, where samples let it be timed.
+        for_speed: whether to reject a result that is no faster than FP32, where it can be timed.
         floor_db: SQNR below which the report warns; weights of few bits have a floor of their own.
         storage_floor_db: a float weight is stored as int8 only if its own SQNR stays above this.
         storage_block: values that share a scale in a stored matrix, where they divide its axis; 0: a channel.

@@ -24,7 +24,7 @@ class Mode:
         storage_block: values that share a scale in a stored matrix, where they divide its axis; 0: a channel.
             Blocks limit the effect of activation outliers on the error of a weight.
         storage_min_elements: smaller weights are not stored as integers: they are not worth two nodes.
-        least_typical_steps: the sensitive consumers of an activation stay in float if its typical magnitude is
+        least_typical_steps: sensitive consumers of an activation stay in float if its typical magnitude is
             below this count of quantization steps: outliers set its scale (plan/calibration_fallback.py).
     """
 

@@ -1,5 +1,5 @@
-"""Sources of samples: anything that yields dicts of arrays, one sample at a time.
+"""Sources of samples: a sample is a dict of arrays, and a source yields one at a time.
 
-A source is re-iterable (calibration, then validation, each a pass of its own), knows its length,
-and names each sample, so that an error or a worst case can be found again. One file a source.
+A source can be read again and again (calibration, then validation), knows its length, and names each sample,
+so that an error or the worst sample can be found again. There is one file for each kind of source.
 """

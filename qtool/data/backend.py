@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from qtool.data.files import WHOLE_BYTES, UnchangedFiles, shown
-from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
+from qtool.data.samples import Arrays, LoadedSamples, SourceSpec, Traits
 from qtool.errors import DataError, printable
 
 _INPUT = re.compile(r"input_(\d{1,9})\.pb", re.IGNORECASE)
@@ -20,7 +20,7 @@ _INPUT = re.compile(r"input_(\d{1,9})\.pb", re.IGNORECASE)
 _TestSet = Mapping[int, Path]
 
 
-def open_backend(source: SourceSpec) -> FileSamples[_TestSet]:
+def open_backend(source: SourceSpec) -> LoadedSamples[_TestSet]:
     """Return the samples below a folder, or of a folder that is one; output_N.pb are not read.
 
     A tensor goes to the input of its name, else to the model's input of its file's number.
@@ -64,7 +64,7 @@ def open_backend(source: SourceSpec) -> FileSamples[_TestSet]:
         return arrays
 
     notes = ("input_N.pb by the tensor's name, else the model's input N",)
-    return FileSamples(source.text, Traits("onnx", notes), folders, load)
+    return LoadedSamples(source.text, Traits("onnx", notes), folders, load)
 
 
 def _tensor(file: Path, files: UnchangedFiles) -> tuple[str, NDArray[np.generic]]:

@@ -41,7 +41,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Slot:
+class InputColumns:
     """One input of the model and the columns that make it.
 
     Args:
@@ -84,7 +84,7 @@ def chosen(columns: Sequence[Column], patterns: Sequence[str]) -> list[int]:
     return left
 
 
-def assigned(columns: Sequence[Column], source: SourceSpec) -> list[Slot]:
+def assigned(columns: Sequence[Column], source: SourceSpec) -> list[InputColumns]:
     """Return the columns of each input: by its name, by numbered names, else all numbers to the only input.
 
     Raises:
@@ -124,7 +124,7 @@ def assigned(columns: Sequence[Column], source: SourceSpec) -> list[Slot]:
                 f"which takes {_size(spec)}",
                 _mismatch_hint(spec, names),
             )
-        slots.append(Slot(name, spec, tuple(own), shape))
+        slots.append(InputColumns(name, spec, tuple(own), shape))
     return slots
 
 
@@ -187,7 +187,7 @@ def _mismatch_hint(spec: ModelInput, names: Sequence[str]) -> str:
     return f"columns: {_joined(names)}; are the others text?"
 
 
-def array(slot: Slot, cells: Sequence[Any]) -> NDArray[np.generic]:
+def array(slot: InputColumns, cells: Sequence[Any]) -> NDArray[np.generic]:
     """Return the input that the cells of a row make.
 
     Args:
@@ -277,7 +277,7 @@ def _joined(names: Sequence[str]) -> str:
     return printable(", ".join(names[:_SHOWN]), 200) + more
 
 
-def described(slots: Sequence[Slot], columns: Sequence[Column]) -> tuple[str, ...]:
+def described(slots: Sequence[InputColumns], columns: Sequence[Column]) -> tuple[str, ...]:
     """Return how a table is read: a line for each input, and one for the columns that are not used."""
     lines = []
     for slot in slots:

@@ -16,7 +16,7 @@ from qtool.data.image_input import Frame, image_input
 from qtool.data.pixels import FILTERS, LEVELS, MOST_PIXELS, Fitting, Norm, Recipe
 from qtool.data.preprocessor_config import NAME, Processor, processor_beside
 from qtool.data.reading import Reading
-from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
+from qtool.data.samples import Arrays, LoadedSamples, SourceSpec, Traits
 from qtool.errors import DataError, UsageError, did_you_mean, printable
 from qtool.tables.images import CHANNELS, PRESETS, RESIZES
 
@@ -41,7 +41,7 @@ _TURNS = dict(zip(range(2, 9), (
 _CHOICES = f"--preset {'|'.join(PRESETS)}, or --mean and --std, or {NAME} beside the model"
 
 
-def open_images(source: SourceSpec) -> FileSamples[Path]:
+def open_images(source: SourceSpec) -> LoadedSamples[Path]:
     """Return the images of a folder as samples, for the only input of the model that takes images.
 
     Raises:
@@ -58,7 +58,7 @@ def open_images(source: SourceSpec) -> FileSamples[Path]:
     def load(file: Path) -> Arrays:
         return {frame.name: _read_image(file, recipe, table)}
 
-    return FileSamples(source.text, Traits("images", notes), source.files, load)
+    return LoadedSamples(source.text, Traits("images", notes), source.files, load)
 
 
 def _read_image(file: Path, recipe: Recipe, table: NDArray[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.data.files import UnchangedFiles, opened, shown
-from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
+from qtool.data.samples import Arrays, LoadedSamples, SourceSpec, Traits
 from qtool.errors import DataError, printable
 
 # The arrays of a sample, unpacked: as many bytes as one ONNX tensor can have.
@@ -28,13 +28,13 @@ _KINDS = "biufcSU"
 _COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def open_npz(source: SourceSpec) -> FileSamples[Path]:
+def open_npz(source: SourceSpec) -> LoadedSamples[Path]:
     """Return the samples of a directory of .npz, or of one such file."""
     files = UnchangedFiles()
-    return FileSamples(source.text, Traits("npz"), source.files, lambda file: read_npz(file, files))
+    return LoadedSamples(source.text, Traits("npz"), source.files, lambda file: read_npz(file, files))
 
 
-def open_npy(source: SourceSpec) -> FileSamples[Path]:
+def open_npy(source: SourceSpec) -> LoadedSamples[Path]:
     """Return the samples of a directory of .npy, or of one such file.
 
     Raises:
@@ -48,7 +48,7 @@ def open_npy(source: SourceSpec) -> FileSamples[Path]:
             return {name: read_array(stream, shown(file))}
 
     notes = (f"each file is an array for the input '{name}'",)
-    return FileSamples(source.text, Traits("npy", notes), source.files, load)
+    return LoadedSamples(source.text, Traits("npy", notes), source.files, load)
 
 
 def read_array(stream: IO[bytes], name: str) -> NDArray[np.generic]:

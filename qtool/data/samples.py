@@ -65,7 +65,7 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class FileSamples(Generic[T]):
+class LoadedSamples(Generic[T]):
     """Samples that are loaded one by one, each from a file (or a folder, or a number) of its own.
 
     Args:

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from qtool.data.model_inputs import ModelInput
 from qtool.data.npz import MAX_BYTES
-from qtool.data.samples import Arrays, FileSamples, SourceSpec, Traits
+from qtool.data.samples import Arrays, LoadedSamples, SourceSpec, Traits
 from qtool.errors import UsageError, printable
 
 _MOST_SAMPLES = 100_000
 _INTEGERS = 10  # 0..9: classes, tokens, and indices of even small tables
 
 
-def open_random(source: SourceSpec) -> FileSamples[int]:
+def open_random(source: SourceSpec) -> LoadedSamples[int]:
     """Return N samples of random numbers, each made from the seed and its own number alone.
 
     Raises:
@@ -42,7 +42,7 @@ def open_random(source: SourceSpec) -> FileSamples[int]:
         kind = "true or false" if spec.dtype == "bool" else kind
         notes.append(f"input '{name}': {spec.dtype} [{', '.join(map(str, shape))}], {kind}")
     traits = Traits("random", tuple(notes), synthetic=True)
-    return FileSamples(source.text, traits, {str(number): number for number in range(count)}, load)
+    return LoadedSamples(source.text, traits, {str(number): number for number in range(count)}, load)
 
 
 def _shape(spec: ModelInput) -> tuple[int, ...]:

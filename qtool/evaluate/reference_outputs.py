@@ -25,7 +25,7 @@ from qtool.runtime.session import Model
 
 SCHEMA = "qtool.reference/1"
 _META = "meta"
-# An archive's directory is read into memory; more arrays would not fit its limit.
+# The directory of an archive is read anew for each sample, which is slow with more arrays.
 _MOST_ARRAYS = 15_000
 _MOST_BYTES = 1 << 42
 

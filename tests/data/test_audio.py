@@ -139,7 +139,7 @@ def test_files_of_several_rates_want_one(tmp_path: Path) -> None:
     assert len(source(tmp_path, model_inputs(x=(50,)), rate=8000)) == 2
 
 
-def test_only_the_window_that_is_asked_for_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_wanted_window_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = source(record(tmp_path / "a.wav", noise(100_000)), model_inputs(x=(10,)))
     read: list[int] = []
     complete = soundfile.SoundFile.read
@@ -188,7 +188,7 @@ def truncated(folder: Path, suffix: str) -> bytes:
 @pytest.mark.parametrize(
     "content", [b"", b"just text", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"fLaC" + bytes(50), b"OggS" + bytes(50)]
 )
-def test_what_is_no_recording_is_refused_by_its_name(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_other_than_recordings_are_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
     write(tmp_path / f"a{suffix}", content)
     error = refused(lambda: arrays(source(tmp_path, model_inputs(x=(100,)))))
     assert f"a{suffix}" in error.message

@@ -105,7 +105,7 @@ ANY = hnp.arrays(
     database=None,
 )
 @given(array=ANY, raw=st.booleans())
-def test_whatever_onnx_writes_is_read(tmp_path: Path, array: np.ndarray, raw: bool) -> None:
+def test_the_output_of_onnx_is_read(tmp_path: Path, array: np.ndarray, raw: bool) -> None:
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     values = array.tobytes() if raw else array.reshape(-1).tolist()
     tensor = helper.make_tensor("x", kind, array.shape, values, raw=raw)
@@ -158,7 +158,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_is_not_what_it_says_is_refused_by_its_name(tmp_path: Path, what: str) -> None:
+def test_damaged_tensors_are_refused_by_name(tmp_path: Path, what: str) -> None:
     content, message = BROKEN[what]
     write(tmp_path / "test_data_set_0" / "input_0.pb", content)
     error = refused(lambda: arrays(source(tmp_path, model_inputs(x=None))))

@@ -52,7 +52,7 @@ def test_missing_and_empty_folders_are_refused_with_a_hint(tmp_path: Path) -> No
         refused(lambda name=name: open_source(tmp_path / name))
 
 
-def test_suffixes_are_in_whatever_case() -> None:
+def test_suffixes_ignore_case() -> None:
     assert with_suffix(["a.JPG", "b.jpg", "c.jpg.txt", "jpg", "d.Jpeg"], (".jpg", ".jpeg")) == ["a.JPG", "b.jpg", "d.Jpeg"]  # fmt: skip
 
 

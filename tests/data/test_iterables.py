@@ -53,7 +53,7 @@ def test_an_input_may_have_any_name(kind: Kind, name: str) -> None:
     [1.5, [1, 2], np.float32(2), np.array(["a", "b"]), np.array(["a", "bc"], object), np.zeros((0, 2), "f2")],
     ids=["float", "list", "scalar", "strings", "objects", "empty"],
 )
-def test_a_value_is_what_numpy_makes_an_array_of(kind: Kind, value: object) -> None:
+def test_numpy_makes_arrays_of_values(kind: Kind, value: object) -> None:
     (got,) = arrays(kind([{"x": value}]))
     assert got["x"].tolist() == np.asarray(value).tolist()
     assert got["x"].dtype != object

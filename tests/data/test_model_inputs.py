@@ -75,7 +75,7 @@ TWO = {
     ("shapes", "name", "shape"),
     [({"x": (2, 3, 8, 8)}, "x", (2, 3, 8, 8)), ({"ids": (1, 5)}, "ids", (1, 5)), ({"z": (7, 4)}, "z", (7, 4)), ({}, "x", ("N", 3, None, None))],
 )  # fmt: skip
-def test_a_shape_closes_what_is_open(shapes: dict, name: str, shape: tuple) -> None:
+def test_a_shape_settles_open_axes(shapes: dict, name: str, shape: tuple) -> None:
     result = with_shapes(TWO, shapes)
     assert result[name].shape == shape
     assert list(result) == list(TWO)

@@ -111,7 +111,7 @@ def test_files_come_in_natural_order(tmp_path: Path, ordered: list[str]) -> None
     assert names(result) == [f"{stem}.npz" for stem in ordered]
 
 
-def test_any_positions_give_what_a_full_pass_gives(tmp_path: Path) -> None:
+def test_any_positions_give_the_samples_of_a_full_pass(tmp_path: Path) -> None:
     for k in range(5):
         np.savez(
             tmp_path / f"{k}.npz", x=np.full((2, 3), k, np.float32), flag=np.array(True), ids=np.arange(k)
@@ -150,7 +150,7 @@ ANY = hnp.arrays(
     database=None,
 )
 @given(array=ANY, fortran=st.booleans(), version=st.sampled_from([(1, 0), (2, 0)]), packed=st.booleans())
-def test_what_numpy_saves_is_read(
+def test_the_output_of_numpy_is_read(
     tmp_path: Path, array: np.ndarray, fortran: bool, version: tuple[int, int], packed: bool
 ) -> None:
     array = np.asfortranarray(array) if fortran and array.ndim else array
@@ -191,7 +191,7 @@ NO_ARRAYS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("what", NO_ARRAYS)
-def test_what_is_no_array_is_refused_by_file_and_input(tmp_path: Path, what: str) -> None:
+def test_other_contents_than_arrays_are_refused_by_file_and_input(tmp_path: Path, what: str) -> None:
     content, message = NO_ARRAYS[what]
     write(tmp_path / "0.npy", content)
     write(tmp_path / "0.npz", zipped(Member("x.npy", content)))
@@ -251,7 +251,7 @@ def test_nothing_is_unpickled_and_nothing_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "loop", "dangling", "folder", "gone"])
 @pytest.mark.parametrize("suffix", [".npz", ".npy"])
-def test_what_is_no_file_is_refused_without_waiting(kind: str, suffix: str, tmp_path: Path) -> None:
+def test_other_than_regular_files_are_refused_without_waiting(kind: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"0{suffix}"
     match kind:
         case "fifo":

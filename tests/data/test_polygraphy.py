@@ -31,7 +31,7 @@ def saved(folder: Path, content: Any, name: str = "inputs.json") -> Path:
 @pytest.mark.parametrize(
     "value", [PLAIN, LAZY, LEGACY, LEGACY_LAZY], ids=["plain", "lazy", "legacy", "legacy lazy"]
 )
-def test_what_polygraphy_wrote_is_read(tmp_path: Path, value: dict) -> None:
+def test_the_output_of_polygraphy_is_read(tmp_path: Path, value: dict) -> None:
     result = source(saved(tmp_path, [{"x": value}] * 3), X)
     assert names(result) == [f"inputs.json[{k}]" for k in range(3)]
     assert [s["x"].tolist() for s in arrays(result)] == [[0, 1]] * 3
@@ -39,7 +39,7 @@ def test_what_polygraphy_wrote_is_read(tmp_path: Path, value: dict) -> None:
     assert_positions(result)
 
 
-def test_a_folder_of_a_file_for_each_is_read_when_it_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_folder_of_files_is_read_if_the_kind_is_forced(tmp_path: Path) -> None:
     for k in range(11):
         saved(tmp_path, {"x": PLAIN}, f"{k:010}.json")
     result = source(tmp_path, X, kind="polygraphy")
@@ -80,7 +80,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_only_looks_like_it_is_refused(tmp_path: Path, what: str) -> None:
+def test_other_json_is_refused(tmp_path: Path, what: str) -> None:
     content, message = BROKEN[what]
     error = refused(lambda: arrays(source(saved(tmp_path, content), X)))
     assert "inputs.json" in error.message
@@ -90,7 +90,7 @@ def test_what_only_looks_like_it_is_refused(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "no UTF-8", "deep"]
 )
-def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_than_json_is_refused(tmp_path: Path, content: bytes) -> None:
     write(tmp_path / "inputs.json", content)
     assert "no JSON" in refused(lambda: source(tmp_path / "inputs.json", X)).message
 

@@ -221,7 +221,7 @@ def test_a_mistake_in_the_name_is_answered(
     assert hint in error.hint
 
 
-def test_a_file_without_a_function_is_asked_for_one_when_forced(tmp_path: Path) -> None:
+def test_a_forced_file_without_a_function_is_refused(tmp_path: Path) -> None:
     assert "which function" in misused(lambda: source(saved(tmp_path, ""), X, "python")).message
 
 

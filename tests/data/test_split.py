@@ -89,7 +89,7 @@ def test_without_samples_nothing_is_judged(ranges_known: bool) -> None:
 
 @LAW
 @given(calib=COUNTS | st.none(), data=COUNTS | st.none(), ranges_known=st.booleans())
-def test_the_sets_are_what_the_split_says_of_them(
+def test_sets_are_sorted_complete_and_as_independent_as_stated(
     calib: int | None, data: int | None, ranges_known: bool
 ) -> None:
     result = split(calib, data, ranges_known=ranges_known)
@@ -145,7 +145,7 @@ NOTES = {
 
 
 @pytest.mark.parametrize(("result", "said"), NOTES.values(), ids=NOTES)
-def test_what_is_less_than_a_full_split_is_said(result: SampleSets, said: str) -> None:
+def test_notes_name_each_shortcoming_of_a_split(result: SampleSets, said: str) -> None:
     assert said in result.notes[0]
 
 

@@ -50,7 +50,7 @@ def test_it_says_that_it_is_made_up() -> None:
     assert any("integers 0..9" in line for line in traits.notes)
 
 
-def test_what_is_filled_is_not_made_up() -> None:
+def test_filled_inputs_are_not_made_up() -> None:
     (got,) = arrays(source("random:1", model_inputs(x=(1, 2), s=(1,)), fill={"s": 5}))
     assert got["s"].tolist() == [5]
 
@@ -72,14 +72,14 @@ UNKNOWN: dict[str, tuple[ModelInput, str, str]] = {
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
-def test_what_can_not_be_made_up_is_said(what: str) -> None:
+def test_inputs_that_can_not_be_made_up_are_refused(what: str) -> None:
     port, message, hint = UNKNOWN[what]
     error = misused(lambda: source("random:4", {"x": port}))
     assert message in error.message
     assert hint in error.hint
 
 
-def test_a_shape_closes_what_is_open() -> None:
+def test_a_shape_settles_open_axes() -> None:
     wanted = model_inputs(x=("N", "T"))
     assert arrays(source("random:1", wanted, shape={"x": (2, 5)}))[0]["x"].shape == (2, 5)
     assert arrays(source("random:1", model_inputs(x=None), shape={"": (4,)}))[0]["x"].shape == (4,)

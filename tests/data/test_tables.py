@@ -148,7 +148,7 @@ def test_columns_that_are_not_there_are_refused(tmp_path: Path) -> None:
         assert hint in error.hint
 
 
-def test_a_wrong_number_of_columns_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_wrong_number_of_columns_is_refused_with_a_hint(tmp_path: Path) -> None:
     two, open_twice = model_inputs(x=("N", 2)), model_inputs(x=("N", "H", "W"))
     error = refused(lambda: single_sample(tmp_path, {"a": [1], "b": [1], "target": [1]}, two))
     assert "3 columns for the input 'x', which takes 2" in error.message
@@ -258,7 +258,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 @given(
     rows=st.lists(st.tuples(CELLS, st.floats(width=32, allow_nan=False, allow_infinity=False)), min_size=1)
 )
-def test_what_csv_writes_is_read(tmp_path: Path, rows: list[tuple[str, float]]) -> None:
+def test_the_output_of_csv_writers_is_read(tmp_path: Path, rows: list[tuple[str, float]]) -> None:
     file = as_csv(tmp_path / "t", {"s": [r[0] for r in rows], "x": [r[1] for r in rows]})
     wanted = {"s": ModelInput("s", (1,), "str"), "x": ModelInput("x", (1,), "float32")}
     result = source(file, wanted)
@@ -345,7 +345,7 @@ def test_a_list_with_nothing_in_it_is_refused(tmp_path: Path, cell: list | None)
     assert "row 2, column 'x': an empty cell" in error.message
 
 
-def test_only_the_groups_that_are_asked_for_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_wanted_groups_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = source(as_parquet(tmp_path / "t", TEN), model_inputs(x=("N", 2)))
     read: list[list[int]] = []
     complete = pq.ParquetFile.iter_batches

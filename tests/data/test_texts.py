@@ -168,7 +168,7 @@ def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
 # Inputs
 
 
-def test_each_input_gets_what_its_name_says(tmp_path: Path) -> None:
+def test_each_input_has_the_role_of_its_name(tmp_path: Path) -> None:
     wanted = model_inputs(
         input_ids="int64", attention_mask="int64", token_type_ids="int64", position_ids="int64"
     )

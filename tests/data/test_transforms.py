@@ -68,7 +68,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
     ],
     ids=str,
 )
-def test_what_the_model_does_not_take_is_said_before_anything_is_read(
+def test_options_for_other_models_are_refused_before_reading(
     tmp_path: Path, reading: dict, message: str, hint: str
 ) -> None:
     wanted = model_inputs(input=("N", 3)) | model_inputs("int64", ids=(1,)) | model_inputs("str", words=(1,))
@@ -117,7 +117,7 @@ def test_images_are_turned(
     [((1, 2, 128, 2), (1, 2, 128, 2)), ((1, 3, 4, 5), ("N", 3, 4, 5)), ((7,), ("N",)), ((2, 3), ("N", 3)), ((1, 5, 8), (1, 5, 8))],
     ids=str,
 )  # fmt: skip
-def test_what_would_not_fit_then_is_left(have: tuple[int, ...], port: tuple[Axis, ...]) -> None:
+def test_arrays_that_would_not_fit_then_stay(have: tuple[int, ...], port: tuple[Axis, ...]) -> None:
     data = made(x=have)
     np.testing.assert_array_equal(
         arrays(source(data, model_inputs(x=port), layout="nhwc"))[0]["x"], data[0]["x"]
@@ -164,7 +164,7 @@ def test_an_input_that_the_samples_have_is_not_filled() -> None:
 
 @LAW
 @given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=5), width=st.sampled_from([1, 2, "N", None]))
-def test_stacked_samples_are_cut_into_what_the_model_takes(counts: list[int], width: Axis) -> None:
+def test_stacked_samples_are_cut_into_batches_of_the_model(counts: list[int], width: Axis) -> None:
     take = width if isinstance(width, int) else 1
     data = [{"x": np.arange(c * take * 2.0).reshape(-1, 2) + 100 * i} for i, c in enumerate(counts)]
     result = source(data, model_inputs(x=(width, 2)), split_batch=True)
@@ -175,7 +175,7 @@ def test_stacked_samples_are_cut_into_what_the_model_takes(counts: list[int], wi
     assert_positions(result)
 
 
-def test_what_is_as_long_as_the_model_takes_goes_with_every_part() -> None:
+def test_arrays_of_the_length_of_the_model_go_with_every_part() -> None:
     data = made(x=(3, 2), table=(5, 2), scale=())
     wanted = model_inputs(x=("N", 2), table=(5, 2), scale=())
     result = source(data, wanted, split_batch=True)
@@ -185,7 +185,7 @@ def test_what_is_as_long_as_the_model_takes_goes_with_every_part() -> None:
     ]
 
 
-def test_what_is_filled_is_cut_with_the_rest() -> None:
+def test_filled_inputs_are_cut_with_the_rest() -> None:
     wanted = model_inputs(x=("batch", 2), mask=("batch", 2))
     result = source(made(x=(3, 2)), wanted, split_batch=True, fill={"mask": 1})
     assert [s["mask"].shape for s in arrays(result)] == [(1, 2)] * 3
@@ -210,7 +210,7 @@ def test_batches_that_can_not_be_cut_are_refused(shapes: dict, wanted: dict, mes
 
 @LAW
 @given(total=st.integers(1, 40), count=st.integers(1, 50), seed=st.integers(0, 5))
-def test_so_many_are_chosen_in_their_order(total: int, count: int, seed: int) -> None:
+def test_chosen_samples_keep_their_order(total: int, count: int, seed: int) -> None:
     data = made(total, x=(1,))
     result = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
     repeated = source(data, model_inputs(x=(1,)), samples=count, seed=seed)
@@ -224,7 +224,7 @@ def test_the_seed_decides_which() -> None:
     assert len(chosen) == 5
 
 
-def test_what_is_not_chosen_is_not_opened(tmp_path: Path) -> None:
+def test_files_that_are_not_chosen_are_not_opened(tmp_path: Path) -> None:
     for k in range(8):
         np.savez(tmp_path / f"{k}.npz", x=np.zeros(1))
     kept = names(source(tmp_path, samples=3))

@@ -13,6 +13,7 @@ command line's root is a bug of ours and ends in 70.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -22,18 +23,42 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+# Options that are called otherwise in Python, and those that only the command line has.
+_ARGUMENTS = {"set": "sets", "map": "rename", "metric": "metrics", "gates": "fail_if"}
+_COMMAND_LINE = frozenset(
+    "json report report-format save-plan svg dry-run memory-limit time-limit config show-config quiet "
+    "verbose github output merge save-inputs save-outputs".split()
+)
+
+
+def in_python(text: str) -> str:
+    """Return a message with the arguments of Python functions in place of the options of the command line."""
+
+    def argument(match: re.Match[str]) -> str:
+        name = match[1]
+        return match[0] if name in _COMMAND_LINE else _ARGUMENTS.get(name, name.replace("-", "_"))
+
+    return _FLAG.sub(argument, text)
+
+
 class QtoolError(Exception):
-    """An error with a cause the user can mend.
+    """An error that the user can correct.
+
+    `message` and `hint` name options as the command line has them; `str(error)`, and the note that a
+    traceback shows below it, name the arguments of the Python functions.
 
     Args:
         message: one line: what is wrong, and where.
-        hint: one line: what to do next; empty when there is nothing better to say.
+        hint: one line: what to do next; may be empty.
     """
 
     exit_code = EXIT_BUG
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(in_python(message))
+        if hint:
+            self.add_note(f"hint: {in_python(hint)}")
         self.message = message
         self.hint = hint
 

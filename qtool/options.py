@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
@@ -16,8 +17,9 @@ from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.tables.efforts import BALANCED
 from qtool.tables.judging import USUAL
+from qtool.tables.modes import ModeName
 from qtool.tables.recoveries import AUTO as RECOVER_AUTO
-from qtool.tables.targets import MEASURED
+from qtool.tables.targets import MEASURED, TargetName
 
 # --calib none: no samples, rough ranges.
 NO_SAMPLES = "none"
@@ -69,9 +71,9 @@ class Options(Choices, Judging):
         force: replace an existing output.
     """
 
-    gate: str = USUAL
-    mode: str = "static"
-    target: str = "cpu"
+    gate: Literal["none", "usual", "auto"] = USUAL
+    mode: ModeName = "static"
+    target: TargetName = "cpu"
     calib: Data | None = None
     calib_format: str = ""
     ranges: Calibration | str | Path | None = None
@@ -94,7 +96,7 @@ class Options(Choices, Judging):
     target_bits: float = 0.0
     keep_failed: bool = False
     recover: str = RECOVER_AUTO
-    effort: str = BALANCED
+    effort: Literal["fast", "balanced", "best"] = BALANCED
     checkpoint: str | Path | None = None
     explain: Sequence[str] = ()
     threads: int = 0

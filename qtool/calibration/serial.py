@@ -35,6 +35,9 @@ class Calibration:
     samples_digest: int
     ranges: Ranges = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Calibration of {len(self.ranges)} tensors over {self.samples} samples>"
+
     def merge(self, other: Calibration) -> Calibration:
         """Return the calibration over the samples of both, in any order.
 

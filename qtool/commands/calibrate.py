@@ -25,6 +25,7 @@ from qtool.plan.eligible import observable
 from qtool.plan.prepared import PreparedModel
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.worker_pool import in_processes
+from qtool.tables.targets import TargetName
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Calibrating(ListFields):
 
     calib_format: str = ""
     reading: Reading = field(default_factory=Reading)
-    target: str = "cpu"
+    target: TargetName = "cpu"
     shard: Shard = Shard()
     threads: int = 0
     memory: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import onnx
 import onnx_ir as ir
@@ -35,7 +36,8 @@ from qtool.runtime.heartbeat import step
 from qtool.runtime.session import Session, has_op
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
-from qtool.tables.modes import MIXED_BITS, MODES
+from qtool.tables.modes import MIXED_BITS, MODES, ModeName
+from qtool.tables.targets import TargetName
 
 NO_SAMPLES = SampleSets(None, None, None, False, False)
 
@@ -108,8 +110,8 @@ def _settled(options: Options) -> Options:
     if (plan := options.plan) is not None:
         options = replace(
             options,
-            mode=plan.mode,
-            target=plan.target,
+            mode=cast(ModeName, plan.mode),
+            target=cast(TargetName, plan.target),
             exclude=plan.exclude,
             include=plan.include,
             sets=plan.sets,
@@ -122,7 +124,7 @@ def _settled(options: Options) -> Options:
         raise UsageError("--target-size and --target-bits are for --mode weight-only")
     if options.target_size and options.target_bits:
         raise UsageError("--target-size and --target-bits are two aims", "leave one of them out")
-    return replace(options, bits=min(options.bits, MIXED_BITS))
+    return replace(options, bits=MIXED_BITS if options.bits > MIXED_BITS else options.bits)
 
 
 def _scaled_as_planned(model: PreparedModel) -> PreparedModel:

@@ -78,7 +78,7 @@ def _tunable(options: Options, points: int) -> Options:
     if "bits" in mode.options:
         if options.prefer == "speed":
             raise UsageError("--prefer speed has bits of its own to choose", "leave it out to tune bits")
-        return replace(options, bits=min(options.bits, MIXED_BITS))
+        return replace(options, bits=MIXED_BITS if options.bits > MIXED_BITS else options.bits)
     if not mode.for_speed:
         raise UsageError(
             f"--mode {mode.name}: there is nothing to tune: what can be {mode.storage.name} is",

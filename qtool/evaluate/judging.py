@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from qtool.data.reading import ListFields
 from qtool.evaluate.compare import Measures
@@ -29,7 +30,7 @@ class Judging(ListFields):
 
     labels: str | Path | None = None
     fail_if: Sequence[str] = ()
-    gate: str = NONE
+    gate: Literal["none", "usual", "auto"] = NONE
     metrics: Sequence[str] = ()
     atol: float = TOLERANCE.atol
     rtol: float = TOLERANCE.rtol

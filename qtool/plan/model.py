@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.graph.save import staged
 from qtool.numerics.qparams import QParams
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form, Operator
@@ -254,6 +256,33 @@ class Plan:
     edits: tuple[GraphEdit, ...] = ()
     operators: Mapping[str, Operator] = field(default_factory=dict)
     integer_ports: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.forms)} nodes quantized, {len(self.skips)} float"
+        return f"<Plan of {self.mode} on {self.target}: {counts}>"
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a JSON file, which `load` and `qtool quantize --plan` read.
+
+        Raises:
+            EnvironmentFailure: the file can't be written.
+        """
+        from qtool.plan.serial import to_json
+
+        with staged(Path(path)) as staging:
+            staging.write_text(to_json(self))
+            staging.commit()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan from its file.
+
+        Raises:
+            UsageError: it can't be read, or is damaged.
+        """
+        from qtool.plan.serial import PLAN
+
+        return PLAN.read(Path(path))
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from qtool.errors import UsageError, did_you_mean
 from qtool.tables.forms import Form
@@ -44,16 +44,16 @@ class Choices:
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
 
-    weights: str = ""
-    acts: str = ""
+    weights: Literal["", "int8", "uint8", "int16"] = ""
+    acts: Literal["", "uint8", "int8", "uint16", "int16"] = ""
     symmetric: bool = False
     per_tensor: bool = False
-    format: str = "qdq"
-    method: str = "minmax"
-    io: str = "float"
-    bits: int = 8
-    block: int = 0
-    prefer: str = "size"
+    format: Literal["qdq", "qoperator"] = "qdq"
+    method: Literal["minmax", "moving-average", "percentile", "entropy", "mse", "auto"] = "minmax"
+    io: Literal["float", "float16", "int8", "uint8"] = "float"
+    bits: Literal[8, 4, 2] = 8
+    block: Literal[0, 32, 64, 128] = 0
+    prefer: Literal["size", "speed"] = "size"
     requantize: bool = False
 
     def made(self) -> dict[str, Any]:

@@ -29,6 +29,18 @@ def verdict_line(report: Report) -> str:
     return f"{failed} of {many} failed" if failed else f"{many} held"
 
 
+def in_short(report: Report) -> str:
+    """Return verdict, fidelity, speed and size in one line, each where it was measured."""
+    parts = [verdict_line(report)]
+    if report.comparison is not None:
+        parts.append(f"SQNR {decibels(report.comparison.sqnr)} dB")
+    if report.speedup is not None:
+        parts.append(f"{report.speedup:.2f}x as fast")
+    if report.quantized is not None:
+        parts.append(f"{report.fp32.bytes / max(report.quantized.bytes, 1):.2f}x smaller")
+    return ", ".join(parts)
+
+
 def trial_speed(trial: Trial) -> str:
     """How many times as fast as the original a trial is, with the interval of what was measured."""
     text = f"{trial.speedup:.2f}x"

@@ -57,6 +57,6 @@ def format_of(path: Path) -> str:
     if suffix not in known:
         hint = did_you_mean(suffix, known) if suffix else ""
         every = ", ".join(f"{row.suffix} ({name})" for name, row in FORMATS.items())
-        message = f"--report '{path}': the suffix names no format (there are: {every})"
+        message = f"report '{path}': the suffix names no format (there are: {every})"
         raise UsageError(message, hint or f"name it '{path.stem or 'run'}.json', or add --report-format")
     return known[suffix]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import GateResult, Verdict
 from qtool.evaluate.latency import Race, Ratio
+from qtool.graph.save import staged
 from qtool.placement.trials import Trial, pareto_front
 from qtool.plan.model import RegionNote, Skip
 from qtool.tables.forms import HEADINGS, Form
@@ -195,6 +197,38 @@ class Report:
     chosen: str = ""
     recovered: tuple[Gain, ...] = ()
     explained: tuple[Explained, ...] = ()
+
+    def __repr__(self) -> str:
+        from qtool.report.figures import in_short
+
+        return f"<Report of {self.command}: {in_short(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the report's tables as HTML, for a notebook."""
+        from qtool.report.terminal import to_html
+
+        return to_html(self)
+
+    def to_markdown(self) -> str:
+        """Return the report as GitHub's Markdown."""
+        from qtool.report.markdown import to_markdown
+
+        return to_markdown(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the report to a file, in the format of its suffix: .json, .md, .xml (JUnit) or .csv.
+
+        Raises:
+            UsageError: another suffix.
+            EnvironmentFailure: the file can't be written.
+        """
+        from qtool.report.formats import format_of, rendered
+
+        path = Path(path)
+        text = rendered(self, format_of(path))
+        with staged(path) as staging:
+            staging.write_text(text)
+            staging.commit()
 
     @property
     def front(self) -> tuple[str, ...]:

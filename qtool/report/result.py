@@ -23,6 +23,9 @@ class Result:
     plan: Plan
     ranges: Ranges = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Result {'ok' if self.ok else 'failed'}: {self.report!r}, {self.plan!r}>"
+
     @property
     def ok(self) -> bool:
         """Whether every gate held; only then is the output in place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import TextIO
 
@@ -37,6 +38,13 @@ class TableConsole(Console):
     def on_broken_pipe(self) -> None:
         """rich would exit with 1 here, whatever the verdict."""
         raise BrokenPipeError
+
+
+def to_html(report: Report) -> str:
+    """Return what `render` prints as an HTML element."""
+    console = Console(highlight=False, file=io.StringIO(), width=160, record=True)
+    render(report, console)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 def render(report: Report, console: Console, verbose: bool = False) -> None:

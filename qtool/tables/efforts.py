@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,5 @@ EFFORTS: dict[str, Effort] = {
         Effort("best", "more candidates on more samples, while they help", built=8, judged=128, rounds=4),
     )
 }
-BALANCED, BEST = "balanced", "best"
+BALANCED: Final = "balanced"
+BEST: Final = "best"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-NONE = "none"
-USUAL = "usual"  # where there are samples to judge by
-AUTO = "auto"  # always: without samples it fails
+from typing import Final
+
+NONE: Final = "none"
+USUAL: Final = "usual"  # where there are samples to judge by
+AUTO: Final = "auto"  # always: without samples it fails

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, UINT2, UINT4, UINT8, QType
@@ -46,6 +47,7 @@ class Mode:
 # Choices that mean something in every mode.
 _EVERYWHERE = frozenset({"requantize"})
 
+ModeName = Literal["static", "dynamic", "weight-only", "fp16"]
 MODES: dict[str, Mode] = {
     m.name: m
     for m in (
@@ -96,7 +98,7 @@ MODES: dict[str, Mode] = {
 # --bits: the types that weights are stored in.
 WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4, 2: UINT2}
 # The first bits of layers in mixed precision, unless --bits is less.
-MIXED_BITS = 4
+MIXED_BITS: Final = 4
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
@@ -178,6 +179,7 @@ _CPU_FORMS: dict[Form, Placements] = {
     ),
 }
 
+TargetName = Literal["cpu", "cpu-avx2", "generic"]
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (

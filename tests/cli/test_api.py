@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import typing
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -14,8 +15,14 @@ import pytest
 import qtool
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED
 from qtool.evaluate.latency import Race
+from qtool.plan import scheme
 from qtool.plan.model import Kind
+from qtool.tables.efforts import EFFORTS
+from qtool.tables.judging import AUTO, NONE, USUAL
+from qtool.tables.methods import METHODS
+from qtool.tables.modes import MODES, WEIGHT_BITS
 from qtool.tables.reasons import Code
+from qtool.tables.targets import TARGETS
 from tests.rewrite.zoo import CASES
 
 
@@ -36,6 +43,47 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="quantise"):
         qtool.quantise  # noqa: B018
+
+
+CHOICES: dict[str, Collection[object]] = {
+    "mode": MODES, "target": TARGETS, "effort": EFFORTS, "method": METHODS, "gate": (NONE, USUAL, AUTO),
+    "format": scheme.FORMATS, "io": scheme.IO_TYPES, "prefer": scheme.PREFERENCES, "bits": WEIGHT_BITS,
+    "block": (0, *scheme.BLOCKS), "weights": ("", *(t.name for t in scheme.WEIGHT_TYPES)),
+    "acts": ("", *(t.name for t in scheme.ACTIVATION_TYPES)),
+}  # fmt: skip
+
+
+def test_the_types_of_options_list_the_choices_of_the_tables() -> None:
+    hints = typing.get_type_hints(qtool.Options)
+    assert {name: set(typing.get_args(hints[name])) for name in CHOICES} == {
+        name: set(words) for name, words in CHOICES.items()
+    }
+
+
+def test_errors_name_arguments_in_python_and_options_on_the_command_line() -> None:
+    error = qtool.UsageError("--min-sqnr 3: see --set and --json", "leave out --fail-if")
+    assert str(error) == "min_sqnr 3: see sets and --json"
+    assert error.__notes__ == ["hint: leave out fail_if"]
+    assert (error.message, error.hint) == ("--min-sqnr 3: see --set and --json", "leave out --fail-if")
+
+
+def test_results_can_be_saved_shown_and_read_back(tmp_path: Path) -> None:
+    case = CASES["residual"]
+    options = qtool.Options(target="generic", calib=case.samples(), fail_if="sqnr<1")
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
+    report, plan = result.report, result.plan
+    assert repr(report).startswith("<Report of quantize: 2 gates held, SQNR ")
+    assert repr(plan).startswith("<Plan of static on generic: ")
+    assert repr(result) == f"<Result ok: {report!r}, {plan!r}>"
+    assert report.to_markdown().startswith("## ") and "&lt;" not in report._repr_html_()
+    assert report._repr_html_().startswith("<pre>") and "Conv" in report._repr_html_()
+    plan.save(tmp_path / "plan.json")
+    assert qtool.Plan.load(tmp_path / "plan.json").sites == plan.sites
+    for suffix in ("json", "md", "xml", "csv"):
+        report.save(tmp_path / f"run.{suffix}")
+    assert qtool.read_report(tmp_path / "run.json").to_markdown() == (tmp_path / "run.md").read_text()
+    with pytest.raises(qtool.UsageError, match="suffix"):
+        report.save(tmp_path / "run.doc")
 
 
 def _generator(samples: list[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:

@@ -239,7 +239,7 @@ def test_set_wins_over_exclude_and_include(precision: str) -> None:
     ],
 )
 def test_a_set_that_is_not_pattern_and_precision_is_an_error(text: str, hint: str) -> None:
-    with pytest.raises(UsageError, match="--set") as caught:
+    with pytest.raises(UsageError, match="sets") as caught:
         drafted(layers(), sets=[text])
     assert hint in caught.value.hint
 

@@ -53,7 +53,7 @@ class Options(Choices, Judging):
         plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
         resume: the plan is one to go on from.
         require_quantized: fail when nothing is quantized.
-        profile: 'measured': nodes are timed here; 'table': their times are looked up, and no time decides.
+        timing: 'measured': nodes are timed here; 'table': their times are looked up, and no time decides.
         costs: the table, from `qtool profile`; None: the target's own.
         min_sqnr: dB below which the result fails; what is needed for it goes back to float. None: what the
             precision usually holds, where there are samples to judge by.
@@ -87,7 +87,7 @@ class Options(Choices, Judging):
     plan: Plan | None = None
     resume: bool = False
     require_quantized: bool = False
-    profile: str = MEASURED
+    timing: str = MEASURED
     costs: str | Path | None = None
     min_sqnr: float | None = None
     min_speedup: float = 0.0

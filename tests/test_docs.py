@@ -47,7 +47,6 @@ FOREIGN = {
     "--regions",
     "--graph",
 }
-FOREIGN.add("--timing")  # until the command line has it in place of --profile
 
 
 @pytest.fixture

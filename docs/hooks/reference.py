@@ -81,7 +81,7 @@ def option_tables(command: click.Command, ctx: click.Context) -> Iterator[str]:
         if isinstance(param, click.Option):
             param.hidden = False  # those that only --help-all shows
             names, text = param.get_help_record(ctx) or ("", "")
-            groups.setdefault(getattr(param, "group", "") or "", []).append((f"`{names}`", escape(text)))
+            groups.setdefault(getattr(param, "topic", "") or "", []).append((f"`{names}`", escape(text)))
     for group, rows in groups.items():
         yield (f"**{group}**\n" if group else "")
         yield table(("option", "what it does"), rows)

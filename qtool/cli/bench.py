@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import SRC, progress_bar
-from qtool.cli.sources import reading_of, source_help, source_options
+from qtool.cli.progress import progress_bar
+from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.streams import called
+from qtool.cli.types import SRC
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
 @source_options("data")
 def bench(models: tuple[Path, ...], data: str | None, **given: Any) -> int:
-    """Time models side by side: latency, how sure their ratio to A is, load time, memory, file size.
+    """Time models side by side: latency, load time, memory, file size.
 
     Each model runs in a process of its own, and takes its turn for some milliseconds; a round starts new
     processes, since where memory comes to lie changes a model's speed. A difference is called one where

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import SRC, progress_bar
-from qtool.cli.quantities import BYTES
-from qtool.cli.sources import reading_of, source_help, source_options
-from qtool.cli.targets import files_read
+from qtool.cli.output_files import files_read
+from qtool.cli.progress import progress_bar
+from qtool.cli.source_options import reading_of, source_help, source_options
+from qtool.cli.types import BYTES, SRC
 from qtool.errors import EXIT_OK, UsageError
 from qtool.tables.targets import TARGETS
 
@@ -84,7 +84,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 )
 @source_options("calib")
 def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
-    """Run samples through MODEL, and write what they show of its tensors to a ranges file.
+    """Run samples through a model, and write the ranges of its tensors to a file.
 
     The file holds extremes and histograms of every tensor that could be quantized: `qtool quantize --ranges
     FILE` then needs no samples, whatever its --method. Parts that were made apart merge to the very file

@@ -14,11 +14,11 @@ from typing import Any
 import click
 
 from qtool.cli.config import Settings, settings
-from qtool.cli.grouped import format_grouped
 from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
-from qtool.cli.quantities import BYTES
+from qtool.cli.help import Option, format_options, help_all_option
 from qtool.cli.showconfig import show
 from qtool.cli.streams import refuse_dash_files, streams
+from qtool.cli.types import BYTES
 from qtool.errors import EXIT_OK, UsageError
 
 # In click's ctx.meta.
@@ -37,41 +37,45 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         # Eager: the settings must be known before any other option looks for its value.
         self.params += [
-            click.Option(
+            Option(
                 ["--config"],
                 type=click.Path(path_type=Path),
                 metavar="FILE",
                 is_eager=True,
                 expose_value=False,
                 callback=_configure,
+                brief="Options from a TOML file. Default: qtool.toml or pyproject.toml here.",
                 help="Options from a TOML file. Default: qtool.toml, else [tool.qtool] in pyproject.toml, in "
                 "this folder. QTOOL_<OPTION> in the environment wins over it, a flag over both.",
             ),
-            click.Option(
+            Option(
                 ["--show-config"],
+                rare=True,
                 is_flag=True,
                 is_eager=True,
                 expose_value=False,
                 callback=_ask_to_show,
-                help="Print every option, its value and who set it, and do nothing.",
+                help="Print every option, its value and its origin, and exit.",
             ),
-            click.Option(
+            Option(
                 ["--time-limit"],
+                rare=True,
                 type=click.FloatRange(min=0),
                 metavar="SECONDS",
                 expose_value=False,
                 callback=_limit,
-                show_default=f"{SECONDS}, and {SECONDS_A_GB} more per GB of model",
-                help="What one step, such as a check or an inference, may take; 0: any time.",
+                help="The time limit of one step, such as a check or an inference; 0 is no limit. Default: "
+                f"{SECONDS}, and {SECONDS_A_GB} more per GB of model.",
             ),
-            click.Option(
+            Option(
                 ["--memory-limit"],
+                rare=True,
                 type=BYTES,
                 expose_value=False,
                 callback=_limit,
-                show_default="nine tenths of what the machine has",
-                help="What the work may allocate, such as 4GB; 0: anything.",
+                help="The memory limit, such as 4GB; 0 is no limit. Default: nine tenths of the machine's.",
             ),
+            help_all_option(),
         ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -87,7 +91,7 @@ class Command(click.Command):
         return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        format_grouped(self, ctx, formatter)
+        format_options(self, ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         if ctx.meta.get(_SHOW):

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import JUDGING, SRC, gate_options, gates_of, output_options, progress_bar
+from qtool.cli.common_options import JUDGING, gate_options, gates_of, output_options
 from qtool.cli.deliver import deliver, form_of, report_options
-from qtool.cli.sources import reading_of, source_help, source_options
-from qtool.cli.targets import check_reports, files_read
+from qtool.cli.output_files import check_reports, files_read
+from qtool.cli.progress import progress_bar
+from qtool.cli.source_options import reading_of, source_help, source_options
+from qtool.cli.types import SRC
 from qtool.errors import UsageError
 from qtool.tables.judging import NONE
 
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 @report_options
 @source_options("data")
 def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
-    """Run FP32 and QUANTIZED over the same samples, measure how far apart they are, and judge gates.
+    """Compare a quantized model with FP32 on the same samples, and judge gates.
 
     One of the two may be -, a model on stdin. With --load-ref, FP32's outputs are in a file that --save-ref
     made, and QUANTIZED is the only model.

@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Print the script that completes commands, options and their values in SHELL.
+    """Print the completion script of a shell: bash, zsh or fish.
 
     \b
     bash: qtool completion bash > ~/.local/share/bash-completion/completions/qtool

@@ -22,7 +22,8 @@ PREFIX = "QTOOL_"
 
 # Options that belong to one run of one command, and why no file and no variable may set them.
 ONCE = {
-    "help": "it asks for help",
+    "help": "it shows the help",
+    "help-all": "it shows the help",
     "config": "it names the file itself",
     "show-config": "it replaces the command by a listing",
     "dry-run": "a command that quietly writes nothing would be taken for done",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import SRC, progress_bar
-from qtool.cli.sources import reading_of, source_options
+from qtool.cli.progress import progress_bar
+from qtool.cli.source_options import reading_of, source_options
+from qtool.cli.types import SRC
 from qtool.errors import EXIT_OK, printable
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and warnings only.")
-@source_options("data", named="SRC")
+@source_options("data", named="SRC", rare=False)
 def data(src: str, model: Path, as_json: bool, quiet: bool, **given: Any) -> int:
-    """Show how the samples SRC are read, and what each input of the model gets of them.
+    """Show how samples are read, and what each input of the model gets.
 
     SRC is what --calib and --data of the other commands take, and so are the options. Each sample is held
     against the model's inputs as it is before it calibrates or judges: what does not fit is an error. Of

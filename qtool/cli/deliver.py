@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from qtool.cli.grouped import under
+from qtool.cli.help import under
+from qtool.cli.output_files import reports_of
 from qtool.cli.streams import named
-from qtool.cli.targets import reports_of
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
 from qtool.report.formats import FORMATS
 
@@ -26,29 +26,32 @@ F = TypeVar("F", bound=Callable[..., Any])
 TABLE = "table"
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
-_report = under("Reports")
+_report = under("Output and running")
 
 
 def report_options(command: F) -> F:
-    """--report, --report-format, --github."""
+    """Declare --report, --report-format, --github."""
     formats = "; ".join(f"{row.suffix}: {name}, {row.help}" for name, row in FORMATS.items())
     for option in (
         _report(
             "--github",
             is_flag=True,
-            help="In a GitHub workflow: an ::error line a failed gate, a ::warning line a warning, and the "
-            f"Markdown appended to ${_SUMMARY}.",
+            rare=True,
+            help="In a GitHub workflow: print an ::error line per failed gate and a ::warning line per "
+            f"warning, and append the Markdown to ${_SUMMARY}.",
         ),
         _report(
             "--report-format",
             type=click.Choice(list(FORMATS)),
-            help="What --report FILE is, whatever its suffix says.",
+            rare=True,
+            help="The format of --report FILE. Default: by its suffix.",
         ),
         _report(
             "--report",
             type=click.Path(path_type=Path),
             multiple=True,
             metavar="FILE",
+            brief=f"Write the result to FILE: {', '.join(f.suffix for f in FORMATS.values())}. Repeatable.",
             help=f"Write the result to FILE, also when a gate fails. By suffix: {formats}. Repeatable.",
         ),
     ):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-v", "--verbose", is_flag=True, help="Every op, every constant that differs, all metadata.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
 def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> int:
-    """Say what is in MODEL; with OTHER, what changed from MODEL to OTHER. Nothing is run.
+    """Show what is in a model, or what changed from one model to another.
 
     One model: inputs and outputs, ops and what they compute in, weights by type, how much of it is
     quantized and in which form, and the recipe where qtool made it. Two: the same, as far as it differs,

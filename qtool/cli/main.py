@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from inspect import cleandoc
 from typing import NoReturn
 
 import click
@@ -37,7 +38,22 @@ _ENVIRONMENT = (
 )  # fmt: skip
 
 
+class _Group(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in the order of their declaration, each with the first sentence of its help."""
+        rows = [
+            (name, cleandoc(command.help or "").partition("\n\n")[0].replace("\n", " "))
+            for name, command in self.commands.items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 @click.group(
+    cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -56,9 +72,9 @@ def cli(ctx: click.Context) -> None:
     qtool data samples/ --model model.onnx
 
     \b
-    Options without flags: QTOOL_MODE=static in the environment, or mode = "static" in qtool.toml, or
-    in [tool.qtool] of pyproject.toml, in this folder. A flag wins over the environment, and that over
-    the file; qtool COMMAND --show-config says who set what.
+    Options without flags: QTOOL_MODE=static in the environment, or mode = "static" in qtool.toml, or in
+    [tool.qtool] of pyproject.toml, in this folder. A flag wins over the environment, the environment
+    over the file. qtool COMMAND --show-config prints each option with its origin.
 
     \b
     Exit codes: 0 done, every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data;

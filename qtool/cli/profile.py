@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import progress_bar
+from qtool.cli.progress import progress_bar
 from qtool.errors import EXIT_OK, printable
 
 if TYPE_CHECKING:

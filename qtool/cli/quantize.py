@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtool.cli.budget import budget_options
-from qtool.cli.choices import choice_options
 from qtool.cli.command import Command
-from qtool.cli.common import gate_options, output_options, progress_bar
+from qtool.cli.common_options import gate_options, output_options
 from qtool.cli.deliver import deliver, form_of, report_options
-from qtool.cli.jobs import check_targets, job_options, options_of, text_file
-from qtool.cli.sources import source_options
-from qtool.cli.targets import check_reports
+from qtool.cli.help import Option, under
+from qtool.cli.job_options import options_of, quantize_options
+from qtool.cli.output_files import check_reports, check_targets, text_file
+from qtool.cli.progress import progress_bar
+from qtool.cli.source_options import source_options
 from qtool.errors import UsageError
 
 if TYPE_CHECKING:
     from qtool.plan.model import Plan
     from qtool.report.result import Result
+
+_plan = under("What to quantize")
 
 
 @click.command(cls=Command)
@@ -29,52 +31,48 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
+    cls=Option,
+    topic="Model and samples",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="The file to write; - is stdout, and all else is then on stderr.",
+    help="The model to write; - is stdout, and tables then go to stderr.",
 )
-@job_options
-@choice_options
-@budget_options
-@gate_options
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what would be quantized and what not, and why. Needs no samples, writes nothing.",
-)
-@click.option(
+@quantize_options
+@_plan(
     "--plan",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Replay a saved plan, byte for byte, without calibration.",
 )
-@click.option(
+@_plan(
+    "--dry-run",
+    is_flag=True,
+    brief="Show what would be quantized, and why the rest would not. Needs no samples.",
+    help="Show what would be quantized, and why the rest would not. Needs no samples, writes nothing.",
+)
+@_plan(
     "--checkpoint",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Holds the best plan so far, as --plan takes it, until the model is in place.",
+    rare=True,
+    help="Keep the best plan so far in FILE, as --plan takes it, until the model is in place.",
 )
-@click.option("--resume", is_flag=True, help="Go on from --checkpoint, where there is one.")
-@output_options
-@report_options
+@_plan("--resume", is_flag=True, rare=True, help="Continue from the plan in --checkpoint, if it exists.")
+@gate_options
 @source_options("calib", "data")
+@report_options
+@output_options
 def quantize(model: Path, output: Path | None, **given: Any) -> int:
-    """Quantize MODEL, write it to OUTPUT, and judge the file that was written.
+    """Quantize a model, and judge the file that was written.
 
-    The output appears complete, and only when every gate holds. Where int8 turns out slower than FP32,
-    the FP32 model is written with its weights stored as int8, and the report says so.
+    OUTPUT is written only when every gate holds. Where int8 is slower than FP32 here, it is the FP32
+    model with its weights stored as int8. Nodes inside If, Loop and Scan get int8 weights only.
 
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
-    qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --fail-if 'sqnr<20'
+    qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --min-sqnr 30
     qtool quantize model.onnx -o int8.onnx --mode dynamic
-    qtool quantize model.onnx -o half.onnx --mode fp16 --calib samples/
     qtool quantize model.onnx --dry-run -v
-    qtool quantize model.onnx -o int8.onnx --calib samples/ --min-sqnr 30 --explain '*/head/*'
-    fetch model | qtool quantize - -o - --calib samples/ > int8.onnx
-    qtool quantize model.onnx -o int8.onnx --calib samples/ --exclude '*/head/*' --exclude op:Gemm
-
-    \b
-    Known limits: nodes inside If, Loop and Scan get int8 weights but no int8 activations.
+    cat model.onnx | qtool quantize - -o - --calib samples/ > int8.onnx
     """
     from qtool.commands.quantize import dry_run
     from qtool.commands.quantize import quantize as run

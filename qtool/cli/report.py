@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common import gates_of, gates_option
+from qtool.cli.common_options import gates_of, gates_option
 from qtool.cli.config import OfOneRun
 from qtool.cli.deliver import TABLE, deliver, report_options
-from qtool.cli.targets import check_reports
+from qtool.cli.output_files import check_reports
 from qtool.report.formats import FORMATS
 
 
@@ -39,7 +39,7 @@ from qtool.report.formats import FORMATS
 @click.option("-v", "--verbose", is_flag=True, help="All measures, and every node left in float.")
 @report_options
 def report(run: Path, **given: Any) -> int:
-    """Render a saved result, or judge it by other gates. No model is run.
+    """Render a saved result, or judge it by other gates, without running a model.
 
     RUN.json is what quantize and compare write with --json or --report RUN.json.
 

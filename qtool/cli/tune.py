@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from qtool.cli.budget import tune_options
-from qtool.cli.choices import choice_options
 from qtool.cli.command import Command
-from qtool.cli.common import gate_options, output_options, progress_bar
+from qtool.cli.common_options import gate_options, output_options
 from qtool.cli.deliver import deliver, form_of, report_options
-from qtool.cli.jobs import check_targets, job_options, options_of, text_file
-from qtool.cli.sources import source_options
+from qtool.cli.help import Option
+from qtool.cli.job_options import options_of, tune_options
+from qtool.cli.output_files import check_targets, text_file
+from qtool.cli.progress import progress_bar
+from qtool.cli.source_options import source_options
 
 
 @click.command(cls=Command)
@@ -21,11 +22,15 @@ from qtool.cli.sources import source_options
 @click.option(
     "-o",
     "--output",
+    cls=Option,
+    topic="Model and samples",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Where to write the model of the chosen point; - is stdout. Default: nothing is written.",
+    help="The model to write, of the chosen point; - is stdout. Default: none.",
 )
 @click.option(
     "--points",
+    cls=Option,
+    topic="Pareto front",
     type=click.IntRange(1, 64),
     default=8,
     show_default=True,
@@ -34,19 +39,19 @@ from qtool.cli.sources import source_options
 )
 @click.option(
     "--svg",
+    cls=Option,
+    topic="Pareto front",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Write a picture of speed against SQNR as SVG. It needs matplotlib.",
 )
-@job_options
-@choice_options
 @tune_options
 @gate_options
-@output_options
-@report_options
 @source_options("calib", "data")
+@report_options
+@output_options
 def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
-    """Show what speed, size and accuracy MODEL can have, measured here, and choose one.
+    """Measure what speed, size and accuracy a model can have, and choose one.
 
     qtool times each region of nodes in float and in int8, and measures its error at the outputs. From that
     follow the candidates that trade error for time best. Some of them, from the fastest to the most accurate,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from qtool.cli.common import SourceType
+from qtool.cli.types import SourceType
 from qtool.errors import UsageError, did_you_mean, printable
 
 
@@ -77,7 +77,7 @@ def _example(option: click.Option) -> str:
 def _placed(option: click.Option, value: Any, base: Path) -> Any:
     """A relative path starts from the folder of the file that names it; '-' is stdin or stdout anywhere."""
     if isinstance(option.type, SourceType):
-        return option.type.placed(value, base)
+        return option.type.relative_to(base, value)
     if isinstance(option.type, click.Path) and value != "-":
         return str(base / value)
     return value

@@ -90,7 +90,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     made_up = synthetic(samples)
     implied = implied_gates(model, comparison, made_up)
     race = None
-    if model.options.profile == MEASURED or any(g.metric == "speedup" for g in (*request.gates, *implied)):
+    if model.options.timing == MEASURED or any(g.metric == "speedup" for g in (*request.gates, *implied)):
         with model_for_session(model.original.model) as prepared:
             models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
             race = race_models(models, samples, model.threads)

@@ -115,7 +115,7 @@ def _speed_decides(candidate: Candidate) -> bool:
     """Whether int8 must be faster: unless options require int8, or the target is another runtime."""
     model = candidate.model
     target = model.scheme.target
-    required = not target.onnxruntime or model.scheme.forces_form or model.options.profile == TABLE
+    required = not target.onnxruntime or model.scheme.forces_form or model.options.timing == TABLE
     return (
         not required
         and model.scheme.mode.for_speed

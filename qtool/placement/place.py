@@ -157,7 +157,7 @@ def _best_of(
         comparisons[name] = evaluator.error(candidate)
         evaluator.progress("candidates", done, len(candidates))
     speeds = _predicted_speeds(candidates, costs)
-    if evaluator.model.options.profile != TABLE:
+    if evaluator.model.options.timing != TABLE:
         speeds = _raced_speeds(candidates, evaluator)
     trials = [
         Trial(

@@ -135,7 +135,7 @@ def measure_timing(model: PreparedModel) -> Timing | None:
     all_int8 = resolved(model, maximal(model.task))
     table = table_of(all_int8)
     assigned = assigned_graph(model.task, all_int8.assignment)
-    if model.options.profile == TABLE:
+    if model.options.timing == TABLE:
         regions = find_regions(model.view, assigned)
         times = {r.name: _looked_up(r, assigned, table) for r in regions}
         return Timing(all_int8, regions, times, _inference(model.view, table), table)
@@ -152,7 +152,7 @@ def extra_seconds(timing: Timing, candidate: Candidate) -> dict[str, float]:
         timing: of the model.
         candidate: the all-int8 candidate with outlier columns.
     """
-    if candidate.model.options.profile == TABLE:
+    if candidate.model.options.timing == TABLE:
         nodes = candidate.model.view.node_by_name
         return {
             r.name: math.fsum(_add_seconds(nodes[name], candidate.plan, timing.table) for name in r.nodes)
@@ -185,7 +185,7 @@ def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
     """
     model = candidate.model
     names = [s.value for s in candidate.plan.sites if s.kind is Kind.ACTIVATION]
-    if all_nodes or model.options.profile == TABLE:
+    if all_nodes or model.options.timing == TABLE:
         names = [name for name, value in model.view.values.items() if is_float32(value)]
     samples = model.samples.select
     shapes = {} if samples is None else shapes_of(model.model, names, samples, model.threads)

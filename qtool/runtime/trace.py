@@ -118,7 +118,7 @@ def read_trace(path: Path, samples: int) -> KernelTimes:
         return kernel_times(json.loads(path.read_text(encoding="utf-8", errors="replace")), samples)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RuntimeFailure(
-            "onnxruntime's profile can't be read", "leave out --profile-ops, or add --profile table"
+            "onnxruntime's profile can't be read", "leave out --profile-ops, or add --timing table"
         ) from error
 
 

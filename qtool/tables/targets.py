@@ -17,9 +17,9 @@ from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
 from qtool.tables.reasons import Code, Reason
 
-# --profile: whether placement times this very model, or looks its kernels up.
+# --timing: whether placement times this very model, or looks its kernels up.
 MEASURED, TABLE = "measured", "table"
-PROFILES = (MEASURED, TABLE)
+TIMINGS = (MEASURED, TABLE)
 
 
 class Worth(Enum):

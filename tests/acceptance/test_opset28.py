@@ -55,7 +55,7 @@ def net(*last: onnx.NodeProto) -> onnx.ModelProto:
 
 def quantized(proto: onnx.ModelProto, out: Path, **options: Any) -> qtool.Result:
     calib = samples(12, x=(1, 8, 12, 12))
-    wanted = {"include": ["*"], "profile": "table", "force": True, **options}
+    wanted = {"include": ["*"], "timing": "table", "force": True, **options}
     return qtool.quantize(proto, out, qtool.Options(calib=calib, **wanted))
 
 

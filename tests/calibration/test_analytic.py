@@ -242,7 +242,7 @@ def test_a_trained_model_keeps_its_accuracy(tmp_path: Path) -> None:
         input_range=["-3,3"],
         data=folder / "eval",
         reading=qtool.Reading(samples=8),
-        profile="table",
+        timing="table",
         effort="fast",
         recover="none",
     )

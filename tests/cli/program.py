@@ -22,9 +22,9 @@ _SERVER = Path(__file__).with_name("fork_server.py")
 
 # Tests share their cores: nothing that is timed there says anything; and what most of them are about is the
 # same with the rules' plan.
-QUIETLY = {"QTOOL_PROFILE": "table", "QTOOL_EFFORT": "fast"}
+QUIETLY = {"QTOOL_TIMING": "table", "QTOOL_EFFORT": "fast"}
 # What users have by default.
-MEASURED = {"QTOOL_PROFILE": "measured", "QTOOL_EFFORT": "balanced"}
+MEASURED = {"QTOOL_TIMING": "measured", "QTOOL_EFFORT": "balanced"}
 
 # Python that makes root obey the modes of files, from the next program that is executed on.
 OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"

@@ -12,9 +12,9 @@ import pytest
 
 from qtool.cli import values
 from qtool.cli.command import Command
-from qtool.cli.common import SourceType
 from qtool.cli.config import ONCE, key_of, variable_of
 from qtool.cli.main import cli
+from qtool.cli.types import SourceType
 from qtool.errors import UsageError
 from tests.cli.conftest import Workplace
 from tests.cli.program import run, run_installed

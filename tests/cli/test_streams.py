@@ -122,6 +122,23 @@ def test_help_names_every_exit_code_and_command() -> None:
     assert "compare" in text
 
 
+def test_help_is_short_and_help_all_is_complete() -> None:
+    from qtool.cli.main import cli
+
+    wide = {"COLUMNS": "100"}
+    for name, command in cli.commands.items():
+        brief = run(name, "-h", env=wide).stdout.splitlines()
+        assert len(brief) <= 60 or name == "data"  # whose options are all about one thing
+        assert max(map(len, brief)) <= 102
+        complete = run(name, "--help-all", env=wide)
+        if name != "completion":
+            assert complete.returncode == 0, complete.stderr
+            options = [option for p in command.params for option in p.opts if option.startswith("--")]
+            assert [option for option in options if option not in complete.stdout] == []
+    listed = run("--help", env=wide).stdout.partition("Commands:")[2]
+    assert "..." not in listed, "whole sentences"
+
+
 def test_names_beyond_ascii_survive_an_ascii_terminal(place: Workplace, tmp_path: Path) -> None:
     """A log collector with LC_ALL=C must not turn a result into a crash."""
     from tests.rewrite.zoo import CASES

@@ -97,7 +97,7 @@ def test_a_saved_run_is_shown_again(tuned: Tuned) -> None:
 def test_without_output_nothing_is_written(tmp_path: Path) -> None:
     shutil.copy(CNN / "model.onnx", tmp_path)
     done = run(
-        "tune", "model.onnx", "--calib", CNN / "calib", "--points", 1, "--profile", "table", "--json",
+        "tune", "model.onnx", "--calib", CNN / "calib", "--points", 1, "--timing", "table", "--json",
         cwd=tmp_path, env={"TMPDIR": str(tmp_path), "QTOOL_EFFORT": "balanced"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -123,7 +123,7 @@ def test_of_weights_it_is_bits_that_are_tuned(tmp_path: Path) -> None:
 def test_1_a_gate_that_fails_leaves_no_model_and_draws_all_the_same(tmp_path: Path) -> None:
     done = run(
         "tune", CNN / "model.onnx", "--calib", CNN / "calib", "-o", tmp_path / "q.onnx", "--points", 1, "--svg",
-        tmp_path / "f.svg", "--save-plan", tmp_path / "p.json", "--max-size", 10, "--profile", "table",
+        tmp_path / "f.svg", "--save-plan", tmp_path / "p.json", "--max-size", 10, "--timing", "table",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "gate failed: size>" in done.stderr

@@ -38,7 +38,7 @@ def net() -> onnx.ModelProto:
 
 
 def options(**given: Any) -> qtool.Options:
-    settled = {"target": "cpu-avx2", "profile": "table", "threads": 1, "calib": CALIB, "recover": "gptq"}
+    settled = {"target": "cpu-avx2", "timing": "table", "threads": 1, "calib": CALIB, "recover": "gptq"}
     return qtool.Options(**{**settled, **given})
 
 
@@ -107,7 +107,7 @@ def test_the_same_call_gives_the_same_bytes_in_the_library_and_in_the_program(
         qtool.quantize(tmp_path / "m.onnx", tmp_path / name, options(calib=calib, recover="auto"))
     done = run(
         "quantize", tmp_path / "m.onnx", "-o", tmp_path / "program.onnx", "--calib", calib, "--target",
-        "cpu-avx2", "--profile", "table", "--effort", "balanced", "--threads", 1,
+        "cpu-avx2", "--timing", "table", "--effort", "balanced", "--threads", 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len({(tmp_path / n).read_bytes() for n in ("first.onnx", "second.onnx", "program.onnx")}) == 1

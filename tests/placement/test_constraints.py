@@ -43,7 +43,7 @@ def constrained_model(case: str, states: Iterable[tuple[str, str]]) -> PreparedM
     return prepared(
         row.build(),
         row.samples(),
-        profile=TABLE,
+        timing=TABLE,
         exclude=tuple(by_state["float"]),
         include=tuple(by_state["quantized"]),
     )

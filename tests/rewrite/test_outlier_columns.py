@@ -52,7 +52,7 @@ def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: 
             calib=outliers.samples(24, axes),
             include=("op:MatMul",),
             recover=recover,
-            profile="table",
+            timing="table",
             threads=1,
             min_sqnr=30,  # what is aimed at: noise that is far below does not matter
             keep_failed=True,

@@ -40,7 +40,7 @@ class Way:
         """Of qtool.Options. What is tested is what a form does, however large its error, and however slow: no
         gate takes nodes back to float, and nothing is timed.
         """
-        settled = {"threads": 1, "gate": "none", "profile": "table"}
+        settled = {"threads": 1, "gate": "none", "timing": "table"}
         return {"mode": self.mode, "target": self.target, **settled, **self.choices, **given}
 
 

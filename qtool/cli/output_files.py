@@ -1,23 +1,27 @@
-"""What a command reads, and where it may write: never over what is read, and no file twice."""
+"""Checks of the files that a command writes: none is an input, none is written twice."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qtool.cli.config import Settings
 from qtool.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from qtool.graph.save import Staging
+
 _FILES = ("plan", "labels", "ranges", "gates", "load_ref", "tokenizer", "costs")
 _SOURCES = ("calib", "data")
 
 
 def files_read(given: Mapping[str, Any]) -> Iterator[Path]:
-    """The files that are read: those that options name, and the one that options are from."""
+    """Yield the files that a command reads: those that its options name, and the configuration file."""
     yield from (Path(given[name]) for name in _FILES if given.get(name) is not None)
     for text in (given[name] for name in _SOURCES if given.get(name) is not None):
         yield from _files_of(text)
@@ -29,7 +33,7 @@ def files_read(given: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _files_of(source: str) -> Iterator[Path]:
-    """The files of a source of samples, as far as they can be listed: the one who reads it says why not."""
+    """Yield the files of a source of samples, where they can be listed; reading it reports why not."""
     from qtool.data.files import names_in
 
     folder = Path(source)
@@ -39,16 +43,16 @@ def _files_of(source: str) -> Iterator[Path]:
 
 
 def _code_of(text: str) -> Path:
-    """The file of 'file.py:function'."""
+    """Return the file of 'file.py:function'."""
     return Path(text.rpartition(":")[0])
 
 
 def check_reports(given: Mapping[str, Any], models: Iterable[Path], written: Iterable[Path | None]) -> None:
-    """Before any work is done: each --report has a format and a place, and takes no other file's.
+    """Check, before any work is done, the format and the place of each --report.
 
     Args:
         given: the command's options.
-        models: the files that its arguments name.
+        models: the models that it reads.
         written: the other files that it writes.
 
     Raises:
@@ -72,7 +76,7 @@ def check_reports(given: Mapping[str, Any], models: Iterable[Path], written: Ite
 
 
 def reports_of(given: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """The files of --report, each with the name of its format.
+    """Return the files of --report, each with the name of its format.
 
     Raises:
         UsageError: a suffix that names no format.
@@ -83,8 +87,44 @@ def reports_of(given: Mapping[str, Any]) -> list[tuple[Path, str]]:
 
 
 def same_name(a: Path, b: Path) -> bool:
-    """Whether two outputs are one. Where file names differ in more than case, nobody misses the other."""
+    """Return whether two outputs are one file, on a file system that ignores case too."""
     return _folded(a) == _folded(b)
+
+
+def check_targets(model: Path, given: Mapping[str, Any], written: Mapping[str, Path | None]) -> None:
+    """Check, before any work is done, that no output is an input or another output.
+
+    Args:
+        model: the model that is read.
+        given: the command's options.
+        written: option -> the file that it writes; the model comes first.
+
+    Raises:
+        UsageError: one is, or exists already, without --force.
+    """
+    from qtool.graph.load import load
+    from qtool.graph.save import check_target
+
+    read = [model, *files_read(given)]
+    files = {name: path for name, path in written.items() if path is not None}
+    for name, path in files.items():
+        for other, before in files.items():
+            if other == name:
+                break
+            if same_name(path, before):
+                what = "the output" if other == next(iter(written)) else other
+                raise UsageError(f"{name} '{path}' is {what}", "name another file")
+        check_target(path, read, given["force"])
+        if name != next(iter(written)) and path.exists():  # and --force: it may hold the model's weights
+            check_target(path, load(model).files, given["force"])
+    check_reports(given, [model], files.values())
+
+
+def text_file(path: Path | None) -> AbstractContextManager[Staging | None]:
+    """Return a file to be staged, so that a missing folder is reported before the work is done."""
+    from qtool.graph.save import staged
+
+    return nullcontext() if path is None else staged(path)
 
 
 def _folded(path: Path) -> str:

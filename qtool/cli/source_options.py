@@ -1,4 +1,4 @@
-"""The options that say how samples are to be read: --preset, --tokenizer, --shape and the like."""
+"""The options of reading samples: --preset, --tokenizer, --shape and the like."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
-from qtool.cli.grouped import under
+from qtool.cli.help import under
 from qtool.tables.images import CHANNELS, PRESETS, RESIZES
 from qtool.tables.sources import KINDS, LAYOUTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_option = under("Reading samples")
 _MOST_NUMBERS = 16
+
+
+def _option(*names: str, **attributes: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    return names, attributes
 
 
 def source_help(what: str) -> str:
@@ -102,19 +105,19 @@ _OPTIONS = (
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
-        help="Of what is chosen or made up.",
+        help="Seed of --samples and of random:N.",
     ),
     _option(
         "--split-batch",
         is_flag=True,
-        help="The files hold stacked samples: cut them along the first axis.",
+        help="Split files that hold several samples, along the first axis.",
     ),
     _option(
         "--shape",
         multiple=True,
         metavar="[INPUT=]SHAPE",
         callback=_shapes,
-        help="Shape of an input that the model leaves open, such as images=1,3,224,224. Repeatable.",
+        help="The shape of an input with free axes, such as images=1,3,224,224. Repeatable.",
     ),
     _option(
         "--map",
@@ -122,29 +125,35 @@ _OPTIONS = (
         multiple=True,
         metavar="NAME=INPUT",
         callback=_pairs,
-        help="The samples call an input NAME. Repeatable.",
+        help="The name of an input in the samples. Repeatable.",
     ),
     _option(
         "--fill",
         multiple=True,
         metavar="INPUT=NUMBER",
         callback=_fillings,
-        help="Fill an input that the samples lack with a number. Repeatable.",
+        help="Fill an input that the samples lack with this number. Repeatable.",
     ),
     _option(
         "--layout",
         type=click.Choice(LAYOUTS),
         callback=_word,
-        help="How the samples' arrays lie, where not as the model wants them.",
+        help="The axis order of the samples' arrays, where it differs from the model's.",
     ),
     _option("--preset", type=click.Choice(list(PRESETS)), callback=_word, help=f"images: {_PRESETS}."),
     _option(
         "--mean",
         metavar="NUMBERS",
         callback=_numbers,
-        help="images: subtracted from the pixels, which are 0..255 or as --preset says: one, or one each.",
+        help="images: subtracted from the pixels (0..255, or scaled by --preset): one number, or one per "
+        "channel.",
     ),
-    _option("--std", metavar="NUMBERS", callback=_numbers, help="images: divided by, after --mean."),
+    _option(
+        "--std",
+        metavar="NUMBERS",
+        callback=_numbers,
+        help="images: the divisor, after --mean: one number, or one per channel.",
+    ),
     _option(
         "--resize",
         type=click.Choice(list(RESIZES)),
@@ -157,7 +166,7 @@ _OPTIONS = (
         type=click.Choice(CHANNELS),
         callback=_word,
         show_default="rgb",
-        help="images: the order that the model wants.",
+        help="images: the model's channel order.",
     ),
     _option(
         "--tokenizer",
@@ -172,13 +181,13 @@ _OPTIONS = (
         metavar="N",
         callback=_count,
         show_default="the tokenizer's",
-        help="text: longer ones are cut.",
+        help="text: cut longer texts to this many tokens.",
     ),
     _option(
         "--columns",
         metavar="NAMES",
         callback=_columns,
-        help="csv, parquet: which, as names and globs; '!label' leaves one out.",
+        help="csv, parquet: the columns to read, as names and globs; '!label' leaves one out.",
     ),
     _option(
         "--rate",
@@ -186,7 +195,7 @@ _OPTIONS = (
         metavar="HZ",
         callback=_count,
         show_default="the files'",
-        help="audio: samples a second that the model wants.",
+        help="audio: the model's sampling rate.",
     ),
 )
 NAMES = (
@@ -195,12 +204,14 @@ NAMES = (
 )  # fmt: skip
 
 
-def source_options(*sources: str, named: str = "") -> Callable[[F], F]:
-    """The options of all kinds, and `--X-format` for each X of --calib, --data that the command has.
+def source_options(*sources: str, named: str = "", rare: bool = True) -> Callable[[F], F]:
+    """Declare the options of all kinds of samples, and `--X-format` for --calib, --data of the command.
 
     Args:
-        named: what the help calls the source, where it is no option of that name.
+        named: the name of the source in the help, where it is not an option.
+        rare: whether only --help-all shows them.
     """
+    declared = under("Reading samples", rare=rare)
 
     def declare(command: F) -> F:
         forces = tuple(
@@ -213,8 +224,8 @@ def source_options(*sources: str, named: str = "") -> Callable[[F], F]:
             )
             for source in sources
         )
-        for option in reversed((*forces, *_OPTIONS)):
-            command = option(command)
+        for names, attributes in reversed((*forces, *_OPTIONS)):
+            command = declared(*names, **attributes)(command)
         return command
 
     return declare

@@ -1,0 +1,329 @@
+"""The options of `qtool quantize` and `qtool tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from qtool.cli.common_options import JUDGING, gates_of
+from qtool.cli.help import under
+from qtool.cli.source_options import reading_of, source_help
+from qtool.cli.types import BYTES, SRC
+from qtool.plan.scheme import (
+    ACTIVATION_TYPES,
+    BLOCKS,
+    FORMATS,
+    IO_TYPES,
+    PRECISIONS,
+    PREFERENCES,
+    WEIGHT_TYPES,
+)
+from qtool.tables.efforts import BALANCED, EFFORTS
+from qtool.tables.judging import USUAL
+from qtool.tables.methods import METHODS
+from qtool.tables.modes import MODES, WEIGHT_BITS
+from qtool.tables.recoveries import AUTO, RECOVERIES
+from qtool.tables.targets import MEASURED, TARGETS, TIMINGS
+
+if TYPE_CHECKING:
+    from qtool.options import Options
+    from qtool.plan.model import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _rows(table: Mapping[str, Any]) -> str:
+    return "; ".join(f"{name}: {row.summary}" for name, row in table.items())
+
+
+_files = under("Model and samples")
+_nodes = under("What to quantize")
+_goal = under("Accuracy, speed and size")
+_plan = under("What to quantize")
+_type = under("Types and forms", rare=True)
+
+_FILES = (
+    _files(
+        "--calib",
+        type=SRC,
+        help=source_help("Samples that set the ranges") + " none: rough ranges, from the model alone.",
+        brief="Samples that set the ranges: a folder of .npz, images, ..; .csv; file.py:function; random:N.",
+    ),
+    _files(
+        "--data",
+        type=SRC,
+        help="Samples for the verdict and the gates, and for nothing else. Default: every fourth sample "
+        "of --calib, which then sets no range and makes no choice.",
+        brief="Samples for the verdict and the gates. Default: a fourth of --calib.",
+    ),
+    _files(
+        "--ranges",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        rare=True,
+        help="Ranges from qtool calibrate. --calib then selects, and sets no range; without --calib, steps "
+        "that need samples are skipped. Add --data to have the result judged.",
+    ),
+    _files("--force", is_flag=True, help="Replace an existing output, plan or report."),
+)
+_NODES = (
+    _nodes(
+        "--mode",
+        type=click.Choice(list(MODES)),
+        metavar="MODE",
+        default="static",
+        show_default=True,
+        help=_rows(MODES) + ".",
+        brief="static: int8 with ranges from --calib; dynamic: int8 with ranges found at run time; "
+        "weight-only: a smaller file; fp16.  [default: static]",
+    ),
+    _nodes(
+        "--target",
+        type=click.Choice(list(TARGETS)),
+        metavar="TARGET",
+        default="cpu",
+        show_default=True,
+        help=_rows(TARGETS) + ".",
+        brief="cpu: has VNNI; cpu-avx2: has none; generic: any runtime.  [default: cpu]",
+    ),
+    _nodes(
+        "--bits",
+        type=click.Choice([str(b) for b in WEIGHT_BITS]),
+        default="8",
+        show_default=True,
+        callback=lambda context, option, value: int(value),
+        help="weight-only: bits of a weight.",
+    ),
+    _nodes(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Keep in float: a node name, a glob, or op:Type. Repeatable.",
+    ),
+    _nodes(
+        "--include",
+        multiple=True,
+        metavar="PATTERN",
+        rare=True,
+        help="Quantize nodes that the target would leave in float; wins over --exclude. Repeatable.",
+    ),
+    _nodes(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="PATTERN=PRECISION",
+        rare=True,
+        help=f"Nodes that should differ from the mode: {', '.join(PRECISIONS)}. Of several the last wins; "
+        "all win over --include and --exclude. Repeatable.",
+    ),
+    _nodes(
+        "--requantize",
+        is_flag=True,
+        rare=True,
+        help="Turn a quantized model back to float first. Default: quantized nodes stay as they are.",
+    ),
+    _nodes(
+        "--explain",
+        multiple=True,
+        metavar="PATTERN",
+        help="Report the measurements and the reason behind these nodes' precision: a node name, a glob, or "
+        "op:Type. Repeatable.",
+        brief="Report why these nodes are in int8 or in float. Repeatable.",
+    ),
+    _nodes(
+        "--require-quantized", is_flag=True, rare=True, help="Exit 1 when no node of the result is quantized."
+    ),
+)
+_GOALS = (
+    _goal(
+        "--min-sqnr",
+        type=float,
+        metavar="DB",
+        help="Least SQNR of the worst output (20 dB is 10% error, 30 dB 3%, 40 dB 1%): move the most "
+        "sensitive layers back to float until the select set holds it, and write the fastest such model. "
+        "Default: the usual SQNR of the precision (--gate).",
+        brief="Least SQNR: 20 dB is 10% error, 30 dB 3%, 40 dB 1%. Sensitive layers go back to float "
+        "until it holds. Default: 20 (static).",
+    ),
+    _goal(
+        "--min-speedup",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="X",
+        help="Least speed as a multiple of FP32's: write the most accurate model at least this fast.",
+        brief="Least speed as a multiple of FP32's; the most accurate such model is written.",
+    ),
+    _goal("--max-size", type=BYTES, default=0, metavar="SIZE", help="Largest model, such as 25MB."),
+    _goal(
+        "--keep-failed",
+        is_flag=True,
+        rare=True,
+        help="Write the model though a gate failed; the exit code is still 1.",
+    ),
+    _goal(
+        "--recover",
+        default=AUTO,
+        show_default=True,
+        metavar="auto|none|LIST",
+        rare=True,
+        help="Steps that recover accuracy. They need --calib; a step is kept where it lowers the error on "
+        f"the select set. Separate several with commas: {_rows(RECOVERIES)}.",
+    ),
+    _goal(
+        "--effort",
+        type=click.Choice(list(EFFORTS)),
+        metavar="EFFORT",
+        default=BALANCED,
+        show_default=True,
+        help=_rows(EFFORTS) + ".",
+        brief="How much is tried: fast, balanced or best.  [default: balanced]",
+    ),
+    _goal(
+        "--timing",
+        type=click.Choice(TIMINGS),
+        default=MEASURED,
+        show_default=True,
+        rare=True,
+        help="measured: time this model's nodes on this machine, in float and in int8. table: look the times "
+        "up; nothing is timed, and the result is the same on any machine.",
+    ),
+    _goal(
+        "--costs",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        rare=True,
+        help="The table of times, from qtool profile. Default: the target's own.",
+    ),
+)
+_SIZES = (
+    _goal(
+        "--target-size",
+        type=BYTES,
+        default=0,
+        metavar="SIZE",
+        rare=True,
+        help="weight-only: bytes of the model. Weights get 4 bits (--bits 2: 2) where that hurts least, and "
+        "more where there is room.",
+    ),
+    _goal(
+        "--target-bits",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="BITS",
+        rare=True,
+        help="weight-only: the same, by the mean bits of a weight, such as 4.5.",
+    ),
+)
+_TYPES = (
+    _type(
+        "--block",
+        type=click.Choice([str(b) for b in BLOCKS]),
+        callback=lambda context, option, value: int(value or 0),
+        help="weight-only: number of values that share a scale. Default: 32 for 4 bits, 64 for 2; for 8 bits "
+        "a channel, or fewer where the weight's accuracy needs it.",
+    ),
+    _type(
+        "--prefer",
+        type=click.Choice(PREFERENCES),
+        default="size",
+        show_default=True,
+        help="weight-only: size stores weights in fewer bits and computes in float, at FP32 speed; speed "
+        "computes on the packed weights (MatMulNBits) where that is faster.",
+    ),
+    _type(
+        "--format",
+        type=click.Choice(FORMATS),
+        default="qdq",
+        show_default=True,
+        help="static: QuantizeLinear/DequantizeLinear pairs, or integer operators (QLinearConv ..).",
+    ),
+    _type(
+        "--weights",
+        type=click.Choice([t.name for t in WEIGHT_TYPES]),
+        show_default="the target's",
+        callback=lambda context, option, value: value or "",
+        help="static: the type of weights.",
+    ),
+    _type(
+        "--acts",
+        type=click.Choice([t.name for t in ACTIVATION_TYPES]),
+        show_default="the target's",
+        callback=lambda context, option, value: value or "",
+        help="static: the type of activations.",
+    ),
+    _type(
+        "--method",
+        type=click.Choice(list(METHODS)),
+        default="minmax",
+        show_default=True,
+        help=f"static: the range estimator. {_rows(METHODS)}.",
+    ),
+    _type("--symmetric", is_flag=True, help="static: activation ranges symmetric about zero."),
+    _type("--per-tensor", is_flag=True, help="static: one scale per weight instead of one per channel."),
+    _type(
+        "--io",
+        type=click.Choice(IO_TYPES),
+        default="float",
+        show_default=True,
+        help="The type of the model's float inputs and outputs: uint8 or int8 (static: scale and zero point "
+        "are in the metadata), float16 (fp16).",
+    ),
+    _type(
+        "--input-range",
+        multiple=True,
+        metavar="[INPUT=]LOW,HIGH",
+        help="static with --calib none: the range of the model's float inputs. Repeatable.",
+    ),
+)
+_PLAN = (
+    _plan(
+        "--save-plan",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write the plan: every scale and every decision, as JSON.",
+    ),
+)
+_NAMES = (
+    "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING, "exclude",
+    "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
+    "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
+    "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size", "target_size", "target_bits",
+    "keep_failed", "recover", "effort", "timing", "costs",
+)  # fmt: skip
+
+
+def quantize_options(command: F) -> F:
+    """Declare the options of quantize."""
+    return _declare((*_FILES, *_NODES, *_GOALS, *_SIZES, *_TYPES, *_PLAN), command)
+
+
+def tune_options(command: F) -> F:
+    """Declare the options of tune: those of quantize but the sizes to aim at, since it shows every size."""
+    return _declare((*_FILES, *_NODES, *_GOALS, *_TYPES, *_PLAN), command)
+
+
+def _declare(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def options_of(given: Mapping[str, Any], plan: Plan | None = None) -> Options:
+    """Return the Options of a command.
+
+    Args:
+        given: the values of its options; Options that it lacks keep their defaults.
+        plan: the plan to replay.
+    """
+    from qtool.options import Options
+
+    return Options(
+        **{name: given[name] for name in _NAMES if name in given},
+        gate=given["gate"] or USUAL,
+        fail_if=gates_of(given),
+        reading=reading_of(given),
+        plan=plan,
+    )

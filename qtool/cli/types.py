@@ -1,0 +1,48 @@
+"""Types of options: a source of samples, a number of bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+
+class SourceType(click.types.StringParamType):
+    """Where samples come from: a path, or a word for samples that are in no file."""
+
+    name = "src"
+    _WORDS = re.compile("none$|random:")
+
+    def relative_to(self, base: Path, value: str) -> str:
+        """Return the source that a file in `base` names, from the current folder."""
+        return value if self._WORDS.match(value) else str(base / value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete a path."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+class BytesType(click.types.StringParamType):
+    """A number of bytes: 250MB (10^6), 8GiB (2^30), 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number of bytes, rounded down."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", str(value).strip().lower())
+        if not match:
+            self.fail(f"{value!r} is not a size, such as 250MB or 8GiB", param, ctx)
+        number, unit = match.groups()
+        return int(float(number) * {**_UNITS, **_BINARY}[unit or ""])
+
+
+SRC = SourceType()
+BYTES = BytesType()

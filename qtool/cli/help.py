@@ -10,7 +10,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LAST = "Output and running"
+_PLAIN, _LAST = "Options", "Output and running"
 _ALL = "qtool.cli.help.all"  # in click's ctx.meta
 
 
@@ -55,7 +55,7 @@ def help_all_option() -> click.Option:
 def format_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
     """Write the help of a command's options by topic, in the order of declaration."""
     complete = ctx.meta.get(_ALL, False)
-    topics: dict[str, list[tuple[str, str]]] = {}
+    topics: dict[str, list[tuple[str, str]]] = {_PLAIN: []}
     hidden = 0
     for param in command.get_params(ctx):
         if not isinstance(param, click.Option) or param.hidden:
@@ -67,9 +67,11 @@ def format_options(command: click.Command, ctx: click.Context, formatter: click.
         if record is None:
             continue
         brief = "" if complete else getattr(param, "brief", "")
-        topics.setdefault(getattr(param, "topic", _LAST), []).append((record[0], brief or record[1]))
+        topic = _LAST if "--help" in param.opts else getattr(param, "topic", _PLAIN)
+        topics.setdefault(topic, []).append((record[0], brief or record[1]))
     for topic, records in topics.items():
-        with formatter.section(topic):
-            formatter.write_dl(records, col_max=26)
+        if records:
+            with formatter.section(topic):
+                formatter.write_dl(records, col_max=26)
     if hidden:
         formatter.write(f"\n{hidden} more options: {ctx.command_path} --help-all\n")

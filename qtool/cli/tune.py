@@ -53,26 +53,15 @@ from qtool.cli.source_options import source_options
 def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
     """Measure what speed, size and accuracy a model can have, and choose one.
 
-    qtool times each region of nodes in float and in int8, and measures its error at the outputs. From that
-    follow the candidates that trade error for time best. Some of them, from the fastest to the most accurate,
-    are built, compared with FP32 on the select set, and raced side by side. --min-sqnr, --min-speedup,
-    --max-size and the gates say which one to choose; without any, the choice is that of quantize. Only the
-    chosen one is measured on the judge set. -o writes it, under the same gates as quantize has; the saved
-    plan writes it again, byte for byte.
-
-    With --mode weight-only the candidates differ in bits, weight by weight, and trade error for size.
+    The candidates that trade error for time best are built, compared with FP32 and timed side by side;
+    with --mode weight-only they trade error for size. --min-sqnr, --min-speedup, --max-size and the gates
+    decide which one is chosen. -o writes it under the gates of quantize.
 
     \b
-    qtool tune model.onnx --calib samples/
-    qtool tune model.onnx --calib samples/ --svg front.svg --points 16
+    qtool tune model.onnx --calib samples/ --svg front.svg
     qtool tune model.onnx --calib samples/ -o int8.onnx --save-plan plan.json --min-sqnr 30
-    qtool tune model.onnx --calib samples/ -o int8.onnx --min-speedup 1.5 --explain op:Add
     qtool tune model.onnx --calib samples/ --mode weight-only --max-size 25MB -o small.onnx
     qtool tune model.onnx --calib samples/ --json | jq '.trials[] | {name, speedup, sqnr, bytes}'
-
-    \b
-    docs/placement.md says how to read it. JSON: schema qtool.report/5, docs/report.md. Exit codes: 0 done,
-    every gate held; 1 a gate failed; 2 usage; 3 the model; 4 the data; 5 the environment; 6 the runtime.
     """
     from qtool.commands.tune import tune as run
     from qtool.plan.serial import to_json

@@ -128,7 +128,7 @@ def test_help_is_short_and_help_all_is_complete() -> None:
     wide = {"COLUMNS": "100"}
     for name, command in cli.commands.items():
         brief = run(name, "-h", env=wide).stdout.splitlines()
-        assert len(brief) <= 60 or name == "data"  # whose options are all about one thing
+        assert len(brief) <= 60
         assert max(map(len, brief)) <= 102
         complete = run(name, "--help-all", env=wide)
         if name != "completion":

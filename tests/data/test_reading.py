@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qtool
-from qtool.cli.sources import NAMES
+from qtool.cli.source_options import NAMES
 from qtool.data.iterables import InMemory
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples, Traits, check_used

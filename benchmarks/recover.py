@@ -39,7 +39,7 @@ from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.latency import race_models
 from qtool.graph.save import model_for_session
 from qtool.options import Comparing, Options, silent
-from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.rules import rule_based
 from qtool.recover.run import STEPS, recover
 from qtool.rewrite.write import written
@@ -81,7 +81,7 @@ def lines(folder: Path, form: Mapping[str, Any], efforts: list[str]) -> Iterator
     judged = model.samples.judge
     if judged is None or model.samples.select is None:
         raise ValueError("no samples")
-    plain = resolved(model, rule_based(model.task))
+    plain = make_candidate(model, rule_based(model.task))
     candidates, took = {"none": plain}, {"none": 0.0}
     with Evaluator(model, criteria_of(model, []), silent) as evaluator:
         for name, step in STEPS.items():

@@ -39,7 +39,7 @@ from qtool.placement.regions import find_regions
 from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.calibration_fallback import fallback_nodes
 from qtool.plan.draft import draft
-from qtool.plan.predict import Errors, keys_of
+from qtool.plan.predict import TensorNoise, keys_of
 from qtool.plan.resolve import resolve
 from qtool.plan.rules import maximal
 from qtool.rewrite.simulate.switched import switched
@@ -126,7 +126,7 @@ def measure(proto: onnx.ModelProto) -> dict[str, float]:
             {r.name: (rng.uniform(2e-6, 9e-6), rng.uniform(1e-6, 6e-6)) for r in regions},
             {v: rng.uniform(1e-7, 2e-6) for v in observed},
             {v: rng.uniform(1e-7, 2e-6) for v in observed},
-            Errors(("y",), np.array([1.0]), noise, 1, 1),
+            TensorNoise(("y",), np.array([1.0]), noise, 1, 1),
         )
         net = build_network(view, assigned, int8_plan, float_plan, regions, costs)
     with clock.stage("envelope and spread"):

@@ -25,7 +25,7 @@ from qtool.placement.acceptance import first_accepted
 from qtool.placement.place import Placement, place
 from qtool.placement.timing import Timing, check_tunable, measure_timing
 from qtool.plan import serial
-from qtool.plan.candidate import Candidate, from_plan, resolved
+from qtool.plan.candidate import Candidate, from_plan, make_candidate
 from qtool.plan.draft import draft
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
@@ -99,7 +99,7 @@ def draft_all(model: PreparedModel, timing: Timing | None) -> Candidate:
         return from_plan(model, model.options.plan)
     if timing is not None:
         return timing.all_int8
-    return resolved(model, rule_based(model.task))
+    return make_candidate(model, rule_based(model.task))
 
 
 @single_threaded_blas()

@@ -21,7 +21,7 @@ from qtool.graph.save import file_size, model_for_session
 from qtool.options import Progress
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
-from qtool.plan.predict import Errors, keys_of
+from qtool.plan.predict import TensorNoise, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
 from qtool.rewrite.write import written
@@ -160,7 +160,7 @@ class Evaluator:
                 self._comparisons[key] = compare(self._float, with_float_io(session), samples)
         return self._comparisons[key]
 
-    def errors_of(self, candidate: Candidate, measured: Errors | None = None) -> Errors:
+    def errors_of(self, candidate: Candidate, measured: TensorNoise | None = None) -> TensorNoise:
         """Return the error at the outputs of each tensor that a candidate quantizes, alone.
 
         Args:

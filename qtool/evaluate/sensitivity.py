@@ -18,7 +18,7 @@ from qtool.data.samples import Arrays, Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, Plan, Site
-from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.predict import TensorNoise, key_of, keys_of
 from qtool.plan.resolve import dequantized
 from qtool.rewrite.simulate.switched import switched
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
@@ -39,7 +39,7 @@ def sensitivity(
     progress: StepProgress = no_progress,
     keys: Collection[str] | None = None,
     most: int = SAMPLES,
-) -> Errors:
+) -> TensorNoise:
     """Return the error of each tensor that resolved plans quantize, quantized alone.
 
     Args:
@@ -65,7 +65,7 @@ def sensitivity(
     measured = [key for key in able if keys is None or key in keys]
     outputs = [v.name or "" for v in model.graph.outputs if is_float32(v)]
     if not outputs:
-        return Errors((), np.zeros(0), {key: np.zeros(0) for key in measured}, 0, 0)
+        return TensorNoise((), np.zeros(0), {key: np.zeros(0) for key in measured}, 0, 0)
     count = max(_FEWEST, min(most, _PASSES // max(len(measured), 1)))
     with model_for_session(switches.model) as loadable:
         session = Session(loadable, threads=threads, name="the model with switches")
@@ -97,7 +97,7 @@ def sensitivity(
                 noise[key] = np.sum(powers, axis=0)
                 progress(done, len(measured))
     signal = np.sum([[np.square(a[np.isfinite(a)]).sum() for a in arrays] for arrays in references], axis=0)
-    return Errors(tuple(outputs), signal, noise, len(samples), (len(measured) + 1) * len(samples))
+    return TensorNoise(tuple(outputs), signal, noise, len(samples), (len(measured) + 1) * len(samples))
 
 
 def _joined(plans: Sequence[Plan]) -> Plan:

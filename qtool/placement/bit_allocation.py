@@ -14,7 +14,7 @@ from qtool.graph.view import float_constant
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Plan, Site
-from qtool.plan.predict import Errors, key_of
+from qtool.plan.predict import TensorNoise, key_of
 from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import FLOAT32, QType
 
@@ -178,7 +178,7 @@ def _widened(base: Candidate, qtype: QType) -> Assignment:
     return replace(base.assignment, weight_types=types)
 
 
-def _levels(base: Candidate, plans: Sequence[Plan], errors: Errors) -> dict[str, list[Level]]:
+def _levels(base: Candidate, plans: Sequence[Plan], errors: TensorNoise) -> dict[str, list[Level]]:
     """The types that each weight can be stored in."""
     levels: dict[str, list[Level]] = {}
     for plan in plans:

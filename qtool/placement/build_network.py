@@ -14,7 +14,7 @@ from qtool.placement.regions import Region
 from qtool.plan.assignment import AssignedGraph
 from qtool.plan.eligible import data_inputs
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
-from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.predict import TensorNoise, key_of, keys_of
 
 # -90 dB: a useless output, but a finite cost.
 _MOST_NOISE = 1e9
@@ -33,7 +33,7 @@ class RegionCosts:
     times: Mapping[str, tuple[float, float]]
     quantize: Mapping[str, float]
     dequantize: Mapping[str, float]
-    errors: Errors
+    errors: TensorNoise
 
     def noise(self, key: str) -> float:
         """Return the noise of a tensor as a share of the signal: finite even for a signal of zeros."""

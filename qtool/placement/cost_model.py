@@ -16,7 +16,7 @@ from qtool.placement.region_reasons import why_float
 from qtool.placement.timing import Timing, edges, extra_seconds
 from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.candidate import Candidate
-from qtool.plan.predict import Errors
+from qtool.plan.predict import TensorNoise
 from qtool.plan.rules import rule_based
 from qtool.recover.outlier_columns import choose_columns
 from qtool.tables.reasons import Code, Reason
@@ -37,7 +37,7 @@ class CostModel:
     timing: Timing
     base: Candidate
     network: Network
-    errors: Errors
+    errors: TensorNoise
     front: tuple[ParetoPoint, ...]
 
     def assignment(self, point: ParetoPoint) -> Assignment:

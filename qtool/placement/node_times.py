@@ -28,7 +28,7 @@ _MOST_EVENTS = 100_000
 _SAMPLES = 4
 _LEAST = 3
 # Kernels between int8 and float belong to no node: their time depends on the forms around them, and is looked
-# up (plan/cost_model.py).
+# up (plan/kernel_costs.py).
 _EDGES = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # Kernels that only change a layout are not named after a node: they belong to the node before or after them.
 _AFTER = "ReorderOutput"

@@ -14,7 +14,7 @@ from qtool.placement.pareto import ParetoPoint, spread
 from qtool.placement.region_reasons import region_notes
 from qtool.placement.timing import Timing, predicted_speed
 from qtool.placement.trials import Trial, choose
-from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.rules import rule_based, to_float
 from qtool.recover.run import recover
 from qtool.tables.forms import Form
@@ -99,7 +99,7 @@ def float_candidate(candidate: Candidate, reason: Reason) -> Candidate:
     """
     model = candidate.model.original
     keep = {n: reason for n in candidate.assignment.forms if not model.constraints.forbids_float(n)}
-    return resolved(model, to_float(model.task, candidate.assignment, keep))
+    return make_candidate(model, to_float(model.task, candidate.assignment, keep))
 
 
 def shortlist(costs: CostModel, criteria: Criteria, count: int) -> list[ParetoPoint]:

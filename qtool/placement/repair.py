@@ -8,7 +8,7 @@ from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.calibration_fallback import nodes_around
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Site
-from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.predict import TensorNoise, key_of, keys_of
 from qtool.plan.rules import to_float
 from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import FLOAT32, QType
@@ -17,7 +17,7 @@ from qtool.tables.reasons import Code, Reason
 _STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 
 
-def repair(candidate: Candidate, errors: Errors, aim_db: float) -> Assignment | None:
+def repair(candidate: Candidate, errors: TensorNoise, aim_db: float) -> Assignment | None:
     """Return an assignment that is predicted to reach `aim_db`; None when nothing more can go to float.
 
     A quantized node goes back to float as a whole; a clamp takes with it the product whose Q it folds into. A

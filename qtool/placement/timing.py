@@ -19,12 +19,12 @@ from qtool.placement.network import Network
 from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
 from qtool.plan.assignment import AssignedGraph, assigned_graph
-from qtool.plan.candidate import Candidate, resolved
-from qtool.plan.cost_model import CostModel, load_cost_model
+from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.eligible import rule_of
 from qtool.plan.fp16.ports import is_float32
+from qtool.plan.kernel_costs import KernelCosts, load_kernel_costs
 from qtool.plan.model import Kind, Plan
-from qtool.plan.predict import Errors
+from qtool.plan.predict import TensorNoise
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
 from qtool.rewrite.write import rewrite
@@ -45,7 +45,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Table:
     """The cost table, with the shapes of a model's values to look up in it."""
 
-    costs: CostModel
+    costs: KernelCosts
     shapes: Shapes
 
     def size(self, value: str) -> int:
@@ -132,7 +132,7 @@ def measure_timing(model: PreparedModel) -> Timing | None:
     """
     if obstacle(model) is not None:
         return None
-    all_int8 = resolved(model, maximal(model.task))
+    all_int8 = make_candidate(model, maximal(model.task))
     table = table_of(all_int8)
     assigned = assigned_graph(model.task, all_int8.assignment)
     if model.options.timing == TABLE:
@@ -189,7 +189,7 @@ def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
         names = [name for name, value in model.view.values.items() if is_float32(value)]
     samples = model.samples.select
     shapes = {} if samples is None else shapes_of(model.model, names, samples, model.threads)
-    return Table(load_cost_model(model.options.costs, model.scheme.target.name), shapes)
+    return Table(load_kernel_costs(model.options.costs, model.scheme.target.name), shapes)
 
 
 def edges(view: View, plan: Plan, table: Table) -> tuple[dict[str, float], dict[str, float]]:
@@ -207,7 +207,7 @@ def edges(view: View, plan: Plan, table: Table) -> tuple[dict[str, float], dict[
     return down, up
 
 
-_NO_ERRORS = Errors((), np.zeros(0), {}, 0, 0)
+_NO_ERRORS = TensorNoise((), np.zeros(0), {}, 0, 0)
 
 
 def _time(candidates: Sequence[Candidate]) -> tuple[Times, ...]:

@@ -91,7 +91,7 @@ class Candidate:
             "corrections": self.corrections if assignment.forms == self.assignment.forms else {},
             "steps": self.steps,
         }
-        return resolved(model, assignment, **{**inputs, **fields})
+        return make_candidate(model, assignment, **{**inputs, **fields})
 
     def with_plan(self, plan: Plan) -> Candidate:
         """Return the candidate with the integers and corrections of a plan for the same sites."""
@@ -105,7 +105,7 @@ class Candidate:
         return replace(self, plan=plan, rounded=rounded, corrections=plan.corrections)
 
 
-def resolved(
+def make_candidate(
     model: PreparedModel,
     assignment: Assignment,
     *,

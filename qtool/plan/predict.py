@@ -27,7 +27,7 @@ def keys_of(plan: Plan) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Errors:
+class TensorNoise:
     """The noise that each tensor adds to the outputs when it alone is quantized.
 
     Args:
@@ -58,9 +58,9 @@ class Errors:
         outputs = map(sqnr_db, self.signal.tolist(), np.sum(noise, axis=0).tolist())
         return min((db for db in outputs if not math.isnan(db)), default=math.inf)
 
-    def joined(self, other: Errors) -> Errors:
+    def joined(self, other: TensorNoise) -> TensorNoise:
         """Return both as one; the other's noise is scaled to this signal."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             scale = np.where(other.signal > 0, self.signal / other.signal, 1.0)
         noise = {**{key: noise * scale for key, noise in other.noise.items()}, **self.noise}
-        return Errors(self.outputs, self.signal, noise, self.samples, self.passes + other.passes)
+        return TensorNoise(self.outputs, self.signal, noise, self.samples, self.passes + other.passes)

@@ -12,7 +12,7 @@ from qtool.evaluate.sensitivity import sensitivity
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import OutlierColumns
 from qtool.plan.outlier_columns import can_split_columns
-from qtool.plan.predict import Errors, key_of
+from qtool.plan.predict import TensorNoise, key_of
 from qtool.recover.channel_statistics import ChannelStatistics, channel_statistics
 from qtool.recover.run import requested_steps
 
@@ -29,8 +29,8 @@ _NEAR = 1.6
 
 
 def choose_columns(
-    candidate: Candidate, evaluator: Evaluator, errors: Errors
-) -> tuple[Mapping[str, OutlierColumns], Errors]:
+    candidate: Candidate, evaluator: Evaluator, errors: TensorNoise
+) -> tuple[Mapping[str, OutlierColumns], TensorNoise]:
     """Return the outlier columns that lower the error at the outputs, and the errors with them.
 
     Args:
@@ -45,7 +45,7 @@ def choose_columns(
     sites = {s.value: s for s in candidate.plan.sites if can_split_columns(model.view, s)}
     loud = {v: key_of(s) for v, s in sites.items() if errors.relative(key_of(s)) > noise}
     channels = channel_statistics(model.model, dict.fromkeys(loud, -1), statistics, _SAMPLES, model.threads)
-    tried: dict[str, dict[int, Errors]] = {value: {} for value in channels}
+    tried: dict[str, dict[int, TensorNoise]] = {value: {} for value in channels}
     for count in _COUNTS:
         # Half of the columns at most: the others are the product.
         able = {v: without_outliers(own, count) for v, own in channels.items() if own.lo.size >= 2 * count}

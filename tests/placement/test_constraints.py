@@ -18,7 +18,7 @@ from qtool.placement.place import float_candidate, place
 from qtool.placement.repair import repair
 from qtool.placement.timing import measure_timing
 from qtool.plan.assignment import Assignment
-from qtool.plan.candidate import resolved
+from qtool.plan.candidate import make_candidate
 from qtool.plan.constraints import Constraints
 from qtool.plan.predict import keys_of
 from qtool.plan.prepared import PreparedModel
@@ -109,7 +109,7 @@ def test_the_calibration_fallback_drops_required_nodes_only_without_a_range(
     proto = model(layer, {"x": ["N", 64]}, ["y"], {"w": weights(64, 64)})
     ready = prepared(proto, with_column(value), include=include)
     before = replace(ready.constraints)
-    actual = resolved(ready, rule_based(ready.task))
+    actual = make_candidate(ready, rule_based(ready.task))
     assert ("n" in actual.plan.forms) == (code is None)
     if code is not None:
         assert actual.assignment.reasons["n"].code is code

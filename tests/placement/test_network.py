@@ -14,8 +14,8 @@ from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.network import Network, RunningCost
 from qtool.placement.regions import find_regions
 from qtool.plan.assignment import assigned_graph
-from qtool.plan.candidate import Candidate, resolved
-from qtool.plan.predict import Errors, keys_of
+from qtool.plan.candidate import Candidate, make_candidate
+from qtool.plan.predict import TensorNoise, keys_of
 from qtool.plan.rules import maximal
 from tests.placement.networks import chain, energy_of, minimize, networks, subsets
 from tests.plan.flow import candidate, prepared
@@ -91,12 +91,12 @@ def made(case: str) -> tuple[Network, Candidate]:
     """A network whose regions take 3 s in float and 1 s in int8; a Q takes 10 s, a DQ 100 s."""
     row = CASES[case]
     model = prepared(row.build(), row.samples())
-    full = resolved(model, maximal(model.task))
+    full = make_candidate(model, maximal(model.task))
     floats = candidate(row.build(), row.samples(), exclude=tuple(full.assignment.forms))
     assigned = assigned_graph(model.task, full.assignment)
     regions = find_regions(model.view, assigned)
     keys = dict.fromkeys((*keys_of(full.plan), *keys_of(floats.plan)), np.array([0.01]))
-    errors = Errors(("y",), np.array([1.0]), keys, 1, 1)
+    errors = TensorNoise(("y",), np.array([1.0]), keys, 1, 1)
     values = model.view.values
     costs = RegionCosts(
         {u.name: (3.0, 1.0) for u in regions},

@@ -13,7 +13,7 @@ from qtool.placement.build_network import RegionCosts
 from qtool.placement.network import Network
 from qtool.placement.pareto import ParetoPoint, between, envelope, spread
 from qtool.placement.regions import Region
-from qtool.plan.predict import Errors
+from qtool.plan.predict import TensorNoise
 from tests.placement.networks import chain, networks, subsets
 from tests.tiers import examples
 
@@ -140,7 +140,7 @@ def test_steps_hold_no_set_of_regions_but_the_first() -> None:
 
 
 def test_a_signal_of_zeros_makes_no_infinite_noise() -> None:
-    errors = Errors(("y",), np.array([0.0]), {"x": np.array([1.0])}, 1, 1)
+    errors = TensorNoise(("y",), np.array([0.0]), {"x": np.array([1.0])}, 1, 1)
     noise = RegionCosts({}, {}, {}, errors).noise("x")
     network = Network((Region("a", ("a",)),), {"a": (2.0, 1.0)}, {"a": noise})
     assert [point.int8 for point in envelope(network)] == [{"a"}, frozenset()]

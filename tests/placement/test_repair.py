@@ -14,9 +14,9 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import silent
 from qtool.placement.repair import repair
-from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.model import WEIGHTS
-from qtool.plan.predict import Errors, keys_of
+from qtool.plan.predict import TensorNoise, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import maximal
 from qtool.tables.reasons import Code
@@ -59,7 +59,7 @@ def bits(made: Candidate) -> dict[str, int]:
 def test_repair_ends_in_float_and_undoes_no_step(name: str, data: st.DataObject) -> None:
     model = constrained(started(name), data)
     required = model.constraints.quantize
-    now = resolved(model, data.draw(subsets(model.task, maximal(model.task))))
+    now = make_candidate(model, data.draw(subsets(model.task, maximal(model.task))))
     errors = evaluator(name).errors_of(now)
     last = errors.sqnr(keys_of(now.plan))
     for _ in range(3 * len(model.view.nodes) + 3):
@@ -78,16 +78,16 @@ def test_repair_ends_in_float_and_undoes_no_step(name: str, data: st.DataObject)
     assert model.constraints == now.model.constraints
 
 
-def made_up(made: Candidate, noise: float, **others: float) -> Errors:
+def made_up(made: Candidate, noise: float, **others: float) -> TensorNoise:
     """Errors of all that a candidate quantizes, the same but for some."""
     keys = dict.fromkeys(keys_of(made.plan), noise) | others
-    return Errors(("y",), np.array([1.0]), {k: np.array([v]) for k, v in keys.items()}, 1, 1)
+    return TensorNoise(("y",), np.array([1.0]), {k: np.array([v]) for k, v in keys.items()}, 1, 1)
 
 
 @pytest.mark.parametrize("name", STARTS)
 def test_an_accurate_candidate_stays(name: str) -> None:
     model = started(name)
-    actual = resolved(model, maximal(model.task))
+    actual = make_candidate(model, maximal(model.task))
     errors = made_up(actual, 1e-6)
     assert repair(actual, errors, errors.sqnr(keys_of(actual.plan))) is None
 
@@ -109,7 +109,7 @@ def test_a_required_node_stays_however_sensitive_it_is() -> None:
     name = next(iter(maximal(model.task).forms))
     constraints = replace(model.constraints, quantize=frozenset({name}))
     model = replace(model, task=replace(model.task, constraints=constraints))
-    actual = resolved(model, maximal(model.task))
+    actual = make_candidate(model, maximal(model.task))
     after = repair(actual, made_up(actual, 0.1), 100.0)
     assert after is not None
     assert after.forms.keys() == {name}

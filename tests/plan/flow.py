@@ -13,7 +13,7 @@ from qtool.commands.prepare import NO_SAMPLES, prepare_model
 from qtool.data.iterables import InMemory
 from qtool.data.split import SampleSets
 from qtool.options import Options
-from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.draft import draft
 from qtool.plan.model import Kind, Plan, Site
 from qtool.plan.prepared import PreparedModel
@@ -66,7 +66,7 @@ def candidate(
 ) -> Candidate:
     """The rule-based candidate, resolved."""
     model = prepared(proto, samples, target, **options)
-    return resolved(model, rule_based(model.task))
+    return make_candidate(model, rule_based(model.task))
 
 
 def sites(plan: Plan, kind: Kind) -> dict[str, Site]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.plan.assignment import Assignment
-from qtool.plan.candidate import Candidate, resolved
+from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.model import WEIGHTS, Kind, OutlierColumns, Plan, RegionNote, Scaled, Site
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.resolve import integers_of
@@ -51,16 +51,16 @@ def written_plan(done: Candidate) -> tuple[Plan, str, bytes]:
 def test_a_plan_does_not_depend_on_earlier_candidates(case: str, data: st.DataObject) -> None:
     model = model_of(case)
     some = data.draw(st.lists(subsets(model.task, maximal(model.task)), min_size=2, max_size=3))
-    alone = [written_plan(resolved(fresh(model), one)) for one in some]
+    alone = [written_plan(make_candidate(fresh(model), one)) for one in some]
     shared = fresh(model)
     for number in data.draw(st.permutations(range(len(some)))):
-        assert written_plan(resolved(shared, some[number])) == alone[number]
+        assert written_plan(make_candidate(shared, some[number])) == alone[number]
 
 
 @pytest.mark.parametrize("case", NAMES[:2])
 def test_the_digest_covers_decisions_alone(case: str) -> None:
     model = model_of(case)
-    base = resolved(model, rule_based(model.task))
+    base = make_candidate(model, rule_based(model.task))
     reasons = {node.name or "": WHY for node in model.view.nodes if node.name not in base.assignment.forms}
     other = base.changed(assignment=replace(base.assignment, reasons=reasons))
     note = RegionNote(("n",), 1.0, 2.0, 30.0, True, "why")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from qtool.errors import UsageError
-from qtool.plan.cost_model import load_cost_model
 from qtool.plan.cost_table import CostTable, Machine, Timed, Untimed, from_json, to_json
+from qtool.plan.kernel_costs import load_kernel_costs
 from qtool.tables.kernels import EDGES, KERNELS, Kind
 
 TABLE = CostTable(
@@ -66,4 +66,4 @@ def test_a_damaged_or_foreign_table_is_refused_in_one_line(change: str) -> None:
 def test_a_table_of_ones_own_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(to_json(TABLE), encoding="utf-8")
-    assert load_cost_model(path, "generic").table == TABLE
+    assert load_kernel_costs(path, "generic").table == TABLE

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from qtool.plan.model import OBSERVED, WEIGHTS
-from qtool.plan.predict import Errors, key_of, keys_of
+from qtool.plan.predict import TensorNoise, key_of, keys_of
 from tests.plan.flow import candidate
 from tests.rewrite.zoo import CASES
 
-ERRORS = Errors(
+ERRORS = TensorNoise(
     ("a", "b"),
     np.array([100.0, 10.0]),
     {"x": np.array([1.0, 0.0]), "y": np.array([1.0, 1.0]), "quiet": np.zeros(2)},
@@ -38,7 +38,7 @@ def test_a_share_of_the_signal_is_summed_over_outputs() -> None:
 
 
 def test_an_output_of_zeros_is_left_out() -> None:
-    errors = Errors(("a",), np.array([0.0]), {"x": np.array([0.0])}, 1, 1)
+    errors = TensorNoise(("a",), np.array([0.0]), {"x": np.array([0.0])}, 1, 1)
     assert errors.relative("x") == 0.0
     assert errors.sqnr(["x"]) == math.inf
 

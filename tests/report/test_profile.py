@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from qtool.plan.cost_model import load_cost_model
 from qtool.plan.cost_table import SCHEMA, CostTable, Machine, Timed, Untimed
+from qtool.plan.kernel_costs import load_kernel_costs
 from qtool.report.profile import render_profile
 from qtool.report.terminal import TableConsole
 from qtool.tables.kernels import KERNELS, Kind
@@ -22,7 +22,7 @@ def shown(table: CostTable) -> str:
 
 
 def test_every_row_is_there() -> None:
-    lines = shown(load_cost_model(None, "cpu").table).splitlines()
+    lines = shown(load_kernel_costs(None, "cpu").table).splitlines()
     assert {line.split()[0] for line in lines if line.strip()} >= set(KERNELS)
 
 

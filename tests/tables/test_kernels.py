@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import qtool
-from qtool.plan.cost_model import load_cost_model
 from qtool.plan.cost_table import CostTable
+from qtool.plan.kernel_costs import load_kernel_costs
 from qtool.tables.forms import Form
 from qtool.tables.kernels import EDGES, KERNELS, SAME_AS, Kernel, Kind, kind_of
 from qtool.tables.ops import OPS
@@ -38,7 +38,7 @@ def test_what_a_form_computes_on() -> None:
 
 @pytest.fixture(scope="module")
 def shipped() -> CostTable:
-    return load_cost_model(None, "cpu").table
+    return load_kernel_costs(None, "cpu").table
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.name)

@@ -1,4 +1,4 @@
-"""The cost model: the time of a node in each form, from a table of kernel times measured on one machine.
+"""The time of a node in each form, from a table of kernel times measured on one machine.
 
 Rows and kinds are those of tables/kernels.py; plan/work.py counts the work of a node.
 """
@@ -26,7 +26,7 @@ _TABLES = {"cpu": "cpu.json", "cpu-avx2": "cpu.json"}
 
 
 @dataclass(frozen=True)
-class CostModel:
+class KernelCosts:
     """The times of nodes in seconds, by a cost table."""
 
     table: CostTable
@@ -86,8 +86,8 @@ class CostModel:
         return seconds
 
 
-def load_cost_model(path: str | Path | None, target: str) -> CostModel:
-    """Return a cost model: of a file, else the one that ships with a target.
+def load_kernel_costs(path: str | Path | None, target: str) -> KernelCosts:
+    """Return the kernel costs of a file, else the one that ships with a target.
 
     Raises:
         DataError: the file can't be read or is damaged, or the target has no table.
@@ -96,7 +96,7 @@ def load_cost_model(path: str | Path | None, target: str) -> CostModel:
         if target not in _TABLES:
             raise DataError(f"no cost table for target '{target}'", "qtool profile makes one of this machine")
         path = _SHIPPED / _TABLES[target]
-    return CostModel(read_table(Path(path)))
+    return KernelCosts(read_table(Path(path)))
 
 
 def interpolate(points: Sequence[Point], work: int) -> float:

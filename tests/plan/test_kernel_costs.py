@@ -1,4 +1,4 @@
-"""The cost model: interpolation of kernel times, and None for nodes that the table does not cover."""
+"""Kernel costs: interpolation of kernel times, and None for nodes that the table does not cover."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtool.errors import DataError
-from qtool.plan.cost_model import CostModel, interpolate, load_cost_model
+from qtool.plan.kernel_costs import KernelCosts, interpolate, load_kernel_costs
 from qtool.tables.forms import Form
 from qtool.tables.kernels import EDGES
 from qtool.tables.targets import TARGETS
@@ -63,20 +63,20 @@ def test_beyond_the_last_point_time_is_proportional_to_work(
 
 
 @pytest.fixture(scope="module")
-def costs() -> CostModel:
-    return load_cost_model(None, "cpu")
+def costs() -> KernelCosts:
+    return load_kernel_costs(None, "cpu")
 
 
 def test_targets_of_onnxruntime_have_a_table_and_others_an_error() -> None:
     for target in TARGETS.values():
         if target.onnxruntime:
-            assert load_cost_model(None, target.name).quantize(1000) > 0
+            assert load_kernel_costs(None, target.name).quantize(1000) > 0
         else:
             with pytest.raises(DataError, match=f"'{target.name}'"):
-                load_cost_model(None, target.name)
+                load_kernel_costs(None, target.name)
 
 
-def test_edges_of_any_size_cost_at_least_the_dispatch(costs: CostModel) -> None:
+def test_edges_of_any_size_cost_at_least_the_dispatch(costs: KernelCosts) -> None:
     for elements in (0, 1, 10**4, 10**9):
         for cost in (costs.quantize, costs.dequantize, costs.border, costs.reorder):
             assert cost(elements) >= costs.table.dispatch
@@ -96,7 +96,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("op", FORMS)
-def test_a_node_costs_something_in_the_forms_that_are_in_the_table(op: str, costs: CostModel) -> None:
+def test_a_node_costs_something_in_the_forms_that_are_in_the_table(op: str, costs: KernelCosts) -> None:
     made, weight, forms = FORMS[op]
     graph, shapes = graph_and_shapes(model([made], {"x": (1, 16, 8, 8)}, ["y"], {"w": weight}))
     times = {form: costs.seconds(graph[0], form, shapes) for form in (None, *Form)}
@@ -105,13 +105,13 @@ def test_a_node_costs_something_in_the_forms_that_are_in_the_table(op: str, cost
     assert costs.seconds(graph[0], None, {}) is None
 
 
-def test_a_fused_node_costs_nothing(costs: CostModel) -> None:
+def test_a_fused_node_costs_nothing(costs: KernelCosts) -> None:
     nodes = [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])]
     graph, shapes = graph_and_shapes(model(nodes, {"x": (1, 4, 8, 8)}, ["y"], {"w": weights(4, 4, 3, 3)}))
     assert [costs.seconds(graph[1], form, shapes) for form in (None, Form.INT8)] == [0, 0]
 
 
-def test_two_bit_blocks_have_no_time(costs: CostModel) -> None:
+def test_two_bit_blocks_have_no_time(costs: KernelCosts) -> None:
     graph, shapes = graph_and_shapes(
         model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 32)}, ["y"], {"w": weights(32, 8)})
     )
@@ -119,5 +119,5 @@ def test_two_bit_blocks_have_no_time(costs: CostModel) -> None:
     assert costs.seconds(graph[0], Form.NBITS, shapes, bits=2) is None
 
 
-def test_the_table_covers_more_than_edges(costs: CostModel) -> None:
+def test_the_table_covers_more_than_edges(costs: KernelCosts) -> None:
     assert {row.row for row in costs.table.rows} > set(EDGES)

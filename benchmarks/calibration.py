@@ -96,7 +96,7 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     samples = [fit(s, session.inputs, session.input_dtypes, "calib") for s in read]
     # Opening a session takes as long as some dozen samples: enough samples make that negligible.
     samples *= -(-args.samples // len(samples))
-    source = InMemory(samples, len(samples))
+    source = InMemory(samples)
 
     def plain() -> None:
         for sample in samples:

@@ -38,7 +38,7 @@ def open_iterable(data: Any, source: SourceSpec) -> Samples:
     if isinstance(data, Mapping | np.ndarray):
         if isinstance(data, Mapping) and not data:
             raise DataError("the dict of samples is empty")
-        return SplitBatch(InMemory([data], 1, only_input), source.wanted)
+        return SplitBatch(InMemory([data], only_input), source.wanted)
     if isinstance(data, type) or (callable(data) and not isinstance(data, Iterable)):
         return FunctionSamples(data, source.inputs, only_input)
     if callable(getattr(data, "get_next", None)):
@@ -51,27 +51,25 @@ def open_iterable(data: Any, source: SourceSpec) -> Samples:
         return Spooled(data, only_input=only_input)
     if not len(data):
         raise DataError("the list of samples is empty")
-    return InMemory(data, len(data), only_input)
+    return InMemory(data, only_input)
 
 
 class InMemory:
     """Samples of a list, or of another object that can be iterated again and again.
 
     Args:
-        samples: dicts of arrays, or arrays for the only input.
-        length: how many there are.
+        samples: has a length; its items are dicts of arrays, or arrays for the only input.
         only_input: the name of the model's only input; '': it has several.
     """
 
-    def __init__(self, samples: Iterable[Any], length: int, only_input: str = "") -> None:
+    def __init__(self, samples: Any, only_input: str = "") -> None:
         self._samples = samples
-        self._length = length
         self._only_input = only_input
         self.name = "samples"
         self.traits = Traits("python")
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._samples)
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         for index, sample in enumerate(self._samples):

@@ -145,7 +145,7 @@ def test_a_mask_among_the_inputs_is_counted_not_refused() -> None:
 
 def test_no_samples_are_refused() -> None:
     with pytest.raises(DataError, match="no samples"):
-        calibrate(ir.from_proto(net()), ["h"], InMemory([], 0))
+        calibrate(ir.from_proto(net()), ["h"], InMemory([]))
 
 
 def test_a_sample_that_does_not_fit_is_refused_by_its_name() -> None:

@@ -38,7 +38,7 @@ CHANGED: dict[str, Any] = {
 
 
 def of_kind(kind: str) -> Samples:
-    source = InMemory([{"x": np.zeros(1)}], 1)
+    source = InMemory([{"x": np.zeros(1)}])
     source.traits = Traits(kind)
     return source
 

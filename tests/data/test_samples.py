@@ -15,7 +15,7 @@ LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
 
 def numbered(count: int) -> Samples:
-    return InMemory([{"x": np.array(i)} for i in range(count)], count)
+    return InMemory([{"x": np.array(i)} for i in range(count)])
 
 
 def numbers(source: Samples, positions: set[int] | None = None) -> list[int]:

@@ -19,7 +19,7 @@ COUNTS = st.integers(1, 300)
 
 def numbered(first: int, count: int, name: str = "samples") -> Samples:
     """Samples that hold the numbers from `first` on."""
-    source = InMemory([{"x": np.array(first + i)} for i in range(count)], count)
+    source = InMemory([{"x": np.array(first + i)} for i in range(count)])
     source.name = name
     return source
 

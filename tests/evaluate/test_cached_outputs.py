@@ -21,7 +21,7 @@ from tests.evaluate.test_compare import linear
 from tests.graphs import samples
 
 INPUTS = [s for i, n in enumerate((1, 7, 3, 2, 5, 1, 1, 4)) for s in samples(1, seed=i, x=(n, 8))]
-SOURCE = InMemory(INPUTS, len(INPUTS))
+SOURCE = InMemory(INPUTS)
 
 
 def session(proto: onnx.ModelProto) -> Session:
@@ -67,7 +67,7 @@ def test_the_comparison_is_that_of_the_live_session(memory: int, scratch: Path) 
 
 
 def test_each_sample_is_computed_once_whatever_subset_comes_first() -> None:
-    source = InMemory([at(i) for i in range(20)], 20)
+    source = InMemory([at(i) for i in range(20)])
     model, other = Counted(), Counted()
     sets = split_samples(source, None)
     assert sets.select is not None

@@ -26,7 +26,7 @@ def session(proto: onnx.ModelProto) -> Session:
 
 
 def judged(a: onnx.ModelProto, b: onnx.ModelProto, inputs: Sequence[Sample]) -> Comparison:
-    return compare(session(a), session(b), InMemory(list(inputs), len(inputs)))
+    return compare(session(a), session(b), InMemory(list(inputs)))
 
 
 def linear(noise: float = 0.0, outputs: tuple[str, str] = ("y", "z")) -> onnx.ModelProto:

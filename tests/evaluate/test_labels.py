@@ -126,7 +126,7 @@ ROWS = [{"x": np.eye(3, dtype=np.float32)[[i]]} for i in (0, 1, 2, 0)]
 def test_accuracy_of_both_models_is_counted_over_the_labelled_samples() -> None:
     labels = {str(i): np.array([c]) for i, c in enumerate([0, 1, 1])}
     biased = classifier([5, 0, 0])
-    actual = compare(classifier([0, 0, 0]), biased, InMemory(ROWS, 4), Measures(labels)).accuracy
+    actual = compare(classifier([0, 0, 0]), biased, InMemory(ROWS), Measures(labels)).accuracy
     assert actual is not None
     assert (actual.fp32, actual.quantized, actual.labels) == pytest.approx((2 / 3, 1 / 3, 3))
     assert actual.drop == pytest.approx(1 / 3)
@@ -137,7 +137,7 @@ def test_labels_for_none_of_the_samples_are_an_error() -> None:
         compare(
             classifier([0, 0, 0]),
             classifier([0, 0, 0]),
-            InMemory(ROWS, 4),
+            InMemory(ROWS),
             Measures({"other": np.array([1])}),
         )
 
@@ -145,9 +145,9 @@ def test_labels_for_none_of_the_samples_are_an_error() -> None:
 def test_labels_that_no_output_predicts_are_an_error() -> None:
     with pytest.raises(DataError, match="no output predicts"):
         compare(
-            classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4), Measures({"0": np.array([1, 2])})
+            classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS), Measures({"0": np.array([1, 2])})
         )
 
 
 def test_without_labels_there_is_no_accuracy() -> None:
-    assert compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS, 4)).accuracy is None
+    assert compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS)).accuracy is None

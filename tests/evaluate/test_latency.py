@@ -49,7 +49,7 @@ def noisy(true: Mapping[str, float], rounds: int, noise: float, seed: int = 0) -
 def test_a_race_times_every_model_in_every_round() -> None:
     result = written("residual", "generic")
     models = {"original": result.original.SerializeToString(), "quantized": result.data}
-    source = InMemory(result.samples, len(result.samples))
+    source = InMemory(result.samples)
     timed = race_models(models, source, limits=Limits(least_rounds=3, most_rounds=3))
     assert timed.threads == 1
     assert set(timed.seconds) == {"original", "quantized"}

@@ -33,7 +33,7 @@ NAMES = ("residual", "transformer")
 def test_everything_that_a_plan_quantizes_has_an_error(name: str, mode: str) -> None:
     case = CASES[name]
     done = candidate(case.build(), case.samples(), mode=mode)
-    source = InMemory(list(case.samples()), len(case.samples()))
+    source = InMemory(list(case.samples()))
     calls: list[tuple[int, int]] = []
     actual = sensitivity(done.model.model, [done.plan], source, 1, lambda a, b: calls.append((a, b)))
     assert [*actual.noise] == [*keys_of(done.plan)]
@@ -55,7 +55,7 @@ def test_powers_add_up_to_the_error_of_the_plan(name: str) -> None:
     """
     case = CASES[name]
     done = candidate(case.build(), case.samples(), "cpu-avx2")
-    source = InMemory(list(case.samples()), len(case.samples()))
+    source = InMemory(list(case.samples()))
     actual = sensitivity(done.model.model, [done.plan], source, 1)
     made = to_bytes(rewrite(done.model.model, done.plan))
     measured = compare(Session(to_bytes(done.model.model), threads=1), Session(made, threads=1), source).sqnr
@@ -66,7 +66,7 @@ def test_two_plans_share_what_they_have_in_common() -> None:
     case = CASES["residual"]
     full = candidate(case.build(), case.samples())
     less = candidate(case.build(), case.samples(), exclude=["op:Add"])
-    source = InMemory(list(case.samples()), len(case.samples()))
+    source = InMemory(list(case.samples()))
     both = sensitivity(full.model.model, [full.plan, less.plan], source, 1)
     alone = sensitivity(full.model.model, [full.plan], source, 1)
     assert both.noise.keys() == {*keys_of(full.plan), *keys_of(less.plan)}
@@ -77,6 +77,6 @@ def test_two_plans_share_what_they_have_in_common() -> None:
 def test_no_tensors_give_an_infinite_sqnr() -> None:
     case = CASES["residual"]
     done = candidate(case.build(), case.samples())
-    source = InMemory(list(case.samples()), len(case.samples()))
+    source = InMemory(list(case.samples()))
     actual = sensitivity(done.model.model, [done.plan], source, 1)
     assert actual.sqnr([]) == math.inf

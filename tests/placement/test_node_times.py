@@ -78,7 +78,7 @@ def test_nodes_in_one_kernel_are_fused_pairs() -> None:
 def test_every_kernel_of_a_model_has_an_owner(name: str) -> None:
     case = CASES[name]
     done = candidate(case.build(), case.samples())
-    source = InMemory(list(case.samples()), len(case.samples()))
+    source = InMemory(list(case.samples()))
     actual = node_times(
         [done.model.model, rewrite(done.model.model, done.plan)], done.model.view, source, threads=1
     )

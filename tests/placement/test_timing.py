@@ -15,7 +15,7 @@ def test_shapes_of_all_values_of_a_model(name: str) -> None:
     case = CASES[name]
     job = ready(case.build())
     samples = case.samples()
-    actual = shapes_of(job.model, list(job.view.values), InMemory(list(samples), len(samples)), threads=1)
+    actual = shapes_of(job.model, list(job.view.values), InMemory(list(samples)), threads=1)
     for input_name, array in samples[0].items():
         assert actual[input_name] == array.shape
     for value in job.model.graph.outputs:
@@ -35,5 +35,5 @@ def test_only_named_values_are_fetched() -> None:
     job = ready(case.build())
     samples = case.samples()
     some = list(samples[0])[:1]
-    actual = shapes_of(job.model, [*some, "no such value"], InMemory(list(samples), len(samples)), threads=1)
+    actual = shapes_of(job.model, [*some, "no such value"], InMemory(list(samples)), threads=1)
     assert actual == {name: samples[0][name].shape for name in some}

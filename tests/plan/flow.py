@@ -25,7 +25,7 @@ Sample = Mapping[str, np.ndarray]
 
 def all_one(samples: Sequence[Sample]) -> SampleSets:
     """Samples that set ranges, select and judge."""
-    source = InMemory(list(samples), len(samples))
+    source = InMemory(list(samples))
     return SampleSets(source, source, source, False, False)
 
 

@@ -40,18 +40,14 @@ FORMS: tuple[dict[str, Any], ...] = (
 
 
 def better(done: Candidate, samples: Sequence[Sample]) -> Plan:
-    return round_weights(done.model.view, done.plan, InMemory(list(samples), len(samples)), threads=1)
+    return round_weights(done.model.view, done.plan, InMemory(list(samples)), threads=1)
 
 
 def layer_errors(done: Candidate, plan: Plan, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """e H e^T of each row of each weight, as a plan has it."""
     view, actual = done.model.view, {}
     wanted = hessian_specs(view, done.plan)
-    sums = dict(
-        hessians(
-            ModelRun(view.model, InMemory(list(samples), len(samples)), 1), [w for _, w in wanted.values()]
-        )
-    )
+    sums = dict(hessians(ModelRun(view.model, InMemory(list(samples)), 1), [w for _, w in wanted.values()]))
     for site in plan.sites:
         key = site.value, site.spec
         if site.kind in WEIGHTS and key in wanted:

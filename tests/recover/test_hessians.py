@@ -39,7 +39,7 @@ def network() -> View:
 
 
 def samples(count: int) -> InMemory:
-    return InMemory([{"x": rng(i).normal(size=(2, 4, 6, 5)).astype(np.float32)} for i in range(count)], count)
+    return InMemory([{"x": rng(i).normal(size=(2, 4, 6, 5)).astype(np.float32)} for i in range(count)])
 
 
 def operands(view: View) -> list[Operand]:
@@ -111,7 +111,7 @@ def test_more_samples_are_taken_where_they_have_few_rows() -> None:
 
 def test_a_sample_that_the_model_fails_on_is_a_runtime_failure() -> None:
     view = network()
-    bad = InMemory([{"x": np.zeros((1, 4, 6, 5), np.float32)}], 1)
+    bad = InMemory([{"x": np.zeros((1, 4, 6, 5), np.float32)}])
     conv = operands(view)[0]
     lost = HessianSpec((Operand("nowhere", conv.form, 1, None),), 2, 18)
     with pytest.raises((KeyError, RuntimeFailure)):

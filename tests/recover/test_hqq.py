@@ -54,7 +54,7 @@ def test_scales_are_written_as_planned_and_gptq_continues_from_them(form: dict[s
     assert [replace(s, qparams=None) for s in plan.sites] == [
         replace(s, qparams=None) for s in done.plan.sites
     ]
-    rounded = round_weights(done.model.view, plan, InMemory(rows(8), 8), threads=1)
+    rounded = round_weights(done.model.view, plan, InMemory(rows(8)), threads=1)
     floats = run(to_bytes(done.model.model), rows(4, seed=5))
     actual = []
     for each in (plan, rounded):

@@ -34,7 +34,7 @@ def test_no_other_column_has_a_wider_range(rows: np.ndarray, data: st.DataObject
 def test_statistics_are_those_of_all_samples() -> None:
     model = prepare(from_model(outliers.proto()).model).model
     samples = outliers.samples(5)
-    actual = channel_statistics(model, {"h": -1, "x": -1}, InMemory(samples, len(samples)), 64, threads=1)
+    actual = channel_statistics(model, {"h": -1, "x": -1}, InMemory(samples), 64, threads=1)
     assert actual.keys() == {"h", "x"}
     size = np.where(np.isin(np.arange(outliers.WIDTH), outliers.LOUD), 60, 1)
     h = np.concatenate([np.tanh(s["x"]).reshape(-1, outliers.WIDTH) * size for s in samples])

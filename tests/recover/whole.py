@@ -16,7 +16,7 @@ from tests.rewrite.flow import Outputs, run
 
 
 def memory(samples: Sequence[Mapping[str, Any]]) -> InMemory:
-    return InMemory(list(samples), len(samples))
+    return InMemory(list(samples))
 
 
 def proto_of(model: ir.Model) -> onnx.ModelProto:

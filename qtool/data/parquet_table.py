@@ -43,8 +43,11 @@ class ParquetTable:
 
     def rows(self, positions: Sequence[int], columns: Sequence[int]) -> Iterator[list[Any]]:
         names = [self.columns[i].name for i in columns]
-        with self._file.open("rb") as stream:
-            with self._files.opened(self._file):
+        # Kept open from batch to batch, outside of `opened`, whose step would last while callers work.
+        with self._files.opened(self._file):
+            stream = self._file.open("rb")
+        with stream:
+            with opened(self._file):
                 parquet = _parquet(stream)
             for group, wanted in by_file(self._starts, set(positions)):
                 yield from self._group(parquet, group, wanted, names)

@@ -314,11 +314,14 @@ def test_many_rows_take_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
-    file = as_csv(tmp_path / "t", TEN)
+@BOTH
+def test_a_file_that_changes_or_goes_is_refused(tmp_path: Path, save: Save) -> None:
+    file = save(tmp_path / "t", TEN)
     result = source(file, model_inputs(x=("N", 2)))
-    write(file, file.read_text() + "1,2\n")
+    write(file, file.read_bytes() + b"1,2\n")
     assert "changed" in refused(lambda: arrays(result)).message
+    file.unlink()
+    assert "can't be read" in refused(lambda: arrays(result)).message
 
 
 # parquet alone

@@ -11,6 +11,7 @@ import pytest
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, verdict_of
 from qtool.evaluate.bench_rounds import LEAST_ROUNDS, RoundTimes, median_seconds, run_rounds, speedup
 from qtool.evaluate.latency import Ratio
+from tests.tiers import examples
 
 
 class Clock:
@@ -73,12 +74,12 @@ def verdict(*seconds: float, seed: int) -> str:
 
 
 def test_a_model_is_the_same_as_itself_every_time() -> None:
-    assert {verdict(1e-3, 1e-3, seed=seed) for seed in range(60)} == {SAME}
+    assert {verdict(1e-3, 1e-3, seed=seed) for seed in range(examples(60))} == {SAME}
 
 
 def test_five_percent_are_told_apart_every_time() -> None:
-    assert {verdict(1.05e-3, 1e-3, seed=seed) for seed in range(30)} == {FASTER}
-    assert {verdict(1e-3, 1.05e-3, seed=seed) for seed in range(30)} == {SLOWER}
+    assert {verdict(1.05e-3, 1e-3, seed=seed) for seed in range(examples(30))} == {FASTER}
+    assert {verdict(1e-3, 1.05e-3, seed=seed) for seed in range(examples(30))} == {SLOWER}
 
 
 def test_the_order_of_models_does_not_matter() -> None:

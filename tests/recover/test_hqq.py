@@ -32,16 +32,16 @@ def network() -> onnx.ModelProto:
     """Two products large enough for their kernel, of weights with outliers, and inputs that go together."""
     random = rng(3)
     weights = {
-        "v": random.standard_t(3, (512, 768)).astype(np.float32) / 12,
-        "w": random.standard_t(3, (768, 512)).astype(np.float32) / 48,
+        "v": random.standard_t(3, (256, 384)).astype(np.float32) / 12,
+        "w": random.standard_t(3, (384, 256)).astype(np.float32) / 48,
     }
     nodes = [node("MatMul", ["x", "v"], ["h"]), node("Relu", ["h"], ["r"]), node("MatMul", ["r", "w"], ["y"])]
-    return model(nodes, {"x": ["n", 512]}, {"y": ["n", 512]}, weights)
+    return model(nodes, {"x": ["n", 256]}, {"y": ["n", 256]}, weights)
 
 
 def rows(count: int, seed: int = 8) -> list[Sample]:
     random = rng(seed)
-    mixing = rng(1).normal(size=(64, 512)).astype(np.float32)
+    mixing = rng(1).normal(size=(64, 256)).astype(np.float32)
     return [{"x": random.normal(size=(96, 64)).astype(np.float32) @ mixing} for _ in range(count)]
 
 

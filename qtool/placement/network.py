@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,9 +23,6 @@ from qtool.numerics.metrics import sqnr_db
 from qtool.placement.mincut import CutGraph
 from qtool.placement.regions import Region
 from qtool.plan.model import Plan
-
-# Costs become integers of 2**-200: running sums of these are exact, in any order of changes.
-_FRACTION_BITS = 200
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,44 @@ class Network:
         """Return the noise with these regions in int8, as a share of the signal."""
         index = self.index
         return self.base + math.fsum(index.noise[index.values(self.region_values(int8))].tolist())
+
+    def costs_of_steps(
+        self, int8: Collection[str], moved: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the seconds and the noise while regions move back to float, one after the other.
+
+        Args:
+            int8: the regions in int8 at first.
+            moved: some of them, in their order.
+
+        Returns:
+            float64 [steps] each, after every step.
+        """
+        index, count = self.index, len(moved)
+        step_of = {name: step for step, name in enumerate(moved)}
+        # The step after which a variable is 0; -1: always, `count`: never.
+        regions = [step_of.get(r.name, count if r.name in int8 else -1) for r in self.regions]
+        steps = np.full(len(index.zero), -1)
+        steps[: len(regions)] = regions
+        np.maximum.at(steps, index.any_of, steps[index.any_region])
+        steps[index.all_of] = count
+        np.minimum.at(steps, index.all_of, steps[index.all_region])
+
+        def sums(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.bincount(steps + 1, weights, count + 2).astype(np.float64)
+
+        def of_ones(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            """Sums from the last step on: no large term is subtracted, which would drown small ones."""
+            return np.cumsum(sums(weights)[::-1])[::-1][2:]
+
+        a, b = steps[index.tails], steps[index.heads]
+        paid = a < b
+        change = np.zeros(count + 1)
+        np.add.at(change, np.maximum(a[paid], 0), index.costs[paid])
+        np.subtract.at(change, b[paid], index.costs[paid])
+        of_zeros = np.cumsum(sums(index.zero))[1:-1]
+        seconds = of_zeros + of_ones(index.one) + np.cumsum(change)[:count]
+        return seconds, self.base + of_ones(index.noise)
 
     def noise(self, region: str) -> float:
         """Return the noise that a region adds if no other region is in int8, as a share of the signal."""
@@ -174,94 +209,6 @@ def _indexed(network: Network) -> Index:
         all_region=column(a for a, _ in all_of),
         graph=graph,
     )
-
-
-class RunningCost:
-    """The seconds and noise of an assignment while regions go back to float, one after the other.
-
-    The time of a step is proportional to the variables around its region, not to the network.
-
-    Args:
-        network: of a model.
-        int8: the regions in int8 at first.
-    """
-
-    def __init__(self, network: Network, int8: Collection[str]) -> None:
-        index = network.index
-        self._position = {region.name: number for number, region in enumerate(network.regions)}
-        self._values = index.values(network.region_values(int8)).tolist()
-        self._zero, self._one = index.zero.tolist(), index.one.tolist()
-        self._noise_of = index.noise.tolist()
-        self._pairs = list(zip(index.tails.tolist(), index.heads.tolist(), index.costs.tolist(), strict=True))
-        self._pairs_of: defaultdict[int, list[int]] = defaultdict(list)
-        for number, (a, b, _) in enumerate(self._pairs):
-            self._pairs_of[a].append(number)
-            self._pairs_of[b].append(number)
-        self._any_of: defaultdict[int, list[int]] = defaultdict(list)
-        self._int8_regions: defaultdict[int, int] = defaultdict(int)
-        for variable, region in zip(index.any_of.tolist(), index.any_region.tolist(), strict=True):
-            self._any_of[region].append(variable)
-            self._int8_regions[variable] += self._values[region]
-        self._all_of: defaultdict[int, list[int]] = defaultdict(list)
-        for variable, region in zip(index.all_of.tolist(), index.all_region.tolist(), strict=True):
-            self._all_of[region].append(variable)
-        values = self._values
-        own = (one if value else zero for zero, one, value in zip(self._zero, self._one, values, strict=True))
-        paid = (cost for a, b, cost in self._pairs if values[b] and not values[a])
-        noises = (noise for noise, value in zip(self._noise_of, values, strict=True) if value)
-        self._seconds = sum(map(_exact, own)) + sum(map(_exact, paid))
-        self._noise = _exact(network.base) + sum(map(_exact, noises))
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of the current assignment."""
-        return _rounded(self._seconds)
-
-    @property
-    def noise(self) -> float:
-        """Noise of the current assignment, as a share of the signal."""
-        return _rounded(self._noise)
-
-    def seconds_saved(self, region: str) -> float:
-        """Return the seconds that an int8 region saves against the same assignment with it in float."""
-        return _rounded(self._difference(self._changed(self._position[region]))[0])
-
-    def to_float(self, region: str) -> None:
-        """Move an int8 region back to float."""
-        number = self._position[region]
-        changed = self._changed(number)
-        seconds, noise = self._difference(changed)
-        self._seconds += seconds
-        self._noise += noise
-        for variable in changed:
-            self._values[variable] = False
-        for variable in self._any_of[number]:
-            self._int8_regions[variable] -= 1
-
-    def _changed(self, region: int) -> dict[int, None]:
-        """Return the variables that change from 1 to 0 when an int8 region goes back to float."""
-        last = (v for v in self._any_of[region] if self._int8_regions[v] == 1)
-        return dict.fromkeys((region, *last, *(v for v in self._all_of[region] if self._values[v])))
-
-    def _difference(self, changed: Mapping[int, None]) -> tuple[int, int]:
-        """Return what is added to the seconds and to the noise when these variables become 0."""
-        values = self._values
-        seconds = sum(_exact(self._zero[v]) - _exact(self._one[v]) for v in changed)
-        noise = -sum(_exact(self._noise_of[v]) for v in changed)
-        for number in dict.fromkeys(pair for v in changed for pair in self._pairs_of[v]):
-            a, b, cost = self._pairs[number]
-            paid = values[b] and not values[a]
-            to_pay = values[b] and b not in changed and (not values[a] or a in changed)
-            seconds += (to_pay - paid) * _exact(cost)
-        return seconds, noise
-
-
-def _exact(cost: float) -> int:
-    return round(math.ldexp(cost, _FRACTION_BITS))
-
-
-def _rounded(cost: int) -> float:
-    return cost / (1 << _FRACTION_BITS)
 
 
 def noise_db(noise: float) -> float:

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.placement.network import Network, RunningCost
+from qtool.placement.network import Network
 
 # The envelope of a model with hundreds of regions has hundreds of points; at most some ten are built.
 _MAX_CUTS = 48
@@ -116,16 +116,10 @@ def between(network: Network, fast: ParetoPoint, accurate: ParetoPoint) -> Steps
     saved = {r: max(network.times[r][0] - network.times[r][1], _LEAST_SECONDS) for r in moving}
     moved = sorted(moving, key=lambda r: (-network.noise(r) / saved[r], r))[:-1]
     start = fast.int8 | accurate.int8
-    seconds, noise = [], []
-    if moved:
-        cost = RunningCost(network, start)
-        for region in moved:
-            cost.to_float(region)
-            seconds.append(cost.seconds)
-            noise.append(cost.noise)
+    seconds, noise = network.costs_of_steps(start, moved)
     gap = fast.noise - accurate.noise
     weight = (accurate.seconds - fast.seconds) / gap if gap else 0.0
-    return Steps(start, tuple(moved), tuple(seconds), tuple(noise), weight)
+    return Steps(start, tuple(moved), tuple(seconds.tolist()), tuple(noise.tolist()), weight)
 
 
 def spread(network: Network, points: Sequence[ParetoPoint], count: int) -> list[ParetoPoint]:

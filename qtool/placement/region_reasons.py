@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtool.graph.view import View, op_key
-from qtool.placement.network import Network, RunningCost, noise_db
+from qtool.placement.network import Network, noise_db
 from qtool.placement.regions import Region
 from qtool.plan.model import Plan, RegionNote
 from qtool.tables.reasons import Code, Reason
@@ -33,7 +33,7 @@ def region_notes(network: Network, plan: Plan, view: View) -> tuple[RegionNote, 
     """Return each region's measurements, its form in a plan, and the reason."""
     reasons = {skip.node: skip.reason for skip in plan.skips}
     int8 = network.int8_regions(plan)
-    cost = RunningCost(network, int8)
+    seconds = network.seconds(int8)
     notes = []
     for region in network.regions:
         quantized = region.name in int8
@@ -45,7 +45,7 @@ def region_notes(network: Network, plan: Plan, view: View) -> tuple[RegionNote, 
             why = "requested by the user"
         elif after < before:
             why = f"{(before - after) * _US:.1f} us faster; alone it gives {noise_db(noise):.1f} dB"
-        elif cost.seconds_saved(region.name) > 0:
+        elif network.seconds(int8 - {region.name}) > seconds:
             why = "between int8 regions: a DQ and a Q around it would cost more"
         else:
             why = f"{(after - before) * _US:.1f} us slower alone, but part of the plan that measured best"

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtool.placement.build_network import RegionCosts, build_network
-from qtool.placement.network import Network, RunningCost
-from qtool.placement.regions import find_regions
+from qtool.placement.network import Network
+from qtool.placement.regions import Region, find_regions
 from qtool.plan.assignment import assigned_graph
 from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.predict import TensorNoise, keys_of
 from qtool.plan.rules import maximal
-from tests.placement.networks import chain, energy_of, minimize, networks, subsets
+from tests.placement.networks import energy_of, minimize, networks, subsets
 from tests.plan.flow import candidate, prepared
 from tests.rewrite.zoo import CASES
 from tests.tiers import examples
@@ -57,15 +57,15 @@ def test_the_noise_of_a_region_is_that_of_it_alone(actual: Network) -> None:
 
 @given(networks(), st.data())
 @settings(max_examples=examples(150), deadline=None)
-def test_a_running_cost_equals_the_cost_computed_anew(actual: Network, data: st.DataObject) -> None:
-    int8 = frozenset(data.draw(st.sets(st.sampled_from([r.name for r in actual.regions]))))
-    cost = RunningCost(actual, int8)
-    for region in data.draw(st.permutations(sorted(int8))):
-        after = int8 - {region}
-        assert cost.seconds_saved(region) == pytest.approx(actual.seconds(after) - actual.seconds(int8))
-        cost.to_float(region)
-        assert (cost.seconds, cost.noise) == (actual.seconds(after), actual.noise_of(after))
-        int8 = after
+def test_the_costs_of_steps_are_those_of_each_assignment(network: Network, data: st.DataObject) -> None:
+    int8 = frozenset(data.draw(st.sets(st.sampled_from([r.name for r in network.regions]))))
+    moved = data.draw(st.permutations(sorted(int8)))[: data.draw(st.integers(0, len(int8)))]
+    seconds, noise = network.costs_of_steps(int8, moved)
+    assert len(seconds) == len(noise) == len(moved)
+    for step in range(len(moved)):
+        after = int8 - {*moved[: step + 1]}
+        assert seconds[step] == pytest.approx(network.seconds(after))
+        assert noise[step] == pytest.approx(network.noise_of(after))
 
 
 @given(networks())
@@ -76,15 +76,11 @@ def test_the_cut_of_a_network_is_the_least_of_its_energy(actual: Network) -> Non
         assert actual.minimize(weight) == {r.name for r in actual.regions if labels[r.name]}
 
 
-def test_a_step_leaves_distant_regions_alone() -> None:
-    """The cost of a step is local: of 2,000 regions in a row, each step looks at its neighbours only."""
-    actual = chain(2000, seed=1)
-    cost = RunningCost(actual, [r.name for r in actual.regions])
-    for region in actual.regions:
-        assert len(cost._changed(cost._position[region.name])) <= 8
-        cost.to_float(region.name)
-    assert cost.seconds == pytest.approx(actual.seconds(()))
-    assert cost.noise == actual.noise_of(()) == actual.base
+def test_small_noise_is_exact_after_a_large_one_is_gone() -> None:
+    regions = tuple(Region(name, (name,)) for name in ("loud", "quiet"))
+    network = Network(regions, {"loud": (2.0, 1.0), "quiet": (2.0, 1.0)}, {"loud": 1e9, "quiet": 1e-12})
+    _, noise = network.costs_of_steps({"loud", "quiet"}, ["loud"])
+    assert noise.tolist() == [1e-12]
 
 
 def made(case: str) -> tuple[Network, Candidate]:

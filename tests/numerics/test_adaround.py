@@ -33,24 +33,24 @@ def starts(draw: st.DrawFn) -> tuple[Layer, np.ndarray]:
 
 @settings(max_examples=25, deadline=None)
 @given(starts())
-def test_no_row_is_worse_than_its_start_and_all_lie_on_the_grid(given_: tuple[Layer, np.ndarray]) -> None:
-    made, start = given_
-    found = adaround(made.w, hessian(made.h), made.grid, start)
-    assert found.dtype == np.int16 and found.shape == start.shape
-    assert (made.error(found) <= made.error(start) * (1 + 1e-6) + 1e-9).all()
-    assert (made.grid.qtype.qmin <= found).all() and (found <= made.grid.qtype.qmax).all()
+def test_no_row_is_worse_than_its_start_and_all_lie_on_the_grid(drawn: tuple[Layer, np.ndarray]) -> None:
+    made, start = drawn
+    rounded = adaround(made.w, hessian(made.h), made.grid, start)
+    assert rounded.dtype == np.int16 and rounded.shape == start.shape
+    assert (made.error(rounded) <= made.error(start) * (1 + 1e-6) + 1e-9).all()
+    assert (made.grid.qtype.qmin <= rounded).all() and (rounded <= made.grid.qtype.qmax).all()
 
 
 @settings(max_examples=15, deadline=None)
 @given(starts())
-def test_each_weight_is_rounded_up_or_down_or_left(given_: tuple[Layer, np.ndarray]) -> None:
-    made, start = given_
-    found = adaround(made.w, hessian(made.h), made.grid, start)
+def test_each_weight_is_rounded_up_or_down_or_left(drawn: tuple[Layer, np.ndarray]) -> None:
+    made, start = drawn
+    rounded = adaround(made.w, hessian(made.h), made.grid, start)
     wide = made.grid.wide(made.w.shape[2])
     exact = made.w / wide.scale + wide.zero
     inside = (made.grid.qtype.qmin <= exact) & (exact <= made.grid.qtype.qmax)
-    near = np.abs(found - exact) < 1 + 1e-3
-    assert (near | (found == start))[inside].all()
+    near = np.abs(rounded - exact) < 1 + 1e-3
+    assert (near | (rounded == start))[inside].all()
 
 
 def correlated(seed: int, shape: tuple[int, int, int] = (2, 8, 48)) -> Layer:
@@ -65,8 +65,8 @@ def correlated(seed: int, shape: tuple[int, int, int] = (2, 8, 48)) -> Layer:
 def test_from_the_nearest_it_gains_where_inputs_go_together(seed: int) -> None:
     made = correlated(seed)
     nearest = made.grid.nearest(made.w)
-    found = adaround(made.w, hessian(made.h), made.grid, nearest)
-    assert made.error(found).sum() < 0.6 * made.error(nearest).sum()
+    rounded = adaround(made.w, hessian(made.h), made.grid, nearest)
+    assert made.error(rounded).sum() < 0.6 * made.error(nearest).sum()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -80,11 +80,11 @@ def test_behind_gptq_it_never_loses(seed: int) -> None:
 def test_parts_of_rows_come_to_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     made = correlated(1)
     nearest = made.grid.nearest(made.w)
-    whole = made.error(adaround(made.w, hessian(made.h), made.grid, nearest))
+    at_once = made.error(adaround(made.w, hessian(made.h), made.grid, nearest))
     monkeypatch.setattr(module, "_ROOM", 1)  # a row at a time
     parts = made.error(adaround(made.w, hessian(made.h), made.grid, nearest))
     assert (parts <= made.error(nearest) * (1 + 1e-6)).all()
-    assert parts.sum() < 1.3 * whole.sum()
+    assert parts.sum() < 1.3 * at_once.sum()
 
 
 def test_where_nothing_is_fed_or_all_is_exact_it_stays() -> None:

@@ -23,7 +23,7 @@ def steadied(made: Layer) -> Layer:
 
 
 def slack(made: Layer) -> float:
-    """What rounding of float64 sums may come to."""
+    """Return the rounding error that float64 sums may have."""
     return 1e-9 + 1e-6 * float(np.trace(made.h, axis1=1, axis2=2).sum()) * float(np.square(made.w).max())
 
 

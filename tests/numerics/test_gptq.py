@@ -51,7 +51,7 @@ def layer(seed: int, shape: tuple[int, int, int], runs: int, qtype: QType) -> La
     random = np.random.default_rng(seed)
     groups, rows, columns = shape
     w = random.normal(size=shape).astype(np.float32)
-    # Correlated inputs, uncentred, some of which are never fed.
+    # Correlated inputs, uncentred; some are always 0.
     x = (
         random.normal(size=(groups, 4 * columns, columns)) @ random.normal(size=(groups, columns, columns))
         + 1

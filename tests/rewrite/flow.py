@@ -48,9 +48,9 @@ class Written:
         return onnx.load_from_string(self.data)
 
 
-def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target, **asked: Any) -> Written:
+def write(proto: onnx.ModelProto, samples: Sequence[Sample], target: str | Target, **options: Any) -> Written:
     """Quantize in memory, without timing, so that speed decides nothing."""
-    done = candidate(proto, samples, target, **asked)
+    done = candidate(proto, samples, target, **options)
     return Written(proto, samples, done, to_bytes(rewrite(done.model.model, done.plan)))
 
 

@@ -1,4 +1,4 @@
-"""An int8 product that hands on floats is run in int8, whoever reads it."""
+"""An int8 product with a float result runs in int8 for all kinds of consumers."""
 
 from __future__ import annotations
 

@@ -215,15 +215,15 @@ def _by_the_formula(case: Product, done: Written) -> list[dict[str, np.ndarray]]
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_outlier_spoils_its_own_part_only(target: str) -> None:
-    """What splitting is for: a channel 1000 times the others coarsens 512 values, not all 1024."""
+    """The purpose of splitting: a channel 1000 times the others coarsens 512 values, not all 1024."""
     proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": [16, 1024]}, ["y"], {"w": weights(1024, 32)})
     (sample,) = samples(1, x=(16, 1024))
     sample["x"][:, 0] = 1000
     done = write(proto, [sample], target, mode="dynamic")
     near, far = sample["x"].copy(), sample["x"].copy()
     near[:, 512:], far[:, :512] = 0, 0
-    whole, first = run(done.data, [sample, {"x": near}])
-    assert sqnr(run(proto, [{"x": far}]), [{"y": whole["y"] - first["y"]}]) > 30
+    both, first = run(done.data, [sample, {"x": near}])
+    assert sqnr(run(proto, [{"x": far}]), [{"y": both["y"] - first["y"]}]) > 30
 
 
 @pytest.mark.parametrize(("target", "total"), in_turn(TARGETS, [1024, 128]))

@@ -1,4 +1,4 @@
-"""What is often forgotten: near FP32 in every mode, run in int8 where that is fast, in float for a true reason."""
+"""Common idioms: near FP32 in every mode, in int8 where that is faster, in float for a stated reason."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FLOORS = {"static": 25.0, "dynamic": 30.0, "weight-only": 38.0}
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What becomes of an idiom on a CPU.
+class OnCpu:
+    """The ops of an idiom on a CPU.
 
     Args:
         ops: what onnxruntime runs, and how many of each; 0: none of them.
@@ -31,16 +31,16 @@ class Ran:
     floats: dict[str, str] = field(default_factory=dict)
 
 
-def _convs(count: int, ops: dict[str, int] | None = None, **floats: str) -> Ran:
-    return Ran({"QLinearConv": count, "Conv": 0, "FusedConv": 0, **(ops or {})}, floats)
+def _convs(count: int, ops: dict[str, int] | None = None, **floats: str) -> OnCpu:
+    return OnCpu({"QLinearConv": count, "Conv": 0, "FusedConv": 0, **(ops or {})}, floats)
 
 
-def _gemms(op: str, count: int, ops: dict[str, int] | None = None, **floats: str) -> Ran:
-    return Ran({op: count, "Gemm": 0, "FusedGemm": 0, "MatMul": 0, **(ops or {})}, floats)
+def _gemms(op: str, count: int, ops: dict[str, int] | None = None, **floats: str) -> OnCpu:
+    return OnCpu({op: count, "Gemm": 0, "FusedGemm": 0, "MatMul": 0, **(ops or {})}, floats)
 
 
 _NO_KERNEL = "no int8 kernel"
-ON_CPU: dict[str, Ran] = {
+ON_CPU: dict[str, OnCpu] = {
     "conv-1d": _convs(2),
     "conv-3d": _convs(2),
     "conv-transpose": _convs(2, {"ConvTranspose": 1}, ConvTranspose="no int8 ConvTranspose kernel"),
@@ -112,7 +112,7 @@ def _stores_every_large_weight(result: Written, mode: str) -> None:
 
 @pytest.mark.parametrize("idiom", ON_CPU)
 def test_a_cpu_runs_it_as_it_is_fast(idiom: str) -> None:
-    """What is faster in int8 runs in int8, and what stays float has its reason."""
+    """Ops that are faster in int8 run in int8, and those in float have their reason."""
     specimen = IDIOMS[f"idiom-{idiom}"]
     result = write(specimen.model(), specimen.samples(), "cpu", mode="static")
     ops, wanted = ran(result.data), ON_CPU[idiom].ops

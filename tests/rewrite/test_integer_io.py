@@ -112,7 +112,7 @@ def params(row: dict[str, Any]) -> QParams:
     return QParams(np.asarray(row["scale"], np.float32), np.asarray(row["zero_point"], np.int64))
 
 
-def whole(io: str) -> QType:
+def full_range(io: str) -> QType:
     limits = np.iinfo(io)
     return QType(io, io, 8, int(limits.min), int(limits.max))
 
@@ -125,7 +125,7 @@ def test_each_graph(name: str, io: str, target: str) -> None:
     _describes_each_integer(graph, done, rows, io)
     wanted = run(done.original, done.samples)
     fed = [
-        {k: quantize(v, params(rows[k]), whole(io)) if k in rows else v for k, v in s.items()}
+        {k: quantize(v, params(rows[k]), full_range(io)) if k in rows else v for k, v in s.items()}
         for s in done.samples
     ]
     for optimize in (True, False):
@@ -229,10 +229,10 @@ def test_the_plan_names_the_inputs_and_outputs_that_become_integers() -> None:
     assert from_json(to_json(done.plan), "plan.json").integer_ports == ("x", "y")
     assert validate_plan(done.plan, done.model.view) == ""
     assert "'r'" in validate_plan(replace(done.plan, integer_ports=("r",)), done.model.view)
-    only = onnx.load_from_string(
+    one_output = onnx.load_from_string(
         to_bytes(rewrite(done.model.model, replace(done.plan, integer_ports=("y",))))
     )
-    types = [v.type.tensor_type.elem_type for v in (*only.graph.input, *only.graph.output)]
+    types = [v.type.tensor_type.elem_type for v in (*one_output.graph.input, *one_output.graph.output)]
     assert types == [onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8], "the writer follows the plan"
 
 
@@ -274,7 +274,7 @@ def test_a_port_reaches_as_far_as_the_site_behind_it(
     moved = io_params(site, io)
     q = np.linspace(own.qmin, own.qmax, 256).round().astype(own.dtype)
     x = dequantize(q, found)
-    back = dequantize(quantize(x, moved, whole(io.name)), moved)
+    back = dequantize(quantize(x, moved, full_range(io.name)), moved)
     tolerance = 0.0 if own.bits == 8 else 0.5 * float(moved.scale)
     assert np.abs(back.astype(np.float64) - x).max() <= tolerance + 1e-6 * np.abs(x).max()
-    assert quantize(np.zeros(1, np.float32), moved, whole(io.name))[0] == moved.zero_point
+    assert quantize(np.zeros(1, np.float32), moved, full_range(io.name))[0] == moved.zero_point

@@ -105,8 +105,8 @@ def build(case: Product, scale: float = 1.0) -> onnx.ModelProto:
 
 def written(name: str, bits: int, prefer: str = "speed", target: str = "cpu") -> Written:
     case = CASES[name]
-    asked = {"bits": bits, "block": case.block, "prefer": prefer}
-    return write(build(case), samples(3, x=case.x), of_any_size(target), mode="weight-only", **asked)
+    options = {"bits": bits, "block": case.block, "prefer": prefer}
+    return write(build(case), samples(3, x=case.x), of_any_size(target), mode="weight-only", **options)
 
 
 def the_node(proto: onnx.ModelProto) -> onnx.NodeProto:
@@ -168,7 +168,7 @@ def _holds_the_integers_of_the_plan(case: Product, done: Written, bits: int) -> 
 
 @pytest.mark.parametrize(("name", "bits"), in_turn(["one-block", "odd-transB", "blocks-of-64"], WEIGHT_BITS))
 def test_size_and_speed_agree(name: str, bits: int) -> None:
-    """What is stored and unpacked at load is the same weight; the kernel's own 8-bit activations differ."""
+    """A weight unpacked at load is the same as in the kernel, whose 8-bit activations differ."""
     size, speed = written(name, bits, "size"), written(name, bits)
     (stored,) = [s for s in size.plan.sites if s.kind is Kind.STORED]
     assert weight_of(speed)[0].spec == stored.spec
@@ -246,7 +246,7 @@ def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     st.integers(0, 2**32 - 1),
 )
 def test_what_is_packed_can_be_unpacked(bits: int, shape: tuple[int, ...], seed: int) -> None:
-    """What is left of the last byte is zeros."""
+    """The rest of the last byte is zeros."""
     q = np.random.default_rng(seed).integers(0, 2**bits, shape)
     packed = pack(q, bits)
     assert packed.dtype == np.uint8

@@ -23,7 +23,7 @@ from tests import outliers
 from tests.plan.flow import ready, rules_plan
 from tests.tiers import in_turn
 
-SPARED = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
+COLUMNS = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ SPARED = {"h": OutlierColumns(outliers.LOUD, -1.0, 1.0)}
 )
 def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) -> None:
     done = ready(outliers.proto(bias, axes), mode=mode, include=["op:MatMul"])
-    plan = draft(done.task, rule_based(done.task), outlier_columns=SPARED)
+    plan = draft(done.task, rule_based(done.task), outlier_columns=COLUMNS)
     clone = done.model.clone()
     split_outlier_columns(clone, plan)
     assert plan.outlier_columns
@@ -45,7 +45,7 @@ def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) 
 
 @pytest.mark.parametrize(("mode", "bias", "axes"), in_turn(["static", "dynamic"], [True, False], [2, 3]))
 def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: Path) -> None:
-    found = {}
+    results = {}
     for recover in ("none", "columns"):
         options = Options(
             mode=mode,
@@ -59,15 +59,15 @@ def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: 
         )
         result = quantize(outliers.proto(bias, axes), tmp_path / f"{recover}.onnx", options)
         assert result.report.comparison is not None
-        found[recover] = result.report.comparison.sqnr, result.plan
-    plan = found["columns"][1]
+        results[recover] = result.report.comparison.sqnr, result.plan
+    plan = results["columns"][1]
     assert set(plan.outlier_columns["h"].columns) >= set(outliers.LOUD)
-    assert not found["none"][1].outlier_columns
-    assert found["columns"][0] > found["none"][0] + 10
-    again = tmp_path / "again.onnx"
-    quantize(outliers.proto(bias, axes), again, Options(plan=plan, threads=1))
-    assert again.read_bytes() == (tmp_path / "columns.onnx").read_bytes()
-    with_kernels = onnxruntime.InferenceSession(again.read_bytes(), providers=["CPUExecutionProvider"])
+    assert not results["none"][1].outlier_columns
+    assert results["columns"][0] > results["none"][0] + 10
+    replay = tmp_path / "again.onnx"
+    quantize(outliers.proto(bias, axes), replay, Options(plan=plan, threads=1))
+    assert replay.read_bytes() == (tmp_path / "columns.onnx").read_bytes()
+    with_kernels = onnxruntime.InferenceSession(replay.read_bytes(), providers=["CPUExecutionProvider"])
     assert with_kernels.run(None, outliers.samples(1, axes)[0])
 
 

@@ -84,7 +84,7 @@ class Op:
 
 @dataclass(frozen=True)
 class Types:
-    """What a graph is quantized to."""
+    """The types of a graph."""
 
     act: str = "u8"
     weight: str = "s8"
@@ -228,7 +228,7 @@ def fuse(proto: onnx.ModelProto, contrib: bool) -> onnx.ModelProto:
 
 
 def evaluate(proto: onnx.ModelProto, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What onnx's reference makes of it."""
+    """The outputs in onnx's reference implementation."""
     evaluator = ReferenceEvaluator(proto)
     return dict(zip(evaluator.output_names, evaluator.run(None, sample), strict=True))
 
@@ -443,7 +443,7 @@ def _becomes_what_the_table_says(form: Fused) -> None:
 
 
 def small(op: Op, *, act: str = "u8", contrib: bool = True) -> Counter[str]:
-    """The op types that one op comes to."""
+    """The op types of one op, lowered."""
     qdq, _, _ = build(op, Types(act))
     return Counter(n.op_type for n in fuse(qdq, contrib).graph.node)
 
@@ -728,7 +728,7 @@ def test_the_kernels_take_the_pairs_of_the_table_and_no_others(product: Product,
 
 
 def bare(product: Product, a: str, b: str) -> onnx.ModelProto:
-    """One integer operator by itself; what it gives is what it takes, int32, or float."""
+    """One integer operator by itself, with a result of its own type, int32 or float."""
     shape = [1, 8, 6, 6] if product is QLINEAR_CONV else [5, 16]
     weight = [4, 8, 3, 3] if product is QLINEAR_CONV else [16, 4]
     scale, zeros = np.float32(0.1), {"za": np.zeros((), a), "zb": np.zeros((), b), "zy": np.zeros((), a)}
@@ -758,7 +758,7 @@ def bare(product: Product, a: str, b: str) -> onnx.ModelProto:
 def qdq_form(
     proto: onnx.ModelProto, samples: Sequence[dict[str, np.ndarray]], target: str
 ) -> onnx.ModelProto:
-    """The one place here that knows how qtool comes to a QDQ model."""
+    """The QDQ model of the rule-based plan."""
     return write(proto, samples, target).proto
 
 
@@ -850,7 +850,7 @@ def test_the_search_for_what_is_left_finds_it_all_before() -> None:
 
 
 def forms_of(op: str, contrib: bool) -> list[tuple[str, tuple[int, ...] | None]]:
-    """What an op without weights may become: whether its scales may differ, and which inputs have them."""
+    """The forms of an op without weights: whether its scales may differ, and the inputs that have them."""
     found: list[tuple[str, tuple[int, ...] | None]] = []
     if op in MOVES or op in ("Relu", "Clip"):
         found.append(("one scale", MOVES.get(op, (0,))))

@@ -80,12 +80,12 @@ def build(layer: Layer) -> onnx.ModelProto:
 
 def written(name: str, bits: int, block: int, target: str) -> Written:
     layer = LAYERS[name]
-    asked = {"bits": bits, "block": block}
-    return write(build(layer), samples(2, x=layer.x), target, mode="weight-only", **asked)
+    options = {"bits": bits, "block": block}
+    return write(build(layer), samples(2, x=layer.x), target, mode="weight-only", **options)
 
 
 def restored(done: Written, site: Site) -> np.ndarray:
-    """What a site's weight should be in the graph, by the plan."""
+    """The weight of a site in the graph, by the plan."""
     value = done.candidate.model.view.values[site.value].const_value
     assert value is not None
     assert site.qparams is not None
@@ -197,7 +197,7 @@ SHAPES_OF_SCALES = {
 
 @pytest.mark.parametrize(("name", "wanted", "target"), in_turn(SHAPES_OF_SCALES.items(), TARGETS))
 def test_blocks_near_32_whatever_the_size(name: str, wanted: PerBlock | PerRun | None, target: str) -> None:
-    """Where nothing near 32 divides, 8 bits hold the weight, a scale a channel."""
+    """A weight without a divisor near 32 has 8 bits and a scale a channel."""
     done = written(name, 4, 0, target)
     site = next(s for s in done.plan.sites if s.value == "w")
     if wanted is None:

@@ -65,7 +65,7 @@ def fake(array: np.ndarray, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax
 
 @pytest.mark.parametrize(("name", "level"), in_turn([n for n in NAMES if n != "if-weights"], LEVELS))
 def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> None:
-    """What the readers get is the fake quantization of what the producer gave: both are looked at."""
+    """Consumers read the fake quantization of the value: both are outputs here."""
     done, found = made(name)
     done_any = False
     for key in found.switches:

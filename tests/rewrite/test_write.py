@@ -18,8 +18,8 @@ from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
 
 
-def done_of(case: str, **asked: Any) -> Candidate:
-    return candidate(CASES[case].build(), CASES[case].samples(), **asked)
+def done_of(case: str, **options: Any) -> Candidate:
+    return candidate(CASES[case].build(), CASES[case].samples(), **options)
 
 
 def with_offsets(plan: Plan, **offsets: np.ndarray) -> Plan:

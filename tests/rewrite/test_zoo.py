@@ -63,9 +63,9 @@ def _keeps_the_interface(result: Written) -> None:
         assert max(Counter(names).values()) == 1
 
 
-def _is_repeatable(result: Written, again: onnx.ModelProto) -> None:
+def _is_repeatable(result: Written, original: onnx.ModelProto) -> None:
     """The plan gives the same bytes once more, and neither model is changed."""
-    assert result.original == again
+    assert result.original == original
     before = to_bytes(result.candidate.model.model)
     assert to_bytes(rewrite(result.candidate.model.model, result.plan)) == result.data
     assert to_bytes(result.candidate.model.model) == before
@@ -152,7 +152,7 @@ def test_stored_weights_are_folded_by_the_runtime() -> None:
 
 
 def test_a_weight_both_in_int8_and_stored_is_right_in_both() -> None:
-    """What one of two readers has in 4 bits must not change the integers of the other."""
+    """The 4 bits of one consumer must not change the integers of the other."""
     case = CASES["shared-weights"]
     for target in TARGETS:
         both = write(case.build(), case.samples(), target)

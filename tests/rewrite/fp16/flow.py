@@ -42,7 +42,7 @@ class Converted:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why the others do not: what the report says."""
+        """The reasons of the nodes in float."""
         return reasons(self.plan)
 
     @property
@@ -54,14 +54,14 @@ class Converted:
         return Counter(n.op_type for n in nodes(self.proto.graph))
 
 
-def converted(proto: onnx.ModelProto, samples: Sequence[Sample] = (), **asked: Any) -> Converted:
+def converted(proto: onnx.ModelProto, samples: Sequence[Sample] = (), **options: Any) -> Converted:
     """Plan and write, in fp16 mode unless told; without samples nothing is known of activations."""
-    made = candidate(proto, samples, **{"mode": "fp16", **asked})
+    made = candidate(proto, samples, **{"mode": "fp16", **options})
     return Converted(proto, made.model, made.plan, to_bytes(rewrite(made.model.model, made.plan)))
 
 
 def check(made: Converted) -> None:
-    """What holds for every model that is written.
+    """Check the laws of every written model.
 
     The checker finds unsorted graphs, and strict inference any type that is not what it is said to be.
     """
@@ -77,7 +77,7 @@ def check(made: Converted) -> None:
 
 
 def check_casts(proto: onnx.ModelProto) -> None:
-    """No Cast stands twice, to the type that is there, on a way back, or for nobody."""
+    """No Cast stands twice, to the type that is there, on a way back, or without consumers."""
     types = element_types(proto)
     producers = {n.output[0]: n for n in nodes(proto.graph)}
     for graph in graphs(proto.graph):
@@ -93,7 +93,7 @@ def check_casts(proto: onnx.ModelProto) -> None:
         }
         for cast in casts:
             assert types[cast.input[0]] != _target(cast), f"{cast.name} changes nothing"
-            assert cast.output[0] in read, f"{cast.name} is for nobody"
+            assert cast.output[0] in read, f"{cast.name} has no consumer"
             before = producers.get(cast.input[0])
             back = before is not None and before.op_type == "Cast" and types[before.input[0]] == FLOAT16
             assert not (back and _target(cast) == FLOAT16), f"{cast.name} goes back"
@@ -147,8 +147,8 @@ def _target(cast: onnx.NodeProto) -> int:
 
 
 def _as_fed(made: Converted, sample: Sample) -> dict[str, np.ndarray]:
-    halves = {v.name for v in made.proto.graph.input if v.type.tensor_type.elem_type == FLOAT16}
-    return {k: v.astype(np.float16) if k in halves else v for k, v in sample.items()}
+    inputs = {v.name for v in made.proto.graph.input if v.type.tensor_type.elem_type == FLOAT16}
+    return {k: v.astype(np.float16) if k in inputs else v for k, v in sample.items()}
 
 
 def _sqnr(before: Sequence[Outputs], after: Sequence[Outputs]) -> float:

@@ -30,7 +30,7 @@ CONSTANTS = {
 
 
 def norm(*, subs: int = 1, tail: bool = True, residual: bool = False, opset: int = 17) -> onnx.ModelProto:
-    """A product, a layer norm in nine ops, and what reads it."""
+    """A product, a layer norm in nine ops, and its consumers."""
     axes = {"axes": [-1]} if opset < 18 else {}
     given = [] if opset < 18 else ["axes"]
     found = [
@@ -70,7 +70,7 @@ def sized(count: int, seed: int = 0) -> list[tuple[str, ...]]:
     ][:count]
 
 
-def asked(proto: onnx.ModelProto, names: tuple[str, ...], **options: str) -> Converted:
+def with_fp16(proto: onnx.ModelProto, names: tuple[str, ...], **options: str) -> Converted:
     return converted(proto, mode="weight-only", sets=[f"{n}=fp16" for n in names], **options)
 
 
@@ -78,7 +78,7 @@ def asked(proto: onnx.ModelProto, names: tuple[str, ...], **options: str) -> Con
     ("names", "subs", "residual"), in_turn(((n,) for n in sized(32)), [1, 2], [False, True])
 )
 def test_any_part_of_a_norm(names: tuple[str, ...], subs: int, residual: bool) -> None:
-    made = asked(
+    made = with_fp16(
         norm(subs=subs, residual=residual), (*names, "sub2") if subs == 2 and "sub" in names else names
     )
     assert set(names) <= made.fp16_nodes
@@ -112,13 +112,13 @@ def test_the_guard_leaves_the_norm_to_be_fused() -> None:
     ids=["none", "before", "all"],
 )
 def test_no_guard_where_there_is_nothing_to_fear(names: tuple[str, ...]) -> None:
-    made = asked(norm(residual=True), names) if names else converted(norm(), mode="weight-only")
+    made = with_fp16(norm(residual=True), names) if names else converted(norm(), mode="weight-only")
     assert made.ops["Max"] == 0
 
 
 def test_without_the_guard_there_is_no_session() -> None:
     """Should this fail with a later onnxruntime, the guards can go."""
-    made = asked(norm(), ("before",))
+    made = with_fp16(norm(), ("before",))
     proto = made.proto
     (guard,) = [n for n in proto.graph.node if n.op_type == "Max"]
     for other in proto.graph.node:
@@ -162,8 +162,8 @@ def test_other_types_are_nobodys_business(kind: ir.DataType) -> None:
 
 
 def test_a_mean_of_halves_by_another_hand_is_guarded_too() -> None:
-    """What the writer finds in a model counts as what it wrote itself."""
+    """Casts that the model came with count like those of the writer."""
     made = converted(norm(), SAMPLES, io="float16")
     assert {v.type.tensor_type.elem_type for v in made.proto.graph.input} == {FLOAT16}
-    halves = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
-    assert close(converted(made.proto, halves), halves) > 80
+    fp16_samples = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
+    assert close(converted(made.proto, fp16_samples), fp16_samples) > 80

@@ -65,7 +65,7 @@ def test_what_says_its_own_type(case: str, everything: bool) -> None:
 
 
 def _needs(op: str) -> list[onnx.NodeProto]:
-    """An op whose output nobody can foretell, so that only its type is of interest."""
+    """An op with random output, of which only the type is tested."""
     if op in ("RandomNormal", "RandomUniform"):
         return [node(op, [], ["f"], "random", shape=list(SHAPE), seed=1.0)]
     if op == "Bernoulli":

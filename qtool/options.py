@@ -9,7 +9,7 @@ from typing import Literal
 
 import onnx
 
-from qtool.calibration.serial import Calibration
+from qtool.calibration.ranges_file import Calibration
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.evaluate.judging import Judging

@@ -1,4 +1,4 @@
-"""A calibration that can be killed: what it has done so far, in a file."""
+"""The checkpoint of a calibration: its state in a file, from which a later run continues."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtool.calibration.ranges_file import check_ranges
 from qtool.calibration.runner import SoFar
-from qtool.calibration.serial import check_ranges
 from qtool.errors import UsageError, printable
 from qtool.graph.save import staged
 from qtool.serialize.json_format import JsonFormat
 
 SCHEMA = "qtool.checkpoint/2"
-# Between two writings. What a kill can cost.
 SECONDS = 10.0
+"""The time between two writes: the most that a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Checkpoint:
     """The state of a calibration.
 
     Args:
-        so_far: samples done, and what they showed.
+        so_far: samples done, and their ranges.
         digest: the sum of these samples' digests.
     """
 
@@ -36,8 +36,8 @@ class _Saved:
     """The content of the file.
 
     Args:
-        run: what the calibration is of.
-        state: how much of it is done.
+        run: the model, samples and options of the calibration.
+        state: of the calibration.
     """
 
     run: Mapping[str, str]
@@ -60,11 +60,11 @@ class CheckpointFile:
 
     Args:
         path: of the file; its folder must exist.
-        run: what the calibration is of: all of it must be the same when it goes on.
-        resume: go on from what is there; nothing there is a fresh start.
+        run: the model, samples and options, which must be the same in a run that continues this one.
+        resume: continue from the file; without a file, start afresh.
 
     Raises:
-        UsageError: the file is there already and is not to be resumed, or is of another run, or damaged.
+        UsageError: the file exists, and `resume` is not set.
     """
 
     def __init__(self, path: Path, run: Mapping[str, str], *, resume: bool) -> None:
@@ -96,7 +96,7 @@ class CheckpointFile:
         return saved.state
 
     def keep(self, make: Callable[[], Checkpoint]) -> None:
-        """Write where the calibration stands, whole or not at all, unless that was done a moment ago."""
+        """Write the state atomically, unless that was done less than SECONDS ago."""
         if time.monotonic() - self._written < SECONDS:
             return
         with staged(self._path) as staging:
@@ -105,5 +105,5 @@ class CheckpointFile:
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """The calibration is done."""
+        """Remove the file: the calibration is complete."""
         self._path.unlink(missing_ok=True)

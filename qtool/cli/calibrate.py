@@ -96,7 +96,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     qtool calibrate model.onnx --calib samples/ --shard 2/8 -o part2.json
     qtool calibrate --merge part*.json -o ranges.json
     """
-    from qtool.calibration.serial import read, to_json
+    from qtool.calibration.ranges_file import read, to_json
     from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
     from qtool.graph.save import check_target, staged
 

@@ -12,8 +12,8 @@ from functools import reduce
 from pathlib import Path
 
 from qtool.calibration.checkpoint import Checkpoint, CheckpointFile
+from qtool.calibration.ranges_file import Calibration, digest_of
 from qtool.calibration.runner import SoFar, calibrate
-from qtool.calibration.serial import Calibration, digest_of
 from qtool.commands.prepare import NO_SAMPLES, prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading

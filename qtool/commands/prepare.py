@@ -13,8 +13,8 @@ import onnx_ir as ir
 from qtool.calibration.analytic import estimate_ranges
 from qtool.calibration.memo import RangeMemo
 from qtool.calibration.ranges import Ranges
+from qtool.calibration.ranges_file import Calibration, read
 from qtool.calibration.runner import calibrate
-from qtool.calibration.serial import Calibration, read
 from qtool.data.model_inputs import inputs_of
 from qtool.data.open import Data, open_source
 from qtool.data.reading import Reading

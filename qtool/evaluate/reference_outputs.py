@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qtool.calibration.serial import digest_of
+from qtool.calibration.ranges_file import digest_of
 from qtool.data.files import UnchangedFiles
 from qtool.data.npz import read_npz
 from qtool.data.samples import Sample

@@ -98,11 +98,11 @@ def one_op(op: str) -> tuple[onnx.ModelProto, np.ndarray]:
 @pytest.mark.parametrize("op", [*HARD, *SUMS])
 def test_ranges_contain_what_onnxruntime_computes(op: str) -> None:
     proto, x = one_op(op)
-    seen = run(proto, x=x)["y"]
+    computed = run(proto, x=x)["y"]
     ranges, basis = estimate(proto, {"x": (LO, HI)})
-    width = max(seen.max(), 0.0) - min(seen.min(), 0.0)
+    width = max(computed.max(), 0.0) - min(computed.min(), 0.0)
     slack = 0.01 * width  # a curve may turn between two of its nodes
-    assert ranges["y"].lo - slack <= seen.min() and seen.max() <= ranges["y"].hi + slack
+    assert ranges["y"].lo - slack <= computed.min() and computed.max() <= ranges["y"].hi + slack
     assert ranges["y"].hi - ranges["y"].lo <= (10 if op in SUMS or op in ("Softmax", "LSTM") else 2.5) * width
     assert basis["y"] in ROUGHNESS
     assert op in ROWS or op in BOUNDS

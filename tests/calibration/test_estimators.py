@@ -14,7 +14,7 @@ from qtool.calibration.histogram import Collector, Histogram
 from qtool.calibration.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec
-from tests.calibration.seen import observe
+from tests.calibration.observe import observe
 
 SPECS = {
     "uint8": TensorSpec(UINT8, PER_TENSOR, symmetric=False),
@@ -42,19 +42,19 @@ def random(kind: str, seed: int = 0, size: int = 60_000) -> np.ndarray:
 KINDS = "normal laplace relu shifted negative outliers uniform constant zeros".split()
 
 
-def seen(*parts: np.ndarray) -> Range:
-    whole, collector = None, Collector()
+def observed(*parts: np.ndarray) -> Range:
+    all_of_it, collector = None, Collector()
     for x in parts:
         one = observe(x)
         assert one is not None
-        whole = one if whole is None else whole.merge(one)
+        all_of_it = one if all_of_it is None else all_of_it.merge(one)
         collector.add(x, max(-one.lo, one.hi))
-    assert whole is not None
-    return replace(whole, histogram=collector.histogram())
+    assert all_of_it is not None
+    return replace(all_of_it, histogram=collector.histogram())
 
 
-def found(method: str, spec: TensorSpec, *parts: np.ndarray) -> tuple[Range, Histogram, float, float]:
-    what = seen(*parts)
+def chosen(method: str, spec: TensorSpec, *parts: np.ndarray) -> tuple[Range, Histogram, float, float]:
+    what = observed(*parts)
     assert what.histogram is not None
     return what, what.histogram, *ESTIMATORS[method](what, spec)
 
@@ -63,20 +63,20 @@ def found(method: str, spec: TensorSpec, *parts: np.ndarray) -> tuple[Range, His
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("method", METHODS)
 def test_no_range_is_wider_than_what_was_seen(method: str, spec: str, kind: str) -> None:
-    what, _, lo, hi = found(method, SPECS[spec], random(kind))
+    what, _, lo, hi = chosen(method, SPECS[spec], random(kind))
     assert min(what.lo, 0) <= lo <= hi <= max(what.hi, 0)
 
 
 def test_minmax_is_all_that_was_seen() -> None:
     parts = [random("normal", seed) for seed in range(3)]
-    _, _, lo, hi = found("minmax", SPECS["uint8"], *parts)
+    _, _, lo, hi = chosen("minmax", SPECS["uint8"], *parts)
     assert (lo, hi) == (min(p.min() for p in parts), max(p.max() for p in parts))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_a_moving_average_does_not_depend_on_the_order(order: tuple[int, ...]) -> None:
     parts = [random("normal", seed) * (1 + seed) for seed in range(3)]
-    _, _, lo, hi = found("moving-average", SPECS["uint8"], *(parts[i] for i in order))
+    _, _, lo, hi = chosen("moving-average", SPECS["uint8"], *(parts[i] for i in order))
     assert lo == pytest.approx(np.mean([p.min() for p in parts], dtype=np.float64), rel=1e-12)
     assert hi == pytest.approx(np.mean([p.max() for p in parts], dtype=np.float64), rel=1e-12)
 
@@ -84,7 +84,7 @@ def test_a_moving_average_does_not_depend_on_the_order(order: tuple[int, ...]) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_percentile_is_that_of_the_sorted_data(kind: str) -> None:
     x = random(kind)
-    _, histogram, lo, hi = found("percentile", SPECS["uint8"], x)
+    _, histogram, lo, hi = chosen("percentile", SPECS["uint8"], x)
     ordered = np.sort(x.astype(np.float64))
     beyond = int((1 - KEPT) / 2 * x.size)
     assert abs(lo - ordered[beyond]) <= histogram.width
@@ -103,7 +103,7 @@ def plain_error(x: np.ndarray, lo: float, hi: float, steps: float) -> float:
 def test_mse_is_as_good_as_a_plain_search(spec: str, kind: str) -> None:
     x = random(kind).astype(np.float64)
     grid = SPECS[spec]
-    what, histogram, lo, hi = found("mse", grid, random(kind))
+    what, histogram, lo, hi = chosen("mse", grid, random(kind))
     steps = grid.qtype.qmax - grid.qtype.qmin
     if grid.symmetric:
         ends = np.linspace(0.05, 1.0, 400) * np.abs(x).max()
@@ -122,7 +122,7 @@ def test_mse_is_as_good_as_a_plain_search(spec: str, kind: str) -> None:
 @given(st.integers(0, 10_000), st.floats(0.2, 3.0))
 def test_the_expected_error_is_what_the_elements_show(seed: int, spread: float) -> None:
     x = np.random.default_rng(seed).laplace(scale=spread, size=20_000).astype(np.float32)
-    what = seen(x)
+    what = observed(x)
     assert what.histogram is not None
     lo, hi = what.lo / 2, what.hi / 2
     assert expected_error(what.histogram, lo, hi, 255) == pytest.approx(
@@ -151,14 +151,14 @@ def plain_divergence(counts: np.ndarray, start: int, stop: int, levels: int) -> 
 @pytest.mark.parametrize("kind", ["laplace", "outliers", "uniform"])
 def test_entropy_is_searched_over_every_clip(kind: str) -> None:
     """On a coarse copy of the histogram, where the definition can be computed for all clips."""
-    fine = seen(random(kind)).histogram
+    fine = observed(random(kind)).histogram
     assert fine is not None
     shift = 3
     bins = fine.first + np.arange(fine.counts.size)
     bins = np.sign(bins) * (np.abs(bins) >> shift)
     counts = np.bincount(bins - bins[0], fine.counts).astype(np.int64)
     coarse = Histogram(fine.exponent + shift, int(bins[0]), counts)
-    what = replace(seen(random(kind)), histogram=coarse)
+    what = replace(observed(random(kind)), histogram=coarse)
     small = TensorSpec(replace(UINT8, qmax=31), PER_TENSOR, symmetric=False)
     lo, hi = ESTIMATORS["entropy"](what, small)
     leveled = counts.copy()
@@ -176,7 +176,7 @@ def test_entropy_is_searched_over_every_clip(kind: str) -> None:
 def test_an_outlier_is_cut_off() -> None:
     x = random("outliers")
     for method in ("percentile", "entropy"):
-        _, _, lo, hi = found(method, SPECS["uint8"], x)
+        _, _, lo, hi = chosen(method, SPECS["uint8"], x)
         assert hi < 40, method
         assert lo > -40, method
 
@@ -188,7 +188,7 @@ def test_the_table_and_the_functions_name_each_other() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spec", SPECS)
 def test_auto_clips_only_where_that_is_expected_to_pay(spec: str, kind: str) -> None:
-    what, histogram, lo, hi = found("auto", SPECS[spec], random(kind))
+    what, histogram, lo, hi = chosen("auto", SPECS[spec], random(kind))
     steps = SPECS[spec].qtype.qmax - SPECS[spec].qtype.qmin
 
     def error(ends: tuple[float, float]) -> float:

@@ -39,28 +39,28 @@ def plainly(x: np.ndarray) -> Histogram:
 @settings(max_examples=200, deadline=None)
 @given(ARRAYS)
 def test_every_element_is_in_its_bin(x: np.ndarray) -> None:
-    found = counted(x)
-    assert found == plainly(x)
-    assert found.total == x.size
-    assert found.edges()[0] <= x.min()
-    assert x.max() <= found.edges()[-1]
+    histogram = counted(x)
+    assert histogram == plainly(x)
+    assert histogram.total == x.size
+    assert histogram.edges()[0] <= x.min()
+    assert x.max() <= histogram.edges()[-1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(ARRAYS, min_size=2, max_size=4))
 def test_in_parts_and_in_any_order_it_is_the_same(parts: list[np.ndarray]) -> None:
-    whole = plainly(np.concatenate(parts))
-    assert counted(*parts) == whole
+    together = plainly(np.concatenate(parts))
+    assert counted(*parts) == together
     for order in itertools.permutations([counted(p) for p in parts]):
         merged = order[0]
         for other in order[1:]:
             merged = merged.merge(other)
-        assert merged == whole
+        assert merged == together
     first, second, *rest = (counted(p) for p in parts)
     tail = second
     for other in rest:
         tail = tail.merge(other)
-    assert first.merge(tail) == whole
+    assert first.merge(tail) == together
 
 
 @pytest.mark.parametrize("shape", [(3, 70_001), (200_000,), ()])

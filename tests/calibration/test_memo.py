@@ -1,4 +1,4 @@
-"""A memo of ranges: what is asked, and in which order, changes nothing."""
+"""A memo of ranges: requests and their order change nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Observer:
     def __call__(self, values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
         self.runs.append(tuple(values))
         top = float(sum(map(ord, "".join(values))))
-        found = {n: Range(0.0, top + ord(n), 1, 0, 0.0, 1) for n in values if n != "empty"}
-        return found, {"c": "a guess"} if "c" in values else {}
+        observed_ranges = {n: Range(0.0, top + ord(n), 1, 0, 0.0, 1) for n in values if n != "empty"}
+        return observed_ranges, {"c": "a guess"} if "c" in values else {}
 
 
-ASKED = st.lists(st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=4), max_size=5)
+REQUESTS = st.lists(st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=4), max_size=5)
 
 
-@given(before=ASKED, values=st.lists(st.sampled_from([*NAMES, "unknown"])))
+@given(before=REQUESTS, values=st.lists(st.sampled_from([*NAMES, "unknown"])))
 def test_a_range_does_not_depend_on_what_was_asked_before(before: list[list[str]], values: list[str]) -> None:
     first, later = RangeMemo(SETS, Observer()), RangeMemo(SETS, Observer())
     for names in before:
@@ -42,13 +42,13 @@ def test_a_range_does_not_depend_on_what_was_asked_before(before: list[list[str]
     assert later.basis(values) == first.basis(values) == ({"c": "a guess"} if "c" in values else {})
 
 
-@given(asked=ASKED)
-def test_a_set_is_observed_once_and_as_a_whole(asked: list[list[str]]) -> None:
+@given(requests=REQUESTS)
+def test_a_set_is_observed_once_and_as_a_whole(requests: list[list[str]]) -> None:
     observer = Observer()
     memo = RangeMemo(SETS, observer)
-    for names in asked:
+    for names in requests:
         memo.of(names)
-    wanted = {names for names in SETS for batch in asked if {*names} & {*batch}}
+    wanted = {names for names in SETS for batch in requests if {*names} & {*batch}}
     assert sorted(observer.runs) == sorted(wanted)
 
 

@@ -1,4 +1,4 @@
-"""What is kept of many tensors at once is what is kept of each alone, and of all elements."""
+"""Statistics of many tensors at once are those of each tensor alone, and of all elements."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def tallied(made: list[tuple[np.ndarray, ...]], histograms: bool = True) -> Obse
 @LAW
 @given(made=samples)
 def test_extremes_and_sums_are_exact(made: list[tuple[np.ndarray, ...]]) -> None:
-    found = tallied(made).ranges()
+    ranges = tallied(made).ranges()
     for i, name in enumerate("abc"):
         parts = [arrays[i] for arrays in made if arrays[i].size]
-        assert (name in found) == bool(parts)
+        assert (name in ranges) == bool(parts)
         if not parts:
             continue
-        seen = found[name]
-        assert (seen.lo, seen.hi) == (min(p.min() for p in parts), max(p.max() for p in parts))
-        assert (seen.count, seen.samples) == (sum(p.size for p in parts), len(parts))
-        assert Fraction(seen.lo_sum, 2**149) == sum(Fraction(float(p.min())) for p in parts)
-        assert Fraction(seen.hi_sum, 2**149) == sum(Fraction(float(p.max())) for p in parts)
+        observed = ranges[name]
+        assert (observed.lo, observed.hi) == (min(p.min() for p in parts), max(p.max() for p in parts))
+        assert (observed.count, observed.samples) == (sum(p.size for p in parts), len(parts))
+        assert Fraction(observed.lo_sum, 2**149) == sum(Fraction(float(p.min())) for p in parts)
+        assert Fraction(observed.hi_sum, 2**149) == sum(Fraction(float(p.max())) for p in parts)
 
 
 @LAW
@@ -58,21 +58,21 @@ def test_samples_that_are_cut_up_merge_to_the_whole(made: list[tuple[np.ndarray,
 
 def test_looking_in_between_changes_nothing() -> None:
     made = [(rng(i).standard_normal(50).astype(np.float32),) * 3 for i in range(40)]
-    watched = Observer(["a", "b", "c"], True)
+    observed_names = Observer(["a", "b", "c"], True)
     for arrays in made:
-        watched.add(arrays)
-        watched.ranges()
-    assert watched.ranges() == tallied(made).ranges()
+        observed_names.add(arrays)
+        observed_names.ranges()
+    assert observed_names.ranges() == tallied(made).ranges()
 
 
 def test_memory_that_is_used_again_is_not_taken_for_the_last_sample() -> None:
     memory = np.zeros(100, np.float32)
-    again, fresh = Observer(["x"], True), Observer(["x"], True)
+    repeated, fresh = Observer(["x"], True), Observer(["x"], True)
     for i in range(20):
         memory[:] = rng(i).standard_normal(100)
-        again.add([memory])
+        repeated.add([memory])
         fresh.add([memory.copy()])
-    assert again.ranges() == fresh.ranges()
+    assert repeated.ranges() == fresh.ranges()
 
 
 @pytest.mark.parametrize(
@@ -109,19 +109,19 @@ def test_masks_are_in_no_histogram() -> None:
     observer = Observer(["x"], True)
     for row in ([1.0, -np.inf], [2.0, 3.0], [-3.4e38, 0.0]):
         assert observer.add([np.array(row, np.float32)]) is None
-    seen = observer.ranges()["x"]
-    assert (seen.lo, seen.hi, seen.masked, seen.count) == (0.0, 3.0, 2, 6)
-    assert seen.histogram is not None
-    assert seen.histogram.total == 4
+    observed = observer.ranges()["x"]
+    assert (observed.lo, observed.hi, observed.masked, observed.count) == (0.0, 3.0, 2, 6)
+    assert observed.histogram is not None
+    assert observed.histogram.total == 4
 
 
 def test_what_is_never_negative_has_its_least_at_zero() -> None:
     observer = Observer(["r", "x"], True, frozenset({"r"}))
     for row in ([1.0, 2.0], [3.0, 0.5]):
         assert observer.add([np.array(row, np.float32)] * 2) is None
-    found = observer.ranges()
-    assert (found["r"].lo, found["r"].hi, found["r"].lo_sum) == (0.0, 3.0, 0)
-    assert (found["x"].lo, found["x"].hi) == (0.5, 3.0)
+    ranges = observer.ranges()
+    assert (ranges["r"].lo, ranges["r"].hi, ranges["r"].lo_sum) == (0.0, 3.0, 0)
+    assert (ranges["x"].lo, ranges["x"].hi) == (0.5, 3.0)
 
 
 @pytest.mark.parametrize(("wrong", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 
 from qtool.calibration.observer import Observer
 from qtool.calibration.ranges import HUGE, Range, digest
-from tests.calibration.seen import observe
+from tests.calibration.observe import observe
 from tests.graphs import rng
 
 LAW = settings(deadline=None, max_examples=80, derandomize=True, database=None)
@@ -28,10 +28,10 @@ masked = npst.arrays(
 )
 
 
-def seen(x: object, dtype: type = np.float32) -> Range:
-    found = observe(np.asarray(x, dtype))
-    assert found is not None
-    return found
+def observed(x: object, dtype: type = np.float32) -> Range:
+    ranges = observe(np.asarray(x, dtype))
+    assert ranges is not None
+    return ranges
 
 
 def typical(x: np.ndarray) -> float:
@@ -43,7 +43,7 @@ def typical(x: np.ndarray) -> float:
 @LAW
 @given(x=arrays)
 def test_a_range_is_numpys(x: np.ndarray) -> None:
-    r = seen(x)
+    r = observed(x)
     assert (r.lo, r.hi) == (float(x.min()), float(x.max()))
     assert (r.count, r.masked) == (x.size, 0)
     assert r.typical == pytest.approx(typical(x), rel=1e-5)
@@ -52,7 +52,7 @@ def test_a_range_is_numpys(x: np.ndarray) -> None:
 @LAW
 @given(x=masked)
 def test_masks_are_counted_and_left_out_of_all_else(x: np.ndarray) -> None:
-    r = seen(x)
+    r = observed(x)
     honest = x[np.abs(x) <= HUGE]
     assert r.count == x.size
     assert r.masked == x.size - honest.size
@@ -66,18 +66,18 @@ def test_masks_are_counted_and_left_out_of_all_else(x: np.ndarray) -> None:
 
 @pytest.mark.parametrize("mask", [-np.inf, -FLT_MAX, FLT_MAX, -1e31], ids=str)
 def test_a_mask_does_not_stretch_the_range(mask: float) -> None:
-    r = seen([-2.0, mask, 3.0, mask])
+    r = observed([-2.0, mask, 3.0, mask])
     assert (r.lo, r.hi, r.count, r.masked) == (-2.0, 3.0, 4, 2)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64], ids=lambda d: d.__name__)
 def test_a_mask_is_known_in_every_float_type(dtype: type) -> None:
-    r = seen([-2.0, -np.inf, 3.0], dtype)
+    r = observed([-2.0, -np.inf, 3.0], dtype)
     assert (r.lo, r.hi, r.masked) == (-2.0, 3.0, 1)
 
 
 def test_nothing_but_masks_has_an_empty_range_at_zero() -> None:
-    r = seen([-np.inf, -np.inf])
+    r = observed([-np.inf, -np.inf])
     assert (r.lo, r.hi, r.masked, r.typical) == (0, 0, 2, 0)
 
 
@@ -96,21 +96,21 @@ def test_infinity_is_no_mask() -> None:
 
 
 def test_a_scalar_is_one_element() -> None:
-    r = seen(np.float32(-3))
+    r = observed(np.float32(-3))
     assert (r.lo, r.hi, r.count) == (-3, -3, 1)
     assert r.typical == pytest.approx(3, rel=1e-5)
 
 
 def test_denormals_are_not_zero() -> None:
-    assert seen([2.0**-149, 0.0]).typical == 2.0**-149
+    assert observed([2.0**-149, 0.0]).typical == 2.0**-149
 
 
 @LAW
 @given(parts=st.lists(masked, min_size=2, max_size=4))
 def test_merging_is_commutative_and_associative(parts: list[np.ndarray]) -> None:
-    a, b = seen(parts[0]), seen(parts[1])
+    a, b = observed(parts[0]), observed(parts[1])
     assert a.merge(b) == b.merge(a)
-    ranges = [seen(p) for p in parts]
+    ranges = [observed(p) for p in parts]
     left = reduce(Range.merge, ranges)
     right = reduce(lambda done, one: one.merge(done), reversed(ranges))
     assert left == right
@@ -119,37 +119,37 @@ def test_merging_is_commutative_and_associative(parts: list[np.ndarray]) -> None
 @LAW
 @given(parts=st.lists(arrays, min_size=1, max_size=4))
 def test_merged_parts_are_the_whole(parts: list[np.ndarray]) -> None:
-    merged = reduce(Range.merge, [seen(p) for p in parts])
-    whole = seen(np.concatenate([p.reshape(-1) for p in parts]))
-    apart = {"log_sum": 0, "samples": 0, "lo_sum": 0, "hi_sum": 0}
-    assert replace(merged, **apart) == replace(whole, **apart)
-    assert merged.log_sum == pytest.approx(whole.log_sum, rel=1e-5, abs=len(parts))
+    merged = reduce(Range.merge, [observed(p) for p in parts])
+    together = observed(np.concatenate([p.reshape(-1) for p in parts]))
+    separately = {"log_sum": 0, "samples": 0, "lo_sum": 0, "hi_sum": 0}
+    assert replace(merged, **separately) == replace(together, **separately)
+    assert merged.log_sum == pytest.approx(together.log_sum, rel=1e-5, abs=len(parts))
 
 
 def test_a_sample_of_nothing_but_masks_does_not_move_an_honest_range() -> None:
-    merged = seen([2.0, 3.0]).merge(seen([-np.inf]))
+    merged = observed([2.0, 3.0]).merge(observed([-np.inf]))
     assert merged.hi == 3.0
     assert min(merged.lo, 0.0) == 0.0
 
 
 def test_the_typical_magnitude_is_over_elements_that_are_not_zero() -> None:
-    assert seen([0, 0, -2, 8]).typical == 4
-    assert seen([0, 0]).typical == 0
+    assert observed([0, 0, -2, 8]).typical == 4
+    assert observed([0, 0]).typical == 0
 
 
 def test_the_typical_magnitude_of_a_large_array_is_that_of_its_like() -> None:
     x = rng(1).standard_normal(1_000_000).astype(np.float32)
-    assert seen(x).typical == pytest.approx(typical(x[:50_000]), rel=0.15)
+    assert observed(x).typical == pytest.approx(typical(x[:50_000]), rel=0.15)
 
 
 def test_outliers_do_not_carry_the_typical_magnitude_away() -> None:
     x = np.ones(1000, np.float32)
     x[::100] = 1e6
-    assert seen(x).typical < 2
+    assert observed(x).typical < 2
 
 
 def test_the_digest_does_not_depend_on_order_but_on_every_range() -> None:
-    a, b = seen([1, 2]), seen([3, 4])
+    a, b = observed([1, 2]), observed([3, 4])
     assert digest({"a": a, "b": b}) == digest({"b": b, "a": a})
     others = [{"a": a}, {"a": b, "b": a}, {"a": a, "b": replace(b, hi=np.nextafter(4.0, 5))}, {}]
     assert len({digest(r) for r in [{"a": a, "b": b}, *others]}) == 5

@@ -46,12 +46,12 @@ def test_ranges_are_numpys_over_all_samples_at_once() -> None:
     made = samples(9, x=(3, 4))
     ranges = calibrate(ir.from_proto(net()), ["h", "r", "y"], open_source(made))
     assert ranges.keys() == {"h", "r", "y"}
-    for value, seen in ranges.items():
+    for value, observed in ranges.items():
         everything = reference(net(), made, value)
-        assert (seen.lo, seen.hi) == (everything.min(), everything.max())
-        assert (seen.count, seen.masked) == (everything.size, 0)
+        assert (observed.lo, observed.hi) == (everything.min(), everything.max())
+        assert (observed.count, observed.masked) == (everything.size, 0)
         logs = np.log2(np.abs(everything[everything != 0].astype(np.float64)))
-        assert seen.typical == pytest.approx(2 ** logs.mean(), rel=1e-5)
+        assert observed.typical == pytest.approx(2 ** logs.mean(), rel=1e-5)
 
 
 def test_the_order_of_samples_does_not_matter() -> None:
@@ -64,9 +64,9 @@ def test_the_order_of_samples_does_not_matter() -> None:
 
 def test_samples_of_different_shapes_mix() -> None:
     made = [s for n in (1, 5, 2) for s in samples(1, seed=n, x=(n, 4))]
-    seen = calibrate(ir.from_proto(net()), ["h"], open_source(made))["h"]
+    observed = calibrate(ir.from_proto(net()), ["h"], open_source(made))["h"]
     everything = reference(net(), made, "h")
-    assert (seen.lo, seen.hi, seen.count) == (everything.min(), everything.max(), 8 * 5)
+    assert (observed.lo, observed.hi, observed.count) == (everything.min(), everything.max(), 8 * 5)
 
 
 @pytest.mark.parametrize("values", [["x"], ["x", "h"]], ids=str)
@@ -80,8 +80,8 @@ def test_graph_inputs_can_be_observed_with_and_without_others(values: list[str])
 
 def test_a_graph_input_is_observed_as_the_model_gets_it() -> None:
     made = [{"x": np.full((1, 4), 0.1, np.float64)}]
-    seen = calibrate(ir.from_proto(net()), ["x"], open_source(made))["x"]
-    assert seen.lo == float(np.float32(0.1))
+    observed = calibrate(ir.from_proto(net()), ["x"], open_source(made))["x"]
+    assert observed.lo == float(np.float32(0.1))
 
 
 def test_only_what_is_asked_for_is_observed() -> None:
@@ -104,8 +104,8 @@ def test_a_tensor_that_is_empty_at_times_has_the_range_of_the_rest(
     )
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     made = [{"x": np.ones(4, np.float32), "n": np.array([n])} for n in lengths]
-    found = calibrate(ir.from_proto(proto), ["h"], open_source(made))
-    assert (found["h"].count if found else None) == count
+    ranges = calibrate(ir.from_proto(proto), ["h"], open_source(made))
+    assert (ranges["h"].count if ranges else None) == count
 
 
 def test_the_model_is_not_changed() -> None:
@@ -133,14 +133,14 @@ def test_nan_in_an_activation_is_refused_by_tensor_and_sample() -> None:
 
 def test_infinity_in_an_activation_is_counted_not_refused() -> None:
     made = [{"x": np.array([0.0, 1.0], np.float32)}]  # log 0 = -inf
-    seen = calibrate(ir.from_proto(log_net()), ["h"], open_source(made))["h"]
-    assert (seen.masked, seen.lo, seen.hi) == (1, 0.0, 0.0)
+    observed = calibrate(ir.from_proto(log_net()), ["h"], open_source(made))["h"]
+    assert (observed.masked, observed.lo, observed.hi) == (1, 0.0, 0.0)
 
 
 def test_a_mask_among_the_inputs_is_counted_not_refused() -> None:
     made = [{"x": np.array([[-np.inf, 0.0, 0.0, 0.0]], np.float32)}]
-    seen = calibrate(ir.from_proto(net()), ["x"], open_source(made))["x"]
-    assert (seen.masked, seen.lo, seen.hi) == (1, 0.0, 0.0)
+    observed = calibrate(ir.from_proto(net()), ["x"], open_source(made))["x"]
+    assert (observed.masked, observed.lo, observed.hi) == (1, 0.0, 0.0)
 
 
 def test_no_samples_are_refused() -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import qtool.calibration.checkpoint
-from qtool.calibration.serial import Calibration, to_json
+from qtool.calibration.ranges_file import Calibration, to_json
 from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
 from qtool.data.reading import Reading
 from qtool.errors import DataError, QtoolError, UsageError

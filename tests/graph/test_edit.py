@@ -72,9 +72,9 @@ def test_an_initializer_of_a_strided_array_is_its_values() -> None:
 )
 def test_nodes_are_put_right_behind_what_makes_a_value(value: str, after: list[str]) -> None:
     made = net()
-    found = made.graph.inputs[0] if value == "x" else made.graph[0].outputs[0]
-    fresh = new_node("Tanh", [found], name="fresh", outputs=["fresh_output"])
-    insert_after_value(found, [fresh], made.graph)
+    result = made.graph.inputs[0] if value == "x" else made.graph[0].outputs[0]
+    fresh = new_node("Tanh", [result], name="fresh", outputs=["fresh_output"])
+    insert_after_value(result, [fresh], made.graph)
     assert ops(made) == after
 
 

@@ -1,4 +1,4 @@
-"""What is counted before anything is opened: nodes, depth, names, and what functions come to."""
+"""Limits on nodes, depth, names and inlined functions, checked before a model is opened."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def calling(calls: list[list[int]]) -> onnx.ModelProto:
 
 @st.composite
 def acyclic(draw: st.DrawFn) -> list[list[int]]:
-    """What each function calls: later ones only."""
+    """Return the callees of each function: later ones only."""
     count = draw(st.integers(1, 6))
     return [
         draw(st.lists(st.integers(i + 1, count - 1), max_size=3)) if i < count - 1 else []
@@ -60,7 +60,7 @@ def test_what_functions_come_to_is_counted_right(calls: list[list[int]]) -> None
             times[callee] = times.get(callee, 0) + times.get(number, 0)
     assert relus == sum(times.values())
     inlined = 1 + sum(times.get(i, 0) * (1 + len(c)) for i, c in enumerate(calls))
-    assert counted == max(inlined, *(1 + len(c) for c in calls))  # that of a function nobody calls, too
+    assert counted == max(inlined, *(1 + len(c) for c in calls))  # also that of a function without callers
 
 
 def count(proto: onnx.ModelProto) -> int:
@@ -147,12 +147,12 @@ def test_what_a_model_holds_is_found_wherever_it_is() -> None:
     proto.functions[0].attribute_proto.append(
         helper.make_attribute("d", helper.make_tensor("default", TensorProto.FLOAT, [1], [1]))
     )
-    found = survey(proto, "m")
-    assert {t.name for t in found.tensors} == {"main", "inner", "init", "f", "default"}
-    assert found.graphs[0] is proto.graph or found.graphs[0].name == "g"
-    assert len(found.graphs) == 1 + 2 + 4
-    assert found.domains == {""}
-    assert not found.sparse
+    contents = survey(proto, "m")
+    assert {t.name for t in contents.tensors} == {"main", "inner", "init", "f", "default"}
+    assert contents.graphs[0] is proto.graph or contents.graphs[0].name == "g"
+    assert len(contents.graphs) == 1 + 2 + 4
+    assert contents.domains == {""}
+    assert not contents.sparse
 
 
 def test_a_tensor_counts_by_being_there_whatever_its_attribute_says() -> None:

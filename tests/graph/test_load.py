@@ -551,7 +551,7 @@ def test_a_loaded_model_says_what_the_file_said(tmp_path: Path) -> None:
     proto.metadata_props.add(key="k", value="v")
     proto.producer_name = "someone"
     source = load(checkless(proto, tmp_path / "m.onnx"))
-    again = ir.to_proto(source.model)
-    assert again.metadata_props[0].key == "k"
-    assert again.producer_name == "someone"
-    assert [n.name for n in again.graph.node] == [n.name for n in proto.graph.node]
+    reloaded = ir.to_proto(source.model)
+    assert reloaded.metadata_props[0].key == "k"
+    assert reloaded.producer_name == "someone"
+    assert [n.name for n in reloaded.graph.node] == [n.name for n in proto.graph.node]

@@ -1,4 +1,4 @@
-"""What the full check refuses and the runtime accepts is mended; what the check accepts is not touched."""
+"""Models that the full check refuses and the runtime accepts are repaired; others are not touched."""
 
 from __future__ import annotations
 

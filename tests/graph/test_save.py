@@ -318,7 +318,7 @@ def refusal(target: Path, inputs: list[Path], force: bool = True) -> str:
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Path:
+def source(tmp_path: Path) -> Path:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"model")
     return path
@@ -338,38 +338,38 @@ def aliases(path: Path) -> Iterator[Path]:
     yield path.parent / "linked" / path.name
 
 
-def test_the_input_is_refused_by_any_name_even_with_force(given: Path) -> None:
-    for alias in aliases(given):
-        assert "is the input" in refusal(alias, [given]), alias
+def test_the_input_is_refused_by_any_name_even_with_force(source: Path) -> None:
+    for alias in aliases(source):
+        assert "is the input" in refusal(alias, [source]), alias
 
 
-def test_the_input_is_refused_by_a_relative_name(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(given.parent)
-    assert "is the input" in refusal(Path("m.onnx"), [given])
-    assert "is the input" in refusal(given, [Path("./m.onnx")])
+def test_the_input_is_refused_by_a_relative_name(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source.parent)
+    assert "is the input" in refusal(Path("m.onnx"), [source])
+    assert "is the input" in refusal(source, [Path("./m.onnx")])
 
 
-def test_an_existing_file_is_refused_without_force_only(given: Path) -> None:
-    other = given.parent / "o.onnx"
-    check_target(other, [given], force=False)
+def test_an_existing_file_is_refused_without_force_only(source: Path) -> None:
+    other = source.parent / "o.onnx"
+    check_target(other, [source], force=False)
     other.touch()
-    assert "exists" in refusal(other, [given], force=False)
-    check_target(other, [given], force=True)
+    assert "exists" in refusal(other, [source], force=False)
+    check_target(other, [source], force=True)
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_folder_is_refused(given: Path, force: bool) -> None:
-    assert "folder" in refusal(given.parent, [given], force)
+def test_a_folder_is_refused(source: Path, force: bool) -> None:
+    assert "folder" in refusal(source.parent, [source], force)
 
 
-def test_what_is_no_regular_file_is_refused_even_with_force(given: Path) -> None:
-    os.mkfifo(given.parent / "pipe")
-    assert "regular" in refusal(given.parent / "pipe", [given])
-    assert "regular" in refusal(Path("/dev/null"), [given])
+def test_what_is_no_regular_file_is_refused_even_with_force(source: Path) -> None:
+    os.mkfifo(source.parent / "pipe")
+    assert "regular" in refusal(source.parent / "pipe", [source])
+    assert "regular" in refusal(Path("/dev/null"), [source])
 
 
-def test_an_input_that_is_missing_does_not_hide_the_others(given: Path) -> None:
-    assert "is the input" in refusal(given, [given.parent / "missing", given])
+def test_an_input_that_is_missing_does_not_hide_the_others(source: Path) -> None:
+    assert "is the input" in refusal(source, [source.parent / "missing", source])
 
 
 # Models for sessions

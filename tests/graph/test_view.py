@@ -49,9 +49,9 @@ def test_only_an_initializer_is_a_constant() -> None:
         ["y"],
         {"w": weights(3, 4)},
     )
-    found = values(proto)
-    np.testing.assert_array_equal(constant(found["w"]), weights(3, 4))
-    assert [constant(found[name]) for name in ("x", "h", "y")] == [None] * 3
+    result = values(proto)
+    np.testing.assert_array_equal(constant(result["w"]), weights(3, 4))
+    assert [constant(result[name]) for name in ("x", "h", "y")] == [None] * 3
     assert constant(None) is None
     assert float_constant(None) is None
 
@@ -59,9 +59,9 @@ def test_only_an_initializer_is_a_constant() -> None:
 def test_an_initializer_that_can_be_overridden_is_no_constant() -> None:
     proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": (2, 3)}, ["y"], {"w": weights(3, 4)})
     proto.graph.input.append(value_info("w", (3, 4)))
-    found = values(proto)
-    assert constant(found["w"]) is None
-    assert float_constant(found["w"]) is None
+    result = values(proto)
+    assert constant(result["w"]) is None
+    assert float_constant(result["w"]) is None
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "uint8", "bool"])
@@ -73,9 +73,9 @@ def test_only_float32_is_a_float_constant(dtype: str) -> None:
         [value_info("y", (2,), onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))],
         [onnx.numpy_helper.from_array(np.ones(2, dtype), "w")],
     )
-    found = values(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]))
-    assert constant(found["w"]).dtype == dtype
-    assert float_constant(found["w"]) is None
+    result = values(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]))
+    assert constant(result["w"]).dtype == dtype
+    assert float_constant(result["w"]) is None
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_a_sole_consumer_is_the_only_reader_of_any_kind(
     nodes: list[onnx.NodeProto], outputs: list[str], alone: bool
 ) -> None:
     proto = model([node("Sigmoid", ["x"], ["h"]), *nodes], {"x": (2, 3)}, outputs)
-    found = sole_consumer(values(proto)["h"])
-    assert (found is not None) == alone
-    assert found is None or found.name == "Relu_y"
+    result = sole_consumer(values(proto)["h"])
+    assert (result is not None) == alone
+    assert result is None or result.name == "Relu_y"
 
 
 def test_attributes_have_their_defaults() -> None:
@@ -110,8 +110,8 @@ def test_attributes_have_their_defaults() -> None:
 
 
 def test_a_rank_is_known_or_none() -> None:
-    found = values(model([node("Relu", ["x"], ["y"])], {"x": ("n", 3)}, {"y": ("n", 3)}))
-    assert rank(found["x"]) == 2
+    result = values(model([node("Relu", ["x"], ["y"])], {"x": ("n", 3)}, {"y": ("n", 3)}))
+    assert rank(result["x"]) == 2
     assert rank(None) is None
 
 

@@ -1,4 +1,4 @@
-"""What changed between two models: all of it, and nothing else."""
+"""The differences between two models: all of them, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,25 +34,33 @@ def replaced(name: str, array: np.ndarray) -> Edit:
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
-    found = difference(graphs.plain(), graphs.plain())
-    assert found.identical
-    assert found.size_ratio == 1
+    result = difference(graphs.plain(), graphs.plain())
+    assert result.identical
+    assert result.size_ratio == 1
     assert not any(
-        (found.opsets, found.inputs, found.outputs, found.ops, found.computes, found.weights, found.metadata)
+        (
+            result.opsets,
+            result.inputs,
+            result.outputs,
+            result.ops,
+            result.computes,
+            result.weights,
+            result.metadata,
+        )
     )
-    assert (found.tensors, found.same_tensors, found.only_before, found.only_after) == ((), 2, (), ())
+    assert (result.tensors, result.same_tensors, result.only_before, result.only_after) == ((), 2, (), ())
 
 
 def test_quantizing_shows_as_what_it_is() -> None:
-    found = difference(graphs.plain(), graphs.qdq())
-    assert found.ops["Gemm"] == (1, 0)
-    assert found.ops["DequantizeLinear"] == (0, 4)
-    assert found.ops_removed == ("Gemm",)
-    assert set(found.ops_added) == {"Conv", "DequantizeLinear", "QuantizeLinear", "Sigmoid"}
-    assert found.computes == {"int8": (0, 2), "float32": (2, 1), "convert": (0, 6)}
-    assert found.weights["int8"][0] is None
-    assert found.weights["float32"][1] is None
-    assert found.size_ratio == found.after.bytes / found.before.bytes
+    result = difference(graphs.plain(), graphs.qdq())
+    assert result.ops["Gemm"] == (1, 0)
+    assert result.ops["DequantizeLinear"] == (0, 4)
+    assert result.ops_removed == ("Gemm",)
+    assert set(result.ops_added) == {"Conv", "DequantizeLinear", "QuantizeLinear", "Sigmoid"}
+    assert result.computes == {"int8": (0, 2), "float32": (2, 1), "convert": (0, 6)}
+    assert result.weights["int8"][0] is None
+    assert result.weights["float32"][1] is None
+    assert result.size_ratio == result.after.bytes / result.before.bytes
 
 
 @pytest.mark.parametrize(
@@ -70,17 +78,17 @@ def test_a_constant_that_differs_is_named(array: np.ndarray, after: str) -> None
     other = graphs.plain()
     other.graph.node[0].input[2] = ""
     replaced("b", array)(other)
-    found = difference(made, other)
-    assert found.tensors == (TensorChange("b", "float32 [4]", after),)
-    assert found.same_tensors == 1
+    result = difference(made, other)
+    assert result.tensors == (TensorChange("b", "float32 [4]", after),)
+    assert result.same_tensors == 1
 
 
 def test_one_flipped_bit_is_a_difference() -> None:
     array = weights(4, 8)
     array.view(np.uint32)[3, 7] ^= 1
-    found = difference(graphs.plain(), changed(replaced("w", array)))
-    assert [t.name for t in found.tensors] == ["w"]
-    assert not found.identical
+    result = difference(graphs.plain(), changed(replaced("w", array)))
+    assert [t.name for t in result.tensors] == ["w"]
+    assert not result.identical
 
 
 def test_how_the_numbers_are_written_is_no_difference(tmp_path: Path) -> None:
@@ -92,9 +100,9 @@ def test_how_the_numbers_are_written_is_no_difference(tmp_path: Path) -> None:
     external_data_helper.convert_model_to_external_data(external, location="w.bin", size_threshold=0)
     onnx.save(external, tmp_path / "m.onnx")
     for other in (as_list, tmp_path / "m.onnx"):
-        found = difference(graphs.plain(), other)
-        assert (found.tensors, found.same_tensors) == ((), 2)
-        assert not found.identical
+        result = difference(graphs.plain(), other)
+        assert (result.tensors, result.same_tensors) == ((), 2)
+        assert not result.identical
 
 
 def test_nan_and_the_sign_of_zero_count_bit_for_bit() -> None:
@@ -136,9 +144,9 @@ X = GraphValue("x", "float32", ("N", 8))
     ids=lambda v: getattr(v, "__name__", ""),
 )
 def test_a_changed_interface_is_told(edit: Edit, wanted: object) -> None:
-    found = difference(graphs.plain(), changed(edit))
-    assert found.inputs == wanted
-    assert found.outputs == ()
+    result = difference(graphs.plain(), changed(edit))
+    assert result.inputs == wanted
+    assert result.outputs == ()
 
 
 def test_opsets_and_metadata_are_compared() -> None:
@@ -150,9 +158,9 @@ def test_opsets_and_metadata_are_compared() -> None:
     def before(made: onnx.ModelProto) -> None:
         helper.set_model_props(made, {"labels": "b", "same": "s"})
 
-    found = difference(changed(before), changed(edit))
-    assert found.opsets == {"": (17, 18), "com.microsoft": (None, 1)}
-    assert found.metadata == {"labels": ("b", "a"), "qtool.mode": (None, "static")}
+    result = difference(changed(before), changed(edit))
+    assert result.opsets == {"": (17, 18), "com.microsoft": (None, 1)}
+    assert result.metadata == {"labels": ("b", "a"), "qtool.mode": (None, "static")}
 
 
 def test_constants_of_one_name_in_two_branches_are_told_apart() -> None:
@@ -169,9 +177,9 @@ def test_constants_of_one_name_in_two_branches_are_told_apart() -> None:
         constant.attribute[0].t.CopyFrom(numpy_helper.from_array(weights(8, 4, seed=seed)))
         return made
 
-    found = difference(named_alike(0), named_alike(1))
-    assert [t.name for t in found.tensors] in (["w"], ["w#2"])
-    assert found.same_tensors == 2
+    result = difference(named_alike(0), named_alike(1))
+    assert [t.name for t in result.tensors] in (["w"], ["w#2"])
+    assert result.same_tensors == 2
 
 
 def test_either_model_may_be_what_is_refused(tmp_path: Path) -> None:

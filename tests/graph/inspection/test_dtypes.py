@@ -27,18 +27,18 @@ def test_every_node_test_of_onnx_is_inspected_and_typed() -> None:
     right = 0
     for proto in models:
         source = from_model(proto)
-        found = inspect_source(source)
-        assert sum(found.computes.values()) == found.nodes > 0
+        result = inspect_source(source)
+        assert sum(result.computes.values()) == result.nodes > 0
         results = {v: v.dtype for n in source.model.graph for v in n.outputs if v.dtype is not None}
         for value in results:
             value.type = None
-        known = infer_dtypes(source.model, walk(source.model))
+        expected = infer_dtypes(source.model, walk(source.model))
         for value, dtype in results.items():
             op = value.producer().op_type
-            if known.of(value) == dtype:
+            if expected.of(value) == dtype:
                 right += 1
             elif op not in _UNTOLD:
-                wrong[op, str(dtype), str(known.of(value))] += 1
+                wrong[op, str(dtype), str(expected.of(value))] += 1
     assert right > 2000
     assert not wrong
 

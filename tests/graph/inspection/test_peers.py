@@ -84,13 +84,13 @@ def test_static(source: Path, tmp_path: Path, form: str, per_channel: bool) -> N
 
     out = tmp_path / "q.onnx"
     quantize_static(source, out, Reader(), quant_format=QuantFormat[form], per_channel=per_channel)
-    found = inspect_model(out)
-    assert found.forms == (form.lower(),)
-    assert found.parameters == PARAMETERS
-    assert {k: w.elements for k, w in found.weights.items()} == {"int8": PARAMETERS - 42, "int32": 42}
-    assert found.stored == 0
+    result = inspect_model(out)
+    assert result.forms == (form.lower(),)
+    assert result.parameters == PARAMETERS
+    assert {k: w.elements for k, w in result.weights.items()} == {"int8": PARAMETERS - 42, "int32": 42}
+    assert result.stored == 0
     convolutions = "Conv" if form == "QDQ" else "QLinearConv"
-    assert found.ops[convolutions].computes == {"int8": 2}
+    assert result.ops[convolutions].computes == {"int8": 2}
     assert optimized(out)["QLinearConv"] == 2, "the runtime agrees"
 
 
@@ -98,11 +98,11 @@ def test_dynamic(source: Path, tmp_path: Path) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(source, tmp_path / "q.onnx")
-    found = inspect_model(tmp_path / "q.onnx")
-    assert found.forms == ("dynamic",)
-    assert found.parameters == PARAMETERS
-    assert found.weights["float32"].elements == 42, "the biases"
-    assert found.computes["int8"] == 3
+    result = inspect_model(tmp_path / "q.onnx")
+    assert result.forms == ("dynamic",)
+    assert result.parameters == PARAMETERS
+    assert result.weights["float32"].elements == 42, "the biases"
+    assert result.computes["int8"] == 3
 
 
 # In QDQ form it writes 4 bits only.
@@ -118,12 +118,12 @@ def test_blocked_weights(tmp_path: Path, form: str, bits: int) -> None:
         made, bits=bits, block_size=32, is_symmetric=True, quant_format=QuantFormat[form]
     )
     quantizer.process()
-    found = inspect_model(quantizer.model.model)
-    assert found.forms == ("weight-only",)
-    assert found.parameters == 64 * 48
-    assert {w.bits for w in found.weights.values()} == {bits}
-    assert (found.quantized_share, found.stored) == (1, 1)
-    assert found.computes["float32"] == 1
+    result = inspect_model(quantizer.model.model)
+    assert result.forms == ("weight-only",)
+    assert result.parameters == 64 * 48
+    assert {w.bits for w in result.weights.values()} == {bits}
+    assert (result.quantized_share, result.stored) == (1, 1)
+    assert result.computes["float32"] == 1
 
 
 def test_float16(source: Path) -> None:
@@ -132,7 +132,7 @@ def test_float16(source: Path) -> None:
     made = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     # It appends its Casts, and leaves sorting to the caller.
     made.graph.node.sort(key=lambda n: n.name != "graph_input_cast0")
-    found = inspect_model(made)
-    assert found.forms == ("float16",)
-    assert found.half_share == 1
-    assert found.computes["float16"] == 6
+    result = inspect_model(made)
+    assert result.forms == ("float16",)
+    assert result.half_share == 1
+    assert result.computes["float16"] == 6

@@ -1,4 +1,4 @@
-"""Where the line lies between computing in integers and in floats."""
+"""Computing in integers, and computing in floats."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], dict[str, st
 def test_what_each_op_computes_in(case: str) -> None:
     nodes, constants, wanted = CASES[case]
     made = model(nodes, {"x": [8, 8]}, {"y": [8, 8]}, {**Q, **constants})
-    found = inspect_model(made)
+    result = inspect_model(made)
     for op, kind in wanted.items():
-        assert set(found.ops[op].computes) == {kind}, op
+        assert set(result.ops[op].computes) == {kind}, op
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_blocked_weights_compute_as_exactly_as_the_node_says(level: int, kind: s
         {"y": [2, 4]},
         {"w": integers(4, 1, 16, dtype=np.uint8), "ws": scales(4, 1)},
     )
-    found = inspect_model(made)
-    assert found.ops["com.microsoft::MatMulNBits"].computes == {kind: 1}
-    assert found.forms == ("weight-only",)
-    assert found.stored == (kind == "float32")
+    result = inspect_model(made)
+    assert result.ops["com.microsoft::MatMulNBits"].computes == {kind: 1}
+    assert result.forms == ("weight-only",)
+    assert result.stored == (kind == "float32")
 
 
 def test_types_go_through_ops_of_unknown_domains() -> None:
@@ -157,5 +157,5 @@ def test_loops_and_scans_hand_on_the_types_of_their_bodies() -> None:
         {"r": [2]},
         {"n": np.array(3)},
     )
-    found = inspect_model(made)
-    assert found.ops["Relu"].computes == {"float16": 1, "float32": 1}
+    result = inspect_model(made)
+    assert result.ops["Relu"].computes == {"float16": 1, "float32": 1}

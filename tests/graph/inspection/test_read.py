@@ -1,4 +1,4 @@
-"""What is found in small models of every kind, counted by hand."""
+"""Inspections of small models of every kind, counted by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.graph.inspection.graphs import QUANTIZED
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, model, node, weights
 
 # What each graph computes in, its forms, nodes on stored weights, weights (elements by type) and share.
-FOUND: dict[str, tuple[dict[str, int], tuple[str, ...], int, dict[str, int], float]] = {
+INSPECTIONS: dict[str, tuple[dict[str, int], tuple[str, ...], int, dict[str, int], float]] = {
     "qdq": ({"int8": 2, "float32": 1, "convert": 6}, ("qdq",), 0, {"int8": 32, "int32": 4}, 32 / 36),
     "qoperator": ({"int8": 3, "convert": 2}, ("qoperator",), 0, {"int8": 32, "int32": 4, "uint8": 4}, 36 / 40),
     "dynamic": ({"int8": 1, "float32": 3, "convert": 2}, ("dynamic",), 0, {"int8": 32, "float32": 4}, 32 / 36),
@@ -38,21 +38,26 @@ FOUND: dict[str, tuple[dict[str, int], tuple[str, ...], int, dict[str, int], flo
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_every_way_of_quantizing_is_told_as_it_is(name: str) -> None:
-    found = inspect_model(QUANTIZED[name]())
-    computes, forms, stored, elements, share = FOUND[name]
-    assert found.computes == computes
-    assert found.forms == forms
-    assert found.stored == stored
-    assert {dtype: w.elements for dtype, w in found.weights.items()} == elements
-    assert found.parameters == sum(elements.values())
-    assert found.quantized_share == pytest.approx(share)
+    inspection = inspect_model(QUANTIZED[name]())
+    computes, forms, stored, elements, share = INSPECTIONS[name]
+    assert inspection.computes == computes
+    assert inspection.forms == forms
+    assert inspection.stored == stored
+    assert {dtype: w.elements for dtype, w in inspection.weights.items()} == elements
+    assert inspection.parameters == sum(elements.values())
+    assert inspection.quantized_share == pytest.approx(share)
 
 
 def test_a_float_model_is_not_quantized() -> None:
-    found = inspect_model(graphs.plain())
-    assert found.ops == {"Gemm": OpCount(1, {"float32": 1}), "Relu": OpCount(1, {"float32": 1})}
-    assert found.weights == {"float32": Tensors(32, tensors=2, elements=36, bytes=144)}
-    assert (found.quantized_share, found.half_share, found.forms, found.stored) == (0, 0, (), 0)
+    inspection = inspect_model(graphs.plain())
+    assert inspection.ops == {"Gemm": OpCount(1, {"float32": 1}), "Relu": OpCount(1, {"float32": 1})}
+    assert inspection.weights == {"float32": Tensors(32, tensors=2, elements=36, bytes=144)}
+    assert (inspection.quantized_share, inspection.half_share, inspection.forms, inspection.stored) == (
+        0,
+        0,
+        (),
+        0,
+    )
 
 
 def test_half_precision_has_a_share_of_its_own() -> None:
@@ -60,9 +65,9 @@ def test_half_precision_has_a_share_of_its_own() -> None:
 
 
 def test_the_interface_has_names_types_and_symbolic_shapes() -> None:
-    found = inspect_model(graphs.plain())
-    assert found.inputs == (GraphValue("x", "float32", ("N", 8)),)
-    assert found.outputs == (GraphValue("y", "float32", ("N", 4)),)
+    inspection = inspect_model(graphs.plain())
+    assert inspection.inputs == (GraphValue("x", "float32", ("N", 8)),)
+    assert inspection.outputs == (GraphValue("y", "float32", ("N", 4)),)
 
 
 def test_a_sequence_is_named_with_what_is_in_it() -> None:
@@ -71,9 +76,9 @@ def test_a_sequence_is_named_with_what_is_in_it() -> None:
     )
     made.graph.output.append(helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [1, 2]))
     made.graph.output.append(helper.make_tensor_value_info("n", TensorProto.INT64, []))
-    found = inspect_model(made)
-    assert [(p.dtype, p.shape) for p in found.outputs] == [("sequence(float32)", (1, 2)), ("int64", ())]
-    assert found.computes == {"float32": 1, "other": 1}
+    inspection = inspect_model(made)
+    assert [(p.dtype, p.shape) for p in inspection.outputs] == [("sequence(float32)", (1, 2)), ("int64", ())]
+    assert inspection.computes == {"float32": 1, "other": 1}
 
 
 def test_an_initializer_that_is_an_input_too_is_a_weight_and_no_input() -> None:
@@ -83,19 +88,19 @@ def test_an_initializer_that_is_an_input_too_is_a_weight_and_no_input() -> None:
     made.opset_import[0].version = 8
     for name, shape in (("w", [4, 8]), ("b", [4])):
         made.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    found = inspect_model(made)
-    assert [p.name for p in found.inputs] == ["x"]
-    assert found.parameters == 36
+    inspection = inspect_model(made)
+    assert [p.name for p in inspection.inputs] == ["x"]
+    assert inspection.parameters == 36
 
 
 def test_metadata_and_recipe_are_told() -> None:
     made = graphs.plain()
     helper.set_model_props(made, {"qtool.version": "1", "qtool.mode": "static", "labels": "a,b"})
     made.producer_name, made.producer_version = "maker", "2.0"
-    found = inspect_model(made)
-    assert found.recipe == {"mode": "static", "version": "1"}
-    assert found.metadata["labels"] == "a,b"
-    assert (found.producer, found.ir_version, found.opsets) == ("maker 2.0", 8, {"": 17})
+    inspection = inspect_model(made)
+    assert inspection.recipe == {"mode": "static", "version": "1"}
+    assert inspection.metadata["labels"] == "a,b"
+    assert (inspection.producer, inspection.ir_version, inspection.opsets) == ("maker 2.0", 8, {"": 17})
 
 
 def branches() -> onnx.ModelProto:
@@ -129,13 +134,13 @@ def branches() -> onnx.ModelProto:
 
 
 def test_nested_graphs_and_their_constants_are_counted() -> None:
-    found = inspect_model(branches())
-    assert found.graphs == 2
-    assert found.ops["MatMul"] == OpCount(2, {"float32": 2})
-    assert found.ops["Relu"].computes == {"float32": 1}, "behind an If, whose type its branches tell"
-    assert found.ops["If"].computes == {"other": 1}
-    assert found.weights == {"float32": Tensors(32, tensors=2, elements=64, bytes=256)}
-    assert found.computes == {"float32": 3, "constant": 2, "other": 4}
+    inspection = inspect_model(branches())
+    assert inspection.graphs == 2
+    assert inspection.ops["MatMul"] == OpCount(2, {"float32": 2})
+    assert inspection.ops["Relu"].computes == {"float32": 1}, "behind an If, whose type its branches tell"
+    assert inspection.ops["If"].computes == {"other": 1}
+    assert inspection.weights == {"float32": Tensors(32, tensors=2, elements=64, bytes=256)}
+    assert inspection.computes == {"float32": 3, "constant": 2, "other": 4}
 
 
 def called(times: int = 2) -> onnx.ModelProto:
@@ -160,11 +165,11 @@ def called(times: int = 2) -> onnx.ModelProto:
 
 
 def test_a_function_is_looked_into_once() -> None:
-    found = inspect_model(called(3))
-    assert found.functions == 1
-    assert found.ops["local::Dense"] == OpCount(3, {"other": 3})
-    assert found.ops["MatMul"] == OpCount(1, {"float32": 1})
-    assert found.parameters == 16
+    inspection = inspect_model(called(3))
+    assert inspection.functions == 1
+    assert inspection.ops["local::Dense"] == OpCount(3, {"other": 3})
+    assert inspection.ops["MatMul"] == OpCount(1, {"float32": 1})
+    assert inspection.parameters == 16
 
 
 def test_functions_that_call_functions_do_not_multiply() -> None:
@@ -178,9 +183,9 @@ def test_functions_that_call_functions_do_not_multiply() -> None:
         ]
         made.functions.append(helper.make_function("local", f"F{level}", ["a", "w"], ["t10"], nodes, opsets))
     made.graph.node[0].op_type = "F2"
-    found = inspect_model(made)
-    assert found.nodes == 1 + 3 * 10 + 2
-    assert found.ops["Relu"].computes == {"float32": 1}, "its type comes through all the calls"
+    inspection = inspect_model(made)
+    assert inspection.nodes == 1 + 3 * 10 + 2
+    assert inspection.ops["Relu"].computes == {"float32": 1}, "its type comes through all the calls"
 
 
 def test_external_data_is_counted_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,16 +197,16 @@ def test_external_data_is_counted_and_not_read(tmp_path: Path, monkeypatch: pyte
         raise AssertionError("read")
 
     monkeypatch.setattr(ir.ExternalTensor, "_load", refuse)
-    found = inspect_model(tmp_path / "m.onnx")
-    assert found.external == {"w.bin": (tmp_path / "w.bin").stat().st_size}
-    assert found.bytes == sum(f.stat().st_size for f in tmp_path.iterdir())
-    assert found.weights["float32"].bytes == 144
+    inspection = inspect_model(tmp_path / "m.onnx")
+    assert inspection.external == {"w.bin": (tmp_path / "w.bin").stat().st_size}
+    assert inspection.bytes == sum(f.stat().st_size for f in tmp_path.iterdir())
+    assert inspection.weights["float32"].bytes == 144
 
 
 def test_a_model_in_memory_is_called_model() -> None:
-    found = inspect_model(graphs.plain())
-    assert (found.path, found.external) == ("model", {})
-    assert found.bytes == len(graphs.plain().SerializeToString())
+    inspection = inspect_model(graphs.plain())
+    assert (inspection.path, inspection.external) == ("model", {})
+    assert inspection.bytes == len(graphs.plain().SerializeToString())
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", graphs.plain().SerializeToString()[:-40]])
@@ -215,9 +220,9 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_ops_come_commonest_first_and_formats_narrowest_first() -> None:
-    found = inspect_model(graphs.qdq())
-    assert list(found.ops)[:2] == ["DequantizeLinear", "QuantizeLinear"]
-    assert list(found.computes) == ["int8", "float32", "convert"]
+    inspection = inspect_model(graphs.qdq())
+    assert list(inspection.ops)[:2] == ["DequantizeLinear", "QuantizeLinear"]
+    assert list(inspection.computes) == ["int8", "float32", "convert"]
 
 
 MODELS = sorted([*SHARED_MODELS.glob("*/model.onnx"), *SAMPLE_MODELS.glob("*/model.onnx")])
@@ -226,13 +231,13 @@ MODELS = sorted([*SHARED_MODELS.glob("*/model.onnx"), *SAMPLE_MODELS.glob("*/mod
 @pytest.mark.parametrize("path", MODELS, ids=[p.parent.name for p in MODELS])
 def test_real_models_add_up(path: Path) -> None:
     """Every node is in one kind; every constant is a weight or not; the weights fill most of the file."""
-    found: Inspection = inspect_model(path)
-    assert found.nodes == sum(found.computes.values())
-    assert found.computes["float32"] > 0
-    assert found.quantized_share == 0
-    assert found.forms == ()
-    assert 0.8 * found.bytes < found.weights["float32"].bytes < found.bytes
-    assert found.weights.keys() == {"float32"}
+    inspection: Inspection = inspect_model(path)
+    assert inspection.nodes == sum(inspection.computes.values())
+    assert inspection.computes["float32"] > 0
+    assert inspection.quantized_share == 0
+    assert inspection.forms == ()
+    assert 0.8 * inspection.bytes < inspection.weights["float32"].bytes < inspection.bytes
+    assert inspection.weights.keys() == {"float32"}
 
 
 def chain(depth: int) -> onnx.ModelProto:
@@ -271,6 +276,6 @@ def test_attributes_that_a_function_gets_from_its_caller_are_unknown_here() -> N
     call = made.graph.node[0]
     call.attribute.append(helper.make_attribute("kind", 1))
     call.attribute.append(helper.make_attribute("weight", onnx.numpy_helper.from_array(weights(4))))
-    found = inspect_model(made)
-    assert found.ops["MatMul"].computes == {"float32": 1}
-    assert found.ops["Constant"].computes == {"constant": 1}
+    inspection = inspect_model(made)
+    assert inspection.ops["MatMul"].computes == {"float32": 1}
+    assert inspection.ops["Constant"].computes == {"constant": 1}

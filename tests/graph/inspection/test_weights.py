@@ -1,4 +1,4 @@
-"""What counts as a weight, and what only looks like one."""
+"""Constants that are weights, and others that look alike."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.graphs import model, node, weights
 
 def elements(made: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]:
     """Elements by type: of the weights, of the other constants."""
-    found = inspect_model(made)
+    result = inspect_model(made)
     return (
-        {k: t.elements for k, t in found.weights.items()},
-        {k: t.elements for k, t in found.constants.items()},
+        {k: t.elements for k, t in result.weights.items()},
+        {k: t.elements for k, t in result.constants.items()},
     )
 
 
@@ -78,8 +78,8 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], set[str]]] =
 @pytest.mark.parametrize("case", CASES)
 def test_a_weight_is_a_weight_and_nothing_else_is(case: str) -> None:
     nodes, constants, named = CASES[case]
-    found, others = elements(one(nodes, constants))
-    assert sum(found.values()) == sum(v.size for k, v in constants.items() if k in named)
+    result, others = elements(one(nodes, constants))
+    assert sum(result.values()) == sum(v.size for k, v in constants.items() if k in named)
     assert sum(others.values()) == sum(v.size for k, v in constants.items() if k not in named)
 
 
@@ -115,8 +115,8 @@ def test_packed_rows_are_unpacked(bits: int, name: str, count: int) -> None:
     nodes = [contrib("GatherBlockQuantized", ["w", "i", "s"], ["y"], bits=bits, block_size=16)]
     constants = {"w": integers(4, 32, dtype=np.uint8), "i": np.array([1, 2]), "s": scales(4, 8)}
     made = microsoft(nodes, {"x": [2, 8]}, {"y": [2, 64]}, constants)
-    found, others = elements(made)
-    assert found == {name: count}
+    result, others = elements(made)
+    assert result == {name: count}
     assert others == {"int64": 2, "float32": 32}
 
 
@@ -138,6 +138,6 @@ def test_strings_are_constants_of_no_width() -> None:
         opset=19,
         input_type=TensorProto.STRING,
     )
-    found = inspect_model(made)
-    assert found.weights == {}
-    assert found.constants["string"].bits == 0
+    result = inspect_model(made)
+    assert result.weights == {}
+    assert result.constants["string"].bits == 0

@@ -1,4 +1,4 @@
-"""What every test of a pass asks: what the pass did, and that the results are the same."""
+"""Helpers for the test of a pass: its note, and the same results."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def all_ops(model: ir.Model) -> list[str]:
 
 def feeds(proto: onnx.ModelProto, count: int = 2) -> Sequence[Feed]:
     """Random float32 samples for the inputs that are no initializers; open axes are 2 long."""
-    known = {t.name for t in proto.graph.initializer}
+    initializers = {t.name for t in proto.graph.initializer}
     shapes = {
         i.name: [d.dim_value or 2 for d in i.type.tensor_type.shape.dim]
         for i in proto.graph.input
-        if i.name not in known
+        if i.name not in initializers
     }
     return samples(count, **shapes)
 
@@ -129,7 +129,7 @@ def both_branches(made: Sequence[Feed]) -> list[Feed]:
 
 
 def foreign(proto: onnx.ModelProto, op_type: str) -> onnx.ModelProto:
-    """The model with one op type moved to a domain that nobody knows."""
+    """The model with one op type moved to an unknown domain."""
     changed = onnx.ModelProto.FromString(proto.SerializeToString())
     changed.opset_import.append(onnx.helper.make_opsetid("some.vendor", 1))
     for node in changed.graph.node:

@@ -61,13 +61,13 @@ def test_names_that_are_unique_stay(names: tuple[str, ...]) -> None:
 def test_the_nameless_and_the_clashing_get_names_and_who_had_one_of_its_own_keeps_it(
     names: tuple[str, ...],
 ) -> None:
-    found = names_of(chain(*names))
-    assert len(set(found)) == len(found)
-    assert all(found)
+    names_made = names_of(chain(*names))
+    assert len(set(names_made)) == len(names_made)
+    assert all(names_made)
     for name in set(names) - {""}:
-        assert name in found
+        assert name in names_made
         if names.count(name) == 1:
-            assert found[names.index(name)] == name
+            assert names_made[names.index(name)] == name
 
 
 def test_a_nameless_node_is_named_after_its_op() -> None:

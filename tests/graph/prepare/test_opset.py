@@ -16,7 +16,7 @@ from tests.graphs import model, node, samples, weights
 
 
 def old(opset: int) -> onnx.ModelProto:
-    """What exporters wrote then: Dropout with a ratio, Squeeze with attribute axes, Softmax over 2-D."""
+    """A model as exporters wrote it then: Dropout with a ratio, Squeeze with attribute axes, Softmax over 2-D."""
     return model(
         [
             node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),

@@ -14,7 +14,7 @@ from tests.graph.prepare.alike import all_ops, applied
 from tests.graphs import model, node, samples, weights
 from tests.rewrite.flow import run, sqnr, write, written
 
-ASKED = {
+REQUANTIZE = {
     "static": {},
     "static 16 bits": {"acts": "uint16", "weights": "int16"},
     "dynamic": {"mode": "dynamic"},
@@ -44,10 +44,10 @@ def restored(data: bytes) -> ir.Model:
 
 
 @pytest.mark.parametrize("target", ["cpu", "generic"])
-@pytest.mark.parametrize("asked", ASKED)
-def test_what_a_mode_wrote_comes_back_as_floats(asked: str, target: str) -> None:
+@pytest.mark.parametrize("requantize", REQUANTIZE)
+def test_what_a_mode_wrote_comes_back_as_floats(requantize: str, target: str) -> None:
     fed = samples(4, x=(2, 16, 8, 8))
-    quantized = write(net(), fed, target, **ASKED[asked])
+    quantized = write(net(), fed, target, **REQUANTIZE[requantize])
     floats = restored(quantized.data)
     if "MatMulInteger" in all_ops(floats):
         return  # has no float form here
@@ -69,8 +69,8 @@ def test_it_can_be_quantized_anew_where_it_would_be_kept(case: str) -> None:
     assert {str(s.reason) for s in kept.plan.skips if s.op == "Conv"} == {
         "quantized already (--requantize redoes it)"
     }
-    again = write(proto, once.samples, "cpu", requantize=True)
-    assert len(again.plan.forms) >= len(once.plan.forms)
+    repeated = write(proto, once.samples, "cpu", requantize=True)
+    assert len(repeated.plan.forms) >= len(once.plan.forms)
 
 
 @pytest.mark.parametrize(("zero", "clamped"), [(0, True), (128, False)])

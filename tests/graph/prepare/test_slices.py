@@ -42,10 +42,10 @@ class Chain:
         dtype: str = "int64",
     ) -> Chain:
         inputs = [source]
-        for part, given in (("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)):
-            inputs.append("" if given is None else f"{result}_{part}")
-            if given is not None:
-                self.constants[f"{result}_{part}"] = np.array(given, dtype)
+        for part, arguments in (("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)):
+            inputs.append("" if arguments is None else f"{result}_{part}")
+            if arguments is not None:
+                self.constants[f"{result}_{part}"] = np.array(arguments, dtype)
         while not inputs[-1]:
             inputs.pop()
         self.nodes.append(node("Slice", inputs, [result]))

@@ -1,4 +1,4 @@
-"""What nothing reads goes; what anything reads, or a user sees, stays."""
+"""Unused nodes and initializers go; used ones, inputs and outputs stay."""
 
 from __future__ import annotations
 

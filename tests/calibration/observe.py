@@ -1,4 +1,4 @@
-"""What is seen of one array."""
+"""The statistics of one array."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Calibration:
 
     Args:
         model_sha256: of the model file.
-        samples: how many samples were run.
+        samples: the number of samples.
         samples_digest: the sum of the samples' digests (`digest_of`) modulo 2**256: the same in any order,
             and the sum of those of shards.
         ranges: of each value that was observed.
@@ -64,15 +64,17 @@ def digest_of(sample: Sample) -> int:
 
 
 def check_ranges(ranges: Ranges) -> None:
-    """Check what types can't express.
+    """Check the values of ranges, beyond their types.
 
     Raises:
-        ValueError: a range without elements, upside down, or with an impossible histogram.
+        ValueError: a range has no elements, is upside down, or has an impossible histogram.
     """
-    for name, seen in ranges.items():
-        if not seen.lo <= seen.hi or seen.count < 1 or seen.samples < 1:
-            raise ValueError(f"'{name}' has an impossible range: {seen.lo}..{seen.hi} of {seen.count}")
-        counts = seen.histogram.counts if seen.histogram else np.zeros(0)
+    for name, observed in ranges.items():
+        if not observed.lo <= observed.hi or observed.count < 1 or observed.samples < 1:
+            raise ValueError(
+                f"'{name}' has an impossible range: {observed.lo}..{observed.hi} of {observed.count}"
+            )
+        counts = observed.histogram.counts if observed.histogram else np.zeros(0)
         if (counts < 0).any() or counts.ndim != 1 or counts.size > 2 * BINS:
             raise ValueError(f"'{name}' has an impossible histogram")
 

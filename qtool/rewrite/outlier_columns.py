@@ -33,7 +33,7 @@ def split_outlier_columns(model: ir.Model, plan: Plan) -> None:
             "Gather",
             [value, indices],
             name=namer(f"{site.value}_Gather"),
-            outputs=[namer(f"{site.value}_spared")],
+            outputs=[namer(f"{site.value}_outliers")],
             attributes={"axis": ir.AttrInt64("axis", -1)},
         )
         source = value
@@ -68,15 +68,15 @@ def _beside(view: View, namer: Namer, node: ir.Node, picked: ir.Value, columns: 
     if weight is None or not isinstance(node.graph, ir.Graph):
         raise KeyError(f"'{node.name}' has no weight")
     array = float_array(weight)
-    rows = add_initializer(node.graph, namer(f"{weight.name}_spared"), array[columns])
+    rows = add_initializer(node.graph, namer(f"{weight.name}_outliers"), array[columns])
     others = array.copy()
     others[columns] = 0
     weight.const_value = ir.tensor(others, name=weight.name)
     small = new_node(
         "MatMul",
         [picked, rows],
-        name=namer(f"{node.name}_spared"),
-        outputs=[namer(f"{node.outputs[0].name}_spared")],
+        name=namer(f"{node.name}_outliers"),
+        outputs=[namer(f"{node.outputs[0].name}_outliers")],
     )
     last = view.node_by_name[result_node(node.name or "", view)]
     product = last.outputs[0]

@@ -26,7 +26,7 @@ def write_activation(writer: Writer, site: Site) -> None:
     name, namer = site.value, writer.namer
     nodes: list[ir.Node] = []
     source = value
-    if site.value in writer.guarded:
+    if site.value in writer.quantizer_barriers:
         nodes.append(_barrier(writer, value))
         source = nodes[0].outputs[0]
     q = new_node(
@@ -69,9 +69,11 @@ def write_result_barrier(writer: Writer, edit: GraphEdit) -> None:
 
 
 def _barrier(writer: Writer, value: ir.Value) -> ir.Node:
-    floor = writer.once(("guard",), owner(value), "guard_floor", np.asarray(_BARRIER_FLOOR, np.float32))
+    floor = writer.once(("barrier",), owner(value), "barrier_floor", np.asarray(_BARRIER_FLOOR, np.float32))
     name, namer = value.name, writer.namer
-    return new_node("Max", [value, floor], name=namer(f"{name}_guard"), outputs=[namer(f"{name}_guarded")])
+    return new_node(
+        "Max", [value, floor], name=namer(f"{name}_barrier"), outputs=[namer(f"{name}_behind_barrier")]
+    )
 
 
 def write_weight(writer: Writer, site: Site) -> None:

@@ -79,8 +79,8 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     split_outlier_columns(clone, plan)
     sites_of = {use: s for s in plan.sites for use in s.uses or ()}
     added = {e.node: e for e in plan.edits if e.kind is EditKind.ADDED_BIAS}
-    guarded = frozenset(e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER)
-    writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added, guarded)
+    quantizer_barriers = frozenset(e.value for e in plan.edits if e.kind is EditKind.QUANTIZER_BARRIER)
+    writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added, quantizer_barriers)
     for site in plan.sites:
         _SITES[site.kind](writer, site)
     for edit in plan.edits:

@@ -31,7 +31,7 @@ class Writer:
         target: whose operators may be written.
         sites_of: the site that a node's input is read through.
         added: product -> the edit that gives it the bias of the Add behind it.
-        guarded: values whose QuantizeLinear stands behind a fusion barrier.
+        quantizer_barriers: values whose QuantizeLinear stands behind a fusion barrier.
         initializers: those that the writers have added, by their source and their graph.
         made: values that the writers have added and that others may read, by their source.
     """
@@ -41,7 +41,7 @@ class Writer:
     target: Target
     sites_of: dict[Use, Site]
     added: Mapping[str, GraphEdit] = field(default_factory=dict)
-    guarded: frozenset[str] = frozenset()
+    quantizer_barriers: frozenset[str] = frozenset()
     initializers: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
     made: dict[tuple[Any, ...], Sequence[ir.Value]] = field(default_factory=dict)
 

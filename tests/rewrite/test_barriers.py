@@ -23,7 +23,7 @@ PRODUCTS = {
 CLIP = node("Clip", ["g", "zero", "six"], ["r"])
 RELU = node("Relu", ["g"], ["r"])
 SECOND = node("Gemm", ["g", "v", "d"], ["y"], name="second")
-# Readers -> (nodes, outputs, whether a guard is needed).
+# Readers -> (nodes, outputs, whether a barrier is needed).
 READERS: dict[str, tuple[list[onnx.NodeProto], list[str], bool]] = {
     "a clamp with one float reader": ([RELU, node("Softmax", ["r"], ["y"])], ["y"], True),
     "a Clip with one float reader": ([CLIP, node("Softmax", ["r"], ["y"])], ["y"], True),
@@ -79,7 +79,7 @@ def test_products_that_hand_on_floats_are_fused(readers: str, product: str) -> N
 
 
 @pytest.mark.parametrize("readers", ["a clamp with one float reader", "int8 and a float op"])
-def test_other_runtimes_need_no_guard(readers: str) -> None:
+def test_other_runtimes_need_no_barrier(readers: str) -> None:
     assert not _barriers(write(_model("Gemm", readers), samples(4, x=(24, 32)), "generic").plan)
 
 

@@ -538,7 +538,7 @@ def test_a_q_behind_a_dq_cancels_only_at_the_same_scale() -> None:
         assert made.graph.output[0].name == out
 
 
-def test_a_guard_is_a_wall() -> None:
+def test_nothing_is_lowered_across_a_fusion_barrier() -> None:
     """Max(x, -3e38) keeps the runtime from quantizing what is before it; so it does here."""
     graph, sample = Graph(17), {"x": rng().standard_normal((2, 8)).astype(np.float32)}
     read = graph.q_dq("x", np.float32(0.02), np.uint8(128))

@@ -184,12 +184,12 @@ def _write_norm_barrier(
         read = nodes[name].inputs[index]
         value = read if read is not None else value
     floor = np.asarray(-np.inf, np.float16 if value.dtype == ir.DataType.FLOAT16 else np.float32)
-    low = add_initializer(owner(value), namer(f"{value.name}_guard_floor"), floor)
-    name, output = namer(f"{value.name}_guard"), namer(f"{value.name}_guarded")
-    guard = new_node("Max", [value, low], name=name, outputs=[output])
-    made = guard.outputs[0]
+    low = add_initializer(owner(value), namer(f"{value.name}_barrier_floor"), floor)
+    name, output = namer(f"{value.name}_barrier"), namer(f"{value.name}_behind_barrier")
+    barrier = new_node("Max", [value, low], name=name, outputs=[output])
+    made = barrier.outputs[0]
     made.type, made.shape = value.type, value.shape
     for use in value.uses():
-        if use.node is not guard:
+        if use.node is not barrier:
             use.node.replace_input_with(use.idx, made)
-    insert_after_value(value, [guard], owner(value))
+    insert_after_value(value, [barrier], owner(value))

@@ -96,13 +96,13 @@ def test_a_norm_as_the_mode_has_it(opset: int, io: str, tail: bool) -> None:
     assert {"mean", "pow", "variance"}.isdisjoint(made.fp16_nodes)
 
 
-def test_the_guard_leaves_the_norm_to_be_fused() -> None:
-    """A norm that is float32 throughout is one op when it runs; the Cast before it is guarded, not its middle."""
+def test_the_barrier_leaves_the_norm_to_be_fused() -> None:
+    """A norm that is float32 throughout is one op when it runs; the Cast before it has the barrier, not its middle."""
     made = converted(norm(), SAMPLES)
-    (guard,) = [n for n in made.proto.graph.node if n.op_type == "Max"]
+    (barrier,) = [n for n in made.proto.graph.node if n.op_type == "Max"]
     producers = {n.output[0]: n.op_type for n in made.proto.graph.node}
-    assert producers[guard.input[0]] == "Cast"
-    readers = {n.op_type for n in made.proto.graph.node if guard.output[0] in n.input}
+    assert producers[barrier.input[0]] == "Cast"
+    readers = {n.op_type for n in made.proto.graph.node if barrier.output[0] in n.input}
     assert readers == {"ReduceMean", "Sub"}
 
 
@@ -111,21 +111,21 @@ def test_the_guard_leaves_the_norm_to_be_fused() -> None:
     [(), ("before",), ("before", "mean", "sub", "pow", "variance", "add", "sqrt", "div", "scale", "bias")],
     ids=["none", "before", "all"],
 )
-def test_no_guard_where_there_is_nothing_to_fear(names: tuple[str, ...]) -> None:
+def test_no_barrier_where_types_agree(names: tuple[str, ...]) -> None:
     made = with_fp16(norm(residual=True), names) if names else converted(norm(), mode="weight-only")
     assert made.ops["Max"] == 0
 
 
-def test_without_the_guard_there_is_no_session() -> None:
-    """Should this fail with a later onnxruntime, the guards can go."""
+def test_without_the_barrier_there_is_no_session() -> None:
+    """Should this fail with a later onnxruntime, the barriers can go."""
     made = with_fp16(norm(), ("before",))
     proto = made.proto
-    (guard,) = [n for n in proto.graph.node if n.op_type == "Max"]
+    (barrier,) = [n for n in proto.graph.node if n.op_type == "Max"]
     for other in proto.graph.node:
         for index, name in enumerate(other.input):
-            if name == guard.output[0]:
-                other.input[index] = guard.input[0]
-    proto.graph.node.remove(guard)
+            if name == barrier.output[0]:
+                other.input[index] = barrier.input[0]
+    proto.graph.node.remove(barrier)
     onnx.checker.check_model(proto, full_check=True)
     with pytest.raises(Exception, match=r"LayerNormalization|different types"):
         run(proto, SAMPLES)
@@ -161,7 +161,7 @@ def test_other_types_are_nobodys_business(kind: ir.DataType) -> None:
     assert norm_barriers(View(model), Fp16Assignment(ports=frozenset({"x"}))) == []
 
 
-def test_a_mean_of_halves_by_another_hand_is_guarded_too() -> None:
+def test_casts_of_the_model_itself_get_a_barrier_too() -> None:
     """Casts that the model came with count like those of the writer."""
     made = converted(norm(), SAMPLES, io="float16")
     assert {v.type.tensor_type.elem_type for v in made.proto.graph.input} == {FLOAT16}

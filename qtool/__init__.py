@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from qtool.options import Comparing, Options
     from qtool.plan.cost_table import CostTable
     from qtool.plan.model import Plan
-    from qtool.report.model import Report
-    from qtool.report.result import Result
+    from qtool.report.model import Report, Result
     from qtool.report.saved import read_report, rejudge
 
 # public name -> (module, name there)
@@ -59,7 +58,7 @@ _PUBLIC = {
     "Profiling": ("qtool.commands.profile", "Profiling"),
     "Reading": ("qtool.data.reading", "Reading"),
     "Report": ("qtool.report.model", "Report"),
-    "Result": ("qtool.report.result", "Result"),
+    "Result": ("qtool.report.model", "Result"),
     "Survey": ("qtool.commands.data", "Survey"),
     "bench": ("qtool.commands.bench", "bench_models"),
     "calibrate": ("qtool.commands.calibrate", "calibrate_model"),

@@ -105,9 +105,9 @@ def out_of_memory(subject: str, doing: str) -> EnvironmentFailure:
     )
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(word: str, words: Iterable[str], prefix: str = "") -> str:
     """A hint with the closest of the known words, or '' when none is close."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"did you mean {prefix}{close[0]!r}?" if close else ""
 
 

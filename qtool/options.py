@@ -1,4 +1,4 @@
-"""What a caller chooses."""
+"""The options of quantize, tune and compare in Python."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress: the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Choices, Judging):
-    """How to quantize. The choices of types and forms (bits, block, io ..) are those of plan/scheme.py; what
-    is measured, and what is to fail (labels, fail_if ..), is as evaluate/judging.py has it. A single string
+    """The options of quantize and tune. Those of types and forms (bits, block, io ..) are in plan/scheme.py,
+    measures and gates (labels, fail_if ..) in evaluate/judging.py. A single string
     where a list is expected is a list of one.
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py.
         calib: samples that set the ranges: a source that tables/sources.py knows, or an object that
-            data/iterables.py takes; 'none': ranges are estimated from the model alone.
-        calib_format, data_format: the kind of `calib` and `data`, where they don't show it.
-        reading: how samples are to be read.
-        ranges: what an earlier calibration saw, or the file that holds it; nothing is calibrated then.
+            data/iterables.py takes; 'none': ranges are derived from the model alone.
+        calib_format, data_format: the kind of `calib` and `data`, where it can't be recognized.
+        reading: how to read samples.
+        ranges: an earlier calibration, or its file; nothing is calibrated then.
         input_range: with calib 'none', '[INPUT=]LOW,HIGH' of the model's float inputs.
         data: samples to judge on; None: every fourth calibration sample, which then sets no range.
         exclude, include: node names, globs or op:Type that stay in float, or are quantized regardless.
         sets: 'PATTERN=int8|int4|int2|fp16|fp32', for nodes that should differ from the mode; the last wins.
-        plan: a resolved plan to replay; nothing is calibrated then, and no speed decides.
-        resume: the plan is one to go on from.
+        plan: a resolved plan to replay; nothing is calibrated or timed then.
+        resume: continue the search from `plan` instead of replaying it.
         require_quantized: fail when nothing is quantized.
         timing: 'measured': nodes are timed here; 'table': their times are looked up, and no time decides.
         costs: the table, from `qtool profile`; None: the target's own.
@@ -61,13 +61,13 @@ class Options(Choices, Judging):
         max_size: bytes of the model above which it fails.
         target_size, target_bits: weight-only: bytes of the model, or bits a weight on the mean, which
             sensitivities are to make the best of; 0: no such aim.
-        keep_failed: put a result in place that fails.
-        recover: what is tried to win accuracy back: 'auto', 'none', or names of tables/recoveries.py with
-            commas between. It takes samples.
-        effort: how much is tried, a name of tables/efforts.py.
+        keep_failed: write the output even if a gate failed.
+        recover: recovery steps: 'auto', 'none', or names of tables/recoveries.py, separated by commas. They
+            need samples.
+        effort: a row of tables/efforts.py.
         checkpoint: a file that holds the best plan so far, until the result is in place.
-        explain: node names, globs or op:Type of nodes that the report is to say more of.
-        threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
+        explain: node names, globs or op:Type of nodes to explain in the report.
+        threads: of the runtime; 0: its default, and one thread for timing.
         force: replace an existing output.
     """
 
@@ -115,14 +115,14 @@ class Options(Choices, Judging):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparing(Judging):
-    """How to compare two models; what is measured, and what is to fail, is as evaluate/judging.py has it.
+    """The options of compare; measures and gates are in evaluate/judging.py.
 
     Args:
-        data_format: the kind of the samples, where they don't show it.
-        reading: how they are to be read.
+        data_format: the kind of the samples, where it can't be recognized.
+        reading: how to read them.
         speed: time both, interleaved; a gate on speedup does so too.
-        threads: of the runtime; 0 leaves the choice to it, except for timing, which then uses one.
-        save_ref: where to keep FP32's outputs, for a comparison without that model.
+        threads: of the runtime; 0: its default, and one thread for timing.
+        save_ref: a file for the FP32 outputs, for comparisons without that model.
         force: replace an existing file there.
     """
 

@@ -21,7 +21,7 @@ from qtool.errors import UsageError
 
 if TYPE_CHECKING:
     from qtool.plan.model import Plan
-    from qtool.report.result import Result
+    from qtool.report.model import Result
 
 _plan = under("What to quantize")
 

@@ -1,4 +1,4 @@
-"""How fast models are side by side, what they take, and where their time goes: each in its own process."""
+"""Latency, memory and time per op of models side by side, each in its own process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GATED = {"speedup": "time of the first model / its own", "size": "its bytes / th
 
 @dataclass(frozen=True, kw_only=True)
 class Benching(ListFields):
-    """How to time models.
+    """The options of a bench.
 
     Args:
         data_format: the kind of the samples, where they don't show it.
@@ -67,7 +67,7 @@ class Latency:
 
     Args:
         inferences: how many were timed.
-        p50, p90, p99: what so many percent of them did not exceed; None where there were too few to say.
+        p50, p90, p99: percentiles; None where there are too few inferences for one.
     """
 
     inferences: int
@@ -78,7 +78,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Benched:
-    """What was measured of one model.
+    """The measurements of one model.
 
     Args:
         path: as it was named; 'model' in memory.
@@ -115,11 +115,11 @@ class Judged:
     def why(self) -> str:
         """One line for a person."""
         gate, result = self.result.gate, self.result
-        found = f"{self.model}: {gate.text}: {gate.metric} is {result.value:.4g}"
+        text = f"{self.model}: {gate.text}: {gate.metric} is {result.value:.4g}"
         if result.inconclusive and result.interval:
             low, high = result.interval
-            return f"{found}, inconclusive: {low:.4g} to {high:.4g} with 95% certainty"
-        return f"{found} ({GATED[gate.metric]})"
+            return f"{text}, inconclusive: {low:.4g} to {high:.4g} with 95% certainty"
+        return f"{text} ({GATED[gate.metric]})"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Bench:
 def bench_models(
     models: ModelLike | Sequence[ModelLike],
     data: Data,
-    how: Benching | None = None,
+    options: Benching | None = None,
     progress: Progress = silent,
 ) -> Bench:
     """Time models in turns on the same samples, until every ratio to the first is known, or the time is up.
@@ -170,61 +170,63 @@ def bench_models(
     Args:
         models: paths, or models in memory; at least one.
         data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
-        how: everything else.
+        options: everything else.
         progress: called with seconds of seconds.
 
     Raises:
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
-    how = how or Benching()
+    options = options or Benching()
     named = [models] if isinstance(models, str | Path | onnx.ModelProto) else list(models)
-    gates = _gates(how, len(named))
+    gates = _gates(options, len(named))
     sources = _loaded(named)
-    samples = read_samples(sources[0], data, how.reading, how.data_format)
-    check_used(how.reading, [samples])
-    chosen = _chosen(samples, how.reading.samples or _SAMPLES)
+    samples = read_samples(sources[0], data, options.reading, options.data_format)
+    check_used(options.reading, [samples])
+    chosen = _chosen(samples, options.reading.samples or _SAMPLES)
+
+    def show_seconds(seconds: float) -> None:
+        progress("bench", int(seconds), int(options.max_time))
+
     with _scratch() as folder, contextlib.ExitStack() as stack:
-        remote = worker_models(sources, chosen, samples.name, how.threads, folder)
+        remote = worker_models(sources, chosen, samples.name, options.threads, folder)
         for each in remote:
             stack.callback(each.close)
         began = time.perf_counter()
-        timings = run_rounds(
-            remote, len(chosen), how.max_time, progress=lambda s: progress("bench", int(s), int(how.max_time))
-        )
+        timings = run_rounds(remote, len(chosen), options.max_time, progress=show_seconds)
         seconds = time.perf_counter() - began
-        op_times = [each.op_times(folder) if how.profile_ops else None for each in remote]
-    found = tuple(
+        op_times = [each.op_times(folder) if options.profile_ops else None for each in remote]
+    benched = tuple(
         _benched(each, timing, None if each is remote[0] else speedup(timing, timings[0]), times)
         for each, timing, times in zip(remote, timings, op_times, strict=True)
     )
-    found = tuple(replace(b, size_ratio=b.bytes / max(found[0].bytes, 1)) for b in found)
+    benched = tuple(replace(b, size_ratio=b.bytes / max(benched[0].bytes, 1)) for b in benched)
     return Bench(
         version=__version__,
         data=samples.name,
         samples=len(chosen),
         synthetic=synthetic(samples),
-        threads=how.threads,
+        threads=options.threads,
         rounds=len(timings[0].turns),
         seconds=seconds,
-        models=found,
-        gates=tuple(Judged(b.path, _judged(gate, b)) for b in found[1:] for gate in gates),
-        warnings=_warnings(sources, found),
+        models=benched,
+        gates=tuple(Judged(b.path, _judged(gate, b)) for b in benched[1:] for gate in gates),
+        warnings=_warnings(sources, benched),
     )
 
 
-def _gates(how: Benching, models: int) -> list[Gate]:
-    """What is to fail.
+def _gates(options: Benching, models: int) -> list[Gate]:
+    """Return the gates of the options.
 
     Raises:
         UsageError: a gate that bench can't judge; options that can't be.
     """
-    if how.threads < 1:
+    if options.threads < 1:
         raise UsageError("bench needs a number of threads", "threads=1, or as many as the model will have")
-    if not how.max_time > 0:
+    if not options.max_time > 0:
         raise UsageError("bench needs time", f"max_time={SECONDS:g}")
     if not models:
         raise UsageError("bench needs a model")
-    gates = [parse(text) for text in how.fail_if]
+    gates = [parse(text) for text in options.fail_if]
     for gate in gates:
         if gate.metric not in GATED:
             raise UsageError(
@@ -297,7 +299,7 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def verdict_of(ratio: Ratio) -> str:
-    """What may be said of a model that is so many times as fast."""
+    """Return the verdict on a speed: faster, slower, same or undecided."""
     if ratio.low <= 0 or ratio.high == float("inf"):
         return UNDECIDED
     if ratio.low > 1 + MARGIN:
@@ -319,11 +321,11 @@ def _middle(benched: Benched) -> float | None:
     return benched.speedup.median if benched.speedup else None
 
 
-def _warnings(sources: Sequence[Source], found: Sequence[Benched]) -> tuple[str, ...]:
+def _warnings(sources: Sequence[Source], benched: Sequence[Benched]) -> tuple[str, ...]:
     mended = [f"{source.name}: {warning}" for source in sources for warning in source.warnings]
-    if any(b.verdict == UNDECIDED for b in found):
+    if any(b.verdict == UNDECIDED for b in benched):
         mended.append(f"less than {LEAST_ROUNDS} rounds tell nothing of ratios: a larger --max-time")
-    elif any(b.speedup and b.speedup.high - b.speedup.low > TIGHT * b.speedup.median for b in found):
+    elif any(b.speedup and b.speedup.high - b.speedup.low > TIGHT * b.speedup.median for b in benched):
         mended.append(
             "the time was up before every ratio was known to 1%: a larger --max-time, or a quieter machine"
         )

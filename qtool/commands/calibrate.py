@@ -50,7 +50,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrating(ListFields):
-    """How to calibrate.
+    """The options of a calibration.
 
     Args:
         calib_format: the kind of the samples, where they don't show it.
@@ -99,47 +99,47 @@ class _Digested(Wrapped):
 
 @single_threaded_blas()
 def calibrate_model(
-    model: ModelLike, data: Data, how: Calibrating | None = None, progress: Progress = silent
+    model: ModelLike, data: Data, options: Calibrating | None = None, progress: Progress = silent
 ) -> Calibration:
     """Run samples through a model, and keep what they show of every tensor that could be quantized.
 
     Args:
         model: a path, or a model in memory.
         data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
-        how: everything else.
+        options: everything else.
         progress: called as the samples pass.
 
     Raises:
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
-    how = how or Calibrating()
-    if how.resume and how.checkpoint is None:
+    options = options or Calibrating()
+    if options.resume and options.checkpoint is None:
         raise UsageError("--resume: from which file?", "--checkpoint FILE --resume")
-    prepared = prepare_model(model, Options(target=how.target), sets=NO_SAMPLES)
-    samples = how.shard.of(read_samples(prepared.source, data, how.reading, how.calib_format))
-    check_used(how.reading, [samples])
+    prepared = prepare_model(model, Options(target=options.target), sets=NO_SAMPLES)
+    samples = options.shard.of(read_samples(prepared.source, data, options.reading, options.calib_format))
+    check_used(options.reading, [samples])
     if not len(samples):
-        raise DataError(f"{samples.name}: shard {how.shard} has no samples", "fewer shards")
-    jobs = min(how.jobs, len(samples))
+        raise DataError(f"{samples.name}: shard {options.shard} has no samples", "fewer shards")
+    jobs = min(options.jobs, len(samples))
     if jobs > 1:
-        return _by_processes(model, data, replace(how, jobs=jobs), progress)
-    return _by_this_process(prepared, samples, how, progress)
+        return _by_processes(model, data, replace(options, jobs=jobs), progress)
+    return _by_this_process(prepared, samples, options, progress)
 
 
 def _by_this_process(
-    prepared: PreparedModel, samples: Samples, how: Calibrating, progress: Progress
+    prepared: PreparedModel, samples: Samples, options: Calibrating, progress: Progress
 ) -> Calibration:
     file, start = None, Checkpoint(SoFar(), 0)
-    if how.checkpoint is not None:
+    if options.checkpoint is not None:
         run = {
             "model_sha256": prepared.source.sha256,
-            "target": how.target,
+            "target": options.target,
             "source": samples.name,
-            "shard": str(how.shard),
+            "shard": str(options.shard),
             "samples": str(len(samples)),
-            "memory": str(how.memory or 0),
+            "memory": str(options.memory or 0),
         }
-        file = CheckpointFile(Path(how.checkpoint), run, resume=how.resume)
+        file = CheckpointFile(Path(options.checkpoint), run, resume=options.resume)
         start = file.read() or start
     source = _Digested(samples, start.digest, min(start.so_far.done, len(samples)))
 
@@ -152,10 +152,10 @@ def _by_this_process(
         prepared.model,
         values,
         source,
-        threads=how.threads,
+        threads=options.threads,
         histograms=True,
         positive=nonnegative(prepared.view, values),
-        memory=how.memory,
+        memory=options.memory,
         since=start.so_far,
         keep=keep,
         progress=lambda done, total: progress("calibrate", done, total),
@@ -165,13 +165,13 @@ def _by_this_process(
     return Calibration(prepared.source.sha256, len(source), source.digest % (1 << 256), ranges)
 
 
-def _by_processes(model: ModelLike, data: Data, how: Calibrating, progress: Progress) -> Calibration:
+def _by_processes(model: ModelLike, data: Data, options: Calibrating, progress: Progress) -> Calibration:
     """The parts of a calibration, one a process, merged."""
     if not isinstance(model, str | Path) or not isinstance(data, str | Path):
         raise UsageError("several processes need a model and samples that are named by paths", "jobs=1")
-    if how.checkpoint is not None:
+    if options.checkpoint is not None:
         raise UsageError("--checkpoint is for one process", "leave out -j, or run shards of their own")
-    parts = [replace(how, shard=shard, jobs=1) for shard in how.shard.split(how.jobs)]
+    parts = [replace(options, shard=shard, jobs=1) for shard in options.shard.split(options.jobs)]
     calls = [(str(model), str(data), part) for part in parts]
-    found = in_processes(calibrate_model, calls, lambda done, total: progress("calibrate", done, total))
-    return reduce(Calibration.merge, found)
+    shards = in_processes(calibrate_model, calls, lambda done, total: progress("calibrate", done, total))
+    return reduce(Calibration.merge, shards)

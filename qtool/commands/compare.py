@@ -47,7 +47,7 @@ def compare_models(
     fp32: Reference,
     quantized: ModelLike,
     data: Data,
-    how: Comparing | None = None,
+    options: Comparing | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Run two models over samples, measure how far apart they are, and judge the gates.
@@ -55,42 +55,42 @@ def compare_models(
     Args:
         fp32, quantized: paths, or models in memory; in place of FP32 its outputs, as save_ref kept them.
         data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
-        how: everything else.
+        options: everything else.
         progress: called as the samples pass.
 
     Raises:
         QtoolError: UsageError, ModelError, DataError or RuntimeFailure.
     """
-    how = how or Comparing()
-    gates, measures = gates_of(how), measures_of(how)
+    options = options or Comparing()
+    gates, measures = gates_of(options), measures_of(options)
     other = load_model(quantized)
     first = fp32 if isinstance(fp32, ReferenceOutputs) else load_model(fp32)
-    timing = how.speed or any(g.metric == "speedup" for g in gates)
+    timing = options.speed or any(g.metric == "speedup" for g in gates)
     if timing and isinstance(first, ReferenceOutputs):
         raise UsageError(
             "FP32's speed can't be measured without its model", "leave out --speed and its gates"
         )
     samples = read_samples(
-        other if isinstance(first, ReferenceOutputs) else first, data, how.reading, how.data_format
+        other if isinstance(first, ReferenceOutputs) else first, data, options.reading, options.data_format
     )
-    check_used(how.reading, [samples])
-    if how.gate in (AUTO, USUAL):
+    check_used(options.reading, [samples])
+    if options.gate in (AUTO, USUAL):
         gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
-    with _reference(first, how) as reference:
-        model = with_float_io(Session(other.loadable, threads=how.threads, name=other.name))
+    with _reference(first, options) as reference:
+        model = with_float_io(Session(other.loadable, threads=options.threads, name=other.name))
         comparison = compare(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
     race = None
     if timing and isinstance(first, Source):
         models = {"original": first.loadable, "quantized": other.loadable}
-        race = Timing.of(race_models(models, samples, how.threads))
+        race = Timing.of(race_models(models, samples, options.threads))
     original = first.original if isinstance(first, ReferenceOutputs) else _original(first)
     files = (
         ModelFile(original.path, original.bytes, original.sha256),
         ModelFile(other.name, other.size, other.sha256),
     )
-    found = Report(
+    report = Report(
         "compare",
         __version__,
         *files,
@@ -99,33 +99,33 @@ def compare_models(
         warnings=made_up(samples),
         synthetic=synthetic(samples),
     )
-    return replace(found, gates=tuple(judge(gates, found.verdict)))
+    return replace(report, gates=tuple(judge(gates, report.verdict)))
 
 
 @contextlib.contextmanager
-def _reference(source: Source | ReferenceOutputs, how: Comparing) -> Iterator[Model]:
+def _reference(source: Source | ReferenceOutputs, options: Comparing) -> Iterator[Model]:
     """FP32: its model, its outputs from a file, or the former on their way into one."""
     if isinstance(source, ReferenceOutputs):
-        if how.save_ref is not None:
+        if options.save_ref is not None:
             raise UsageError("FP32's outputs are in a file already", "leave out --save-ref")
         yield source
         return
-    model = with_float_io(Session(source.loadable, threads=how.threads, name=source.name))
-    if how.save_ref is None:
+    model = with_float_io(Session(source.loadable, threads=options.threads, name=source.name))
+    if options.save_ref is None:
         yield model
         return
-    check_target(Path(how.save_ref), list(source.files), how.force)
-    with staged(Path(how.save_ref)) as staging:
+    check_target(Path(options.save_ref), list(source.files), options.force)
+    with staged(Path(options.save_ref)) as staging:
         recorder = ReferenceWriter(model, _original(source), staging.path)
         yield recorder
         recorder.close()
         staging.commit()
 
 
-def _floor(found: Inspection) -> float:
+def _floor(inspection: Inspection) -> float:
     """The SQNR in dB that a model's precision usually holds; of several forms the least."""
-    floors = [MODES[_MODE_OF[form]].floor_db for form in found.forms if form in _MODE_OF]
-    least = min((weight.bits for weight in found.weights.values()), default=32)
+    floors = [MODES[_MODE_OF[form]].floor_db for form in inspection.forms if form in _MODE_OF]
+    least = min((weight.bits for weight in inspection.weights.values()), default=32)
     floors += [few.floor_db for qtype, few in FEW_BITS.items() if least <= qtype.bits]
     return min(floors, default=MODES["fp16"].floor_db)
 

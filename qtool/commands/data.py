@@ -46,7 +46,7 @@ class InputSeen:
     Args:
         name, dtype, wants: the model's; an axis is a number, a name, or None where it is open; no axes at all
             (None): of any rank.
-        given: the types of the samples' arrays, which became `dtype`.
+        types: of the samples' arrays, which are converted to `dtype`.
         shapes: the commonest first.
         figures: None of text.
         channels: the same of each channel, where the input looks like one for images.
@@ -55,7 +55,7 @@ class InputSeen:
     name: str
     dtype: str
     wants: tuple[Axis, ...] | None
-    given: tuple[str, ...]
+    types: tuple[str, ...]
     shapes: tuple[ShapeSeen, ...]
     figures: Figures | None
     channels: tuple[Figures, ...] = ()
@@ -72,12 +72,12 @@ class SampleSeen:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at samples showed.
+    """The statistics of samples, held against a model.
 
     Args:
         source: as the user named it.
         kind: a row of tables/sources.py.
-        how: what was settled about how they are read, a line each.
+        settings: how they are read, a line each.
         samples: how many there are; `looked` of them were looked at.
         synthetic: made up, and so no ground for a verdict.
         head: the first of them that were looked at.
@@ -86,7 +86,7 @@ class Survey:
 
     source: str
     kind: str
-    how: tuple[str, ...]
+    settings: tuple[str, ...]
     samples: int
     looked: int
     synthetic: bool
@@ -134,29 +134,29 @@ def survey(
         arrays = fit(sample, session.inputs, session.input_dtypes, samples.name)
         for name, rows in tables.items():
             _found_in(arrays[name], rows, f"{where(samples.name, sample.name)}: input '{printable(name)}'")
-        for name, tally in tallies.items():
-            tally.add(arrays[name], str(sample.inputs[name].dtype))
+        for name, statistics in tallies.items():
+            statistics.add(arrays[name], str(sample.inputs[name].dtype))
         if len(head) < _HEAD:
-            head.append(_seen(sample.name, arrays))
+            head.append(_sample(sample.name, arrays))
         digests.add(_digest(arrays))
         beat()
         progress("survey", done, len(positions))
     filled = frozenset(reading.fill)
     warnings = [*made_up(samples)]
-    for name, tally in tallies.items():
+    for name, statistics in tallies.items():
         if name not in filled:
             raw = reading.preset == "raw" and samples.traits.kind == "images"
-            warnings += _warnings(ports[name], frames[name], tally, raw)
+            warnings += _warnings(ports[name], frames[name], statistics, raw)
     if len(positions) > 1 and len(digests) == 1:
         warnings.append(f"all {len(positions)} samples that were looked at are the same")
     return Survey(
         source=samples.name,
         kind=samples.traits.kind,
-        how=samples.traits.notes,
+        settings=samples.traits.notes,
         samples=len(samples),
         looked=len(positions),
         synthetic=samples.traits.synthetic,
-        inputs=tuple(_input(ports[name], tally) for name, tally in tallies.items()),
+        inputs=tuple(_input(ports[name], statistics) for name, statistics in tallies.items()),
         head=tuple(head),
         warnings=tuple(warnings),
     )
@@ -169,19 +169,19 @@ def _positions(total: int, reading: Reading) -> frozenset[int]:
     return evenly(total, total if reading.samples else LOOKED_AT)
 
 
-def _input(port: ModelInput, tally: InputStatistics) -> InputSeen:
+def _input(port: ModelInput, statistics: InputStatistics) -> InputSeen:
     return InputSeen(
         name=port.name,
         dtype=port.dtype,
         wants=port.shape,
-        given=tuple(name for name, _ in tally.source_dtypes.most_common()),
-        shapes=tuple(ShapeSeen(shape, count) for shape, count in tally.shapes.most_common()),
-        figures=None if port.dtype == "str" else tally.all.figures(),
-        channels=tuple(channel.figures() for channel in tally.channels),
+        types=tuple(name for name, _ in statistics.source_dtypes.most_common()),
+        shapes=tuple(ShapeSeen(shape, count) for shape, count in statistics.shapes.most_common()),
+        figures=None if port.dtype == "str" else statistics.all.figures(),
+        channels=tuple(channel.figures() for channel in statistics.channels),
     )
 
 
-def _seen(name: str, arrays: Arrays) -> SampleSeen:
+def _sample(name: str, arrays: Arrays) -> SampleSeen:
     first = {k: tuple(_plain(v) for v in a.reshape(-1)[:_VALUES].tolist()) for k, a in arrays.items()}
     return SampleSeen(name, {k: a.shape for k, a in arrays.items()}, first)
 
@@ -198,28 +198,28 @@ def _digest(arrays: Arrays) -> bytes:
     return made.digest()
 
 
-def _warnings(port: ModelInput, frame: Frame | None, tally: InputStatistics, raw: bool) -> list[str]:
-    """What looks wrong about an input. Of integers little can be said: masks are constant with reason."""
-    seen, name = tally.all, f"input '{printable(port.name)}'"
+def _warnings(port: ModelInput, frame: Frame | None, statistics: InputStatistics, raw: bool) -> list[str]:
+    """Return warnings about an input of floats. Integers are not judged: masks are constant for a reason."""
+    figures, name = statistics.all, f"input '{printable(port.name)}'"
     told: list[str] = []
-    if not port.floating or not seen.count:
+    if not port.floating or not figures.count:
         return told
-    if seen.low == seen.high:
-        what = "0" if seen.low == 0 else f"{seen.low:g}"
-        if seen.count > 1:
+    if figures.low == figures.high:
+        what = "0" if figures.low == 0 else f"{figures.low:g}"
+        if figures.count > 1:
             told.append(f"{name} is {what} everywhere")
-    elif frame and seen.integral and seen.low >= 0 and 2 < seen.high <= 255 and not raw:
+    elif frame and figures.integral and figures.low >= 0 and 2 < figures.high <= 255 and not raw:
         told.append(
-            f"{name} holds whole numbers from {seen.low:g} to {seen.high:g}: looks unnormalised, unless the "
-            "model normalises by itself"
+            f"{name} holds whole numbers from {figures.low:g} to {figures.high:g}: looks unnormalised, "
+            "unless the model normalises by itself"
         )
-    if frame is None and (shape := next(iter(tally.shapes), None)) and _channels_last(shape):
+    if frame is None and (shape := next(iter(statistics.shapes), None)) and _channels_last(shape):
         told.append(f"{name} has shape {shape}: looks channels-last; if the model wants NCHW, --layout nhwc")
     return told
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Where the model does not say how its images lie: 1, 3 or 4 at the end, and larger sides before it."""
+    """A warning where the shape looks channels-last: 1, 3 or 4 at the end, and larger sides before it."""
     return len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) > max(CHANNELS)
 
 

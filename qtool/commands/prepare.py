@@ -71,9 +71,9 @@ def prepare_model(
             runs=has_op,
         )
     view = View(prepared.model)
-    if scheme.opset > (found := opset_of(prepared.model)) and scheme.requires_opset:
+    if scheme.opset > (opset := opset_of(prepared.model)) and scheme.requires_opset:
         raise ModelError(
-            f"{source.name}: opset {found} can't be raised to {scheme.opset}, "
+            f"{source.name}: opset {opset} can't be raised to {scheme.opset}, "
             f"which {scheme.requires_opset} need",
             "quantize to 8 bits with float inputs and outputs, or export the model anew",
         )
@@ -81,11 +81,11 @@ def prepare_model(
     constraints = match_constraints(view, source.model, scheme, patterns)
     task = PlanInput(view, scheme, constraints, source.sha256)
     explain = match_nodes(view, source.model, options.explain, "--explain")
-    known = _known(source, options)
-    sets = _split(source, scheme, options, known) if sets is None else sets
+    calibration = _ranges_option(source, options)
+    sets = _split(source, scheme, options, calibration) if sets is None else sets
 
     def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
-        return _memo(source, model, task, options, sets.calibrate, known, progress)
+        return _memo(source, model, task, options, sets.calibrate, calibration, progress)
 
     ready = PreparedModel(
         source,
@@ -142,24 +142,25 @@ def _scaled_as_planned(model: PreparedModel) -> PreparedModel:
         raise UsageError(f"the plan does not fit the model: {error.args[0]}") from error
 
 
-def _known(source: Source, options: Options) -> Calibration | None:
-    """The ranges that the user gave.
+def _ranges_option(source: Source, options: Options) -> Calibration | None:
+    """Return the calibration of the `ranges` option; None without it.
 
     Raises:
         DataError: they are of another model, or lack what the method needs.
     """
     if options.ranges is None:
         return None
-    known = options.ranges if isinstance(options.ranges, Calibration) else read(Path(options.ranges))
-    if known.model_sha256 != source.sha256:
+    calibration = options.ranges if isinstance(options.ranges, Calibration) else read(Path(options.ranges))
+    if calibration.model_sha256 != source.sha256:
         raise DataError(
-            f"the ranges are of another model (sha256 {known.model_sha256[:16]}, not {source.sha256[:16]})",
+            f"the ranges are of another model (sha256 {calibration.model_sha256[:16]}, "
+            f"not {source.sha256[:16]})",
             "qtool calibrate makes them anew",
         )
-    return known
+    return calibration
 
 
-def _split(source: Source, scheme: Scheme, options: Options, known: Calibration | None) -> SampleSets:
+def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibration | None) -> SampleSets:
     """The samples of a run.
 
     Raises:
@@ -168,7 +169,7 @@ def _split(source: Source, scheme: Scheme, options: Options, known: Calibration 
     calib = data = None
     if options.calib is not None and not options.estimates:
         calib = read_samples(source, options.calib, options.reading, options.calib_format)
-    ready = options.plan is not None or known is not None or options.estimates
+    ready = options.plan is not None or calibration is not None or options.estimates
     if calib is None and scheme.mode.needs_ranges and not ready:
         raise UsageError(
             f"--mode {scheme.mode.name} needs samples to set its ranges",
@@ -177,7 +178,7 @@ def _split(source: Source, scheme: Scheme, options: Options, known: Calibration 
     if options.data is not None:
         data = read_samples(source, options.data, options.reading, options.data_format)
     check_used(options.reading, [s for s in (calib, data) if s is not None])
-    sets = split_samples(calib, data, ranges_known=known is not None)
+    sets = split_samples(calib, data, ranges_known=calibration is not None)
     return replace(sets, notes=(*sets.notes, *made_up(calib, data)))
 
 
@@ -187,16 +188,16 @@ def _memo(
     task: PlanInput,
     options: Options,
     calib: Samples | None,
-    known: Calibration | None,
+    calibration: Calibration | None,
     progress: Progress,
 ) -> RangeMemo:
     """The ranges of a model: from samples, from a file, or from the model alone."""
-    if known is not None:
-        return RangeMemo([list(known.ranges)], lambda values: (known.ranges, {}))
+    if calibration is not None:
+        return RangeMemo([list(calibration.ranges)], lambda values: (calibration.ranges, {}))
     if calib is not None:
 
         def observe(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
-            found = calibrate(
+            ranges = calibrate(
                 model,
                 values,
                 calib,
@@ -205,7 +206,7 @@ def _memo(
                 positive=nonnegative(task.view, values),
                 progress=lambda done, total: progress("calibrate", done, total),
             )
-            return found, {}
+            return ranges, {}
 
         return RangeMemo(observation_sets(task), observe)
     if not options.estimates:

@@ -32,10 +32,10 @@ _FLAGS = re.compile(r"(avx|fma|amx|asimddp|i8mm|bf16|sve)\w*")
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to time.
+    """The extent of a profile.
 
     Args:
-        passes: over all kernels, of which the fastest counts: a busy neighbour stays for seconds.
+        passes: over all kernels; the fastest counts, because a busy neighbour stays for seconds.
         pace: of each.
         sizes: of a kernel, at most.
     """
@@ -53,7 +53,7 @@ EFFORTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Profiling(ListFields):
-    """How to time kernels.
+    """The options of a profile.
 
     Args:
         threads: of the runtime, at least 1.
@@ -69,7 +69,7 @@ class Profiling(ListFields):
 
 
 def profile_machine(
-    output: str | Path | None = None, how: Profiling | None = None, progress: Progress = silent
+    output: str | Path | None = None, options: Profiling | None = None, progress: Progress = silent
 ) -> CostTable:
     """Time this machine's kernels in float and in every quantized form: the table behind placement.
 
@@ -81,12 +81,12 @@ def profile_machine(
     Raises:
         QtoolError: UsageError, EnvironmentFailure, ModelError or RuntimeFailure.
     """
-    how = how or Profiling()
-    effort, kernels = _checked(how)
+    options = options or Profiling()
+    effort, kernels = _checked(options)
     target = None if output is None else Path(output)
     if target is not None:
-        check_target(target, [], how.force)
-    table = _timed(how.threads, effort, kernels, progress)
+        check_target(target, [], options.force)
+    table = _timed(options.threads, effort, kernels, progress)
     if target is not None:
         with staged(target) as staging:
             staging.write_text(to_json(table))
@@ -94,34 +94,34 @@ def profile_machine(
     return table
 
 
-def _checked(how: Profiling) -> tuple[Effort, list[Kernel]]:
-    """What was asked for.
+def _checked(options: Profiling) -> tuple[Effort, list[Kernel]]:
+    """Return the kernels to time.
 
     Raises:
         UsageError: it can't be.
     """
-    if how.threads < 1:
+    if options.threads < 1:
         raise UsageError("profile needs a number of threads", "threads=1, or as many as models will have")
-    if how.effort not in EFFORTS:
-        raise UsageError(f"no effort '{printable(how.effort)}'", f"one of {', '.join(EFFORTS)}")
-    for row in how.rows:
+    if options.effort not in EFFORTS:
+        raise UsageError(f"no effort '{printable(options.effort)}'", f"one of {', '.join(EFFORTS)}")
+    for row in options.rows:
         if row not in KERNELS:
             raise UsageError(f"no kernel '{printable(row)}'", did_you_mean(row, KERNELS))
-    chosen = {*(how.rows or KERNELS), *EDGES}
-    return EFFORTS[how.effort], [kernel for row, kernel in KERNELS.items() if row in chosen]
+    chosen = {*(options.rows or KERNELS), *EDGES}
+    return EFFORTS[options.effort], [kernel for row, kernel in KERNELS.items() if row in chosen]
 
 
 def _timed(threads: int, effort: Effort, kernels: Sequence[Kernel], progress: Progress) -> CostTable:
     jobs = [(kernel, size) for kernel in kernels for size in _spread(kernel.sizes, effort.sizes)]
-    found: list[dict[Kind, KernelRun]] = [{} for _ in jobs]
+    fastest: list[dict[Kind, KernelRun]] = [{} for _ in jobs]
     for turn in range(effort.passes):
         for index, (kernel, size) in enumerate(jobs):
-            now, before = time_kinds(kernel, size, threads, effort.pace), found[index]
-            found[index] = {kind: _faster(before.get(kind), ran) for kind, ran in now.items()}
+            now, before = time_kinds(kernel, size, threads, effort.pace), fastest[index]
+            fastest[index] = {kind: _faster(before.get(kind), ran) for kind, ran in now.items()}
             progress("profile", turn * len(jobs) + index + 1, effort.passes * len(jobs))
     rows, untimed = [], []
     for kernel in kernels:
-        ours = [(size, ran) for (k, size), ran in zip(jobs, found, strict=True) if k is kernel]
+        ours = [(size, ran) for (k, size), ran in zip(jobs, fastest, strict=True) if k is kernel]
         for kind, ops in kernel.runs.items():
             points = {_work(kernel, size): s for size, ran in ours if (s := ran[kind].seconds) is not None}
             if points:
@@ -144,7 +144,7 @@ def _timed(threads: int, effort: Effort, kernels: Sequence[Kernel], progress: Pr
 
 
 def _spread(sizes: Sequence[Size], most: int) -> list[Size]:
-    """So many of them, from the first to the last."""
+    """Return evenly spaced items, the first and the last among them."""
     if len(sizes) <= most:
         return list(sizes)
     return [sizes[round(i * (len(sizes) - 1) / (most - 1))] for i in range(most)]
@@ -158,7 +158,7 @@ def _faster(before: KernelRun | None, now: KernelRun) -> KernelRun:
 
 
 def _work(kernel: Kernel, size: Size) -> int:
-    """What plan/work.py makes of the kernel's node in a float model.
+    """Return the work of the kernel's node in a float model, by plan/work.py.
 
     Raises:
         DataError: nothing, which is a mistake in the table.
@@ -169,10 +169,10 @@ def _work(kernel: Kernel, size: Size) -> int:
     node = next(n for n in graph if n.op_type == kernel.op and n.outputs[0].name in ("y", "y0"))
     values = (*graph.inputs, *(v for n in graph for v in n.outputs))
     shapes = {v.name or "": tuple(v.shape.numpy()) for v in values if v.shape is not None}
-    found = work_of(node, shapes)
-    if found is None:
+    work = work_of(node, shapes)
+    if work is None:
         raise DataError(f"{kernel.row}: no work in {_text(size)}")
-    return found
+    return work
 
 
 def _text(size: Size) -> str:
@@ -180,7 +180,7 @@ def _text(size: Size) -> str:
 
 
 def machine() -> Machine:
-    """This machine, as far as the system tells."""
+    """Return the processor and its instruction sets; empty where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

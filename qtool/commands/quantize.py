@@ -30,8 +30,7 @@ from qtool.plan.draft import draft
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
-from qtool.report.model import Report
-from qtool.report.result import Result
+from qtool.report.model import Report, Result
 from qtool.rewrite.write import written
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Session

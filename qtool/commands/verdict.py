@@ -33,7 +33,7 @@ QUANTIZED = "quantized"
 
 @dataclass(frozen=True)
 class Request:
-    """What is measured, and what fails."""
+    """The measures and the gates of a run."""
 
     measures: Measures
     gates: list[Gate]
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured of the file on the judge set, once; nothing is chosen after it.
+    """The measurements of the file on the judge set, made once; nothing is chosen after them.
 
     Args:
         comparison: with FP32; None without samples.
@@ -59,14 +59,14 @@ class Verdict:
 
 
 def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
-    """What the choice was made by."""
+    """Return the fidelity on the select set; None without samples."""
     if evaluator.select is None:
         return None
-    found = evaluator.error(chosen)
+    error = evaluator.error(chosen)
     sets = chosen.model.samples
-    low, high = found.sqnr_interval
+    low, high = error.sqnr_interval
     independent = sets.select_independent, sets.judge_independent
-    return Selection(found.sqnr, (low, high), found.samples, *independent)
+    return Selection(error.sqnr, (low, high), error.samples, *independent)
 
 
 def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: Progress) -> Verdict:
@@ -128,7 +128,7 @@ def result_report(
 
 
 def plan_report(model: PreparedModel, plan: Plan) -> Report:
-    """What a plan makes of a model."""
+    """Return the report of a plan that was not run."""
     return Report(
         "quantize",
         __version__,
@@ -150,10 +150,10 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
 
 
 def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool) -> tuple[str, ...]:
-    """What a user should know before shipping."""
-    found = [rough] if rough else []
+    """Return warnings about the result."""
+    warnings = [rough] if rough else []
     if unreliable:
-        found.append("timing unreliable here: decided by the cost table")
+        warnings.append("timing unreliable here: decided by the cost table")
     if not report.quantized_nodes:
         total = sum(row.total for row in report.coverage)
         counts: dict[str, int] = {}
@@ -163,7 +163,7 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
                     text = str(counted.reason)
                     counts[text] = counts.get(text, 0) + counted.count
         reason = max(counts, key=lambda r: counts[r]) if counts else "no node has a quantized form"
-        found.append(f"0 of {total} quantized: {reason}")
+        warnings.append(f"0 of {total} quantized: {reason}")
     comparison, floor = report.comparison, model.scheme.floor_db
     if (
         comparison is not None
@@ -171,8 +171,8 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
         and not comparison.sqnr >= floor
     ):
         usual = f"the {floor:g} dB that {model.scheme.mode.name} usually holds"
-        found.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")
+        warnings.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")
     ratio = report.race.speedup[ORIGINAL] if report.race else None
     if ratio is not None and ratio.high < 1:
-        found.append(f"slower than FP32 here: {ratio.median:.2f}x as fast")
-    return tuple(found)
+        warnings.append(f"slower than FP32 here: {ratio.median:.2f}x as fast")
+    return tuple(warnings)

@@ -38,22 +38,22 @@ BENCH = JsonFormat(
 )
 
 
-def render_bench(found: Bench, console: Console, verbose: bool = False) -> None:
+def render_bench(bench: Bench, console: Console, verbose: bool = False) -> None:
     """Print how fast the models are, what they take, and where their time goes."""
-    console.print(_latency(found), Text(), _costs(found), Text(), sep="\n")
-    op_times = [m.op_times for m in found.models if m.op_times is not None]
+    console.print(_latency(bench), Text(), _costs(bench), Text(), sep="\n")
+    op_times = [m.op_times for m in bench.models if m.op_times is not None]
     if op_times:
-        console.print(_ops(found, op_times, verbose), Text(), _nodes(found, verbose), Text(), sep="\n")
-    console.print(labelled([(label, plain(text)) for label, text in _facts(found)]))
+        console.print(_ops(bench, op_times, verbose), Text(), _nodes(bench, verbose), Text(), sep="\n")
+    console.print(labelled([(label, plain(text)) for label, text in _facts(bench)]))
 
 
-def _latency(found: Bench) -> Table:
-    several = len(found.models) > 1
+def _latency(bench: Bench) -> Table:
+    several = len(bench.models) > 1
     columns = ["model", "p50 ms", "p90 ms", "p99 ms", *(["speed"] if several else [])]
     table = bare_table(*columns)
     if several:
         table.add_column("verdict (95% interval)", overflow="fold")
-    for model in found.models:
+    for model in bench.models:
         latency = model.latency
         cells = [plain(model.path), *map(_ms, (latency.p50, latency.p90, latency.p99))]
         if several:
@@ -72,14 +72,14 @@ def _ms(milliseconds: float | None) -> Text:
     return plain("" if milliseconds is None else f"{milliseconds:#.3g}".rstrip("."))
 
 
-def _costs(found: Bench) -> Table:
-    columns = ["model", "file bytes", *(["of the first"] if len(found.models) > 1 else []), "load ms"]
-    memory = [m.memory for m in found.models if m.memory]
+def _costs(bench: Bench) -> Table:
+    columns = ["model", "file bytes", *(["of the first"] if len(bench.models) > 1 else []), "load ms"]
+    memory = [m.memory for m in bench.models if m.memory]
     table = bare_table(*columns, *(["memory MB", "peak MB"] if memory else []))
-    for model in found.models:
+    for model in bench.models:
         cells = [plain(model.path), plain(f"{model.bytes:,}")]
-        if len(found.models) > 1:
-            cells.append(plain(f"{model.size_ratio:.2f}" if model is not found.models[0] else ""))
+        if len(bench.models) > 1:
+            cells.append(plain(f"{model.size_ratio:.2f}" if model is not bench.models[0] else ""))
         cells.append(_ms(model.load_ms))
         if model.memory:
             held = (model.memory.loaded, model.memory.peak)
@@ -88,9 +88,9 @@ def _costs(found: Bench) -> Table:
     return table
 
 
-def _ops(found: Bench, op_times: list[OpTimes], verbose: bool) -> Table:
+def _ops(bench: Bench, op_times: list[OpTimes], verbose: bool) -> Table:
     """A row an op: the milliseconds of an inference, their share, and the nodes, a model beside the other."""
-    columns = (f"{name} {what}" for name in _short(found) for what in ("ms", "share", "nodes"))
+    columns = (f"{name} {what}" for name in _short(bench) for what in ("ms", "share", "nodes"))
     table = bare_table("op", *columns)
     slowest: dict[str, float] = {}
     for times in op_times:
@@ -121,13 +121,13 @@ def _rest(ops: list[OpTime]) -> OpTime:
     return OpTime("", sum(op.nodes for op in ops), sum(op.ms for op in ops), sum(op.share for op in ops))
 
 
-def _nodes(found: Bench, verbose: bool) -> Table:
+def _nodes(bench: Bench, verbose: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("model", "slowest nodes", "op"):
         table.add_column(column, overflow="fold")
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
-    for name, model in zip(_short(found), found.models, strict=True):
+    for name, model in zip(_short(bench), bench.models, strict=True):
         nodes = model.op_times.slowest if model.op_times else ()
         for place, node in enumerate(nodes if verbose else nodes[:_MOST_NODES]):
             cells = ("" if place else name, node.name, node.op)
@@ -135,34 +135,34 @@ def _nodes(found: Bench, verbose: bool) -> Table:
     return table
 
 
-def _short(found: Bench) -> list[str]:
+def _short(bench: Bench) -> list[str]:
     """Names for the heads of columns: the files', with a number where they are the same."""
-    names = [PurePath(model.path).name for model in found.models]
+    names = [PurePath(model.path).name for model in bench.models]
     many = Counter(names)
     return [f"{name} #{i}" if many[name] > 1 else name for i, name in enumerate(names, start=1)]
 
 
-def _facts(found: Bench) -> list[tuple[str, str]]:
-    samples = f"{found.samples} sample{'' if found.samples == 1 else 's'} of {found.data}"
-    made_up = ", made up: it says nothing of accuracy" if found.synthetic else ""
-    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
-    inferences = max(m.latency.inferences for m in found.models)
-    several = "in turns, " if len(found.models) > 1 else ""
+def _facts(bench: Bench) -> list[tuple[str, str]]:
+    samples = f"{bench.samples} sample{'' if bench.samples == 1 else 's'} of {bench.data}"
+    made_up = ", made up: it says nothing of accuracy" if bench.synthetic else ""
+    threads = f"{bench.threads} thread{'' if bench.threads == 1 else 's'}"
+    inferences = max(m.latency.inferences for m in bench.models)
+    several = "in turns, " if len(bench.models) > 1 else ""
     rows = [
         ("timed", f"{threads}; {samples}{made_up}"),
         (
             "timed",
-            f"{several}up to {inferences:,} inferences each, in {found.rounds} rounds of new processes, "
-            f"{found.seconds:.1f} s",
+            f"{several}up to {inferences:,} inferences each, in {bench.rounds} rounds of new processes, "
+            f"{bench.seconds:.1f} s",
         ),
     ]
-    memory = [m.memory for m in found.models if m.memory]
+    memory = [m.memory for m in bench.models if m.memory]
     if memory:
         idle = max(m.idle for m in memory) / 1e6
         rows.append(
             ("memory", f"beyond the {idle:.0f} MB of a process without the model: opened, and at most")
         )
-    if any(m.op_times for m in found.models):
+    if any(m.op_times for m in bench.models):
         rows.append(
             ("ops", "by onnxruntime's profiler, as it runs them; it slows small nodes: compare the shares")
         )

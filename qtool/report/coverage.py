@@ -1,4 +1,4 @@
-"""From a plan to what became of each node, and the table of what became of each op."""
+"""The outcome of a plan for each node, and for each op type."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _WEIGHTS = "its weights are stored so, and it computes in float"
 
 def kinds_of_nodes(view: View, plan: Plan) -> dict[str, str]:
     """Node -> what it is counted as; nodes that compute no floats are left out."""
-    found = {skip.node: FLOAT for skip in plan.skips}
+    kinds = {skip.node: FLOAT for skip in plan.skips}
     for site in plan.sites:
         if site.kind in _STORED:
-            found |= {name: stored_as(site.spec.qtype.name) for name, _ in site.uses or ()}
-    found |= {name: form.value for name, form in plan.forms.items()}
-    return {name: found[name] for node in view.nodes if (name := node.name or "") in found}
+            kinds |= {name: stored_as(site.spec.qtype.name) for name, _ in site.uses or ()}
+    kinds |= {name: form.value for name, form in plan.forms.items()}
+    return {name: kinds[name] for node in view.nodes if (name := node.name or "") in kinds}
 
 
 def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
@@ -47,16 +47,16 @@ def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
 
 
 def explained(view: View, plan: Plan, names: Iterable[str]) -> tuple[Explained, ...]:
-    """Why these nodes are what they are: by what was measured of them, else as the tables have it."""
+    """Return the explanations of nodes: by their measurements, else by the tables."""
     kinds = kinds_of_nodes(view, plan)
     regions = {name: region for region in plan.regions for name in region.nodes}
     reasons = {s.node: s.reason for s in plan.skips}
-    found = []
+    rows = []
     for name in names:
         kind, region = kinds.get(name, ""), regions.get(name)
         if name in plan.forms:
             why = region.why if region is not None else _TABLE.format(plan.target)
         else:
             why = str(reasons.get(name, _WEIGHTS if kind else _NO_FLOATS))
-        found.append(Explained(name, op_key(view.node_by_name[name]), kind, why, region))
-    return tuple(found)
+        rows.append(Explained(name, op_key(view.node_by_name[name]), kind, why, region))
+    return tuple(rows)

@@ -1,4 +1,4 @@
-"""Figures of a report in words, as every renderer for people says them."""
+"""Figures of a report in words, shared by the renderers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def share(value: float, interval: tuple[float, float]) -> str:
 
 
 def verdict_line(report: Report) -> str:
-    """What became of the gates, in one line."""
+    """Return how many gates failed, in one line."""
     gates, failed = len(report.gates), len(report.failed)
     if not gates:
         return "no gates"
@@ -42,7 +42,7 @@ def in_short(report: Report) -> str:
 
 
 def trial_speed(trial: Trial) -> str:
-    """How many times as fast as the original a trial is, with the interval of what was measured."""
+    """Return the speed of a candidate against the original, with its interval where it was timed."""
     text = f"{trial.speedup:.2f}x"
     return text if trial.interval is None else f"{text} ({trial.interval[0]:.2f}-{trial.interval[1]:.2f})"
 
@@ -78,7 +78,7 @@ def size_text(report: Report) -> str:
 
 
 def gain_lines(report: Report) -> list[str]:
-    """What each step of recovery came to, a line each."""
+    """Return the gain of each recovery step, a line each."""
     return [_gain(g) for g in report.recovered]
 
 
@@ -86,16 +86,16 @@ def _gain(step: Gain) -> str:
     if step.failed:
         return f"{step.name}: could not be tried: {printable(step.failed)}"
     text = f"{step.name}: {decibels(step.before)} -> {decibels(step.after)} dB in {step.seconds:.1f} s"
-    on = ", with everything in int8" if step.before_placement else ""
-    outcome = "" if step.applied else ", not in the result" if step.kept else ", dropped"
+    on = ", on the all-int8 plan" if step.before_placement else ""
+    outcome = "" if step.applied else ", not in the result" if step.kept else ", rejected"
     return text + on + outcome
 
 
 def speed_lines(report: Report) -> list[str]:
-    """Against the original, and against its prepared form where that was timed."""
+    """Return the speed against the original, and against optimized FP32 where that was timed."""
     if report.race is None:
         return []
-    against = {"original": "the original", "prepared": "its prepared FP32 form"}
+    against = {"original": "the original", "prepared": "optimized FP32"}
     return [_speed(report.race, key, name) for key, name in against.items() if key in report.race.speedup]
 
 
@@ -103,7 +103,9 @@ def _speed(race: Timing, against: str, name: str) -> str:
     ratio = race.speedup[against]
     times = f"{race.milliseconds[against]:.3g} -> {race.milliseconds['quantized']:.3g} ms"
     threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
-    return f"{ratio.median:.2f}x of {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"
+    return (
+        f"{ratio.median:.2f}x as fast as {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"
+    )
 
 
 def ordered(report: Report) -> list[Trial]:

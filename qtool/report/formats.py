@@ -52,11 +52,11 @@ def format_of(path: Path) -> str:
     Raises:
         UsageError: none.
     """
-    known = {row.suffix: name for name, row in FORMATS.items()}
+    by_suffix = {row.suffix: name for name, row in FORMATS.items()}
     suffix = path.suffix.lower()
-    if suffix not in known:
-        hint = did_you_mean(suffix, known) if suffix else ""
+    if suffix not in by_suffix:
+        hint = did_you_mean(suffix, by_suffix) if suffix else ""
         every = ", ".join(f"{row.suffix} ({name})" for name, row in FORMATS.items())
         message = f"report '{path}': the suffix names no format (there are: {every})"
         raise UsageError(message, hint or f"name it '{path.stem or 'run'}.json', or add --report-format")
-    return known[suffix]
+    return by_suffix[suffix]

@@ -1,4 +1,4 @@
-"""What is in a model: as tables for a terminal, and as JSON, which also holds what changed."""
+"""The content of a model as tables for a terminal and as JSON, with the changes between two models."""
 
 from __future__ import annotations
 
@@ -68,23 +68,23 @@ def to_json(result: Inspection | Difference) -> str:
     return _FORMAT.to_json(_Document((result,), None))
 
 
-def render_inspection(found: Inspection, console: Console, verbose: bool = False) -> None:
-    """Print what is in a model: its interface, its ops, its weights, and the figures that matter most."""
-    console.print(heading(found), _ports(found, verbose), Text(), sep="\n")
-    if found.ops:
-        console.print(_ops(found, verbose), Text(), sep="\n")
-    if found.weights:
-        console.print(_weights(found), Text(), sep="\n")
-    console.print(labelled([(label, plain(text)) for label, text in _figures(found, verbose)]))
+def render_inspection(inspection: Inspection, console: Console, verbose: bool = False) -> None:
+    """Print the interface, ops, weights and main figures of a model."""
+    console.print(heading(inspection), _ports(inspection, verbose), Text(), sep="\n")
+    if inspection.ops:
+        console.print(_ops(inspection, verbose), Text(), sep="\n")
+    if inspection.weights:
+        console.print(_weights(inspection), Text(), sep="\n")
+    console.print(labelled([(label, plain(text)) for label, text in _figures(inspection, verbose)]))
 
 
-def heading(found: Inspection) -> Text:
+def heading(inspection: Inspection) -> Text:
     """The name, and what fits behind it on one line."""
-    opsets = [f"opset {found.opsets['']}"] if "" in found.opsets else []
-    opsets += [f"{domain} {version}" for domain, version in found.opsets.items() if domain]
-    facts = [f"{found.bytes:,} bytes", f"IR {found.ir_version}", *opsets, found.producer]
+    opsets = [f"opset {inspection.opsets['']}"] if "" in inspection.opsets else []
+    opsets += [f"{domain} {version}" for domain, version in inspection.opsets.items() if domain]
+    facts = [f"{inspection.bytes:,} bytes", f"IR {inspection.ir_version}", *opsets, inspection.producer]
     return Text.assemble(
-        plain(found.path, "bold"), "  ", plain(", ".join(printable(f, 80) for f in facts if f))
+        plain(inspection.path, "bold"), "  ", plain(", ".join(printable(f, 80) for f in facts if f))
     )
 
 
@@ -108,11 +108,11 @@ def labelled(rows: Sequence[tuple[str, Text]]) -> Table:
     return table
 
 
-def _ports(found: Inspection, verbose: bool) -> Table:
+def _ports(inspection: Inspection, verbose: bool) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for style in ("bold", "", "", ""):
         table.add_column(style=style, overflow="fold")
-    for label, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
+    for label, ports in (("inputs", inspection.inputs), ("outputs", inspection.outputs)):
         shown = ports if verbose else ports[:_MOST_PORTS]
         for index, port in enumerate(shown):
             table.add_row("" if index else label, plain(port.name), port.dtype, plain(shape_text(port)))
@@ -128,22 +128,26 @@ def shape_text(port: GraphValue) -> str:
     return f"[{', '.join('?' if d is None else str(d) for d in port.shape)}]"
 
 
-def _ops(found: Inspection, verbose: bool) -> Table:
+def _ops(inspection: Inspection, verbose: bool) -> Table:
     """A row an op: those that compute, then those that convert, then all others in one row."""
-    formats = [kind for kind in found.computes if kind not in NO_FORMAT]
-    table = bare_table("op", "nodes", *formats, *(["on quantized weights"] if found.stored else []))
+    formats = [kind for kind in inspection.computes if kind not in NO_FORMAT]
+    table = bare_table("op", "nodes", *formats, *(["on quantized weights"] if inspection.stored else []))
     table.add_column("", overflow="fold")
-    computing = [op for op, row in found.ops.items() if row.computes.keys() - NO_FORMAT]
-    converting = [op for op, row in found.ops.items() if op not in computing and CONVERT in row.computes]
+    computing = [op for op, row in inspection.ops.items() if row.computes.keys() - NO_FORMAT]
+    converting = [op for op, row in inspection.ops.items() if op not in computing and CONVERT in row.computes]
     shown = [*computing[:_MOST_OPS], *converting]
-    others = [op for op in found.ops if op not in shown]
+    others = [op for op in inspection.ops if op not in shown]
     if verbose or len(others) == 1:
-        shown, others = list(found.ops), []
-    rows = [(op, found.ops[op], "") for op in shown]
+        shown, others = list(inspection.ops), []
+    rows = [(op, inspection.ops[op], "") for op in shown]
     if others:
-        rows.append(("others", _sum([found.ops[op] for op in others]), _names(others)))
+        rows.append(("others", _sum([inspection.ops[op] for op in others]), _names(others)))
     for name, row, note in rows:
-        counts = [row.nodes, *(row.computes.get(f, 0) for f in formats), *([row.stored] * bool(found.stored))]
+        counts = [
+            row.nodes,
+            *(row.computes.get(f, 0) for f in formats),
+            *([row.stored] * bool(inspection.stored)),
+        ]
         table.add_row(plain(name), *map(number, counts), plain(note))
     return table
 
@@ -165,10 +169,10 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(printable(name, 80) for name in names[:MOST_NAMES]) + more
 
 
-def _weights(found: Inspection) -> Table:
+def _weights(inspection: Inspection) -> Table:
     table = bare_table("weights", "tensors", "parameters", "bytes", "share")
-    for name, w in found.weights.items():
-        share = percent(w.elements / max(found.parameters, 1))
+    for name, w in inspection.weights.items():
+        share = percent(w.elements / max(inspection.parameters, 1))
         table.add_row(name, f"{w.tensors:,}", f"{w.elements:,}", f"{w.bytes:,}", share)
     return table
 
@@ -181,37 +185,37 @@ def percent(share: float) -> str:
     return "<0.1%" if text == "0.0%" and share > 0 else text
 
 
-def _figures(found: Inspection, verbose: bool) -> list[tuple[str, str]]:
-    rows = [("nodes", _computes(found)), ("quantized", quantized_text(found))]
-    if found.graphs or found.functions:
-        counts = (_plural(found.graphs, "nested graph"), _plural(found.functions, "function"))
+def _figures(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
+    rows = [("nodes", _computes(inspection)), ("quantized", quantized_text(inspection))]
+    if inspection.graphs or inspection.functions:
+        counts = (_plural(inspection.graphs, "nested graph"), _plural(inspection.functions, "function"))
         rows.append(("holds", ", ".join(c for c in counts if not c.startswith("0 "))))
-    rows += [("data", f"{name} ({size:,} bytes)") for name, size in found.external.items()]
-    if found.recipe:
-        rows.append(("made by", recipe_text(found.recipe)))
-    rows += _metadata(found, verbose)
+    rows += [("data", f"{name} ({size:,} bytes)") for name, size in inspection.external.items()]
+    if inspection.recipe:
+        rows.append(("made by", recipe_text(inspection.recipe)))
+    rows += _metadata(inspection, verbose)
     if verbose:
-        rest = ", ".join(f"{t.tensors:,} {name}" for name, t in found.constants.items())
+        rest = ", ".join(f"{t.tensors:,} {name}" for name, t in inspection.constants.items())
         rows += [("constants", f"{rest}, which are no weights")] if rest else []
-        rows.append(("sha256", found.sha256))
+        rows.append(("sha256", inspection.sha256))
     return rows
 
 
-def _computes(found: Inspection) -> str:
+def _computes(inspection: Inspection) -> str:
     """'438: 34 in int8, 177 in float32 (4 on quantized weights), 83 convert, 138 other'."""
-    computes = found.computes
+    computes = inspection.computes
     parts = [f"{count:,} in {kind}" for kind, count in computes.items() if kind not in NO_FORMAT]
-    if found.stored and parts:
-        parts[-1] += f" ({found.stored:,} on quantized weights)"
+    if inspection.stored and parts:
+        parts[-1] += f" ({inspection.stored:,} on quantized weights)"
     parts += [f"{count:,} {KINDS[kind]}" for kind, count in computes.items() if kind in NO_FORMAT]
-    return f"{found.nodes:,}: {', '.join(parts)}" if parts else "none"
+    return f"{inspection.nodes:,}: {', '.join(parts)}" if parts else "none"
 
 
-def quantized_text(found: Inspection) -> str:
-    """How much of the weights is in few bits, and in which way."""
-    shares = ((found.quantized_share, "8 bits or fewer"), (found.half_share, "16-bit floats"))
+def quantized_text(inspection: Inspection) -> str:
+    """Return the shares of quantized and 16-bit weights in words."""
+    shares = ((inspection.quantized_share, "8 bits or fewer"), (inspection.half_share, "16-bit floats"))
     told = [f"{percent(share)} of the parameters in {what}" for share, what in shares if share]
-    forms = f"({', '.join(found.forms)})" if found.forms else ""
+    forms = f"({', '.join(inspection.forms)})" if inspection.forms else ""
     return " ".join(filter(None, (", ".join(told) or "nothing", forms)))
 
 
@@ -222,8 +226,8 @@ def recipe_text(recipe: dict[str, str]) -> str:
     return f"{version} ({', '.join(words)})" if words else version
 
 
-def _metadata(found: Inspection, verbose: bool) -> list[tuple[str, str]]:
-    wanted = {k: v for k, v in found.metadata.items() if verbose or not k.startswith(RECIPE)}
+def _metadata(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
+    wanted = {k: v for k, v in inspection.metadata.items() if verbose or not k.startswith(RECIPE)}
     shown = list(wanted.items()) if verbose else list(wanted.items())[:MOST_NAMES]
     rows = [("metadata", f"{k} = {printable(v, LONGEST_VALUE)}") for k, v in shown]
     if len(shown) < len(wanted):

@@ -46,16 +46,16 @@ def _details(gate: GateResult) -> str:
 
 
 def _properties(report: Report) -> dict[str, str]:
-    """What else a reader of test results may want to see, as far as it was measured."""
-    found = {"qtool": report.version, "fp32": report.fp32.path}
+    """Return the main figures that were measured."""
+    properties = {"qtool": report.version, "fp32": report.fp32.path}
     if report.quantized is not None:
-        found["quantized"] = report.quantized.path
+        properties["quantized"] = report.quantized.path
     figures: dict[str, float | None] = {"size": report.size_ratio, "speedup": report.speedup}
     comparison = report.comparison
     if comparison is not None:
-        found |= {"data": comparison.data, "samples": str(comparison.samples)}
+        properties |= {"data": comparison.data, "samples": str(comparison.samples)}
         figures["sqnr"] = comparison.sqnr
         if comparison.accuracy is not None:
             figures |= {"accuracy": comparison.accuracy.quantized, "accuracy_drop": comparison.accuracy.drop}
         figures |= {printable(name): value for name, value in comparison.user_metrics.items()}
-    return found | {name: f"{value:.6g}" for name, value in figures.items() if value is not None}
+    return properties | {name: f"{value:.6g}" for name, value in figures.items() if value is not None}

@@ -116,8 +116,8 @@ def _figures(report: Report) -> str:
     lines = []
     if report.coverage:
         total = sum(row.total for row in report.coverage)
-        how = f"{prose(report.mode)}, target {prose(report.target)}"
-        lines.append(f"**Quantized:** {report.quantized_nodes} of {total} nodes ({how})")
+        scheme = f"{prose(report.mode)}, target {prose(report.target)}"
+        lines.append(f"**Quantized:** {report.quantized_nodes} of {total} nodes ({scheme})")
     if text := size_text(report):
         lines.append(f"**Size:** {text}")
     lines += [f"**Speed:** {text}" for text in speed_lines(report)]
@@ -208,13 +208,13 @@ _EXPLAINED: Columns = {
     "is": lambda e: prose(heading(e.kind)) if e.kind else "",
     "float µs": lambda e: f"{e.region.float_us:.1f}" if e.region else "",
     "int8 µs": lambda e: f"{e.region.int8_us:.1f}" if e.region else "",
-    "alone dB": lambda e: decibels(e.region.sqnr) if e.region else "",
+    "isolated dB": lambda e: decibels(e.region.sqnr) if e.region else "",
     "why": lambda e: prose(e.why),
 }
 
 
 def _explained(nodes: Sequence[Explained]) -> str:
-    table = _table(_EXPLAINED, nodes[:_MOST_NODES], optional=("float µs", "int8 µs", "alone dB"))
+    table = _table(_EXPLAINED, nodes[:_MOST_NODES], optional=("float µs", "int8 µs", "isolated dB"))
     more = f"\n\nand {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
     return f"### Why\n\n{table}{more}" if nodes else ""
 

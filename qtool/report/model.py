@@ -1,18 +1,19 @@
-"""What quantize and compare found, as plain data."""
+"""The report of quantize, tune and compare, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from qtool.calibration.ranges import Ranges
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import GateResult, Verdict
 from qtool.evaluate.latency import Race, Ratio
 from qtool.graph.save import staged
 from qtool.placement.trials import Trial, pareto_front
-from qtool.plan.model import RegionNote, Skip
+from qtool.plan.model import Plan, RegionNote, Skip
 from qtool.tables.forms import HEADINGS, Form
 from qtool.tables.reasons import Reason
 
@@ -35,12 +36,12 @@ _STORED = "stored-"
 
 
 def stored_as(qtype: str) -> str:
-    """What a node is counted as that computes in float, with its weights in fewer bits in the file."""
+    """Return the kind of float nodes whose weights are stored in a type of fewer bits."""
     return _STORED + qtype
 
 
 def heading(kind: str) -> str:
-    """What a person calls it."""
+    """Return the name of a kind for people."""
     if kind.startswith(_STORED):
         return f"float, stored {kind.removeprefix(_STORED)}"
     return FLOAT if kind == FLOAT else HEADINGS[Form(kind)]
@@ -56,7 +57,7 @@ class ReasonCount:
 
 @dataclass(frozen=True)
 class CoverageRow:
-    """What became of the nodes of one op type.
+    """The outcome for the nodes of one op type.
 
     Args:
         op: the op type, with its domain when that is not the standard one.
@@ -84,7 +85,7 @@ class CoverageRow:
 
 @dataclass(frozen=True)
 class Explained:
-    """Why one node is what it is.
+    """The explanation of one node.
 
     Args:
         node, op: its name and op type.
@@ -102,7 +103,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a race came to.
+    """The result of a race.
 
     Args:
         threads: that each model ran with.
@@ -130,7 +131,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Selection:
-    """How the result did on the select set, by which it was chosen. The verdict is on the judge set.
+    """Fidelity on the select set, by which the result was chosen. The verdict is on the judge set.
 
     Args:
         sqnr: of the worst output in dB.
@@ -257,6 +258,29 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """What gates may ask about."""
+        """Return the figures that gates judge."""
         nodes = None if self.command == "compare" else self.quantized_nodes
         return Verdict(self.comparison, self.speedup, self.size_ratio, nodes, synthetic=self.synthetic)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of quantize and tune.
+
+    Args:
+        report: decisions, fidelity, speed, size and gates.
+        plan: replays the run; its sites have scales except after a dry run.
+        ranges: the calibration of the plan.
+    """
+
+    report: Report
+    plan: Plan
+    ranges: Ranges = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Result {'ok' if self.ok else 'failed'}: {self.report!r}, {self.plan!r}>"
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate held; only then is the output in place."""
+        return not self.report.failed

@@ -1,4 +1,4 @@
-"""What was measured and what decided, for a person at a terminal."""
+"""Candidates, regions and explanations as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def regions(report: Report) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("nodes", overflow="fold")
     table.add_column("op", overflow="fold")
-    for column in ("float us", "int8 us", "alone dB"):
+    for column in ("float us", "int8 us", "isolated dB"):
         table.add_column(column, justify="right")
     table.add_column("is")
     table.add_column("why", overflow="fold")
@@ -95,7 +95,7 @@ def explained(node: Explained) -> Table:
 
 
 def title(node: Explained) -> Text:
-    """Which node it is, and what became of it."""
+    """Return name, op and outcome of a node."""
     kind = heading(node.kind) if node.kind else "as it was"
     return Text.assemble(plain(node.node, "bold"), " ", plain(f"({node.op}): {kind}"))
 

@@ -21,17 +21,17 @@ _HEADS = {
 _STEPS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
-def render_profile(found: CostTable, console: Console) -> None:
+def render_profile(costs: CostTable, console: Console) -> None:
     """Print what each kernel takes in each kind, and how many times as fast int8 is as float."""
-    console.print(_times(found), Text(), sep="\n")
-    console.print(labelled([(label, plain(text)) for label, text in _facts(found)]))
+    console.print(_times(costs), Text(), sep="\n")
+    console.print(labelled([(label, plain(text)) for label, text in _facts(costs)]))
 
 
-def _times(found: CostTable) -> Table:
-    kinds = [kind for kind in _HEADS if any(row.kind is kind for row in found.rows)]
+def _times(costs: CostTable) -> Table:
+    kinds = [kind for kind in _HEADS if any(row.kind is kind for row in costs.rows)]
     table = bare_table("op", "work", *(_HEADS[kind] for kind in kinds), "int8 / float speed")
-    points = {(row.row, row.kind): dict(row.points) for row in found.rows}
-    for name in dict.fromkeys(row.row for row in found.rows):
+    points = {(row.row, row.kind): dict(row.points) for row in costs.rows}
+    for name in dict.fromkeys(row.row for row in costs.rows):
         works = sorted({work for kind in kinds for work in points.get((name, kind), {})})
         for place, work in enumerate(works):
             times = {kind: points.get((name, kind), {}).get(work) for kind in kinds}
@@ -58,11 +58,11 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _facts(found: CostTable) -> list[tuple[str, str]]:
-    threads = f"{found.threads} thread{'' if found.threads == 1 else 's'}"
+def _facts(costs: CostTable) -> list[tuple[str, str]]:
+    threads = f"{costs.threads} thread{'' if costs.threads == 1 else 's'}"
     return [
-        ("machine", f"{found.machine.cpu}, {threads}"),
-        ("runtime", f"onnxruntime {found.onnxruntime}"),
+        ("machine", f"{costs.machine.cpu}, {threads}"),
+        ("runtime", f"onnxruntime {costs.onnxruntime}"),
         ("work", "multiply-accumulates where weights or activations are multiplied, else elements"),
-        ("a node", f"{found.dispatch * 1e6:.2f} us beside its kernel"),
+        ("a node", f"{costs.dispatch * 1e6:.2f} us beside its kernel"),
     ]

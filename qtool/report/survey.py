@@ -24,42 +24,44 @@ _MOST_SHAPES = 3
 SURVEY = JsonFormat(Survey, "qtool.data/1", "survey", derived={Survey: {"version": lambda _: __version__}})
 
 
-def render_survey(found: Survey, console: Console) -> None:
+def render_survey(survey: Survey, console: Console) -> None:
     """Print how the samples are read, what each input gets of them, and the first few of them."""
-    console.print(_heading(found))
-    if found.how:
+    console.print(_heading(survey))
+    if survey.settings:
         console.print(
-            labelled([("read as" if i == 0 else "", plain(line)) for i, line in enumerate(found.how)])
+            labelled([("read as" if i == 0 else "", plain(line)) for i, line in enumerate(survey.settings)])
         )
-    console.print(Text(), _inputs(found), Text(), _head(found.head), sep="\n")
+    console.print(Text(), _inputs(survey), Text(), _head(survey.head), sep="\n")
 
 
-def _heading(found: Survey) -> Text:
-    looked = "" if found.looked == found.samples else f", {found.looked:,} of them looked at"
-    made_up = ", made up" if found.synthetic else ""
-    count = f"{found.samples:,} sample{'' if found.samples == 1 else 's'}"
-    return Text.assemble(plain(found.source, "bold"), f"  {count} of the kind {found.kind}{made_up}{looked}")
+def _heading(survey: Survey) -> Text:
+    looked = "" if survey.looked == survey.samples else f", {survey.looked:,} of them looked at"
+    made_up = ", made up" if survey.synthetic else ""
+    count = f"{survey.samples:,} sample{'' if survey.samples == 1 else 's'}"
+    return Text.assemble(
+        plain(survey.source, "bold"), f"  {count} of the kind {survey.kind}{made_up}{looked}"
+    )
 
 
-def _inputs(found: Survey) -> Table:
-    table = bare_table("input", "wants", "given", "shapes", "min", "max", "mean", "std")
+def _inputs(survey: Survey) -> Table:
+    table = bare_table("input", "wants", "types", "shapes", "min", "max", "mean", "std")
     for column in table.columns[1:4]:
         column.justify = "left"
-    for seen in found.inputs[:_MOST_INPUTS]:
-        wants = str(ModelInput(seen.name, seen.wants, seen.dtype))
-        cells = (seen.name, wants, ", ".join(seen.given), _shapes(seen))
-        table.add_row(*map(plain, cells), *_figures(seen.figures))
-        if len(seen.channels) > 1:
-            for index, channel in enumerate(seen.channels):
+    for entry in survey.inputs[:_MOST_INPUTS]:
+        wants = str(ModelInput(entry.name, entry.wants, entry.dtype))
+        cells = (entry.name, wants, ", ".join(entry.types), _shapes(entry))
+        table.add_row(*map(plain, cells), *_figures(entry.figures))
+        if len(entry.channels) > 1:
+            for index, channel in enumerate(entry.channels):
                 table.add_row(f"  channel {index}", "", "", "", *_figures(channel))
-    if len(found.inputs) > _MOST_INPUTS:
-        table.add_row(f"and {len(found.inputs) - _MOST_INPUTS} more (--json)")
+    if len(survey.inputs) > _MOST_INPUTS:
+        table.add_row(f"and {len(survey.inputs) - _MOST_INPUTS} more (--json)")
     return table
 
 
-def _shapes(seen: InputSeen) -> str:
+def _shapes(entry: InputSeen) -> str:
     """Each with how many samples have it; of many, from the shortest to the longest of each axis."""
-    shapes = seen.shapes
+    shapes = entry.shapes
     if len(shapes) == 1:
         return _shape(shapes[0].shape)
     ranks = {len(s.shape) for s in shapes}

@@ -122,7 +122,7 @@ def _outputs(comparison: Comparison) -> Table:
 
 
 def _more(comparison: Comparison) -> Table:
-    """What the first table has no room for."""
+    """Return a table of the measures that the first one has no room for."""
     columns = (
         "output",
         "mean dB",
@@ -184,8 +184,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if report.coverage:
         total = sum(row.total for row in report.coverage)
-        how = f"({report.mode}, target {report.target})"
-        rows.append(("quantized", f"{report.quantized_nodes} of {total} nodes {how}"))
+        scheme = f"({report.mode}, target {report.target})"
+        rows.append(("quantized", f"{report.quantized_nodes} of {total} nodes {scheme}"))
     if text := size_text(report):
         rows.append(("size", text))
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
@@ -200,7 +200,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
 
 
 def _judged(comparison: Comparison) -> list[tuple[str, str]]:
-    """What the table of outputs does not say."""
+    """Return the figures that the table of outputs lacks."""
     rows = []
     if sum(not o.exact for o in comparison.outputs) > 1:
         rows.append(("worst output", f"{decibels(comparison.sqnr)} dB"))

@@ -63,7 +63,7 @@ def test_figures_are_those_of_all_samples() -> None:
 def test_types_are_told_before_and_after_they_became_the_models() -> None:
     made: Samples = [{"x": np.zeros(3)}, {"x": np.ones(3, np.float32)}]
     (seen,) = qtool.survey(made, taking(3)).inputs
-    assert (seen.dtype, set(seen.given)) == ("float32", {"float64", "float32"})
+    assert (seen.dtype, set(seen.types)) == ("float32", {"float64", "float32"})
 
 
 def test_shapes_that_differ_are_counted() -> None:

@@ -115,7 +115,7 @@ def test_the_same_call_gives_the_same_bytes_in_the_library_and_in_the_program(
 
 @pytest.fixture(scope="module")
 def ranges(net: onnx.ModelProto) -> Any:
-    return calibrate_model(net, CALIB, how=Calibrating(threads=1))
+    return calibrate_model(net, CALIB, options=Calibrating(threads=1))
 
 
 def test_with_ranges_alone_nothing_is_tried_and_the_report_says_so(

@@ -39,7 +39,7 @@ def test_the_table_has_the_rows_that_were_asked_for_and_the_edges(tmp_path: Path
 
 def test_without_an_output_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    qtool.profile(how=qtool.Profiling(rows=["Relu"]))
+    qtool.profile(options=qtool.Profiling(rows=["Relu"]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -48,7 +48,7 @@ def test_a_kernel_that_the_runtime_does_not_run_is_said_and_not_timed(
 ) -> None:
     other = replace(KERNELS["Relu"], runs={Kind.FLOAT: ("QLinearRelu",)})
     monkeypatch.setitem(profiling.KERNELS, "Relu", other)
-    found = qtool.profile(how=qtool.Profiling(rows=["Relu"]))
+    found = qtool.profile(options=qtool.Profiling(rows=["Relu"]))
     assert {timed.row for timed in found.rows} == set(EDGES)
     assert {(u.row, u.kind) for u in found.untimed} == {("Relu", Kind.FLOAT)}
     assert all("Relu" in u.ran.split() for u in found.untimed)
@@ -59,7 +59,7 @@ def test_a_kernel_that_the_runtime_does_not_run_is_said_and_not_timed(
 )
 def test_what_can_not_be_is_a_mistake_of_usage(how: qtool.Profiling) -> None:
     with pytest.raises(qtool.UsageError):
-        qtool.profile(how=how)
+        qtool.profile(options=how)
 
 
 def test_an_existing_file_stays_unless_it_may_be_replaced(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_coverage_and_figures_of_quantize() -> None:
     assert coverage[0] == ["op", "int8", "float, stored int8", "int8 at run time", "float", "why in float"]
     assert coverage[1][:5] == ["Conv", "3", "1", "", "1"]
     assert "3.33x smaller" in text
-    assert "2.00x of the original" in text
+    assert "2.00x as fast as the original" in text
     assert "1.0000 → 0.5000 (4 labels)" in text
 
 

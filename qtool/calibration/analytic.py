@@ -94,7 +94,8 @@ def _statistics(
             gamma, beta, mean, variance = arrays
             ends = (node.inputs[0], np.sqrt(variance), mean), (node.outputs[0], gamma, beta)
             for value, scale, shift in ends:
-                if value is not None and (made := scaled_noise(scale, shift)) is not None:
+                fits = value is not None and scale.size == shift.size
+                if value is not None and fits and (made := scaled_noise(scale, shift)) is not None:
                     normalized[value.name or ""] = made
     distributions = _walk(model, input_ranges, normalized)
     return {name: x for name, x in distributions.items() if x.basis == STATISTICS}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qtool.calibration.distribution import (
     BASES,
@@ -35,6 +36,7 @@ from qtool.tables.ops import OPS, Role
 _COMMON = 0.5
 _UNKNOWN_LENGTH = 64
 _NORM_STEPS = 12
+_LARGE = 1 << 16
 # Inverses this many times the usual one are not estimated.
 _RARE = 32.0
 
@@ -62,8 +64,8 @@ class Call:
             raise LookupError(f"nothing is distribution of input {index}")
         return distribution
 
-    def array(self, index: int) -> F64:
-        """Return a constant input.
+    def array(self, index: int) -> NDArray[np.floating]:
+        """Return a constant input, in float64 unless it is large.
 
         Raises:
             ValueError: it is computed.
@@ -71,7 +73,7 @@ class Call:
         array = constant(self.node.inputs[index])
         if array is None:
             raise ValueError(f"input {index} is computed")
-        return np.asarray(array, np.float64)
+        return np.asarray(array, np.float32 if array.size > _LARGE else np.float64)
 
     def has(self, index: int) -> bool:
         """Return whether an optional input is there."""
@@ -236,7 +238,9 @@ def _inverse_deviation(value: ir.Value | None, divided: bool) -> F64 | None:
     return None
 
 
-def _product(x: Distribution, weights: F64, bias: F64 | float = 0.0) -> Distribution | None:
+def _product(
+    x: Distribution, weights: NDArray[np.floating], bias: NDArray[np.floating] | float = 0.0
+) -> Distribution | None:
     """Return the distribution of a product with constant weights.
 
     A channel of the output has the mean m sum(w) and the variance v |w|^2 for an input of mean m and variance
@@ -248,8 +252,8 @@ def _product(x: Distribution, weights: F64, bias: F64 | float = 0.0) -> Distribu
         weights: [output channels, input channels, taps].
         bias: [output channels] or [1].
     """
-    sums, norms = weights.sum((1, 2)), (weights**2).sum((1, 2))
-    squares = _COMMON * (weights.sum(2) ** 2).sum(1) + (1.0 - _COMMON) * norms
+    sums, norms = (a.sum((1, 2), np.float64) for a in (weights, weights**2))
+    squares = _COMMON * (weights.sum(2) ** 2).sum(1, np.float64) + (1.0 - _COMMON) * norms
     lo, hi = min(x.curve.min(), 0.0), max(x.curve.max(), 0.0)  # 0 pads
     plus, minus = np.maximum(weights, 0.0).sum((1, 2)), np.minimum(weights, 0.0).sum((1, 2))
     curves = bells(x.mean * sums, x.variance * squares, plus * lo + minus * hi, plus * hi + minus * lo)

@@ -126,10 +126,10 @@ def either(parts: Sequence[Distribution]) -> Distribution | None:
     return pooled(curves, WEIGHTS[:, None], basis, any(part.masked for part in parts))
 
 
-def scaled_noise(gamma: F64, beta: F64) -> Distribution | None:
+def scaled_noise(gamma: NDArray[np.floating], beta: NDArray[np.floating]) -> Distribution | None:
     """Return the distribution of gamma z + beta, for z of mean 0 and variance 1. [channels] both."""
-    gamma, beta = np.broadcast_arrays(gamma.reshape(-1), beta.reshape(-1))
-    return pooled(bells(beta, gamma**2, -HUGE, HUGE), WEIGHTS[:, None], STATISTICS)
+    scale, shift = np.broadcast_arrays(*(np.asarray(a, np.float64).reshape(-1) for a in (gamma, beta)))
+    return pooled(bells(shift, scale**2, -HUGE, HUGE), WEIGHTS[:, None], STATISTICS)
 
 
 def constant_distribution(array: NDArray[np.generic]) -> Distribution | None:

@@ -35,7 +35,7 @@ NAMES = {
     "halves": "fp16 assignment",
     "joint": "equalization pair",
     "joints": "equalization pairs",
-    "tally": "tally, counts",
+    "tally": "observer, counts",
     "remotes": "bench workers",
     "ranging": "range search",
     "watched": "observed",

@@ -39,7 +39,7 @@ MAY_IMPORT = {
 }
 RENDERERS = tuple(
     f"report/{name}.py"
-    for name in "terminal inspection difference survey bench profile placement plain".split()
+    for name in "terminal inspection difference survey bench profile placement tables".split()
 )
 ON_TOP = {"__init__", "__main__", "errors", "options"}
 

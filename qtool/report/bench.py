@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
-from qtool.report.inspection import bare_table, labelled, percent
-from qtool.report.plain import plain
+from qtool.report.tables import bare_table, labelled, percent, plain
 from qtool.runtime.trace import OpTime, OpTimes
 from qtool.serialize.json_format import JsonFormat
 

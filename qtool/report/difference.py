@@ -12,15 +12,13 @@ from qtool.report.inspection import (
     KINDS,
     LONGEST_VALUE,
     MOST_NAMES,
-    bare_table,
     heading,
-    labelled,
     number,
     quantized_text,
     recipe_text,
     shape_text,
 )
-from qtool.report.plain import plain
+from qtool.report.tables import bare_table, labelled, plain
 
 _MOST_OPS = 20
 _MOST_PORTS = 8

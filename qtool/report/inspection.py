@@ -22,7 +22,7 @@ from qtool.graph.inspection.model import (
     Inspection,
     OpCount,
 )
-from qtool.report.plain import plain
+from qtool.report.tables import bare_table, labelled, percent, plain
 from qtool.serialize.json_format import JsonFormat
 
 _MOST_PORTS = 12
@@ -86,26 +86,6 @@ def heading(inspection: Inspection) -> Text:
     return Text.assemble(
         plain(inspection.path, "bold"), "  ", plain(", ".join(printable(f, 80) for f in facts if f))
     )
-
-
-def bare_table(*columns: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    return table
-
-
-def labelled(rows: Sequence[tuple[str, Text]]) -> Table:
-    """A label and a text a row; a label is not repeated."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    last = ""
-    for label, text in rows:
-        table.add_row("" if label == last else label, text)
-        last = label
-    return table
 
 
 def _ports(inspection: Inspection, verbose: bool) -> Table:
@@ -175,14 +155,6 @@ def _weights(inspection: Inspection) -> Table:
         share = percent(w.elements / max(inspection.parameters, 1))
         table.add_row(name, f"{w.tensors:,}", f"{w.elements:,}", f"{w.bytes:,}", share)
     return table
-
-
-def percent(share: float) -> str:
-    """One decimal, and never a whole that is not quite one."""
-    text = f"{100 * share:.1f}%"
-    if text == "100.0%" and share < 1:
-        return ">99.9%"
-    return "<0.1%" if text == "0.0%" and share > 0 else text
 
 
 def _figures(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:

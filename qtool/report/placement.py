@@ -12,7 +12,7 @@ from qtool.errors import printable
 from qtool.plan.model import RegionNote
 from qtool.report.figures import decibels, ordered, trial_speed
 from qtool.report.model import Explained, Report, heading
-from qtool.report.plain import plain
+from qtool.report.tables import plain
 
 _LONGEST_NAME = 60
 _MOST_OTHERS = 8

@@ -7,8 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.plan.cost_table import CostTable
-from qtool.report.inspection import bare_table, labelled
-from qtool.report.plain import plain
+from qtool.report.tables import bare_table, labelled, plain
 from qtool.tables.kernels import Kind
 
 _HEADS = {

@@ -13,8 +13,7 @@ from qtool.commands.data import InputSeen, SampleSeen, Survey
 from qtool.data.model_inputs import ModelInput
 from qtool.data.statistics import Figures
 from qtool.errors import printable
-from qtool.report.inspection import bare_table, labelled
-from qtool.report.plain import plain
+from qtool.report.tables import bare_table, labelled, plain
 from qtool.serialize.json_format import JsonFormat
 
 _MOST_INPUTS = 40

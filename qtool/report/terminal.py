@@ -16,7 +16,7 @@ from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report import placement
 from qtool.report.figures import decibels, gain_lines, selection_lines, share, size_text, speed_lines
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
-from qtool.report.plain import plain
+from qtool.report.tables import plain
 from qtool.tables.forms import HEADINGS
 
 _MOST_REASONS = 3

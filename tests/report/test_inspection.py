@@ -16,7 +16,8 @@ from qtool.graph.inspection.change import changes, difference
 from qtool.graph.inspection.model import Difference, GraphValue, Inspection, OpCount, TensorChange
 from qtool.graph.inspection.read import inspect_model
 from qtool.report.difference import render_difference
-from qtool.report.inspection import percent, render_inspection, to_json
+from qtool.report.inspection import render_inspection, to_json
+from qtool.report.tables import percent
 from tests.graph.inspection import graphs
 from tests.graph.inspection.graphs import QUANTIZED
 from tests.graphs import ROOT

@@ -1,6 +1,6 @@
-"""What every command of qtool can do: options from a file and the environment, and '-' for a model.
+"""The class of every command: options from a file and the environment, '-' for a model, the guard.
 
-A command gets all of it with `@click.command(cls=Command)`, and each of its options without further ado.
+`@click.command(cls=Command)` gives a command all of it, for every option that it declares.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from qtool.cli.config import Settings, settings
+from qtool.cli.config import settings
 from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
 from qtool.cli.help import Option, format_options, help_all_option
-from qtool.cli.showconfig import show
+from qtool.cli.show_config import show
 from qtool.cli.streams import refuse_dash_files, streams
 from qtool.cli.types import BYTES
 from qtool.errors import EXIT_OK, UsageError
@@ -26,7 +26,7 @@ _SETTINGS = "qtool.cli.settings"
 _SHOW = "qtool.cli.show"
 _LIMITS = "qtool.cli.limits"
 
-# As the context's obj: do the work in a process of its own.
+# As the context's obj: work in a process of its own.
 GUARDED = object()
 
 
@@ -35,7 +35,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Eager: the settings must be known before any other option looks for its value.
+        # Eager: the settings must be read before any other option takes its value.
         self.params += [
             Option(
                 ["--config"],
@@ -54,7 +54,7 @@ class Command(click.Command):
                 is_flag=True,
                 is_eager=True,
                 expose_value=False,
-                callback=_ask_to_show,
+                callback=_request_listing,
                 help="Print every option, its value and its origin, and exit.",
             ),
             Option(
@@ -85,7 +85,7 @@ class Command(click.Command):
             if not ctx.meta.get(_SHOW):
                 raise
             ctx.params.clear()
-            rest = click.Command.parse_args(self._undemanding(), ctx, list(args))
+            rest = click.Command.parse_args(self._without_required(), ctx, list(args))
         if not ctx.resilient_parsing:
             refuse_dash_files(ctx)
         return rest
@@ -108,8 +108,8 @@ class Command(click.Command):
                 send()
             return code
 
-    def _undemanding(self) -> Command:
-        """The same command with nothing required, to show what an incomplete one has."""
+    def _without_required(self) -> Command:
+        """Return this command with nothing required, for --show-config."""
         twin = copy.copy(self)
         twin.params = [copy.copy(param) for param in self.params]
         for param in twin.params:
@@ -117,28 +117,27 @@ class Command(click.Command):
         return twin
 
 
-def _configure(ctx: click.Context, param: click.Parameter, given: Path | None) -> None:
-    """Find the settings, and hand them to click as defaults."""
+def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Set click's defaults by the file and the environment."""
     if ctx.resilient_parsing or _SETTINGS in ctx.meta:  # completing; parsing again for --show-config
         return
     group = ctx.parent.command if ctx.parent else None
     commands = group.commands if isinstance(group, click.Group) else {str(ctx.info_name): ctx.command}
     ours = {name: command for name, command in commands.items() if isinstance(command, Command)}
-    found: Settings = settings(ctx, ours, given, os.environ)
-    ctx.meta[_SETTINGS] = found
-    ctx.default_map = {name: setting.value for name, setting in found.values.items()}
+    ctx.meta[_SETTINGS] = settings(ctx, ours, path, os.environ)
+    ctx.default_map = {name: setting.value for name, setting in ctx.meta[_SETTINGS].values.items()}
 
 
-def _ask_to_show(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
-    if asked:
+def _request_listing(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
         ctx.meta[_SHOW] = True
 
 
-def _limit(ctx: click.Context, param: click.Parameter, given: float | None) -> None:
-    """Keep a limit for the guard."""
-    if given is None or ctx.resilient_parsing:
+def _limit(ctx: click.Context, param: click.Parameter, limit: float | None) -> None:
+    """Store a limit for the guard."""
+    if limit is None or ctx.resilient_parsing:
         return
     if not HERE:
         raise UsageError(f"{param.opts[0]}: this system can't hold a process to limits")
     field = {"time_limit": "seconds", "memory_limit": "memory"}[str(param.name)]
-    ctx.meta.setdefault(_LIMITS, {})[field] = given
+    ctx.meta.setdefault(_LIMITS, {})[field] = limit

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from qtool.cli import values
+from qtool.cli import config_values
 from qtool.cli.command import Command
 from qtool.cli.config import ONCE, key_of, variable_of
 from qtool.cli.main import cli
@@ -161,11 +161,11 @@ def test_words_are_no_paths(word: str, tmp_path: Path) -> None:
 def test_a_choice_among_numbers_is_written_either_way(tmp_path: Path) -> None:
     option = click.Option(["--bits"], type=click.Choice(["4", "8"]))
     context = click.Context(click.Command("c", params=[option]))
-    assert values.from_file(context, option, 4, tmp_path, "f: bits") == "4"
-    assert values.from_file(context, option, "8", tmp_path, "f: bits") == "8"
+    assert config_values.from_file(context, option, 4, tmp_path, "f: bits") == "4"
+    assert config_values.from_file(context, option, "8", tmp_path, "f: bits") == "8"
     for wrong in (5, "5", True, 4.0, [4]):
         with pytest.raises(UsageError, match="f: bits"):
-            values.from_file(context, option, wrong, tmp_path, "f: bits")
+            config_values.from_file(context, option, wrong, tmp_path, "f: bits")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Hold a value from a file or the environment against the option that it is for."""
+"""Check a value from a file or the environment by the option that it is for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtool.errors import UsageError, did_you_mean, printable
 
 
 def from_file(ctx: click.Context, option: click.Option, value: Any, base: Path, where: str) -> Any:
-    """A TOML value as what click takes: of the right type, its paths relative to `base`.
+    """Return a TOML value as click takes it; relative paths start from `base`.
 
     Raises:
         UsageError: of the wrong type, or refused by the option.
@@ -23,7 +23,7 @@ def from_file(ctx: click.Context, option: click.Option, value: Any, base: Path, 
     many = option.multiple or option.nargs != 1
     items = [_spelled(option, item) for item in (value if many and isinstance(value, list) else [value])]
     for item in items:
-        # A bool is an int to Python, and to nobody else.
+        # A bool is an int in Python.
         if not isinstance(item, kinds) or (isinstance(item, bool) and bool not in kinds):
             wanted = f"{wanted}, or a list of such" if many else wanted
             raise UsageError(f"{where}: wants {wanted}, not {_shown(item)}", _example(option))
@@ -34,9 +34,9 @@ def from_file(ctx: click.Context, option: click.Option, value: Any, base: Path, 
 
 
 def from_text(ctx: click.Context, option: click.Option, text: str, where: str) -> Any:
-    """The text of an environment variable as what click takes; a repeatable option has one value a line.
+    """Return the text of an environment variable as click takes it.
 
-    Lines, because gates and patterns hold spaces, commas, colons and brackets.
+    A repeatable option has one value per line: gates and patterns contain spaces, commas and brackets.
 
     Raises:
         UsageError: refused by the option.
@@ -60,7 +60,7 @@ def _wanted(option: click.Option) -> tuple[str, tuple[type, ...]]:
 
 
 def _spelled(option: click.Option, value: Any) -> Any:
-    """A choice among numbers is one of words to click, and of numbers to whoever writes `bits = 4`."""
+    """Return a value as click spells it: `bits = 4` is one of the choices "4" and "8"."""
     numeric = isinstance(option.type, click.Choice) and str(value) in map(str, option.type.choices)
     return str(value) if numeric and not isinstance(value, bool) else value
 
@@ -75,7 +75,7 @@ def _example(option: click.Option) -> str:
 
 
 def _placed(option: click.Option, value: Any, base: Path) -> Any:
-    """A relative path starts from the folder of the file that names it; '-' is stdin or stdout anywhere."""
+    """Return a value with its path relative to the folder of the file; '-' is stdin or stdout."""
     if isinstance(option.type, SourceType):
         return option.type.relative_to(base, value)
     if isinstance(option.type, click.Path) and value != "-":
@@ -94,7 +94,7 @@ def _accepted(ctx: click.Context, option: click.Option, value: Any, where: str) 
 
 
 def _shown(value: Any) -> str:
-    """A TOML value as a person would write it."""
+    """Return a TOML value for a message."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, (datetime.date, datetime.time)):

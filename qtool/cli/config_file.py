@@ -1,4 +1,4 @@
-"""The configuration file: which one it is, and its tables as plain data."""
+"""Find and parse the configuration file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from qtool.errors import UsageError, printable
 
 OWN = "qtool.toml"
 PYPROJECT = "pyproject.toml"
-# No list of options is this long: whoever names a larger file has named the wrong one.
+# A larger file is not a list of options.
 LARGEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file says.
+    """A parsed configuration file.
 
     Args:
-        name: the file as the user would call it, with the table of it that is ours.
-        base: the folder that its relative paths start from.
+        name: the file for messages, with the table of pyproject.toml.
+        base: the folder where its relative paths start.
         table: the options and the tables of commands.
     """
 
@@ -32,9 +32,9 @@ class ConfigFile:
 
 
 def find(given: Path | None) -> ConfigFile | None:
-    """The file that --config names, else qtool.toml, else [tool.qtool] of pyproject.toml, in this folder.
+    """Return the file of --config, else qtool.toml, else [tool.qtool] of pyproject.toml, in this folder.
 
-    Folders above are not searched: what a command does depends on where it runs and on nothing further off.
+    Folders above are not searched.
 
     Raises:
         UsageError: it can't be read, or is no TOML.
@@ -45,7 +45,7 @@ def find(given: Path | None) -> ConfigFile | None:
             raise UsageError(f"config '{given}' has no [tool.qtool]", "add the table, or name another file")
         return found
     own, pyproject = Path(OWN), Path(PYPROJECT)
-    # What has our name and can't be read is a mistake; a strange pyproject.toml is not our business.
+    # An unreadable qtool.toml is an error; a pyproject.toml without our table is not.
     if own.exists() or own.is_symlink():
         return _whole(own)
     return _pyproject(pyproject) if pyproject.is_file() else None
@@ -56,7 +56,7 @@ def _whole(path: Path) -> ConfigFile:
 
 
 def _pyproject(path: Path) -> ConfigFile | None:
-    """Its [tool.qtool]; None, unparsed, when it does not speak of qtool."""
+    """Return its [tool.qtool]; None, unparsed, where 'qtool' does not occur in it."""
     data = _read(path)
     if b"qtool" not in data:
         return None
@@ -69,7 +69,7 @@ def _pyproject(path: Path) -> ConfigFile | None:
 
 
 def _base(path: Path) -> Path:
-    """The file's folder; this one for what only looks like a file: --config <(...)."""
+    """Return the file's folder; the current one for a pipe: --config <(...)."""
     return path.parent if path.is_file() else Path()
 
 

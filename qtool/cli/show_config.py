@@ -1,4 +1,4 @@
-"""--show-config: every option of a command, its value, and who set it."""
+"""--show-config: every option of a command, its value and its origin."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from qtool.cli.config import ONCE, Settings, key_of
 from qtool.errors import printable
 
 SCHEMA = "qtool.config/1"
-# They say what is done, not how: --dry-run alone of ONCE changes what the command does.
+# Options that replace the command. --dry-run does not.
 _LEFT_OUT = ONCE.keys() - {"dry-run"}
 
 
 def show(ctx: click.Context, settings: Settings) -> None:
-    """Print the options of a parsed command: a table, or a document with --json."""
+    """Print the options of a parsed command as a table, with --json as a document."""
     rows = [(key, value, origin) for key, value, origin in _rows(ctx, settings) if key not in _LEFT_OUT]
     if ctx.params.get("as_json"):
         options = {key: {"value": value, "from": origin} for key, value, origin in rows}
@@ -49,7 +49,7 @@ def _origin(ctx: click.Context, name: str, settings: Settings) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Return a value of JSON's types."""
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and failed gates only.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
 @source_options("data")
-def bench(models: tuple[Path, ...], data: str | None, **given: Any) -> int:
+def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
     """Time models side by side: latency, load time, memory, file size.
 
     Each model runs in a process of its own, and takes its turn for some milliseconds; a round starts new
@@ -75,35 +75,35 @@ def bench(models: tuple[Path, ...], data: str | None, **given: Any) -> int:
     from qtool.commands.bench import Benching, bench_models
 
     names = ("data_format", "threads", "max_time", "profile_ops", "fail_if")
-    how = Benching(**{name: given[name] for name in names}, reading=reading_of(given))
-    with progress_bar(given["quiet"]) as progress:
-        found = _named(bench_models(models, data, how, progress))
+    options = Benching(**{name: values[name] for name in names}, reading=reading_of(values))
+    with progress_bar(values["quiet"]) as progress:
+        result = _named(bench_models(models, data, options, progress))
     try:
-        _print(found, given["as_json"], given["quiet"], given["verbose"])
+        _print(result, values["as_json"], values["quiet"], values["verbose"])
     except BrokenPipeError:  # `| head`: the verdict below still counts
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    for warning in found.warnings:
+    for warning in result.warnings:
         click.echo(f"warning: {printable(warning)}", err=True)
-    for gate in found.failed:
-        click.echo(f"gate failed: {printable(gate.why)} ({found.rounds} rounds)", err=True)
-    return EXIT_GATE if found.failed else EXIT_OK
+    for gate in result.failed:
+        click.echo(f"gate failed: {printable(gate.why)} ({result.rounds} rounds)", err=True)
+    return EXIT_GATE if result.failed else EXIT_OK
 
 
-def _named(found: Bench) -> Bench:
-    """Say stdin where the path would be that of a file which nobody will find."""
-    models = tuple(replace(m, path=called(m.path)) for m in found.models)
-    gates = tuple(replace(g, model=called(g.model)) for g in found.gates)
-    return replace(found, models=models, gates=gates, warnings=tuple(map(called, found.warnings)))
+def _named(result: Bench) -> Bench:
+    """Name stdin in place of its temporary file."""
+    models = tuple(replace(m, path=called(m.path)) for m in result.models)
+    gates = tuple(replace(g, model=called(g.model)) for g in result.gates)
+    return replace(result, models=models, gates=gates, warnings=tuple(map(called, result.warnings)))
 
 
-def _print(found: Bench, as_json: bool, quiet: bool, verbose: bool) -> None:
+def _print(result: Bench, as_json: bool, quiet: bool, verbose: bool) -> None:
     if as_json:
         from qtool.report.bench import BENCH
 
-        click.echo(BENCH.to_json(found), nl=False)
+        click.echo(BENCH.to_json(result), nl=False)
     elif not quiet:
         from qtool.report.bench import render_bench
         from qtool.report.terminal import TableConsole
 
-        render_bench(found, TableConsole(), verbose)
+        render_bench(result, TableConsole(), verbose)
     sys.stdout.flush()

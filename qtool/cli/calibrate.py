@@ -20,8 +20,8 @@ from qtool.tables.targets import TARGETS
 
 
 def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
-    index, count = (int(n) for n in found.groups()) if found else (0, 0)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    index, count = (int(n) for n in match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
         raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", ctx, param)
     return index, count
@@ -83,7 +83,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     help="Threads of the runtime.",
 )
 @source_options("calib")
-def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
+def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
     """Run samples through a model, and write the ranges of its tensors to a file.
 
     The file holds extremes and histograms of every tensor that could be quantized: `qtool quantize --ranges
@@ -100,32 +100,36 @@ def calibrate(files: tuple[Path, ...], output: Path, **given: Any) -> int:
     from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
     from qtool.graph.save import check_target, staged
 
-    check_target(output, [*files, *files_read(given)], given["force"])
-    if given["checkpoint"] is not None and given["checkpoint"].resolve() == output.resolve():
+    check_target(output, [*files, *files_read(values)], values["force"])
+    if values["checkpoint"] is not None and values["checkpoint"].resolve() == output.resolve():
         raise UsageError(f"--checkpoint '{output}' is the output")
-    if given["merge"]:
-        if given["calib"] or given["shard"] != (1, 1):
+    if values["merge"]:
+        if values["calib"] or values["shard"] != (1, 1):
             raise UsageError("--merge takes ranges files only", "leave out --calib and --shard")
-        found = reduce(lambda a, b: a.merge(b), map(read, files))
+        calibration = reduce(lambda a, b: a.merge(b), map(read, files))
     elif len(files) > 1:
         raise UsageError(f"one model at a time, not {len(files)}", "--merge makes one of many ranges files")
-    elif given["calib"] is None:
+    elif values["calib"] is None:
         raise UsageError("no samples", "add --calib SRC, such as a directory of .npz files")
     else:
-        with progress_bar(given["quiet"]) as progress:
+        with progress_bar(values["quiet"]) as progress:
             names = ("calib_format", "target", "threads", "memory", "jobs", "checkpoint", "resume")
-            how = Calibrating(
-                reading=reading_of(given),
-                shard=Shard(*given["shard"]),
-                **{name: given[name] for name in names},
+            options = Calibrating(
+                reading=reading_of(values),
+                shard=Shard(*values["shard"]),
+                **{name: values[name] for name in names},
             )
-            found = calibrate_model(files[0], given["calib"], how, progress)
+            calibration = calibrate_model(files[0], values["calib"], options, progress)
     with staged(output) as staging:
-        staging.write_text(to_json(found))
+        staging.write_text(to_json(calibration))
         staging.commit()
-    if given["as_json"]:
-        told = {"model_sha256": found.model_sha256, "samples": found.samples, "tensors": len(found.ranges)}
-        click.echo(json.dumps({"command": "calibrate", "output": str(output), **told}))
-    elif not given["quiet"]:
-        click.echo(f"{len(found.ranges)} tensors over {found.samples} samples -> {output}")
+    if values["as_json"]:
+        counts = {
+            "model_sha256": calibration.model_sha256,
+            "samples": calibration.samples,
+            "tensors": len(calibration.ranges),
+        }
+        click.echo(json.dumps({"command": "calibrate", "output": str(output), **counts}))
+    elif not values["quiet"]:
+        click.echo(f"{len(calibration.ranges)} tensors over {calibration.samples} samples -> {output}")
     return EXIT_OK

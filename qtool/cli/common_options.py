@@ -116,10 +116,10 @@ def gate_options(command: F) -> F:
 JUDGING = ("labels", "metrics", "atol", "rtol")
 
 
-def gates_of(given: Mapping[str, Any]) -> tuple[str, ...]:
+def gates_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the gates of --fail-if and --gates."""
-    if given["gates"] is None:
-        return tuple(given["fail_if"])
+    if values["gates"] is None:
+        return tuple(values["fail_if"])
     from qtool.evaluate.gates import read_gates
 
-    return (*given["fail_if"], *read_gates(given["gates"]))
+    return (*values["fail_if"], *read_gates(values["gates"]))

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @output_options
 @report_options
 @source_options("data")
-def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
+def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int:
     """Compare a quantized model with FP32 on the same samples, and judge gates.
 
     One of the two may be -, a model on stdin. With --load-ref, FP32's outputs are in a file that --save-ref
@@ -67,27 +67,27 @@ def compare(fp32: Path, quantized: Path | None, data: str, **given: Any) -> int:
     from qtool.graph.save import check_target
     from qtool.options import Comparing
 
-    form = form_of(given)
+    form = form_of(values)
     models = [model for model in (fp32, quantized) if model is not None]
-    read = {**given, "data": data}
-    if given["save_ref"] is not None:
-        check_target(given["save_ref"], [*models, *files_read(read)], given["force"])
-    check_reports(read, models, [given["save_ref"]])
-    reference, model = _models(fp32, quantized, given["load_ref"])
+    read = {**values, "data": data}
+    if values["save_ref"] is not None:
+        check_target(values["save_ref"], [*models, *files_read(read)], values["force"])
+    check_reports(read, models, [values["save_ref"]])
+    reference, model = _models(fp32, quantized, values["load_ref"])
     names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
-    how = Comparing(
-        **{name: given[name] for name in names},
-        gate=given["gate"] or NONE,
-        fail_if=gates_of(given),
-        reading=reading_of(given),
+    options = Comparing(
+        **{name: values[name] for name in names},
+        gate=values["gate"] or NONE,
+        fail_if=gates_of(values),
+        reading=reading_of(values),
     )
-    with progress_bar(given["quiet"]) as progress:
-        report = compare_models(reference, model, data, how, progress)
-    return deliver(report, form, given)
+    with progress_bar(values["quiet"]) as progress:
+        report = compare_models(reference, model, data, options, progress)
+    return deliver(report, form, values)
 
 
 def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path | ReferenceOutputs, Path]:
-    """What is compared with what."""
+    """Return the reference, a model or its recorded outputs, and the model to compare."""
     if kept is None:
         if quantized is None:
             raise UsageError("compare needs two models", "qtool compare FP32 QUANTIZED --data SRC")

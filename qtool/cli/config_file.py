@@ -31,7 +31,7 @@ class ConfigFile:
     table: dict[str, Any]
 
 
-def find(given: Path | None) -> ConfigFile | None:
+def find(path: Path | None) -> ConfigFile | None:
     """Return the file of --config, else qtool.toml, else [tool.qtool] of pyproject.toml, in this folder.
 
     Folders above are not searched.
@@ -39,19 +39,19 @@ def find(given: Path | None) -> ConfigFile | None:
     Raises:
         UsageError: it can't be read, or is no TOML.
     """
-    if given is not None:
-        found = _pyproject(given) if given.name == PYPROJECT else _whole(given)
-        if found is None:
-            raise UsageError(f"config '{given}' has no [tool.qtool]", "add the table, or name another file")
-        return found
+    if path is not None:
+        file = _pyproject(path) if path.name == PYPROJECT else _own(path)
+        if file is None:
+            raise UsageError(f"config '{path}' has no [tool.qtool]", "add the table, or name another file")
+        return file
     own, pyproject = Path(OWN), Path(PYPROJECT)
     # An unreadable qtool.toml is an error; a pyproject.toml without our table is not.
     if own.exists() or own.is_symlink():
-        return _whole(own)
+        return _own(own)
     return _pyproject(pyproject) if pyproject.is_file() else None
 
 
-def _whole(path: Path) -> ConfigFile:
+def _own(path: Path) -> ConfigFile:
     return ConfigFile(str(path), _base(path), _parse(path, _read(path)))
 
 

@@ -87,8 +87,8 @@ def _accepted(ctx: click.Context, option: click.Option, value: Any, where: str) 
     try:
         option.type_cast_value(ctx, value)
     except click.BadParameter as error:
-        known = [str(c) for c in option.type.choices] if isinstance(option.type, click.Choice) else []
-        hint = did_you_mean(value, known) if isinstance(value, str) else ""
+        choices = [str(c) for c in option.type.choices] if isinstance(option.type, click.Choice) else []
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise UsageError(f"{where}: {printable(error.message).rstrip('.')}", hint) from error
     return value
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and warnings only.")
 @source_options("data", named="SRC", rare=False)
-def data(src: str, model: Path, as_json: bool, quiet: bool, **given: Any) -> int:
+def data(src: str, model: Path, as_json: bool, quiet: bool, **values: Any) -> int:
     """Show how samples are read, and what each input of the model gets.
 
     SRC is what --calib and --data of the other commands take, and so are the options. Each sample is held
@@ -49,27 +49,27 @@ def data(src: str, model: Path, as_json: bool, quiet: bool, **given: Any) -> int
     from qtool.commands.data import survey
 
     with progress_bar(quiet) as progress:
-        found = survey(
+        inputs = survey(
             src,
             model,
-            reading=reading_of(given),
-            data_format=given["data_format"],
+            reading=reading_of(values),
+            data_format=values["data_format"],
             progress=progress,
         )
-    _print(found, as_json, quiet)
-    for warning in found.warnings:
+    _print(inputs, as_json, quiet)
+    for warning in inputs.warnings:
         click.echo(f"warning: {printable(warning)}", err=True)
     return EXIT_OK
 
 
-def _print(found: Survey, as_json: bool, quiet: bool) -> None:
+def _print(inputs: Survey, as_json: bool, quiet: bool) -> None:
     if as_json:
         from qtool.report.survey import SURVEY
 
-        click.echo(SURVEY.to_json(found), nl=False)
+        click.echo(SURVEY.to_json(inputs), nl=False)
     elif not quiet:
         from qtool.report.survey import render_survey
         from qtool.report.terminal import TableConsole
 
-        render_survey(found, TableConsole())
+        render_survey(inputs, TableConsole())
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""How a report leaves the program: stdout, files, GitHub's annotations, stderr, the exit code."""
+"""Deliver a report: stdout, files, GitHub's annotations, stderr, the exit code."""
 
 from __future__ import annotations
 
@@ -59,81 +59,81 @@ def report_options(command: F) -> F:
     return command
 
 
-def form_of(given: Mapping[str, Any]) -> str:
-    """What goes to stdout: a name of FORMATS, the table, or '' for nothing.
+def form_of(values: Mapping[str, Any]) -> str:
+    """Return the form of stdout: a name of FORMATS, the table, or '' for nothing.
 
     Raises:
         UsageError: --github has no stream of its own left.
     """
-    form = "json" if given["as_json"] else "" if given["quiet"] else TABLE
-    if given["github"] and form == "json" and sys.stdout is sys.stderr:
+    form = "json" if values["as_json"] else "" if values["quiet"] else TABLE
+    if values["github"] and form == "json" and sys.stdout is sys.stderr:
         raise UsageError(
             "--github with --json and '-o -' has no stream left", "--report run.json instead of --json"
         )
     return form
 
 
-def deliver(report: Report, form: str, given: Mapping[str, Any]) -> int:
-    """Write the files, print the report (stdout), its warnings and failed gates (stderr); the exit code.
+def deliver(report: Report, form: str, values: Mapping[str, Any]) -> int:
+    """Write the files, print the report, its warnings and failed gates; return the exit code.
 
     Args:
         report: a result.
-        form: what goes to stdout; see `form_of`.
-        given: the command's options.
+        form: of stdout, see `form_of`.
+        values: the command's options.
     """
     report = named(report)
     try:
-        _write(report, given)
-    finally:  # what can't be written must not cost the result
+        _write(report, values)
+    finally:  # print the result even where a file can't be written
         try:
-            _print(report, form, given)
+            _print(report, form, values)
         except BrokenPipeError:  # `| head`: the verdict below still counts
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if not (form in FORMATS and sys.stdout is sys.stderr):  # -o -: the document says it all, and stays whole
+    if not (form in FORMATS and sys.stdout is sys.stderr):  # -o -: stderr is one JSON document
         _warn(report)
     return EXIT_GATE if report.failed else EXIT_OK
 
 
-def _write(report: Report, given: Mapping[str, Any]) -> None:
-    """The files of --report: each the whole new one or the old one."""
-    if not given["report"]:
+def _write(report: Report, values: Mapping[str, Any]) -> None:
+    """Write the files of --report, each completely or not at all."""
+    if not values["report"]:
         return
     from qtool.graph.save import staged
     from qtool.report.formats import rendered
 
-    for path, name in reports_of(given):
+    for path, name in reports_of(values):
         with staged(path) as staging:
             staging.write_text(rendered(report, name))
             staging.commit()
 
 
-def _print(report: Report, form: str, given: Mapping[str, Any]) -> None:
+def _print(report: Report, form: str, values: Mapping[str, Any]) -> None:
     if form in FORMATS:
         from qtool.report.formats import rendered
 
         click.echo(rendered(report, form), nl=False)
     elif form == TABLE:
-        _print_table(report, given)
-    if given["github"]:
+        _print_table(report, values)
+    if values["github"]:
         _annotate(report, to_stderr=form in FORMATS)
     sys.stdout.flush()
 
 
-def _print_table(report: Report, given: Mapping[str, Any]) -> None:
+def _print_table(report: Report, values: Mapping[str, Any]) -> None:
     from qtool.report.terminal import TableConsole, render
 
-    if not given["github"]:
-        render(report, TableConsole(), given["verbose"])
+    if not values["github"]:
+        render(report, TableConsole(), values["verbose"])
         return
     from qtool.report.github import muted
 
     console = TableConsole(io.StringIO())
-    render(report, console, given["verbose"])
+    render(report, console, values["verbose"])
     click.echo(muted(report, console.file.getvalue()))  # type: ignore[attr-defined]
 
 
 def _annotate(report: Report, *, to_stderr: bool) -> None:
-    """GitHub's workflow commands, which it reads on either stream, and the summary of the step."""
+    """Print GitHub's workflow commands, on either stream, and append to the summary of the step."""
     from qtool.report.formats import rendered
     from qtool.report.github import workflow_commands
 

@@ -1,9 +1,8 @@
-"""The work is done in a process of its own, so that whatever becomes of it ends in an error that says so.
+"""Run a command in a child process, so that a crash, a hang or a lack of memory ends in one clear error.
 
-Models and samples come from other people, and the native libraries that open them can crash, hang or eat all
-memory. The process that the user started forks before any of them is imported, which costs a millisecond,
-and looks on: it enforces the time limit, and cleans up after a death. Without fork (Windows) there
-is no guard.
+Models and samples come from other people, and the native libraries that open them can crash, hang or use all
+memory. The process that the user started forks before it imports any of them, which costs a millisecond. It
+enforces the time limit and cleans up after a crash. Without fork (Windows) there is no guard.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from qtool.runtime import heartbeat
 from qtool.runtime.tempdirs import sweep, temporary
 
 HERE = hasattr(os, "fork")
-# The signals that ask for an end.
-ASKED = {getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)}
+# Signals that request an end.
+END_SIGNALS = {getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)}
 SECONDS = 60
 SECONDS_A_GB = 60
 _SHARE_OF_MEMORY = 0.9
 _MORE_MEMORY = "a larger --memory-limit, or a machine with more"
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
-_LOOK = 0.25  # seconds between looks at the page
+_LOOK = 0.25  # seconds between reads of the page
 
-# Where files go that outlast the work: its own temporary folder vanishes with it.
+# For files that stay after the work; its own temporary folder is removed.
 OUTSIDE = tempfile.gettempdir()
 _ERRORS: dict[int, type[QtoolError]] = {
     e.exit_code: e
@@ -53,48 +52,48 @@ _ERRORS: dict[int, type[QtoolError]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What the work may take; 0 is no limit.
+    """Limits of the work; 0 is no limit.
 
     Args:
         seconds: of one step (a check, an inference); None: SECONDS, and SECONDS_A_GB more per GB of model.
-        memory: bytes that it may allocate; None: most of what the machine, or the container, has.
+        memory: bytes that it may allocate; None: 90% of the machine's or container's.
     """
 
     seconds: float | None = None
     memory: int | None = None
 
     def patience(self, model_bytes: int) -> float:
-        """Seconds without a sign of life that are still fine."""
+        """Return the seconds without a heartbeat after which the work is ended."""
         if self.seconds is None:
             return SECONDS + SECONDS_A_GB * model_bytes / 1e9
         return self.seconds or float("inf")
 
 
 def guarded(work: Callable[[], int], limits: Limits) -> int:
-    """Do the work in a child process: in the child, return what it returns; here, the child's exit code.
+    """Run the work in a child process. Return its result in the child, and the child's exit code here.
 
-    Both processes go on from here: the child, too, unwinds the caller's stack, with the errors of the work.
+    Both processes return to the caller; errors of the work are raised in the child.
 
     Args:
-        work: what to do.
-        limits: what it may take.
+        work: a function that returns an exit code.
+        limits: of the child.
 
     Raises:
-        QtoolError: the child crashed, hung, or was killed; it says what the child was at.
-        KeyboardInterrupt: asked to stop.
+        QtoolError: the child crashed, hung, or was killed; it names the step.
+        KeyboardInterrupt: a signal requested the end.
     """
     if not HERE:
         return work()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
     with _scratch() as folder, contextlib.closing(mmap.mmap(-1, heartbeat.PAGE_BYTES)) as page:
-        alive, theirs = os.pipe()  # each end of a pipe tells the death of whoever holds the other
+        alive, theirs = os.pipe()  # a process's end of a pipe closes when it dies
         parent, ours = os.pipe()
-        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until each knows what to do then
+        signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)  # until both processes handle them
         try:
             pid = os.fork()
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
             raise EnvironmentFailure(f"can't start a process: {error.strerror}") from error
         if pid == 0:
             os.close(alive)
@@ -102,7 +101,7 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             try:
                 _become_child(page, folder, parent, limits)
                 return work()
-            except KeyboardInterrupt:  # the parent asked for it, and knows why
+            except KeyboardInterrupt:  # the parent requested it, and reports why
                 raise SystemExit(EXIT_INTERRUPTED) from None
             finally:
                 heartbeat.end()
@@ -114,11 +113,11 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             os.close(alive)
             os.close(ours)
             _sweep(page)
-        seen = heartbeat.seen(page)
+        snapshot = heartbeat.read(page)
         if os.WIFSIGNALED(status):
-            raise _died(os.WTERMSIG(status), seen.step)
-        if not seen.ended:
-            raise _gave_up(seen.step)
+            raise _died(os.WTERMSIG(status), snapshot.step)
+        if not snapshot.ended:
+            raise _gave_up(snapshot.step)
         if os.WEXITSTATUS(status) == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         return os.WEXITSTATUS(status)
@@ -126,7 +125,7 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for all temporary files of the work: it goes with it however it ends, or with the next run."""
+    """Yield a folder for the temporary files of the work; after a kill the next run removes it."""
     with contextlib.ExitStack() as stack:
         try:
             outside = Path(tempfile.gettempdir())
@@ -138,17 +137,17 @@ def _scratch() -> Iterator[Path]:
 
 
 def _become_child(page: mmap.mmap, folder: Path, parent: int, limits: Limits) -> None:
-    """What the child does before its work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on, once
+    """Set up the child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on
     tempfile.tempdir = str(folder)
     heartbeat.show_on(page)
     _limit_memory(limits)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
 
 
 def _end_with(parent: int) -> None:
-    """Die when the parent does, however it does: tidily, if that does not take long."""
+    """End this process when the parent ends: by SIGTERM, then by force."""
     os.read(parent, 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE)
@@ -167,38 +166,38 @@ def _limit_memory(limits: Limits) -> None:
 
 
 def memory_here() -> int:
-    """Bytes of memory of this machine, or of the container that it pretends to be."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Return the bytes of memory of this machine or container."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # not there, or 'max'
-            found.append(int(Path("/sys/fs/cgroup", name).read_text()))
-    return min(found)
+            sizes.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min(sizes)
 
 
 def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
-    """The child's status when it ends; end it when it says nothing for too long, or when asked to."""
+    """Return the child's status when it ends; end it on a signal, or without a heartbeat for too long."""
     beats, quiet, last = -1, 0.0, time.monotonic()
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
         while not select.select([alive], [], [], _LOOK)[0]:
-            seen, now = heartbeat.seen(page), time.monotonic()
-            # A long look is one for which this process was stopped (Ctrl-Z), and so was the child.
-            quiet = quiet + min(now - last, 2 * _LOOK) if seen.beats == beats else 0.0
-            beats, last, most = seen.beats, now, limits.patience(seen.model_bytes)
+            snapshot, now = heartbeat.read(page), time.monotonic()
+            # After a long look both processes were stopped (Ctrl-Z): that time does not count.
+            quiet = quiet + min(now - last, 2 * _LOOK) if snapshot.beats == beats else 0.0
+            beats, last, most = snapshot.beats, now, limits.patience(snapshot.model_bytes)
             if quiet > most:
                 _end(pid, alive)
-                raise _too_long(most, seen.step)
+                raise _too_long(most, snapshot.step)
         return os.waitpid(pid, 0)[1]
     except KeyboardInterrupt:
         status = _end(pid, alive)
         if os.WIFEXITED(status):
-            return status  # of that, or of the end that it came to first
+            return status
         raise
 
 
 def _end(pid: int, alive: int) -> int:
-    """End the child: asked first, so that it can tidy up, then by force."""
-    for number in ASKED:
+    """End the child, by SIGTERM so that it can clean up, then by force."""
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.kill(pid, signal.SIGTERM)
     if not select.select([alive], [], [], _GRACE)[0]:
@@ -207,8 +206,8 @@ def _end(pid: int, alive: int) -> int:
 
 
 def _sweep(page: mmap.mmap) -> None:
-    """Remove what a child that ended by force has left beside its output; nothing, where it ended well."""
-    for folder in heartbeat.seen(page).folders:
+    """Remove temporary files that a killed child has left beside its output."""
+    for folder in heartbeat.read(page).folders:
         sweep(Path(folder))
 
 

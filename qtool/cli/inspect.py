@@ -26,7 +26,7 @@ def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> in
     """Show what is in a model, or what changed from one model to another.
 
     One model: inputs and outputs, ops and what they compute in, weights by type, how much of it is
-    quantized and in which form, and the recipe where qtool made it. Two: the same, as far as it differs,
+    quantized and in which form, and the recipe where qtool made it. Two: only the differences,
     and which constants of one name hold other numbers. One of them may be -, a model on stdin.
 
     \b
@@ -46,37 +46,37 @@ def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> in
     from qtool.graph.inspection.change import difference
     from qtool.graph.inspection.read import inspect_model
 
-    found = inspect_model(model) if other is None else difference(model, other)
-    _print(_named(found), as_json, verbose)
+    inspection = inspect_model(model) if other is None else difference(model, other)
+    _print(_named(inspection), as_json, verbose)
     return EXIT_OK
 
 
-def _print(found: Inspection | Difference, as_json: bool, verbose: bool) -> None:
+def _print(inspection: Inspection | Difference, as_json: bool, verbose: bool) -> None:
     from qtool.graph.inspection.model import Inspection
 
     if as_json:
         from qtool.report.inspection import to_json
 
-        click.echo(to_json(found), nl=False)
+        click.echo(to_json(inspection), nl=False)
     else:
         from qtool.report.difference import render_difference
         from qtool.report.inspection import render_inspection
         from qtool.report.terminal import TableConsole
 
-        if isinstance(found, Inspection):
-            render_inspection(found, TableConsole(), verbose)
+        if isinstance(inspection, Inspection):
+            render_inspection(inspection, TableConsole(), verbose)
         else:
-            render_difference(found, TableConsole(), verbose)
+            render_difference(inspection, TableConsole(), verbose)
     sys.stdout.flush()
 
 
-def _named(found: Inspection | Difference) -> Inspection | Difference:
-    """Say stdin where the path would be that of a file which nobody will find."""
+def _named(inspection: Inspection | Difference) -> Inspection | Difference:
+    """Name stdin in place of its temporary file."""
     from qtool.graph.inspection.model import Inspection
 
     def told(one: Inspection) -> Inspection:
         return replace(one, path=called(one.path))
 
-    if isinstance(found, Inspection):
-        return told(found)
-    return replace(found, before=told(found.before), after=told(found.after))
+    if isinstance(inspection, Inspection):
+        return told(inspection)
+    return replace(inspection, before=told(inspection.before), after=told(inspection.after))

@@ -311,19 +311,19 @@ def _declare(options: Sequence[Callable[[F], F]], command: F) -> F:
     return command
 
 
-def options_of(given: Mapping[str, Any], plan: Plan | None = None) -> Options:
+def options_of(values: Mapping[str, Any], plan: Plan | None = None) -> Options:
     """Return the Options of a command.
 
     Args:
-        given: the values of its options; Options that it lacks keep their defaults.
+        values: the values of its options; Options that it lacks keep their defaults.
         plan: the plan to replay.
     """
     from qtool.options import Options
 
     return Options(
-        **{name: given[name] for name in _NAMES if name in given},
-        gate=given["gate"] or USUAL,
-        fail_if=gates_of(given),
-        reading=reading_of(given),
+        **{name: values[name] for name in _NAMES if name in values},
+        gate=values["gate"] or USUAL,
+        fail_if=gates_of(values),
+        reading=reading_of(values),
         plan=plan,
     )

@@ -1,4 +1,4 @@
-"""The program `qtool`: its commands, and what every way out of it looks like."""
+"""The program `qtool`: its commands, and an exit code and a message for every error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qtool.cli.command import GUARDED
 from qtool.cli.compare import compare
 from qtool.cli.completion import completion
 from qtool.cli.data import data
-from qtool.cli.guard import ASKED, OUTSIDE
+from qtool.cli.guard import END_SIGNALS, OUTSIDE
 from qtool.cli.inspect import inspect
 from qtool.cli.profile import profile
 from qtool.cli.quantize import quantize
@@ -31,7 +31,7 @@ from qtool.cli.report import report
 from qtool.cli.tune import tune
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
 
-# What the machine, not the program, is to blame for: a full disk behind stdout, say.
+# Errors of the machine and not of the program, such as a full disk behind stdout.
 _ENVIRONMENT = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
@@ -98,10 +98,10 @@ cli.add_command(completion)
 
 def main() -> NoReturn:
     """Run the command line, and exit with the documented code."""
-    # No pool of threads is made that runtime/blas.py would only leave idle: each takes memory, which is
-    # limited. Read when numpy is imported, which is later. The results do not depend on it.
+    # runtime/blas.py would leave a pool of threads idle, and each takes of the limited memory. numpy reads
+    # this when it is imported. The results do not depend on it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for number in ASKED - {signal.SIGINT}:  # that one is Python's own
+    for number in END_SIGNALS - {signal.SIGINT}:  # Python handles it
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)
     if not sys.warnoptions:
@@ -110,7 +110,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # names of any script on a terminal of ASCII
             stream.reconfigure(errors="backslashreplace")
     code = _run()
-    _stop_listening()  # the code stands; Python would die of a signal while it shuts down
+    _ignore_signals()  # the exit code is settled; Python would die of a signal while it shuts down
     sys.exit(code)
 
 
@@ -147,7 +147,7 @@ def _run() -> int:
 
 
 def _fail(message: str, hint: str, code: int) -> int:
-    with contextlib.suppress(OSError):  # nobody hears us; the code still counts
+    with contextlib.suppress(OSError):  # stderr is closed; the exit code still counts
         click.echo(f"error: {printable(message, 600)}", err=True)
         if hint:
             click.echo(f"  hint: {printable(hint, 300)}", err=True)
@@ -155,8 +155,8 @@ def _fail(message: str, hint: str, code: int) -> int:
 
 
 def _bug(error: Exception) -> int:
-    """Our own fault: one line here, the trace in a file for the report."""
-    place = "the trace, for which there was no room"
+    """Report a bug: one line on stderr, the trace in a file."""
+    place = "the trace (it could not be written)"
     with (
         contextlib.suppress(OSError),
         tempfile.NamedTemporaryFile(
@@ -177,16 +177,16 @@ def _bug(error: Exception) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM takes the same way out as Ctrl-C: every `finally` runs, undisturbed; nothing is left behind."""
-    _stop_listening()
+    """End on SIGTERM as on Ctrl-C: every `finally` runs, and no file is left behind."""
+    _ignore_signals()
     raise KeyboardInterrupt
 
 
-def _stop_listening() -> None:
-    for number in ASKED:
+def _ignore_signals() -> None:
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _drop_stdout() -> None:
-    """Whoever read our output is gone; keep the interpreter from complaining when it flushes."""
+    """Send stdout to /dev/null after its reader has closed it, so that the interpreter can flush it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

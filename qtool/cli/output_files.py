@@ -20,12 +20,12 @@ _FILES = ("plan", "labels", "ranges", "gates", "load_ref", "tokenizer", "costs")
 _SOURCES = ("calib", "data")
 
 
-def files_read(given: Mapping[str, Any]) -> Iterator[Path]:
+def files_read(values: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the files that a command reads: those that its options name, and the configuration file."""
-    yield from (Path(given[name]) for name in _FILES if given.get(name) is not None)
-    for text in (given[name] for name in _SOURCES if given.get(name) is not None):
+    yield from (Path(values[name]) for name in _FILES if values.get(name) is not None)
+    for text in (values[name] for name in _SOURCES if values.get(name) is not None):
         yield from _files_of(text)
-    for text in given.get("metrics", ()):
+    for text in values.get("metrics", ()):
         yield _code_of(text)
     for settings in click.get_current_context().meta.values():
         if isinstance(settings, Settings) and settings.file:
@@ -47,11 +47,11 @@ def _code_of(text: str) -> Path:
     return Path(text.rpartition(":")[0])
 
 
-def check_reports(given: Mapping[str, Any], models: Iterable[Path], written: Iterable[Path | None]) -> None:
+def check_reports(values: Mapping[str, Any], models: Iterable[Path], written: Iterable[Path | None]) -> None:
     """Check, before any work is done, the format and the place of each --report.
 
     Args:
-        given: the command's options.
+        values: the command's options.
         models: the models that it reads.
         written: the other files that it writes.
 
@@ -59,23 +59,23 @@ def check_reports(given: Mapping[str, Any], models: Iterable[Path], written: Ite
         UsageError: no format for the suffix; an input, an output, or a file that exists, without --force.
         EnvironmentFailure: its folder is missing or can't be written.
     """
-    if not given["report"]:
+    if not values["report"]:
         return
     from qtool.graph.save import check_target
 
     models = list(models)
-    read = [*models, *files_read(given)]
+    read = [*models, *files_read(values)]
     taken = {_folded(path) for path in written if path is not None}
-    for path, _ in reports_of(given):
+    for path, _ in reports_of(values):
         if _folded(path) in taken:
             raise UsageError(f"--report '{path}' is another output of this command", "name another file")
         taken.add(_folded(path))
-        check_target(path, read, given["force"])
+        check_target(path, read, values["force"])
         if path.exists():  # and --force: it may be what holds a model's weights
-            check_target(path, _side_files(models), given["force"])
+            check_target(path, _side_files(models), values["force"])
 
 
-def reports_of(given: Mapping[str, Any]) -> list[tuple[Path, str]]:
+def reports_of(values: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """Return the files of --report, each with the name of its format.
 
     Raises:
@@ -83,7 +83,7 @@ def reports_of(given: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """
     from qtool.report.formats import format_of
 
-    return [(path, given["report_format"] or format_of(path)) for path in given["report"]]
+    return [(path, values["report_format"] or format_of(path)) for path in values["report"]]
 
 
 def same_name(a: Path, b: Path) -> bool:
@@ -91,12 +91,12 @@ def same_name(a: Path, b: Path) -> bool:
     return _folded(a) == _folded(b)
 
 
-def check_targets(model: Path, given: Mapping[str, Any], written: Mapping[str, Path | None]) -> None:
+def check_targets(model: Path, values: Mapping[str, Any], written: Mapping[str, Path | None]) -> None:
     """Check, before any work is done, that no output is an input or another output.
 
     Args:
         model: the model that is read.
-        given: the command's options.
+        values: the command's options.
         written: option -> the file that it writes; the model comes first.
 
     Raises:
@@ -105,7 +105,7 @@ def check_targets(model: Path, given: Mapping[str, Any], written: Mapping[str, P
     from qtool.graph.load import load
     from qtool.graph.save import check_target
 
-    read = [model, *files_read(given)]
+    read = [model, *files_read(values)]
     files = {name: path for name, path in written.items() if path is not None}
     for name, path in files.items():
         for other, before in files.items():
@@ -114,10 +114,10 @@ def check_targets(model: Path, given: Mapping[str, Any], written: Mapping[str, P
             if same_name(path, before):
                 what = "the output" if other == next(iter(written)) else other
                 raise UsageError(f"{name} '{path}' is {what}", "name another file")
-        check_target(path, read, given["force"])
+        check_target(path, read, values["force"])
         if name != next(iter(written)) and path.exists():  # and --force: it may hold the model's weights
-            check_target(path, load(model).files, given["force"])
-    check_reports(given, [model], files.values())
+            check_target(path, load(model).files, values["force"])
+    check_reports(values, [model], files.values())
 
 
 def text_file(path: Path | None) -> AbstractContextManager[Staging | None]:

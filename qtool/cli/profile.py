@@ -54,26 +54,26 @@ def profile(output: Path, threads: int, effort: str, force: bool, as_json: bool,
     from qtool.commands.profile import Profiling, profile_machine
 
     with progress_bar(quiet) as progress:
-        found = profile_machine(output, Profiling(threads=threads, effort=effort, force=force), progress)
+        costs = profile_machine(output, Profiling(threads=threads, effort=effort, force=force), progress)
     try:
-        _print(found, output, as_json, quiet)
+        _print(costs, output, as_json, quiet)
     except BrokenPipeError:  # `| head`: the table is written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    for row in found.untimed:
+    for row in costs.untimed:
         told = f"{row.row} in {row.kind.value} ({row.size}): not timed, the runtime ran {row.ran}"
         click.echo(f"warning: {printable(told)}", err=True)
     return EXIT_OK
 
 
-def _print(found: CostTable, output: Path, as_json: bool, quiet: bool) -> None:
+def _print(costs: CostTable, output: Path, as_json: bool, quiet: bool) -> None:
     if as_json:
         from qtool.plan.cost_table import to_json
 
-        click.echo(to_json(found), nl=False)
+        click.echo(to_json(costs), nl=False)
     elif not quiet:
         from qtool.report.profile import render_profile
         from qtool.report.terminal import TableConsole
 
-        render_profile(found, TableConsole())
+        render_profile(costs, TableConsole())
         click.echo(f"written     {printable(str(output))}")
     sys.stdout.flush()

@@ -61,7 +61,7 @@ _plan = under("What to quantize")
 @source_options("calib", "data")
 @report_options
 @output_options
-def quantize(model: Path, output: Path | None, **given: Any) -> int:
+def quantize(model: Path, output: Path | None, **values: Any) -> int:
     """Quantize a model, and judge the file that was written.
 
     OUTPUT is written only when every gate holds. Where int8 is slower than FP32 here, it is the FP32
@@ -78,32 +78,32 @@ def quantize(model: Path, output: Path | None, **given: Any) -> int:
     from qtool.commands.quantize import quantize as run
     from qtool.plan.serial import to_json
 
-    form = form_of(given)
-    options = options_of(given, _read_plan(_resumed(given) or given["plan"]))
-    if given["dry_run"]:
-        if given["save_plan"]:
+    form = form_of(values)
+    options = options_of(values, _read_plan(_resumed(values) or values["plan"]))
+    if values["dry_run"]:
+        if values["save_plan"]:
             raise UsageError("--save-plan needs a calibrated plan", "leave out --dry-run")
-        check_reports(given, [model], [])
-        return deliver(dry_run(model, options).report, form, given)
+        check_reports(values, [model], [])
+        return deliver(dry_run(model, options).report, form, values)
     if output is None:
         raise UsageError("no output", "add -o OUTPUT, or --dry-run")
-    checkpoint = None if options.resume else given["checkpoint"]  # who goes on from a plan has read it
+    checkpoint = None if options.resume else values["checkpoint"]  # --resume has read it
     if checkpoint is not None and checkpoint.exists():
         hint = "add --resume to go on from it, or remove it"
         raise UsageError(f"checkpoint '{checkpoint}' is there already", hint)
-    written = {"--output": output, "--save-plan": given["save_plan"], "--checkpoint": checkpoint}
-    check_targets(model, given, written)
-    with text_file(given["save_plan"]) as plan_file:
-        with progress_bar(given["quiet"]) as progress:
-            result = _run(partial(run, model, output, options, progress), given["checkpoint"])
+    written = {"--output": output, "--save-plan": values["save_plan"], "--checkpoint": checkpoint}
+    check_targets(model, values, written)
+    with text_file(values["save_plan"]) as plan_file:
+        with progress_bar(values["quiet"]) as progress:
+            result = _run(partial(run, model, output, options, progress), values["checkpoint"])
         if plan_file is not None and result.report.written:
             plan_file.write_text(to_json(result.plan))
             plan_file.commit()
-    return deliver(result.report, form, given)
+    return deliver(result.report, form, values)
 
 
 def _run(work: Callable[[], Result], checkpoint: Path | None) -> Result:
-    """Do it; who stops it is told where the best plan so far is."""
+    """Run the work; when it is interrupted, print where the best plan so far is."""
     try:
         return work()
     except KeyboardInterrupt:
@@ -114,17 +114,17 @@ def _run(work: Callable[[], Result], checkpoint: Path | None) -> Result:
         raise
 
 
-def _resumed(given: Mapping[str, Any]) -> Path | None:
-    """The checkpoint to go on from.
+def _resumed(values: Mapping[str, Any]) -> Path | None:
+    """Return the checkpoint to continue from.
 
     Raises:
         UsageError: none is named, or a plan beside it.
     """
-    if not given["resume"]:
+    if not values["resume"]:
         return None
-    if given["checkpoint"] is None or given["plan"]:
+    if values["checkpoint"] is None or values["plan"]:
         raise UsageError("--resume goes on from --checkpoint FILE", "name it, and no --plan")
-    path: Path = given["checkpoint"]
+    path: Path = values["checkpoint"]
     return path if path.exists() else None
 
 

@@ -38,7 +38,7 @@ from qtool.report.formats import FORMATS
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and failed gates.")
 @click.option("-v", "--verbose", is_flag=True, help="All measures, and every node left in float.")
 @report_options
-def report(run: Path, **given: Any) -> int:
+def report(run: Path, **values: Any) -> int:
     """Render a saved result, or judge it by other gates, without running a model.
 
     RUN.json is what quantize and compare write with --json or --report RUN.json.
@@ -55,12 +55,12 @@ def report(run: Path, **given: Any) -> int:
     """
     from qtool.report.saved import read_report, rejudge
 
-    form = _form(given)
-    check_reports(given, [run], [])
-    return deliver(rejudge(read_report(run), gates_of(given)), form, given)
+    form = _form(values)
+    check_reports(values, [run], [])
+    return deliver(rejudge(read_report(run), gates_of(values)), form, values)
 
 
-def _form(given: dict[str, Any]) -> str:
-    """What goes to stdout: what was asked for, else the table, unless it is files that are wanted."""
-    silent = given["quiet"] or given["report"]
-    return given["form"] or ("json" if given["as_json"] else "" if silent else TABLE)
+def _form(values: dict[str, Any]) -> str:
+    """Return the form of stdout: as requested, else the table, or nothing where files are written."""
+    silent = values["quiet"] or values["report"]
+    return values["form"] or ("json" if values["as_json"] else "" if silent else TABLE)

@@ -23,7 +23,7 @@ def _option(*names: str, **attributes: Any) -> tuple[tuple[str, ...], dict[str, 
 
 
 def source_help(what: str) -> str:
-    """The help of an option that takes a source."""
+    """Return the help of an option that takes a source."""
     return (
         f"{what}: a directory of .npz, .npy, images, .wav or ONNX test data; .csv, .parquet, .txt, .jsonl; "
         "Polygraphy's .json; file.py:function; random:N."
@@ -45,36 +45,36 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str | None) -> tu
 
 
 def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
+    by_name: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, axes = text.rpartition("=")
         if not re.fullmatch(r"([0-9]{1,9}(,[0-9]{1,9})*)?", axes) or (not axes and not name):
             raise click.BadParameter(f"'{text}' is not [INPUT=]1,3,224,224", ctx, param)
-        found[name] = tuple(int(a) for a in axes.split(",")) if axes else ()
-    return found
+        by_name[name] = tuple(int(a) for a in axes.split(",")) if axes else ()
+    return by_name
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for text in texts:
         old, equals, new = text.partition("=")
         if not (old and equals and new):
             raise click.BadParameter(f"'{text}' is not NAME=INPUT", ctx, param)
-        found[old] = new
-    return found
+        by_name[old] = new
+    return by_name
 
 
 def _fillings(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
         try:
-            found[name] = float(number)
+            by_name[name] = float(number)
         except ValueError:
             name = ""
         if not name:
             raise click.BadParameter(f"'{text}' is not INPUT=NUMBER", ctx, param)
-    return found
+    return by_name
 
 
 def _columns(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -231,8 +231,8 @@ def source_options(*sources: str, named: str = "", rare: bool = True) -> Callabl
     return declare
 
 
-def reading_of(given: Mapping[str, Any]) -> Any:
-    """What the options say, as data.reading has it."""
+def reading_of(values: Mapping[str, Any]) -> Any:
+    """Return the Reading that the options describe."""
     from qtool.data.reading import Reading
 
-    return Reading(**{name: given[name] for name in NAMES})
+    return Reading(**{name: values[name] for name in NAMES})

@@ -33,14 +33,14 @@ _NAMES = "qtool.cli.streams"
 
 @contextlib.contextmanager
 def streams(ctx: click.Context) -> Iterator[Callable[[], None]]:
-    """Put files where the parameters say '-'. Call what it yields to send what was written to stdout.
+    """Replace '-' in the parameters by temporary files; yield a function that sends the model to stdout.
 
-    With a model on stdout, all that is printed meanwhile goes to stderr.
+    With a model on stdout, everything else that is printed goes to stderr.
 
     Raises:
-        UsageError: two models on stdin; a terminal, or nothing, on the other end.
-        ModelError: nothing on stdin, or more than a model can be.
-        EnvironmentFailure: no room for it.
+        UsageError: two models on stdin; stdin or stdout is a terminal or closed.
+        ModelError: stdin is empty or larger than a model can be.
+        EnvironmentFailure: no room for the temporary file.
     """
     inputs, outputs = (_dashes(ctx, kind) for kind in (click.Argument, click.Option))
     if len(inputs) > 1:
@@ -69,19 +69,19 @@ def streams(ctx: click.Context) -> Iterator[Callable[[], None]]:
 
 
 def called(path: str) -> str:
-    """What a result should call a model's path: stdin and stdout, for files that nobody will find."""
+    """Return a model's path for a result: stdin or stdout in place of a temporary file."""
     ctx = click.get_current_context(silent=True)
     return _renamed(path, ctx.meta.get(_NAMES, {})) if ctx else path
 
 
 def named(report: Report) -> Report:
-    """A report that calls its models as the user did."""
+    """Return a report with stdin and stdout as the paths of its models."""
     quantized = report.quantized and replace(report.quantized, path=called(report.quantized.path))
     return replace(report, fp32=replace(report.fp32, path=called(report.fp32.path)), quantized=quantized)
 
 
 def refuse_dash_files(ctx: click.Context) -> None:
-    """A file called '-' helps nobody.
+    """Refuse '-' for files that are not models.
 
     Raises:
         UsageError: a path that is neither a model to read nor one to write is '-'.
@@ -92,7 +92,7 @@ def refuse_dash_files(ctx: click.Context) -> None:
 
 
 def _dashes(ctx: click.Context, kind: type[click.Parameter]) -> list[click.Parameter]:
-    """The parameters of a kind that are '-', one entry for each time."""
+    """Return the parameters of a kind whose value is '-', once per value."""
     return [
         param
         for param in ctx.command.params
@@ -126,7 +126,7 @@ def _renamed(text: str, names: Mapping[Path, str]) -> str:
 
 def _folder(stack: contextlib.ExitStack) -> Path:
     try:
-        # Resolved, as whoever complains about a file in it may have done.
+        # Resolved, as paths in messages may be.
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qtool-"))).resolve()
     except OSError as error:
         message = f"no temporary folder for a model on stdin or stdout: {error.strerror or error}"
@@ -147,7 +147,7 @@ def _stdout() -> int:
 
 
 def _spool(source: BinaryIO, path: Path) -> None:
-    """Copy stdin to a file, as far as a model can go."""
+    """Copy stdin to a file of at most LARGEST_BYTES."""
     size = 0
     try:
         with path.open("wb") as stream:

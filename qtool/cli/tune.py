@@ -50,7 +50,7 @@ from qtool.cli.source_options import source_options
 @source_options("calib", "data")
 @report_options
 @output_options
-def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
+def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     """Measure what speed, size and accuracy a model can have, and choose one.
 
     The candidates that trade error for time best are built, compared with FP32 and timed side by side;
@@ -67,14 +67,14 @@ def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
     from qtool.plan.serial import to_json
     from qtool.report.picture import require_matplotlib, to_svg
 
-    form = form_of(given)
-    options = options_of(given)
-    written = {"--output": output, "--save-plan": given["save_plan"], "--svg": given["svg"]}
-    check_targets(model, given, written)
-    if given["svg"] is not None:
+    form = form_of(values)
+    options = options_of(values)
+    written = {"--output": output, "--save-plan": values["save_plan"], "--svg": values["svg"]}
+    check_targets(model, values, written)
+    if values["svg"] is not None:
         require_matplotlib()
-    with text_file(given["save_plan"]) as plan_file, text_file(given["svg"]) as svg_file:
-        with progress_bar(given["quiet"]) as progress:
+    with text_file(values["save_plan"]) as plan_file, text_file(values["svg"]) as svg_file:
+        with progress_bar(values["quiet"]) as progress:
             result = run(model, output, options, points, progress)
         if plan_file is not None and (result.ok or result.report.written):
             plan_file.write_text(to_json(result.plan))
@@ -82,4 +82,4 @@ def tune(model: Path, output: Path | None, points: int, **given: Any) -> int:
         if svg_file is not None:  # also where a gate failed: it shows what is possible
             svg_file.write_text(to_svg(result.report))
             svg_file.commit()
-    return deliver(result.report, form, given)
+    return deliver(result.report, form, values)

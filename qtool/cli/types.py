@@ -14,7 +14,7 @@ _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 
 
 class SourceType(click.types.StringParamType):
-    """Where samples come from: a path, or a word for samples that are in no file."""
+    """A source of samples: a path, or a word for samples that are in no file."""
 
     name = "src"
     _WORDS = re.compile("none$|random:")

@@ -1,8 +1,8 @@
-"""What is being done right now, for whoever may have to say what a process died of.
+"""The current step of the work, written to shared memory, for the report of a crash.
 
-A native library that crashes, hangs or eats all memory can't say what it was at. So the steps are noted on a
-page of memory that outlives the process: cli/guard.py shares one with the process that does the work.
-Without a page, as in a Python program that calls the library, noting is nearly free.
+A native library that crashes, hangs or runs out of memory can't report its step. So the steps are written to
+a page of memory that outlives the process: cli/guard.py shares one with the process that does the work.
+Without a page, as in a Python program that calls the library, this is nearly free.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _HEAD = struct.Struct("<QQQ?")  # beats; bytes of model at hand; length of the n
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that can take long or go wrong.
+    """A step that can take long or fail.
 
     Args:
-        subject: whose fault it would be: a model, a file of samples.
-        doing: what is done with it: "onnxruntime runs it".
+        subject: its model or file of samples.
+        doing: the action, for a message: "onnxruntime runs it".
         blame: the exit code of an error in it.
     """
 
@@ -40,15 +40,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a page shows.
+class Snapshot:
+    """The content of a page.
 
     Args:
-        beats: how often something went on.
-        model_bytes: size of the largest model at hand.
-        ended: the work came to its end, good or bad.
-        step: the last one; None when none was begun, or its note is torn.
-        folders: where temporary files are, once for each.
+        beats: the number of heartbeats.
+        model_bytes: the size of the largest model so far.
+        ended: whether the work has ended, with a result or an error.
+        step: the step that began last; None where there is none, or its note is incomplete.
+        folders: the folder of each temporary file.
     """
 
     beats: int
@@ -59,14 +59,14 @@ class Seen:
 
 
 class _Notes:
-    """What this process has to tell."""
+    """The state of this process, and the page that it is written to."""
 
     def __init__(self) -> None:
         self.page: mmap.mmap | None = None
         self.beats = 0
         self.model_bytes = 0
         self.ended = False
-        # Of all threads, in the order in which they began: a thread ends its own, wherever that stands.
+        # Of all threads, in the order of their begin; a thread ends its own step.
         self.steps: list[list[str | int]] = []
         self.lock = threading.RLock()
         self.folders: list[str] = []
@@ -88,7 +88,7 @@ class _Notes:
             self.write()
 
     def write(self) -> None:
-        """Note the step that began last among those that still go on. The caller holds the lock."""
+        """Write the step that began last and has not ended. The caller holds the lock."""
         self.beats += 1
         if self.page is None:
             return
@@ -102,26 +102,26 @@ _notes = _Notes()
 
 
 def show_on(page: mmap.mmap) -> None:
-    """Note the steps of this process on a page from now on."""
+    """Write the steps of this process to a page from now on."""
     with _notes.lock:
         _notes.page = page
         _notes.write()
 
 
 def beat() -> None:
-    """Say that the step goes on: a sample has passed, say."""
+    """Give a heartbeat: the step goes on, for instance a sample has passed."""
     _notes.beat()
 
 
 def end() -> None:
-    """Say that the work is over, as it should be: with a result, or with an error."""
+    """Note that the work has ended, with a result or an error."""
     with _notes.lock:
         _notes.ended = True
         _notes.write()
 
 
 def weighs(model_bytes: int) -> None:
-    """Say how large the model at hand is: steps on larger ones may take longer."""
+    """Note the size of a model: steps on a larger one may take longer."""
     with _notes.lock:
         _notes.model_bytes = max(_notes.model_bytes, model_bytes)
         _notes.write()
@@ -151,10 +151,7 @@ def _forget(folder: str) -> None:
 
 @contextlib.contextmanager
 def step(subject: str, doing: str, blame: type[QtoolError]) -> Iterator[None]:
-    """Be at a step, inside whatever step this one is a part of.
-
-    Several threads may be at steps at once; each ends its own.
-    """
+    """Note a step while it runs. Steps nest, and threads have steps of their own."""
     this: list[str | int] = [printable(subject, 200), printable(doing, 200), blame.exit_code]
     _notes.begin(this)
     try:
@@ -163,15 +160,15 @@ def step(subject: str, doing: str, blame: type[QtoolError]) -> Iterator[None]:
         _notes.end(this)
 
 
-def seen(page: mmap.mmap) -> Seen:
-    """Read a page that another process writes."""
+def read(page: mmap.mmap) -> Snapshot:
+    """Return the content of a page that another process writes."""
     beats, model_bytes, length, ended = _HEAD.unpack_from(page)
     note = page[_HEAD.size : _HEAD.size + min(length, PAGE_BYTES - _HEAD.size)]
     try:
         last, folders = json.loads(note)
-        return Seen(beats, model_bytes, ended, Step(*last) if last else None, tuple(folders))
+        return Snapshot(beats, model_bytes, ended, Step(*last) if last else None, tuple(folders))
     except (ValueError, TypeError):  # nothing there yet, or the writer died within it
-        return Seen(beats, model_bytes, ended)
+        return Snapshot(beats, model_bytes, ended)
 
 
 def no_progress(done: int, total: int) -> None:

@@ -101,7 +101,7 @@ def _registered() -> tuple[dict[str, set[int]], dict[str, list[tuple[int, int]]]
 
 
 class Model(Protocol):
-    """What can be run on samples: a session, or one with something before it."""
+    """A model that runs on samples: a session, or one with a step before it."""
 
     @property
     def name(self) -> str: ...

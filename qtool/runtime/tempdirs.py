@@ -1,4 +1,4 @@
-"""Temporary folders beside an output: a living process holds a lock on its own, the others are swept away."""
+"""Temporary folders beside an output. A process locks its own; those of dead processes are removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 @contextlib.contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
-    """A new folder in a folder, for as long as this lasts: nobody sweeps it meanwhile.
+    """Yield a new folder in a folder, locked against `sweep`, and remove it at the end.
 
     Raises:
         OSError: the folder can't be written.
@@ -64,7 +64,7 @@ def lock(handle: int, *, wait: bool = False) -> bool | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes have left in a folder."""
+    """Remove the temporary folders that killed processes have left in a folder."""
     if not LOCKS:
         return
     with contextlib.suppress(OSError):  # a folder that can't be read has nothing of ours
@@ -85,7 +85,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder, where there are such, while files in it change places."""
+    """Hold the lock on a folder, where the system has locks, while files in it are renamed."""
     with contextlib.ExitStack() as stack:
         if LOCKS:
             with contextlib.suppress(OSError):  # it may be written and not read: all that is lost is the lock
@@ -94,7 +94,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def flush(handle: int) -> None:
-    """Have what was written to a file on disk, if its file system knows of that.
+    """Write a file's data to disk, where its file system can.
 
     Raises:
         OSError: the disk failed.
@@ -107,7 +107,7 @@ def flush(handle: int) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, where that can be had."""
+    """Write the names in a folder to disk, where its file system can."""
     if LOCKS:
         with contextlib.suppress(OSError), _opened(folder) as handle:
             os.fsync(handle)

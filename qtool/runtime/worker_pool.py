@@ -1,4 +1,4 @@
-"""One function in several processes, with their progress joined; they end with this one, however it does."""
+"""Run a function in several processes, with joint progress; the processes end with this one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 def in_processes(
     function: Callable[..., T], calls: Sequence[tuple[Any, ...]], progress: Callable[[int, int], None]
 ) -> list[T]:
-    """The function's results for all calls, in order, each from a process of its own.
+    """Return the function's results for all calls, in order, each from a process of its own.
 
     Args:
         function: of a module; it is called with one more argument, a function of (stage, done, total).
@@ -73,7 +73,7 @@ def in_processes(
 
 
 def _work(end: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """What a process does."""
+    """Run one call in its process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -96,7 +96,7 @@ def _end_with_parent() -> None:
 
 
 def error_of(name: str, message: str, hint: str) -> QtoolError:
-    """The error that another process told of."""
+    """Return the error that another process has sent."""
     kind: type[QtoolError] = getattr(errors, name)
     return kind(message, hint)
 
@@ -107,5 +107,5 @@ def _died(process: BaseProcess) -> str:
 
 
 def cause_of_death(code: int) -> str:
-    """What an exit code says: that of a process killed by a signal is its negative number."""
+    """Return a process's cause of death: the signal of a negative exit code, or the exit code."""
     return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"

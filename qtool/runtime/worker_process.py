@@ -1,7 +1,7 @@
-"""An object in a clean process of its own, whose methods are called from this one.
+"""An object in a new process, whose methods are called from this one.
 
-What it is asked and what it answers is JSON, a line each. Nothing of the program that starts it comes along,
-nor its `__main__`: a script may do this without a guard. It ends with this process, however that does.
+Requests and answers are JSON, one per line. The process does not import the caller's `__main__`, so a script
+needs no guard. It ends with this process.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class WorkerProcess:
     """The process, and the object in it.
 
     Args:
-        subject: what it is about, for errors: a model.
-        factory: what makes the object, as 'module:name'.
-        arguments: for that, of JSON's types.
+        subject: the model, for messages.
+        factory: of the object, as 'module:name'.
+        arguments: of the factory, of JSON's types.
 
     Raises:
-        EnvironmentFailure: no process can be started. What making the object raises, its first call does.
+        EnvironmentFailure: no process can be started. Errors of the factory are raised by the first call.
     """
 
     def __init__(self, subject: str, factory: str, *arguments: Any) -> None:
@@ -63,16 +63,16 @@ class WorkerProcess:
         doing: str = "onnxruntime runs it",
         blame: type[QtoolError] = RuntimeFailure,
     ) -> Any:
-        """What a method of the object returns.
+        """Call a method of the object, and return its result.
 
         Args:
             method: its name.
             arguments: of JSON's types.
-            doing: for the error, if the process dies or hangs of it.
-            blame: its kind.
+            doing: the step, for the message of a crash.
+            blame: the error of a crash.
 
         Raises:
-            QtoolError: what the method raised, or that the process died.
+            QtoolError: an error of the method, or a crash of the process.
         """
         with step(self._subject, doing, blame):
             if self._starting:
@@ -82,7 +82,7 @@ class WorkerProcess:
             return self._answer(doing, blame)
 
     def _ask(self, method: str, arguments: Sequence[Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # that it is dead is seen when it does not answer
+        with contextlib.suppress(BrokenPipeError):  # a dead process is reported when its answer is missing
             self._requests.write(json.dumps([method, arguments]).encode() + b"\n")
             self._requests.flush()
 
@@ -103,24 +103,24 @@ class WorkerProcess:
         if code == -signal.SIGKILL:
             message = f"{self._subject}: its process was killed by the system ({doing}): out of memory?"
             return EnvironmentFailure(message, "a machine with more")
-        how = cause_of_death(code)
-        return blame(f"{self._subject}: its process died ({how}): {doing}", "is it damaged, or hostile?")
+        cause = cause_of_death(code)
+        return blame(f"{self._subject}: its process died ({cause}): {doing}", "is it damaged, or hostile?")
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.wait()
         for stream in (self._requests, self._answers):
-            with contextlib.suppress(OSError):  # what was not written is for nobody
+            with contextlib.suppress(OSError):  # unsent requests no longer matter
                 stream.close()
 
 
 def serve(factory: str) -> None:
-    """What the process does: answer, until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; whoever started this ends it
+    """Answer requests until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a native library may print what it likes
+    os.dup2(2, 1)  # native libraries print to stdout
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
     module, _, name = factory.partition(":")
     _, arguments = json.loads(requests.get())
@@ -131,8 +131,8 @@ def serve(factory: str) -> None:
         _answer(answers, lambda: getattr(made[0], method)(*arguments))  # noqa: B023 - called at once
 
 
-def _listen(asked: IO[bytes], requests: queue.SimpleQueue[bytes]) -> None:
-    for line in asked:
+def _listen(stream: IO[bytes], requests: queue.SimpleQueue[bytes]) -> None:
+    for line in stream:
         requests.put(line)
     os._exit(EXIT_INTERRUPTED)
 

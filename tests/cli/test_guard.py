@@ -258,18 +258,18 @@ def page(monkeypatch: pytest.MonkeyPatch) -> mmap.mmap:
 
 
 def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
-    assert heartbeat.seen(page).step is None
+    assert heartbeat.read(page).step is None
     heartbeat.weighs(10)
     heartbeat.weighs(5)
     with heartbeat.step("a", "b", ModelError):
         with heartbeat.step("c\n\x1b[31m", "d" * 300, DataError):
-            seen = heartbeat.seen(page)
+            seen = heartbeat.read(page)
             assert seen.step is not None
             assert (seen.step.subject, seen.step.blame) == ("c ?[31m", 4)
             assert len(seen.step.doing) == 200
-        assert heartbeat.seen(page).step == heartbeat.Step("a", "b", 3)
-    assert heartbeat.seen(page).step is None
-    assert heartbeat.seen(page).model_bytes == 10
+        assert heartbeat.read(page).step == heartbeat.Step("a", "b", 3)
+    assert heartbeat.read(page).step is None
+    assert heartbeat.read(page).model_bytes == 10
 
 
 def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
@@ -277,37 +277,37 @@ def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
         with writing_in("/x"):
             pass
 
-    beats = [heartbeat.seen(page).beats]
+    beats = [heartbeat.read(page).beats]
     for sign in (heartbeat.beat, heartbeat.end, write, lambda: heartbeat.weighs(1)):
         sign()
-        beats.append(heartbeat.seen(page).beats)
+        beats.append(heartbeat.read(page).beats)
     assert beats == sorted(set(beats))
 
 
 def test_a_page_tells_the_end_and_the_folders(page: mmap.mmap) -> None:
-    assert not heartbeat.seen(page).ended
+    assert not heartbeat.read(page).ended
     with writing_in("/a"), writing_in("/b\udcff"):
         with writing_in("/a"):
-            assert heartbeat.seen(page).folders == ("/a", "/b\udcff", "/a")
+            assert heartbeat.read(page).folders == ("/a", "/b\udcff", "/a")
         heartbeat.end()
-        assert heartbeat.seen(page).ended and set(heartbeat.seen(page).folders) == {"/a", "/b\udcff"}
-    assert heartbeat.seen(page).folders == ()
+        assert heartbeat.read(page).ended and set(heartbeat.read(page).folders) == {"/a", "/b\udcff"}
+    assert heartbeat.read(page).folders == ()
     with pytest.raises(KeyboardInterrupt), writing_in("/c"):
         raise KeyboardInterrupt
-    assert heartbeat.seen(page).folders == ("/c",), "the guard looks there: the file may have just been made"
+    assert heartbeat.read(page).folders == ("/c",), "the guard looks there: the file may have just been made"
 
 
 def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mmap) -> None:
     with heartbeat.step("a", "b", RuntimeFailure), contextlib.ExitStack() as folders:
         for index in range(100):
             folders.enter_context(writing_in(f"/{index}" + "x" * 1000))
-        assert heartbeat.seen(page).step == heartbeat.Step("a", "b", 6)
+        assert heartbeat.read(page).step == heartbeat.Step("a", "b", 6)
 
 
 @pytest.mark.parametrize("note", [b"", b"[", b"null", b"[1, 2]", b"\xff" * 64], ids=repr)
 def test_a_torn_note_is_none(note: bytes, page: mmap.mmap) -> None:
     page[: 25 + len(note)] = heartbeat._HEAD.pack(7, 8, len(note), False) + note
-    seen = heartbeat.seen(page)
+    seen = heartbeat.read(page)
     assert (seen.beats, seen.model_bytes, seen.step, seen.folders) == (7, 8, None, ())
 
 

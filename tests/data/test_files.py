@@ -98,9 +98,9 @@ def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
     file, page = write(tmp_path / "f", ""), mmap.mmap(-1, heartbeat.PAGE_BYTES)
     heartbeat.show_on(page)
     with opened(file):
-        step = heartbeat.seen(page).step
+        step = heartbeat.read(page).step
         assert step is not None and (step.subject, step.doing) == (str(file), "it is read")
-    after = heartbeat.seen(page).step
+    after = heartbeat.read(page).step
     assert after is None or after.subject != str(file)
 
 

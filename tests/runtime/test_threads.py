@@ -29,7 +29,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[mmap.mmap]:
 
 
 def shown(page: mmap.mmap) -> str | None:
-    step = heartbeat.seen(page).step
+    step = heartbeat.read(page).step
     return None if step is None else step.subject
 
 
@@ -70,7 +70,7 @@ def test_many_threads_leave_nothing_behind(page: mmap.mmap) -> None:
     for thread in threads:
         thread.join()
     assert shown(page) is None
-    assert heartbeat.seen(page).beats >= 2 * 200 * 5
+    assert heartbeat.read(page).beats >= 2 * 200 * 5
 
 
 def blas_threads() -> set[int]:

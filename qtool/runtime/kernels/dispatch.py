@@ -1,4 +1,4 @@
-"""What the runtime takes to get from one node to the next."""
+"""Time the runtime's overhead per node."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _RUNS = 20
 
 
 def seconds_a_node(threads: int, turns: int) -> float:
-    """Seconds of a node beside its kernel: of one among many that do next to nothing, in the fastest turn.
+    """Return the seconds of a node without its kernel, in the fastest turn, from a chain of trivial nodes.
 
     Raises:
         ModelError, RuntimeFailure: the runtime refuses or fails.
     """
     short, long = (Session(_chain(n), threads=threads, name="a chain of nodes") for n in (1, 1 + _NODES))
-    found = [(_fastest(long) - _fastest(short)) / _NODES for _ in range(turns)]
-    return max(min(found), 1e-9)
+    seconds = [(_fastest(long) - _fastest(short)) / _NODES for _ in range(turns)]
+    return max(min(seconds), 1e-9)
 
 
 def _chain(nodes: int) -> bytes:
@@ -39,7 +39,7 @@ def _chain(nodes: int) -> bytes:
 
 
 def _fastest(session: Session) -> float:
-    """Seconds of the fastest of some runs."""
+    """Return the seconds of the fastest of some runs."""
     sample, clock, best = {"x": np.ones(1, np.float32)}, time.perf_counter, float("inf")
     with running(session):
         for _ in range(_RUNS):

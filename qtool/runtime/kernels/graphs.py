@@ -96,7 +96,7 @@ class Drawing:
 
 
 def draw(kernel: Kernel, size: Size, kind: Kind) -> onnx.ModelProto:
-    """The model: inputs x0 .. in float, as many outputs as the kernel has, of which some values are read."""
+    """Return the model: float inputs x0 .., and an output per output of the kernel that reads some values."""
     drawing = Drawing(size, kind)
     node = _DRAWN.get(kernel.row) or _DRAWN.get(kernel.op) or partial(_plain, kernel)
     outputs = [drawing.read(name) for name in node(drawing)]

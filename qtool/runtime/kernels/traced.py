@@ -1,4 +1,4 @@
-"""How long a kernel takes, by the runtime's own trace of a model around it."""
+"""Time a kernel, by the runtime's trace of a model around it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from qtool.runtime.trace import kernel_events
 from qtool.tables.kernels import Kernel, Kind
 from qtool.tables.sizes import Size
 
-# Microseconds: what a trace in whole ones can't tell from nothing.
+# Microseconds that count as zero: a trace has whole microseconds.
 _LEAST = 0.05
 _LEAST_RUNS = 3
-# Of a tensor that a kernel works on, unlike a scale or a zero point of one.
+# Types of a quantized tensor, unlike those of its scale.
 _BYTES = frozenset({"uint8", "int8"})
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How thoroughly to time.
+    """The amount of timing.
 
     Args:
-        turns: that each kind of a kernel takes, one after the other.
+        turns: number of turns of each kind of a kernel.
         seconds: of a turn.
-        runs: that it has at most.
+        runs: most runs of a turn.
     """
 
     turns: int
@@ -44,7 +44,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """What became of a kernel: its seconds, or None and the ops that the runtime ran instead.
+    """The seconds of a kernel, or None where the runtime ran other ops instead.
 
     Args:
         ops: of the runtime, in the order of their first run.
@@ -55,12 +55,12 @@ class KernelRun:
 
 
 @dataclass(frozen=True)
-class Sought:
-    """What a kernel looks like in a trace: an op of the same name may have run on floats, or on less.
+class KernelFilter:
+    """A filter for the kernel's events in a trace: an op of its name may have run on floats, or on less data.
 
     Args:
-        ops: any of them.
-        elements: that one of its inputs has at least.
+        ops: the names of its op.
+        elements: least elements of one of its inputs.
     """
 
     ops: Collection[str]
@@ -80,7 +80,7 @@ class Sought:
 
 
 @dataclass
-class _Stand:
+class _TracedSession:
     """A session under trace, and the runs of each turn."""
 
     session: Session
@@ -90,8 +90,7 @@ class _Stand:
 def time_kinds(
     kernel: Kernel, size: Size, threads: int, pace: Pace, kinds: Collection[Kind] | None = None
 ) -> dict[Kind, KernelRun]:
-    """Time a kernel at a size in each of its kinds, or those; in turns, so that what slows the machine for a
-    while slows all of them.
+    """Time a kernel at a size in its kinds, in turns, so that a slow moment of the machine slows all of them.
 
     Raises:
         ModelError, RuntimeFailure: the runtime refuses or fails, where `KernelRun` can't say it.
@@ -100,18 +99,22 @@ def time_kinds(
     chosen = [kind for kind in kernel.runs if kinds is None or kind in kinds]
     sample = feeds(size)
     with _scratch() as folder:
-        stands = {}
+        sessions = {}
         for kind in chosen:
             model = draw(kernel, size, kind).SerializeToString()
             name = f"{kernel.row} in {kind.value}"
-            stands[kind] = _Stand(Session(model, threads=threads, name=name, trace=Path(folder) / kind.value))
-        for stand in stands.values():
-            _run(stand, sample, 0.0, 0)
+            sessions[kind] = _TracedSession(
+                Session(model, threads=threads, name=name, trace=Path(folder) / kind.value)
+            )
+        for traced in sessions.values():
+            _run(traced, sample, 0.0, 0)
         for _ in range(pace.turns):
-            for stand in stands.values():
-                stand.turns.append(_run(stand, sample, pace.seconds, pace.runs))
+            for traced in sessions.values():
+                traced.turns.append(_run(traced, sample, pace.seconds, pace.runs))
         elements = math.prod(size.data[0])
-        return {kind: _read(Sought(kernel.runs[kind], kind, elements), s) for kind, s in stands.items()}
+        return {
+            kind: _read(KernelFilter(kernel.runs[kind], kind, elements), s) for kind, s in sessions.items()
+        }
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
@@ -121,9 +124,9 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
         raise EnvironmentFailure(f"no temporary folder: {error.strerror}", "set TMPDIR") from error
 
 
-def _run(stand: _Stand, sample: Mapping[str, Any], seconds: float, most: int) -> int:
-    """Run for so long: how often."""
-    session, count = stand.session, 0
+def _run(traced: _TracedSession, sample: Mapping[str, Any], seconds: float, most: int) -> int:
+    """Run for some seconds; return the number of runs."""
+    session, count = traced.session, 0
     with running(session):
         end = time.perf_counter() + seconds
         while count < _LEAST_RUNS or (count < most and time.perf_counter() < end):
@@ -132,25 +135,25 @@ def _run(stand: _Stand, sample: Mapping[str, Any], seconds: float, most: int) ->
     return count
 
 
-def _read(sought: Sought, stand: _Stand) -> KernelRun:
+def _read(wanted: KernelFilter, traced: _TracedSession) -> KernelRun:
     try:
-        text = stand.session.end_trace().read_text(encoding="utf-8", errors="replace")
+        text = traced.session.end_trace().read_text(encoding="utf-8", errors="replace")
         events = json.loads(text)
-        return seconds_of(events, sought, stand.turns)
+        return seconds_of(events, wanted, traced.turns)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RuntimeFailure(f"{stand.session.name}: onnxruntime's trace can't be read") from error
+        raise RuntimeFailure(f"{traced.session.name}: onnxruntime's trace can't be read") from error
 
 
-def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Sequence[int]) -> KernelRun:
-    """What a trace says of a kernel.
+def seconds_of(events: Sequence[Mapping[str, Any]], wanted: KernelFilter, turns: Sequence[int]) -> KernelRun:
+    """Return the run of a kernel from a trace.
 
-    The mean of the faster half of a turn's runs, of a turn that is quieter than three in four. What the trace
-    says of an idle node in the same runs, some 2 microseconds, is not the kernel's.
+    The seconds are the mean of the faster half of a turn's runs, at the lower quartile of the turns, less the
+    time of an idle node in the same runs, some 2 microseconds.
 
     Args:
         events: of the trace.
-        sought: what it looks like; where it ran several times, the time is that of one.
-        turns: how many runs each had; those before the first were to warm up.
+        wanted: the filter; where the kernel ran several times, the time is that of one.
+        turns: runs of each turn; earlier runs were to warm up.
     """
     starts = sorted(e["ts"] for e in events if e["name"] == "model_run")
     spent: list[list[int]] = [[] for _ in starts]
@@ -164,7 +167,7 @@ def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Seque
         ops[op] = None
         if op == IDLE:
             idle[run].append(event["dur"])
-        elif sought.fits(event["args"]):
+        elif wanted.fits(event["args"]):
             spent[run].append(event["dur"])
     first = len(starts) - sum(turns)
     if first < 0 or not all(spent[first:]):
@@ -178,6 +181,6 @@ def seconds_of(events: Sequence[Mapping[str, Any]], sought: Sought, turns: Seque
 
 
 def _typical(runs: Sequence[Sequence[int]]) -> float:
-    """The mean of the faster half of runs, each of them the mean of its events."""
+    """Return the mean of the faster half of runs, each the mean of its events."""
     means = sorted(fmean(run) for run in runs)
     return fmean(means[: (len(means) + 1) // 2])

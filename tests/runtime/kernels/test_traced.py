@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from qtool.runtime.kernels.graphs import IDLE
-from qtool.runtime.kernels.traced import Pace, Sought, seconds_of, time_kinds
+from qtool.runtime.kernels.traced import KernelFilter, Pace, seconds_of, time_kinds
 from qtool.tables.kernels import KERNELS, Kind
 
-WANTED = Sought(("MaxPool",), Kind.INT8, 100)
+WANTED = KernelFilter(("MaxPool",), Kind.INT8, 100)
 
 
 def kernel(op: str, start: int, length: int, **inputs: list[int]) -> dict[str, Any]:

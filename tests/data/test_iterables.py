@@ -196,7 +196,11 @@ def test_a_sample_that_is_no_dict_is_refused_by_its_number(kind: Kind, bad: obje
     assert "dict" in error.hint
 
 
-@pytest.mark.parametrize("data", [[], (), iter([]), {}, None, 5, object(), b"ab"], ids=repr)
+@pytest.mark.parametrize(
+    "data",
+    [[], (), iter([]), {}, None, 5, object(), b"ab"],
+    ids="empty-list empty-tuple iterator empty-dict none number object bytes".split(),
+)
 def test_other_objects_are_refused(data: object) -> None:
     with pytest.raises(DataError):
         arrays(open_source(data))

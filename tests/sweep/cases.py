@@ -60,9 +60,15 @@ class Case:
 
 
 @cache
-def names(every: int = 1) -> list[str]:
-    """The names of one in `every` cases, always the same ones, each with the variants that it has."""
-    chosen = [n for n in (*_suite(), *_light()) if zlib.crc32(n.encode()) % every == 0]
+def names(*, kept: bool = False, every: int = 1) -> list[str]:
+    """The names of one in `every` cases, always the same ones, each with the variants that it has.
+
+    Args:
+        kept: only the cases that are files: making the others takes a quarter of a minute.
+        every: how many cases there are to one that is named.
+    """
+    cases = (*(_files() if kept else _suite()), *_light())
+    chosen = [n for n in cases if zlib.crc32(n.encode()) % every == 0]
     return sorted(f"{name}{suffix}" for name in chosen for suffix in _variants(name))
 
 
@@ -91,11 +97,9 @@ def _variants(name: str) -> dict[str, list[str]]:
     `.weights`: all floats but the first, since most cases have weights as inputs. `.constants`: all else but
     the first float, such as shapes and axes, too.
     """
-    if name not in _suite():
+    if name in _light():
         return {"": []}
-    tensors = [
-        i for i in fed(_suite()[name]) if i.type.HasField("tensor_type") and i.type.tensor_type.elem_type
-    ]
+    tensors = [i for i in fed(_case(name)) if i.type.HasField("tensor_type") and i.type.tensor_type.elem_type]
     floats = [i.name for i in tensors if i.type.tensor_type.elem_type == TensorProto.FLOAT]
     others = [i.name for i in tensors if i.name not in floats]
     found: dict[str, list[str]] = {"": []}
@@ -106,15 +110,23 @@ def _variants(name: str) -> dict[str, list[str]]:
     return found
 
 
+def _case(name: str) -> TestCase:
+    return _files()[name] if name in _files() else _suite()[name]
+
+
+@cache
+def _files() -> dict[str, TestCase]:
+    """The cases that are files, named after their kind."""
+    return {f"{kind}-{t.name}": t for kind in _KINDS for t in load_model_tests(kind=kind)}
+
+
 @cache
 def _suite() -> dict[str, TestCase]:
-    """Everything but `light`, by name; those of other kinds than node are named after it."""
+    """Everything but `light`, by name."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of the suite's own arithmetic
         found = {t.name: t for t in collect_testcases(None)}
-    for kind in _KINDS:
-        found |= {f"{kind}-{t.name}": t for t in load_model_tests(kind=kind)}
-    return found
+    return found | _files()
 
 
 def _light() -> dict[str, Path]:
@@ -135,9 +147,9 @@ def _model(test: TestCase) -> ModelProto:
 
 
 def _read(name: str) -> Case:
-    if name not in _suite():
+    if name in _light():
         return _read_light(_light()[name])
-    test = _suite()[name]
+    test = _case(name)
     model = _model(test)
     if test.data_sets is not None:
         inputs, outputs = test.data_sets[0]

@@ -39,7 +39,7 @@ QUANTIZED = (
 def node_cases() -> dict[str, tuple[Case, Outputs]]:
     """Every node case as it is, weights fed, with its outputs in FP32; without what can't be judged."""
     found = {}
-    for name in names(1):
+    for name in names():
         if "." in name or "-" in name or name.startswith("light"):
             continue
         one = case(name)

@@ -17,7 +17,7 @@ from qtool.rewrite.write import rewrite
 from tests import graphs
 from tests.graphs import node
 from tests.rewrite.fp16.flow import FLOAT, FLOAT16, Converted, check, close, converted, stored_types
-from tests.rewrite.fp16.test_norms import SAMPLES, asked, norm
+from tests.rewrite.fp16.test_norms import SAMPLES, norm, with_fp16
 
 SHARED = graphs.model(
     [
@@ -47,13 +47,13 @@ def test_a_norm_in_float32_has_its_barrier_behind_the_cast_before_it() -> None:
 
 
 def test_a_norm_that_is_of_two_types_inside_has_it_behind_the_division() -> None:
-    made = asked(norm(), ENDS)
+    made = with_fp16(norm(), ENDS)
     assert barriers(made) == [GraphEdit(NORM_BARRIER, "normal", None)]
 
 
 @pytest.mark.parametrize("names", [("before",), ENDS], ids="-".join)
 def test_the_writer_follows_the_plan_and_not_the_graph(names: tuple[str, ...]) -> None:
-    made = asked(norm(), names)
+    made = with_fp16(norm(), names)
     assert made.ops["Max"] == 1
     rest = tuple(e for e in made.plan.edits if e.kind is not NORM_BARRIER)
     plan = replace(made.plan, edits=rest)
@@ -106,7 +106,7 @@ def test_the_plan_names_the_ports_that_become_float16() -> None:
 
 
 def test_edits_and_copies_survive_json() -> None:
-    for made in (asked(norm(), ENDS), fp16_of("first"), converted(SHARED, io="float16")):
+    for made in (with_fp16(norm(), ENDS), fp16_of("first"), converted(SHARED, io="float16")):
         back = from_json(to_json(made.plan), "plan.json")
         assert back.edits == made.plan.edits
         assert replace(back.fp16, reasons={}) == replace(made.plan.fp16, reasons={})

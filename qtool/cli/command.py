@@ -44,7 +44,7 @@ class Command(click.Command):
                 is_eager=True,
                 expose_value=False,
                 callback=_configure,
-                brief="Options from a TOML file. Default: qtool.toml or pyproject.toml here.",
+                brief="Options from a TOML file. Default: qtool.toml.",
                 help="Options from a TOML file. Default: qtool.toml, else [tool.qtool] in pyproject.toml, in "
                 "this folder. QTOOL_<OPTION> in the environment wins over it, a flag over both.",
             ),

@@ -127,6 +127,7 @@ _NODES = (
     ),
     _nodes(
         "--explain",
+        rare=True,
         multiple=True,
         metavar="PATTERN",
         help="Report the measurements and the reason behind these nodes' precision: a node name, a glob, or "
@@ -156,7 +157,9 @@ _GOALS = (
         help="Least speed as a multiple of FP32's: write the most accurate model at least this fast.",
         brief="Least speed as a multiple of FP32's; the most accurate such model is written.",
     ),
-    _goal("--max-size", type=BYTES, default=0, metavar="SIZE", help="Largest model, such as 25MB."),
+    _goal(
+        "--max-size", rare=True, type=BYTES, default=0, metavar="SIZE", help="Largest model, such as 25MB."
+    ),
     _goal(
         "--keep-failed",
         is_flag=True,
@@ -281,6 +284,7 @@ _TYPES = (
 _PLAN = (
     _plan(
         "--save-plan",
+        rare=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="Write the plan: every scale and every decision, as JSON.",

@@ -39,6 +39,7 @@ _plan = under("What to quantize")
 @quantize_options
 @_plan(
     "--plan",
+    rare=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Replay a saved plan, byte for byte, without calibration.",
@@ -65,14 +66,12 @@ def quantize(model: Path, output: Path | None, **values: Any) -> int:
     """Quantize a model, and judge the file that was written.
 
     OUTPUT is written only when every gate holds. Where int8 is slower than FP32 here, it is the FP32
-    model with its weights stored as int8. Nodes inside If, Loop and Scan get int8 weights only.
+    model with its weights stored as int8.
 
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --min-sqnr 30
     qtool quantize model.onnx -o int8.onnx --mode dynamic
-    qtool quantize model.onnx --dry-run -v
-    cat model.onnx | qtool quantize - -o - --calib samples/ > int8.onnx
     """
     from qtool.commands.quantize import dry_run
     from qtool.commands.quantize import quantize as run

@@ -24,7 +24,7 @@ from tests.graphs import write_samples
 from tests.rewrite.zoo import CASES
 from tests.tiers import nightly
 
-KILLS = 50 if nightly() else 12
+KILLS = 50 if nightly() else 6
 
 # The program, for which every model (1), or none (0), is large enough for a side file.
 PROGRAM = """
@@ -85,14 +85,14 @@ def scratch_of(out: Path) -> Path:
 def finish(process: subprocess.Popen[str]) -> str:
     """What it said, when it, and every process that it started, is gone: the pipes end with the last of them."""
     try:
-        return process.communicate(timeout=120)[1]
+        return process.communicate(timeout=600)[1]
     finally:
         process.kill()
 
 
 def wait(process: subprocess.Popen[str], seen: Callable[[], object]) -> None:
     """Until something is to be seen, or the program is at its end."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and not seen():
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -260,7 +260,7 @@ def test_5_a_disk_that_is_full(work: Path, tmp_path: Path) -> None:
     script = 'mount -t tmpfs -o size=16k tmpfs "$1" && shift && "$@"; code=$?; ls -A "$0"; exit $code'
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, disk, disk, QTOOL, *words(work, disk / "q.onnx", "-q")],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
     assert done.stdout == ""

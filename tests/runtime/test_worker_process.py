@@ -104,7 +104,7 @@ def test_it_ends_with_whoever_started_it_even_in_the_middle_of_its_work() -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     pid = int(done.stdout)
-    for _ in range(100):
+    for _ in range(6000):
         if not Path(f"/proc/{pid}").exists():
             return
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Calibration in parts, by processes, in groups, and after a kill: always what one whole run finds."""
+"""Calibration in parts, by processes, in groups, and after a kill gives the ranges of one run."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def made(place: Path, how: Calibrating = ONE) -> Calibration:
-    return calibrate_model(place / "m.onnx", place / "calib", how)
+def made(place: Path, options: Calibrating = ONE) -> Calibration:
+    return calibrate_model(place / "m.onnx", place / "calib", options)
 
 
 def same(a: Calibration, b: Calibration) -> None:
@@ -62,16 +62,16 @@ def test_shards_merge_to_the_whole_in_any_order(place: Path, count: int) -> None
 
 @pytest.mark.parametrize("shard", [Shard(), Shard(2, 3)], ids=str)
 def test_processes_find_what_one_finds(place: Path, shard: Shard) -> None:
-    seen: list[tuple[int, int]] = []
-    how = replace(ONE, shard=shard)
+    progress: list[tuple[int, int]] = []
+    options = replace(ONE, shard=shard)
     both = calibrate_model(
         place / "m.onnx",
         place / "calib",
-        replace(how, jobs=3),
-        lambda stage, done, total: seen.append((done, total)),
+        replace(options, jobs=3),
+        lambda stage, done, total: progress.append((done, total)),
     )
-    same(both, made(place, how))
-    assert seen[-1][0] == seen[-1][1] == both.samples
+    same(both, made(place, options))
+    assert progress[-1][0] == progress[-1][1] == both.samples
 
 
 def test_an_error_in_a_process_is_the_error(place: Path) -> None:
@@ -92,14 +92,14 @@ def test_processes_need_paths(place: Path) -> None:
 
 @pytest.mark.parametrize("memory", [1, 1000, 10**9])
 def test_groups_see_the_same_extremes(place: Path, memory: int) -> None:
-    """To rounding: the runtime fuses more where less is watched."""
-    whole, grouped = made(place), made(place, replace(ONE, memory=memory))
-    assert whole.ranges.keys() == grouped.ranges.keys()
-    assert whole.samples_digest == grouped.samples_digest
-    for name, seen in whole.ranges.items():
+    """To rounding: the runtime fuses more where less is observed."""
+    ungrouped, grouped = made(place), made(place, replace(ONE, memory=memory))
+    assert ungrouped.ranges.keys() == grouped.ranges.keys()
+    assert ungrouped.samples_digest == grouped.samples_digest
+    for name, reached in ungrouped.ranges.items():
         other = grouped.ranges[name]
-        assert (other.lo, other.hi) == pytest.approx((seen.lo, seen.hi), rel=1e-5, abs=1e-6)
-        assert (other.count, other.samples) == (seen.count, seen.samples)
+        assert (other.lo, other.hi) == pytest.approx((reached.lo, reached.hi), rel=1e-5, abs=1e-6)
+        assert (other.count, other.samples) == (reached.count, reached.samples)
 
 
 class Killed(Exception):
@@ -115,8 +115,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
 ) -> None:
     monkeypatch.setattr(qtool.calibration.checkpoint, "SECONDS", 0.0)
     file = place / "kept.json"
-    how = replace(ONE, memory=memory)
-    kept = replace(how, checkpoint=file)
+    options = replace(ONE, memory=memory)
+    kept = replace(options, checkpoint=file)
     done: list[int] = []
 
     def kill(stage: str, at: int, total: int) -> None:
@@ -128,13 +128,13 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
         calibrate_model(place / "m.onnx", place / "calib", kept, kill)
     assert json.loads(file.read_text())["state"]["so_far"]["done"] == after
     resumed: list[int] = []
-    found = calibrate_model(
+    result = calibrate_model(
         place / "m.onnx",
         place / "calib",
         replace(kept, resume=True),
         lambda stage, at, total: resumed.append(at),
     )
-    same(found, made(place, how))
+    same(result, made(place, options))
     assert resumed[:1] == ([] if memory is None and after == COUNT else [after + 1])
     assert not file.exists()
     assert sorted(p.name for p in place.iterdir()) == ["calib", "m.onnx"]
@@ -171,16 +171,16 @@ def test_a_checkpoint_of_another_run_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object], word: str
 ) -> None:
     monkeypatch.setattr(qtool.calibration.checkpoint, "SECONDS", 0.0)
-    how = replace(ONE, checkpoint=place / "kept.json")
+    options = replace(ONE, checkpoint=place / "kept.json")
 
     def kill(stage: str, at: int, total: int) -> None:
         if at == 4:
             raise Killed
 
     with pytest.raises(Killed):
-        calibrate_model(place / "m.onnx", place / "calib", how, kill)
+        calibrate_model(place / "m.onnx", place / "calib", options, kill)
     with pytest.raises(UsageError, match=f"another run: its {word}"):
-        made(place, replace(how, resume=True, **other))
+        made(place, replace(options, resume=True, **other))
 
 
 @pytest.mark.parametrize("damage", ["{}", '{"schema": "qtool.checkpoint/2"}', "[1]", '{"schema": 1}', "nul"])

@@ -43,33 +43,35 @@ def images(count: int = 3, low: float = 0, high: float = 1, shape: tuple[int, ..
     ]
 
 
-def shown(found: Survey) -> str:
+def shown(survey: Survey) -> str:
     stream = io.StringIO()
-    render_survey(found, Console(file=stream, width=200))
+    render_survey(survey, Console(file=stream, width=200))
     return stream.getvalue()
 
 
 def test_figures_are_those_of_all_samples() -> None:
     made = images(7, -1, 3)
-    (seen,) = qtool.survey(made, taking(1, 3, 5, 6)).inputs
-    whole = np.concatenate([s["x"] for s in made])
-    assert seen.figures is not None
-    assert seen.figures.count == whole.size
-    assert (seen.figures.mean, seen.figures.std) == pytest.approx((whole.mean(), whole.std()), rel=1e-5)
-    assert [c.mean for c in seen.channels] == pytest.approx(whole.mean((0, 2, 3)).tolist(), rel=1e-5)
-    assert [s.shape for s in seen.shapes] == [(1, 3, 5, 6)]
+    (surveyed,) = qtool.survey(made, taking(1, 3, 5, 6)).inputs
+    values = np.concatenate([s["x"] for s in made])
+    assert surveyed.figures is not None
+    assert surveyed.figures.count == values.size
+    assert (surveyed.figures.mean, surveyed.figures.std) == pytest.approx(
+        (values.mean(), values.std()), rel=1e-5
+    )
+    assert [c.mean for c in surveyed.channels] == pytest.approx(values.mean((0, 2, 3)).tolist(), rel=1e-5)
+    assert [s.shape for s in surveyed.shapes] == [(1, 3, 5, 6)]
 
 
-def test_types_are_told_before_and_after_they_became_the_models() -> None:
+def test_types_are_listed_before_and_after_they_became_the_models() -> None:
     made: Samples = [{"x": np.zeros(3)}, {"x": np.ones(3, np.float32)}]
-    (seen,) = qtool.survey(made, taking(3)).inputs
-    assert (seen.dtype, set(seen.types)) == ("float32", {"float64", "float32"})
+    (surveyed,) = qtool.survey(made, taking(3)).inputs
+    assert (surveyed.dtype, set(surveyed.types)) == ("float32", {"float64", "float32"})
 
 
 def test_shapes_that_differ_are_counted() -> None:
     made: Samples = [{"x": np.ones((1, n), np.float32)} for n in (5, 3, 5, 5)]
-    (seen,) = qtool.survey(made, taking("n", "s")).inputs
-    assert [(s.shape, s.samples) for s in seen.shapes] == [((1, 5), 3), ((1, 3), 1)]
+    (surveyed,) = qtool.survey(made, taking("n", "s")).inputs
+    assert [(s.shape, s.samples) for s in surveyed.shapes] == [((1, 5), 3), ((1, 3), 1)]
 
 
 @pytest.mark.parametrize(
@@ -85,9 +87,9 @@ def test_shapes_that_differ_are_counted() -> None:
 def test_some_samples_are_looked_at(
     total: int, reading: Reading, looked: int, names: list[str] | None
 ) -> None:
-    found = qtool.survey(samples(total, x=(2,)), taking(2), reading=reading)
-    assert (found.samples, found.looked) == (total, looked)
-    assert names is None or [s.name for s in found.head] == names
+    survey = qtool.survey(samples(total, x=(2,)), taking(2), reading=reading)
+    assert (survey.samples, survey.looked) == (total, looked)
+    assert names is None or [s.name for s in survey.head] == names
 
 
 def test_those_that_are_chosen_are_those_that_would_calibrate(tmp_path: Path) -> None:
@@ -95,8 +97,8 @@ def test_those_that_are_chosen_are_those_that_would_calibrate(tmp_path: Path) ->
 
     reading = Reading(samples=3, seed=4)
     folder = write_samples(tmp_path / "d", samples(50, x=(2,)))
-    found = qtool.survey(folder, taking(2), reading=reading)
-    assert [s.name for s in found.head] == [s.name for s in open_source(folder, {}, reading).read()]
+    survey = qtool.survey(folder, taking(2), reading=reading)
+    assert [s.name for s in survey.head] == [s.name for s in open_source(folder, {}, reading).read()]
 
 
 def test_a_generator_is_a_source_too() -> None:
@@ -119,8 +121,8 @@ def test_a_generator_is_a_source_too() -> None:
     ids=["raw pixels", "raw pixels NHWC", "channels-last", "zeros", "constant", "same"],
 )  # fmt: skip
 def test_what_looks_wrong_is_warned_of(made: Samples, shape: tuple[Any, ...], warning: str) -> None:
-    found = qtool.survey(made, taking(*shape))
-    assert warning in "; ".join(found.warnings)
+    survey = qtool.survey(made, taking(*shape))
+    assert warning in "; ".join(survey.warnings)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ def net() -> onnx.ModelProto:
     return CASES["residual"].build()
 
 
-def options(**given: Any) -> qtool.Options:
+def options(**changes: Any) -> qtool.Options:
     settled = {"target": "cpu-avx2", "timing": "table", "threads": 1, "calib": CALIB, "recover": "gptq"}
-    return qtool.Options(**{**settled, **given})
+    return qtool.Options(**{**settled, **changes})
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -185,8 +185,8 @@ def test_a_replay_gives_the_same_bytes_whatever_was_timed(
 def test_the_report_says_which_sets_are_not_independent(
     count: int, note: str, independent: bool, judge_independent: bool, net: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    asked = options(calib=CALIB[:count], effort="fast", gate="none")
-    report = qtool.quantize(net, tmp_path / "q.onnx", asked).report
+    settings = options(calib=CALIB[:count], effort="fast", gate="none")
+    report = qtool.quantize(net, tmp_path / "q.onnx", settings).report
     assert report.selection is not None
     assert (report.selection.independent, report.selection.judge_independent) == (
         independent,

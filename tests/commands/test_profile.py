@@ -1,4 +1,4 @@
-"""A cost table of this machine, of few kernels and as briefly as can be: what it says is no test's business."""
+"""A cost table of this machine, of few kernels and as briefly as can be: no test depends on its times."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(profiling.EFFORTS, "balanced", profiling.Effort(1, Pace(1, 0, 1), 2))
 
 
-def test_the_table_has_the_rows_that_were_asked_for_and_the_edges(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    found = qtool.profile(
+def test_the_table_has_the_chosen_rows_and_the_edges(tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    table = qtool.profile(
         tmp_path / "costs.json",
         qtool.Profiling(rows=["Relu", "LSTM"], threads=1),
-        lambda stage, done, total: seen.append((done, total)),
+        lambda stage, done, total: progress.append((done, total)),
     )
     wanted = {(row, kind) for row in ("Relu", "LSTM", *EDGES) for kind in KERNELS[row].runs}
-    assert {(timed.row, timed.kind) for timed in found.rows} == wanted
-    assert {len(timed.points) for timed in found.rows} == {2}
-    assert found.dispatch > 0
-    assert found.untimed == ()
-    assert found.onnxruntime
-    assert read_table(tmp_path / "costs.json") == found
-    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+    assert {(timed.row, timed.kind) for timed in table.rows} == wanted
+    assert {len(timed.points) for timed in table.rows} == {2}
+    assert table.dispatch > 0
+    assert table.untimed == ()
+    assert table.onnxruntime
+    assert read_table(tmp_path / "costs.json") == table
+    assert [done for done, _ in progress] == list(range(1, progress[-1][1] + 1))
 
 
 def test_without_an_output_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,18 +48,19 @@ def test_a_kernel_that_the_runtime_does_not_run_is_said_and_not_timed(
 ) -> None:
     other = replace(KERNELS["Relu"], runs={Kind.FLOAT: ("QLinearRelu",)})
     monkeypatch.setitem(profiling.KERNELS, "Relu", other)
-    found = qtool.profile(options=qtool.Profiling(rows=["Relu"]))
-    assert {timed.row for timed in found.rows} == set(EDGES)
-    assert {(u.row, u.kind) for u in found.untimed} == {("Relu", Kind.FLOAT)}
-    assert all("Relu" in u.ran.split() for u in found.untimed)
+    table = qtool.profile(options=qtool.Profiling(rows=["Relu"]))
+    assert {timed.row for timed in table.rows} == set(EDGES)
+    assert {(u.row, u.kind) for u in table.untimed} == {("Relu", Kind.FLOAT)}
+    assert all("Relu" in u.ran.split() for u in table.untimed)
 
 
 @pytest.mark.parametrize(
-    "how", [qtool.Profiling(threads=0), qtool.Profiling(effort="much"), qtool.Profiling(rows=["Conv/4x4"])]
+    "options",
+    [qtool.Profiling(threads=0), qtool.Profiling(effort="much"), qtool.Profiling(rows=["Conv/4x4"])],
 )
-def test_what_can_not_be_is_a_mistake_of_usage(how: qtool.Profiling) -> None:
+def test_what_can_not_be_is_a_mistake_of_usage(options: qtool.Profiling) -> None:
     with pytest.raises(qtool.UsageError):
-        qtool.profile(options=how)
+        qtool.profile(options=options)
 
 
 def test_an_existing_file_stays_unless_it_may_be_replaced(tmp_path: Path) -> None:
@@ -68,8 +69,8 @@ def test_an_existing_file_stays_unless_it_may_be_replaced(tmp_path: Path) -> Non
     with pytest.raises(qtool.UsageError, match="exists"):
         qtool.profile(path, qtool.Profiling(rows=["Relu"]))
     assert path.read_text() == "mine"
-    found = qtool.profile(path, qtool.Profiling(rows=["Relu"], force=True))
-    assert read_table(path) == found
+    table = qtool.profile(path, qtool.Profiling(rows=["Relu"], force=True))
+    assert read_table(path) == table
 
 
 def test_this_machine_has_a_name() -> None:

@@ -26,9 +26,9 @@ def test_the_interval_is_that_of_a_plain_computation(count: int) -> None:
     values = np.random.default_rng(count).lognormal(size=count).tolist()
     drawn = np.random.default_rng(5).integers(0, count, (300, count))
     medians = [statistics.median(values[i] for i in row) for row in drawn]
-    found = median_interval(values, seed=5, resamples=300)
+    interval = median_interval(values, seed=5, resamples=300)
     outside = tail(count)
-    assert found == pytest.approx((plain_quantile(medians, outside), plain_quantile(medians, 1 - outside)))
+    assert interval == pytest.approx((plain_quantile(medians, outside), plain_quantile(medians, 1 - outside)))
 
 
 def test_the_interval_is_the_same_every_time_and_mirrored_for_negated_values() -> None:

@@ -23,12 +23,12 @@ def weighted(made: Layer, grid: Grid) -> np.ndarray:
 @given(layers())
 def test_no_run_gets_worse(made: Layer) -> None:
     symmetric = made.grid.qtype not in (UINT4, UINT2)
-    found = searched(made.w, hessian(made.h), made.grid, symmetric=symmetric)
-    assert (weighted(made, found) <= weighted(made, made.grid) * (1 + 1e-5) + 1e-9).all()
-    assert found.scale.dtype == np.float32 and (found.scale > 0).all()
+    clipped = searched(made.w, hessian(made.h), made.grid, symmetric=symmetric)
+    assert (weighted(made, clipped) <= weighted(made, made.grid) * (1 + 1e-5) + 1e-9).all()
+    assert clipped.scale.dtype == np.float32 and (clipped.scale > 0).all()
     if symmetric:
-        np.testing.assert_array_equal(found.zero, made.grid.zero)
-    assert (found.zero >= made.grid.qtype.qmin).all() and (found.zero <= made.grid.qtype.qmax).all()
+        np.testing.assert_array_equal(clipped.zero, made.grid.zero)
+    assert (clipped.zero >= made.grid.qtype.qmin).all() and (clipped.zero <= made.grid.qtype.qmax).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -48,8 +48,8 @@ def test_an_outlier_is_clipped_where_that_pays(qtype: object) -> None:
     w[..., 0] = 6.0
     scale = np.full(made.grid.scale.shape, 6 / 7, np.float32)
     loud = Layer(w, np.eye(64)[None], Grid(scale, made.grid.zero, made.grid.qtype))
-    found = searched(w, hessian(loud.h), loud.grid, symmetric=qtype is INT4)
-    assert weighted(loud, found).sum() < weighted(loud, loud.grid).sum()
+    clipped = searched(w, hessian(loud.h), loud.grid, symmetric=qtype is INT4)
+    assert weighted(loud, clipped).sum() < weighted(loud, loud.grid).sum()
 
 
 def test_both_together_gain_more_than_gptq_alone() -> None:

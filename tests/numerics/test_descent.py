@@ -31,22 +31,22 @@ def slack(made: Layer) -> float:
 @given(layers(), st.booleans())
 def test_no_row_gets_worse(made: Layer, from_nearest: bool) -> None:
     start = made.grid.nearest(made.w) if from_nearest else made.best
-    found = descended(made.w, start, hessian(made.h), made.grid)
-    assert found.dtype == np.int16
-    assert (found >= made.grid.qtype.qmin).all() and (found <= made.grid.qtype.qmax).all()
+    integers = descended(made.w, start, hessian(made.h), made.grid)
+    assert integers.dtype == np.int16
+    assert (integers >= made.grid.qtype.qmin).all() and (integers <= made.grid.qtype.qmax).all()
     on = steadied(made)
-    assert (on.error(found) <= on.error(start) + slack(made)).all()
+    assert (on.error(integers) <= on.error(start) + slack(made)).all()
 
 
 @FEW
 @given(layers())
 def test_at_rest_no_single_step_helps(made: Layer) -> None:
-    found = descended(made.w, made.best, hessian(made.h), made.grid, sweeps=1000)
+    integers = descended(made.w, made.best, hessian(made.h), made.grid, sweeps=1000)
     on = steadied(made)
-    least = on.error(found)
+    least = on.error(integers)
     for column in range(made.w.shape[2]):
         for step in (-1, 1):
-            other = found.copy()
+            other = integers.copy()
             other[..., column] += step
             other = np.clip(other, made.grid.qtype.qmin, made.grid.qtype.qmax)
             assert (on.error(other) >= least - slack(made)).all()
@@ -54,10 +54,10 @@ def test_at_rest_no_single_step_helps(made: Layer) -> None:
 
 def test_blocks_and_parts_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = layer(3, (2, 9, 60), 3, INT2)
-    whole = descended(made.w, made.best, hessian(made.h), made.grid)
+    unsplit = descended(made.w, made.best, hessian(made.h), made.grid)
     monkeypatch.setattr(module, "_BLOCK", 7)
     monkeypatch.setattr(module, "_ROOM", 1)
-    np.testing.assert_array_equal(descended(made.w, made.best, hessian(made.h), made.grid), whole)
+    np.testing.assert_array_equal(descended(made.w, made.best, hessian(made.h), made.grid), unsplit)
 
 
 def test_columns_that_were_never_fed_stay() -> None:

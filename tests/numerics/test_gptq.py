@@ -144,18 +144,18 @@ def test_what_has_no_factor_is_rounded_to_nearest(damage: str) -> None:
     made = layer(5, (2, 3, 6), 1, INT8)
     bad = made.h.copy()
     bad[0] = {"nan": np.full((6, 6), np.nan), "zeros": np.zeros((6, 6)), "negative": -bad[0]}[damage]
-    found = Layer(made.w, bad, made.grid).best
-    np.testing.assert_array_equal(found[0], made.grid.nearest(made.w)[0])
+    rounded = Layer(made.w, bad, made.grid).best
+    np.testing.assert_array_equal(rounded[0], made.grid.nearest(made.w)[0])
     if damage != "negative":
-        np.testing.assert_array_equal(found[1], made.best[1])
+        np.testing.assert_array_equal(rounded[1], made.best[1])
 
 
 def test_columns_that_nothing_feeds_are_rounded_to_nearest() -> None:
     made = layer(1, (1, 4, 12), 1, INT4)
     h = made.h.copy()
     h[:, 3], h[:, :, 3] = 0, 0
-    found = Layer(made.w, h, made.grid).best
-    np.testing.assert_array_equal(found[..., 3], made.grid.nearest(made.w)[..., 3])
+    rounded = Layer(made.w, h, made.grid).best
+    np.testing.assert_array_equal(rounded[..., 3], made.grid.nearest(made.w)[..., 3])
 
 
 def test_it_gains_where_inputs_are_correlated() -> None:

@@ -59,15 +59,15 @@ def norm(w: np.ndarray, spec: TensorSpec, params: QParams) -> np.ndarray:
 def test_never_worse_in_its_own_norm(made: tuple[np.ndarray, TensorSpec]) -> None:
     w, spec = made
     plain = weight_qparams(w, spec)
-    found = half_quadratic(w, spec, plain)
+    optimized = half_quadratic(w, spec, plain)
     before = norm(w, spec, plain)
-    assert (norm(w, spec, found) <= before * (1 + 1e-4)).all()
-    assert found.scale.shape == plain.scale.shape and found.scale.dtype == np.float32
-    assert (found.scale > 0).all() and np.isfinite(found.scale).all()
-    assert found.zero_point.shape == plain.zero_point.shape and found.zero_point.dtype == np.int64
-    assert (found.zero_point >= spec.qtype.qmin).all() and (found.zero_point <= spec.qtype.qmax).all()
+    assert (norm(w, spec, optimized) <= before * (1 + 1e-4)).all()
+    assert optimized.scale.shape == plain.scale.shape and optimized.scale.dtype == np.float32
+    assert (optimized.scale > 0).all() and np.isfinite(optimized.scale).all()
+    assert optimized.zero_point.shape == plain.zero_point.shape and optimized.zero_point.dtype == np.int64
+    assert (optimized.zero_point >= spec.qtype.qmin).all() and (optimized.zero_point <= spec.qtype.qmax).all()
     if spec.symmetric:
-        np.testing.assert_array_equal(found.zero_point, plain.zero_point)
+        np.testing.assert_array_equal(optimized.zero_point, plain.zero_point)
 
 
 def test_values_on_a_grid_are_found_behind_outliers() -> None:
@@ -77,15 +77,15 @@ def test_values_on_a_grid_are_found_behind_outliers() -> None:
     w[:, 0] = 4.0
     spec = TensorSpec(UINT2, PerBlock(1, 64), symmetric=False)
     plain = weight_qparams(w, spec)
-    found = half_quadratic(w, spec, plain)
-    assert norm(w, spec, found).sum() < 0.2 * norm(w, spec, plain).sum()
-    np.testing.assert_allclose(found.scale, 0.5, rtol=0.01)
+    optimized = half_quadratic(w, spec, plain)
+    assert norm(w, spec, optimized).sum() < 0.2 * norm(w, spec, plain).sum()
+    np.testing.assert_allclose(optimized.scale, 0.5, rtol=0.01)
 
 
 def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     w = np.random.default_rng(0).normal(size=(64, 12)).astype(np.float32)
     spec = TensorSpec(UINT2, PerBlock(0, 16), symmetric=False)
     plain = weight_qparams(w, spec)
-    whole = half_quadratic(w, spec, plain)
+    unsplit = half_quadratic(w, spec, plain)
     monkeypatch.setattr(module, "_ROOM", 1)
-    assert half_quadratic(w, spec, plain) == whole
+    assert half_quadratic(w, spec, plain) == unsplit

@@ -61,21 +61,21 @@ def plain(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     bb = math.fsum(y * y for _, y in pairs)
     dd = math.fsum((x - y) ** 2 for x, y in pairs)
     ab = math.fsum(x * y for x, y in pairs)
-    found = {
+    measures = {
         "max_error": max(abs(x - y) for x, y in pairs),
         "mean_error": math.fsum(abs(x - y) for x, y in pairs) / len(pairs),
     }
     if dd == 0:
-        found["sqnr"], found["relative_l2"] = INF, 0.0
+        measures["sqnr"], measures["relative_l2"] = INF, 0.0
     elif aa == 0:
-        found["sqnr"], found["relative_l2"] = -INF, INF
+        measures["sqnr"], measures["relative_l2"] = -INF, INF
     else:
-        found["sqnr"], found["relative_l2"] = 10 * math.log10(aa / dd), math.sqrt(dd / aa)
+        measures["sqnr"], measures["relative_l2"] = 10 * math.log10(aa / dd), math.sqrt(dd / aa)
     if aa and bb:
-        found["cosine"] = ab / (math.sqrt(aa) * math.sqrt(bb))
+        measures["cosine"] = ab / (math.sqrt(aa) * math.sqrt(bb))
     else:
-        found["cosine"] = 1.0 if aa == bb else NAN
-    return found
+        measures["cosine"] = 1.0 if aa == bb else NAN
+    return measures
 
 
 def pairs_of(dtype: type, elements: st.SearchStrategy[float]) -> st.SearchStrategy[tuple]:
@@ -232,11 +232,11 @@ def test_sqnr_does_not_depend_on_the_unit(pair: tuple[np.ndarray, np.ndarray], u
 )
 def test_sums_of_splits_pool_to_the_whole(measure: str, data: st.DataObject, a: np.ndarray, cut: int) -> None:
     b = data.draw(npst.arrays(np.float32, (6, 3), elements=st.floats(-1e3, 1e3, width=32)))
-    whole = compare_arrays(a, b)
+    unsplit = compare_arrays(a, b)
     pooled = compare_arrays(a[:cut], b[:cut]) + compare_arrays(a[cut:], b[cut:])
-    assert (pooled.count, pooled.rows, pooled.rows_agree) == (whole.count, whole.rows, whole.rows_agree)
+    assert (pooled.count, pooled.rows, pooled.rows_agree) == (unsplit.count, unsplit.rows, unsplit.rows_agree)
     assert MEASURES[measure](pooled) == pytest.approx(
-        MEASURES[measure](whole), rel=1e-9, abs=1e-9, nan_ok=True
+        MEASURES[measure](unsplit), rel=1e-9, abs=1e-9, nan_ok=True
     )
 
 

@@ -54,22 +54,22 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def convolved(conv: Convolution, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    given: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "kernel_shape": conv.kernel,
         "strides": conv.strides,
         "dilations": conv.dilations,
         "group": conv.groups,
     }
     if conv.auto_pad != "NOTSET":
-        given["auto_pad"] = conv.auto_pad
+        attributes["auto_pad"] = conv.auto_pad
     elif not conv.output_shape:
-        given["pads"] = conv.pads
+        attributes["pads"] = conv.pads
     if conv.output_padding:
-        given["output_padding"] = conv.output_padding
+        attributes["output_padding"] = conv.output_padding
     if conv.output_shape:
-        given["output_shape"] = conv.output_shape
+        attributes["output_shape"] = conv.output_shape
     op = "ConvTranspose" if conv.transposed else "Conv"
-    node = helper.make_node(op, ["x", "w"], ["y"], name="conv", **given)
+    node = helper.make_node(op, ["x", "w"], ["y"], name="conv", **attributes)
     proto = model([node], {"x": x.shape}, {"y": [None] * x.ndim}, {"w": w})
     result: np.ndarray = Session(proto.SerializeToString(), threads=1).run({"x": x})[0]
     return result
@@ -86,8 +86,8 @@ def test_patches_times_weights_are_the_convolution(case: Case) -> None:
     except (ModelError, RuntimeFailure):
         assume(False)
     positions = np.arange(position_count(shape, conv))
-    found = np.matmul(patches(x, conv, positions), conv_weight_rows(w, conv).swapaxes(1, 2))  # [G, P, O/G]
-    folded = found.swapaxes(1, 2).reshape(wanted.shape[1], len(x), -1).swapaxes(0, 1)
+    products = np.matmul(patches(x, conv, positions), conv_weight_rows(w, conv).swapaxes(1, 2))  # [G, P, O/G]
+    folded = products.swapaxes(1, 2).reshape(wanted.shape[1], len(x), -1).swapaxes(0, 1)
     np.testing.assert_allclose(folded.reshape(wanted.shape), wanted, atol=1e-4)
 
 
@@ -109,9 +109,9 @@ def test_some_positions_are_those_of_all() -> None:
 
 @pytest.mark.parametrize(("total", "most"), [(0, 5), (5, 5), (5, 9), (1000, 10), (4800, 512)])
 def test_positions_are_spread_out(total: int, most: int) -> None:
-    found = spread_out(total, most)
-    assert len(found) <= most and len(found) >= min(total, most) * 0.99
-    assert (np.diff(found) > 0).all() and (found >= 0).all() and (found < total).all()
+    spread = spread_out(total, most)
+    assert len(spread) <= most and len(spread) >= min(total, most) * 0.99
+    assert (np.diff(spread) > 0).all() and (spread >= 0).all() and (spread < total).all()
     if total > most:  # no gap is much wider than another one
-        assert np.diff(found).max() < 4 * total / most
-        np.testing.assert_array_equal(found, spread_out(total, most))
+        assert np.diff(spread).max() < 4 * total / most
+        np.testing.assert_array_equal(spread, spread_out(total, most))

@@ -132,7 +132,7 @@ def test_each_bit_is_worth_six_decibels(
     shape: tuple[int, ...], granularity: Granularity, fine: QType, coarse: QType
 ) -> None:
     w = weights(*shape)
-    found = {
+    ratios = {
         t.name: weight_sqnr(
             w, there_and_back(w, weight_qparams(w, TensorSpec(t, granularity, True)), t, granularity)
         )
@@ -140,7 +140,7 @@ def test_each_bit_is_worth_six_decibels(
     }
     if granularity == PerBlock(0, 1):
         return  # a scale a value holds each to the bit of its scale
-    gained = found[fine.name] - found[coarse.name]
+    gained = ratios[fine.name] - ratios[coarse.name]
     assert gained == pytest.approx(6.02 * (fine.bits - coarse.bits), abs=3)
 
 
@@ -205,8 +205,8 @@ def test_four_bits_lose_no_more_than_plain_min_max(w: np.ndarray) -> None:
     scale = np.where(hi > lo, hi - lo, 1).astype(np.float32) / np.float32(15)
     plain = QParams(scale, np.clip(np.rint(-lo / scale), 0, 15).astype(np.int64))
 
-    def error(found: QParams) -> np.ndarray:
-        back = there_and_back(w, found, UINT4, granularity).reshape(3, 2, 8)
+    def error(qparams: QParams) -> np.ndarray:
+        back = there_and_back(w, qparams, UINT4, granularity).reshape(3, 2, 8)
         return np.square(back - blocks).sum(-1)
 
     ours, theirs = error(p), error(plain)

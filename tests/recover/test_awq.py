@@ -15,7 +15,7 @@ from qtool.rewrite.write import rewrite
 from tests.graphs import node, rng, weights
 from tests.plan.flow import candidate
 from tests.recover.layers import WIDTH, linear, uneven
-from tests.recover.whole import memory, proto_of
+from tests.recover.oracle import memory, proto_of
 from tests.rewrite.flow import run, sqnr
 
 

@@ -23,7 +23,7 @@ from qtool.rewrite.write import correct_biases, rewrite
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
 from tests.plan.flow import Sample, candidate, ready
-from tests.recover.whole import memory, values_of
+from tests.recover.oracle import memory, values_of
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
 from tests.tiers import in_turn, sample

@@ -18,7 +18,7 @@ from qtool.rewrite.simulate.simulated import simulated
 from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import Sample, candidate, ready
-from tests.recover.whole import made, proto_of, values_of
+from tests.recover.oracle import made, proto_of, values_of
 from tests.rewrite.flow import sqnr
 from tests.rewrite.zoo import CASES, Case
 from tests.tiers import examples, sample

@@ -148,7 +148,7 @@ _KINDS = [*(form.value for form in Form), "stored-int8", FLOAT]
 
 
 def anything(kind: Any) -> st.SearchStrategy[Any]:
-    """Values of the type of a field, as far as its values are free."""
+    """Values of the type of a field; where a reader limits them (a command, a speed), values within the limits."""
     if kind is Timing:
         return _timings()
     if is_dataclass(kind):

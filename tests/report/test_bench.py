@@ -1,4 +1,4 @@
-"""How a bench reads at a terminal, and that every key of its JSON is described."""
+"""The rendering of a bench at a terminal, and the description of every key of its JSON."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def bench(verdict: str = FASTER, ratio: Ratio | None = None, **first: object) ->
     return Bench("0", "samples", 8, False, 1, 12, 9.5, models)
 
 
-def shown(found: Bench, verbose: bool = False) -> str:
+def shown(result: Bench, verbose: bool = False) -> str:
     out = io.StringIO()
-    render_bench(found, Console(file=out, width=160), verbose)
+    render_bench(result, Console(file=out, width=160), verbose)
     return out.getvalue()
 
 

@@ -24,9 +24,9 @@ def rows(report: Report) -> list[dict[str, str]]:
 
 def test_a_row_an_output_with_all_measures() -> None:
     assert {f.name for f in fields(OutputMetrics)} - {"name"} <= set(COLUMNS)
-    found = rows(GATED)
-    assert [row["output"] for row in found] == ["scores", "more"]
-    for row, output in zip(found, JUDGED.outputs, strict=True):
+    records = rows(GATED)
+    assert [row["output"] for row in records] == ["scores", "more"]
+    for row, output in zip(records, JUDGED.outputs, strict=True):
         assert (row["model"], row["data"], row["samples"]) == ("q.onnx", "eval", "200")
         for field in fields(OutputMetrics):
             value = getattr(output, field.name)
@@ -47,9 +47,9 @@ def test_without_a_comparison_there_is_a_heading() -> None:
 @given(TEXTS)
 @settings(max_examples=200, deadline=None)
 def test_a_name_stays_in_its_cell(text: str) -> None:
-    found = rows(named(text))
-    assert len(found) == 2
-    for row in found:
+    records = rows(named(text))
+    assert len(records) == 2
+    for row in records:
         for column in ("model", "data", "output", "worst_sample"):
             assert row[column].removeprefix("'") == printable(text, 1000).removeprefix("'")
 

@@ -1,4 +1,4 @@
-"""What holds for every format, and for the table of them."""
+"""The properties that every format has, and the table of formats."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_any_report_has_every_format(name: str, report: Report) -> None:
 @given(text=TEXTS)
 @settings(max_examples=50, deadline=None)
 def test_no_control_character_gets_into_a_file(name: str, text: str) -> None:
-    found = rendered(named(text), name)
-    assert all(c == "\n" or c.isprintable() or c in "\ufe0f" for c in found)
+    document = rendered(named(text), name)
+    assert all(c == "\n" or c.isprintable() or c in "\ufe0f" for c in document)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -16,22 +16,22 @@ COMMAND = re.compile(r"::(?P<kind>\w+) title=(?P<title>[^:,\r\n]*)::(?P<message>
 
 def read(line: str) -> tuple[str, str, str]:
     """Kind, title and message of a command, unescaped."""
-    found = COMMAND.fullmatch(line)
-    assert found, line
-    title, message = found["title"], found["message"]
+    command = COMMAND.fullmatch(line)
+    assert command, line
+    title, message = command["title"], command["message"]
     for code, mark in (("%3A", ":"), ("%2C", ",")):
         title = title.replace(code, mark)
     return (
-        found["kind"],
+        command["kind"],
         *(t.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%") for t in (title, message)),
     )  # type: ignore[return-value]
 
 
 def test_an_error_a_failed_gate_and_a_warning_a_warning() -> None:
-    found = [read(line) for line in workflow_commands(GATED)]
-    assert [kind for kind, _, _ in found] == ["warning", "error", "error", "error", "error"]
-    assert found[0][1:] == ("qtool compare", GATED.warnings[0])
-    assert found[1][1:] == (
+    commands = [read(line) for line in workflow_commands(GATED)]
+    assert [kind for kind, _, _ in commands] == ["warning", "error", "error", "error", "error"]
+    assert commands[0][1:] == ("qtool compare", GATED.warnings[0])
+    assert commands[1][1:] == (
         "gate failed: sqnr<30",
         "sqnr<30: sqnr is 28 (signal to quantization noise of the worst output, dB) (200 samples)",
     )

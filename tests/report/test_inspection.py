@@ -31,17 +31,17 @@ def with_recipe(made: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def shown(found: Inspection | Difference, *, verbose: bool = False, width: int = 160) -> str:
+def shown(subject: Inspection | Difference, *, verbose: bool = False, width: int = 160) -> str:
     stream = io.StringIO()
-    render: Any = render_inspection if isinstance(found, Inspection) else render_difference
-    render(found, Console(file=stream, width=width), verbose)
+    render: Any = render_inspection if isinstance(subject, Inspection) else render_difference
+    render(subject, Console(file=stream, width=width), verbose)
     return stream.getvalue()
 
 
 def line(text: str, label: str) -> str:
     """The one line that starts with a label, single-spaced."""
-    (found,) = (" ".join(x.split()) for x in text.splitlines() if x.split()[:1] == [label])
-    return found
+    (labelled,) = (" ".join(x.split()) for x in text.splitlines() if x.split()[:1] == [label])
+    return labelled
 
 
 # One model
@@ -85,18 +85,18 @@ def test_stored_weights_have_a_column() -> None:
 
 
 def test_many_ops_and_ports_are_cut_and_counted_and_verbose_has_them_all() -> None:
-    found = replace(
+    inspection = replace(
         inspect_model(graphs.plain()),
         ops={f"Op{i}": OpCount(2, {"float32": 2}) for i in range(40)},
         inputs=tuple(GraphValue(f"x{i}", "float32", None) for i in range(30)),
         metadata={f"key{i}": "value" for i in range(20)},
     )
-    short, long = shown(found), shown(found, verbose=True)
+    short, long = shown(inspection), shown(inspection, verbose=True)
     assert line(short, "others").startswith("others 52 52 Op14, ")
     assert "and 18 more (-v)" in short
     assert "and 15 more (-v)" in short
     assert len(short.splitlines()) < 50
-    for name in (*found.ops, *found.metadata, *(p.name for p in found.inputs)):
+    for name in (*inspection.ops, *inspection.metadata, *(p.name for p in inspection.inputs)):
         assert name in long
     assert "more (-v)" not in long
 
@@ -113,21 +113,21 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share: float, text: str) -> 
 
 
 def test_what_changed_is_there() -> None:
-    found = difference(graphs.plain(), with_recipe(graphs.qdq()))
-    text = shown(found)
+    compared = difference(graphs.plain(), with_recipe(graphs.qdq()))
+    text = shown(compared)
     assert line(text, "Gemm") == "Gemm 1 -1"
     assert line(text, "DequantizeLinear") == "DequantizeLinear 4 +4"
     assert line(text, "nodes") == "nodes 2 -> 9 (int8 0 -> 2, float32 2 -> 1, convert 0 -> 6)"
     assert "-> 88.9% of the parameters" in line(text, "quantized")
     assert line(text, "inputs") == "inputs x float32 [N, 8] -> x float32 [1, 8, 4, 4]"
     assert line(text, "made") == "made by qtool 0.1 (static, cpu)"
-    assert f"{found.before.bytes:,} -> {found.after.bytes:,} bytes" in line(text, "size")
+    assert f"{compared.before.bytes:,} -> {compared.after.bytes:,} bytes" in line(text, "size")
 
 
 def test_one_model_twice_is_said_to_be_one() -> None:
-    found = difference(graphs.plain(), graphs.plain())
-    assert "the same file, byte for byte" in shown(found)
-    assert "interface" not in shown(found)
+    compared = difference(graphs.plain(), graphs.plain())
+    assert "the same file, byte for byte" in shown(compared)
+    assert "interface" not in shown(compared)
 
 
 def test_only_what_changed_is_told() -> None:
@@ -141,15 +141,15 @@ def test_only_what_changed_is_told() -> None:
 
 def test_constants_that_differ_are_named_a_few_or_all() -> None:
     names = [f"tensor_{i}" for i in range(30)]
-    found = replace(
+    compared = replace(
         difference(graphs.plain(), graphs.qdq()),
         tensors=tuple(TensorChange(n, "float32 [2]", "float32 [2]") for n in names),
     )
-    short, long = shown(found), shown(found, verbose=True)
+    short, long = shown(compared), shown(compared, verbose=True)
     assert "tensor_0: float32 [2], other numbers" in short
     assert "and 22 more differ (-v)" in short
     assert all(name in long for name in names)
-    retyped = replace(found, tensors=(TensorChange("w", "float32 [2]", "float16 [2]"),))
+    retyped = replace(compared, tensors=(TensorChange("w", "float32 [2]", "float16 [2]"),))
     assert "w: float32 [2] -> float16 [2]" in shown(retyped)
 
 
@@ -159,26 +159,26 @@ def test_constants_that_differ_are_named_a_few_or_all() -> None:
 @pytest.mark.parametrize("width", [20, 80, 300])
 @pytest.mark.parametrize("name", BUILT)
 def test_any_model_renders_in_any_width(name: str, width: int) -> None:
-    found = inspect_model(BUILT[name]())
+    inspection = inspect_model(BUILT[name]())
     for verbose in (False, True):
-        shown(found, verbose=verbose, width=width)
-        shown(changes(inspect_model(graphs.plain()), found), verbose=verbose, width=width)
+        shown(inspection, verbose=verbose, width=width)
+        shown(changes(inspect_model(graphs.plain()), inspection), verbose=verbose, width=width)
 
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
 @pytest.mark.parametrize("verbose", [False, True], ids=["short", "verbose"])
 def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, verbose: bool) -> None:
     port = GraphValue(name, "float32", (name, None))
-    found = replace(
+    inspection = replace(
         inspect_model(graphs.plain()),
         path=name, producer=name, opsets={name: 1}, inputs=(port,), outputs=(port,), external={name: 1},
         ops={name: OpCount(1, {"float32": 1}), f"{name}2": OpCount(1, {"other": 1}), f"{name}3": OpCount(1, {"other": 1})},
         metadata={name: name, f"qtool.{name}": name, "qtool.mode": name, "qtool.version": name},
     )  # fmt: skip
     pair = replace(
-        changes(inspect_model(graphs.qdq()), found), tensors=(TensorChange(name, name, f"{name}2"),)
+        changes(inspect_model(graphs.qdq()), inspection), tensors=(TensorChange(name, name, f"{name}2"),)
     )
-    for each in (found, pair):
+    for each in (inspection, pair):
         text = shown(each, verbose=verbose)
         assert not set(text) & {"\x1b", "\x07", "\x00", "\r", "\u202e"}
         if name in ("[bold]", "conv[0]", "[/red]", ":smile:"):
@@ -189,25 +189,25 @@ def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, ver
 
 @pytest.mark.parametrize("name", BUILT)
 def test_json_holds_what_was_found(name: str) -> None:
-    found = inspect_model(BUILT[name]())
-    document = json.loads(to_json(found), parse_constant=refuse)
+    inspection = inspect_model(BUILT[name]())
+    document = json.loads(to_json(inspection), parse_constant=refuse)
     assert document["schema"] == "qtool.inspection/1"
     assert document["difference"] is None
     (model,) = document["models"]
-    assert model["computes"] == found.computes
-    assert model["quantized_share"] == found.quantized_share
-    assert model["parameters"] == found.parameters
-    assert sum(op["nodes"] for op in model["ops"].values()) == model["nodes"] == found.nodes
+    assert model["computes"] == inspection.computes
+    assert model["quantized_share"] == inspection.quantized_share
+    assert model["parameters"] == inspection.parameters
+    assert sum(op["nodes"] for op in model["ops"].values()) == model["nodes"] == inspection.nodes
 
 
 def test_json_of_two_models_holds_both_and_the_difference() -> None:
-    found = difference(graphs.plain(), graphs.qdq())
-    document = json.loads(to_json(found), parse_constant=refuse)
-    assert [m["sha256"] for m in document["models"]] == [found.before.sha256, found.after.sha256]
+    compared = difference(graphs.plain(), graphs.qdq())
+    document = json.loads(to_json(compared), parse_constant=refuse)
+    assert [m["sha256"] for m in document["models"]] == [compared.before.sha256, compared.after.sha256]
     changed = document["difference"]
     assert changed["ops"]["DequantizeLinear"] == [0, 4]
     assert changed["ops_removed"] == ["Gemm"]
-    assert changed["size_ratio"] == found.size_ratio
+    assert changed["size_ratio"] == compared.size_ratio
     assert changed["inputs"][0][1]["shape"] == [1, 8, 4, 4]
     assert "before" not in changed
 

@@ -21,15 +21,15 @@ PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethroug
 
 def tables(text: str) -> list[list[list[str]]]:
     """The tables of a document: rows of the cells' texts."""
-    found: list[list[list[str]]] = []
+    collected: list[list[list[str]]] = []
     for token in PARSER.parse(text):
         if token.type == "table_open":
-            found.append([])
+            collected.append([])
         elif token.type == "tr_open":
-            found[-1].append([])
-        elif token.type == "inline" and found and token.level >= 4:
-            found[-1][-1].append(shown(token))
-    return found
+            collected[-1].append([])
+        elif token.type == "inline" and collected and token.level >= 4:
+            collected[-1][-1].append(shown(token))
+    return collected
 
 
 def shown(token: Token) -> str:
@@ -39,7 +39,7 @@ def shown(token: Token) -> str:
 
 
 def kinds(text: str) -> Iterator[str]:
-    """What a document is made of, tags of HTML too; not where a name is in code in which way."""
+    """The kinds of a document's tokens, HTML tags included; code, text and `<code>` tags are left out."""
     for token in PARSER.parse(text):
         yield token.type
         for inner in token.children or ():
@@ -113,9 +113,9 @@ def test_many_outputs_are_cut_and_counted() -> None:
 @settings(max_examples=300, deadline=None)
 def test_a_name_stays_in_its_cell(text: str) -> None:
     """The document is made of the same parts whatever a name is, and shows the name as it is."""
-    found, tame = to_markdown(named(f"n{text}")), to_markdown(named("name"))
-    assert list(kinds(found)) == list(kinds(tame))
-    gates, outputs, _, trials, explained = tables(found)
+    document, tame = to_markdown(named(f"n{text}")), to_markdown(named("name"))
+    assert list(kinds(document)) == list(kinds(tame))
+    gates, outputs, _, trials, explained = tables(document)
     name = printable(f"n{text}", 120)
     assert trials[1][0] == " ".join(name.split()) or trials[2][0] == " ".join(name.split())
     assert {row[0] for row in (*gates[1:], *outputs[1:], *explained[1:])} == {" ".join(name.split())}
@@ -124,17 +124,17 @@ def test_a_name_stays_in_its_cell(text: str) -> None:
 @given(TEXTS)
 @settings(max_examples=300, deadline=None)
 def test_no_name_is_a_mention_a_link_or_a_tag(text: str) -> None:
-    found = PARSER.render(to_markdown(named(f"n{text}")))
-    outside = html.unescape(re.sub("<code>.*?</code>", "", found))
+    page = PARSER.render(to_markdown(named(f"n{text}")))
+    outside = html.unescape(re.sub("<code>.*?</code>", "", page))
     assert not re.search(r"@[a-zA-Z\d]|#\d", outside)
-    assert not re.search(r"<(?!/?(h[23]|p|table|thead|tbody|tr|t[hd]|ul|li|strong|code|sub)\b)[a-z]", found)
+    assert not re.search(r"<(?!/?(h[23]|p|table|thead|tbody|tr|t[hd]|ul|li|strong|code|sub)\b)[a-z]", page)
 
 
 @pytest.mark.parametrize(
     "text", ["http://a.b", "www.a.com", "a@b.cd", "*a*", "_a_", "~~a~~", "$a$", "[a](b)", "a\\"]
 )
 def test_a_sentence_is_only_that(text: str) -> None:
-    """What GitHub's own parser knows beyond this one's can't begin either."""
+    """No syntax that GitHub's parser adds to CommonMark can begin in a sentence."""
     assert not re.search(r"://|www\.|[@*_~$\[\]<>`|\\]", prose(text))
     assert shown(PARSER.parse(prose(text))[1]).replace("\u200b", "") == text
 

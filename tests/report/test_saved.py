@@ -54,17 +54,17 @@ def test_without_gates_the_verdict_stands() -> None:
     ],
 )  # fmt: skip
 def test_new_gates_take_the_place_of_the_old(gate: str, failed: bool) -> None:
-    again = rejudge(GATED, [gate])
-    assert [g.gate.text for g in again.gates] == [gate]
-    assert bool(again.failed) == failed
-    assert again.comparison == GATED.comparison
+    rejudged = rejudge(GATED, [gate])
+    assert [g.gate.text for g in rejudged.gates] == [gate]
+    assert bool(rejudged.failed) == failed
+    assert rejudged.comparison == GATED.comparison
 
 
 @pytest.mark.parametrize("gate", ["accuracy<0.5", "speedup<1", "quantized<1"])
 def test_what_was_not_measured_fails(gate: str) -> None:
-    (found,) = rejudge(GATED, [gate]).failed
-    assert math.isnan(found.value)
-    assert "nothing to judge" in found.why
+    (failed,) = rejudge(GATED, [gate]).failed
+    assert math.isnan(failed.value)
+    assert "nothing to judge" in failed.why
 
 
 @pytest.mark.parametrize("gate", ["sqnr<1", "speedup<1", "size>1", "quantized<1", "accuracy<0.1"])

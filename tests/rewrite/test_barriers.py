@@ -70,8 +70,8 @@ def _barriers(plan: Plan) -> list[str]:
 def test_products_that_hand_on_floats_are_fused(readers: str, product: str) -> None:
     proto, data = _model(product, readers), samples(4, x=(24, 32))
     result = write(proto, data, "cpu")
-    found = ran(result.data)
-    assert not found.keys() & {"Gemm", "FusedGemm", "MatMul"}, found
+    executed = ran(result.data)
+    assert not executed.keys() & {"Gemm", "FusedGemm", "MatMul"}, executed
     assert bool(_barriers(result.plan)) == READERS[readers][2]
     expected = run(proto, data)
     for optimize in (True, False):
@@ -101,7 +101,7 @@ def test_what_int8_makes_slow_is_not_run_in_int8_by_the_runtime_either(op: str) 
     proto = model(nodes, {"x": [1, 16, 8, 8]}, ["y"], constants)
     data = samples(4, x=(1, 16, 8, 8))
     result = write(proto, data, "cpu")
-    found = ran(result.data)
-    assert found["QLinearConv"] == 2
-    assert found[op] == 1
+    executed = ran(result.data)
+    assert executed["QLinearConv"] == 2
+    assert executed[op] == 1
     assert sqnr(run(proto, data), run(result.data, data)) >= 30

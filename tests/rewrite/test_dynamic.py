@@ -231,15 +231,15 @@ def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> 
     nodes = [node("MatMul", ["x", f"w{i}"], [f"y{i}"]) for i in range(3)]
     constants = {f"w{i}": weights(total, 96, seed=i) for i in range(3)}
     proto = model(nodes, {"x": [16, total]}, ["y0", "y1", "y2"], constants)
-    given = samples(2, x=(16, total))
-    done = write(proto, given, target, mode="dynamic")
-    found, parts = ops(done.proto), total // 512 or 1
-    assert found["DynamicQuantizeLinear"] == parts
-    assert found["Split"] == (1 if parts > 1 else 0)
-    assert found["DynamicQuantizeMatMul"] == 0
-    assert sum(found[op] for op in PRODUCTS) == 3 * parts
+    fed = samples(2, x=(16, total))
+    done = write(proto, fed, target, mode="dynamic")
+    counts, parts = ops(done.proto), total // 512 or 1
+    assert counts["DynamicQuantizeLinear"] == parts
+    assert counts["Split"] == (1 if parts > 1 else 0)
+    assert counts["DynamicQuantizeMatMul"] == 0
+    assert sum(counts[op] for op in PRODUCTS) == 3 * parts
     for optimize in (True, False):
-        assert sqnr(run(proto, given), run(done.data, given, optimize)) > 30
+        assert sqnr(run(proto, fed), run(done.data, fed, optimize)) > 30
 
 
 @pytest.mark.parametrize(("target", "trans"), in_turn(TARGETS, [(0, 1), (0, 0)]))
@@ -249,11 +249,11 @@ def test_readers_of_one_weight_share_its_integers_where_they_read_it_alike(
 ) -> None:
     nodes = [node("Gemm", [f"x{i}", "w"], [f"y{i}"], transB=t) for i, t in enumerate(trans)]
     proto = model(nodes, {"x0": [16, K], "x1": [16, K]}, ["y0", "y1"], {"w": weights(K, K)})
-    given = samples(2, x0=(16, K), x1=(16, K))
-    done = write(proto, given, target, mode="dynamic")
+    fed = samples(2, x0=(16, K), x1=(16, K))
+    done = write(proto, fed, target, mode="dynamic")
     held = [t for t in done.proto.graph.initializer if t.data_type == onnx.TensorProto.INT8]
     assert len(held) == len(set(trans))
-    assert sqnr(run(proto, given), run(done.data, given)) > 30
+    assert sqnr(run(proto, fed), run(done.data, fed)) > 30
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -273,10 +273,10 @@ def test_lstm(name: str, target: str) -> None:
     """onnxruntime has a fused form; elsewhere an LSTM stays, and its weights are stored as int8."""
     case = ZOO[name]
     done = write(case.build(), case.samples(), target, mode="dynamic")
-    found = ops(done.proto)
+    counts = ops(done.proto)
     before = ops(done.original)["LSTM"]
     fused = TARGETS[target].onnxruntime
-    assert (found["DynamicQuantizeLSTM"], found["LSTM"]) == ((before, 0) if fused else (0, before))
+    assert (counts["DynamicQuantizeLSTM"], counts["LSTM"]) == ((before, 0) if fused else (0, before))
     wanted = run(done.original, done.samples)
     for optimize in (True, False):
         assert sqnr(wanted, run(done.data, done.samples, optimize)) > 25
@@ -308,14 +308,14 @@ def test_an_embedding_is_int8_in_the_file_and_gives_the_rows_it_did(
         input_type=onnx.TensorProto.INT64,
     )
     limit = shape[axis]
-    given = [{"ids": rng(i).integers(-limit, limit, ids)} for i in range(3)]
-    done = write(proto, given, target, mode=mode)
+    fed = [{"ids": rng(i).integers(-limit, limit, ids)} for i in range(3)]
+    done = write(proto, fed, target, mode=mode)
     assert all(
         t.data_type != onnx.TensorProto.FLOAT or len(t.raw_data) < 8192 * 4
         for t in done.proto.graph.initializer
     )
-    wanted = run(proto, given)
+    wanted = run(proto, fed)
     for optimize in (True, False):
-        got = run(done.data, given, optimize)
+        got = run(done.data, fed, optimize)
         assert [o["y"].shape for o in got] == [o["y"].shape for o in wanted]
         assert sqnr(wanted, got) > 35

@@ -105,10 +105,10 @@ def shapes(case: Fed) -> dict[str, Shape]:
 
 def written(name: str, mode: str = "dynamic", **choices: str) -> Written:
     case = FED[name] if name in FED else CALIBRATED_ONLY[name]
-    found = shapes(case)
-    fed = {k: s for k, s in found.items() if k not in case.stored}
-    constants = {k: weights(*found[k], seed=i) for i, k in enumerate(case.stored)}
-    nodes = [node(case.op, list(found), ["y"], name="n", **case.attributes)]
+    shape_of = shapes(case)
+    fed = {k: s for k, s in shape_of.items() if k not in case.stored}
+    constants = {k: weights(*shape_of[k], seed=i) for i, k in enumerate(case.stored)}
+    nodes = [node(case.op, list(shape_of), ["y"], name="n", **case.attributes)]
     proto = model(nodes, {k: list(s) for k, s in fed.items()}, ["y"], constants)
     return write(proto, samples(3, **fed), "generic", mode=mode, **choices)
 
@@ -131,14 +131,14 @@ def test_each_operator(name: str) -> None:
 
 def _has_both_operands_in_integers(case: Fed, done: Written) -> None:
     """In standard operators."""
-    found = ops(done.proto)
+    counts = ops(done.proto)
     stored = "w" in case.stored
     assert done.plan.forms == {"n": Form.DYNAMIC}
     assert sites(done.plan, Kind.RUNTIME).keys() == ({"x"} if stored else {"x", "w"})
     assert sites(done.plan, Kind.FUSED).keys() == ({"w"} if stored else set())
-    assert found["DynamicQuantizeLinear"] == (1 if stored else 2)
-    assert found["ConvInteger" if case.op == "Conv" else "MatMulInteger"] == 1
-    assert not found[case.op]
+    assert counts["DynamicQuantizeLinear"] == (1 if stored else 2)
+    assert counts["ConvInteger" if case.op == "Conv" else "MatMulInteger"] == 1
+    assert not counts[case.op]
     assert {o.domain for o in done.proto.opset_import} <= {"", "ai.onnx"}
     onnx.checker.check_model(done.proto, full_check=True)
 
@@ -184,12 +184,12 @@ def test_an_operand_that_is_read_twice_is_quantized_and_transposed_once() -> Non
         node("MatMul", ["w", "w"], ["c"]),
     ]
     proto = model(nodes, {"x": [16, 48], "z": [8, 48], "w": [48, 48]}, ["a", "b", "c"])
-    given = samples(2, x=(16, 48), z=(8, 48), w=(48, 48))
-    done = write(proto, given, "generic", mode="dynamic")
-    found = ops(done.proto)
-    assert (found["DynamicQuantizeLinear"], found["Transpose"], found["MatMulInteger"]) == (3, 1, 3)
+    fed = samples(2, x=(16, 48), z=(8, 48), w=(48, 48))
+    done = write(proto, fed, "generic", mode="dynamic")
+    counts = ops(done.proto)
+    assert (counts["DynamicQuantizeLinear"], counts["Transpose"], counts["MatMulInteger"]) == (3, 1, 3)
     for optimize in (True, False):
-        assert sqnr(run(proto, given), run(done.data, given, optimize)) > 25
+        assert sqnr(run(proto, fed), run(done.data, fed, optimize)) > 25
 
 
 def test_a_weight_without_values_stays_float() -> None:
@@ -212,23 +212,23 @@ def test_what_a_loop_hands_itself_is_not_fed_to_the_model() -> None:
             }>
         }"""
     proto = onnx.parser.parse_model(text)
-    given = samples(2, x=(4, 4), w=(4, 4))
-    done = write(proto, given, "generic", mode="dynamic")
+    fed = samples(2, x=(4, 4), w=(4, 4))
+    done = write(proto, fed, "generic", mode="dynamic")
     assert done.plan.forms == {"outer": Form.DYNAMIC}
     assert reasons(done.plan)["own"] == "its weight is not a constant"
     for optimize in (True, False):
-        assert sqnr(run(proto, given), run(done.data, given, optimize)) > 20
+        assert sqnr(run(proto, fed), run(done.data, fed, optimize)) > 20
 
 
 def test_an_alpha_that_no_weight_can_take_in_is_a_factor_of_its_own() -> None:
     """It overflows float32 in the weight, though not in the product; fused operators have no alpha."""
     nodes = [node("Gemm", ["x", "w"], ["y"], name="n", alpha=3e38)]
     proto = model(nodes, {"x": [16, 128]}, ["y"], {"w": weights(128, 96) * 100})
-    given = [{k: (v * 1e-30).astype(np.float32) for k, v in s.items()} for s in samples(2, x=(16, 128))]
-    done = write(proto, given, "generic", mode="dynamic")
+    fed = [{k: (v * 1e-30).astype(np.float32) for k, v in s.items()} for s in samples(2, x=(16, 128))]
+    done = write(proto, fed, "generic", mode="dynamic")
     assert done.plan.forms == {"n": Form.DYNAMIC}
     for optimize in (True, False):
-        assert sqnr(run(proto, given), run(done.data, given, optimize)) > 30
+        assert sqnr(run(proto, fed), run(done.data, fed, optimize)) > 30
     for target in ORT_TARGETS:
         assert "alpha" in reasons(drafted(proto, target, mode="dynamic"))["n"]
 

@@ -269,11 +269,11 @@ def test_a_port_reaches_as_far_as_the_site_behind_it(
 ) -> None:
     """Every float that the site tells apart lies within half a step of an integer of the port."""
     zero = data.draw(st.integers(own.qmin, own.qmax))
-    found = QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int64))
-    site = Site("x", Kind.ACTIVATION, None, TensorSpec(own, PER_TENSOR, symmetric=False), qparams=found)
+    qparams = QParams(np.asarray(scale, np.float32), np.asarray(zero, np.int64))
+    site = Site("x", Kind.ACTIVATION, None, TensorSpec(own, PER_TENSOR, symmetric=False), qparams=qparams)
     moved = io_params(site, io)
     q = np.linspace(own.qmin, own.qmax, 256).round().astype(own.dtype)
-    x = dequantize(q, found)
+    x = dequantize(q, qparams)
     back = dequantize(quantize(x, moved, full_range(io.name)), moved)
     tolerance = 0.0 if own.bits == 8 else 0.5 * float(moved.scale)
     assert np.abs(back.astype(np.float64) - x).max() <= tolerance + 1e-6 * np.abs(x).max()

@@ -110,12 +110,12 @@ def written(name: str, bits: int, prefer: str = "speed", target: str = "cpu") ->
 
 
 def the_node(proto: onnx.ModelProto) -> onnx.NodeProto:
-    (found,) = [n for n in proto.graph.node if n.op_type == "MatMulNBits"]
-    return found
+    (product,) = [n for n in proto.graph.node if n.op_type == "MatMulNBits"]
+    return product
 
 
-def attributes(found: onnx.NodeProto) -> dict[str, int]:
-    return {a.name: a.i for a in found.attribute}
+def attributes(product: onnx.NodeProto) -> dict[str, int]:
+    return {a.name: a.i for a in product.attribute}
 
 
 @pytest.mark.parametrize(("name", "bits", "target"), EVERY)
@@ -150,17 +150,17 @@ def _holds_the_integers_of_the_plan(case: Product, done: Written, bits: int) -> 
     wanted = dequantize(quantize(w, site.qparams, site.spec.qtype, granularity), site.qparams, granularity)
     if not case.attributes.get("transB"):
         wanted = wanted.T
-    found = the_node(done.proto)
-    said = attributes(found)
+    product = the_node(done.proto)
+    said = attributes(product)
     held = {t.name: numpy_helper.to_array(t) for t in done.proto.graph.initializer}
     columns, total, size = said["N"], said["K"], said["block_size"]
     assert (columns, total, size, said["bits"]) == (*wanted.shape, granularity.size, bits)
-    packed, scales = held[found.input[1]], held[found.input[2]]
+    packed, scales = held[product.input[1]], held[product.input[2]]
     assert packed.shape == (columns, total // size, size * bits // 8)
     assert scales.reshape(columns, -1).shape == (columns, total // size)
     zeros = np.full((columns, total // size), 2 ** (bits - 1))
-    if len(found.input) > 3 and found.input[3]:
-        zeros = unpack(held[found.input[3]].reshape(columns, -1), bits)[:, : total // size]
+    if len(product.input) > 3 and product.input[3]:
+        zeros = unpack(held[product.input[3]].reshape(columns, -1), bits)[:, : total // size]
     q = unpack(packed, bits).reshape(columns, total // size, size)
     restored = (q - zeros[..., None]) * scales.reshape(columns, -1, 1)
     np.testing.assert_allclose(restored.reshape(columns, total), wanted, rtol=1e-6, atol=0)
@@ -251,6 +251,6 @@ def test_what_is_packed_can_be_unpacked(bits: int, shape: tuple[int, ...], seed:
     packed = pack(q, bits)
     assert packed.dtype == np.uint8
     assert packed.shape == (*shape[:-1], -(-shape[-1] * bits // 8))
-    found = unpack(packed, bits)
-    np.testing.assert_array_equal(found[..., : shape[-1]], q)
-    assert not found[..., shape[-1] :].any()
+    unpacked = unpack(packed, bits)
+    np.testing.assert_array_equal(unpacked[..., : shape[-1]], q)
+    assert not unpacked[..., shape[-1] :].any()

@@ -380,10 +380,10 @@ class Fused:
     steps: dict[str, float]
 
     def wanted(self) -> tuple[str, ...] | None:
-        found = self.op.contrib if self.contrib and self.op.contrib is not None else self.op.standard
+        expected = self.op.contrib if self.contrib and self.op.contrib is not None else self.op.standard
         odd = (self.types.act, self.types.weight) == ("s8", "u8") and self.op.weight
         if not odd:
-            return found
+            return expected
         if self.op.op_type == "Conv":
             return None
         return SUM_BIAS if self.op.bias else SUM
@@ -404,8 +404,8 @@ def test_each_form(key: tuple[str, Types]) -> None:
             far(form, run(form.proto, [form.sample], optimize)[0])
         if not contrib:
             assert {o.domain for o in form.proto.opset_import} <= {"", "ai.onnx"}
-            known = form.op.opset >= FIRST_REFERENCE_OPSET and key[0] not in BEYOND_THE_REFERENCE
-            if known and form.wanted() is not None:
+            has_reference = form.op.opset >= FIRST_REFERENCE_OPSET and key[0] not in BEYOND_THE_REFERENCE
+            if has_reference and form.wanted() is not None:
                 far(form, evaluate(form.proto, form.sample))
 
 
@@ -492,9 +492,9 @@ def test_a_value_that_floats_read_too_keeps_one_dq() -> None:
     graph, sample = Graph(17), {"x": rng().standard_normal((2, 8)).astype(np.float32)}
     read = graph.q_dq("x", np.float32(0.02), np.uint8(128))
     graph.add("Reshape", [read, graph.constant("shape", i64(4, 4))], ["r"])
-    again = graph.q_dq("r", np.float32(0.02), np.uint8(128))
-    graph.add("Tanh", [again], ["t"])
-    graph.add("Sinh", [again], ["s"])
+    requantized = graph.q_dq("r", np.float32(0.02), np.uint8(128))
+    graph.add("Tanh", [requantized], ["t"])
+    graph.add("Sinh", [requantized], ["s"])
     made = fuse(graph.model(sample, ["t", "s"]), contrib=True)
     assert [n.op_type for n in made.graph.node] == [
         "QuantizeLinear",
@@ -531,8 +531,8 @@ def test_a_q_behind_a_dq_cancels_only_at_the_same_scale() -> None:
         (0.03, ["QuantizeLinear", "DequantizeLinear"] * 2),
     ):
         graph, sample = Graph(17), {"x": rng().standard_normal((2, 8)).astype(np.float32)}
-        again = graph.q_dq("x", np.float32(0.02), np.uint8(128))
-        out = graph.q_dq(again, np.float32(scale), np.uint8(128))
+        requantized = graph.q_dq("x", np.float32(0.02), np.uint8(128))
+        out = graph.q_dq(requantized, np.float32(scale), np.uint8(128))
         made = fuse(graph.model(sample, [out]), contrib=True)
         assert [n.op_type for n in made.graph.node] == left
         assert made.graph.output[0].name == out
@@ -822,49 +822,49 @@ def left_over(model: onnx.ModelProto, contrib: bool) -> list[str]:
         return params(node) if node is not None and node.op_type == "DequantizeLinear" else None
 
     def quantizes(name: str, clamps: bool = True) -> tuple[Any, ...] | None:
-        found = readers.get(name, [])
-        if name in outputs or len(found) != 1:
+        consumers = readers.get(name, [])
+        if name in outputs or len(consumers) != 1:
             return None
-        if found[0].op_type in ("Relu", "Clip") and clamps:
-            return quantizes(found[0].output[0], clamps=False)
-        return params(found[0]) if found[0].op_type == "QuantizeLinear" else None
+        if consumers[0].op_type in ("Relu", "Clip") and clamps:
+            return quantizes(consumers[0].output[0], clamps=False)
+        return params(consumers[0]) if consumers[0].op_type == "QuantizeLinear" else None
 
     left = []
     for node in model.graph.node:
         read, written = [source(name) for name in node.input], quantizes(node.output[0])
         if node.op_type in ("MatMul", "Gemm") or (node.op_type == "Conv" and written):
             left += [node.name] if all(read[:2]) else []
-        for known, indices in forms_of(node.op_type, contrib):
+        for scales, indices in forms_of(node.op_type, contrib):
             operands = read if indices is None else [read[i] for i in indices]
-            results = [quantizes(o, clamps=known == "any scale") for o in node.output if o in readers]
+            results = [quantizes(o, clamps=scales == "any scale") for o in node.output if o in readers]
             if all(operands) and all(results) and results:
-                left += [node.name] if known == "any scale" or len({*operands, *results}) == 1 else []
+                left += [node.name] if scales == "any scale" or len({*operands, *results}) == 1 else []
     return left
 
 
 def test_the_search_for_what_is_left_finds_it_all_before() -> None:
-    found = left_over(zoo_case("mobile-block", "generic")[1], contrib=True)
-    assert sorted(found) == sorted(
+    left = left_over(zoo_case("mobile-block", "generic")[1], contrib=True)
+    assert sorted(left) == sorted(
         n.name for n in CASES["mobile-block"].build().graph.node if n.op_type in ("Conv", "Add")
     )
 
 
 def forms_of(op: str, contrib: bool) -> list[tuple[str, tuple[int, ...] | None]]:
     """The forms of an op without weights: whether its scales may differ, and the inputs that have them."""
-    found: list[tuple[str, tuple[int, ...] | None]] = []
+    forms: list[tuple[str, tuple[int, ...] | None]] = []
     if op in MOVES or op in ("Relu", "Clip"):
-        found.append(("one scale", MOVES.get(op, (0,))))
+        forms.append(("one scale", MOVES.get(op, (0,))))
     if op in ELEMENTWISE and contrib:
-        found.append(("any scale", ELEMENTWISE[op].operands))
-    return found
+        forms.append(("any scale", ELEMENTWISE[op].operands))
+    return forms
 
 
 def sample_files(folder: Path, count: int) -> list[dict[str, np.ndarray]]:
-    found = []
+    arrays = []
     for path in sorted(folder.glob("*.npz"))[:count]:
         with np.load(path) as data:
-            found.append({k: data[k] for k in data.files})
-    return found
+            arrays.append({k: data[k] for k in data.files})
+    return arrays
 
 
 MODELS = {
@@ -883,13 +883,13 @@ def test_trained_models(name: str, target: str) -> None:
     folder = MODELS[name]
     if not (folder / "model.onnx").is_file():
         pytest.skip(f"{folder} is absent")
-    proto, seen, unseen = (
+    proto, calibration, evaluation = (
         onnx.load(folder / "model.onnx"),
         sample_files(folder / "calib", 6),
         sample_files(folder / "eval", 3),
     )
-    expected = run(proto, unseen)
-    qdq = qdq_form(proto, seen, target)
-    wanted = sqnr(expected, run(qdq, unseen))
+    expected = run(proto, evaluation)
+    qdq = qdq_form(proto, calibration, target)
+    wanted = sqnr(expected, run(qdq, evaluation))
     for contrib in (True, False):
-        hold(qdq, fuse(qdq, contrib), contrib, unseen, expected, wanted)
+        hold(qdq, fuse(qdq, contrib), contrib, evaluation, expected, wanted)

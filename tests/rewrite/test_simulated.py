@@ -38,7 +38,7 @@ def done_of(case: str, form: dict[str, Any]) -> Candidate:
 
 @pytest.mark.parametrize(("case", "form"), in_turn(CASES, FORMS), ids=str)
 def test_it_computes_what_the_quantized_model_does(case: str, form: dict[str, Any]) -> None:
-    done, given = done_of(case, form), CASES[case].samples()
+    done, fed = done_of(case, form), CASES[case].samples()
     before = to_bytes(done.model.model)
     made = simulated(done.model.model, done.plan)
     assert to_bytes(done.model.model) == before
@@ -50,12 +50,12 @@ def test_it_computes_what_the_quantized_model_does(case: str, form: dict[str, An
     for optimize in (True, False):
         # Without QDQ fusions: the runtime would quantize the restored weights once more.
         session = Session(model, threads=1, optimize=optimize, integers=False)
-        got = [dict(zip(session.outputs, session.run(s), strict=True)) for s in given]
-        quantized = run(to_bytes(rewrite(done.model.model, done.plan)), given, optimize)
-        floats = run(before, given, optimize)
+        got = [dict(zip(session.outputs, session.run(s), strict=True)) for s in fed]
+        quantized = run(to_bytes(rewrite(done.model.model, done.plan)), fed, optimize)
+        floats = run(before, fed, optimize)
         # Beside what quantization itself adds: flipped ties are steps.
-        apart, noise = sqnr(quantized, got), sqnr(floats, quantized)
-        assert apart > min(NEAR_DB, noise + 6), (apart, noise, optimize)
+        agreement, noise = sqnr(quantized, got), sqnr(floats, quantized)
+        assert agreement > min(NEAR_DB, noise + 6), (agreement, noise, optimize)
 
 
 def _keeps_names(before: View, after: View) -> None:
@@ -69,16 +69,16 @@ def _keeps_names(before: View, after: View) -> None:
 
 @pytest.mark.parametrize(("form", "case"), in_turn(FORMS, ["residual", "transformer", "mlp-gemm"]), ids=str)
 def test_values_within_stay_near_those_of_the_float_model(form: dict[str, Any], case: str) -> None:
-    done, given = done_of(case, form), CASES[case].samples()
+    done, fed = done_of(case, form), CASES[case].samples()
     names = made(done.model.model)
-    before = values_of(done.model.model, names, given)
-    after = values_of(simulated(done.model.model, done.plan), names, given)
+    before = values_of(done.model.model, names, fed)
+    after = values_of(simulated(done.model.model, done.plan), names, fed)
     assert sqnr(before, after) > (14 if form.get("bits") == 4 else 25)
 
 
 @pytest.mark.parametrize("case", ["transformer", "lstm", "if-weights"])
 def test_without_sites_it_is_the_model(case: str) -> None:
-    done, given = done_of(case, {"mode": "static"}), CASES[case].samples()
+    done, fed = done_of(case, {"mode": "static"}), CASES[case].samples()
     nothing: Plan = replace(done.plan, sites=(), forms={}, outlier_columns={})
     assert to_bytes(simulated(done.model.model, nothing)) == to_bytes(done.model.model)
-    assert run(to_bytes(done.model.model), given)  # and it was a model
+    assert run(to_bytes(done.model.model), fed)  # and it was a model

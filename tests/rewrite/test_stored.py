@@ -250,17 +250,17 @@ def lookup(ids: int) -> onnx.ModelProto:
 @pytest.mark.parametrize("count", [1, 2], ids=["one-reader", "two-readers"])
 def test_a_lookup_restores_only_the_rows_that_are_picked(count: int, target: str) -> None:
     """The table stays int8 in memory; the rows are to the bit what the plan's table has."""
-    given = [{f"ids{i}": rng(i).integers(-512, 512, (2, 7)) for i in range(count)}]
-    done = write(lookup(count), given, target, mode="weight-only")
+    fed = [{f"ids{i}": rng(i).integers(-512, 512, (2, 7)) for i in range(count)}]
+    done = write(lookup(count), fed, target, mode="weight-only")
     (site,) = done.plan.sites
     assert site.kind is Kind.LOOKUP
     table = restored(done, site)
     held = [t for t in done.proto.graph.initializer if np.prod(t.dims) == table.size]
     assert [t.data_type for t in held] == [TensorProto.INT8]
     for optimize in (True, False):
-        (got,) = run(done.data, given, optimize)
+        (got,) = run(done.data, fed, optimize)
         for i in range(count):
-            np.testing.assert_array_equal(got[f"e{i}"], table[given[0][f"ids{i}"]])
-    reference = ReferenceEvaluator(done.proto).run(None, given[0])
-    np.testing.assert_array_equal(reference[0], table[given[0]["ids0"]])
+            np.testing.assert_array_equal(got[f"e{i}"], table[fed[0][f"ids{i}"]])
+    reference = ReferenceEvaluator(done.proto).run(None, fed[0])
+    np.testing.assert_array_equal(reference[0], table[fed[0]["ids0"]])
     assert numpy_helper.to_array(held[0]).min() >= -127

@@ -39,9 +39,9 @@ def made(name: str, mode: str = "static") -> tuple[Candidate, Switched]:
     return done, switched(done.model.model, done.plan)
 
 
-def fed(found: Switched, sample: Arrays, *on: str) -> dict[str, Any]:
-    switches = {value: np.asarray(key in on) for key, value in found.switches.items()}
-    return sample | switches | found.weights
+def fed(model: Switched, sample: Arrays, *on: str) -> dict[str, Any]:
+    switches = {value: np.asarray(key in on) for key, value in model.switches.items()}
+    return sample | switches | model.weights
 
 
 def near(a: list[np.ndarray], b: list[np.ndarray]) -> None:
@@ -52,10 +52,10 @@ def near(a: list[np.ndarray], b: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize(("name", "mode", "level"), in_turn(NAMES, ["static", "dynamic", "fp16"], LEVELS))
 def test_with_all_switches_off_it_is_fp32(name: str, mode: str, level: str) -> None:
-    done, found = made(name, mode)
-    ours, theirs = opened(to_bytes(found.model), level), opened(to_bytes(done.model.model), level)
+    done, model = made(name, mode)
+    ours, theirs = opened(to_bytes(model.model), level), opened(to_bytes(done.model.model), level)
     for sample in CASES[name].samples()[:2]:
-        near(theirs.run(None, sample), ours.run(None, fed(found, sample)))
+        near(theirs.run(None, sample), ours.run(None, fed(model, sample)))
 
 
 def fake(array: np.ndarray, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
@@ -66,15 +66,15 @@ def fake(array: np.ndarray, scale: np.ndarray, zero: np.ndarray, qmin: int, qmax
 @pytest.mark.parametrize(("name", "level"), in_turn([n for n in NAMES if n != "if-weights"], LEVELS))
 def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> None:
     """Consumers read the fake quantization of the value: both are outputs here."""
-    done, found = made(name)
+    done, model = made(name)
     done_any = False
-    for key in found.switches:
+    for key in model.switches:
         sites = [s for s in done.plan.sites if s.kind is Kind.ACTIVATION and key_of(s) == key]
         if len(sites) != 1 or sites[0].qparams is None:
             continue
         site = sites[0]
-        proto = __import__("onnx").load_from_string(to_bytes(found.model))
-        ((chosen),) = [n for n in proto.graph.node if n.op_type == "If" and n.input[0] == found.switches[key]]
+        proto = __import__("onnx").load_from_string(to_bytes(model.model))
+        ((chosen),) = [n for n in proto.graph.node if n.op_type == "If" and n.input[0] == model.switches[key]]
         looked = {v.name for v in proto.graph.output}
         body = next(a.g for a in chosen.attribute if a.name == "else_branch")
         before, after = body.node[0].input[0], chosen.output[0]
@@ -85,7 +85,7 @@ def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> No
         values = dict(
             zip(
                 [o.name for o in session.get_outputs()],
-                session.run(None, fed(found, sample, key)),
+                session.run(None, fed(model, sample, key)),
                 strict=True,
             )
         )
@@ -102,25 +102,25 @@ def test_with_one_on_it_reads_that_tensor_quantized(name: str, level: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_scale_has_a_switch_and_every_weight_is_fed(name: str) -> None:
-    done, found = made(name)
+    done, model = made(name)
     main = [
         s
         for s in done.plan.sites
         if s.kind in OBSERVED and done.model.view.in_main(done.model.view.values[s.value])
     ]
-    assert {key_of(s) for s in main} == found.switches.keys()
-    inputs = {v.name for v in found.model.graph.inputs}
-    assert {*found.switches.values(), *found.weights} <= inputs
+    assert {key_of(s) for s in main} == model.switches.keys()
+    inputs = {v.name for v in model.model.graph.inputs}
+    assert {*model.switches.values(), *model.weights} <= inputs
     original = {v.name for v in done.model.model.graph.inputs}
-    assert not original & found.weights.keys(), "the prepared model is as it was"
+    assert not original & model.weights.keys(), "the prepared model is as it was"
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "if-weights"])
 def test_a_weight_that_is_fed_counts(name: str) -> None:
-    _, found = made(name)
-    session = opened(to_bytes(found.model), "on")
+    _, model = made(name)
+    session = opened(to_bytes(model.model), "on")
     sample = CASES[name].samples()[0]
-    plain = session.run(None, fed(found, sample))
-    weight = next(iter(found.weights))
-    other = session.run(None, fed(found, sample) | {weight: found.weights[weight] * 2 + 1})
+    plain = session.run(None, fed(model, sample))
+    weight = next(iter(model.weights))
+    other = session.run(None, fed(model, sample) | {weight: model.weights[weight] * 2 + 1})
     assert any(not np.array_equal(a, b) for a, b in zip(plain, other, strict=True))

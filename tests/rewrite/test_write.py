@@ -46,10 +46,10 @@ def test_a_correction_is_added_and_the_shape_stays(case: str, name: str, size: i
 @pytest.mark.parametrize("form", [{"mode": "static"}, {"mode": "dynamic"}, {"mode": "weight-only"}], ids=str)
 def test_the_written_outputs_move_by_it(form: dict[str, Any]) -> None:
     """Of the last layer, behind which nothing is rounded."""
-    done, given = done_of("mlp-matmul", **form), CASES["mlp-matmul"].samples()
+    done, fed = done_of("mlp-matmul", **form), CASES["mlp-matmul"].samples()
     offsets = np.linspace(-0.5, 0.5, 24, dtype=np.float32)
     plan = with_offsets(done.plan, b1=offsets)
-    before, after = (run(to_bytes(rewrite(done.model.model, p)), given) for p in (done.plan, plan))
+    before, after = (run(to_bytes(rewrite(done.model.model, p)), fed) for p in (done.plan, plan))
     for a, b in zip(before, after, strict=True):
         np.testing.assert_allclose(b["y"] - a["y"], np.broadcast_to(offsets, a["y"].shape), atol=1e-3)
 

@@ -32,7 +32,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Document:
     name: str
     number: float = 1.5
     count: int = 3
@@ -46,23 +46,23 @@ class Whole:
     note: str = ""
 
 
-def _positive(value: Whole) -> None:
+def _positive(value: Document) -> None:
     if value.count < 0:
         raise ValueError("count is negative")
 
 
 FORMAT = JsonFormat(
-    Whole,
-    "test.whole/1",
-    "whole",
+    Document,
+    "test.document/1",
+    "document",
     hint="make one",
     largest=10_000,
     levels=2,
     check=_positive,
-    derived={Whole: {"twice": lambda value: 2 * value.count}},
-    omitted={Whole: ("note",)},
+    derived={Document: {"twice": lambda value: 2 * value.count}},
+    omitted={Document: ("note",)},
 )
-FULL = Whole(
+FULL = Document(
     "a \udcff name",
     number=-math.inf,
     count=1 << 200,
@@ -88,14 +88,14 @@ def test_every_kind_of_field_is_read_back_to_the_bit() -> None:
 
 def test_numbers_may_be_rewritten_by_other_tools() -> None:
     """jq writes 1.0 as 1."""
-    one = FORMAT.to_json(Whole("n", number=1.0))
+    one = FORMAT.to_json(Document("n", number=1.0))
     assert FORMAT.to_json(FORMAT.from_json(one.replace('"number": 1.0', '"number": 1'), "f")) == one
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
     other = replace(FULL, parts=dict(reversed(FULL.parts.items())))
     assert FORMAT.digest(FULL) == FORMAT.digest(other) != FORMAT.digest(replace(FULL, count=1))
-    assert FORMAT.digest(Whole("n", number=1)) == FORMAT.digest(Whole("n", number=1.0))
+    assert FORMAT.digest(Document("n", number=1)) == FORMAT.digest(Document("n", number=1.0))
 
 
 DAMAGE: dict[str, tuple[dict[str, Any], str]] = {
@@ -131,7 +131,7 @@ def test_damage_is_a_usage_error_that_names_the_file_and_the_field(name: str) ->
     change, place = DAMAGE[name]
     with pytest.raises(UsageError) as caught:
         FORMAT.from_json(json.dumps({**copy.deepcopy(DOCUMENT), **change}), "f.json")
-    assert caught.value.message.startswith("f.json: damaged whole: ")
+    assert caught.value.message.startswith("f.json: damaged document: ")
     assert place in caught.value.message and "\n" not in caught.value.message
     assert caught.value.hint == "make one"
 
@@ -153,7 +153,7 @@ def test_text_that_is_no_such_document_is_a_usage_error() -> None:
         '{"schema": 1, "schema": 1}',
         "[" * 100_000,
     ]
-    texts += ["1" * 10_000, '{"schema": "test.whole/2"}', *(TEXT[:n] for n in range(0, len(TEXT) - 2, 97))]
+    texts += ["1" * 10_000, '{"schema": "test.document/2"}', *(TEXT[:n] for n in range(0, len(TEXT) - 2, 97))]
     for text in texts:
         with pytest.raises(UsageError, match="f: not "):
             FORMAT.from_json(text, "f")
@@ -172,5 +172,5 @@ def test_a_file_that_can_t_be_read_is_a_usage_error(tmp_path: Path) -> None:
         Path("/dev/zero"),
         Path("a\0b"),
     ):
-        with pytest.raises(UsageError, match="whole '"):
+        with pytest.raises(UsageError, match="document '"):
             FORMAT.read(path)

@@ -41,35 +41,37 @@ def test_there_is_such_an_op(op: str) -> None:
 @pytest.mark.parametrize("op", sorted(float16.CONTRIB))
 def test_the_runtimes_own_ops_take_float16_in_one_type(op: str) -> None:
     """As ports_of has it: every float input and output but FLOAT32_OUTPUTS is float16 with the others."""
-    found = THEIRS[op.removeprefix(MICROSOFT)]
-    able = {c.type_param_str for c in found.type_constraints if HALF in c.allowed_type_strs}
-    floats = {c.type_param_str for c in found.type_constraints if "tensor(float)" in c.allowed_type_strs}
-    assert all(p.typeStr in able for p in found.inputs if p.typeStr in floats)
+    definition = THEIRS[op.removeprefix(MICROSOFT)]
+    able = {c.type_param_str for c in definition.type_constraints if HALF in c.allowed_type_strs}
+    floats = {c.type_param_str for c in definition.type_constraints if "tensor(float)" in c.allowed_type_strs}
+    assert all(p.typeStr in able for p in definition.inputs if p.typeStr in floats)
     fixed = float16.FLOAT32_OUTPUTS.get(op, ())
-    assert all(p.typeStr in able or i in fixed for i, p in enumerate(found.outputs) if p.typeStr in floats)
+    assert all(
+        p.typeStr in able or i in fixed for i, p in enumerate(definition.outputs) if p.typeStr in floats
+    )
 
 
 @pytest.mark.parametrize("op", sorted(float16.TYPED_BY_ATTRIBUTE))
 def test_an_attribute_says_the_type(op: str) -> None:
-    found = schema(op)
-    assert float16.TYPED_BY_ATTRIBUTE[op] in found.attributes
-    assert HALF in found.outputs[0].types
-    assert not found.attributes[float16.TYPED_BY_ATTRIBUTE[op]].required or op == "Cast"
+    definition = schema(op)
+    assert float16.TYPED_BY_ATTRIBUTE[op] in definition.attributes
+    assert HALF in definition.outputs[0].types
+    assert not definition.attributes[float16.TYPED_BY_ATTRIBUTE[op]].required or op == "Cast"
 
 
 @pytest.mark.parametrize("op", sorted(float16.TYPE_BLIND))
 def test_the_first_input_is_of_any_float_type(op: str) -> None:
-    found = schema(op)
-    assert {HALF, "tensor(float)"} <= set(found.inputs[0].types)
-    assert found.inputs[0].type_str not in {o.type_str for o in found.outputs} or op in float16.LIKE
+    definition = schema(op)
+    assert {HALF, "tensor(float)"} <= set(definition.inputs[0].types)
+    assert definition.inputs[0].type_str not in {o.type_str for o in definition.outputs} or op in float16.LIKE
 
 
 @pytest.mark.parametrize("op", sorted(float16.FLOAT32_INPUTS))
 def test_inputs_that_stay_have_a_type_of_their_own(op: str) -> None:
-    found = schema(op)
+    definition = schema(op)
     for index in float16.FLOAT32_INPUTS[op]:
-        assert "tensor(float)" in found.inputs[index].types
-        assert found.inputs[index].type_str not in {o.type_str for o in found.outputs}
+        assert "tensor(float)" in definition.inputs[index].types
+        assert definition.inputs[index].type_str not in {o.type_str for o in definition.outputs}
 
 
 @pytest.mark.parametrize("key", sorted(k for k in float16.NEVER if "/" in k))

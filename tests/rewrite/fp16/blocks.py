@@ -134,8 +134,8 @@ def _resize(n: Network, x: str) -> str:
 
 
 def _through_integers(n: Network, x: str) -> str:
-    whole = n.op("Cast", n.op("Floor", n.op("Mul", x, n.const(4))), to=TensorProto.INT64)
-    return n.op("Add", x, n.op("Cast", whole, to=TensorProto.FLOAT))
+    integers = n.op("Cast", n.op("Floor", n.op("Mul", x, n.const(4))), to=TensorProto.INT64)
+    return n.op("Add", x, n.op("Cast", integers, to=TensorProto.FLOAT))
 
 
 def _where(n: Network, x: str) -> str:

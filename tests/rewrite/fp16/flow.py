@@ -103,21 +103,21 @@ def close(made: Converted, samples: Sequence[Sample], least: float = 40.0) -> fl
     """SQNR in dB of the worst output, which must be what onnxruntime computes both with and without fusing."""
     before = run(made.original, samples)
     fed = [_as_fed(made, s) for s in samples]
-    found = [_sqnr(before, run(made.data, fed, optimize)) for optimize in (True, False)]
-    assert min(found) >= least, found
-    return min(found)
+    ratios = [_sqnr(before, run(made.data, fed, optimize)) for optimize in (True, False)]
+    assert min(ratios) >= least, ratios
+    return min(ratios)
 
 
 def element_types(proto: onnx.ModelProto) -> dict[str, int]:
     """Value -> element type, nested graphs included."""
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
-    found: dict[str, int] = {}
+    types: dict[str, int] = {}
     for graph in graphs(inferred.graph):
-        found |= {
+        types |= {
             v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)
         }
-        found |= {t.name: t.data_type for t in graph.initializer}
-    return found
+        types |= {t.name: t.data_type for t in graph.initializer}
+    return types
 
 
 def stored_types(proto: onnx.ModelProto) -> dict[str, int]:

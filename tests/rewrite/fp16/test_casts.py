@@ -94,6 +94,6 @@ def test_the_result_is_the_same_to_the_bit(x: int, steps: list[tuple[int, str | 
     sample = [{"x": (rng().standard_normal(4) * 100).astype(_NUMPY[x])}]
     # By onnx's reference: onnxruntime has no Relu of float16 and computes it in float32, and it then drops
     # the Cast before it, rounding and all, where that has no other reader.
-    (wanted,), (found,) = (evaluate(m.SerializeToString(), sample) for m in (before, after))
-    assert all(np.array_equal(wanted[k], found[k]) and wanted[k].dtype == found[k].dtype for k in outputs)
+    (wanted,), (actual,) = (evaluate(m.SerializeToString(), sample) for m in (before, after))
+    assert all(np.array_equal(wanted[k], actual[k]) and wanted[k].dtype == actual[k].dtype for k in outputs)
     assert ops(tidied(after)) == ops(after)

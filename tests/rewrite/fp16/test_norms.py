@@ -32,13 +32,13 @@ CONSTANTS = {
 def norm(*, subs: int = 1, tail: bool = True, residual: bool = False, opset: int = 17) -> onnx.ModelProto:
     """A product, a layer norm in nine ops, and its consumers."""
     axes = {"axes": [-1]} if opset < 18 else {}
-    given = [] if opset < 18 else ["axes"]
-    found = [
+    axes_input = [] if opset < 18 else ["axes"]
+    nodes = [
         node("MatMul", ["x", "w"], ["h"], "before"),
-        node("ReduceMean", ["h", *given], ["mean"], "mean", **axes),
+        node("ReduceMean", ["h", *axes_input], ["mean"], "mean", **axes),
         node("Sub", ["h", "mean"], ["d"], "sub"),
         node("Pow", ["d", "two"], ["square"], "pow"),
-        node("ReduceMean", ["square", *given], ["variance"], "variance", **axes),
+        node("ReduceMean", ["square", *axes_input], ["variance"], "variance", **axes),
         node("Add", ["variance", "epsilon"], ["sum"], "add"),
         node("Sqrt", ["sum"], ["deviation"], "sqrt"),
         node("Div", ["d2" if subs == 2 else "d", "deviation"], ["normal"], "div"),
@@ -46,17 +46,17 @@ def norm(*, subs: int = 1, tail: bool = True, residual: bool = False, opset: int
         node("Add", ["scaled", "bias"], ["n"], "bias"),
     ]
     if subs == 2:
-        found.insert(2, node("Sub", ["h", "mean"], ["d2"], "sub2"))
+        nodes.insert(2, node("Sub", ["h", "mean"], ["d2"], "sub2"))
     last = "n"
     if residual:
-        found.append(node("Add", [last, "h"], ["r"], "residual"))
+        nodes.append(node("Add", [last, "h"], ["r"], "residual"))
         last = "r"
     if tail:
-        found.append(node("MatMul", [last, "w"], ["t"], "after"))
+        nodes.append(node("MatMul", [last, "w"], ["t"], "after"))
         last = "t"
-    found.append(node("Identity", [last], ["y"], "end"))
+    nodes.append(node("Identity", [last], ["y"], "end"))
     constants = CONSTANTS if opset < 18 else {**CONSTANTS, "axes": np.array([-1])}
-    return graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, constants, opset=opset)
+    return graphs.model(nodes, {"x": SHAPE}, {"y": SHAPE}, constants, opset=opset)
 
 
 def sized(count: int, seed: int = 0) -> list[tuple[str, ...]]:

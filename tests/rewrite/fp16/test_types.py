@@ -36,8 +36,12 @@ def between(
     middle: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, **options: int
 ) -> onnx.ModelProto:
     """x -> MatMul -> h, the middle from h to m, m -> MatMul -> y."""
-    found = [node("MatMul", ["x", "w"], ["h"], "first"), *middle, node("MatMul", ["m", "v"], ["y"], "last")]
-    return graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, {**WEIGHTS, **(constants or {})}, **options)
+    sequence = [
+        node("MatMul", ["x", "w"], ["h"], "first"),
+        *middle,
+        node("MatMul", ["m", "v"], ["y"], "last"),
+    ]
+    return graphs.model(sequence, {"x": SHAPE}, {"y": SHAPE}, {**WEIGHTS, **(constants or {})}, **options)
 
 
 MADE_BY_ATTRIBUTE = {
@@ -65,7 +69,7 @@ def test_what_says_its_own_type(case: str, everything: bool) -> None:
 
 
 def _needs(op: str) -> list[onnx.NodeProto]:
-    """An op with random output, of which only the type is tested."""
+    """An op with random output: only its type is tested."""
     if op in ("RandomNormal", "RandomUniform"):
         return [node(op, [], ["f"], "random", shape=list(SHAPE), seed=1.0)]
     if op == "Bernoulli":
@@ -76,12 +80,12 @@ def _needs(op: str) -> list[onnx.NodeProto]:
 @pytest.mark.parametrize("first", ["fp16", "fp32"])
 @pytest.mark.parametrize("asked", ["fp16", "fp32"])
 @pytest.mark.parametrize("op", ["RandomNormal", "RandomUniform", *sorted(LIKE)])
-def test_values_made_of_nothing(op: str, asked: str, first: str) -> None:
+def test_values_made_of_nothing(op: str, assigned: str, first: str) -> None:
     """Only Bernoulli can be float16; the others stay what they were though what they are like is float16."""
     proto = between([*_needs(op), node("Add", ["h", "f"], ["m"], "join")])
-    made = converted(proto, sets=[f"random={asked}", f"first={first}", "join=fp16"])
+    made = converted(proto, sets=[f"random={assigned}", f"first={first}", "join=fp16"])
     check(made)
-    assert element_types(made.proto)["f"] == (FLOAT16 if asked == "fp16" and op == "Bernoulli" else FLOAT)
+    assert element_types(made.proto)["f"] == (FLOAT16 if assigned == "fp16" and op == "Bernoulli" else FLOAT)
     for optimize in (True, False):
         assert np.isfinite(run(made.data, SAMPLES, optimize)[0]["y"]).all()
 
@@ -185,9 +189,11 @@ def test_nested_graphs_keep_their_borders_and_compute_in_float16(case: str, io: 
 
 
 def test_a_model_that_is_float16_already() -> None:
-    halves = {k: v.astype(np.float16) for k, v in WEIGHTS.items()}
-    found = [node("MatMul", ["x", "w"], ["h"]), node("MatMul", ["h", "v"], ["y"])]
-    proto = graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, halves, input_type=FLOAT16, output_type=FLOAT16)
+    fp16_weights = {k: v.astype(np.float16) for k, v in WEIGHTS.items()}
+    sequence = [node("MatMul", ["x", "w"], ["h"]), node("MatMul", ["h", "v"], ["y"])]
+    proto = graphs.model(
+        sequence, {"x": SHAPE}, {"y": SHAPE}, fp16_weights, input_type=FLOAT16, output_type=FLOAT16
+    )
     samples = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
     made = converted(proto, samples)
     check(made)
@@ -197,14 +203,14 @@ def test_a_model_that_is_float16_already() -> None:
 
 @pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.BFLOAT16])
 def test_other_floats_are_left_as_they_are(kind: int) -> None:
-    found = [
+    sequence = [
         node("MatMul", ["x", "w"], ["h"], "first"),
         node("Cast", ["h"], ["d"], "there", to=kind),
         node("Neg", ["d"], ["e"], "other"),
         node("Cast", ["e"], ["m"], "back", to=FLOAT),
         node("MatMul", ["m", "v"], ["y"], "last"),
     ]
-    made = converted(graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS))
+    made = converted(graphs.model(sequence, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS))
     check(made)
     assert {"first", "last"} <= made.fp16_nodes
     assert "other" not in made.fp16_nodes
@@ -233,8 +239,8 @@ def test_a_model_of_doubles_alone_is_left_alone() -> None:
 def shared(readers: list[onnx.NodeProto], outputs: list[str], width: int, kept: list[str]) -> dict[str, int]:
     """The types in which a vector is stored that some nodes read."""
     constants = {"w": graphs.weights(width, width), "b": graphs.weights(width, seed=2)}
-    found = [node("MatMul", ["x", "w"], ["h"], "first"), *readers]
-    proto = graphs.model(found, {"x": (4, width)}, outputs, constants)
+    sequence = [node("MatMul", ["x", "w"], ["h"], "first"), *readers]
+    proto = graphs.model(sequence, {"x": (4, width)}, outputs, constants)
     samples = graphs.samples(2, x=(4, width))
     made = converted(
         proto, samples, sets=[f"{n}=fp32" if n in kept else f"{n}=fp16" for n in ("first", "one", "two")]
@@ -257,8 +263,8 @@ def test_a_weight_of_one_type_is_stored_once() -> None:
 
 @pytest.mark.parametrize("io", ["float", "float16"])
 def test_ports_that_are_constants_or_inputs(io: str) -> None:
-    found = [node("MatMul", ["x", "w"], ["y"], "product")]
-    proto = graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS)
+    sequence = [node("MatMul", ["x", "w"], ["y"], "product")]
+    proto = graphs.model(sequence, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS)
     proto.graph.output.append(helper.make_tensor_value_info("w", FLOAT, [64, 64]))
     proto.graph.output.append(helper.make_tensor_value_info("x", FLOAT, SHAPE))
     made = converted(proto, SAMPLES, io=io)
@@ -269,11 +275,11 @@ def test_ports_that_are_constants_or_inputs(io: str) -> None:
 
 
 def test_sequences_between_products() -> None:
-    found = [
+    sequence = [
         node("SplitToSequence", ["h"], ["s"], "split", axis=0),
         node("ConcatFromSequence", ["s"], ["m"], "join", axis=0),
     ]
-    proto = between(found)
+    proto = between(sequence)
     proto.graph.value_info.append(helper.make_tensor_sequence_value_info("s", FLOAT, [1, 64]))
     made = converted(proto, SAMPLES)
     check(made)
@@ -283,12 +289,12 @@ def test_sequences_between_products() -> None:
 
 def test_a_product_of_float16_stands_beside_int8() -> None:
     """Float16 is written last, around whatever another form has written."""
-    found = [
+    sequence = [
         node("MatMul", ["x", "w"], ["h"], "first"),
         node("Relu", ["h"], ["r"]),
         node("MatMul", ["r", "v"], ["y"], "last"),
     ]
-    proto = graphs.model(found, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS)
+    proto = graphs.model(sequence, {"x": SHAPE}, {"y": SHAPE}, WEIGHTS)
     made = converted(proto, SAMPLES, mode="static", target="generic", sets=["last=fp16"])
     check(made)
     assert made.fp16_nodes == {"last"}

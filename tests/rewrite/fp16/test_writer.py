@@ -74,12 +74,12 @@ def test_any_chain(blocks: list[str], seed: int, extra: bool, io: str) -> None:
 def test_any_nodes_that_are_asked_for(blocks: list[str], seed: int, data: st.DataObject) -> None:
     proto = network([*blocks, "linear"], seed)
     names = sorted(converted(proto).model.view.node_by_name)
-    asked = data.draw(st.sets(st.sampled_from(names), min_size=1))
-    made = converted(proto, SAMPLES[:2], mode="weight-only", sets=[f"{n}=fp16" for n in asked])
+    assigned = data.draw(st.sets(st.sampled_from(names), min_size=1))
+    made = converted(proto, SAMPLES[:2], mode="weight-only", sets=[f"{n}=fp16" for n in assigned])
     check(made)
     close(made, SAMPLES[:2])
-    assert made.fp16_nodes <= asked
-    assert not asked - made.fp16_nodes - made.reasons.keys() - _without_floats(made)
+    assert made.fp16_nodes <= assigned
+    assert not assigned - made.fp16_nodes - made.reasons.keys() - _without_floats(made)
 
 
 @settings(max_examples=examples(40), deadline=None)
@@ -88,17 +88,17 @@ def test_a_saved_plan_gives_the_same_bytes(blocks: list[str], seed: int) -> None
     proto = network(blocks, seed)
     made = converted(proto, SAMPLES[:2])
     text = serial.to_json(made.plan)
-    again = serial.from_json(text, "plan")
-    assert serial.to_json(again) == text
+    loaded = serial.from_json(text, "plan")
+    assert serial.to_json(loaded) == text
     assert json.loads(text)["fp16"]["nodes"].keys() == made.fp16_nodes
-    assert to_bytes(rewrite(made.model.model, again)) == made.data
+    assert to_bytes(rewrite(made.model.model, loaded)) == made.data
 
 
 def test_converting_twice_changes_nothing() -> None:
     made = converted(network(["linear", "residual", "layer-norm", "linear"]), SAMPLES)
-    again = converted(made.proto, SAMPLES)
-    assert stored_types(again.proto) == stored_types(made.proto)
-    assert run(again.data, SAMPLES)[0]["y"].tobytes() == run(made.data, SAMPLES)[0]["y"].tobytes()
+    second = converted(made.proto, SAMPLES)
+    assert stored_types(second.proto) == stored_types(made.proto)
+    assert run(second.data, SAMPLES)[0]["y"].tobytes() == run(made.data, SAMPLES)[0]["y"].tobytes()
 
 
 def test_weights_are_rounded_to_nearest_and_no_other_way() -> None:
@@ -112,5 +112,5 @@ def test_weights_are_rounded_to_nearest_and_no_other_way() -> None:
 
 def _without_floats(made: Converted) -> set[str]:
     """The nodes that float16 is no question for; of If and Loop, it is one for those inside."""
-    found = made.model.view.nodes
-    return {n.name or "" for n in found if n.op_type in CONTROL_FLOW or ports_of(n, 17) is None}
+    nodes = made.model.view.nodes
+    return {n.name or "" for n in nodes if n.op_type in CONTROL_FLOW or ports_of(n, 17) is None}

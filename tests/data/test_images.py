@@ -1,8 +1,7 @@
-"""Images as samples: size, colours, normalisation, the file beside the model, and hostile files."""
+"""Images as samples: channels, types, normalization, size and the order of files."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,7 @@ from PIL import Image, ImageOps
 from qtool.data.model_inputs import Axis, ModelInput
 from qtool.data.open import open_source
 from qtool.data.reading import Reading
-from qtool.errors import DataError, QtoolError, UsageError
-
-RAW = Reading(preset="raw")
-
-
-def port(*shape: Axis, dtype: str = "float32", name: str = "x") -> dict[str, ModelInput]:
-    return {name: ModelInput(name, shape, dtype)}
-
-
-def picture(height: int = 5, width: int = 6, channels: int = 3, seed: int = 0) -> np.ndarray:
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def save(folder: Path, pixels: np.ndarray, name: str = "a.png", **options: Any) -> Path:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(folder / name, **options)
-    return folder
-
-
-def read(
-    folder: Path, model_inputs: dict[str, ModelInput], reading: Reading = RAW, model: Path | None = None
-) -> np.ndarray:
-    """The one input of the first sample."""
-    sample = next(iter(open_source(folder, model_inputs, reading, kind="images", model=model).read()))
-    (array,) = sample.inputs.values()
-    return np.asarray(array)
-
-
-def refused(
-    folder: Path, model_inputs: dict[str, ModelInput], reading: Reading = RAW, **more: Any
-) -> QtoolError:
-    with pytest.raises(QtoolError) as caught:
-        read(folder, model_inputs, reading, **more)
-    assert "\n" not in caught.value.message
-    return caught.value
-
-
-# The model's side: layout, channels, type
+from tests.data.pictures import RAW, picture, port, read, save
 
 
 @pytest.mark.parametrize(
@@ -118,9 +79,6 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, kind: str) -> None:
     assert read(tmp_path, port(1, 8, 8, 3)).max() < 10
 
 
-# Arithmetic
-
-
 @pytest.mark.parametrize(
     ("reading", "formula"),
     [
@@ -162,9 +120,6 @@ def test_bgr_leaves_alpha_where_it_is(tmp_path: Path) -> None:
     pixels = picture(channels=4)
     array = read(save(tmp_path, pixels), port(1, 5, 6, 4), Reading(preset="raw", channels="bgr"))
     np.testing.assert_array_equal(array[0], pixels[:, :, [2, 1, 0, 3]])
-
-
-# Size
 
 
 def test_imagenet_is_torchvisions(tmp_path: Path) -> None:
@@ -213,160 +168,6 @@ def test_a_shape_of_ones_own_sets_the_size(tmp_path: Path) -> None:
     assert read(save(tmp_path, picture()), port("n", 3, "h", "w"), reading).shape == (1, 3, 8, 10)
 
 
-# The file beside the model
-
-NORMAL = {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.5, 0.5]}
-
-
-def processor(folder: Path, **content: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "preprocessor_config.json").write_text(json.dumps(content))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("content", "formula"),
-    [
-        (NORMAL, lambda x: (x / 255 - [0.5, 0.4, 0.3]) / 0.5),
-        ({**NORMAL, "do_rescale": True, "rescale_factor": 0.01}, lambda x: (x * 0.01 - [0.5, 0.4, 0.3]) / 0.5),
-        ({"do_rescale": True, "do_normalize": False, **{k: NORMAL[k] for k in ("image_mean", "image_std")}}, lambda x: x / 255),
-        ({"do_rescale": False, "do_normalize": True, "image_mean": 127, "image_std": 128}, lambda x: (x - 127) / 128),
-        ({"do_rescale": False, "do_normalize": False}, lambda x: x),
-        ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "do_normalize": False}, lambda x: x / 127.5 - 1),
-        ({**NORMAL, "do_flip_channel_order": True}, lambda x: (x[:, :, ::-1] / 255 - [0.3, 0.4, 0.5]) / 0.5),
-    ],
-)  # fmt: skip
-def test_the_file_beside_the_model_normalises(tmp_path: Path, content: dict[str, Any], formula: Any) -> None:
-    pixels = picture()
-    beside = processor(tmp_path / "m", **content)
-    array = read(save(tmp_path / "d", pixels), port(1, 5, 6, 3), Reading(), beside)
-    np.testing.assert_allclose(array[0], formula(pixels.astype(np.float64)), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("content", "size", "resized", "resample"),
-    [
-        ({"size": 8}, (8, 8), (8, 8), 2),
-        ({"size": {"height": 6, "width": 8}, "resample": 3}, (6, 8), (6, 8), 3),
-        ({"size": 16, "do_center_crop": True, "crop_size": 8, "resample": 0}, (8, 8), (16, 32), 0),
-        ({"size": {"shortest_edge": 16}, "do_center_crop": True, "crop_size": {"height": 8, "width": 8}}, (8, 8), (16, 32), 2),
-        ({"size": {"height": 16, "width": 16}, "do_center_crop": True, "crop_size": 8}, (8, 8), (16, 16), 2),
-        ({"size": {"shortest_edge": 8}, "crop_pct": 0.5}, (8, 8), (16, 32), 2),
-    ],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "open"])
-def test_the_file_beside_the_model_says_how_large(
-    tmp_path: Path,
-    content: dict[str, Any],
-    size: tuple[int, int],
-    resized: tuple[int, int],
-    resample: int,
-    fixed: bool,
-) -> None:
-    pixels = picture(20, 40)
-    beside = processor(tmp_path / "m", do_rescale=False, do_normalize=False, **content)
-    shape = (1, *(size if fixed else ("h", "w")), 3)
-    array = read(save(tmp_path / "d", pixels), port(*shape), Reading(), beside)
-    complete = np.asarray(Image.fromarray(pixels).resize(resized[::-1], resample))
-    top, left = ((have - want) // 2 for have, want in zip(resized, size, strict=True))
-    np.testing.assert_array_equal(array[0], complete[top : top + size[0], left : left + size[1]])
-
-
-def test_flags_win_over_the_file(tmp_path: Path) -> None:
-    pixels = picture()
-    beside = processor(tmp_path / "m", **NORMAL)
-    reading = Reading(mean=(100.0,), std=(2.0,))
-    array = read(save(tmp_path / "d", pixels), port(1, 5, 6, 3), reading, beside)
-    np.testing.assert_allclose(array[0], (pixels.astype(np.float64) - 100) / 2, atol=1e-5)
-
-
-def test_a_file_that_is_not_needed_is_not_read(tmp_path: Path) -> None:
-    processor(tmp_path / "m")
-    (tmp_path / "m" / "preprocessor_config.json").write_text("broken")
-    save(tmp_path / "d", picture())
-    assert read(tmp_path / "d", port(1, 5, 6, 3), RAW, tmp_path / "m").shape == (1, 5, 6, 3)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "broken", "[]", "[" * 100_000, '{"do_normalize": true}', '{"image_mean": "a", "image_std": [1]}',
-        '{"image_mean": [0], "image_std": [0]}', '{"do_normalize": false, "rescale_factor": "x"}',
-        '{"do_normalize": false, "size": {"height": -1, "width": 3}}', '{"do_normalize": false, "resample": 99}',
-        '{"do_normalize": false, "size": 1e9}', '{"do_normalize": false, "do_center_crop": "yes"}',
-        '{"do_normalize": false, "rescale_factor": NaN}', '{"image_mean": [1e999], "image_std": [1]}',
-        '{"do_normalize": false, "size": [1, 2]}',
-    ],
-    ids=lambda c: c[:40],
-)  # fmt: skip
-def test_a_file_that_is_wrong_is_refused_by_its_name(tmp_path: Path, content: str) -> None:
-    processor(tmp_path / "m")
-    (tmp_path / "m" / "preprocessor_config.json").write_text(content)
-    error = refused(save(tmp_path / "d", picture()), port(1, 5, 6, 3), Reading(), model=tmp_path / "m")
-    assert isinstance(error, DataError)
-    assert "preprocessor_config.json" in error.message
-
-
-# Typical mistakes
-
-
-@pytest.mark.parametrize(
-    ("reading", "word", "hint"),
-    [
-        (Reading(), "can't be guessed", "--preset"),
-        (Reading(resize="letterbox"), "can't be guessed", "--mean and --std"),
-        (Reading(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)), "pixels in 0..1", "--preset unit"),
-        (Reading(mean=(0.5,), std=(0.5,)), "pixels in 0..1", "--preset unit"),
-        (Reading(std=(0.229, 0.224, 0.225)), "pixels in 0..1", "--preset unit"),
-        (Reading(preset="unit", mean=(127.0,), std=(128.0,)), "outside", "leave out --preset"),
-        (Reading(mean=(127.0, 128.0), std=(1.0,)), "3 channels", "--mean"),
-        (Reading(mean=(127.0,), std=(1.0, 2.0)), "3 channels", "--std"),
-        (Reading(preset="unti"), "no 'unti'", "unit"),
-        (Reading(preset="raw", resize="crop"), "no 'crop'", "stretch"),
-        (Reading(preset="raw", channels="gbr"), "no 'gbr'", "rgb"),
-        (Reading(preset="raw", layout="nhwc"), "--layout", ""),
-    ],
-    ids=lambda v: str(v.changed) if isinstance(v, Reading) else v,
-)
-def test_options_that_contradict_each_other_are_refused(
-    tmp_path: Path, reading: Reading, word: str, hint: str
-) -> None:
-    error = refused(save(tmp_path, picture()), port(1, 3, 5, 6), reading)
-    assert isinstance(error, UsageError)
-    assert word in error.message
-    assert hint in error.hint
-
-
-@pytest.mark.parametrize(
-    ("model_inputs", "reading", "word", "hint"),
-    [
-        (port(1, 3, "h", "w"), RAW, "height and width open", "--shape x=1,3,224,224"),
-        (port(1, None, None, 3), RAW, "height and width open", "--shape x=1,224,224,3"),
-        (port("h", 10, 3), RAW, "height and width open", "--shape x=224,224,3"),
-        (port("n", "c", "h", "w"), RAW, "no input", "--shape x="),
-        (port(1, 128), RAW, "no input", ".npz"),
-        (port(1, 3, 5, 6, dtype="str"), RAW, "no input", ".npz"),
-        ({"x": ModelInput("x", None, "float32")}, RAW, "no input", "--shape x="),
-        ({}, RAW, "it has none", ""),
-        (port(8, 3, 5, 6), RAW, "8 images at once", "open batch"),
-        (port(1, 3, 5, 6) | port(1, 1, 5, 6, name="mask"), RAW, "2 inputs", "--fill 'mask=0'"),
-        (port(1, 3, 5, 6, dtype="uint8"), Reading(preset="unit"), "as they are", "leave out"),
-        (port(1, 3, 5, 6, dtype="uint8"), Reading(mean=(127.0,)), "as they are", "leave out"),
-        (port(1, 3, 5, 6, dtype="int8"), RAW, "int8", ".npz"),
-        (port(1, 1, 5, 6), Reading(preset="imagenet"), "1 channel", "--mean"),
-        (port(1, 1, 5, 6), Reading(preset="raw", channels="bgr"), "one channel", ""),
-    ],
-)  # fmt: skip
-def test_a_model_that_takes_no_such_images_is_refused(
-    tmp_path: Path, model_inputs: dict[str, ModelInput], reading: Reading, word: str, hint: str
-) -> None:
-    error = refused(save(tmp_path, picture()), model_inputs, reading)
-    assert isinstance(error, UsageError)
-    assert word in error.message
-    assert hint in error.hint
-
-
 @pytest.mark.parametrize(
     "others",
     [port(1, 1, 5, 6, name="mask"), port(1, 128, 3, name="boxes"), port(1, name="scale")],
@@ -376,60 +177,6 @@ def test_other_inputs_are_left_to_others(tmp_path: Path, others: dict[str, Model
     reading = Reading(preset="raw", fill=dict.fromkeys(others, 0.0))
     sample = next(iter(open_source(save(tmp_path, picture()), port(1, 3, 5, 6) | others, reading).read()))
     assert sample.inputs.keys() == {"x"} | others.keys()
-
-
-# Hostile files
-
-
-def jpeg(folder: Path) -> bytes:
-    save(folder, picture(65, 64), "whole.jpg")
-    content = (folder / "whole.jpg").read_bytes()
-    (folder / "whole.jpg").unlink()
-    return content
-
-
-@pytest.mark.parametrize(
-    ("name", "spoil"),
-    [
-        ("a.jpg", lambda b: b[: len(b) // 2]),
-        ("a.jpg", lambda b: b[:20]),
-        ("a.jpg", lambda b: b""),
-        ("a.png", lambda b: b"no image"),
-        ("a.webp", lambda b: b"RIFF\x00\x00\x00\x00WEBPVP8 "),
-        ("a.jpg", lambda b: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"),
-        ("a.tif", lambda b: b"II*\x00\x08\x00\x00\x00" + b"\xff" * 200),
-        ("a.gif", lambda b: b"GIF89a" + b"\xff" * 30),
-    ],
-    ids=["half", "head", "empty", "text", "webp", "postscript", "tiff", "gif"],
-)
-def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, spoil: Any) -> None:
-    (tmp_path / name).write_bytes(spoil(jpeg(tmp_path)))
-    error = refused(tmp_path, port(1, 3, 5, 6))
-    assert isinstance(error, DataError)
-    assert name in error.message
-    assert "tempfile" not in error.message
-
-
-def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    Image.new("1", (15_000, 10_000)).save(tmp_path / "bomb.png")
-    error = refused(tmp_path, port(1, 3, 5, 6))
-    assert isinstance(error, DataError)
-    assert "bomb.png: too many pixels" in error.message
-
-
-def test_pixels_without_a_range_are_refused(tmp_path: Path) -> None:
-    save(tmp_path, np.zeros((5, 6), np.float32), "a.tif")
-    assert "floats" in refused(tmp_path, port(1, 3, 5, 6)).message
-
-
-def test_a_line_of_pixels_is_not_blown_up(tmp_path: Path) -> None:
-    Image.new("L", (1_000_000, 1)).save(tmp_path / "line.png")
-    error = refused(tmp_path, port(1, 224, 224, 3), Reading(preset="raw", resize="center-crop"))
-    assert "line.png" in error.message
-    assert error.hint == "--resize stretch"
-
-
-# A source
 
 
 def test_names_are_paths_in_natural_order(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from qtool.recover.adaround import learn_rounding
 from qtool.rewrite.write import rewrite
 from tests.graphs import model, node, rng
 from tests.plan.flow import candidate
-from tests.recover.test_gptq import better, convolutions, images, layer_errors
 from tests.recover.oracle import memory
+from tests.recover.test_gptq import better, convolutions, images, layer_errors
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
 from tests.tiers import in_turn

@@ -34,8 +34,8 @@ from qtool.recover.smoothquant import SMOOTHQUANT
 from tests.graphs import node, rng, weights
 from tests.plan.flow import Sample, candidate
 from tests.recover.layers import FED, WIDTH, linear, pictures, uneven
-from tests.recover.test_bias_correction import network
 from tests.recover.oracle import memory, values_of
+from tests.recover.test_bias_correction import network
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
 from tests.tiers import in_turn, sample

@@ -14,8 +14,8 @@ from qtool.recover.equalize import EQUALIZE, factors
 from qtool.rewrite.write import rewrite
 from tests.plan.flow import candidate
 from tests.recover.layers import uneven
-from tests.recover.test_channel_scaling import loud
 from tests.recover.oracle import memory, proto_of
+from tests.recover.test_channel_scaling import loud
 from tests.rewrite.flow import run, sqnr
 
 

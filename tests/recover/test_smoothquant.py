@@ -9,8 +9,8 @@ from qtool.recover.smoothquant import SMOOTHQUANT
 from qtool.rewrite.write import rewrite
 from tests.plan.flow import candidate
 from tests.recover.layers import uneven
-from tests.recover.test_channel_scaling import normed
 from tests.recover.oracle import memory, proto_of
+from tests.recover.test_channel_scaling import normed
 from tests.rewrite.flow import run, sqnr
 
 

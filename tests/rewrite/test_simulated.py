@@ -16,7 +16,7 @@ from qtool.rewrite.simulate.simulated import simulated
 from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session
 from tests.plan.flow import candidate
-from tests.recover.whole import made, values_of
+from tests.recover.oracle import made, values_of
 from tests.rewrite.flow import run, sqnr
 from tests.rewrite.zoo import CASES
 from tests.tiers import in_turn

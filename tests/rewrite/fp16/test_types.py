@@ -78,7 +78,7 @@ def _needs(op: str) -> list[onnx.NodeProto]:
 
 
 @pytest.mark.parametrize("first", ["fp16", "fp32"])
-@pytest.mark.parametrize("asked", ["fp16", "fp32"])
+@pytest.mark.parametrize("assigned", ["fp16", "fp32"])
 @pytest.mark.parametrize("op", ["RandomNormal", "RandomUniform", *sorted(LIKE)])
 def test_values_made_of_nothing(op: str, assigned: str, first: str) -> None:
     """Only Bernoulli can be float16; the others stay what they were though what they are like is float16."""

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures, options and choices of all tests."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class ExactSession:
     breaks is run without it.
     """
 
-    def __init__(self, model: Any, options: ort.SessionOptions, **given: Any) -> None:
+    def __init__(self, model: Any, options: ort.SessionOptions, **providers: Any) -> None:
         def opened(precise: str) -> Any:
             options.add_session_config_entry(_PRECISE, precise)
-            return ort.InferenceSession(model, options, **given)
+            return ort.InferenceSession(model, options, **providers)
 
         self._opened = opened
         try:
@@ -38,12 +38,12 @@ class ExactSession:
         except Exception:
             self._inner = opened("0")
 
-    def run(self, *given: Any) -> Any:
+    def run(self, *arguments: Any) -> Any:
         try:
-            return self._inner.run(*given)
+            return self._inner.run(*arguments)
         except Exception:
             self._inner = self._opened("0")
-            return self._inner.run(*given)
+            return self._inner.run(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -60,7 +60,7 @@ class _Runtime:
 
 @pytest.fixture(autouse=True, scope="session")
 def exact_int8_products() -> None:
-    """Judge the written model, not the machine: without VNNI int8 products saturate unless told otherwise."""
+    """Judge the written model, not the machine: without VNNI int8 products saturate by default."""
     if not exact():
         session.ort = _Runtime()
 

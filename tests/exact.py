@@ -17,7 +17,7 @@ from tests.graphs import model, node
 
 @cache
 def exact() -> bool:
-    """Whether MatMulInteger of the largest u8 and s8 gives what they make."""
+    """Whether MatMulInteger of the largest u8 and s8 gives their exact product."""
     from onnx import TensorProto
 
     proto = model(
@@ -28,8 +28,8 @@ def exact() -> bool:
         input_type=TensorProto.UINT8,
         output_type=TensorProto.INT32,
     )
-    (found,) = Session(proto.SerializeToString(), threads=1).run({"x": np.full((4, 64), 255, np.uint8)})
-    return bool(np.all(found == 64 * 255 * 127))
+    (products,) = Session(proto.SerializeToString(), threads=1).run({"x": np.full((4, 64), 255, np.uint8)})
+    return bool(np.all(products == 64 * 255 * 127))
 
 
 def honest_target() -> str:

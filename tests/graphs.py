@@ -47,8 +47,8 @@ def model(
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     if not isinstance(outputs, Mapping):
         inferred = onnx.shape_inference.infer_shapes(made).graph.output
-        for output, known in zip(made.graph.output, inferred, strict=True):
-            output.type.tensor_type.shape.CopyFrom(known.type.tensor_type.shape)
+        for output, value in zip(made.graph.output, inferred, strict=True):
+            output.type.tensor_type.shape.CopyFrom(value.type.tensor_type.shape)
     onnx.checker.check_model(made)
     return made
 

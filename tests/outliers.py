@@ -1,4 +1,4 @@
-"""A model of two products behind an activation of which a few columns reach far beyond all others."""
+"""A model of two products behind an activation with a few outlier columns, far beyond all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md): read from the source, at module level and inside functions."""
+"""The imports that each folder may have (docs/architecture.md), read from the source: also those inside functions."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def room(path: Path) -> str:
 @cache
 def imports(path: Path) -> set[str]:
     """The full names of all modules that a file imports, wherever in it."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
-    return found
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    return modules
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -95,9 +95,18 @@ def test_a_room_imports_only_what_comes_before_it(name: str) -> None:
 
 
 def test_plan_never_sees_what_acts_and_judges() -> None:
-    """Whatever must be tried out is handed to it as a callable."""
-    seen = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
-    assert not seen & {"rewrite", "evaluate", "runtime", "placement", "recover", "report", "commands", "cli"}
+    """It receives trials as callables."""
+    imported = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
+    assert not imported & {
+        "rewrite",
+        "evaluate",
+        "runtime",
+        "placement",
+        "recover",
+        "report",
+        "commands",
+        "cli",
+    }
 
 
 def test_only_the_shells_see_the_commands() -> None:

@@ -1,4 +1,4 @@
-"""Which tests run when: `make test` leaves out what `make test-all` runs at night (pytest --nightly)."""
+"""The two tiers of tests: `make test` leaves out what `make test-all` runs at night (pytest --nightly)."""
 
 from __future__ import annotations
 

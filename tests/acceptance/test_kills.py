@@ -41,7 +41,7 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Place:
-    """What runs work on, and what complete ones give.
+    """The inputs of the runs, and the outputs of complete ones.
 
     Args:
         old, new: the output of two runs that differ in one option: name -> bytes.
@@ -83,17 +83,17 @@ def scratch_of(out: Path) -> Path:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """What it said, when it, and every process that it started, is gone: the pipes end with the last of them."""
+    """Its stderr, once it and every process that it started has ended: the pipes end with the last of them."""
     try:
         return process.communicate(timeout=600)[1]
     finally:
         process.kill()
 
 
-def wait(process: subprocess.Popen[str], seen: Callable[[], object]) -> None:
-    """Until something is to be seen, or the program is at its end."""
+def wait(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
+    """Wait until something has happened, or the program has ended."""
     deadline = time.monotonic() + 600
-    while process.poll() is None and not seen():
+    while process.poll() is None and not happened():
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -118,7 +118,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     write_samples(
         folder / "calib", [{"x": random.standard_normal((2, 6, 32)).astype(np.float32)} for _ in range(9)]
     )
-    found = []
+    outputs = []
     seconds = 0.0
     for name, more in (("old", ["--exclude", "op:Softmax"]), ("new", [])):
         (folder / name).mkdir()
@@ -128,9 +128,9 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         errors = finish(process)
         seconds = time.monotonic() - began
         assert process.returncode == 0, errors
-        found.append(files(folder / name))
+        outputs.append(files(folder / name))
         onnx.checker.check_model(str(folder / name / "q.onnx"), full_check=True)
-    old, new = found
+    old, new = outputs
     assert old["q.onnx"] != new["q.onnx"]
     assert len(old) == len(new) == 1 + request.param
     return Place(folder, request.param, old, new, seconds)
@@ -149,10 +149,10 @@ def out(place: Place, tmp_path: Path) -> Path:
 def check_whole(place: Place, out: Path, *, litter: bool) -> None:
     """The old output or the new one; beside it nothing, or only what the next run will clean."""
     there = files(out)
-    whole = place.old if there.get("q.onnx") == place.old["q.onnx"] else place.new
-    assert whole.items() <= there.items()
+    complete = place.old if there.get("q.onnx") == place.old["q.onnx"] else place.new
+    assert complete.items() <= there.items()
     onnx.checker.check_model(str(out / "q.onnx"), full_check=True)
-    more = [p.name for p in out.iterdir() if p.name not in whole] + [
+    more = [p.name for p in out.iterdir() if p.name not in complete] + [
         p.name for p in scratch_of(out).iterdir()
     ]
     if litter:
@@ -167,7 +167,6 @@ def _worker(process: subprocess.Popen[str], number: int) -> None:
         os.kill(worker, number)
 
 
-ASKED = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}
 WAYS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
     "SIGKILL": lambda process: process.kill(),
     "SIGINT": lambda process: process.send_signal(signal.SIGINT),
@@ -228,7 +227,7 @@ def test_three_at_once_to_outputs_of_their_own(place: Place, tmp_path: Path) -> 
 
 
 def test_three_at_once_to_one_output_and_one_of_them_is_killed(place: Place, out: Path) -> None:
-    """Whoever comes last has the output; nobody takes another's files away."""
+    """The run that ends last has written the output; no run removes the files of another."""
     runs = [place.start(out), place.start(out, "--exclude", "op:Softmax"), place.start(out)]
     wait(runs[2], lambda: any(p.name.startswith(".qtool-") for p in out.iterdir()))
     runs[2].kill()

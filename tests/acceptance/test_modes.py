@@ -102,6 +102,6 @@ def test_the_program_does_it_and_replays_it_byte_for_byte(form: list[str], tmp_p
     model, plan, data = SAMPLES / "cnn" / "model.onnx", tmp_path / "plan.json", SAMPLES / "cnn" / "eval"
     done = run("quantize", model, "-o", tmp_path / "q.onnx", *form, "--data", data, "--save-plan", plan, "-q")
     assert done.returncode == 0, done.stderr
-    again = run("quantize", model, "-o", tmp_path / "again.onnx", "--plan", plan, "--data", data, "-q")
-    assert again.returncode == 0, again.stderr
+    repeated = run("quantize", model, "-o", tmp_path / "again.onnx", "--plan", plan, "--data", data, "-q")
+    assert repeated.returncode == 0, repeated.stderr
     assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()

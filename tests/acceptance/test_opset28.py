@@ -73,9 +73,9 @@ def test_a_source_at_opset_28_is_quantized_and_runs(way: str, tmp_path: Path) ->
     for sample in samples(2, x=(1, 8, 12, 12)):
         if way == "static-io":
             continue  # its inputs are integers; that it was judged says that it runs
-        (found,) = Session(out).run(sample)
+        (output,) = Session(out).run(sample)
         (wanted,) = Session(proto.SerializeToString()).run(sample)
-        assert np.abs(found - wanted).max() <= 0.35 * np.abs(wanted).max()
+        assert np.abs(output - wanted).max() <= 0.35 * np.abs(wanted).max()
 
 
 def test_an_op_that_changed_in_types_only_is_lowered_too(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason=f"{SHARED_MOD
 
 @dataclass(frozen=True)
 class Floor:
-    """What a model must hold on its eval samples: SQNR in dB of the worst output, and argmax agreement."""
+    """The least that a model must reach on its eval samples: SQNR in dB of the worst output, and argmax agreement."""
 
     sqnr: float
     top1: float = 0.0

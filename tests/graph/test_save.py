@@ -1,9 +1,8 @@
-"""A file appears whole or not at all, and nothing else is left behind or taken away."""
+"""A file appears whole or not at all, and no other file is left behind or removed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +10,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from qtool.errors import EnvironmentFailure, ModelError, UsageError
+from qtool.errors import EnvironmentFailure, ModelError
 from qtool.graph import save
 from qtool.graph.load import load
-from qtool.graph.save import check_target, model_for_session, staged, tensor_bytes, to_bytes
+from qtool.graph.save import model_for_session, staged, tensor_bytes, to_bytes
 from qtool.runtime.session import Session
-from tests.graphs import model, node, samples, weights
-
-
-def net(seed: int = 0) -> ir.Model:
-    """A model with a tensor that is worth a side file and one that is not."""
-    return ir.from_proto(
-        model(
-            [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "b"], ["y"])],
-            {"x": (1, 4)},
-            {"y": (1, 300)},
-            {"w": weights(4, 300, seed=seed), "b": np.ones((1,), np.float32)},
-        )
-    )
-
+from tests.graph.saving import commit, listing, net
+from tests.graphs import node, samples, weights
 
 FEED = samples(1, x=(1, 4))[0]
 
@@ -40,16 +27,6 @@ def answer(path: Path) -> np.ndarray:
 
 def expected(seed: int = 0) -> np.ndarray:
     return FEED["x"] @ weights(4, 300, seed=seed) + 1
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
-
-def commit(target: Path, made: ir.Model) -> None:
-    with staged(target) as staging:
-        staging.write(made)
-        staging.commit()
 
 
 @pytest.fixture
@@ -305,71 +282,6 @@ def test_names_with_special_characters_are_taken_literally(tmp_path: Path, name:
     assert len(listing(tmp_path)) == 3
     assert bystander.exists()
     np.testing.assert_allclose(answer(tmp_path / name), expected(2), rtol=1e-5, atol=1e-6)
-
-
-# Where the output may go
-
-
-def refusal(target: Path, inputs: list[Path], force: bool = True) -> str:
-    with pytest.raises(UsageError) as caught:
-        check_target(target, inputs, force)
-    assert caught.value.exit_code == 2
-    return caught.value.message
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(b"model")
-    return path
-
-
-def aliases(path: Path) -> Iterator[Path]:
-    yield path
-    (path.parent / "sub").mkdir()
-    yield path.parent / "sub" / ".." / path.name
-    symlink = path.parent / "symlink.onnx"
-    symlink.symlink_to(path)
-    yield symlink
-    hardlink = path.parent / "hardlink.onnx"
-    hardlink.hardlink_to(path)
-    yield hardlink
-    (path.parent / "linked").symlink_to(path.parent)
-    yield path.parent / "linked" / path.name
-
-
-def test_the_input_is_refused_by_any_name_even_with_force(source: Path) -> None:
-    for alias in aliases(source):
-        assert "is the input" in refusal(alias, [source]), alias
-
-
-def test_the_input_is_refused_by_a_relative_name(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(source.parent)
-    assert "is the input" in refusal(Path("m.onnx"), [source])
-    assert "is the input" in refusal(source, [Path("./m.onnx")])
-
-
-def test_an_existing_file_is_refused_without_force_only(source: Path) -> None:
-    other = source.parent / "o.onnx"
-    check_target(other, [source], force=False)
-    other.touch()
-    assert "exists" in refusal(other, [source], force=False)
-    check_target(other, [source], force=True)
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_a_folder_is_refused(source: Path, force: bool) -> None:
-    assert "folder" in refusal(source.parent, [source], force)
-
-
-def test_what_is_no_regular_file_is_refused_even_with_force(source: Path) -> None:
-    os.mkfifo(source.parent / "pipe")
-    assert "regular" in refusal(source.parent / "pipe", [source])
-    assert "regular" in refusal(Path("/dev/null"), [source])
-
-
-def test_an_input_that_is_missing_does_not_hide_the_others(source: Path) -> None:
-    assert "is the input" in refusal(source, [source.parent / "missing", source])
 
 
 # Models for sessions

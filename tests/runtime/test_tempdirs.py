@@ -1,4 +1,4 @@
-"""What the living write is left alone, what the dead have left is removed; file systems that know less."""
+"""Folders of living processes stay, those of dead ones are removed; file systems without locks or modes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qtool.errors import EnvironmentFailure
 from qtool.graph import save
 from qtool.graph.save import staged
 from qtool.runtime.tempdirs import alone_in, sweep, temporary
-from tests.graph.test_save import commit, listing, net
+from tests.graph.saving import commit, listing, net
 
 
 def dead(folder: Path, name: str = ".qtool-dead.tmp") -> Path:
@@ -69,8 +69,8 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_anew(
 
     real, swept = tempfile.mkdtemp, []
 
-    def mkdtemp(**how: object) -> str:
-        made = real(**how)
+    def mkdtemp(**arguments: object) -> str:
+        made = real(**arguments)
         if not swept:
             swept.append(made)
             sweep(tmp_path)
@@ -143,7 +143,7 @@ def test_a_disk_that_fails_at_fsync_is_no_success(
 
 
 class Ending(BaseException):
-    """What no handler expects."""
+    """An exception that no handler expects."""
 
 
 @pytest.mark.parametrize(

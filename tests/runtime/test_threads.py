@@ -1,4 +1,4 @@
-"""What several threads of a program share with the library: notes of steps, and the threads of a BLAS."""
+"""State that several threads of a program share with the library: notes of steps, and the threads of a BLAS."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ a = np.random.default_rng(0).standard_normal((700, 900)).astype(np.float32)
 with single_threaded_blas():
     print(hashlib.sha256((a @ a.T).tobytes() + np.linalg.inv(a @ a.T + np.eye(700)).tobytes()).hexdigest())
 """
-    found = {
+    mappings = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
@@ -121,18 +121,18 @@ with single_threaded_blas():
         ).stdout
         for threads in ("1", "2", "4")
     }  # fmt: skip
-    assert len(found) == 1
+    assert len(mappings) == 1
 
 
 @pytest.mark.parametrize("work", ["quantize", "calibrate", "compare", "dry_run"])
 def test_the_library_works_inside(work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proto = CASES["residual"].build()
     data = [dict(s) for s in CASES["residual"].samples()] * 2
-    seen: list[set[int]] = []
+    counts: list[set[int]] = []
     out = tmp_path / "q.onnx"
 
     def watch(*_: object) -> None:
-        seen.append(blas_threads())
+        counts.append(blas_threads())
 
     monkeypatch.setattr("qtool.runtime.heartbeat._Notes.begin", lambda self, step: watch())
     monkeypatch.setattr("qtool.runtime.heartbeat._Notes.end", lambda self, step: None)
@@ -145,4 +145,4 @@ def test_the_library_works_inside(work: str, tmp_path: Path, monkeypatch: pytest
             qtool.dry_run(proto, qtool.Options(target="generic"))
         else:
             qtool.compare(proto, proto, data)
-    assert {n for one in seen for n in one} == {1}
+    assert {n for one in counts for n in one} == {1}

@@ -31,30 +31,30 @@ def test_times_are_of_one_inference_and_the_first_ones_do_not_count() -> None:
             kernel("q", "QuantizeLinear", start + 130 + slow, 20),
             run(start, 200 + slow),
         ]
-    found = kernel_times(events, 1).op_times()
-    assert found.inferences == 2  # of three, the one that was interrupted is left out
-    assert found.ms == pytest.approx(0.2)
-    assert found.between_ms == pytest.approx(0.1)
-    assert [(o.op, o.nodes, o.ms, o.share) for o in found.ops] == [
+    times = kernel_times(events, 1).op_times()
+    assert times.inferences == 2  # of three, the one that was interrupted is left out
+    assert times.ms == pytest.approx(0.2)
+    assert times.between_ms == pytest.approx(0.1)
+    assert [(o.op, o.nodes, o.ms, o.share) for o in times.ops] == [
         ("Conv", 2, pytest.approx(0.08), pytest.approx(0.8)),
         ("QuantizeLinear", 1, pytest.approx(0.02), pytest.approx(0.2)),
     ]
-    assert next((n.name, n.op, n.ms) for n in found.slowest) == ("a", "Conv", pytest.approx(0.06))
+    assert next((n.name, n.op, n.ms) for n in times.slowest) == ("a", "Conv", pytest.approx(0.06))
 
 
 def test_a_loop_is_without_what_runs_in_it() -> None:
     events = [run(0, 10), run(100, 200)]
     events += [kernel("loop", "Loop", 110, 100), kernel("if", "If", 115, 50), kernel("m", "MatMul", 120, 30)]
     events += [kernel("m", "MatMul", 170, 30), kernel("after", "Relu", 210, 10)]
-    found = {o.op: o for o in kernel_times(events, 1).op_times().ops}
-    assert {op: round(o.ms * 1e3) for op, o in found.items()} == {
+    times = {o.op: o for o in kernel_times(events, 1).op_times().ops}
+    assert {op: round(o.ms * 1e3) for op, o in times.items()} == {
         "Loop": 20,
         "If": 20,
         "MatMul": 60,
         "Relu": 10,
     }
-    assert found["MatMul"].nodes == 1
-    assert sum(o.share for o in found.values()) == pytest.approx(1)
+    assert times["MatMul"].nodes == 1
+    assert sum(o.share for o in times.values()) == pytest.approx(1)
 
 
 def test_nodes_without_a_name_are_told_apart() -> None:
@@ -64,9 +64,9 @@ def test_nodes_without_a_name_are_told_apart() -> None:
         kernel("", "Add", 101, 5, index=3),
         kernel("", "Add", 110, 7, index=4),
     ]
-    found = kernel_times(events, 1).op_times()
-    assert [n.name for n in found.slowest] == ["Add (node 4)", "Add (node 3)"]
-    assert found.ops[0].nodes == 2
+    times = kernel_times(events, 1).op_times()
+    assert [n.name for n in times.slowest] == ["Add (node 4)", "Add (node 3)"]
+    assert times.ops[0].nodes == 2
 
 
 @pytest.mark.parametrize("text", ["", "[", "[{}]", "[]", "{}", '[{"cat": "Session", "name": "model_run"}]'])
@@ -82,8 +82,8 @@ def test_a_real_trace_has_every_node(tmp_path: Path) -> None:
     session = Session(case.build().SerializeToString(), threads=1, optimize=False, trace=tmp_path / "trace")
     for _ in range(4):
         session.run(case.samples()[0])
-    found = read_trace(session.end_trace(), 1).op_times()
-    assert {o.op: o.nodes for o in found.ops}["Conv"] == sum(
+    times = read_trace(session.end_trace(), 1).op_times()
+    assert {o.op: o.nodes for o in times.ops}["Conv"] == sum(
         n.op_type == "Conv" for n in case.build().graph.node
     )
-    assert 0 < sum(o.ms for o in found.ops) <= found.ms
+    assert 0 < sum(o.ms for o in times.ops) <= times.ms

@@ -1,4 +1,4 @@
-"""A process of one's own: it answers, it tells its errors, it ends with whoever asked, and it can die."""
+"""A worker process: it answers, it reports its errors, it ends with its parent, and it can die."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.graphs import ROOT
 
 
 class Thing:
-    """What is in the process."""
+    """The object in the process."""
 
     def __init__(self, start: int) -> None:
         if start < 0:
@@ -43,7 +43,7 @@ class Thing:
         raise RuntimeFailure("it can't", "ask another")
 
     def stumble(self) -> None:
-        raise KeyError("nobody thought of that")
+        raise KeyError("an unforeseen key")
 
     def die(self, number: int) -> None:
         os.kill(os.getpid(), number)
@@ -55,44 +55,44 @@ class Thing:
 
 @contextmanager
 def thing(start: int = 0) -> Iterator[WorkerProcess]:
-    with closing(WorkerProcess("m.onnx", "tests.runtime.test_worker_process:Thing", start)) as attendant:
-        yield attendant
+    with closing(WorkerProcess("m.onnx", "tests.runtime.test_worker_process:Thing", start)) as worker:
+        yield worker
 
 
 def test_it_answers_and_keeps_what_it_knows() -> None:
-    with thing(40) as attendant:
-        assert attendant.call("add", 1) == 41
-        assert attendant.call("add", 1) == 42
-        assert attendant.call("pid") != os.getpid()
-        assert attendant.call("shout") == "heard"
+    with thing(40) as worker:
+        assert worker.call("add", 1) == 41
+        assert worker.call("add", 1) == 42
+        assert worker.call("pid") != os.getpid()
+        assert worker.call("shout") == "heard"
 
 
 @pytest.mark.parametrize(
     ("method", "arguments", "error", "message"),
     [
         ("fail", (), RuntimeFailure, "it can't"),
-        ("stumble", (), RuntimeError, "nobody thought of that"),
+        ("stumble", (), RuntimeError, "an unforeseen key"),
         ("die", (int(signal.SIGSEGV),), ModelError, r"m\.onnx: its process died \(SIGSEGV\): it is opened"),
         ("die", (int(signal.SIGKILL),), EnvironmentFailure, r"m\.onnx: .*killed by the system.*out of memory"),
         ("leave", (), ModelError, r"m\.onnx: its process died \(exit code 3\)"),
     ],
 )  # fmt: skip
-def test_its_errors_and_its_death_are_told(
+def test_its_errors_and_its_death_are_reported(
     method: str, arguments: Any, error: type[Exception], message: str
 ) -> None:
-    with thing() as attendant, pytest.raises(error, match=message):
-        attendant.call(method, *arguments, doing="it is opened", blame=ModelError)
+    with thing() as worker, pytest.raises(error, match=message):
+        worker.call(method, *arguments, doing="it is opened", blame=ModelError)
 
 
-def test_what_can_not_be_made_is_told_with_the_first_call() -> None:
-    with thing(-1) as attendant, pytest.raises(ModelError, match="below zero") as caught:
-        attendant.call("add", 1)
+def test_an_object_that_can_not_be_made_is_reported_with_the_first_call() -> None:
+    with thing(-1) as worker, pytest.raises(ModelError, match="below zero") as caught:
+        worker.call("add", 1)
     assert caught.value.hint == "count up"
 
 
 def test_it_ends_when_it_is_closed() -> None:
-    with thing() as attendant:
-        pid = attendant.call("pid")
+    with thing() as worker:
+        pid = worker.call("pid")
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -109,7 +109,7 @@ def test_it_ends_with_whoever_started_it_even_in_the_middle_of_its_work() -> Non
             return
         time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
-    pytest.fail("it outlived whoever started it")
+    pytest.fail("it outlived its parent")
 
 
 def test_a_script_needs_no_guard_around_it(tmp_path: Path) -> None:
@@ -129,5 +129,5 @@ def test_a_script_needs_no_guard_around_it(tmp_path: Path) -> None:
 def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('this is not json')")
     monkeypatch.chdir(tmp_path)
-    with thing() as attendant:
-        assert attendant.call("add", 1) == 1
+    with thing() as worker:
+        assert worker.call("add", 1) == 1

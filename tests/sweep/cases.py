@@ -75,8 +75,8 @@ def names(*, kept: bool = False, every: int = 1) -> list[str]:
 def case(name: str) -> Case:
     """A case by a name from `names`."""
     stem, dot, suffix = name.partition(".")
-    found = _read(stem)
-    return replace(frozen(found, _variants(stem)[dot + suffix]), name=name)
+    light = _read(stem)
+    return replace(frozen(light, _variants(stem)[dot + suffix]), name=name)
 
 
 def frozen(case: Case, inputs: Sequence[str]) -> Case:
@@ -102,12 +102,12 @@ def _variants(name: str) -> dict[str, list[str]]:
     tensors = [i for i in fed(_case(name)) if i.type.HasField("tensor_type") and i.type.tensor_type.elem_type]
     floats = [i.name for i in tensors if i.type.tensor_type.elem_type == TensorProto.FLOAT]
     others = [i.name for i in tensors if i.name not in floats]
-    found: dict[str, list[str]] = {"": []}
+    variants: dict[str, list[str]] = {"": []}
     if floats[1:]:
-        found[".weights"] = floats[1:]
+        variants[".weights"] = floats[1:]
     if floats and others:
-        found[".constants"] = [*floats[1:], *others]
-    return found
+        variants[".constants"] = [*floats[1:], *others]
+    return variants
 
 
 def _case(name: str) -> TestCase:
@@ -125,8 +125,8 @@ def _suite() -> dict[str, TestCase]:
     """Everything but `light`, by name."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of the suite's own arithmetic
-        found = {t.name: t for t in collect_testcases(None)}
-    return found | _files()
+        suite = {t.name: t for t in collect_testcases(None)}
+    return suite | _files()
 
 
 def _light() -> dict[str, Path]:

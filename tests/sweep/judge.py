@@ -22,7 +22,7 @@ def complaint(
     floor: float,
     noisy: Callable[[], Sequence[Outputs | None]],
 ) -> str:
-    """What is wrong with the outputs, '' when nothing is. `noisy` is asked only below the floor."""
+    """The fault of the outputs, '' for none. `noisy` is called only below the floor."""
     for index, name in enumerate(names):
         a, b = fp32[index], got[index]
         if problem := _kinds_differ(a, b):
@@ -59,8 +59,8 @@ def _shapes(a: Any) -> Any:
 def _flat(a: Any) -> np.ndarray:
     """All elements of an array or a sequence."""
     parts = [np.ravel(x) for x in a] if isinstance(a, list) else [] if a is None else [np.ravel(a)]
-    whole = np.concatenate(parts) if parts else np.zeros(0)
-    return whole.astype(np.float64) if whole.dtype.kind == "f" else whole
+    joined = np.concatenate(parts) if parts else np.zeros(0)
+    return joined.astype(np.float64) if joined.dtype.kind == "f" else joined
 
 
 def _sqnr(a: Any, b: Any) -> float:

@@ -1,4 +1,4 @@
-"""What quantizing everything may cost at most: a model with noise on every value.
+"""The most that quantizing everything may cost: a model with noise on every value.
 
 The mode's floor of SQNR is what real models hold. An op may do far worse by its nature (a difference of near
 equals, the exponential of a large number, an index of the largest), and there the model itself says how
@@ -23,7 +23,7 @@ DRAWS = 6
 
 @dataclass(frozen=True)
 class Grid:
-    """How finely values are kept.
+    """The fineness with which values are kept.
 
     Args:
         bits: of a grid over the range of a whole tensor; 0: none.
@@ -38,7 +38,7 @@ class Grid:
     computed: bool = True
 
     def noise(self, x: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-        """What rounding to the grid does (None), or uniform noise of one step to either side: twice that.
+        """The error of rounding to the grid (None), or uniform noise of one step to either side: twice that.
 
         None on what is infinite.
         """
@@ -66,8 +66,8 @@ def _floats(model: ModelProto, inputs: Mapping[str, Any]) -> dict[str, np.ndarra
     shown = {o.name for o in probe.graph.output}
     made = [o for n in probe.graph.node for o in n.output if o]
     probe.graph.output.extend(onnx.ValueInfoProto(name=o) for o in made if o not in shown)
-    found = Session(probe.SerializeToString(), threads=1).run(inputs, made) if made else []
-    return {k: v for k, v in zip(made, found, strict=True) if _is_float(v)}
+    values = Session(probe.SerializeToString(), threads=1).run(inputs, made) if made else []
+    return {k: v for k, v in zip(made, values, strict=True) if _is_float(v)}
 
 
 def _noisy(

@@ -1,6 +1,6 @@
-"""How a specimen of the zoo is written down: the model in ONNX's own text, its weights by shape, its samples.
+"""The notation of a specimen of the zoo: the model in ONNX's own text, its weights by shape, its samples.
 
-`https://onnx.ai/onnx/repo-docs/Syntax.html` is the grammar. What it has no words for (odd names, stale shapes)
+`https://onnx.ai/onnx/repo-docs/Syntax.html` is the grammar. What it can't express (odd names, stale shapes)
 an `edit` does to the parsed model.
 """
 
@@ -70,7 +70,7 @@ class Specimen:
         return model
 
     def samples(self) -> list[Sample]:
-        """What the model is fed: six samples, whose free axes differ."""
+        """The inputs of the model: six samples, whose free axes differ."""
         graph = self.model().graph
         own = {t.name for t in graph.initializer}
         inputs = [i for i in graph.input if i.name not in own]
@@ -129,12 +129,12 @@ def scalar(value: float) -> np.ndarray:
 
 def all_graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
     """A graph and those nested in it."""
-    found = [graph]
+    graphs = [graph]
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                found += all_graphs(inner)
-    return found
+                graphs += all_graphs(inner)
+    return graphs
 
 
 def renamed(**names: str) -> Edit:

@@ -44,7 +44,7 @@ REFUSALS = (
     (4, "is an empty batch"),
 )
 # What is still to be mended: words of the outcome, and the cause.
-KNOWN = {
+EXPECTED_FAILURES = {
     "has shape (2, 3) in FP32, (1, 3) quantized": "validate takes another number of boxes for another model",
 }
 
@@ -53,28 +53,28 @@ KNOWN = {
 def test_is_quantized_well_or_refused_plainly(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, Any], None]
 ) -> None:
-    found = case(name)
-    fp32 = fp32_outputs(found)
+    tested = case(name)
+    fp32 = fp32_outputs(tested)
     if isinstance(fp32, str):
         record_property("skipped", fp32)
         pytest.skip(fp32)
     settle_speed(monkeypatch)
     avoid_saturation(monkeypatch)
-    before = found.model.SerializeToString(deterministic=True)
+    before = tested.model.SerializeToString(deterministic=True)
     failures = {}
     for label, way in WAYS.items():
         with monkeypatch.context() as patch:
             if way.eager:
                 make_eager(patch)
             with time_limit(LIMIT):
-                outcome = tried(found, fp32, way, tmp_path / "q.onnx")
+                outcome = tried(tested, fp32, way, tmp_path / "q.onnx")
         record_property(label, outcome)
         if not outcome.startswith(("quantized", "float", "refused")):
             failures[label] = outcome
         assert not list(tmp_path.iterdir()), label
-    assert found.model.SerializeToString(deterministic=True) == before
+    assert tested.model.SerializeToString(deterministic=True) == before
     told = "\n".join(f"{label}: {outcome}" for label, outcome in failures.items())
-    for words, cause in KNOWN.items():
+    for words, cause in EXPECTED_FAILURES.items():
         if failures and all(words in outcome for outcome in failures.values()):
             pytest.xfail(cause)
     assert not failures, told
@@ -99,29 +99,29 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def fp32_outputs(found: Case) -> Outputs | str:
-    """What the case is in onnxruntime, or why it is no case."""
+def fp32_outputs(tested: Case) -> Outputs | str:
+    """The outputs of the case in onnxruntime, or the reason why it can't be tested."""
     try:
-        session = Session(found.model.SerializeToString(), threads=1)
-        fp32, again = session.run(found.inputs), session.run(found.inputs)
+        session = Session(tested.model.SerializeToString(), threads=1)
+        fp32, second = session.run(tested.inputs), session.run(tested.inputs)
     except Exception as error:  # of many kinds: inputs that Python can't hand over, too
         return f"onnxruntime can't: {error}"
-    if not found.agrees(fp32):
+    if not tested.agrees(fp32):
         return "onnxruntime's outputs are not the expected ones"
-    return fp32 if all(_same(a, b) for a, b in zip(fp32, again, strict=True)) else "it is random"
+    return fp32 if all(_same(a, b) for a, b in zip(fp32, second, strict=True)) else "it is random"
 
 
-def tried(found: Case, fp32: Outputs, way: Way, path: Path) -> str:
+def tried(tested: Case, fp32: Outputs, way: Way, path: Path) -> str:
     """'quantized ..', 'float' or 'refused ..', or else what is wrong."""
     try:
-        result = quantized(found, way, path)
+        result = quantized(tested, way, path)
     except QtoolError as error:
-        known = any(error.exit_code == code and words in error.message for code, words in REFUSALS)
-        return f"{'refused' if known else 'failed'}: {type(error).__name__} {error.message}"
+        expected = any(error.exit_code == code and words in error.message for code, words in REFUSALS)
+        return f"{'refused' if expected else 'failed'}: {type(error).__name__} {error.message}"
     except Exception as error:
         return f"failed: {type(error).__name__} {error}"
     try:
-        problem = judged(found, fp32, way, path, result)
+        problem = judged(tested, fp32, way, path, result)
     except Exception as error:  # what was written does not even run
         problem = f"{type(error).__name__} {error}"
     finally:
@@ -138,9 +138,9 @@ def touched(result: qtool.Result) -> bool:
     return bool(plan.forms or plan.sites or plan.fp16.stored or plan.choices.io == "float16")
 
 
-def quantized(found: Case, way: Way, path: Path) -> qtool.Result:
+def quantized(tested: Case, way: Way, path: Path) -> qtool.Result:
     """The model in a file, by the library's own entry. `include` is for what the tables find too slow."""
-    sample = found.sample
+    sample = tested.sample
     data = None if sample is None else [sample]
     calib: Any = data if way.mode in ("static", "fp16") else None
     if way.mode == "static" and data is None:
@@ -148,19 +148,19 @@ def quantized(found: Case, way: Way, path: Path) -> qtool.Result:
     options = way.options(calib=calib, data=data)
     if way.eager:
         try:
-            return qtool.quantize(found.model, path, qtool.Options(include=["*"], **options))
+            return qtool.quantize(tested.model, path, qtool.Options(include=["*"], **options))
         except UsageError as error:
             assert "--include" in error.message, error.message  # none of its nodes has a form
-    return qtool.quantize(found.model, path, qtool.Options(**options))
+    return qtool.quantize(tested.model, path, qtool.Options(**options))
 
 
-def judged(found: Case, fp32: Outputs, way: Way, path: Path, result: qtool.Result) -> str:
-    """What is wrong with the written file, '' when nothing is."""
+def judged(tested: Case, fp32: Outputs, way: Way, path: Path, result: qtool.Result) -> str:
+    """The fault of the written file, '' for none."""
     if failed := [g for g in result.report.recovered if g.failed]:
         return f"{failed[0].name} could not be tried: {failed[0].failed}"
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    before, after = found.model.graph, model.graph
+    before, after = tested.model.graph, model.graph
     if way.choices.get("io") is None:
         for a, b in ((_ports(before), _ports(after)), (before.output, after.output)):
             if [(v.name, v.type.WhichOneof("value"), v.type.tensor_type.elem_type) for v in a] != [(v.name, v.type.WhichOneof("value"), v.type.tensor_type.elem_type) for v in b]:  # fmt: skip
@@ -168,12 +168,12 @@ def judged(found: Case, fp32: Outputs, way: Way, path: Path, result: qtool.Resul
 
     @cache
     def noise() -> list[Outputs | None]:
-        return noisy_runs(found.model, found.inputs, way.grid, zlib.crc32(found.name.encode()))
+        return noisy_runs(tested.model, tested.inputs, way.grid, zlib.crc32(tested.name.encode()))
 
     floor = way.floor if touched(result) else EXACT_DB
     for optimize in (True, False):
         session = with_float_io(Session(path, threads=1, optimize=optimize))
-        got = session.run(_typed(found.inputs, session.input_dtypes))
+        got = session.run(_typed(tested.inputs, session.input_dtypes))
         if way.choices.get("io") == "float16":
             got = [_like(b, a) for a, b in zip(fp32, got, strict=True)]
         names = [o.name for o in before.output]

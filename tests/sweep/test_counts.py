@@ -38,26 +38,26 @@ QUANTIZED = (
 @cache
 def node_cases() -> dict[str, tuple[Case, Outputs]]:
     """Every node case as it is, weights fed, with its outputs in FP32; without what can't be judged."""
-    found = {}
+    cases = {}
     for name in names():
         if "." in name or "-" in name or name.startswith("light"):
             continue
         one = case(name)
         fp32 = fp32_outputs(one)
         if not isinstance(fp32, str):
-            found[name] = one, fp32
-    return found
+            cases[name] = one, fp32
+    return cases
 
 
 def holds_more(before: onnx.ModelProto, after: onnx.ModelProto, mode: str) -> bool:
     """Whether a model holds quantized ops, or float16 ones, where it had fewer."""
     if mode == "fp16":
-        return halves(after) > halves(before)
+        return fp16_count(after) > fp16_count(before)
     counts = [Counter(n.op_type for n in m.graph.node) for m in (before, after)]
     return any(counts[1][op] > counts[0][op] for op in QUANTIZED)
 
 
-def halves(model: onnx.ModelProto) -> int:
+def fp16_count(model: onnx.ModelProto) -> int:
     """Weights in float16 and casts to it."""
     half = onnx.TensorProto.FLOAT16
     casts = [n for n in model.graph.node if n.op_type == "Cast"]

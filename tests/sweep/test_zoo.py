@@ -38,8 +38,8 @@ ZOO_WAYS: dict[str, Way] = {
     "weight-only-anew": replace(WAYS["weight-only-eager"], choices={"requantize": True}),
     "fp16-generic": replace(WAYS["fp16"], target="generic"),
 }
-# What went wrong once is tried on every run.
-FOUND = {
+# A combination that once went wrong is tried on every run.
+FORMER_FAULTS = {
     "10-resize-by-1.7": "weight-only-eager",
     "10-resize-linear-in-if": "dynamic",
     "12-hardmax": "weight-only",
@@ -65,7 +65,7 @@ COMBINATIONS = [
     (name, label)
     for name in ZOO
     for index, label in enumerate(ZOO_WAYS)
-    if (zlib.crc32(name.encode()) + index) % EVERY == 0 or FOUND.get(name) == label
+    if (zlib.crc32(name.encode()) + index) % EVERY == 0 or FORMER_FAULTS.get(name) == label
 ]
 
 
@@ -148,7 +148,7 @@ def assert_alike(before: onnx.ModelProto, after: onnx.ModelProto, way: Way) -> N
 
 
 def _fits(before: onnx.ValueInfoProto, after: onnx.ValueInfoProto) -> bool:
-    """Whether the kind, the element type and the rank, where one was told, are the same."""
+    """Whether the kind, the element type and the rank, where one is declared, are the same."""
     a, b = before.type, after.type
     if a.WhichOneof("value") != b.WhichOneof("value") or a.tensor_type.elem_type != b.tensor_type.elem_type:
         return False
@@ -197,7 +197,7 @@ def pooled(runs: Sequence[Any]) -> list[list[Any]]:
 
 @cache
 def fp32(name: str) -> list[Outputs]:
-    """What a specimen makes of its samples."""
+    """The outputs of a specimen for its samples."""
     session = Session(ZOO[name].model().SerializeToString(), threads=1)
     return [session.run(sample) for sample in ZOO[name].samples()]
 

@@ -21,7 +21,7 @@ from tests.sweep.noise import Grid
 
 @dataclass(frozen=True)
 class Way:
-    """How to quantize a model, and how far from FP32 it may end.
+    """A way to quantize a model, and the distance from FP32 that it may have.
 
     Args:
         floor: SQNR in dB that the mode holds; below it, noise on `grid` decides.
@@ -36,12 +36,12 @@ class Way:
     eager: bool = False
     choices: Mapping[str, Any] = field(default_factory=dict)
 
-    def options(self, **given: Any) -> dict[str, Any]:
+    def options(self, **more: Any) -> dict[str, Any]:
         """Of qtool.Options. What is tested is what a form does, however large its error, and however slow: no
         gate takes nodes back to float, and nothing is timed.
         """
         settled = {"threads": 1, "gate": "none", "timing": "table"}
-        return {"mode": self.mode, "target": self.target, **settled, **self.choices, **given}
+        return {"mode": self.mode, "target": self.target, **settled, **self.choices, **more}
 
 
 _ACTIVATIONS = Grid(bits=8)

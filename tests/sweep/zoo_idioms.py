@@ -1,4 +1,4 @@
-"""What real networks are made of and tables of operators tend to forget, large enough to be worth int8."""
+"""Idioms of real networks that tables of operators tend to forget, large enough to be worth int8."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WIDE = array("v", (_C, _C, 3, 3)) * 60
 
 
 def _between(body: str, weights: dict[str, Any] | None = None, opset: int = 17) -> Specimen:
-    """What stands between two convolutions: from c to r."""
+    """A piece of graph between two convolutions: from c to r."""
     text = f"""(float[N, {_C}, 10, 10] x) => (float[N, {_C}, A, B] y) {{
         c = Conv<{_PADS}>(x, w, b) {body} y = Conv<{_PADS}>(r, v, d)
     }}"""
-    known = {"w": (_C, _C, 3, 3), "b": (_C,), "v": (_C, _C, 3, 3), "d": (_C,)}
-    return Specimen(text, known | (weights or {}), opset=opset)
+    convolutions = {"w": (_C, _C, 3, 3), "b": (_C,), "v": (_C, _C, 3, 3), "d": (_C,)}
+    return Specimen(text, convolutions | (weights or {}), opset=opset)
 
 
 def _products(body: str, weights: dict[str, Any], x: str = "24, 96", y: str = "A, B") -> Specimen:

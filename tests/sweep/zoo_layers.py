@@ -170,7 +170,7 @@ LAYERS: dict[str, Specimen] = {
         "p, q = Split<axis = 1>(c, k) r = Concat<axis = 1>(q, p) y = Conv(r, v)", weights={"k": ints(2, 6)}
     ),
     "split-uneven-outputs-unused": _behind(
-        "p, nobody, q = Split<axis = 1>(c, k) y = Concat<axis = 1>(q, p)", weights={"k": ints(1, 3, 4)}
+        "p, unused, q = Split<axis = 1>(c, k) y = Concat<axis = 1>(q, p)", weights={"k": ints(1, 3, 4)}
     ),
     "slice-backwards": _behind(
         "s = Slice(c, a, e, d, t) y = Conv(s, v)",

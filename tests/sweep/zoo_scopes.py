@@ -259,7 +259,7 @@ OPSETS: dict[str, Specimen] = {
         refused="can't be raised to",
         quantized=True,
     ),
-    "10-resize-both-ways": Specimen(  # of which no later opset has the like
+    "10-resize-both-ways": Specimen(  # no later opset has its like
         "(float[N, 8, 6, 6] x) => (float[N, 8, A, B] y) { c = Conv<pads = [1, 1, 1, 1]>(x, w, b) y = Resize(c, s) }",
         {**_IMAGE, "s": floats(1, 1, 1.7, 0.6)},
         opset=10,

@@ -1,4 +1,4 @@
-"""What values are: types that are no float32, numbers that no grid likes."""
+"""Unusual values: types other than float32, numbers that fit no grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trace says of a kernel: times made up, so that the answer is known."""
+"""The time of a kernel by a trace: times made up, so that the answer is certain."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def run(start: int, *kernels: dict[str, Any]) -> list[dict[str, Any]]:
 
 def runs(lengths: list[int], op: str = "MaxPool", **inputs: list[int]) -> list[dict[str, Any]]:
     inputs = inputs or {"uint8": [1, 100]}
-    found = []
+    events = []
     for number, length in enumerate(lengths):
         start = 1000 * number
-        found += run(start, kernel(op, start + 1, length, **inputs), kernel(IDLE, start + 800, 2, float=[1]))
-    return found
+        events += run(start, kernel(op, start + 1, length, **inputs), kernel(IDLE, start + 800, 2, float=[1]))
+    return events
 
 
 def test_neither_the_warm_up_nor_interruptions_nor_the_tracing_itself_count() -> None:
     quiet, noisy = [30, 30, 90, 700], [50, 50, 50, 50]
-    found = seconds_of(runs([800, *noisy, *quiet, *noisy, *noisy]), WANTED, [4] * 4)
-    assert found.seconds == pytest.approx((50 - 2) * 1e-6)
-    assert found.ops == ("MaxPool", IDLE)
-    found = seconds_of(runs([800, *quiet * 3, *noisy]), WANTED, [4] * 4)
-    assert found.seconds == pytest.approx((30 - 2) * 1e-6)
+    timing = seconds_of(runs([800, *noisy, *quiet, *noisy, *noisy]), WANTED, [4] * 4)
+    assert timing.seconds == pytest.approx((50 - 2) * 1e-6)
+    assert timing.ops == ("MaxPool", IDLE)
+    timing = seconds_of(runs([800, *quiet * 3, *noisy]), WANTED, [4] * 4)
+    assert timing.seconds == pytest.approx((30 - 2) * 1e-6)
 
 
 def test_what_takes_no_longer_than_nothing_still_takes_some_time() -> None:
-    found = seconds_of(runs([2] * 4), WANTED, [4])
-    assert found.seconds is not None
-    assert found.seconds > 0
+    timing = seconds_of(runs([2] * 4), WANTED, [4])
+    assert timing.seconds is not None
+    assert timing.seconds > 0
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_what_takes_no_longer_than_nothing_still_takes_some_time() -> None:
     ids=["another type", "fewer elements", "another op"],
 )
 def test_another_kernel_is_named_and_not_timed(op: str, inputs: dict[str, list[int]]) -> None:
-    found = seconds_of(runs([50] * 4, op, **inputs), WANTED, [4])
-    assert found.seconds is None
-    assert found.ops == (op, IDLE)
+    timing = seconds_of(runs([50] * 4, op, **inputs), WANTED, [4])
+    assert timing.seconds is None
+    assert timing.ops == (op, IDLE)
 
 
 def test_a_run_without_it_is_no_measurement() -> None:
@@ -68,6 +68,6 @@ def test_the_runtime_runs_the_kernels_that_are_meant() -> None:
     """All of them have it that way where the shipped table was made; here the ones that matter most."""
     for row in ("Conv/3x3", "MatMul/many", "QuantizeLinear"):
         kernel = KERNELS[row]
-        found = time_kinds(kernel, kernel.sizes[0], 1, Pace(1, 0, 1))
-        assert found.keys() == kernel.runs.keys()
-        assert all(ran.seconds for ran in found.values())
+        timings = time_kinds(kernel, kernel.sizes[0], 1, Pace(1, 0, 1))
+        assert timings.keys() == kernel.runs.keys()
+        assert all(ran.seconds for ran in timings.values())

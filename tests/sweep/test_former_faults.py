@@ -1,4 +1,4 @@
-"""What the sweep found, each in its smallest form."""
+"""Faults that the sweep has found, each in its smallest form."""
 
 from __future__ import annotations
 

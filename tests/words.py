@@ -19,7 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What `make lint` leaves out until its words are mended: delete a line when the folder passes.
 PENDING = """
-tests
+tests/cli
+tests/commands
+tests/extras
+tests/numerics
+tests/report
+tests/rewrite
+tests/serialize
+tests/tables
 """.split()
 
 # Names that tell nothing of what they hold, and names that have given way to the field's own. The whole name counts.

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.cli.program import QUIETLY
 from tests.graphs import write_samples
 from tests.rewrite.zoo import CASES
 from tests.tiers import nightly
@@ -73,7 +74,7 @@ def start(folder: Path, side: bool, out: Path, *more: str) -> subprocess.Popen[s
     ]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(int(side)), *map(str, arguments), "--target", "generic", "-q"],
-        env={**os.environ, "TMPDIR": str(scratch)}, text=True, start_new_session=True,
+        env={**os.environ, **QUIETLY, "TMPDIR": str(scratch)}, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -110,7 +111,11 @@ def files(folder: Path) -> Files:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one-file", "side-file"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, marks=pytest.mark.nightly), True],
+    ids=["one-file", "side-file"],
+)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("kills")
     case, random = CASES["transformer"], np.random.default_rng(0)

@@ -131,5 +131,5 @@ if __name__ == "__main__":
     import_all()
     gc.collect()
     gc.freeze()
-    become(asked := serve(socket.socket(fileno=int(sys.argv[1]))))
-    run(asked["before"])
+    become(request := serve(socket.socket(fileno=int(sys.argv[1]))))
+    run(request["before"])

@@ -74,7 +74,7 @@ class Program:
                 if stdin is None:
                     stack.callback(os.close, ends[0])
             self.stdout, self.stderr = (
-                self._output(stack, ends, given, own) for given, own in ((stdout, 1), (stderr, 2))
+                self._output(stack, ends, stream, own) for stream, own in ((stdout, 1), (stderr, 2))
             )
             answers, theirs = os.pipe()
             stack.callback(os.close, theirs)
@@ -86,10 +86,10 @@ class Program:
 
     @staticmethod
     def _output(
-        stack: contextlib.ExitStack, ends: list[int], given: int | None, own: int
+        stack: contextlib.ExitStack, ends: list[int], stream: int | None, own: int
     ) -> IO[bytes] | None:
-        if given != PIPE:
-            ends.append(own if given is None else given)
+        if stream != PIPE:
+            ends.append(own if stream is None else stream)
             return None
         ours, theirs = os.pipe()
         stack.callback(os.close, theirs)
@@ -118,7 +118,7 @@ class Program:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, given: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
+    def communicate(self, content: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
         """Write to stdin, read the rest of stdout and stderr, wait for the end.
 
         Raises:
@@ -133,7 +133,7 @@ class Program:
 
         def feed(stream: IO[bytes]) -> None:
             with contextlib.suppress(BrokenPipeError), stream:
-                stream.write(given)
+                stream.write(content)
 
         jobs = [(drain, (n, s)) for n in read if (s := getattr(self, n)) is not None and not s.closed]
         if self.stdin is not None and not self.stdin.closed:
@@ -184,11 +184,11 @@ def run(
 
 
 def run_bytes(
-    *arguments: object, given: bytes = b"", stdin: int = PIPE, **how: Any
+    *arguments: object, content: bytes = b"", stdin: int = PIPE, **options: Any
 ) -> subprocess.CompletedProcess[bytes]:
     """The same, with bytes on stdin and stdout."""
-    program = Program(*arguments, stdin=stdin, **how)
-    stdout, stderr = program.communicate(given, timeout=600)
+    program = Program(*arguments, stdin=stdin, **options)
+    stdout, stderr = program.communicate(content, timeout=600)
     return subprocess.CompletedProcess(program.args, program.wait(), stdout, stderr)
 
 
@@ -198,7 +198,7 @@ def run_installed(
     env: Mapping[str, str] | None = None,
     before: str = "",
     shell: str = "",
-    **how: Any,
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed program in a process of its own.
 
@@ -218,5 +218,5 @@ def run_installed(
         words = ["bash", "-c", shell, "bash", *words]
     return subprocess.run(
         words, cwd=cwd, env={**os.environ, **QUIETLY, **(env or {})}, text=True, check=False,
-        **{"capture_output": not {"stdout", "stderr"} & how.keys(), "timeout": 600, **how},
+        **{"capture_output": not {"stdout", "stderr"} & options.keys(), "timeout": 600, **options},
     )  # fmt: skip

@@ -36,8 +36,8 @@ def test_importing_costs_nothing() -> None:
 
 @pytest.mark.parametrize("name", qtool.__all__)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
-    found = getattr(qtool, name)
-    assert found.__doc__ or issubclass(found, qtool.QtoolError)
+    public = getattr(qtool, name)
+    assert public.__doc__ or issubclass(public, qtool.QtoolError)
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:

@@ -56,13 +56,13 @@ def test_it_stands_in_for_the_samples(tmp_path: Path, method: str) -> None:
             shutil.copy(path, kept)
     done = run("calibrate", CNN / "model.onnx", "--calib", kept, "-o", tmp_path / "r.json", "--threads", 1)
     assert done.returncode == 0, done.stderr
-    asked = ["quantize", CNN / "model.onnx", "--method", method, "--threads", 1, "--data", CNN / "eval"]
+    command = ["quantize", CNN / "model.onnx", "--method", method, "--threads", 1, "--data", CNN / "eval"]
     fed = {"kept": ["--ranges", tmp_path / "r.json"], "fresh": ["--calib", CNN / "calib"]}
     scales = []
     for name, samples in fed.items():
         # Types that are asked for are kept, however fast they turn out.
         done = run(
-            *asked, *samples, "--acts", "uint8", "-o", tmp_path / f"{name}.onnx", "--fail-if", "sqnr<15"
+            *command, *samples, "--acts", "uint8", "-o", tmp_path / f"{name}.onnx", "--fail-if", "sqnr<15"
         )
         assert done.returncode == 0, done.stderr
         constants = onnx.load(tmp_path / f"{name}.onnx").graph.initializer
@@ -76,9 +76,9 @@ def test_the_file_says_what_it_is_of(made: Path) -> None:
     document = json.loads((made / "all.json").read_text())
     assert document["schema"] == "qtool.ranges/2"
     assert document["samples"] == len(list((CNN / "calib").glob("*.npz")))
-    for name, seen in document["ranges"].items():
-        assert seen["lo"] <= seen["hi"], name
-        assert 0 < sum(seen["histogram"]["counts"]["values"]) <= seen["count"] - seen["masked"], name
+    for name, bounds in document["ranges"].items():
+        assert bounds["lo"] <= bounds["hi"], name
+        assert 0 < sum(bounds["histogram"]["counts"]["values"]) <= bounds["count"] - bounds["masked"], name
 
 
 def edited(made: Path, tmp_path: Path, **changes: object) -> Path:
@@ -150,6 +150,6 @@ def test_2_what_it_reads_is_not_its_output(source: str, output: str, tmp_path: P
     (tmp_path / "calib.py").write_text("def load():\n    return []\n")
     target = tmp_path / output
     before = target.read_bytes()
-    given = ["--calib", tmp_path / source, "-o", target, "--force"]
-    done = run("calibrate", CNN / "model.onnx", *given)
+    options = ["--calib", tmp_path / source, "-o", target, "--force"]
+    done = run("calibrate", CNN / "model.onnx", *options)
     assert (done.returncode, target.read_bytes()) == (2, before), done.stderr

@@ -35,7 +35,7 @@ def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("options", "says"),
     [
         (("--checkpoint", "best.json"), "--resume"),
         (("--resume",), "--checkpoint"),
@@ -43,9 +43,9 @@ def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Pat
         (("--checkpoint", "q.onnx"), "another file"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused(options: tuple[str, ...], says: str, tmp_path: Path) -> None:
     (tmp_path / "best.json").write_text("{}", encoding="utf-8")
-    done = run(*BASE, "-o", "q.onnx", *given, cwd=tmp_path)
+    done = run(*BASE, "-o", "q.onnx", *options, cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr
     assert (tmp_path / "best.json").read_text(encoding="utf-8") == "{}"

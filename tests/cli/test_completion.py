@@ -17,7 +17,7 @@ needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="no bash he
 
 
 def completed(line: str, cwd: Path | None = None) -> set[str]:
-    """What bash offers where the line ends."""
+    """Return the words that bash offers at the end of the line."""
     words = line.split(" ")
     script = f"""
 eval "$(qtool completion bash)"

@@ -11,10 +11,7 @@ import click
 import pytest
 
 from qtool.cli import config_values
-from qtool.cli.command import Command
-from qtool.cli.config import ONCE, key_of, variable_of
-from qtool.cli.main import cli
-from qtool.cli.types import SourceType
+from qtool.cli.config import ONCE, variable_of
 from qtool.errors import UsageError
 from tests.cli.conftest import Workplace
 from tests.cli.program import run, run_installed
@@ -42,7 +39,7 @@ def shown(cwd: Path, *words: object, command: str = "quantize", **env: str) -> M
 
 
 def refused(cwd: Path, *words: object, command: str = "quantize", **env: str) -> str:
-    """What is said of a mistake, on stderr and with exit code 2."""
+    """Return the error on stderr of a usage mistake, exit code 2."""
     done = run(command, "no such model.onnx", *words, cwd=cwd, env=env)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
@@ -89,8 +86,8 @@ def test_folders_above_have_no_say(tmp_path: Path) -> None:
 def test_the_table_of_a_command_wins_over_what_is_for_all(tmp_path: Path) -> None:
     write(tmp_path, "threads = 2\n[compare]\nthreads = 3\nspeed = true\n")
     assert shown(tmp_path)["threads"][0] == 2
-    found = shown(tmp_path, command="compare")
-    assert (found["threads"][0], found["speed"][0]) == (3, True)
+    options = shown(tmp_path, command="compare")
+    assert (options["threads"][0], options["speed"][0]) == (3, True)
     write(tmp_path, "[tool.qtool]\nthreads = 2\n[tool.qtool.compare]\nthreads = 3\n", "p/pyproject.toml")
     assert shown(tmp_path / "p", command="compare")["threads"][0] == 3
 
@@ -139,7 +136,7 @@ def test_an_empty_variable_is_none(tmp_path: Path) -> None:
 def test_paths_in_a_file_start_from_its_folder(tmp_path: Path) -> None:
     text = 'calib = "c"\ndata = "/d"\nlabels = "../l.json"\nplan = "p.json"\noutput = "-"\n'
     path = write(tmp_path, text, "conf/qtool.toml")
-    found = shown(tmp_path, "--config", "conf/qtool.toml")
+    options = shown(tmp_path, "--config", "conf/qtool.toml")
     wanted = {
         "calib": "conf/c",
         "data": "/d",
@@ -147,7 +144,7 @@ def test_paths_in_a_file_start_from_its_folder(tmp_path: Path) -> None:
         "plan": "conf/p.json",
         "output": "-",
     }
-    assert {key: found[key][0] for key in wanted} == wanted
+    assert {key: options[key][0] for key in wanted} == wanted
     assert shown(path.parent)["calib"][0] == "c"
     assert shown(path.parent, QTOOL_CALIB="x")["calib"][0] == "x"
 
@@ -330,61 +327,6 @@ def test_a_file_from_a_pipe_has_paths_from_here(tmp_path: Path) -> None:
 def test_help_is_given_whatever_the_file_says(words: list[str], tmp_path: Path) -> None:
     write(tmp_path, "mode = [")
     assert run(*words, cwd=tmp_path, env={"QTOOL_MOED": "1"}).returncode == 0
-
-
-# --show-config.
-
-
-def test_show_config_is_a_table_of_every_option(tmp_path: Path) -> None:
-    write(tmp_path, 'fail-if = ["sqnr<20"]\nthreads = 2\n')
-    done = run("quantize", "--show-config", "--force", cwd=tmp_path, env={"QTOOL_TARGET": "generic"})
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert "quantize" in lines[0]
-    assert "qtool.toml" in lines[0]
-    rows = {line.split()[0]: line.split()[1:] for line in lines[2:]}
-    assert rows["option"] == ["value", "from"]
-    assert rows["fail-if"] == ['["sqnr<20"]', "qtool.toml"]
-    assert rows["force"] == ["true", "flag"]
-    assert rows["target"] == ["generic", "QTOOL_TARGET"]
-    assert rows["mode"] == ["static", "default"]
-    assert rows["output"] == ["default"]
-
-
-def test_show_config_survives_an_ascii_terminal(tmp_path: Path) -> None:
-    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "QTOOL_EXCLUDE": "größe"}
-    for form in ([], ["--json"]):
-        done = run_installed("quantize", "--show-config", "-o", "größe.onnx", *form, cwd=tmp_path, env=env)
-        assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("command", ["quantize", "compare"])
-def test_show_config_runs_nothing_and_wants_no_arguments(command: str, tmp_path: Path) -> None:
-    done = run(command, "--show-config", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    words = ["a.onnx", "b.onnx"] if command == "compare" else ["a.onnx", "-o", "q.onnx"]
-    done = run(command, *words, "--show-config", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_show_config_still_knows_a_wrong_flag(tmp_path: Path) -> None:
-    for words in (["--mode", "statik"], ["--mod", "static"], ["--threads", "x"], ["a", "b"]):
-        done = run("quantize", "--show-config", *words, cwd=tmp_path)
-        assert done.returncode == 2, words
-        assert done.stdout == ""
-
-
-@pytest.mark.parametrize("name", sorted(cli.commands.keys() - PLAIN))
-def test_every_command_and_option_can_be_configured(name: str, tmp_path: Path) -> None:
-    """A new one is covered by being declared, with cls=Command and type=SRC where it takes samples."""
-    command = cli.commands[name]
-    assert isinstance(command, Command)
-    options = [p for p in command.params if isinstance(p, click.Option)]
-    listed = shown(tmp_path, command=name)
-    assert {key_of(o) for o in options} - ONCE.keys() <= listed.keys()
-    wrong = [o.name for o in options if o.metavar == "SRC" and not isinstance(o.type, SourceType)]
-    assert wrong == [], "samples are SRC, so that their paths start from the file that names them"
 
 
 # It is not only shown: it is done.

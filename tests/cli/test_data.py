@@ -32,18 +32,20 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("data")
-    found = Place(*(folder / n for n in ("i/model.onnx", "photos", "t/model.onnx", "lines.txt", "arrays")))
-    for path, made in ((found.images, convolution()), (found.texts, classifier())):
+    workplace = Place(
+        *(folder / n for n in ("i/model.onnx", "photos", "t/model.onnx", "lines.txt", "arrays"))
+    )
+    for path, made in ((workplace.images, convolution()), (workplace.texts, classifier())):
         path.parent.mkdir()
         onnx.save(made, path)
-    tokenizers.save(found.texts.parent)
-    found.photos.mkdir()
+    tokenizers.save(workplace.texts.parent)
+    workplace.photos.mkdir()
     for index in range(9):
         pixels = np.random.default_rng(index).integers(0, 256, (20, 30, 3), np.uint8)
-        Image.fromarray(pixels).save(found.photos / f"{index}.png")
-    found.lines.write_text("".join(f"the cat sat {'on the mat ' * i}\n" for i in range(9)))
-    write_samples(found.arrays, samples(9, x=(1, 3, 16, 16)))
-    return found
+        Image.fromarray(pixels).save(workplace.photos / f"{index}.png")
+    workplace.lines.write_text("".join(f"the cat sat {'on the mat ' * i}\n" for i in range(9)))
+    write_samples(workplace.arrays, samples(9, x=(1, 3, 16, 16)))
+    return workplace
 
 
 def convolution() -> onnx.ModelProto:

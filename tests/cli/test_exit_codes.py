@@ -158,7 +158,7 @@ def test_5_a_full_disk_behind_stdout(place: Workplace, as_json: bool) -> None:
 
 
 def test_6_the_runtime_fails_while_it_runs(place: Workplace, tmp_path: Path) -> None:
-    """An index out of range is found by nobody before the kernel runs."""
+    """Only the kernel finds an index out of range."""
     proto = CASES["embedding"].build()
     (tmp_path / "e.onnx").write_bytes(proto.SerializeToString())
     data = _samples(tmp_path / "d", ids=np.array([[10**6]]))

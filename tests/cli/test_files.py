@@ -1,4 +1,4 @@
-"""What the program writes, and what it leaves alone."""
+"""The files that the program writes, and those that it leaves alone."""
 
 from __future__ import annotations
 
@@ -95,14 +95,14 @@ REPLAYS: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("target", ["cpu", "generic"])
-@pytest.mark.parametrize("wishes", REPLAYS)
+@pytest.mark.parametrize("replay", REPLAYS)
 def test_a_saved_plan_replays_byte_for_byte(
-    wishes: str, target: str, place: Workplace, tmp_path: Path
+    replay: str, target: str, place: Workplace, tmp_path: Path
 ) -> None:
     """Without samples, and whatever speed was measured when the plan was made."""
     first, second, plan = tmp_path / "a.onnx", tmp_path / "b.onnx", tmp_path / "plan.json"
     base = ["quantize", place.model, "--target", target, "--gate", "none"]
-    done = run(*base, "-o", first, "--calib", place.calib, "--save-plan", plan, *REPLAYS[wishes])
+    done = run(*base, "-o", first, "--calib", place.calib, "--save-plan", plan, *REPLAYS[replay])
     assert done.returncode == 0, done.stderr
     done = run(*base, "-o", second, "--plan", plan)
     assert done.returncode == 0, done.stderr
@@ -160,7 +160,7 @@ def test_the_saved_plan_is_the_one_whose_digest_the_model_carries(place: Workpla
 
 
 def test_a_dash_is_never_a_file_name(place: Workplace, tmp_path: Path) -> None:
-    """`-` is stdin or stdout, or refused; a file called `-` helps nobody."""
+    """`-` is stdin or stdout, or refused; no file is called `-`."""
     words = ["quantize", place.model, "--calib", place.calib, "--target", "generic", "-o"]
     assert run_bytes(*words, "-", cwd=tmp_path).returncode == 0
     assert run(*words, "q.onnx", "--save-plan", "-", cwd=tmp_path).returncode == 2

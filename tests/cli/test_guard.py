@@ -60,7 +60,7 @@ def start(folder: Path, work: str, limits: str = "") -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> list[dict]:
-    """What was told, once nobody is left to tell anything: the pipe ends with its last writer."""
+    """Return all reports, once both processes have ended: the pipe ends with its last writer."""
     try:
         out, errors = process.communicate(timeout=600)
     finally:
@@ -70,7 +70,7 @@ def ended(process: subprocess.Popen[str]) -> list[dict]:
 
 
 def told(folder: Path, work: str, limits: str = "") -> dict:
-    """The last that was told: by the one that the user started. Nothing is left in the temporary folder."""
+    """Return the last report, that of the parent. Nothing is left in the temporary folder."""
     last = ended(start(folder, work, limits))[-1]
     assert not last.pop("child")
     assert not [p for p in folder.iterdir() if p.name.startswith(".qtool")]
@@ -263,10 +263,10 @@ def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
     heartbeat.weighs(5)
     with heartbeat.step("a", "b", ModelError):
         with heartbeat.step("c\n\x1b[31m", "d" * 300, DataError):
-            seen = heartbeat.read(page)
-            assert seen.step is not None
-            assert (seen.step.subject, seen.step.blame) == ("c ?[31m", 4)
-            assert len(seen.step.doing) == 200
+            snapshot = heartbeat.read(page)
+            assert snapshot.step is not None
+            assert (snapshot.step.subject, snapshot.step.blame) == ("c ?[31m", 4)
+            assert len(snapshot.step.doing) == 200
         assert heartbeat.read(page).step == heartbeat.Step("a", "b", 3)
     assert heartbeat.read(page).step is None
     assert heartbeat.read(page).model_bytes == 10
@@ -307,8 +307,8 @@ def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mma
 @pytest.mark.parametrize("note", [b"", b"[", b"null", b"[1, 2]", b"\xff" * 64], ids=repr)
 def test_a_torn_note_is_none(note: bytes, page: mmap.mmap) -> None:
     page[: 25 + len(note)] = heartbeat._HEAD.pack(7, 8, len(note), False) + note
-    seen = heartbeat.read(page)
-    assert (seen.beats, seen.model_bytes, seen.step, seen.folders) == (7, 8, None, ())
+    snapshot = heartbeat.read(page)
+    assert (snapshot.beats, snapshot.model_bytes, snapshot.step, snapshot.folders) == (7, 8, None, ())
 
 
 def test_without_a_page_a_step_is_nothing() -> None:

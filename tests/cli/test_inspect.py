@@ -15,8 +15,8 @@ from tests.cli.program import run, run_bytes, run_installed
 from tests.graph.inspection import graphs
 
 
-def inspect(*arguments: object, **how: Any) -> subprocess.CompletedProcess[str]:
-    return run("inspect", *arguments, **how)
+def inspect(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return run("inspect", *arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_json_is_one_document_on_stdout(folder: Path, names: list[str]) -> None:
 @pytest.mark.parametrize("names", [["-"], ["-", "fp32.onnx"], ["fp32.onnx", "-"]], ids=" ".join)
 def test_a_model_may_come_from_stdin_and_is_called_so(folder: Path, names: list[str]) -> None:
     paths = [n if n == "-" else folder / n for n in names]
-    done = run_bytes("inspect", *paths, "--json", given=(folder / "int8.onnx").read_bytes())
+    done = run_bytes("inspect", *paths, "--json", content=(folder / "int8.onnx").read_bytes())
     assert done.returncode == 0, done.stderr
     told = [Path(m["path"]).name for m in json.loads(done.stdout)["models"]]
     assert told == ["stdin" if n == "-" else n for n in names]

@@ -1,4 +1,4 @@
-"""Where the program may write: never over what it reads, never anything but its output, and all of it or nothing."""
+"""The program never writes over its inputs, writes nothing but its output, and all of it or nothing."""
 
 from __future__ import annotations
 

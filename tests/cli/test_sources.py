@@ -135,10 +135,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for kind, save in SAVE.items():
         (folder / kind).mkdir()
         made[kind] = save(folder / kind)
-    found = Place(folder, folder / "model.onnx", folder / "two.onnx", made)
-    onnx.save(net(), found.model)
-    onnx.save(net(s=["N", 1]), found.two)
-    return found
+    workplace = Place(folder, folder / "model.onnx", folder / "two.onnx", made)
+    onnx.save(net(), workplace.model)
+    onnx.save(net(s=["N", 1]), workplace.two)
+    return workplace
 
 
 def test_every_kind_is_tried_here_or_with_images_and_texts() -> None:

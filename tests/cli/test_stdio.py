@@ -40,8 +40,8 @@ def test_the_bytes_are_those_of_files(
 ) -> None:
     out = tmp_path / "q.onnx"
     words = quantize(place, "-" if source == "stdin" else place.model, "-" if target == "stdout" else out)
-    given = place.model.read_bytes() if source == "stdin" else b""
-    done = run_bytes(*words, given=given, env=temp, cwd=tmp_path)
+    content = place.model.read_bytes() if source == "stdin" else b""
+    done = run_bytes(*words, content=content, env=temp, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (done.stdout if target == "stdout" else out.read_bytes()) == place.quantized.read_bytes()
     table = done.stderr if target == "stdout" else done.stdout
@@ -53,7 +53,7 @@ def test_the_bytes_are_those_of_files(
 
 @pytest.mark.parametrize("form", ["--json", "-v", "-q"])
 def test_the_model_alone_is_on_stdout(form: str, place: Workplace, temp: dict[str, str]) -> None:
-    done = run_bytes(*quantize(place, "-", "-", form), given=place.model.read_bytes(), env=temp)
+    done = run_bytes(*quantize(place, "-", "-", form), content=place.model.read_bytes(), env=temp)
     assert done.returncode == 0, done.stderr
     assert done.stdout == place.quantized.read_bytes()
     if form == "--json":
@@ -72,35 +72,37 @@ def test_a_failed_gate_leaves_stdout_empty(place: Workplace, temp: dict[str, str
 
 
 def test_an_error_leaves_stdout_empty(place: Workplace, temp: dict[str, str]) -> None:
-    done = run_bytes("quantize", "-", "-o", "-", "--calib", "none/", given=place.model.read_bytes(), env=temp)
+    done = run_bytes(
+        "quantize", "-", "-o", "-", "--calib", "none/", content=place.model.read_bytes(), env=temp
+    )
     assert (done.returncode, done.stdout) == (4, b"")
     assert_nothing_left(temp)
 
 
 def test_a_dry_run_reads_stdin_and_sends_no_model(place: Workplace, temp: dict[str, str]) -> None:
-    given = place.model.read_bytes()
-    done = run_bytes("quantize", "-", "--dry-run", given=given, env=temp)
+    content = place.model.read_bytes()
+    done = run_bytes("quantize", "-", "--dry-run", content=content, env=temp)
     assert done.returncode == 0, done.stderr
     assert b"MatMul" in done.stdout
-    done = run_bytes("quantize", "-", "--dry-run", "-o", "-", given=given, env=temp)
+    done = run_bytes("quantize", "-", "--dry-run", "-o", "-", content=content, env=temp)
     assert (done.returncode, done.stdout) == (0, b"")
     assert_nothing_left(temp)
 
 
 def test_a_plan_made_from_stdin_is_for_the_file_too(place: Workplace, tmp_path: Path) -> None:
-    given, plan = place.model.read_bytes(), tmp_path / "plan.json"
-    done = run_bytes(*quantize(place, "-", "-", "--save-plan", plan), given=given)
+    content, plan = place.model.read_bytes(), tmp_path / "plan.json"
+    done = run_bytes(*quantize(place, "-", "-", "--save-plan", plan), content=content)
     assert done.returncode == 0, done.stderr
     assert plan.read_bytes() == place.plan.read_bytes()
-    done = run_bytes("quantize", "-", "-o", "-", "--plan", place.plan, given=given)
+    done = run_bytes("quantize", "-", "-o", "-", "--plan", place.plan, content=content)
     assert done.stdout == place.quantized.read_bytes()
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["fp32", "quantized"])
 def test_compare_takes_either_from_stdin(first: bool, place: Workplace, temp: dict[str, str]) -> None:
     models = ["-", place.quantized] if first else [place.model, "-"]
-    given = (place.model if first else place.quantized).read_bytes()
-    done = run_bytes("compare", *models, "--data", place.calib, "--json", given=given, env=temp)
+    content = (place.model if first else place.quantized).read_bytes()
+    done = run_bytes("compare", *models, "--data", place.calib, "--json", content=content, env=temp)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [document["fp32"]["path"], document["quantized"]["path"]].index("stdin") == (not first)
@@ -109,7 +111,7 @@ def test_compare_takes_either_from_stdin(first: bool, place: Workplace, temp: di
 
 
 def test_two_models_can_t_come_from_one_stdin(place: Workplace) -> None:
-    done = run_bytes("compare", "-", "-", "--data", place.calib, given=place.model.read_bytes())
+    done = run_bytes("compare", "-", "-", "--data", place.calib, content=place.model.read_bytes())
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"only one model" in done.stderr
 
@@ -124,9 +126,9 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 @pytest.mark.parametrize("command", ["quantize", "compare"])
 def test_3_what_is_no_model(command: str, case: str, place: Workplace, temp: dict[str, str]) -> None:
-    given, said = BROKEN[case]
+    content, said = BROKEN[case]
     more = ["-o", "-", "--calib"] if command == "quantize" else [place.model, "--data"]
-    done = run_bytes(command, "-", *more, place.calib, given=given, env=temp)
+    done = run_bytes(command, "-", *more, place.calib, content=content, env=temp)
     assert (done.returncode, done.stdout) == (3, b"")
     assert said in done.stderr.decode()
     assert temp["TMPDIR"] not in done.stderr.decode()
@@ -134,7 +136,7 @@ def test_3_what_is_no_model(command: str, case: str, place: Workplace, temp: dic
 
 
 def test_3_a_model_cut_short(place: Workplace, temp: dict[str, str]) -> None:
-    done = run_bytes("quantize", "-", "--dry-run", given=place.bad.read_bytes(), env=temp)
+    done = run_bytes("quantize", "-", "--dry-run", content=place.bad.read_bytes(), env=temp)
     assert done.returncode == 3
     assert done.stderr.startswith(b"error: stdin: ")
     assert_nothing_left(temp)
@@ -143,7 +145,7 @@ def test_3_a_model_cut_short(place: Workplace, temp: dict[str, str]) -> None:
 def test_3_weights_that_lie_elsewhere(place: Workplace, tmp_path: Path, temp: dict[str, str]) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(onnx.load(place.model), path, save_as_external_data=True, location="m.data", size_threshold=0)
-    done = run_bytes("quantize", "-", "--dry-run", given=path.read_bytes(), env=temp, cwd=tmp_path)
+    done = run_bytes("quantize", "-", "--dry-run", content=path.read_bytes(), env=temp, cwd=tmp_path)
     assert done.returncode == 3
     assert b"error: stdin: external data of " in done.stderr
     assert b"hint: a model on stdin can't bring other files" in done.stderr
@@ -152,8 +154,8 @@ def test_3_weights_that_lie_elsewhere(place: Workplace, tmp_path: Path, temp: di
 
 def test_3_more_than_a_model_can_be(place: Workplace, temp: dict[str, str]) -> None:
     change = "import qtool.cli.streams as s; s.LARGEST_BYTES = 1000"
-    given = place.model.read_bytes()
-    done = run_bytes("quantize", "-", "--dry-run", given=given, env=temp, before=change)
+    content = place.model.read_bytes()
+    done = run_bytes("quantize", "-", "--dry-run", content=content, env=temp, before=change)
     assert done.returncode == 3
     assert b"stdin: more than 1,000 bytes" in done.stderr
     assert_nothing_left(temp)
@@ -210,7 +212,7 @@ def test_5_a_reader_that_leaves_did_not_get_its_model(place: Workplace, temp: di
 
 def test_5_no_room_for_it(place: Workplace, temp: dict[str, str]) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))"
-    done = run_bytes("quantize", "-", "--dry-run", given=place.model.read_bytes(), env=temp, before=limit)
+    done = run_bytes("quantize", "-", "--dry-run", content=place.model.read_bytes(), env=temp, before=limit)
     assert done.returncode == 5, done.stderr
     assert b"no room for the model from stdin" in done.stderr
     assert b"TMPDIR" in done.stderr

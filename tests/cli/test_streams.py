@@ -70,7 +70,7 @@ def test_a_reader_that_leaves_early_does_not_change_the_verdict(
 
 
 def on_a_terminal(*arguments: object, **env: str) -> str:
-    """What a terminal would show: stdout and stderr are one."""
+    """Return the text that a terminal would show: stdout and stderr are one."""
     ours, theirs = pty.openpty()
     terminal = {"NO_COLOR": None, "FORCE_COLOR": None, "CI": None, "TERM": "xterm-256color"}
     process = Program(*arguments, env={**terminal, **env}, stdout=theirs, stderr=theirs)

@@ -178,9 +178,9 @@ def test_mistakes_are_named_with_what_to_do(
 def test_a_dry_run_explains_by_the_tables(place: Workplace, pattern: str) -> None:
     done = run("quantize", place.model, "--dry-run", "--json", "--explain", pattern)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["explained"]
-    assert found
-    assert all(node["why"] and node["region"] is None for node in found)
+    nodes = json.loads(done.stdout)["explained"]
+    assert nodes
+    assert all(node["why"] and node["region"] is None for node in nodes)
 
 
 def test_what_was_not_asked_for_is_not_explained(place: Workplace) -> None:

@@ -1,4 +1,4 @@
-"""What qtool writes means the same in another runtime: OpenVINO computes what onnxruntime computes."""
+"""Models of qtool mean the same in another runtime: OpenVINO computes what onnxruntime computes."""
 
 from __future__ import annotations
 

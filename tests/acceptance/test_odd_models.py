@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from tests.acceptance.hostile import COMMANDS, beside, custom_op, net, plain, put
 from tests.cli.program import run
 from tests.graphs import SAMPLE_MODELS, model, node, weights
+from tests.tiers import sample
 
 
 def test_a_model_is_a_symbolic_link_with_its_data_where_the_link_is(model_folder: Path) -> None:
@@ -106,7 +107,7 @@ def chain(length: int, *ops: str) -> onnx.ModelProto:
     return model(nodes, {"x": (4, 8)}, {f"v{length}": (4, 8)}, {"w": weights(8, 8)[:8]})
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only", "fp16"])
+@pytest.mark.parametrize("mode", sample(["static", "dynamic", "weight-only", "fp16"], 4))
 def test_a_long_chain_takes_its_share_of_time_and_no_more(mode: str, model_folder: Path) -> None:
     """Ten thousand nodes: one look-up that is not by a key takes minutes."""
     put(model_folder, chain(10_000, "MatMul", "Relu", "Sigmoid"))

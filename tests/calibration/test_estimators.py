@@ -15,6 +15,7 @@ from qtool.calibration.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec
 from tests.calibration.observe import observe
+from tests.tiers import examples
 
 SPECS = {
     "uint8": TensorSpec(UINT8, PER_TENSOR, symmetric=False),
@@ -118,7 +119,7 @@ def test_mse_is_as_good_as_a_plain_search(spec: str, kind: str) -> None:
     assert ours <= best * 1.02 + noise
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.2, 3.0))
 def test_the_expected_error_is_what_the_elements_show(seed: int, spread: float) -> None:
     x = np.random.default_rng(seed).laplace(scale=spread, size=20_000).astype(np.float32)

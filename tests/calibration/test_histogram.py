@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from qtool.calibration.histogram import BINS, Collector, Histogram
+from tests.tiers import examples
 
 ARRAYS = hnp.arrays(
     np.float32,
@@ -36,7 +37,7 @@ def plainly(x: np.ndarray) -> Histogram:
     return Histogram(exponent, min(bins), counts.astype(np.int64))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(ARRAYS)
 def test_every_element_is_in_its_bin(x: np.ndarray) -> None:
     histogram = counted(x)
@@ -46,7 +47,7 @@ def test_every_element_is_in_its_bin(x: np.ndarray) -> None:
     assert x.max() <= histogram.edges()[-1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(ARRAYS, min_size=2, max_size=4))
 def test_in_parts_and_in_any_order_it_is_the_same(parts: list[np.ndarray]) -> None:
     together = plainly(np.concatenate(parts))

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as npst
 from qtool.calibration.observer import COUNTED, LOGGED, Observer, stride
 from qtool.calibration.ranges import merged
 from tests.graphs import rng
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 floats = st.floats(-(2.0**90), 2.0**90, width=32)
 samples = st.lists(
     st.tuples(

@@ -16,8 +16,9 @@ from qtool.calibration.observer import Observer
 from qtool.calibration.ranges import HUGE, Range, digest
 from tests.calibration.observe import observe
 from tests.graphs import rng
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=80, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(80), derandomize=True, database=None)
 FLT_MAX = float(np.finfo(np.float32).max)
 values = st.floats(-(2.0**80), 2.0**80, width=32)
 arrays = npst.arrays(np.float32, npst.array_shapes(max_dims=3, max_side=5), elements=values)

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.data.helpers import arrays, assert_positions, model_inputs, names, refused, source, write
+from tests.tiers import examples
 
 TWO = model_inputs(a=(1,), b=(1,))
 
@@ -100,7 +101,7 @@ ANY = hnp.arrays(
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
-    max_examples=40,
+    max_examples=examples(40),
     derandomize=True,
     database=None,
 )

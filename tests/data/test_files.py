@@ -16,6 +16,7 @@ from qtool.data.files import UnchangedFiles, names_in, natural, opened, with_suf
 from qtool.data.open import open_source
 from qtool.runtime import heartbeat
 from tests.data.helpers import refused, write
+from tests.tiers import examples
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -56,7 +57,7 @@ def test_suffixes_ignore_case() -> None:
     assert with_suffix(["a.JPG", "b.jpg", "c.jpg.txt", "jpg", "d.Jpeg"], (".jpg", ".jpeg")) == ["a.JPG", "b.jpg", "d.Jpeg"]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.lists(st.text(max_size=8), unique=True))
 def test_numbers_in_names_are_ordered_by_value(a: int, b: int, names: list[str]) -> None:
     assert (natural(f"x{a}.npz") < natural(f"x{b}.npz")) == (a < b)

@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as hnp
 
 from qtool.errors import DataError
 from tests.data.helpers import arrays, assert_positions, model_inputs, names, refused, source, write
+from tests.tiers import examples
 
 ONE = model_inputs(x=("N", 3))
 
@@ -145,7 +146,7 @@ ANY = hnp.arrays(
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
-    max_examples=40,
+    max_examples=examples(40),
     derandomize=True,
     database=None,
 )

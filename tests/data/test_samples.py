@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from qtool.data.iterables import InMemory
 from qtool.data.samples import Part, Samples, by_file, where
 from qtool.data.split import split_samples
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(100), derandomize=True, database=None)
 
 
 def numbered(count: int) -> Samples:

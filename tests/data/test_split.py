@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from qtool.data.iterables import InMemory
 from qtool.data.samples import Samples, Traits, where
 from qtool.data.split import LEAST, SampleSets, split_samples
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(100), derandomize=True, database=None)
 COUNTS = st.integers(1, 300)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from qtool.data.model_inputs import Axis, ModelInput
 from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source, write
+from tests.tiers import examples
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -251,7 +252,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,
-    max_examples=30,
+    max_examples=examples(30),
     derandomize=True,
     database=None,
 )

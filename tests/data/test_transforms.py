@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from qtool.data.model_inputs import Axis, ModelInput
 from qtool.errors import DataError
 from tests.data.helpers import arrays, assert_positions, misused, model_inputs, names, refused, source
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 
 
 def made(count: int = 1, **shapes: Sequence[int]) -> list[dict[str, np.ndarray]]:

@@ -26,8 +26,9 @@ from qtool.evaluate.latency import (
     turn_order,
 )
 from tests.rewrite.flow import written
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 TIMES = st.floats(1e-5, 1.0)
 RACES = st.integers(1, 20).flatmap(
     lambda rounds: st.dictionaries(

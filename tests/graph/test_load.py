@@ -18,6 +18,7 @@ from qtool.graph.load import from_model, load, model_size
 from qtool.runtime.session import Session
 from tests.graph.model_files import checkless, external, net, plain, refused
 from tests.graphs import rng
+from tests.tiers import examples
 
 # Files that are no models
 
@@ -114,7 +115,9 @@ def in_a_fork(work: Callable[[], None]) -> int:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes must stay in a child")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5300), st.integers(0, 30), st.binary(max_size=8)), min_size=1, max_size=5

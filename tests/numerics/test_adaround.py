@@ -12,6 +12,7 @@ from qtool.numerics.adaround import adaround
 from qtool.numerics.gptq import gptq, hessian
 from qtool.tables.qtypes import INT8, UINT2, UINT4
 from tests.numerics.test_gptq import INT2, INT4, Layer, layer
+from tests.tiers import examples
 
 
 @st.composite
@@ -31,7 +32,7 @@ def starts(draw: st.DrawFn) -> tuple[Layer, np.ndarray]:
     return made, np.asarray(np.clip(start, made.grid.qtype.qmin, made.grid.qtype.qmax), np.int16)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(starts())
 def test_no_row_is_worse_than_its_start_and_all_lie_on_the_grid(drawn: tuple[Layer, np.ndarray]) -> None:
     made, start = drawn
@@ -41,7 +42,7 @@ def test_no_row_is_worse_than_its_start_and_all_lie_on_the_grid(drawn: tuple[Lay
     assert (made.grid.qtype.qmin <= rounded).all() and (rounded <= made.grid.qtype.qmax).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(starts())
 def test_each_weight_is_rounded_up_or_down_or_left(drawn: tuple[Layer, np.ndarray]) -> None:
     made, start = drawn

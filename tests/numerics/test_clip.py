@@ -10,6 +10,7 @@ from qtool.numerics.clip import refitted, searched
 from qtool.numerics.gptq import Grid, gptq, hessian
 from qtool.tables.qtypes import UINT2, UINT4
 from tests.numerics.test_gptq import INT4, Layer, layer, layers
+from tests.tiers import examples
 
 
 def weighted(made: Layer, grid: Grid) -> np.ndarray:
@@ -19,7 +20,7 @@ def weighted(made: Layer, grid: Grid) -> np.ndarray:
     return (e * cost).reshape(*grid.scale.shape, -1).sum(axis=-1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(layers())
 def test_no_run_gets_worse(made: Layer) -> None:
     symmetric = made.grid.qtype not in (UINT4, UINT2)
@@ -31,7 +32,7 @@ def test_no_run_gets_worse(made: Layer) -> None:
     assert (clipped.zero >= made.grid.qtype.qmin).all() and (clipped.zero <= made.grid.qtype.qmax).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(layers())
 def test_scales_fitted_to_integers_make_no_row_worse(made: Layer) -> None:
     q = made.best

@@ -13,8 +13,9 @@ from qtool.numerics.descent import damped, descended, fitted
 from qtool.numerics.gptq import gptq, hessian
 from qtool.tables.qtypes import UINT2, UINT4
 from tests.numerics.test_gptq import INT2, Layer, layer, layers
+from tests.tiers import examples
 
-FEW = settings(max_examples=100, deadline=None)
+FEW = settings(max_examples=examples(100), deadline=None)
 
 
 def steadied(made: Layer) -> Layer:

@@ -15,6 +15,7 @@ from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.tables.qtypes import INT8, UINT2, UINT4, PerChannel, QType, TensorSpec
+from tests.tiers import examples
 
 INT2 = QType("int2", "int8", 2, -2, 1)
 INT4 = QType("int4", "int8", 4, -7, 7)
@@ -88,14 +89,14 @@ def by_the_paper(made: Layer) -> np.ndarray:
     return result
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(layers())
 def test_no_row_is_worse_than_the_nearest_integers(made: Layer) -> None:
     nearest = made.error(made.grid.nearest(made.w))
     assert (made.error(made.best) <= nearest * (1 + 1e-9)).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(layers())
 def test_it_is_the_algorithm_of_the_paper(made: Layer) -> None:
     slow, nearest = by_the_paper(made), made.grid.nearest(made.w)
@@ -113,14 +114,14 @@ def test_blocks_change_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(in_blocks, made.best)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(layers(), st.integers(-40, 40))
 def test_the_scale_of_h_changes_nothing(made: Layer, power: int) -> None:
     scaled = Layer(made.w, made.h * 2.0**power, made.grid)
     np.testing.assert_array_equal(made.best, scaled.best)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(layers())
 def test_weights_on_the_grid_stay(made: Layer) -> None:
     q = made.grid.nearest(made.w)
@@ -128,7 +129,7 @@ def test_weights_on_the_grid_stay(made: Layer) -> None:
     assert (exact.error(exact.best) == 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(layers())
 def test_each_group_is_as_it_would_be_alone(made: Layer) -> None:
     together = made.best

@@ -24,6 +24,7 @@ from qtool.tables.qtypes import (
     QType,
     TensorSpec,
 )
+from tests.tiers import examples
 
 INT4 = QType("int4", "int8", 4, -7, 7)
 LAYOUTS: tuple[tuple[tuple[int, ...], Granularity], ...] = (
@@ -54,7 +55,7 @@ def norm(w: np.ndarray, spec: TensorSpec, params: QParams) -> np.ndarray:
     return np.asarray((np.abs(error) ** POWER).sum(axis=scaled_axes(spec.granularity, w.ndim)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(weights_of_few_bits())
 def test_never_worse_in_its_own_norm(made: tuple[np.ndarray, TensorSpec]) -> None:
     w, spec = made

@@ -32,6 +32,7 @@ from qtool.numerics.metrics import (
     wilson,
 )
 from tests.graphs import rng
+from tests.tiers import examples
 
 
 def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: Tolerance = TOLERANCE) -> Sums:
@@ -39,7 +40,7 @@ def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: Tolerance = TOLERANC
     return compare_stacks(a[None], b[None], tolerance)[0]
 
 
-LAW = settings(deadline=None, max_examples=80, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(80), derandomize=True, database=None)
 MEASURES = {
     "sqnr": sqnr,
     "cosine": cosine,

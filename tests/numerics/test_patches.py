@@ -21,6 +21,7 @@ from qtool.numerics.patches import (
 )
 from qtool.runtime.session import Session
 from tests.graphs import model, rng
+from tests.tiers import examples
 
 Case = tuple[Convolution, tuple[int, ...], tuple[int, ...]]
 """A convolution, the shape of its input, the shape of its weight."""
@@ -75,7 +76,7 @@ def convolved(conv: Convolution, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return result
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(cases())
 def test_patches_times_weights_are_the_convolution(case: Case) -> None:
     conv, shape, weight_shape = case
@@ -91,7 +92,7 @@ def test_patches_times_weights_are_the_convolution(case: Case) -> None:
     np.testing.assert_allclose(folded.reshape(wanted.shape), wanted, atol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(cases())
 def test_weight_rows_go_back_to_the_weight(case: Case) -> None:
     conv, _, shape = case

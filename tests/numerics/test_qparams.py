@@ -35,8 +35,9 @@ from qtool.tables.qtypes import (
     TensorSpec,
 )
 from tests.graphs import rng, weights
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=80, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(80), derandomize=True, database=None)
 EIGHT_BITS = [UINT8, INT8, INT8_REDUCED]
 ends = st.one_of(
     st.floats(-(2.0**126), 2.0**126, width=32),

@@ -27,8 +27,9 @@ from qtool.tables.qtypes import (
     TensorSpec,
 )
 from tests.graphs import model, node, rng
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 EIGHT_BITS = [UINT8, INT8, INT8_REDUCED]
 ONNX_TYPE = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 

@@ -30,8 +30,9 @@ from qtool.tables.qtypes import (
     TensorSpec,
 )
 from tests.graphs import rng, weights
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 SYMMETRIC = [*WEIGHT_TYPES, INT8_REDUCED, UINT16]
 AFFINE = [UINT8, INT8, INT16, UINT16]
 FINE = st.floats(-1e4, 1e4, width=32).filter(lambda v: v == 0 or abs(v) > 1e-9)

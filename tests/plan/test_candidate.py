@@ -26,6 +26,7 @@ from tests import outliers
 from tests.plan.flow import candidate, prepared
 from tests.plan.subsets import subsets
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 NAMES = ("residual", "transformer", "mobile-block", "pass-through", "if-weights")
 WHY = Reason(Code.ACCURACY, "for a test")
@@ -47,7 +48,7 @@ def written_plan(done: Candidate) -> tuple[Plan, str, bytes]:
 
 @pytest.mark.parametrize("case", NAMES)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=examples(4), deadline=None)
 def test_a_plan_does_not_depend_on_earlier_candidates(case: str, data: st.DataObject) -> None:
     model = model_of(case)
     some = data.draw(st.lists(subsets(model.task, maximal(model.task)), min_size=2, max_size=3))

@@ -14,6 +14,7 @@ from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted, ready, rules_plan
+from tests.tiers import examples
 
 CHANNELS, SIZE = 8, 4
 SHAPE = [1, CHANNELS, SIZE, SIZE]
@@ -95,7 +96,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return model(grown.nodes, {"x": SHAPE}, outputs, grown.constants)
 
 
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @SLOW
@@ -135,7 +136,7 @@ def test_plans_are_well_formed(proto: onnx.ModelProto, target: str) -> None:
         assert folds or source.name in activations
 
 
-@settings(SLOW, max_examples=5)
+@settings(SLOW, max_examples=examples(5))
 @given(graphs(), st.sampled_from(sorted(TARGETS)))
 def test_drafting_twice_gives_the_same_plan(proto: onnx.ModelProto, target: str) -> None:
     assert drafted(proto, target) == drafted(proto, target)

@@ -19,6 +19,7 @@ from tests.plan.build import model
 from tests.plan.flow import Sample, ready
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 Balance = dict[str, tuple[Scaled, ...]]
 
@@ -107,7 +108,7 @@ def fed(conv: bool) -> list[Sample]:
     return [{"x": rng(9).standard_normal(shape).astype(np.float32)}]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.lists(st.sampled_from(sorted(LINEAR_LINKS)), min_size=1, max_size=3), st.data())
 def test_linear_layers_compute_the_same_to_the_bit(kinds: list[str], data: st.DataObject) -> None:
     job = ready(chain(kinds, LINEAR_LINKS, conv=False))
@@ -116,7 +117,7 @@ def test_linear_layers_compute_the_same_to_the_bit(kinds: list[str], data: st.Da
     same_outputs(job, drawn(data, pairs), fed(False))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.lists(st.sampled_from(sorted(CONV_LINKS)), min_size=1, max_size=3), st.data())
 def test_convolutions_compute_the_same_to_the_bit(kinds: list[str], data: st.DataObject) -> None:
     job = ready(chain(kinds, CONV_LINKS, conv=True))
@@ -128,7 +129,7 @@ def test_convolutions_compute_the_same_to_the_bit(kinds: list[str], data: st.Dat
 @pytest.mark.parametrize(
     "case", ["conv-bn-relu6", "residual", "mlp-gemm", "transformer", "lstm", "shared-weights"]
 )
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=examples(2), deadline=None)
 @given(data=st.data())
 def test_zoo_models_compute_the_same_to_the_bit(case: str, data: st.DataObject) -> None:
     job = ready(CASES[case].build())

@@ -16,6 +16,7 @@ from tests.plan.build import model
 from tests.plan.flow import ready
 from tests.plan.subsets import subsets
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 WHY = Reason(Code.ACCURACY, "for a test")
 READY = {
@@ -38,7 +39,7 @@ def settled_by_hand(task: PlanInput, start: Assignment, gone: frozenset[str]) ->
 
 @pytest.mark.parametrize("case", READY)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_to_float_also_removes_exactly_the_nodes_that_no_longer_pay(case: str, data: st.DataObject) -> None:
     task = READY[case].task
     start = data.draw(subsets(task, maximal(task)))

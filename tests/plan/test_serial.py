@@ -16,6 +16,7 @@ from qtool.plan.model import Plan, Scaled, Site
 from qtool.plan.serial import digest, from_json, to_json
 from tests.plan.flow import candidate, drafted
 from tests.rewrite.zoo import CASES
+from tests.tiers import examples
 
 
 def as_data(site: Site) -> tuple[Any, ...]:
@@ -89,7 +90,7 @@ JUNK = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_a_damaged_plan_is_read_or_refused_as_usage(data: st.DataObject) -> None:
     """Any field of any site replaced by anything: never another error."""
@@ -143,7 +144,7 @@ OFFSETS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), m
 FACTORS = st.lists(st.integers(-24, 24).map(lambda n: 2.0**n), max_size=40).map(tuple)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.dictionaries(st.text(max_size=5), OFFSETS, max_size=3),
     st.dictionaries(

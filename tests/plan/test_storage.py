@@ -39,8 +39,9 @@ from qtool.tables.targets import TARGETS
 from tests.graphs import node, rng, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted, reasons
+from tests.tiers import examples
 
-LAW = settings(deadline=None, max_examples=30, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(30), derandomize=True, database=None)
 FLOOR = MODES["weight-only"].storage_floor_db
 LEAST = MODES["weight-only"].storage_min_elements
 STORES = (Kind.STORED, Kind.LOOKUP)

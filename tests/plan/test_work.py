@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from qtool.plan.work import is_fused, row_of, work_of
 from qtool.tables.forms import Form
 from tests.graphs import model, node, weights
+from tests.tiers import examples
 
 few = st.integers(1, 3)
 
@@ -36,7 +37,7 @@ def steps(*ranges: Any) -> int:
     return sum(1 for _ in product(*(range(n) for n in ranges)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.data(), st.integers(1, 2), few, few, few)
 def test_a_convolution_multiplies_for_every_output_tap_and_channel_of_its_group(
     data: st.DataObject, axes: int, group: int, inputs: int, outputs: int

@@ -38,7 +38,7 @@ from tests.recover.oracle import memory, values_of
 from tests.recover.test_bias_correction import network
 from tests.rewrite.flow import run
 from tests.rewrite.zoo import CASES
-from tests.tiers import in_turn, sample
+from tests.tiers import examples, in_turn, sample
 
 TECHNIQUES = {"equalize": EQUALIZE, "smooth": SMOOTHQUANT, "awq": AWQ}
 FORMS: tuple[dict[str, Any], ...] = (
@@ -173,7 +173,7 @@ def test_factors_that_do_not_help_are_not_used() -> None:
     assert scale_channels(harm, done.model.view, done.plan, memory(inputs), 1) == {}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(arrays.arrays(np.float64, st.integers(1, 12), elements=st.floats(allow_nan=True, allow_infinity=True)))
 def test_factors_become_powers_of_two(s: np.ndarray) -> None:
     actual = powers_of_two(s)
@@ -184,7 +184,7 @@ def test_factors_become_powers_of_two(s: np.ndarray) -> None:
     assert (actual[bad] == 1).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=8), st.integers(-5, 5))
 def test_a_common_factor_changes_nothing(powers: list[int], common: int) -> None:
     s = np.exp2(np.array(powers, np.float64))

@@ -14,6 +14,7 @@ from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.csv import COLUMNS, to_csv
 from qtool.report.model import Report
 from tests.report.made import BARE, FULL, GATED, JUDGED, TEXTS, named
+from tests.tiers import examples
 
 
 def rows(report: Report) -> list[dict[str, str]]:
@@ -45,7 +46,7 @@ def test_without_a_comparison_there_is_a_heading() -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_name_stays_in_its_cell(text: str) -> None:
     records = rows(named(text))
     assert len(records) == 2

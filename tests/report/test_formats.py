@@ -11,6 +11,7 @@ from qtool.errors import UsageError
 from qtool.report.formats import FORMATS, format_of, rendered
 from qtool.report.model import Report
 from tests.report.made import ANY_REPORT, REPORTS, TEXTS, named
+from tests.tiers import examples
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -24,14 +25,14 @@ def test_every_report_has_every_format(name: str, report: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(report=ANY_REPORT)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_any_report_has_every_format(name: str, report: Report) -> None:
     rendered(report, name).encode("utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "json"])
 @given(text=TEXTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_no_control_character_gets_into_a_file(name: str, text: str) -> None:
     document = rendered(named(text), name)
     assert all(c == "\n" or c.isprintable() or c in "\ufe0f" for c in document)

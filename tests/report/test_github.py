@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from qtool.errors import printable
 from qtool.report.github import muted, workflow_commands
 from tests.report.made import BARE, GATED, TEXTS, named
+from tests.tiers import examples
 
 COMMAND = re.compile(r"::(?P<kind>\w+) title=(?P<title>[^:,\r\n]*)::(?P<message>[^\r\n]*)")
 
@@ -45,7 +46,7 @@ def test_where_all_is_well_there_is_none() -> None:
 @example("%0A::error::x")
 @example("a\n::set-env name=x::y")
 @example("a::b,c=d")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_name_stays_in_its_place(text: str) -> None:
     lines = workflow_commands(named(text))
     assert len(lines) == 5

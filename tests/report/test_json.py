@@ -14,6 +14,7 @@ from qtool.errors import UsageError
 from qtool.report.json import from_json, to_json
 from qtool.report.model import Report
 from tests.report.made import ANY_REPORT, FULL, REPORTS
+from tests.tiers import examples
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -26,7 +27,7 @@ def test_a_report_comes_back(name: str) -> None:
 
 
 @given(ANY_REPORT)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_report_comes_back(report: Report) -> None:
     text = to_json(report)
     assert to_json(from_json(text, "f")) == text

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from qtool.errors import printable
 from qtool.report.junit import to_junit
 from tests.report.made import BARE, FULL, GATED, SCORES, SYNTHETIC, TEXTS, named
+from tests.tiers import examples
 
 
 def test_a_gate_is_a_test_case() -> None:
@@ -54,7 +55,7 @@ def test_a_report_without_gates_is_a_suite_without_cases() -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_name_stays_in_its_attribute(text: str) -> None:
     root = ElementTree.fromstring(to_junit(named(text)))
     tame = ElementTree.fromstring(to_junit(named("name")))

@@ -15,6 +15,7 @@ from markdown_it.token import Token
 from qtool.errors import printable
 from qtool.report.markdown import code, prose, to_markdown
 from tests.report.made import BARE, FULL, GATED, JUDGED, SCORES, SYNTHETIC, TEXTS, named
+from tests.tiers import examples
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
@@ -110,7 +111,7 @@ def test_many_outputs_are_cut_and_counted() -> None:
 @example("a`b``c")
 @example("<script>`")
 @example("@everyone #1 www.a.com")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_name_stays_in_its_cell(text: str) -> None:
     """The document is made of the same parts whatever a name is, and shows the name as it is."""
     document, tame = to_markdown(named(f"n{text}")), to_markdown(named("name"))
@@ -122,7 +123,7 @@ def test_a_name_stays_in_its_cell(text: str) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_name_is_a_mention_a_link_or_a_tag(text: str) -> None:
     page = PARSER.render(to_markdown(named(f"n{text}")))
     outside = html.unescape(re.sub("<code>.*?</code>", "", page))

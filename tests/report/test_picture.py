@@ -14,12 +14,13 @@ from qtool.errors import EnvironmentFailure
 from qtool.placement.trials import Trial
 from qtool.report.picture import to_svg
 from tests.report.made import BARE, FULL, TEXTS, TUNED, anything
+from tests.tiers import examples
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @given(st.lists(anything(Trial), max_size=6).map(tuple), st.booleans(), TEXTS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_any_candidates_of_any_name_make_a_picture(
     trials: tuple[Trial, ...], weights_only: bool, name: str
 ) -> None:

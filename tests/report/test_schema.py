@@ -15,6 +15,7 @@ from qtool.report.model import Report
 from qtool.report.schema import report_schema
 from tests.graphs import ROOT
 from tests.report.made import ANY_REPORT, FULL, REPORTS
+from tests.tiers import examples
 
 SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -36,7 +37,7 @@ def test_reports_are_valid(name: str) -> None:
 
 
 @given(ANY_REPORT)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_report_is_valid(report: Report) -> None:
     VALIDATOR.validate(json.loads(to_json(report)))
 

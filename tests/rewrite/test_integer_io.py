@@ -34,9 +34,9 @@ from tests.exact import exact, exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import Written, run, sqnr, write
-from tests.tiers import in_turn
+from tests.tiers import examples, in_turn
 
-LAW = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(100), derandomize=True, database=None)
 IO = ("uint8", "int8")
 TENSOR = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 CONV = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

@@ -26,9 +26,9 @@ from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import reasons
 from tests.rewrite.flow import Written, run, sqnr, write
-from tests.tiers import in_turn
+from tests.tiers import examples, in_turn
 
-LAW = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 ABLE = [name for name, row in TARGETS.items() if Form.NBITS in row.forms]
 # What one 8-bit quantization of the activations, which the kernel does, and one of the weights leave.
 FLOORS = {8: 38.0, 4: 15.0, 2: 5.0}

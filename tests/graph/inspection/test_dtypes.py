@@ -16,6 +16,7 @@ from qtool.graph.load import from_model
 _UNTOLD = {"LabelEncoder", "Loop"}
 
 
+@pytest.mark.nightly
 def test_every_node_test_of_onnx_is_inspected_and_typed() -> None:
     """With the declared types of all results taken away, they are found again."""
     from onnx.backend.test.case.node import collect_testcases

@@ -30,6 +30,7 @@ from tests.graph.prepare.alike import (
 )
 from tests.graph.prepare.test_batchnorm import norm, statistics
 from tests.graphs import model, node, samples, weights
+from tests.tiers import examples
 
 SHAPE = (1, 3, 8, 8)
 
@@ -264,7 +265,7 @@ CHAIN_CONSTANTS = {
 }
 
 
-@settings(deadline=None, max_examples=25, derandomize=True, database=None)
+@settings(deadline=None, max_examples=examples(25), derandomize=True, database=None)
 @given(
     steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=7),
     kept=st.sets(st.integers(0, 6)),

@@ -25,6 +25,7 @@ from tests.graph.prepare.alike import (
     subgraph,
 )
 from tests.graphs import model, node, samples
+from tests.tiers import examples
 
 Shape = Sequence[int | str]
 
@@ -204,7 +205,7 @@ def chains(draw: st.DrawFn) -> onnx.ModelProto:
     return chain(x, *steps)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
 @given(chains())
 def test_whatever_the_chain_the_result_is_the_same(proto: onnx.ModelProto) -> None:
     made, _ = applied(proto, *PASSES)

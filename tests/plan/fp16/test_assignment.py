@@ -18,6 +18,7 @@ from tests import graphs
 from tests.graphs import node
 from tests.rewrite.fp16.blocks import BLOCKS, network
 from tests.rewrite.fp16.flow import FLOAT, FLOAT16, check, close, converted, stored_types
+from tests.tiers import examples
 
 SHAPE = (2, 4, 64)
 WEIGHTS = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
@@ -207,7 +208,7 @@ def casts(view: View, float16_sites: dict[str, Fp16Node], own: set[str]) -> int:
     return total
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=5),
     st.integers(0, 99),

@@ -20,6 +20,7 @@ from tests import graphs
 from tests.graphs import node
 from tests.rewrite.flow import run
 from tests.rewrite.fp16.flow import FLOAT, check, close, converted, element_types
+from tests.tiers import examples
 
 SHAPE = (4, 64)
 WEIGHTS = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
@@ -65,7 +66,7 @@ def test_an_empty_constant_does_not_overflow() -> None:
     assert find_overflow(view(adding(np.zeros((0, 3), np.float32))), None) == {}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.floats(-LARGEST, LARGEST, width=32), min_size=1, max_size=8))
 def test_a_constant_below_the_floor_is_named(values: list[float]) -> None:
     array = np.array(values, np.float32)

@@ -218,6 +218,7 @@ def test_an_end_at_any_moment_leaves_a_whole_output(way: str, moment: float, pla
         check_whole(place, out, litter=False)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", [True], ids=["side-file"], indirect=True)
 def test_three_at_once_to_outputs_of_their_own(place: Place, tmp_path: Path) -> None:
     outs = [tmp_path / name for name in "abc"]

@@ -16,14 +16,16 @@ from qtool.graph.prepare import prepare
 from qtool.graph.save import to_bytes
 from qtool.runtime.session import Session
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS
+from tests.tiers import in_turn, sample
 
 FOLDERS = sorted(p.parent for root in (SAMPLE_MODELS, SHARED_MODELS) for p in root.glob("*/model.onnx"))
 SAMPLES = 6
 TOLERANCE = 1e-4  # of the largest magnitude of the output
 
 
-@pytest.mark.parametrize("onnxruntime", [False, True], ids=["standard", "onnxruntime"])
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    ("folder", "onnxruntime"), in_turn(FOLDERS, [True, False]), ids=lambda v: getattr(v, "name", v)
+)
 def test_prepared_equals_original(folder: Path, onnxruntime: bool) -> None:
     source = load(folder / "model.onnx")
     prepared = prepare(source.model, onnxruntime=onnxruntime)
@@ -32,20 +34,20 @@ def test_prepared_equals_original(folder: Path, onnxruntime: bool) -> None:
     assert a.outputs == b.outputs
     assert set(b.inputs) == {name for name in a.inputs if name in b.inputs}
     data = open_source(folder / "eval")
-    for sample in islice(data.read(set(range(0, len(data), max(1, len(data) // SAMPLES)))), SAMPLES):
-        expected = a.run(fit(sample, a.inputs, a.input_dtypes, data.name))
-        got = b.run(fit(sample, b.inputs, b.input_dtypes, data.name))
+    for each in islice(data.read(set(range(0, len(data), max(1, len(data) // SAMPLES)))), SAMPLES):
+        expected = a.run(fit(each, a.inputs, a.input_dtypes, data.name))
+        got = b.run(fit(each, b.inputs, b.input_dtypes, data.name))
         for name, x, y in zip(a.outputs, expected, got, strict=True):
             x, y = np.asarray(x), np.asarray(y)
             assert (x.shape, x.dtype) == (y.shape, y.dtype), name
             if x.dtype.kind == "f":
                 limit = TOLERANCE * np.abs(x).max(initial=0)
-                assert np.abs(x.astype(float) - y.astype(float)).max(initial=0) <= limit, (name, sample.name)
+                assert np.abs(x.astype(float) - y.astype(float)).max(initial=0) <= limit, (name, each.name)
             else:
                 np.testing.assert_array_equal(x, y, err_msg=name)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", sample(FOLDERS, 5), ids=lambda p: p.name)
 def test_a_model_handed_over_in_memory_is_not_changed(folder: Path) -> None:
     proto = onnx.load(folder / "model.onnx")
     before = proto.SerializeToString(deterministic=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from qtool.calibration.ranges import Range
 from qtool.tables.methods import METHODS
 from qtool.tables.qtypes import INT8, PER_TENSOR, UINT8, UINT16, TensorSpec
 from tests.calibration.observe import observe
-from tests.tiers import examples
+from tests.tiers import examples, in_turn
 
 SPECS = {
     "uint8": TensorSpec(UINT8, PER_TENSOR, symmetric=False),
@@ -60,9 +61,9 @@ def chosen(method: str, spec: TensorSpec, *parts: np.ndarray) -> tuple[Range, Hi
     return what, what.histogram, *ESTIMATORS[method](what, spec)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "kind", "spec"), in_turn(itertools.product(METHODS, KINDS), SPECS), ids=str
+)
 def test_no_range_is_wider_than_what_was_seen(method: str, spec: str, kind: str) -> None:
     what, _, lo, hi = chosen(method, SPECS[spec], random(kind))
     assert min(what.lo, 0) <= lo <= hi <= max(what.hi, 0)
@@ -99,8 +100,9 @@ def plain_error(x: np.ndarray, lo: float, hi: float, steps: float) -> float:
     return float(np.mean((x - clipped) ** 2) + inside * ((hi - lo) / steps) ** 2 / 12)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("constant", "zeros")])
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    ("kind", "spec"), in_turn([k for k in KINDS if k not in ("constant", "zeros")], SPECS), ids=str
+)
 def test_mse_is_as_good_as_a_plain_search(spec: str, kind: str) -> None:
     x = random(kind).astype(np.float64)
     grid = SPECS[spec]
@@ -186,8 +188,7 @@ def test_the_table_and_the_functions_name_each_other() -> None:
     assert set(METHODS) == set(ESTIMATORS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(("kind", "spec"), in_turn(KINDS, SPECS), ids=str)
 def test_auto_clips_only_where_that_is_expected_to_pay(spec: str, kind: str) -> None:
     what, histogram, lo, hi = chosen("auto", SPECS[spec], random(kind))
     steps = SPECS[spec].qtype.qmax - SPECS[spec].qtype.qmin

@@ -103,6 +103,7 @@ def test_one_model_has_latency_only_and_no_file_appears(here: Path) -> None:
     assert list(tmp.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_random_samples_do_and_the_same_path_twice_is_two_models(here: Path) -> None:
     done = bench("a.onnx", "a.onnx", "--data", "random:2", "--profile-ops", "--fail-if", "size>1", cwd=here)
     assert done.returncode == 0, done.stderr

@@ -83,6 +83,7 @@ def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.nightly
 def test_an_ascii_terminal_shows_any_name(folder: Path, tmp_path: Path) -> None:
     made = graphs.plain()
     made.graph.node[0].output[0] = made.graph.node[1].input[0] = "größe層"

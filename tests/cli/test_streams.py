@@ -139,6 +139,7 @@ def test_help_is_short_and_help_all_is_complete() -> None:
     assert "..." not in listed, "whole sentences"
 
 
+@pytest.mark.nightly
 def test_names_beyond_ascii_survive_an_ascii_terminal(place: Workplace, tmp_path: Path) -> None:
     """A log collector with LC_ALL=C must not turn a result into a crash."""
     from tests.rewrite.zoo import CASES

@@ -25,7 +25,7 @@ def test_openvino_agrees_with_onnxruntime(options: dict[str, str], tmp_path: Pat
     out = tmp_path / "q.onnx"
     mode = options.get("mode", "static")
     calib = CNN / "calib" if mode == "static" else None
-    chosen = qtool.Options(**{"target": honest_target(), "calib": calib, "profile": "table", **options})
+    chosen = qtool.Options(**{"target": honest_target(), "calib": calib, "timing": "table", **options})
     result = qtool.quantize(CNN / "model.onnx", out, chosen)
     assert result.report.quantized_nodes or mode != "static"
     plain = onnxruntime.SessionOptions()  # not its int8 kernels, which saturate on a CPU without VNNI

@@ -1,6 +1,6 @@
 """Every case of onnx's backend suite in every mode: a valid model near FP32, or a plain refusal.
 
-`make test` runs one in six of those that are files, `make test-all` all of them. Each case comes as it is, and with its
+`make test` runs one in twelve of those that are files, `make test-all` all of them. Each case comes as it is, and with its
 inputs as weights (cases.py); each is quantized in all the ways of ways.py, in process.
 """
 
@@ -28,7 +28,7 @@ from tests.sweep.noise import Outputs, noisy_runs
 from tests.sweep.ways import WAYS, Way, avoid_saturation, make_eager, settle_speed
 from tests.tiers import nightly
 
-CASES = names() if nightly() else names(kept=True, every=6)
+CASES = names() if nightly() else names(kept=True, every=12)
 # Seconds that one model may take in one way; the largest take 10.
 LIMIT = 60
 # What qtool may refuse a model or a sample of the suite for: (exit code, words of the message).

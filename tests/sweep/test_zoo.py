@@ -24,8 +24,8 @@ from tests.sweep.ways import WAYS, Way, avoid_saturation, make_eager, settle_spe
 from tests.sweep.zoo import ZOO
 from tests.tiers import nightly
 
-# `make test` runs one in forty of all the combinations, `make test-all` all of them.
-EVERY = 1 if nightly() else 40
+# `make test` runs one in eighty of all the combinations, `make test-all` all of them.
+EVERY = 1 if nightly() else 80
 # The backend suite's ways, and what that has no need of: each mode on each target, the modes that calibrate
 # without samples, and what is quantized already, anew.
 ZOO_WAYS: dict[str, Way] = {

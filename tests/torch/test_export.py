@@ -75,7 +75,7 @@ def test_an_export_is_quantized_in_every_mode(
             yield {"x": torch.randn(shape, generator=generator).numpy()}
 
     out = tmp_path / "q.onnx"
-    options = qtool.Options(mode=mode, calib=list(samples()), include=["*"], profile="table")
+    options = qtool.Options(mode=mode, calib=list(samples()), include=["*"], timing="table")
     result = qtool.quantize(path, out, options)
     assert result.ok
     assert result.report.comparison is not None and result.report.comparison.sqnr >= MODES[mode]

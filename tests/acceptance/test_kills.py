@@ -232,6 +232,7 @@ def test_three_at_once_to_outputs_of_their_own(place: Place, tmp_path: Path) -> 
         check_whole(place, out, litter=False)
 
 
+@pytest.mark.nightly
 def test_three_at_once_to_one_output_and_one_of_them_is_killed(place: Place, out: Path) -> None:
     """The run that ends last has written the output; no run removes the files of another."""
     runs = [place.start(out), place.start(out, "--exclude", "op:Softmax"), place.start(out)]

@@ -107,6 +107,7 @@ def chain(length: int, *ops: str) -> onnx.ModelProto:
     return model(nodes, {"x": (4, 8)}, {f"v{length}": (4, 8)}, {"w": weights(8, 8)[:8]})
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("mode", sample(["static", "dynamic", "weight-only", "fp16"], 4))
 def test_a_long_chain_takes_its_share_of_time_and_no_more(mode: str, model_folder: Path) -> None:
     """Ten thousand nodes: one look-up that is not by a key takes minutes."""

@@ -45,6 +45,7 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.nightly
 def test_the_table_has_a_row_a_model_and_ops_and_nodes_side_by_side(place: Workplace, tmp_path: Path) -> None:
     integers = tmp_path / "io.onnx"
     words = ["--calib", place.calib, "--target", "generic", "--io", "int8"]
@@ -91,6 +92,7 @@ def test_json_is_one_document_with_all_of_it(place: Workplace, tmp_path: Path) -
     assert {"QuantizeLinear", "DequantizeLinear"} & {op["op"] for op in second["op_times"]["ops"]}
 
 
+@pytest.mark.nightly
 def test_one_model_has_latency_only_and_no_file_appears(here: Path) -> None:
     before = sorted(here.rglob("*"))
     tmp = here.with_name(here.name + "-tmp")

@@ -94,6 +94,7 @@ def test_a_saved_run_is_shown_again(tuned: Tuned) -> None:
     assert done.stdout == tuned.stdout
 
 
+@pytest.mark.nightly
 def test_without_output_nothing_is_written(tmp_path: Path) -> None:
     shutil.copy(CNN / "model.onnx", tmp_path)
     done = run(

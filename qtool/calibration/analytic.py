@@ -36,7 +36,7 @@ from qtool.graph.view import constant, is_op, op_key
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE, None})
 _BYTES = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
 # What a rule raises where nothing is known of an input, or on a node of a form that it does not cover.
-_UNKNOWN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, QtoolError)
+_UNKNOWN = (ArithmeticError, LookupError, ValueError, QtoolError)
 
 ROUGHNESS: dict[str, str] = {
     DECLARED: "as declared",

@@ -53,7 +53,7 @@ class Call:
         """Return the distribution of an input.
 
         Raises:
-            LookupError: nothing is distribution of it.
+            LookupError: its distribution is unknown.
         """
         value = self.node.inputs[index]
         array = constant(value)
@@ -61,7 +61,7 @@ class Call:
         if distribution is None and value is not None:
             distribution = self.distributions.get(value.name or "")
         if distribution is None:
-            raise LookupError(f"nothing is distribution of input {index}")
+            raise LookupError(f"the distribution of input {index} is unknown")
         return distribution
 
     def array(self, index: int) -> NDArray[np.floating]:
@@ -140,7 +140,8 @@ def _computed(call: Call, operands: Sequence[F64]) -> F64:
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in call.opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = Session(model.SerializeToString(), threads=1, name=call.node.name or "", optimize=False)
-    return np.asarray(session.run(feeds)[0], np.float64).reshape(-1)
+    result = np.asarray(session.run(feeds)[0], np.float64).reshape(-1)
+    return np.broadcast_to(result, operands[0].shape)  # of constant scalars alone it is a scalar
 
 
 def clip(call: Call) -> Distribution | None:

@@ -17,10 +17,8 @@ from qtool.data.fit import fit
 from qtool.data.samples import Sample, Samples, where
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
-from qtool.runtime.heartbeat import beat
+from qtool.runtime.heartbeat import StepProgress, beat, no_progress
 from qtool.runtime.session import Session, running
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def calibrate(
     memory: int | None = None,
     since: SoFar | None = None,
     keep: Keep = lambda so_far: None,
-    progress: Progress = lambda done, total: None,
+    progress: StepProgress = no_progress,
 ) -> Ranges:
     """Return the ranges of the named values of the main graph, over all samples, one at a time.
 

@@ -80,10 +80,8 @@ def _work(end: Connection, function: Callable[..., Any], arguments: tuple[Any, .
         result = function(
             *arguments, progress=lambda stage, done, total: end.send(("progress", (done, total)))
         )
-    except QtoolError as error:
-        end.send(("error", (type(error).__name__, error.message, error.hint)))
-    except MemoryError:
-        end.send(("error", ("EnvironmentFailure", "out of memory", "fewer processes need less")))
+    except (QtoolError, MemoryError) as error:
+        end.send(("error", error_to_send(error, "fewer processes need less")))
     else:
         end.send(("result", result))
 
@@ -93,6 +91,18 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(errors.EXIT_INTERRUPTED)
+
+
+def error_to_send(error: QtoolError | MemoryError, memory_hint: str) -> tuple[str, str, str]:
+    """Return an error in the form that `error_of` makes an error of in another process.
+
+    Args:
+        error: that ended the work.
+        memory_hint: the hint where memory ran out.
+    """
+    if isinstance(error, MemoryError):
+        return "EnvironmentFailure", "out of memory", memory_hint
+    return type(error).__name__, error.message, error.hint
 
 
 def error_of(name: str, message: str, hint: str) -> QtoolError:

@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 
 from qtool.errors import EXIT_INTERRUPTED, EnvironmentFailure, QtoolError, RuntimeFailure
 from qtool.runtime.heartbeat import beat, step
-from qtool.runtime.worker_pool import cause_of_death, error_of
+from qtool.runtime.worker_pool import cause_of_death, error_of, error_to_send
 
 # -P: nothing is imported from the current folder.
 _PYTHON = ("-P", "-W", "ignore", "-c")
@@ -140,11 +140,9 @@ def _listen(stream: IO[bytes], requests: queue.SimpleQueue[bytes]) -> None:
 def _answer(answers: IO[bytes], work: Any) -> None:
     try:
         answer: tuple[str, Any] = ("result", work())
-    except QtoolError as error:
-        answer = ("error", (type(error).__name__, error.message, error.hint))
-    except MemoryError:
-        answer = ("error", ("EnvironmentFailure", "out of memory", "a machine with more"))
-    except Exception:
+    except (QtoolError, MemoryError) as error:
+        answer = ("error", error_to_send(error, "a machine with more"))
+    except Exception:  # a bug of qtool: the parent raises it, with this traceback
         answer = ("bug", traceback.format_exc())
     answers.write(json.dumps(answer).encode() + b"\n")
     answers.flush()

@@ -228,6 +228,20 @@ def test_unusual_nodes_make_unknown_values() -> None:
     assert basis == {"y": "bounded"} == dict.fromkeys(ranges, "bounded")
 
 
+def test_an_op_on_constant_scalars_alone_has_a_range() -> None:
+    """A graph output may be computed of constants: preparation keeps such a node."""
+    source = from_model(
+        model(
+            [node("Neg", ["c"], ["y"]), node("Relu", ["x"], ["z"])],
+            {"x": (2,)},
+            ["y", "z"],
+            {"c": np.float32([3])},
+        )
+    ).model
+    ranges, _ = estimate_ranges(source, source, ["y"], {})
+    assert (ranges["y"].lo, ranges["y"].hi) == (-3, 0)
+
+
 def test_a_byte_is_within_its_type() -> None:
     proto = model(
         [node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), node("Mul", ["f", "s"], ["y"])],

@@ -69,8 +69,8 @@ def observable(view: View) -> list[str]:
             values += node.outputs
     for value in (*values, *graph.outputs):
         observable = value.dtype == ir.DataType.FLOAT and constant(value) is None and value.graph is graph
-        if observable and not _is_clamped(value):
-            names[value.name or ""] = None
+        if observable and value.name and not _is_clamped(value):  # an omitted output has no name
+            names[value.name] = None
     return list(names)
 
 

@@ -16,7 +16,7 @@ from qtool.calibration.ranges_file import Calibration, to_json
 from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
 from qtool.data.reading import Reading
 from qtool.errors import DataError, QtoolError, UsageError
-from tests.graphs import model, node, samples, weights, write_samples
+from tests.graphs import SAMPLE_MODELS, model, node, samples, weights, write_samples
 from tests.tiers import sample
 
 COUNT = 23
@@ -190,3 +190,10 @@ def test_a_damaged_checkpoint_is_refused(place: Path, damage: str) -> None:
     file.write_text(damage)
     with pytest.raises(UsageError, match="checkpoint"):
         made(place, replace(ONE, checkpoint=file, resume=True))
+
+
+def test_a_recurrent_model_whose_outputs_are_partly_omitted_is_calibrated() -> None:
+    """The other outputs of its LSTMs have no names to observe them by."""
+    folder = SAMPLE_MODELS / "lstm"
+    calibration = calibrate_model(folder / "model.onnx", folder / "calib")
+    assert calibration.ranges and all(calibration.ranges)

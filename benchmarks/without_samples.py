@@ -53,11 +53,14 @@ def main() -> None:
 
 def input_ranges(folder: Path) -> dict[str, tuple[float, float]]:
     """Return the extremes of the float inputs over calib/."""
-    samples = [dict(np.load(file)) for file in sorted((folder / "calib").glob("*.npz"))]
-    floats = [name for name, array in samples[0].items() if array.dtype.kind == "f"]
+    values: dict[str, list[np.ndarray]] = defaultdict(list)
+    for file in sorted((folder / "calib").glob("*.npz")):
+        for name, array in np.load(file).items():
+            if array.dtype.kind == "f" and array.size:  # a cache may begin empty
+                values[name].append(array)
     return {
-        name: (min(float(s[name].min()) for s in samples), max(float(s[name].max()) for s in samples))
-        for name in floats
+        name: (min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays))
+        for name, arrays in values.items()
     }
 
 

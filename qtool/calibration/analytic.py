@@ -45,7 +45,7 @@ ROUGHNESS: dict[str, str] = {
     STATISTICS: "mostly 0.8 to 3 times as wide as samples show",
     ESTIMATED: "mostly 0.4 to 8 times as wide as samples show",
 }
-"""The width of 90% of the ranges of ten real models, against samples (docs/calibration.md)."""
+"""The width of 90% of the ranges, against samples (benchmarks/without_samples.py, 2026-11-30)."""
 
 
 def roughness(basis: Mapping[str, str]) -> str:

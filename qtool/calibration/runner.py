@@ -18,6 +18,7 @@ from qtool.data.samples import Sample, Samples, where
 from qtool.errors import DataError, printable
 from qtool.graph.save import model_for_session
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
+from qtool.runtime.noise import Noise
 from qtool.runtime.session import Session, running
 
 
@@ -122,7 +123,7 @@ def value_reader(model: ir.Model, values: Sequence[str], threads: int, name: str
     fed = {v.name for v in model.graph.inputs}
     fetched = [v for v in values if v not in fed]
     with model_for_session(_with_outputs(model, fetched)) as loadable:
-        session = Session(loadable, threads=threads, name=name)
+        session = Session(loadable, threads=threads, name=name, noise=Noise.VARIED)
         del loadable  # the session has its own
         fetcher = session.fetcher(fetched)
 

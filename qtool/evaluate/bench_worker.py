@@ -16,6 +16,7 @@ from qtool.data.samples import Arrays, Sample
 from qtool.errors import DataError
 from qtool.evaluate.float_io import session_inputs
 from qtool.evaluate.latency import single_times
+from qtool.runtime.noise import Noise
 from qtool.runtime.session import Array, Session
 from qtool.runtime.trace import read_trace
 
@@ -71,7 +72,9 @@ class BenchWorker:
         before = _resident_bytes()
         self._session = None  # before the next one is opened: two at once would count double
         start = time.perf_counter()
-        session = self._session = Session(self._model, threads=self._threads, name=self._name)
+        session = self._session = Session(
+            self._model, threads=self._threads, name=self._name, noise=Noise.RUNTIME
+        )
         seconds = time.perf_counter() - start
         loaded = _resident_bytes()
         try:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from qtool.data.samples import Samples
 from qtool.evaluate.float_io import session_inputs
+from qtool.runtime.noise import Noise
 from qtool.runtime.session import Array, Session, running
 
 # Two races of the same models on the same machine differ by about this much: a smaller difference between two
@@ -237,7 +238,8 @@ def race_models(
 ) -> Race:
     """Time models on the first few samples of a source, with one thread unless `threads` says more."""
     sessions = {
-        name: Session(m, threads=threads or 1, name=f"the {name} model") for name, m in models.items()
+        name: Session(m, threads=threads or 1, name=f"the {name} model", noise=Noise.RUNTIME)
+        for name, m in models.items()
     }
     chosen = list(islice(samples.read(), _SAMPLES))
     inputs = {name: session_inputs(s, chosen, samples.name) for name, s in sessions.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from qtool.errors import ModelError, RuntimeFailure, is_out_of_memory, out_of_memory, printable
 from qtool.runtime.heartbeat import step
+from qtool.runtime.noise import PERIOD, PLACE, Noise, may_be_random, with_fixed_noise
 
 
 @contextmanager
@@ -44,6 +46,11 @@ Array = NDArray[np.generic]
 Sample = Mapping[str, Any]
 
 RUNTIME_VERSION: str = ort.__version__
+
+# A prime: VARIED noise passes all places of a table before one comes again.
+_STEP = 7919
+# The folder of external tensors, for a model from bytes.
+_TENSORS_IN = "session.model_external_initializers_file_folder_path"
 
 # The end of a range of opsets that has none.
 _OPEN = 2**31 - 1
@@ -138,6 +145,7 @@ class Session:
             rounds constant float weights there (WeightBiasQuantization).
         trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
         optimized: a file to write the graph to that the runtime makes of the model.
+        noise: the numbers that random ops draw; with `trace` or `optimized` those of the runtime.
 
     Raises:
         ModelError: the runtime refuses the model.
@@ -154,6 +162,7 @@ class Session:
         integers: bool = True,
         trace: Path | None = None,
         optimized: Path | None = None,
+        noise: Noise = Noise.SAME,
     ) -> None:
         self.name = name or (str(model) if isinstance(model, Path) else "model")
         options = ort.SessionOptions()
@@ -168,15 +177,20 @@ class Session:
             options.profile_file_prefix = str(trace)
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
-        source = str(model) if isinstance(model, Path) else model
         try:
             with step(self.name, "onnxruntime opens it", ModelError):
+                source: str | bytes = str(model) if isinstance(model, Path) else model
+                if trace is None and optimized is None and noise is not Noise.RUNTIME:
+                    source = _fixed_noise(model, options) or source
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen unrelated types here
             if is_out_of_memory(error):
                 raise out_of_memory(self.name, "onnxruntime opens it") from error
             raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
-        self.inputs = {i.name: i for i in self._session.get_inputs()}
+        inputs = {i.name: i for i in self._session.get_inputs()}
+        self._place = -1 if inputs.pop(PLACE, None) is None else 0  # -1: it has no random op
+        self._step = _STEP if noise is Noise.VARIED else 0
+        self.inputs = inputs
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [o.name for o in self._session.get_outputs()]
         self.output_shapes = {o.name: list(o.shape) for o in self._session.get_outputs()}
@@ -191,11 +205,21 @@ class Session:
             EnvironmentFailure: it ran out of memory.
         """
         try:
-            return list(self._session.run(None if outputs is None else list(outputs), dict(sample)))
+            return list(
+                self._session.run(None if outputs is None else list(outputs), self.with_noise(sample))
+            )
         except Exception as error:
             if is_out_of_memory(error):
                 raise out_of_memory(self.name, "onnxruntime runs it") from error
             raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
+
+    def with_noise(self, sample: Sample) -> dict[str, Any]:
+        """Return the inputs of a run: the sample, and where random ops begin to read."""
+        if self._place < 0:
+            return dict(sample)
+        place = np.asarray(self._place, np.int64)
+        self._place = (self._place + self._step) % PERIOD
+        return {**sample, PLACE: place}
 
     def end_trace(self) -> Path:
         """The file of a session that was opened with `trace`: Chrome's trace format, in microseconds."""
@@ -245,13 +269,28 @@ class Fetcher:
                 self._arrays = [np.empty_like(array) for array in self._arrays]
                 for name, array in zip(self._outputs, self._arrays, strict=True):
                     self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
-            for name, array in sample.items():
+            for name, array in self._session.with_noise(sample).items():
                 self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
             self._inner.run_with_iobinding(self._binding)
         except Exception:  # run without a binding says what is wrong, if anything is
             self._binding = None
             return False
         return True
+
+
+def _fixed_noise(model: Path | bytes, options: Any) -> bytes | None:
+    """Return the model with fixed noise; None where it has no random op, or is no model at all."""
+    if isinstance(model, bytes):
+        return with_fixed_noise(model) if may_be_random(model) else None
+    try:
+        with model.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if not may_be_random(data):
+                return None
+            fixed = with_fixed_noise(data[:])
+    except (OSError, ValueError):  # the runtime says what is wrong with the file
+        return None
+    options.add_session_config_entry(_TENSORS_IN, str(model.parent))
+    return fixed
 
 
 def _bindable(array: Array) -> bool:

@@ -112,10 +112,5 @@ PICKING = ("Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "I
 # The output of DynamicQuantizeLinear that is the scale.
 DYNAMIC_SCALE = 1
 
-# Their result differs from run to run, even without inputs.
-RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Dropout".split(" ")
-)
-
 # In QDQ form these compute in integers even where their result is not quantized.
 FLOAT_RESULT = frozenset(["MatMul", "Gemm"])

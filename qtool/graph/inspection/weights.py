@@ -32,12 +32,12 @@ from qtool.graph.inspection.ops import (
     PACKED_BITS,
     PICKING,
     QUANTIZED_OPS,
-    RANDOM,
     RESTORING,
     SETTINGS,
 )
 from qtool.graph.inspection.walk import Walk, nested_graphs, own_int
 from qtool.graph.view import is_op, op_key
+from qtool.tables.ops import RANDOM
 
 
 @dataclass

@@ -132,16 +132,22 @@ def _rows() -> tuple[OpRule, ...]:
 
 OPS: dict[str, OpRule] = {row.op_type: row for row in _rows()}
 
-# Ops that move values: numpy and the runtime agree to the bit, so a result of constants is computed once
-# (graph/prepare/moves.py).
+# What graph/prepare/folding.py computes on constants. Moves, and choices of values: numpy and the runtime
+# agree to the bit.
 EXACT_ON_CONSTANTS = frozenset(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather".split(" ")
+    "Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Identity Expand Tile Split Gather Where "
+    "ConstantOfShape Shape Size Cast".split(" ")
 )
 
-# Arithmetic on constants that make a weight: numpy and the runtime agree to float rounding
-# (graph/prepare/arithmetic.py).
+# Arithmetic and comparisons that are exact on integers: they compute shapes and pads.
+INTEGER_ON_CONSTANTS = frozenset(
+    "Add Sub Mul Div Mod Neg Abs Min Max Range ReduceProd ReduceSum ReduceMin ReduceMax "
+    "Equal Less LessOrEqual Greater GreaterOrEqual And Or Not".split(" ")
+)
+
+# Arithmetic on floats that makes a weight or a factor of a Resize: they agree to float rounding.
 FLOAT_ON_CONSTANTS = frozenset(
-    "Add Sub Mul Div Neg Sqrt Reciprocal Abs Pow Exp MatMul Sum "
+    "Add Sub Mul Div Neg Sqrt Reciprocal Abs Pow Exp MatMul Sum Floor Ceil "
     "ReduceMean ReduceSum ReduceL2 ReduceMax ReduceSumSquare".split(" ")
 )
 

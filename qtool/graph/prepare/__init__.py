@@ -13,28 +13,29 @@ from functools import partial
 import onnx_ir as ir
 
 from qtool.graph.prepare.affine import fold_affine
-from qtool.graph.prepare.arithmetic import fold_arithmetic
 from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.biases import split_biases
 from qtool.graph.prepare.border_shapes import require_shapes
 from qtool.graph.prepare.constants import lift_constants
 from qtool.graph.prepare.denormals import flush_denormals
 from qtool.graph.prepare.duplicates import share_duplicates
+from qtool.graph.prepare.folding import fold_constants
 from qtool.graph.prepare.functions import inline_functions
 from qtool.graph.prepare.gelu import fuse_gelu
 from qtool.graph.prepare.gemm import normalize_gemm
 from qtool.graph.prepare.inputs import drop_initializer_inputs
-from qtool.graph.prepare.moves import fold_moves
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import QDQ_OPS, QDQ_OPSET, Runs, runs_all, settle_opset, upgrade_opset
+from qtool.graph.prepare.pads import fold_pads
 from qtool.graph.prepare.pools import normalize_pools
 from qtool.graph.prepare.requantize import restore_floats
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.slopes import merge_slopes
 from qtool.graph.prepare.stacks import unstack_matrices
+from qtool.graph.prepare.sums import replace_sums
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.prepare.views import merge_views
 from qtool.runtime.heartbeat import beat
@@ -50,12 +51,15 @@ PASSES: tuple[Pass, ...] = (
     unique_names,
     infer_shapes,
     require_shapes,
+    fold_constants,
+    infer_shapes,  # more shapes are known, with which more constants are
+    fold_constants,
     drop_noops,
-    fold_moves,
-    fold_arithmetic,
     share_duplicates,
     merge_views,
     merge_slices,
+    fold_pads,
+    replace_sums,
     fold_batchnorm,
     fold_affine,
     flush_denormals,

@@ -1,4 +1,4 @@
-"""Remove nodes without effect at inference: Identity, Dropout, a Cast to the same type."""
+"""Remove nodes without effect at inference: Identity, Dropout, a Cast to the same type, a Pad by nothing."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def drop_noops(model: ir.Model) -> str:
 def _does_nothing(node: ir.Node) -> bool:
     if is_op(node, "Identity"):
         return True
+    if is_op(node, "Sum", "Concat", "Max", "Min", "Mean"):
+        return len(node.inputs) == 1
+    if is_op(node, "Pad"):
+        widths = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        return widths is not None and not widths.any()
     if is_op(node, "Dropout"):
         training = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         return len(node.inputs) < 3 or node.inputs[2] is None or (training is not None and not training.any())

@@ -20,11 +20,15 @@ def unfuse_norms(model: ir.Model) -> str:
     for node in model.graph.all_nodes():
         if not is_op(node, "Add"):
             continue
-        readers = {op_key(use.node) for use in node.outputs[0].uses()}
-        dtypes = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype is not None}
-        floats = bool(dtypes) and dtypes <= _FLOATS  # Sum takes no integers, and ReduceMean does
-        normalized = "LayerNormalization" in readers or (floats and {"ReduceMean", "Sub"} <= readers)
-        if normalized and all(v is not None and constant(v) is None for v in node.inputs):
+        if is_normalized(node) and all(v is not None and constant(v) is None for v in node.inputs):
             node.op_type = "Sum"
             count += 1
     return f"{count} Adds before LayerNormalization kept from a slow fusion" if count else ""
+
+
+def is_normalized(node: ir.Node) -> bool:
+    """Return whether a LayerNormalization, or the ops of one, consume the sum that a node computes."""
+    readers = {op_key(use.node) for use in node.outputs[0].uses()}
+    dtypes = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype is not None}
+    floats = bool(dtypes) and dtypes <= _FLOATS  # Sum takes no integers, and ReduceMean does
+    return "LayerNormalization" in readers or (floats and {"ReduceMean", "Sub"} <= readers)

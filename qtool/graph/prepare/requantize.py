@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, take_over
-from qtool.graph.prepare.moves import evaluate
+from qtool.graph.prepare.folding import evaluate, result_bytes
 from qtool.graph.view import constant, is_op, opset_of
 from qtool.tables.ops import OPS
 
@@ -17,6 +17,8 @@ from qtool.tables.ops import OPS
 _RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Transpose")
 # onnx.reference has DequantizeLinear from opset 19 on, where these ops accept all earlier forms.
 _EVALUATED_AS = 21
+# A weight of 4 bits becomes one of 32; a product of a column and a row may become anything.
+_MOST_GROWTH, _ROOM_BYTES = 8, 4096
 _REAL = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
@@ -91,12 +93,15 @@ def _restore(model: ir.Model, node: ir.Node) -> bool:
     if not is_op(node, *_RESTORING) or len(node.outputs) != 1 or not isinstance(graph, ir.Graph):
         return False
     old = node.outputs[0]
-    arrays = [constant(v) for v in node.inputs if v is not None]
-    if old.is_graph_output() or not arrays or any(a is None for a in arrays):
+    values = [v for v in node.inputs if v is not None]
+    arrays = [a for v in values if (a := constant(v)) is not None]
+    if old.is_graph_output() or not arrays or len(arrays) < len(values):
         return False
     if is_op(node, "Cast") and old.dtype not in _REAL:
         return False  # it casts indices, not a weight
-    result = evaluate(node, max(opset_of(model), _EVALUATED_AS))
+    if result_bytes(node, arrays) > _ROOM_BYTES + _MOST_GROWTH * sum(a.nbytes for a in arrays):
+        return False
+    result = evaluate(node, arrays, max(opset_of(model), _EVALUATED_AS))
     if result is None:
         return False
     name = old.name or ""

@@ -27,6 +27,9 @@ NOOPS = {
     "dropout-with-ratio": [node("Dropout", ["x", "ratio"], ["h"])],
     "dropout-said-not-to-train": [node("Dropout", ["x", "ratio", "no"], ["h"])],
     "dropout-with-an-unread-mask": [node("Dropout", ["x"], ["h", "mask"])],
+    "sum-of-one": [node("Sum", ["x"], ["h"])],
+    "concat-of-one": [node("Concat", ["x"], ["h"], axis=0)],
+    "pad-by-nothing": [node("Pad", ["x", "none"], ["h"])],
     "cast-to-its-own-type": [node("Cast", ["x"], ["h"], to=1)],
     "a-chain": [
         node("Identity", ["x"], ["a"]),
@@ -34,7 +37,12 @@ NOOPS = {
         node("Identity", ["b"], ["h"]),
     ],
 }
-CONSTANTS = {"ratio": np.float32(0.5), "no": np.array(False), "yes": np.array(True)}
+CONSTANTS = {
+    "ratio": np.float32(0.5),
+    "no": np.array(False),
+    "yes": np.array(True),
+    "none": np.zeros(4, np.int64),
+}
 
 
 @pytest.mark.parametrize("nodes", NOOPS.values(), ids=NOOPS.keys())

@@ -162,7 +162,6 @@ STORED = {
     "small": ([node("InstanceNormalization", ["x", "c", "b"], ["y"])], (STORED_MIN_ELEMENTS - 1,), False),
     "sine": ([node("Sin", ["c"], ["s"]), node("Add", ["x", "s"], ["y"])], _LARGE, False),
     "argument": ([node("Mul", ["x", "c"], ["a"]), node("Cos", ["a"], ["y"])], _LARGE, False),
-    "integers": ([node("Cast", ["c"], ["i"], to=TensorProto.INT64), node("Cast", ["i"], ["f"], to=FLOAT), node("Add", ["x", "f"], ["y"])], _LARGE, False),
     "coordinates": ([node("GridSample", ["x", "c"], ["y"])], (1, 32, 32, 2), False),
     "quantizer": ([node("QuantizeLinear", ["c", "one"], ["q"]), node("DequantizeLinear", ["q", "one"], ["d"]), node("Add", ["x", "d"], ["y"])], _LARGE, False),
 }  # fmt: skip

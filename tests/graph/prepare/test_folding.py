@@ -1,4 +1,4 @@
-"""Constants that are only moved about are computed once, to the bit."""
+"""Constants that are moved, cast or computed become one constant; so do the shapes that are known."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qtool.graph.prepare.moves import fold_moves
+from qtool.graph.prepare.folding import fold_constants
 from qtool.graph.prepare.shapes import infer_shapes
+from qtool.graph.prepare.unused import drop_unused
 from tests.graph.prepare.alike import (
     applied,
     assert_alike,
@@ -18,9 +19,9 @@ from tests.graph.prepare.alike import (
     ops,
     subgraph,
 )
-from tests.graphs import model, node, samples, weights
+from tests.graphs import Shape, model, node, samples, weights
 
-PASSES = (infer_shapes, fold_moves)
+PASSES = (infer_shapes, fold_constants)
 W = weights(4, 6)
 
 
@@ -223,3 +224,98 @@ def test_a_move_that_can_not_be_done_is_left_to_the_runtime() -> None:
         {"w": W, "i": np.array(99)},
     )
     assert_untouched(proto, *PASSES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int64"])
+def test_a_cast_of_a_constant_is_computed(dtype: str) -> None:
+    proto = model(
+        [node("Cast", ["w"], ["h"], to=TensorProto.FLOAT), node("Mul", ["x", "h"], ["y"])],
+        {"x": (1,)},
+        ["y"],
+        {"w": weights(64, 64).astype(dtype)},
+    )
+    made, _ = applied(proto, *PASSES)
+    assert ops(made) == ["Mul"]
+    assert_alike(proto, made, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_a_weight_that_is_stored_as_integers_stays(dtype: str) -> None:
+    proto = model(
+        [node("Cast", ["w"], ["h"], to=TensorProto.FLOAT), node("Mul", ["x", "h"], ["y"])],
+        {"x": (1,)},
+        ["y"],
+        {"w": (W * 100).astype(dtype)},
+    )
+    assert_untouched(proto, *PASSES)
+
+
+def test_a_cast_of_what_no_integer_holds_stays() -> None:
+    proto = model(
+        [
+            node("Cast", ["w"], ["h"], to=TensorProto.INT64),
+            node("Cast", ["h"], ["f"], to=TensorProto.FLOAT),
+            node("Add", ["x", "f"], ["y"]),
+        ],
+        {"x": (1,)},
+        ["y"],
+        {"w": np.array([1e30, np.nan], np.float32)},
+    )
+    assert_untouched(proto, *PASSES)
+
+
+def size_of(*nodes: onnx.NodeProto, shape: Shape = ("n", 3, 8)) -> onnx.ModelProto:
+    """x and an Expand to a shape that nodes compute from the Shape of x."""
+    constants = {
+        "one": ints(1),
+        "two": ints(2),
+        "far": ints(99),
+        "half": np.float32(0.5),
+        "three": ints(3),
+        "k": np.float32(2),
+    }
+    read = {i for n in nodes for i in n.input} | {"k"}
+    return model(
+        [
+            node("Shape", ["x"], ["s"]),
+            *nodes,
+            node("Expand", ["k", "to"], ["e"]),
+            node("Identity", ["x"], ["y"]),
+        ],
+        {"x": shape},
+        ["y", "e"],
+        {k: v for k, v in constants.items() if k in read},
+    )
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Gather", ["s", "two"], ["to"])],
+        [node("Slice", ["s", "one", "far"], ["to"])],
+        [node("Gather", ["s", "two"], ["g"]), node("Div", ["g", "three"], ["to"])],
+        [
+            node("Slice", ["s", "one", "far"], ["g"]),
+            node("Cast", ["g"], ["c"], to=TensorProto.FLOAT),
+            node("Mul", ["c", "half"], ["m"]),
+            node("Floor", ["m"], ["f"]),
+            node("Cast", ["f"], ["to"], to=TensorProto.INT64),
+        ],
+        [node("Gather", ["s", "one"], ["g"]), node("Concat", ["g", "two", "g"], ["to"], axis=0)],
+    ],
+    ids=["gather", "slice", "quotient", "resize", "concat"],
+)
+def test_lengths_that_are_known_are_computed(nodes: list[onnx.NodeProto]) -> None:
+    proto = size_of(*nodes)
+    made, _ = applied(proto, *PASSES, drop_unused)
+    assert set(ops(made)) == {"Expand", "Identity"}
+    assert_alike(proto, made, rtol=0)
+
+
+@pytest.mark.parametrize("index", ["zero", "range"])
+def test_lengths_that_are_not_known_stay(index: str) -> None:
+    picks = {
+        "zero": node("Slice", ["s", "one", "far"], ["to"]),
+        "range": node("Gather", ["s", "two"], ["to"]),
+    }
+    assert_untouched(size_of(picks[index], shape=(2, "n", "m")), *PASSES)

@@ -99,6 +99,16 @@ def take_over(old: ir.Value, new: ir.Value, namer: Namer) -> None:
     new.name = name
 
 
+def add_after(value: ir.Value, operand: ir.Value, graph: ir.Graph, namer: Namer) -> None:
+    """Add an operand to a computed value: the sum gets its name and its consumers."""
+    base = value.producer()
+    name = namer(f"{base.name if base is not None else value.name}_bias")
+    add = new_node("Add", [value, operand], name=name, outputs=[namer(f"{value.name}_biased")])
+    take_over(value, add.outputs[0], namer)
+    add.replace_input_with(0, value)
+    insert_after_value(value, [add], graph)
+
+
 def owner(value: ir.Value) -> ir.Graph:
     """Return the graph of a value."""
     graph = value.graph

@@ -13,7 +13,6 @@ from functools import partial
 import onnx_ir as ir
 
 from qtool.graph.prepare.affine import fold_affine
-from qtool.graph.prepare.batchnorm import fold_batchnorm
 from qtool.graph.prepare.biases import split_biases
 from qtool.graph.prepare.border_shapes import require_shapes
 from qtool.graph.prepare.constants import lift_constants
@@ -60,7 +59,6 @@ PASSES: tuple[Pass, ...] = (
     merge_slices,
     fold_pads,
     replace_sums,
-    fold_batchnorm,
     fold_affine,
     flush_denormals,
     normalize_gemm,

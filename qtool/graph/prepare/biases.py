@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, take_over
+from qtool.graph.edit import Namer, add_after, add_initializer
 from qtool.graph.prepare.channels import output_channels
 from qtool.graph.view import attribute_float, float_constant, is_op, is_vector
 
@@ -39,13 +39,7 @@ def _changed(node: ir.Node, namer: Namer) -> bool:
         node.replace_input_with(2, add_initializer(node.graph, namer(f"{bias.name}_spread"), spread))
         return True
     _without(node)
-    product = node.outputs[0]
-    add = new_node(
-        "Add", [product, bias], name=namer(f"{node.name}_bias"), outputs=[namer(f"{product.name}_biased")]
-    )
-    take_over(product, add.outputs[0], namer)
-    add.replace_input_with(0, product)
-    insert_after_value(product, [add], node.graph)
+    add_after(node.outputs[0], bias, node.graph, namer)
     return True
 
 

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from qtool.graph.prepare.affine import fold_affine
+from qtool.graph.prepare.shapes import infer_shapes
 from tests.graph.prepare.alike import (
     applied,
     assert_alike,
@@ -42,7 +43,7 @@ def filled(*shape: int) -> np.ndarray:
     return weights(*shape, seed=3) * 10 + np.float32(2)
 
 
-@pytest.mark.parametrize("op", ["Add", "Mul"])
+@pytest.mark.parametrize("op", ["Add", "Mul", "Sub"])
 @pytest.mark.parametrize(
     ("before", "constant", "swapped"),
     [
@@ -97,9 +98,9 @@ def test_a_constant_that_broadcasts_to_more_channels_is_left_alone() -> None:
     assert_untouched(proto, fold_affine)
 
 
-@pytest.mark.parametrize("op", ["Sub", "Div", "Pow"])
-def test_other_ops_are_left_alone(op: str) -> None:
-    assert_untouched(net(CONV, op, filled(5, 1, 1)), fold_affine)
+@pytest.mark.parametrize(("op", "swapped"), [("Pow", False), ("Div", True)])
+def test_other_ops_are_left_alone(op: str, swapped: bool) -> None:
+    assert_untouched(net(CONV, op, filled(5, 1, 1), swapped), fold_affine)
 
 
 def test_an_operand_that_is_computed_is_left_alone() -> None:
@@ -162,3 +163,64 @@ def test_a_foreign_conv_without_a_weight_is_left_alone() -> None:
     proto = foreign(net(CONV, "Add", filled(5, 1, 1)), "Conv")
     del proto.graph.node[0].input[1:]
     assert_untouched(proto, fold_affine)
+
+
+PRODUCTS: dict[str, tuple[onnx.NodeProto, tuple[int, ...], dict[str, np.ndarray]]] = {
+    "gemm": (node("Gemm", ["x", "k", "v"], ["h"]), (2, 4), {"k": weights(4, 5), "v": weights(5)}),
+    "gemm-transposed": (node("Gemm", ["x", "k"], ["h"], transB=1), (2, 4), {"k": weights(5, 4)}),
+}
+MATMUL = node("MatMul", ["x", "k"], ["h"])
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul", "Sub", "Div"])
+@pytest.mark.parametrize("constant", [filled(5), filled(1, 5), np.float32(3)], ids=lambda c: str(c.shape))
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_tail_of_a_gemm_is_folded(name: str, op: str, constant: np.ndarray) -> None:
+    before, shape, held = PRODUCTS[name]
+    proto = model([before, node(op, ["h", "c"], ["y"])], {"x": shape}, ["y"], {**held, "c": constant})
+    made, note = applied(proto, fold_affine)
+    assert ops(made) == ["Gemm"]
+    assert note
+    assert_alike(proto, made)
+
+
+@pytest.mark.parametrize(
+    ("tail", "left"),
+    [
+        ([node("Mul", ["h", "c"], ["y"])], ["MatMul"]),
+        ([node("Div", ["h", "c"], ["y"])], ["MatMul"]),
+        ([node("Add", ["h", "c"], ["y"])], ["MatMul", "Add"]),
+        ([node("Add", ["h", "c"], ["a"]), node("Mul", ["a", "d"], ["y"])], ["MatMul", "Add"]),
+        ([node("Add", ["c", "h"], ["a"]), node("Sub", ["a", "d"], ["y"])], ["MatMul", "Add"]),
+        ([node("Mul", ["h", "c"], ["a"]), node("Add", ["a", "d"], ["y"])], ["MatMul", "Add"]),
+    ],
+    ids=["scale", "quotient", "bias", "scaled-bias", "two-biases", "scale-then-bias"],
+)
+@pytest.mark.parametrize("shape", [(2, 4), (2, 3, 4)], ids=str)
+def test_a_tail_of_a_matmul_is_folded_but_for_its_bias(
+    shape: tuple[int, ...], tail: list[onnx.NodeProto], left: list[str]
+) -> None:
+    constants = {"k": weights(4, 5), "c": filled(1, 5), "d": np.float32(3)}
+    read = {i for n in tail for i in n.input} | {"k"}
+    proto = model([MATMUL, *tail], {"x": shape}, ["y"], {k: v for k, v in constants.items() if k in read})
+    made, _ = applied(proto, infer_shapes, fold_affine)
+    assert ops(made) == left
+    assert_alike(proto, made)
+
+
+@pytest.mark.parametrize(
+    "constant", [filled(2, 1), filled(3, 1, 5), filled(2, 1, 1, 5)], ids=lambda c: str(c.shape)
+)
+def test_a_scale_of_a_matmul_over_other_axes_is_left_alone(constant: np.ndarray) -> None:
+    proto = model([MATMUL, node("Mul", ["h", "c"], ["y"])], {"x": (3, 2, 4)}, ["y"], {"k": weights(4, 5), "c": constant})  # fmt: skip
+    assert_untouched(proto, infer_shapes, fold_affine)
+
+
+def test_a_matmul_does_not_copy_a_weight_that_others_share() -> None:
+    proto = model(
+        [MATMUL, node("Mul", ["h", "c"], ["y"]), node("MatMul", ["z", "k"], ["other"])],
+        {"x": (2, 4), "z": (2, 4)},
+        ["y", "other"],
+        {"k": weights(4, 5), "c": filled(5)},
+    )
+    assert_untouched(proto, infer_shapes, fold_affine)

@@ -1,4 +1,4 @@
-"""BatchNormalization is folded into what is before it, and only where that is the same."""
+"""BatchNormalization is folded into the product before or after it, and only where that is the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from qtool.graph.prepare.batchnorm import fold_batchnorm
+from qtool.graph.prepare.affine import fold_affine
+from qtool.graph.prepare.shapes import infer_shapes
 from tests.graph.prepare.alike import (
     applied,
     assert_alike,
@@ -102,7 +103,7 @@ BEFORE: dict[str, tuple[onnx.NodeProto, tuple[int, ...], dict[str, np.ndarray], 
 def test_it_becomes_part_of_the_weights(name: str) -> None:
     before, shape, constants, channels = BEFORE[name]
     proto = model([before, norm("h", "y")], {"x": shape}, ["y"], {**constants, **statistics(channels)})
-    made, note = applied(proto, fold_batchnorm)
+    made, note = applied(proto, fold_affine)
     assert ops(made) == [before.op_type]
     assert "1 BatchNormalization" in note
     assert_alike(proto, made)
@@ -113,7 +114,7 @@ def test_its_epsilon_counts() -> None:
     before, shape, constants, channels = BEFORE["conv"]
     stats = {**statistics(channels), "var": np.zeros(channels, np.float32)}
     proto = model([before, norm("h", "y", epsilon=epsilon)], {"x": shape}, ["y"], {**constants, **stats})
-    made, _ = applied(proto, fold_batchnorm)
+    made, _ = applied(proto, fold_affine)
     assert ops(made) == ["Conv"]
     assert_alike(proto, made)
 
@@ -124,7 +125,7 @@ def test_two_in_a_row_are_both_folded() -> None:
     proto = model(
         [before, norm("h", "g"), norm("g", "y", "second_")], {"x": shape}, ["y"], {**constants, **stats}
     )
-    made, _ = applied(proto, fold_batchnorm)
+    made, _ = applied(proto, fold_affine)
     assert ops(made) == ["Conv"]
     assert_alike(proto, made)
 
@@ -144,7 +145,7 @@ def test_a_weight_shared_by_two_convolutions_is_copied_not_changed() -> None:
         ["y"],
         {"w": w, **statistics(5, "one_"), **statistics(5, "two_", seed=9)},
     )
-    made, _ = applied(proto, fold_batchnorm)
+    made, _ = applied(proto, fold_affine)
     assert ops(made) == ["Conv", "Conv", "Conv", "Concat"]
     np.testing.assert_array_equal(made.graph.initializers["w"].const_value.numpy(), w)
     assert_alike(proto, made)
@@ -158,7 +159,7 @@ def test_a_fold_in_the_middle_keeps_the_name_of_its_result() -> None:
         ["y", "n"],
         {**constants, **statistics(channels)},
     )
-    made, _ = applied(proto, fold_batchnorm)
+    made, _ = applied(proto, fold_affine)
     assert ops(made) == ["Conv", "Relu"]
     assert_alike(proto, made)
 
@@ -173,7 +174,7 @@ def test_one_inside_a_branch_is_folded_there() -> None:
         (1, 5, 4, 4),
         {**constants, **statistics(channels)},
     )
-    made, note = applied(proto, fold_batchnorm)
+    made, note = applied(proto, fold_affine)
     assert "1 " in note
     assert_alike(proto, made, both_branches(samples(2, x=shape)))
 
@@ -190,7 +191,7 @@ def test_one_in_a_branch_behind_a_convolution_outside_computes_the_same(followed
         (1, 5, 4, 4),
         {**constants, **statistics(channels)},
     )
-    made, _ = applied(proto, fold_batchnorm)
+    made, _ = applied(proto, fold_affine)
     assert_alike(proto, made, both_branches(samples(2, x=shape)))
 
 
@@ -202,13 +203,13 @@ def test_a_convolution_with_another_reader_is_left_alone() -> None:
         ["y"],
         {**constants, **statistics(channels)},
     )
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 def test_a_convolution_that_is_an_output_is_left_alone() -> None:
     before, shape, constants, channels = BEFORE["conv"]
     proto = model([before, norm("h", "y")], {"x": shape}, ["y", "h"], {**constants, **statistics(channels)})
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 def test_training_outputs_are_left_alone() -> None:
@@ -218,7 +219,7 @@ def test_training_outputs_are_left_alone() -> None:
     )
     train.attribute.append(onnx.helper.make_attribute("training_mode", 1))
     proto = model([before, train], {"x": shape}, ["y", "running_mean"], {**constants, **statistics(channels)})
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 def test_training_outputs_of_an_old_opset_are_left_alone() -> None:
@@ -232,7 +233,7 @@ def test_training_outputs_of_an_old_opset_are_left_alone() -> None:
         {**constants, **statistics(channels)},
         opset=13,
     )
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 def test_computed_statistics_are_left_alone() -> None:
@@ -243,7 +244,7 @@ def test_computed_statistics_are_left_alone() -> None:
         ["y"],
         {**constants, **{k: v for k, v in statistics(channels).items() if k != "var"}},
     )
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 def test_a_computed_weight_is_left_alone() -> None:
@@ -254,7 +255,7 @@ def test_a_computed_weight_is_left_alone() -> None:
         ["y"],
         statistics(channels),
     )
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_a_computed_weight_is_left_alone() -> None:
 def test_a_gemm_that_is_more_than_a_product_and_a_bias_is_left_alone(before: onnx.NodeProto) -> None:
     constants = {"w": weights(4, 5), "b": weights(5), "m": weights(2, 5), **statistics(5)}
     proto = model([before, norm("h", "y")], {"x": (2, 4)}, ["y"], constants)
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 @pytest.mark.parametrize("shape", [(2, 5), (5, 5)], ids=str)
@@ -278,19 +279,19 @@ def test_a_gemm_bias_that_is_a_whole_matrix_is_not_taken_for_a_vector(shape: tup
     proto = model(
         [node("Gemm", ["x", "w", "m"], ["h"]), norm("h", "y")], {"x": (shape[0], 4)}, ["y"], constants
     )
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 def test_a_gemm_bias_of_one_value_a_row_is_not_taken_for_one_a_channel() -> None:
     constants = {"w": weights(4, 5), "m": weights(5, 1), **statistics(5)}
     proto = model([node("Gemm", ["x", "w", "m"], ["h"]), norm("h", "y")], {"x": (5, 4)}, ["y"], constants)
-    made, _ = applied(proto, fold_batchnorm)
+    made, _ = applied(proto, fold_affine)
     assert_alike(proto, made)
 
 
 def test_behind_anything_else_it_is_left_alone() -> None:
     proto = model([node("Relu", ["x"], ["h"]), norm("h", "y")], {"x": (1, 3, 4, 4)}, ["y"], statistics(3))
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
 
 
 @pytest.mark.parametrize(
@@ -312,4 +313,94 @@ def test_statistics_that_fold_to_nothing_finite_are_left_alone(bad: dict[str, np
         ["y"],
         {**constants, **statistics(channels), **bad},
     )
-    assert_untouched(proto, fold_batchnorm)
+    assert_untouched(proto, fold_affine)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_behind_a_matmul_only_its_bias_is_left(biased: bool) -> None:
+    bias = [node("Add", ["h", "b"], ["a"])] if biased else []
+    proto = model(
+        [node("MatMul", ["x", "w"], ["h"]), *bias, norm("a" if biased else "h", "y")],
+        {"x": (2, 4)},
+        ["y"],
+        {"w": weights(4, 5), **({"b": weights(5)} if biased else {}), **statistics(5)},
+    )
+    made, _ = applied(proto, infer_shapes, fold_affine)
+    assert ops(made) == ["MatMul", "Add"]
+    assert_alike(proto, made)
+
+
+# name -> (the product after it, the shape of x, further constants, what is left)
+AFTER: dict[str, tuple[list[onnx.NodeProto], tuple[int, ...], dict[str, np.ndarray], list[str]]] = {
+    "conv": ([node("Conv", ["n", "w"], ["y"])], (1, 4, 6, 6), {"w": weights(5, 4, 3, 3)}, ["Conv"]),
+    "conv-valid": (
+        [node("Conv", ["n", "w", "b"], ["y"], auto_pad="VALID", strides=[2, 2])],
+        (1, 4, 6, 6),
+        {"w": weights(5, 4, 3, 3), "b": weights(5)},
+        ["Conv"],
+    ),
+    "conv-grouped": (
+        [node("Conv", ["n", "w"], ["y"], group=2)],
+        (1, 4, 6, 6),
+        {"w": weights(6, 2, 3, 3)},
+        ["Conv"],
+    ),
+    "gemm": ([node("Gemm", ["n", "w"], ["y"])], (2, 4), {"w": weights(4, 5)}, ["Gemm"]),
+    "gemm-transposed": (
+        [node("Gemm", ["n", "w", "b"], ["y"], transB=1)],
+        (2, 4),
+        {"w": weights(5, 4), "b": weights(1, 5)},
+        ["Gemm"],
+    ),
+    "matmul": ([node("MatMul", ["n", "w"], ["y"])], (2, 4), {"w": weights(4, 5)}, ["MatMul", "Add"]),
+    "matmul-biased": (
+        [node("MatMul", ["n", "w"], ["h"]), node("Add", ["h", "b"], ["y"])],
+        (2, 4),
+        {"w": weights(4, 5), "b": weights(5)},
+        ["MatMul", "Add"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_it_becomes_part_of_the_product_after_it(name: str) -> None:
+    after, shape, constants, left = AFTER[name]
+    proto = model([norm("x", "n"), *after], {"x": shape}, ["y"], {**constants, **statistics(4)})
+    made, note = applied(proto, infer_shapes, fold_affine)
+    assert ops(made) == left
+    assert "1 BatchNormalization" in note
+    assert_alike(proto, made)
+
+
+def test_before_a_convolution_that_pads_only_a_scale_is_folded() -> None:
+    after = node("Conv", ["n", "w"], ["y"], pads=[1, 1, 1, 1])
+    constants = {"w": weights(5, 3, 3, 3), **statistics(3)}
+    proto = model([norm("x", "n"), after], {"x": (1, 3, 6, 6)}, ["y"], constants)
+    assert_untouched(proto, fold_affine)
+    zero = np.zeros(3, np.float32)
+    proto = model(
+        [norm("x", "n"), after], {"x": (1, 3, 6, 6)}, ["y"], {**constants, "mean": zero, "beta": zero}
+    )
+    made, _ = applied(proto, fold_affine)
+    assert ops(made) == ["Conv"]
+    assert_alike(proto, made)
+
+
+@pytest.mark.parametrize(
+    ("after", "shape"),
+    [
+        ([node("ConvTranspose", ["n", "w"], ["y"])], (1, 3, 6, 6)),
+        ([node("Conv", ["n", "w"], ["y"]), node("Relu", ["n"], ["z"])], (1, 3, 6, 6)),
+        ([node("Conv", ["n", "w"], ["y"]), node("Conv", ["x", "w"], ["z"])], (1, 3, 6, 6)),
+        ([node("MatMul", ["n", "k"], ["y"])], (1, 3, 3)),
+    ],
+    ids=["transposed", "another-consumer", "a-shared-weight", "a-matmul-of-three-axes"],
+)
+def test_before_other_products_it_is_left_alone(after: list[onnx.NodeProto], shape: tuple[int, ...]) -> None:
+    constants = {"w": weights(3, 3, 1, 1), "k": weights(3, 3), **statistics(3)}
+    read = {i for n in (norm("x", "n"), *after) for i in n.input}
+    outputs = [n.output[0] for n in after]
+    proto = model(
+        [norm("x", "n"), *after], {"x": shape}, outputs, {k: v for k, v in constants.items() if k in read}
+    )
+    assert_untouched(proto, infer_shapes, fold_affine)

@@ -26,6 +26,10 @@ _SETTINGS = "qtool.cli.settings"
 _SHOW = "qtool.cli.show"
 _LIMITS = "qtool.cli.limits"
 
+# The parameter of a command that can be continued.
+_CHECKPOINT = "checkpoint"
+_KEPT = "the best plan so far is in '{}': --plan replays it, --resume goes on"
+
 # As the context's obj: work in a process of its own.
 GUARDED = object()
 
@@ -64,8 +68,8 @@ class Command(click.Command):
                 metavar="SECONDS",
                 expose_value=False,
                 callback=_limit,
-                help="The time limit of one step, such as a check or an inference; 0 is no limit. Default: "
-                f"{SECONDS}, and {SECONDS_A_GB} more per GB of model.",
+                help="The CPU time that one step, such as a check or an inference, may take; 0 is no limit. "
+                f"Default: {SECONDS}, and {SECONDS_A_GB} more per GB of model.",
             ),
             Option(
                 ["--memory-limit"],
@@ -99,7 +103,13 @@ class Command(click.Command):
             return EXIT_OK
         if ctx.find_root().obj is not GUARDED:
             return self._work(ctx)
-        return guarded(partial(self._work, ctx), Limits(**ctx.meta.get(_LIMITS, {})))
+        limits = Limits(**ctx.meta.get(_LIMITS, {}), advice=_advice(ctx))
+        try:
+            return guarded(partial(self._work, ctx), limits)
+        except KeyboardInterrupt:
+            if (checkpoint := ctx.params.get(_CHECKPOINT)) is not None and checkpoint.exists():
+                click.echo(_KEPT.format(checkpoint), err=True)
+            raise
 
     def _work(self, ctx: click.Context) -> int:
         with streams(ctx) as send:
@@ -131,6 +141,18 @@ def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) ->
 def _request_listing(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
         ctx.meta[_SHOW] = True
+
+
+def _advice(ctx: click.Context) -> str:
+    """Return how to keep the results of a command that is ended by force; '' where it keeps none."""
+    if _CHECKPOINT not in ctx.params:
+        return ""
+    checkpoint = ctx.params[_CHECKPOINT]
+    return (
+        f"--resume goes on from {checkpoint}"
+        if checkpoint
+        else "--checkpoint FILE keeps the best plan so far"
+    )
 
 
 def _limit(ctx: click.Context, param: click.Parameter, limit: float | None) -> None:

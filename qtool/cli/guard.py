@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from qtool.cli.watchdog import LOOK, Death, Watchdog, thread_seconds
 from qtool.errors import (
     EXIT_INTERRUPTED,
     DataError,
@@ -33,17 +34,17 @@ from qtool.runtime import heartbeat
 from qtool.runtime.tempdirs import sweep, temporary
 
 HERE = hasattr(os, "fork")
-# Signals that request an end.
-END_SIGNALS = {getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)}
+# Signals that end a process, and that it can handle: all of them request an end.
+END_SIGNALS = {
+    getattr(signal, name)
+    for name in "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGXCPU".split()
+    if hasattr(signal, name)
+}
 SECONDS = 60
 SECONDS_A_GB = 60
 _SHARE_OF_MEMORY = 0.9
 _MORE_MEMORY = "a larger --memory-limit, or a machine with more"
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
-_LOOK = 0.25  # seconds between reads of the page
-
-# For files that stay after the work; its own temporary folder is removed.
-OUTSIDE = tempfile.gettempdir()
 _ERRORS: dict[int, type[QtoolError]] = {
     e.exit_code: e
     for e in (QtoolError, ModelError, DataError, EnvironmentFailure, RuntimeFailure, UsageError)
@@ -55,15 +56,17 @@ class Limits:
     """Limits of the work; 0 is no limit.
 
     Args:
-        seconds: of one step (a check, an inference); None: SECONDS, and SECONDS_A_GB more per GB of model.
+        seconds: of CPU time of one step; None: SECONDS, and SECONDS_A_GB more per GB of model.
         memory: bytes that it may allocate; None: 90% of the machine's or container's.
+        advice: a hint for work that is ended by force: how to keep its results.
     """
 
     seconds: float | None = None
     memory: int | None = None
+    advice: str = ""
 
     def patience(self, model_bytes: int) -> float:
-        """Return the seconds without a heartbeat after which the work is ended."""
+        """Return the seconds of CPU time without a heartbeat after which the work is ended."""
         if self.seconds is None:
             return SECONDS + SECONDS_A_GB * model_bytes / 1e9
         return self.seconds or float("inf")
@@ -115,9 +118,9 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             _sweep(page)
         snapshot = heartbeat.read(page)
         if os.WIFSIGNALED(status):
-            raise _died(os.WTERMSIG(status), snapshot.step)
+            raise _died(os.WTERMSIG(status), snapshot, limits)
         if not snapshot.ended:
-            raise _gave_up(snapshot.step)
+            raise _gave_up(snapshot)
         if os.WEXITSTATUS(status) == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         return os.WEXITSTATUS(status)
@@ -132,7 +135,8 @@ def _scratch() -> Iterator[Path]:
             sweep(outside)
             folder = stack.enter_context(temporary(outside))
         except OSError as error:
-            raise EnvironmentFailure(f"no temporary folder: {error.strerror}", "set TMPDIR") from error
+            hint = "set TMPDIR to a folder that can be written and has room"
+            raise EnvironmentFailure(f"no temporary folder: {error.strerror}", hint) from error
         yield folder
 
 
@@ -141,6 +145,7 @@ def _become_child(page: mmap.mmap, folder: Path, parent: int, limits: Limits) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent passes it on
     tempfile.tempdir = str(folder)
     heartbeat.show_on(page)
+    heartbeat.beat_on_imports()
     _limit_memory(limits)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
@@ -175,18 +180,16 @@ def memory_here() -> int:
 
 
 def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
-    """Return the child's status when it ends; end it on a signal, or without a heartbeat for too long."""
-    beats, quiet, last = -1, 0.0, time.monotonic()
+    """Return the child's status when it ends; end it on a signal, or when it is dead."""
+    dog = Watchdog()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
-        while not select.select([alive], [], [], _LOOK)[0]:
-            snapshot, now = heartbeat.read(page), time.monotonic()
-            # After a long look both processes were stopped (Ctrl-Z): that time does not count.
-            quiet = quiet + min(now - last, 2 * _LOOK) if snapshot.beats == beats else 0.0
-            beats, last, most = snapshot.beats, now, limits.patience(snapshot.model_bytes)
-            if quiet > most:
+        while not select.select([alive], [], [], LOOK)[0]:
+            snapshot = heartbeat.read(page)
+            death = dog.look(snapshot.beats, thread_seconds(pid), limits.patience(snapshot.model_bytes))
+            if death is not None:
                 _end(pid, alive)
-                raise _too_long(most, snapshot.step)
+                raise _dead(death, snapshot, limits)
         return os.waitpid(pid, 0)[1]
     except KeyboardInterrupt:
         status = _end(pid, alive)
@@ -197,12 +200,24 @@ def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
 
 def _end(pid: int, alive: int) -> int:
     """End the child, by SIGTERM so that it can clean up, then by force."""
-    for number in END_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     os.kill(pid, signal.SIGTERM)
     if not select.select([alive], [], [], _GRACE)[0]:
         os.kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
+
+
+def ignore_signals() -> None:
+    """Ignore further requests to end: one is enough.
+
+    Not by SIG_IGN, about which Python complains where one has arrived and is not handled yet.
+    """
+    for number in END_SIGNALS:
+        signal.signal(number, ignored)
+
+
+def ignored(number: int, frame: object) -> None:
+    """Do nothing: the handler of a signal that is ignored."""
 
 
 def _sweep(page: mmap.mmap) -> None:
@@ -211,18 +226,27 @@ def _sweep(page: mmap.mmap) -> None:
         sweep(Path(folder))
 
 
-def _too_long(seconds: float, step: heartbeat.Step | None) -> QtoolError:
+def _dead(death: Death, snapshot: heartbeat.Snapshot, limits: Limits) -> QtoolError:
+    """The error of work that the watchdog ended. Only what used its CPU time can be the model's fault."""
+    step, hint = snapshot.step, _hints("--time-limit SECONDS for more", limits)
+    if death.idle:
+        message = f"no heartbeat and no CPU time used for {death.seconds:.6g} s{_while(snapshot)}"
+        return EnvironmentFailure(message, hint)
     if step is None:
-        return EnvironmentFailure(f"no sign of life for {seconds:.6g} s", "--time-limit SECONDS for more")
+        return EnvironmentFailure(
+            f"no heartbeat in {death.seconds:.6g} s of CPU time{_while(snapshot)}", hint
+        )
     return _ERRORS[step.blame](
-        f"{step.subject}: no end after {seconds:.6g} s: {step.doing}",
-        "a hostile or very slow model? --time-limit SECONDS for more",
+        f"{step.subject}: no end after {death.seconds:.6g} s of CPU time: {step.doing}",
+        f"a hostile or very slow model? {hint}",
     )
 
 
-def _died(number: int, step: heartbeat.Step | None) -> QtoolError:
+def _died(number: int, snapshot: heartbeat.Snapshot, limits: Limits) -> QtoolError:
+    step = snapshot.step
     if number == signal.SIGKILL:
-        return EnvironmentFailure(f"killed by the system{_while(step)}: out of memory?", _MORE_MEMORY)
+        message = f"killed by the system{_while(snapshot)}: out of memory?"
+        return EnvironmentFailure(message, _hints(_MORE_MEMORY, limits))
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if step is None:
         return QtoolError(f"qtool crashed ({name})", "please report it")
@@ -231,10 +255,17 @@ def _died(number: int, step: heartbeat.Step | None) -> QtoolError:
     )
 
 
-def _gave_up(step: heartbeat.Step | None) -> QtoolError:
+def _gave_up(snapshot: heartbeat.Snapshot) -> QtoolError:
     """A library ended the process by itself, as OpenBLAS does without memory."""
-    return EnvironmentFailure(f"a native library gave up{_while(step)}: out of memory?", _MORE_MEMORY)
+    return EnvironmentFailure(f"a native library gave up{_while(snapshot)}: out of memory?", _MORE_MEMORY)
 
 
-def _while(step: heartbeat.Step | None) -> str:
-    return f" ({step.subject}: {step.doing})" if step else ""
+def _while(snapshot: heartbeat.Snapshot) -> str:
+    """The step that was going on, or the stage of the work, in brackets; '' for neither."""
+    step = snapshot.step
+    doing = f"{step.subject}: {step.doing}" if step else snapshot.stage
+    return f" ({doing})" if doing else ""
+
+
+def _hints(hint: str, limits: Limits) -> str:
+    return "; ".join(filter(None, (hint, limits.advice)))

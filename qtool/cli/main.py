@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ import tempfile
 import traceback
 import warnings
 from inspect import cleandoc
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -23,13 +23,15 @@ from qtool.cli.command import GUARDED
 from qtool.cli.compare import compare
 from qtool.cli.completion import completion
 from qtool.cli.data import data
-from qtool.cli.guard import END_SIGNALS, OUTSIDE
+from qtool.cli.guard import END_SIGNALS, ignore_signals, ignored
 from qtool.cli.inspect import inspect
 from qtool.cli.profile import profile
 from qtool.cli.quantize import quantize
 from qtool.cli.report import report
+from qtool.cli.standard_streams import repair_streams
 from qtool.cli.tune import tune
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
+from qtool.runtime.tempdirs import lasting
 
 # Errors of the machine and not of the program, such as a full disk behind stdout.
 _ENVIRONMENT = (
@@ -98,6 +100,7 @@ cli.add_command(completion)
 
 def main() -> NoReturn:
     """Run the command line, and exit with the documented code."""
+    repair_streams()
     # runtime/blas.py would leave a pool of threads idle, and each takes of the limited memory. numpy reads
     # this when it is imported. The results do not depend on it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -106,11 +109,9 @@ def main() -> NoReturn:
             signal.signal(number, _interrupt)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries; ours are in the report
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of any script on a terminal of ASCII
-            stream.reconfigure(errors="backslashreplace")
     code = _run()
-    _ignore_signals()  # the exit code is settled; Python would die of a signal while it shuts down
+    for number in END_SIGNALS:  # the exit code is settled; Python would die of a signal while it shuts down
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -139,7 +140,7 @@ def _run() -> int:
         return _fail(f"the system refused: {error.strerror or error}", "", EnvironmentFailure.exit_code)
     except ImportError as error:
         # onnxruntime turns a KeyboardInterrupt that reaches it while it is imported into an ImportError.
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:  # asked to stop: _interrupt ran
+        if signal.getsignal(signal.SIGTERM) is ignored:  # asked to stop: _interrupt ran
             return _fail("interrupted", "", EXIT_INTERRUPTED)
         return _bug(error)
     except Exception as error:
@@ -163,7 +164,7 @@ def _bug(error: Exception) -> int:
             "w",
             prefix="qtool-bug-",
             suffix=".txt",
-            dir=OUTSIDE,
+            dir=lasting(Path(tempfile.gettempdir())),
             delete=False,
             encoding="utf-8",
             errors="backslashreplace",
@@ -178,13 +179,8 @@ def _bug(error: Exception) -> int:
 
 def _interrupt(number: int, frame: object) -> None:
     """End on SIGTERM as on Ctrl-C: every `finally` runs, and no file is left behind."""
-    _ignore_signals()
+    ignore_signals()
     raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for number in END_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _drop_stdout() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from qtool.errors import UsageError
 
 if TYPE_CHECKING:
     from qtool.plan.model import Plan
-    from qtool.report.model import Result
 
 _plan = under("What to quantize")
 
@@ -94,23 +92,11 @@ def quantize(model: Path, output: Path | None, **values: Any) -> int:
     check_targets(model, values, written)
     with text_file(values["save_plan"]) as plan_file:
         with progress_bar(values["quiet"]) as progress:
-            result = _run(partial(run, model, output, options, progress), values["checkpoint"])
+            result = run(model, output, options, progress)
         if plan_file is not None and result.report.written:
             plan_file.write_text(to_json(result.plan))
             plan_file.commit()
     return deliver(result.report, form, values)
-
-
-def _run(work: Callable[[], Result], checkpoint: Path | None) -> Result:
-    """Run the work; when it is interrupted, print where the best plan so far is."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        if checkpoint is not None and checkpoint.exists():
-            click.echo(
-                f"the best plan so far is in '{checkpoint}': --plan replays it, --resume goes on", err=True
-            )
-        raise
 
 
 def _resumed(values: Mapping[str, Any]) -> Path | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from qtool.cli.standard_streams import was_closed
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
 from qtool.runtime.heartbeat import beat, step
 
@@ -134,13 +135,13 @@ def _folder(stack: contextlib.ExitStack) -> Path:
 
 
 def _stdin() -> BinaryIO:
-    if sys.stdin is None or sys.stdin.isatty():
+    if was_closed(sys.stdin) or sys.stdin.isatty():
         raise UsageError("'-' reads a model from stdin, and none is piped in", "qtool ... - < model.onnx")
     return sys.stdin.buffer
 
 
 def _stdout() -> int:
-    if sys.stdout is None or sys.stdout.isatty():
+    if was_closed(sys.stdout) or sys.stdout.isatty():
         raise UsageError("'-o -' writes a model's bytes to stdout, not to a terminal", "-o - > int8.onnx")
     sys.stdout.flush()
     return sys.stdout.fileno()

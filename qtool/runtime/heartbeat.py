@@ -11,6 +11,7 @@ import contextlib
 import json
 import mmap
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Snapshot:
         ended: whether the work has ended, with a result or an error.
         step: the step that began last; None where there is none, or its note is incomplete.
         folders: the folder of each temporary file.
+        stage: the part of the work, as the progress line names it; '' for none.
     """
 
     beats: int
@@ -56,6 +58,7 @@ class Snapshot:
     ended: bool = False
     step: Step | None = None
     folders: tuple[str, ...] = ()
+    stage: str = ""
 
 
 class _Notes:
@@ -70,6 +73,7 @@ class _Notes:
         self.steps: list[list[str | int]] = []
         self.lock = threading.RLock()
         self.folders: list[str] = []
+        self.stage = ""
 
     def beat(self) -> None:
         with self.lock:
@@ -92,7 +96,7 @@ class _Notes:
         self.beats += 1
         if self.page is None:
             return
-        note = json.dumps([self.steps[-1] if self.steps else None, self.folders]).encode()
+        note = json.dumps([self.steps[-1] if self.steps else None, self.folders, self.stage]).encode()
         if len(note) <= PAGE_BYTES - _HEAD.size:
             head = _HEAD.pack(self.beats, self.model_bytes, len(note), self.ended)
             self.page[: _HEAD.size + len(note)] = head + note
@@ -111,6 +115,28 @@ def show_on(page: mmap.mmap) -> None:
 def beat() -> None:
     """Give a heartbeat: the step goes on, for instance a sample has passed."""
     _notes.beat()
+
+
+def stage(name: str) -> None:
+    """Give a heartbeat, and note the part of the work that goes on."""
+    with _notes.lock:
+        if name != _notes.stage:
+            _notes.stage = name
+            _notes.write()
+    _notes.beat()
+
+
+class _Imports:
+    """A finder of modules that finds none: each import is a heartbeat, as a slow disk is no hang."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        beat()
+
+
+def beat_on_imports() -> None:
+    """Count every import of a module as a heartbeat from now on."""
+    sys.meta_path.insert(0, _Imports())
 
 
 def end() -> None:
@@ -165,8 +191,8 @@ def read(page: mmap.mmap) -> Snapshot:
     beats, model_bytes, length, ended = _HEAD.unpack_from(page)
     note = page[_HEAD.size : _HEAD.size + min(length, PAGE_BYTES - _HEAD.size)]
     try:
-        last, folders = json.loads(note)
-        return Snapshot(beats, model_bytes, ended, Step(*last) if last else None, tuple(folders))
+        last, folders, stage = json.loads(note)
+        return Snapshot(beats, model_bytes, ended, Step(*last) if last else None, tuple(folders), stage)
     except (ValueError, TypeError):  # nothing there yet, or the writer died within it
         return Snapshot(beats, model_bytes, ended)
 

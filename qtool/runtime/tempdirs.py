@@ -35,6 +35,11 @@ def temporary(folder: Path) -> Iterator[Path]:
             os.close(handle)
 
 
+def lasting(folder: Path) -> Path:
+    """Return the folder for files that stay: the one that a temporary folder of this process is in."""
+    return folder.parent if folder.name.startswith(PREFIX) and folder.name.endswith(SUFFIX) else folder
+
+
 def _locked(folder: Path) -> tuple[int | None, Path]:
     while True:
         # As the folder was named: the libraries that open what is in it take no name but of UTF-8.

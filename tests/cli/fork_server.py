@@ -99,9 +99,6 @@ def become(request: dict[str, Any]) -> None:
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None
-    from qtool.cli import guard, main
-
-    guard.OUTSIDE = main.OUTSIDE = tempfile.gettempdir()
 
 
 def run(before: str) -> NoReturn:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from qtool.plan.serial import from_json
-from tests.cli.program import run
+from tests.cli.program import Program, run
 from tests.graphs import SAMPLE_MODELS
 
 FOLDER = SAMPLE_MODELS / "cnn"
@@ -32,6 +34,28 @@ def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Pat
     resumed = run(*BASE, "-o", output, "--force", "--checkpoint", best, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert not best.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["SIGINT", "SIGQUIT"])
+@pytest.mark.parametrize("hears", [True, False], ids=["hears", "deaf"])
+def test_an_interrupted_run_ends_with_the_place_of_a_whole_plan(
+    number: signal.Signals, hears: bool, tmp_path: Path
+) -> None:
+    best = tmp_path / "best.json"
+    wait = "time.sleep(600)" if hears else "[signal.signal(15, signal.SIG_IGN), time.sleep(600)]"
+    before = f"import signal, time, qtool.commands.quantize as q; q.judge_file = lambda *a: {wait}"
+    process = Program(*BASE, "-o", tmp_path / "q.onnx", "--checkpoint", best, before=before)
+    while not best.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    errors = process.communicate(timeout=600)[1].decode()
+    assert process.returncode == 130, errors
+    assert [line for line in errors.splitlines() if line][-2:] == [
+        f"the best plan so far is in '{best}': --plan replays it, --resume goes on",
+        "error: interrupted",
+    ]
+    assert from_json(best.read_text(encoding="utf-8"), "best.json").resolved
+    assert [f.name for f in tmp_path.iterdir()] == ["best.json"]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,15 @@ def test_5_a_full_disk_behind_stdout(place: Workplace, as_json: bool) -> None:
     assert "bug" not in done.stderr
 
 
+def test_5_no_temporary_folder(place: Workplace) -> None:
+    none = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']"
+    done = run("inspect", place.model, before=none)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: no temporary folder: ")
+    assert "hint: set TMPDIR" in done.stderr
+    assert run("--version", before=none).returncode == 0
+
+
 def test_6_the_runtime_fails_while_it_runs(place: Workplace, tmp_path: Path) -> None:
     """Only the kernel finds an index out of range."""
     proto = CASES["embedding"].build()

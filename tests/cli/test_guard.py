@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from qtool.cli.guard import Limits
+from qtool.cli.guard import END_SIGNALS, Limits
 from qtool.errors import DataError, ModelError, RuntimeFailure
 from qtool.runtime import heartbeat
 from qtool.runtime.heartbeat import writing_in
@@ -23,14 +23,15 @@ from qtool.runtime.heartbeat import writing_in
 PROGRAM = """
 import ctypes, json, os, signal, sys, tempfile, time
 from pathlib import Path
-from qtool.cli import guard
+from qtool.cli import guard, watchdog
 from qtool.cli.main import _interrupt
 from qtool.errors import ModelError, QtoolError
 from qtool.runtime.heartbeat import beat, step, weighs, writing_in
 
-signal.signal(signal.SIGTERM, _interrupt)
-signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in guard.END_SIGNALS:
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _interrupt)
 guard._GRACE = 0.5
+watchdog.IMPORTS_SECONDS = 0
 here = os.getpid()
 
 def work():
@@ -131,34 +132,45 @@ def test_an_end_asked_of_the_child_alone_is_the_end_of_both(tmp_path: Path) -> N
     assert told(tmp_path, "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(600)") == {"code": 130}
 
 
-def test_no_sign_of_life_ends_it(tmp_path: Path) -> None:
-    work = "with step('m.onnx', 'it is checked', ModelError):\n    time.sleep(600)"
-    assert ended(start(tmp_path, work, "seconds=3")) == [
-        {"child": False, "code": 3, "error": "m.onnx: no end after 3 s: it is checked"}
+BURN = "while True: pass"
+
+
+def test_cpu_time_without_a_heartbeat_ends_it(tmp_path: Path) -> None:
+    work = f"with step('m.onnx', 'it is checked', ModelError):\n    {BURN}"
+    assert ended(start(tmp_path, work, "seconds=1")) == [
+        {"child": False, "code": 3, "error": "m.onnx: no end after 1 s of CPU time: it is checked"}
     ]
 
 
+def test_cpu_time_of_a_worker_process_counts(tmp_path: Path) -> None:
+    work = f"""
+import subprocess
+with step('m.onnx', 'it is timed', ModelError):
+    subprocess.run([sys.executable, '-c', {BURN!r}])
+"""
+    done = ended(start(tmp_path, work, "seconds=1"))
+    assert done == [{"child": False, "code": 3, "error": "m.onnx: no end after 1 s of CPU time: it is timed"}]
+
+
+def test_outside_of_any_step_the_stage_is_named_and_the_model_is_not_blamed(tmp_path: Path) -> None:
+    work = f"from qtool.runtime import heartbeat\nheartbeat.stage('placement')\n{BURN}"
+    done = told(tmp_path, work, "seconds=1, advice='keep it'")
+    assert done == {"code": 5, "error": "no heartbeat in 1 s of CPU time (placement)"}
+
+
 def test_one_that_does_not_hear_is_ended_by_force(tmp_path: Path) -> None:
-    work = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(600)"
-    done = told(tmp_path, work, "seconds=3")
-    assert done == {"code": 5, "error": "no sign of life for 3 s"}
+    work = f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{BURN}"
+    done = told(tmp_path, work, "seconds=1")
+    assert done == {"code": 5, "error": "no heartbeat in 1 s of CPU time"}
 
 
-@pytest.mark.nightly  # it takes longer than a starved process may wait for its turn
-def test_signs_of_life_keep_it(tmp_path: Path) -> None:
-    work = "for _ in range(60):\n    time.sleep(0.5)\n    beat()\nreturn 4"
-    assert ended(start(tmp_path, work, "seconds=20"))[0] == {"child": True, "code": 4}
-
-
-@pytest.mark.nightly
-def test_time_for_which_all_was_stopped_does_not_count(tmp_path: Path) -> None:
-    """Ctrl-Z, and later `fg`."""
-    process = start(tmp_path, "Path('begun').touch()\ntime.sleep(8)\nreturn 4", "seconds=15")
-    wait_for(tmp_path / "begun", process)
-    os.killpg(process.pid, signal.SIGSTOP)
-    time.sleep(10)
-    os.killpg(process.pid, signal.SIGCONT)
-    assert ended(process)[0] == {"child": True, "code": 4}
+def test_imports_never_count(tmp_path: Path) -> None:
+    """Modules that take longer than the limit, each of them less."""
+    for number in range(8):
+        burn = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass"
+        (tmp_path / f"slow{number}.py").write_text(burn)
+    work = "sys.path.insert(0, os.getcwd())\nfor n in range(8): __import__(f'slow{n}')\nreturn 4"
+    assert ended(start(tmp_path, work, "seconds=1.5"))[0] == {"child": True, "code": 4}
 
 
 @pytest.mark.parametrize(
@@ -208,9 +220,18 @@ BUSY = "Path('begun').touch()\nwhile True: time.sleep(0.01)"
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + BUSY
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
-@pytest.mark.parametrize("work", [BUSY, DEAF], ids=["hears", "deaf"])
+SIGNALS = [
+    *((signal.SIGTERM, group, work) for group in (False, True) for work in (BUSY, DEAF)),
+    (signal.SIGINT, False, BUSY),
+    *((number, True, BUSY) for number in sorted(END_SIGNALS - {signal.SIGTERM})),
+]
+NAMES = [
+    f"{n.name}-{'group' if group else 'one'}-{'deaf' if work == DEAF else 'hears'}"
+    for n, group, work in SIGNALS
+]
+
+
+@pytest.mark.parametrize(("number", "group", "work"), SIGNALS, ids=NAMES)
 def test_asked_to_stop_both_do(number: signal.Signals, group: bool, work: str, tmp_path: Path) -> None:
     process = start(tmp_path, work)
     wait_for(tmp_path / "begun", process)
@@ -278,7 +299,8 @@ def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
             pass
 
     beats = [heartbeat.read(page).beats]
-    for sign in (heartbeat.beat, heartbeat.end, write, lambda: heartbeat.weighs(1)):
+    stage = lambda: heartbeat.stage("one")  # noqa: E731
+    for sign in (heartbeat.beat, heartbeat.end, write, lambda: heartbeat.weighs(1), stage, stage):
         sign()
         beats.append(heartbeat.read(page).beats)
     assert beats == sorted(set(beats))

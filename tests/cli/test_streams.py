@@ -139,6 +139,18 @@ def test_help_is_short_and_help_all_is_complete() -> None:
     assert "..." not in listed, "whole sentences"
 
 
+CLOSED = ("2>&-", "<&- >&- 2>&-", "1< /dev/null 2> /dev/full")
+
+
+@pytest.mark.parametrize("ends", CLOSED)
+def test_closed_streams_are_as_dev_null(ends: str, place: Workplace, tmp_path: Path) -> None:
+    """As cron, daemons and full disks have them."""
+    words = ["quantize", place.model, "-o", tmp_path / "q.onnx", "--plan", place.plan, "--data", place.calib]
+    done = run_installed(*words, shell=f'"$@" {ends}')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "q.onnx").read_bytes() == place.quantized.read_bytes()
+
+
 @pytest.mark.nightly
 def test_names_beyond_ascii_survive_an_ascii_terminal(place: Workplace, tmp_path: Path) -> None:
     """A log collector with LC_ALL=C must not turn a result into a crash."""

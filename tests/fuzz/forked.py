@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from qtool.cli import guard
 from qtool.cli import main as program
 
 # Where the temporary files of the program go, its bug reports too.
@@ -93,7 +92,7 @@ def work(words: list[str], folder: Path) -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(SCRATCH / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
-    tempfile.tempdir = program.OUTSIDE = guard.OUTSIDE = str(SCRATCH)
+    tempfile.tempdir = str(SCRATCH)
     threads = [] if words[0] == "inspect" else ["--threads", "1"]
     sys.argv = ["qtool", *words, *threads, "--time-limit", str(STEP_SECONDS), "--memory-limit", MEMORY]
     code = 99

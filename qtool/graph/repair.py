@@ -1,4 +1,4 @@
-"""Repair models that the checker refuses and the runtime accepts: missing or wrong shapes, missing imports.
+"""Repair models that the checker refuses and the runtime accepts: shapes, imports, old group norms.
 
 Exporters and tools leave stale shapes in a model. The runtime infers its own instead. So the model is
 repaired and checked again, and the report warns of the repair.
@@ -18,6 +18,8 @@ from qtool.graph.limits import Survey
 # Versions that onnxruntime (1.31) takes for domains that are used and not imported. Of ai.onnx.ml it takes
 # a newer one, in which it still knows all that was there in 3.
 _IMPORTED = {"com.microsoft": 1, "ai.onnx.ml": 3}
+# The opsets whose GroupNormalization has one scale and bias a group; 21 has one a channel.
+_GROUP_SCALES = range(18, 21)
 # The checker infers shapes without larger constants.
 _SHOWN_BYTES = 1000
 # The numbers of axes to try, and the number of inputs to try them on.
@@ -30,10 +32,11 @@ def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
     """Repair a model that the full check refuses, in place, until the check passes.
 
     1. Domains that are used and not imported are imported, where the runtime does so too.
-    2. A size below 0 becomes an unknown size.
-    3. Recorded shapes of inner values are removed.
-    4. An output's shape that contradicts the inferred one is replaced by it.
-    5. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
+    2. GroupNormalization of opset 18 to 20 is deprecated: its ops are written out.
+    3. A size below 0 becomes an unknown size.
+    4. Recorded shapes of inner values are removed.
+    5. An output's shape that contradicts the inferred one is replaced by it.
+    6. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
        that stays missing is no error here: `require_shapes` refuses it where a model is written.
 
     Args:
@@ -49,7 +52,13 @@ def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
     notes: list[str] = []
     _write_out_axes(contents)
     complaint = _complaint(proto)
-    for attempt in (_import_domains, _forget_negatives, _forget_inner, _overrule_outputs):
+    for attempt in (
+        _import_domains,
+        _write_out_group_norms,
+        _forget_negatives,
+        _forget_inner,
+        _overrule_outputs,
+    ):
         if not complaint:
             break
         if note := attempt(proto, contents):
@@ -72,7 +81,7 @@ def _complaint(proto: onnx.ModelProto) -> str:
 
 
 def _shown(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (5)."""
+    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (6)."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
@@ -117,6 +126,43 @@ def _import_domains(proto: onnx.ModelProto, contents: Survey) -> str:
     for domain in missing:
         proto.opset_import.append(helper.make_opsetid(domain, _IMPORTED[domain]))
     return f"the model does not import {', '.join(missing)}, which it uses" if missing else ""
+
+
+def _write_out_group_norms(proto: onnx.ModelProto, contents: Survey) -> str:
+    """Replace GroupNormalization with one scale and bias a group by InstanceNormalization of the groups."""
+    opset = max((i.version for i in proto.opset_import if i.domain in ("", "ai.onnx")), default=0)
+    if opset not in _GROUP_SCALES:
+        return ""
+    count = 0
+    for graph in contents.graphs:
+        for index in reversed(range(len(graph.node))):
+            new = _of_groups(graph.node[index])
+            for node in reversed(new[:-1]):
+                graph.node.insert(index, node)
+            if new:
+                graph.node[index + len(new) - 1].CopyFrom(new[-1])
+                count += 1
+    return f"GroupNormalization of opset {opset} is deprecated: its ops are written out" if count else ""
+
+
+def _of_groups(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a GroupNormalization of x [N, C, ..], which is normalized as [N, groups, rest]."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    valid = len(node.input) == 3 and len(node.output) == 1 and "num_groups" in attributes
+    if node.op_type != "GroupNormalization" or node.domain not in ("", "ai.onnx") or not valid:
+        return []
+    (x, scale, bias), base = node.input, f"{node.output[0]}_groups"
+    shape = helper.make_tensor(f"{base}_shape", TensorProto.INT64, [3], [0, attributes["num_groups"], -1])
+    epsilon = attributes.get("epsilon", 1e-5)
+    return [
+        helper.make_node("Constant", [], [f"{base}_shape"], f"{base}_constant", value=shape),
+        helper.make_node("Reshape", [x, f"{base}_shape"], [base], f"{base}_reshape"),
+        helper.make_node(
+            "InstanceNormalization", [base, scale, bias], [f"{base}_norm"], node.name, epsilon=epsilon
+        ),
+        helper.make_node("Shape", [x], [f"{base}_old"], f"{base}_shape_of_x"),
+        helper.make_node("Reshape", [f"{base}_norm", f"{base}_old"], list(node.output), f"{base}_back"),
+    ]
 
 
 def _forget_negatives(proto: onnx.ModelProto, contents: Survey) -> str:

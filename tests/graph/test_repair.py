@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from qtool.errors import ModelError
 from qtool.graph.load import from_model
 from qtool.runtime.session import Session
-from tests.graphs import model, node, weights
+from tests.graph.prepare.alike import assert_alike
+from tests.graphs import model, node, samples, weights
 
 
 def net() -> onnx.ModelProto:
@@ -149,3 +150,45 @@ def test_what_is_wrong_is_refused(edit: Callable[[onnx.ModelProto], object]) -> 
     with pytest.raises(ModelError, match="invalid") as caught:
         from_model(proto)
     assert caught.value.message.isprintable()
+
+
+def group_norm(result: str = "y", opset: int = 18) -> onnx.ModelProto:
+    """One scale and bias a group, as until opset 20; in a branch where `result` is not the output."""
+    norm = node("GroupNormalization", ["x", "g", "b"], [result], num_groups=2, epsilon=0.1)
+    constants = {"g": weights(2) + 1, "b": weights(2, seed=1)}
+    proto = model(
+        [node("Relu", ["x"], ["y"])], {"x": ("n", 4, 3, 3)}, {"y": ("n", 4, 3, 3)}, constants, opset=opset
+    )
+    if result == "y":
+        proto.graph.node[0].CopyFrom(norm)
+    else:
+        out = helper.make_tensor_value_info(result, TensorProto.FLOAT, ["n", 4, 3, 3])
+        branch = helper.make_graph([norm], "branch", [], [out])
+        other = helper.make_graph([node("Relu", ["x"], ["other"])], "other", [], [out])
+        other.output[0].name = "other"
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.bool_(True), "c"))
+        proto.graph.node[0].CopyFrom(node("If", ["c"], ["y"], then_branch=branch, else_branch=other))
+    return proto
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+@pytest.mark.parametrize("result", ["y", "inner"])
+def test_a_deprecated_group_norm_is_written_out_with_the_same_result(result: str, opset: int) -> None:
+    proto = group_norm(result, opset)
+    source = from_model(proto)
+    assert "GroupNormalization" in source.warnings[0]
+    assert_alike(proto, source.model, samples(2, x=(2, 4, 3, 3)))
+
+
+def test_a_group_norm_of_a_later_opset_stays() -> None:
+    proto = model(
+        [node("GroupNormalization", ["x", "g", "b"], ["y"], num_groups=2)],
+        {"x": ("n", 4, 3, 3)},
+        ["y"],
+        {"g": weights(4), "b": weights(4)},
+        opset=21,
+        ir_version=10,
+    )
+    source = from_model(proto)
+    assert source.warnings == ()
+    assert [n.op_type for n in source.model.graph] == ["GroupNormalization"]

@@ -12,7 +12,7 @@ import onnx
 from qtool.calibration.ranges_file import Calibration
 from qtool.data.open import Data
 from qtool.data.reading import Reading
-from qtool.evaluate.judging import Judging
+from qtool.evaluate.judging import GateName, Judging
 from qtool.plan.model import Plan
 from qtool.plan.scheme import Choices
 from qtool.tables.efforts import BALANCED
@@ -71,7 +71,7 @@ class Options(Choices, Judging):
         force: replace an existing output.
     """
 
-    gate: Literal["none", "usual", "auto"] = USUAL
+    gate: GateName = USUAL
     mode: ModeName = "static"
     target: TargetName = "cpu"
     calib: Data | None = None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from qtool.cli.help import under
-from qtool.tables.judging import AUTO, NONE, USUAL
+from qtool.tables.judging import AUTO, NONE, TASK, TASKS, USUAL, Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +44,10 @@ def output_options(command: F) -> F:
     return command
 
 
+def _rows(tasks: Mapping[str, Task]) -> str:
+    return "; ".join(f"{name}: {row.summary}" for name, row in tasks.items())
+
+
 _gate = under("Accuracy, speed and size")
 
 gates_option: Callable[[F], F] = _gate(
@@ -56,7 +60,7 @@ gates_option: Callable[[F], F] = _gate(
 
 
 def gate_options(command: F) -> F:
-    """Declare --fail-if, --gates, --gate, --labels, --metric, --atol, --rtol."""
+    """Declare the gates, --task, --labels, --metric, and the tolerances."""
     for option in (
         _gate(
             "--rtol",
@@ -85,11 +89,32 @@ def gate_options(command: F) -> F:
         ),
         _gate(
             "--gate",
-            type=click.Choice([NONE, USUAL, AUTO]),
-            show_default="usual where a model is quantized, none where two are compared",
+            type=click.Choice([NONE, TASK, USUAL, AUTO]),
+            show_default="usual where a model is quantized, task where two are compared",
             rare=True,
-            help="auto: fail below the usual SQNR of the precision: static 20 dB, dynamic 12, 4-bit weights "
-            "10, fp16 50. usual: the same, where there are samples to judge on. none: no default gate.",
+            help="The default gates. task: outputs that are scored by argmax (see --task) keep 97% of their "
+            "classes or 99% of their sequences or, with --labels, lose at most 0.5 points of accuracy; "
+            "it fails only where the 95% interval shows it. usual: task, and the usual SQNR of the "
+            "precision (static 20 dB, dynamic 12, 4-bit weights 10, fp16 50), where there are samples. "
+            "auto: the same, and it fails without samples. none: no default gate.",
+        ),
+        _gate(
+            "--class-axis",
+            type=int,
+            metavar="AXIS",
+            rare=True,
+            help="--task: the axis of the classes, such as 1 for scores of [N, classes, steps]. Default: "
+            "that of the Softmax at the end, else the last axis.",
+        ),
+        _gate(
+            "--task",
+            type=click.Choice(list(TASKS)),
+            callback=lambda context, option, value: value or "",
+            rare=True,
+            help="What argmax decides, in outputs that end in Softmax, LogSoftmax or ArgMax, else in the "
+            f"first float output. {_rows(TASKS)}. The blank is class 0 or the last one, whichever FP32 "
+            "gives more often. Default: classify for such outputs; ctc where the only output is [N, "
+            "steps, classes] and mostly blank.",
         ),
         gates_option,
         _gate(
@@ -105,15 +130,15 @@ def gate_options(command: F) -> F:
             brief="Exit 1 when EXPR holds: 'sqnr<20', 'top1<0.99', 'speedup<1.2', .. Repeatable.",
             help="Exit 1 when EXPR holds, or can't be judged: [OUTPUT:]METRIC<NUMBER, or >. Metrics: sqnr, "
             "sqnr_worst, sqnr_centred, cosine, rel_l2, max_error, mean_error, p99_error, mismatch, kl, top1, "
-            "top5, unequal, nonfinite, accuracy, accuracy_drop (with --labels), speedup, size (quantized / "
-            "FP32), quantized (nodes). Repeatable.",
+            "top5, sequences (unchanged, see --task), unequal, nonfinite, accuracy, accuracy_drop (with "
+            "--labels), speedup, size (quantized / FP32), quantized (nodes). Repeatable.",
         ),
     ):
         command = option(command)
     return command
 
 
-JUDGING = ("labels", "metrics", "atol", "rtol")
+JUDGING = ("labels", "task", "class_axis", "metrics", "atol", "rtol")
 
 
 def gates_of(values: Mapping[str, Any]) -> tuple[str, ...]:

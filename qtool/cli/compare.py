@@ -15,7 +15,7 @@ from qtool.cli.progress import progress_bar
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.types import SRC
 from qtool.errors import UsageError
-from qtool.tables.judging import NONE
+from qtool.tables.judging import TASK
 
 if TYPE_CHECKING:
     from qtool.evaluate.reference_outputs import ReferenceOutputs
@@ -77,7 +77,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
     names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
     options = Comparing(
         **{name: values[name] for name in names},
-        gate=values["gate"] or NONE,
+        gate=values["gate"] or TASK,
         fail_if=gates_of(values),
         reading=reading_of(values),
     )

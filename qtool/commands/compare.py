@@ -12,10 +12,11 @@ from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
-from qtool.evaluate.compare import compare
+from qtool.evaluate.compare import check_labelled, compare
+from qtool.evaluate.criteria import task_gates
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import judge, parse
-from qtool.evaluate.judging import gates_of, measures_of
+from qtool.evaluate.judging import gates_of, measures_of, with_scores
 from qtool.evaluate.latency import race_models
 from qtool.evaluate.reference_outputs import Original, ReferenceOutputs, ReferenceWriter
 from qtool.graph.inspection.model import Inspection
@@ -26,7 +27,7 @@ from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Model, Session
-from qtool.tables.judging import AUTO, USUAL
+from qtool.tables.judging import AUTO, NONE, USUAL
 from qtool.tables.modes import FEW_BITS, MODES
 
 Reference = ModelLike | ReferenceOutputs
@@ -65,6 +66,7 @@ def compare_models(
     gates, measures = gates_of(options), measures_of(options)
     other = load_model(quantized)
     first = fp32 if isinstance(fp32, ReferenceOutputs) else load_model(fp32)
+    measures = with_scores(measures, options, first.model if isinstance(first, Source) else other.model)
     timing = options.speed or any(g.metric == "speedup" for g in gates)
     if timing and isinstance(first, ReferenceOutputs):
         raise UsageError(
@@ -74,13 +76,16 @@ def compare_models(
         other if isinstance(first, ReferenceOutputs) else first, data, options.reading, options.data_format
     )
     check_used(options.reading, [samples])
-    if options.gate in (AUTO, USUAL):
-        gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
     with _reference(first, options) as reference:
         model = with_float_io(Session(other.loadable, threads=options.threads, name=other.name))
         comparison = compare(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
+    check_labelled(comparison, measures)
+    decisions = [] if options.gate == NONE or synthetic(samples) else task_gates(comparison, gates)
+    if options.gate in (AUTO, USUAL):
+        gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
+    gates += decisions
     race = None
     if timing and isinstance(first, Source):
         models = {"original": first.loadable, "quantized": other.loadable}

@@ -18,7 +18,7 @@ from qtool.commands.verdict import Request, judge_file, plan_report, result_repo
 from qtool.errors import ModelError
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
-from qtool.evaluate.judging import gates_of, measures_of
+from qtool.evaluate.judging import gates_of, measures_of, with_scores
 from qtool.graph.save import Staging, check_target, staged
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.acceptance import first_accepted
@@ -64,10 +64,11 @@ def quantize(
     options = options or Options()
     request = _check(model, Path(output), options)
     prepared = prepare_model(model, options, progress)
+    request = replace(request, measures=with_scores(request.measures, options, prepared.source.model))
     check_target(Path(output), list(prepared.source.files), options.force)
     if points is not None:
         check_tunable(prepared)
-    criteria = criteria_of(prepared, request.gates)
+    criteria = criteria_of(prepared, request.gates, request.measures)
     with (
         _blame_the_original(prepared),
         Evaluator(prepared, criteria, progress, _checkpoint(options)) as evaluator,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from qtool import __version__
 from qtool.calibration.analytic import roughness
 from qtool.data.samples import synthetic
-from qtool.evaluate.compare import Comparison, Measures, compare
+from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
 from qtool.evaluate.criteria import implied_gates
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
 from qtool.evaluate.float_io import with_float_io
@@ -79,7 +79,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     if samples is None:
         if model.scheme.target.onnxruntime:
             Session(staging.path, threads=model.threads, name="the quantized model")
-        return Verdict(None, None, False, request.gates, implied_gates(model, None, False))
+        return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
     comparison = compare(
         with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name)),
         with_float_io(Session(staging.path, threads=model.threads, name="the quantized model")),
@@ -87,8 +87,9 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
         request.measures,
         lambda done, total: progress("validate", done, total),
     )
+    check_labelled(comparison, request.measures)
     made_up = synthetic(samples)
-    implied = implied_gates(model, comparison, made_up)
+    implied = implied_gates(model, comparison, made_up, request.gates)
     race = None
     if model.options.timing == MEASURED or any(g.metric == "speedup" for g in (*request.gates, *implied)):
         with model_for_session(model.original.model) as prepared:

@@ -7,30 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Samples, where
 from qtool.errors import DataError, ModelError, printable
-from qtool.evaluate.labels import Labels, label_of, predict
+from qtool.evaluate.labels import Accuracy, Labels, Truth
 from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
+from qtool.evaluate.scored import Scored
 from qtool.evaluate.user_metrics import UserMetric
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.runtime.heartbeat import StepProgress, no_progress
 from qtool.runtime.session import Model, running
+from qtool.tables.judging import CLASSIFY
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """True accuracy against labels, as shares; `labels` counts the labels judged."""
-
-    fp32: float
-    quantized: float
-    labels: int
-
-    @property
-    def drop(self) -> float:
-        return self.fp32 - self.quantized
+# The measures that are shares of units other than elements.
+_UNITS = {"top1": "rows", "unchanged": "sequences"}
 
 
 @dataclass(frozen=True)
@@ -50,11 +40,13 @@ class Comparison:
     def worst(self, measure: str, pick: Callable[..., float]) -> float:
         """Return the worst of a measure over the outputs that have it; nan if one is nan or none has it.
 
-        Outputs without rows have no top1.
+        Outputs without rows have no top1, those without sequences no share of unchanged ones.
         """
-        judged = [o for o in self.outputs if not o.exact and o.count]
-        if measure == "top1":
-            judged = [o for o in judged if o.rows]
+        units = _UNITS.get(measure)
+        if units is None:
+            judged = [o for o in self.outputs if not o.exact and o.count]
+        else:
+            judged = [o for o in self.outputs if getattr(o, units)]
         values = [float(getattr(o, measure)) for o in judged]
         if not values or any(math.isnan(v) for v in values):
             return math.nan
@@ -79,6 +71,7 @@ class Measures:
 
     Args:
         labels: for true accuracy.
+        scored: output -> how argmax scores it.
         user_metrics: the user's own metrics.
         tolerance: the difference up to which elements match.
     """
@@ -86,6 +79,7 @@ class Measures:
     labels: Labels | None = None
     user_metrics: Sequence[UserMetric] = ()
     tolerance: Tolerance = TOLERANCE
+    scored: Mapping[str, Scored] = field(default_factory=dict)
 
 
 PLAIN = Measures()
@@ -123,7 +117,7 @@ def compare(
         progress: called with the samples done and the samples in all.
 
     Raises:
-        DataError: no samples, samples that do not fit, labels for none of them.
+        DataError: no samples, or samples that do not fit.
         ModelError: outputs that can't be matched, or differ in shape.
         RuntimeFailure: a model fails on a sample.
     """
@@ -133,8 +127,13 @@ def compare(
     labels = measures.labels
     pairs = match_outputs(fp32.outputs, quantized.outputs)
     names = list(pairs)
-    accumulators = [OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance) for name in names]
-    hits, judged = np.zeros(2, np.int64), 0
+    accumulators = [
+        OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance, measures.scored.get(name))
+        for name in names
+    ]
+    truth = (
+        None if labels is None else Truth(labels, [a.scored.axis if a.scored else -1 for a in accumulators])
+    )
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
         with running(fp32):
@@ -148,24 +147,28 @@ def compare(
             metric.add(
                 sample.name, dict(zip(names, expected, strict=True)), dict(zip(names, actual, strict=True))
             )
-        label = label_of(labels, sample.name) if labels else None
-        if label is not None:
-            predicted = [predict(outputs, label) for outputs in (expected, actual)]
-            if predicted[0] is None or predicted[1] is None:
-                raise DataError(
-                    f"{where(source.name, sample.name)}: no output predicts {label.size} class(es)",
-                    "labels are compared with integer outputs, or with the largest entry of the last axis",
-                )
-            hits += [int(np.count_nonzero(p == label)) for p in predicted]
-            judged += label.size
+        if truth is not None:
+            truth.add(sample.name, expected, actual, where(source.name, sample.name))
         progress(done, total)
-    if labels is not None and not judged:
-        raise DataError(
-            f"{source.name}: no sample has a label", "labels are keyed by the samples' file names"
-        )
-    accuracy = Accuracy(hits[0] / judged, hits[1] / judged, judged) if judged else None
+    accuracy = None
+    if truth is not None and truth.output is not None:
+        named = accumulators[truth.output]
+        named.scored = named.scored or Scored(CLASSIFY)
+        accuracy = truth.accuracy(names[truth.output])
     outputs = tuple(accumulator.metrics() for accumulator in accumulators)
     return Comparison(source.name, total, outputs, accuracy, {m.name: m.mean for m in measures.user_metrics})
+
+
+def check_labelled(comparison: Comparison, measures: Measures) -> None:
+    """Check that labels were given for some of the samples.
+
+    Raises:
+        DataError: there are labels, and no sample has one.
+    """
+    if measures.labels is not None and comparison.accuracy is None:
+        raise DataError(
+            f"{comparison.data}: no sample has a label", "labels are keyed by the samples' file names"
+        )
 
 
 def _expected(fp32: Model, inputs: Arrays, names: list[str], name: str) -> list[Any]:

@@ -157,7 +157,9 @@ class Evaluator:
             self._sizes[key[0]] = file_size(model)
             with model_for_session(model) as loadable:
                 session = Session(loadable, threads=self.model.threads, name="the candidate")
-                self._comparisons[key] = compare(self._float, with_float_io(session), samples)
+                self._comparisons[key] = compare(
+                    self._float, with_float_io(session), samples, self.criteria.measures
+                )
         return self._comparisons[key]
 
     def errors_of(self, candidate: Candidate, measured: TensorNoise | None = None) -> TensorNoise:

@@ -48,6 +48,7 @@ class Metric:
         of_model: its value for the model.
         of_samples: whether it depends on the samples.
         interval: its 95% interval for one output, over samples; None: it has none.
+        interval_of_model: the same of metrics of the whole model, for gates that must be sure.
     """
 
     help: str
@@ -55,6 +56,7 @@ class Metric:
     of_output: Callable[[OutputMetrics], float] | None = None
     of_samples: bool = True
     interval: Callable[[OutputMetrics], tuple[float, float]] | None = None
+    interval_of_model: Callable[[Verdict], tuple[float, float] | None] | None = None
 
 
 def _over_outputs(
@@ -103,6 +105,12 @@ METRICS: dict[str, Metric] = {
         "share of rows whose largest entry is among the five largest, worst output",
         lambda output: output.top5_interval,
     ),
+    "sequences": _over_outputs(
+        "unchanged",
+        min,
+        "share of sequences that are unchanged (--task tokens or ctc), worst output",
+        lambda output: output.unchanged_interval,
+    ),
     "unequal": Metric(
         "elements of integer, bool and string outputs that differ",
         lambda v: float(sum(o.unequal for o in v.comparison.outputs)) if v.comparison else math.nan,
@@ -114,7 +122,13 @@ METRICS: dict[str, Metric] = {
         lambda o: float(o.nonfinite),
     ),
     "accuracy": Metric("accuracy of the quantized model (needs labels)", _accuracy("quantized")),
-    "accuracy_drop": Metric("accuracy lost against FP32 (needs labels)", _accuracy("drop")),
+    "accuracy_drop": Metric(
+        "accuracy lost against FP32 (needs labels)",
+        _accuracy("drop"),
+        interval_of_model=lambda v: (
+            v.comparison.accuracy.drop_interval if v.comparison and v.comparison.accuracy else None
+        ),
+    ),
     "speedup": Metric("FP32 time / quantized time", lambda v: math.nan if v.speedup is None else v.speedup),
     "quantized": Metric(
         "nodes that compute in int8",
@@ -141,13 +155,18 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class Gate:
-    """A parsed gate."""
+    """A parsed gate.
+
+    Args:
+        sure: it fails only where the whole 95% interval does, as the default gates on decisions.
+    """
 
     text: str
     output: str | None
     metric: str
     op: str
     threshold: float
+    sure: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,13 +258,25 @@ def _judge(gate: Gate, verdict: Verdict) -> GateResult:
         value = metric.of_output(judged[0]) if judged else math.nan
     fails = _OPERATORS[gate.op]
     synthetic = verdict.synthetic and metric.of_samples
-    failed = synthetic or math.isnan(value) or fails(value, gate.threshold)
-    if metric.interval is not None and not failed:
-        intervals = [metric.interval(o) for o in judged if o.rows]
-        interval = min(low for low, _ in intervals), min(high for _, high in intervals)
-    inconclusive = interval is not None and any(fails(end, gate.threshold) for end in interval)
+    unjudged = synthetic or math.isnan(value)
+    failed, inconclusive = unjudged or fails(value, gate.threshold), False
+    if not unjudged and (gate.sure or not failed):
+        interval = _interval(metric, judged, verdict if gate.sure else None)
+    if interval is not None:
+        ends = [fails(end, gate.threshold) for end in interval]
+        failed, inconclusive = (all(ends), False) if gate.sure else (False, any(ends))
     samples = comparison.samples if comparison else 0
     return GateResult(gate, value, failed or inconclusive, samples, synthetic, interval, inconclusive)
+
+
+def _interval(
+    metric: Metric, judged: list[OutputMetrics], verdict: Verdict | None
+) -> tuple[float, float] | None:
+    """The 95% interval of the worst output; that of the model's metrics only with a verdict."""
+    if metric.interval is None or metric.of_output is None:
+        return metric.interval_of_model(verdict) if verdict and metric.interval_of_model else None
+    intervals = [metric.interval(o) for o in judged if not math.isnan(metric.of_output(o))]
+    return min(low for low, _ in intervals), min(high for _, high in intervals)
 
 
 def read_gates(path: Path) -> list[str]:

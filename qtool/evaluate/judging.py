@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import onnx_ir as ir
 
 from qtool.data.reading import ListFields
 from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
+from qtool.evaluate.scored import scored_outputs
 from qtool.evaluate.user_metrics import load_metrics
 from qtool.numerics.metrics import TOLERANCE, Tolerance
-from qtool.tables.judging import NONE
+from qtool.tables.judging import TASK, TaskName
+
+GateName = Literal["none", "task", "usual", "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +28,18 @@ class Judging(ListFields):
     Args:
         labels: a JSON or .csv file of sample name -> class, for true accuracy.
         fail_if: gates, such as 'sqnr<20'.
-        gate: a word of tables/judging.py: whether to fail below the SQNR that the precision usually reaches.
+        gate: the default gates, a word of tables/judging.py.
+        task: what argmax decides of the outputs that are scored by it; '': found out from the model.
+        class_axis: the axis of their classes; None: that of the Softmax at the end, else the last one.
         metrics: the user's own metrics, 'file.py:function' each.
         atol, rtol: an element matches where |a - b| <= atol + rtol * |a|.
     """
 
     labels: str | Path | None = None
     fail_if: Sequence[str] = ()
-    gate: Literal["none", "usual", "auto"] = NONE
+    gate: GateName = TASK
+    task: TaskName = ""
+    class_axis: int | None = None
     metrics: Sequence[str] = ()
     atol: float = TOLERANCE.atol
     rtol: float = TOLERANCE.rtol
@@ -42,13 +51,18 @@ class Judging(ListFields):
 
 
 def measures_of(judging: Judging) -> Measures:
-    """Return the measures that the options name.
+    """Return the measures that the options name, for any model.
 
     Raises:
         QtoolError: labels or code that can't be read.
     """
     labels = None if judging.labels is None else read_labels(Path(judging.labels))
     return Measures(labels, load_metrics(judging.metrics), judging.tolerance)
+
+
+def with_scores(measures: Measures, judging: Judging, model: ir.Model) -> Measures:
+    """Return the measures with the outputs of a model that are scored by argmax."""
+    return replace(measures, scored=scored_outputs(model, judging.task, judging.class_axis))
 
 
 def gates_of(judging: Judging) -> list[Gate]:

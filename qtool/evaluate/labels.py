@@ -1,4 +1,4 @@
-"""Class labels by file name, and the classes that a model's outputs predict."""
+"""Class labels by file name, the classes that outputs predict, and the accuracy of two models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,54 @@ from numpy.typing import NDArray
 
 from qtool.data.files import opened
 from qtool.errors import DataError, printable
+from qtool.numerics.metrics import wilson
 
 Labels = dict[str, NDArray[np.int64]]
 
 LARGEST = 1 << 28  # bytes
+# A model that gains less than this share of what guessing leaves is judged by the wrong labels, most likely.
+_LEAST_SKILL = 0.1
+_LEAST_LABELS = 4
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """True accuracy against labels, as shares.
+
+    Args:
+        fp32, quantized: of the models.
+        labels: number of labels judged.
+        samples: number of samples that have labels.
+        lost, won: labels that only FP32 predicts, and that only the quantized model predicts.
+        output: that predicts them.
+        classes: number of classes; 0: unknown.
+    """
+
+    fp32: float
+    quantized: float
+    labels: int
+    samples: int = 0
+    lost: int = 0
+    won: int = 0
+    output: str = ""
+    classes: int = 0
+
+    @property
+    def drop(self) -> float:
+        return self.fp32 - self.quantized
+
+    @property
+    def drop_interval(self) -> tuple[float, float]:
+        """The 95% interval of the drop, by Wilson's of the share of changed predictions that were right."""
+        changed = self.lost + self.won
+        low, high = ((2 * end - 1) * changed / max(self.labels, 1) for end in wilson(self.lost, changed))
+        return min(low, self.drop), max(high, self.drop)
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether FP32 is hardly better than guessing, by labels enough to say so."""
+        chance = 1 / max(self.classes, 2)
+        return self.labels >= _LEAST_LABELS and self.fp32 < chance + _LEAST_SKILL * (1 - chance)
 
 
 def read_labels(path: Path) -> Labels:
@@ -75,18 +120,77 @@ def label_of(labels: Labels, sample: str) -> NDArray[np.int64] | None:
     return labels.get(sample, labels.get(Path(sample).stem))
 
 
-def predict(outputs: list[Any], label: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Return the classes that a model's outputs predict; None if no output has as many as the label.
+def predict(
+    outputs: list[Any], size: int, axes: Sequence[int | None]
+) -> tuple[int, NDArray[np.int64]] | None:
+    """Return the index of the output that predicts `size` classes, and these; None if there is none.
 
-    The first output counts that holds that number of integers, or that number of rows of scores (argmax over
-    the last axis).
+    The first output counts that holds that number of integers, or that number of rows of scores.
+
+    Args:
+        outputs: of a model, for one sample.
+        size: number of labels of a sample.
+        axes: of the classes of each output, counted from the end; None: it holds class numbers.
     """
-    for output in outputs:
+    for index, (output, axis) in enumerate(zip(outputs, axes, strict=True)):
         array = np.asarray(output)
-        if array.dtype.kind in "iu" and array.size == label.size:
-            return np.asarray(array.reshape(-1), np.int64)
-        if array.dtype.kind == "f" and array.ndim >= 1 and array.size and array.shape[-1] > 1:
-            rows = array.reshape(-1, array.shape[-1])
-            if len(rows) == label.size:
-                return np.asarray(rows.argmax(-1), np.int64)
+        if (array.dtype.kind in "iu" or axis is None) and array.size == size:
+            return index, np.asarray(array.reshape(-1), np.int64)
+        if array.dtype.kind == "f" and axis is not None and -array.ndim <= axis < array.ndim and array.size:
+            scores = np.moveaxis(array, axis, -1)
+            if scores.shape[-1] > 1 and scores[..., 0].size == size:
+                return index, np.asarray(scores.argmax(-1).reshape(-1), np.int64)
     return None
+
+
+class Truth:
+    """Predictions held against labels, sample by sample.
+
+    Args:
+        labels: by file name.
+        axes: of the classes of each output, counted from the end; None: it holds class numbers.
+    """
+
+    def __init__(self, labels: Labels, axes: list[int | None]) -> None:
+        self._labels = labels
+        self._axes = axes
+        self.output: int | None = None
+        self._hits = np.zeros((2, 2), np.int64)  # [FP32 is right, the other is right]
+        self._samples = self._classes = 0
+
+    def add(self, name: str, expected: list[Any], actual: list[Any], place: str) -> None:
+        """Add a sample, if it has a label; the first one shows the output that the labels are of.
+
+        Raises:
+            DataError: no output predicts as many classes as the label has.
+        """
+        label = label_of(self._labels, name)
+        if label is None:
+            if self.output is None:
+                found = predict(expected, next(iter(self._labels.values()), np.zeros(0)).size, self._axes)
+                self.output = None if found is None else found[0]
+            return
+        found, other = (predict(outputs, label.size, self._axes) for outputs in (expected, actual))
+        if found is None or other is None:
+            raise DataError(
+                f"{place}: no output predicts {label.size} class(es)",
+                "labels are compared with integer outputs, or with the largest entry of the last axis",
+            )
+        self.output, classes = found
+        right = np.stack([classes == label, other[1] == label]).astype(np.int64)
+        np.add.at(self._hits, tuple(right), 1)
+        scores, axis = np.asarray(expected[self.output]), self._axes[self.output]
+        if axis is not None and scores.dtype.kind == "f":
+            self._classes = int(scores.shape[axis])
+        self._samples += 1
+
+    def accuracy(self, output: str) -> Accuracy | None:
+        """Return the accuracy of both models; None where no sample had a label."""
+        total = int(self._hits.sum())
+        if not total:
+            return None
+        (_, won), (lost, both) = self._hits.tolist()
+        classes = self._classes or len({int(c) for label in self._labels.values() for c in label})
+        return Accuracy(
+            (lost + both) / total, (won + both) / total, total, self._samples, lost, won, output, classes
+        )

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtool.errors import ModelError, printable
+from qtool.evaluate.scored import Scored
 from qtool.numerics import metrics
 from qtool.numerics.metrics import Sums, Tolerance
+from qtool.numerics.sequences import SequenceCounts
+from qtool.tables.judging import CLASSIFY, CTC
 
 # Small outputs are measured in batches: numpy calls for each sample would cost as much as a small model.
 _TOGETHER = 64
 _ELEMENTS = 1 << 17
+MAGNIFIED = 4
+"""The factor of the errors by which `magnified` is counted."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class OutputMetrics:
         sqnr: 10 log10(sum a^2 / sum d^2), pooled over all samples.
         sqnr_worst, worst_sample: that of the worst sample, and the sample's name.
         sqnr_mean: its mean over samples, without exact ones.
-        top1: share of rows (last axis) with the same largest entry; nan where there are no rows.
+        top1: share of rows (last axis, or that of the Softmax at the end) with the same largest entry; of an
+            output that ends in ArgMax, share of equal entries; nan where there are no rows.
         nonfinite: elements that are finite in FP32 and not in the quantized model.
         unequal: elements that differ, of integers, bools and strings.
         centred_sqnr: SQNR after the mean of a is subtracted from the signal.
@@ -39,6 +45,10 @@ class OutputMetrics:
         top5: share of rows whose largest entry in FP32 is among the five largest.
         kl: mean over rows of KL(softmax(a) || softmax(b)), nats.
         sqnr_interval: the 95% interval of sqnr over samples; of a single sample, sqnr itself twice.
+        task: a row of TASKS where the output is scored by argmax, else ''.
+        sequences, unchanged: number of sequences if the task decides on them; the share that is unchanged.
+        magnified: number of decisions (rows, or sequences) that change if all errors are MAGNIFIED times as
+            large. Few samples show few changes, whose number grows with the error.
     """
 
     name: str
@@ -62,19 +72,34 @@ class OutputMetrics:
     kl: float = math.nan
     sqnr_mean: float = math.nan
     sqnr_interval: tuple[float, float] = (math.nan, math.nan)
+    task: str = ""
+    sequences: int = 0
+    unchanged: float = math.nan
+    magnified: int = 0
+
+    @property
+    def decisions(self) -> int:
+        """Number of decisions where argmax scores the output: sequences, or rows."""
+        return self.sequences or self.rows if self.task else 0
 
     @property
     def top1_interval(self) -> tuple[float, float]:
         """The 95% interval of top1."""
-        return self._interval(self.top1)
+        return _interval(self.top1, self.rows)
 
     @property
     def top5_interval(self) -> tuple[float, float]:
         """The 95% interval of top5."""
-        return self._interval(self.top5)
+        return _interval(self.top5, self.rows)
 
-    def _interval(self, share: float) -> tuple[float, float]:
-        return metrics.wilson(round(share * self.rows), self.rows) if share == share else (0.0, 1.0)
+    @property
+    def unchanged_interval(self) -> tuple[float, float]:
+        """The 95% interval of unchanged."""
+        return _interval(self.unchanged, self.sequences)
+
+
+def _interval(share: float, total: int) -> tuple[float, float]:
+    return metrics.wilson(round(share * total), total) if share == share else (0.0, 1.0)
 
 
 class OutputAccumulator:
@@ -84,12 +109,17 @@ class OutputAccumulator:
         name: of the FP32 output.
         declared: its shape in the FP32 model.
         tolerance: the difference up to which elements match.
+        scored: how argmax scores it; None: it does not.
     """
 
-    def __init__(self, name: str, declared: Sequence[Any], tolerance: Tolerance) -> None:
+    def __init__(
+        self, name: str, declared: Sequence[Any], tolerance: Tolerance, scored: Scored | None = None
+    ) -> None:
         self._name = name
         self._declared = declared
         self._tolerance = tolerance
+        self.scored = scored
+        self._sequences, self._magnified = SequenceCounts(), SequenceCounts()
         self._sums = Sums()
         self._exact = False
         self._worst, self._worst_sample = math.inf, ""
@@ -113,6 +143,9 @@ class OutputAccumulator:
         if x.shape != y.shape:
             self._add_other_shape(sample, x, y)
             return
+        axis = -1 if self.scored is None else self.scored.axis
+        if axis is not None and axis != -1 and -x.ndim <= axis < x.ndim:
+            x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
         alike = all(
             (u.shape, u.dtype, v.dtype) == (x.shape, x.dtype, y.dtype) for _, u, v in self._waiting[:1]
         )
@@ -123,8 +156,15 @@ class OutputAccumulator:
     def metrics(self) -> OutputMetrics:
         """Return all metrics over the samples added."""
         self._measure()
-        s = self._sums
+        s, counts = self._sums, self._sequences
         pooled = metrics.sqnr(s)
+        task = "" if self.scored is None else self.scored.task or (CTC if counts.looks_like_ctc else CLASSIFY)
+        total = counts.sequences if task not in ("", CLASSIFY) else 0
+        same, stressed = (
+            each.equal_collapsed if task == CTC else each.equal for each in (counts, self._magnified)
+        )
+        if not total:
+            stressed = self._magnified.steps_equal
         return OutputMetrics(
             name=self._name,
             exact=self._exact,
@@ -147,6 +187,10 @@ class OutputAccumulator:
             top5=metrics.top5_agreement(s),
             kl=metrics.softmax_divergence(s),
             sqnr_interval=metrics.sqnr_interval(pooled, np.array(self._energies).reshape(-1, 2)),
+            task=task,
+            sequences=total,
+            unchanged=same / total if total and not s.nonfinite else math.nan,
+            magnified=(total or s.rows) - stressed if task else 0,
         )
 
     def _mean_db(self) -> float:
@@ -161,11 +205,33 @@ class OutputAccumulator:
         names, xs, ys = zip(*self._waiting, strict=True)
         self._waiting = []
         self._exact |= xs[0].dtype.kind != "f"
-        sums, each = metrics.compare_stacks(np.stack(xs), np.stack(ys), self._tolerance)
-        self._sums += sums
+        x, y = np.stack(xs), np.stack(ys)
+        sums, each = metrics.compare_stacks(x, y, self._tolerance)
+        self._sums += sums if self.scored is None else self._decided(self.scored, x, y, sums)
         if xs[0].size:
             for name, energies in zip(names, each, strict=False):  # integers have none
                 self._note(name, energies)
+
+    def _decided(self, scored: Scored, x: NDArray[Any], y: NDArray[Any], sums: Sums) -> Sums:
+        """Count the decisions of a batch [K, ..]; return its sums. Entries that are classes count as rows."""
+        classes = scored.classes
+        if scored.axis is None:
+            agree = int(np.count_nonzero(x == y))
+            sums = replace(sums, rows=x.size, rows_agree=agree, rows_top=agree, kl=0.0)
+            stressed = y  # there are no errors to magnify
+        elif x.ndim > 2 and x.shape[-1] > 1:
+            classes = x.shape[-1]
+            with np.errstate(invalid="ignore", over="ignore"):
+                stressed = (x + MAGNIFIED * (y - x)).argmax(-1)
+            x, y = x.argmax(-1), y.argmax(-1)
+        if sums.rows:
+            # Axes of length 1 do not count: [T, N, C] with N = 1 is one sequence. Classes are one, for speed.
+            steps = next((n for n in reversed(x.shape[1:]) if n > 1), 1)
+            steps = x.size if scored.task == CLASSIFY else steps
+            a, b, c = (v.astype(np.int64).reshape(-1, steps) for v in (x, y, stressed))
+            self._sequences.add(a, b, classes)
+            self._magnified.add(a, c, classes)
+        return sums
 
     def _note(self, sample: str, energies: tuple[float, float]) -> None:
         """Keep the energies of a sample, and its SQNR where it is the worst: NaN is worse than any number."""

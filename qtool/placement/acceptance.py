@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from qtool.evaluate.evaluator import Evaluator
@@ -17,6 +18,8 @@ from qtool.tables.targets import TABLE
 
 # Predictions are off by about this much: the next candidate aims this much higher.
 _MARGIN_DB = 0.5
+# Where too many decisions change, the amplitude of the noise is halved before the next look.
+_STEP_DB = 6.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Refusal:
 
     Args:
         reason: ACCURACY or NOT_FASTER, for nodes that go back to float because of it.
-        missing_db: dB from the lower end of its SQNR's interval to the floor.
+        missing_db: dB that the next candidate should gain: from the lower end of the SQNR's interval to the
+            floor, or what is predicted to keep the decisions.
     """
 
     reason: Reason
@@ -54,8 +58,8 @@ def first_accepted(placement: Placement, best: Candidate, evaluator: Evaluator) 
 def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
     """Return the reason that a candidate is not accepted on the select set; None where it is.
 
-    Accuracy is judged by the lower end of the SQNR's interval over samples. Int8 that is not faster than
-    FP32 is not worth its error.
+    Accuracy is judged by the lower end of the SQNR's interval over samples, and decisions by the share that
+    is predicted to change. Int8 that is not faster than FP32 is not worth its error.
     """
     floor = evaluator.criteria.floor_db
     if evaluator.select is not None and evaluator.criteria.enforced:
@@ -63,6 +67,9 @@ def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
         if low < floor:
             text = f"below the {floor:g} dB gate: {low:.1f} dB at the lower end of its interval"
             return Refusal(Reason(Code.ACCURACY, text), floor - low)
+    if evaluator.select is not None:
+        for limit in evaluator.criteria.broken(evaluator.error(candidate)):
+            return Refusal(Reason(Code.ACCURACY, limit.why), _missing_db(limit.excess))
     if evaluator.times and _speed_decides(candidate):
         speed = evaluator.speed(candidate, predicted_speed)
         if speed.decided <= 1:
@@ -70,6 +77,14 @@ def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
             text = f"{ratio.median:.2f}x as fast as FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"
             return Refusal(Reason(Code.NOT_FASTER, text))
     return None
+
+
+def _missing_db(excess: float) -> float:
+    """The dB to gain before decisions are judged anew, at most _STEP_DB.
+
+    The share of decisions that change falls with the amplitude of the noise.
+    """
+    return min(max(20 * math.log10(excess), _MARGIN_DB), _STEP_DB) if 0 < excess < math.inf else _STEP_DB
 
 
 def fallback(
@@ -91,7 +106,7 @@ def fallback(
             # Less noise than now: this ends even where the error does not come from quantization.
             if point.noise < now and noise_db(point.noise) >= aim and point.int8:
                 return _recovered(candidate.changed(assignment=costs.assignment(point)), evaluator)
-    assignment = repair(candidate, errors, aim)
+    assignment = repair(candidate, errors, aim, f"{refusal.reason.detail}; ")
     if assignment is None:
         return None
     return _recovered(candidate.changed(assignment=assignment), evaluator)

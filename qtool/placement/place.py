@@ -167,6 +167,7 @@ def _best_of(
             *speeds[name],
             bytes=evaluator.size(candidate),
             regions=0 if costs is None else len(costs.network.int8_regions(candidate.plan)),
+            keeps_task=not evaluator.criteria.broken(comparisons[name]),
         )
         for name, candidate in candidates.items()
     ]

@@ -17,7 +17,7 @@ from qtool.tables.reasons import Code, Reason
 _STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 
 
-def repair(candidate: Candidate, errors: TensorNoise, aim_db: float) -> Assignment | None:
+def repair(candidate: Candidate, errors: TensorNoise, aim_db: float, because: str = "") -> Assignment | None:
     """Return an assignment that is predicted to reach `aim_db`; None when nothing more can go to float.
 
     A quantized node goes back to float as a whole; a clamp takes with it the product whose Q it folds into. A
@@ -28,6 +28,7 @@ def repair(candidate: Candidate, errors: TensorNoise, aim_db: float) -> Assignme
         candidate: any.
         errors: of every tensor that it quantizes.
         aim_db: dB of the worst output.
+        because: the gate that the candidate misses, for the reasons of its nodes.
     """
     plan, constraints = candidate.plan, candidate.model.constraints
     left = list(keys_of(plan))
@@ -41,7 +42,7 @@ def repair(candidate: Candidate, errors: TensorNoise, aim_db: float) -> Assignme
     for key in sorted(left, key=errors.relative, reverse=True):
         if errors.sqnr(left) >= aim_db or not errors.relative(key):
             break
-        reason = Reason(Code.ACCURACY, f"this tensor alone gives {errors.sqnr([key]):.1f} dB")
+        reason = Reason(Code.ACCURACY, f"{because}this tensor alone gives {errors.sqnr([key]):.1f} dB")
         changed = False
         for site in sites.get(key, ()):
             nodes = nodes_around(site, candidate.model.view)

@@ -33,6 +33,7 @@ class Trial:
         interval: the 95% interval of the measured speedup; None where it was not timed.
         bytes: of the model.
         regions: number of int8 regions.
+        keeps_task: it changes no more decisions than the criteria allow.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Trial:
     interval: tuple[float, float] | None
     bytes: int
     regions: int = 0
+    keeps_task: bool = True
 
     @property
     def timed(self) -> bool:
@@ -61,7 +63,8 @@ class Trial:
     def holds(self, criteria: Criteria) -> bool:
         """Whether it meets all criteria."""
         return (
-            self.sqnr_low >= criteria.floor_db
+            self.keeps_task
+            and self.sqnr_low >= criteria.floor_db
             and self.speedup >= criteria.speedup
             and (not criteria.size or self.bytes <= criteria.size)
         )
@@ -76,7 +79,9 @@ def choose(trials: Sequence[Trial], criteria: Criteria) -> Trial:
     """
     able = [t for t in trials if t.holds(criteria)]
     if not able:
-        return max(trials, key=lambda t: (min(_comparable(t.sqnr_low), criteria.floor_db), t.speed))
+        return max(
+            trials, key=lambda t: (min(_comparable(t.sqnr_low), criteria.floor_db), t.keeps_task, t.speed)
+        )
     if criteria.speedup:
         able = [t for t in able if t.speedup >= criteria.speedup * _SURE] or able
         return max(able, key=lambda t: (t.sqnr, t.speed))

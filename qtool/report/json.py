@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.compare import Comparison
+from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.model import COMMANDS, SCHEMA, Report, heading
 from qtool.serialize.json_format import JsonFormat

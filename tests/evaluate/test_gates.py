@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from qtool.errors import UsageError
-from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.compare import Comparison
 from qtool.evaluate.gates import METRICS, Verdict, judge, parse, read_gates
+from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
 from qtool.numerics.metrics import TOLERANCE
 

@@ -11,8 +11,8 @@ import pytest
 
 from qtool.data.iterables import InMemory
 from qtool.errors import DataError
-from qtool.evaluate.compare import Measures, compare
-from qtool.evaluate.labels import label_of, predict, read_labels
+from qtool.evaluate.compare import Measures, check_labelled, compare
+from qtool.evaluate.labels import Accuracy, label_of, predict, read_labels
 from qtool.runtime.session import Session
 from tests.graphs import node
 from tests.plan.build import model
@@ -111,8 +111,14 @@ PREDICTIONS = {
 def test_a_model_predicts_integers_or_the_largest_score(
     outputs: list[np.ndarray], label: list[int], wanted: list[int] | None
 ) -> None:
-    actual = predict(outputs, np.array(label))
-    assert (None if actual is None else actual.tolist()) == wanted
+    found = predict(outputs, len(label), [-1] * len(outputs))
+    assert (None if found is None else found[1].tolist()) == wanted
+
+
+def test_classes_are_read_along_the_axis_of_the_scores() -> None:
+    pixels = np.moveaxis(np.eye(3, dtype=np.float32)[[2, 0, 1, 1]], -1, 0)[None]  # [N, classes, positions]
+    found = predict([pixels], 4, [-2])
+    assert found is not None and found[1].tolist() == [2, 0, 1, 1]
 
 
 def classifier(shift: list[float]) -> Session:
@@ -130,16 +136,46 @@ def test_accuracy_of_both_models_is_counted_over_the_labelled_samples() -> None:
     assert actual is not None
     assert (actual.fp32, actual.quantized, actual.labels) == pytest.approx((2 / 3, 1 / 3, 3))
     assert actual.drop == pytest.approx(1 / 3)
+    assert (actual.samples, actual.lost, actual.won) == (3, 1, 0)
+    assert (actual.output, actual.classes) == ("y", 3)
 
 
 def test_labels_for_none_of_the_samples_are_an_error() -> None:
+    measures = Measures({"other": np.array([1])})
+    compared = compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS), measures)
+    assert compared.accuracy is None
     with pytest.raises(DataError, match="no sample has a label"):
-        compare(
-            classifier([0, 0, 0]),
-            classifier([0, 0, 0]),
-            InMemory(ROWS),
-            Measures({"other": np.array([1])}),
-        )
+        check_labelled(compared, measures)
+
+
+def test_the_output_that_labels_are_of_is_scored_though_these_samples_have_none() -> None:
+    labels = Measures({"other": np.array([1])})
+    (output,) = compare(classifier([0, 0, 0]), classifier([5, 0, 0]), InMemory(ROWS), labels).outputs
+    assert (output.task, output.top1) == ("classify", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("right", "labels", "classes", "doubted"),
+    [(0, 4, 10, True), (0, 3, 10, False), (40, 200, 10, False), (25, 200, 10, True), (52, 100, 2, True),
+     (70, 100, 2, False), (4, 4, 10, False)],
+)  # fmt: skip
+def test_an_fp32_accuracy_near_chance_is_doubted(
+    right: int, labels: int, classes: int, doubted: bool
+) -> None:
+    accuracy = Accuracy(right / labels, right / labels, labels, classes=classes)
+    assert accuracy.near_chance == doubted
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "sure"), [(0, 0, False), (3, 0, False), (6, 0, True), (12, 10, False)]
+)
+def test_a_drop_is_sure_only_where_more_predictions_are_lost_than_noise_explains(
+    lost: int, won: int, sure: bool
+) -> None:
+    accuracy = Accuracy(0.9, 0.9 - (lost - won) / 200, 200, lost=lost, won=won)
+    low, high = accuracy.drop_interval
+    assert low <= accuracy.drop <= high
+    assert (low > 0.005) == sure
 
 
 def test_labels_that_no_output_predicts_are_an_error() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qtool.evaluate.compare import Accuracy, Comparison
+from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Verdict, judge, parse
+from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.latency import Race, Ratio
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.placement.trials import Trial
@@ -41,6 +42,7 @@ OUTPUT = OutputMetrics(
 SCORES = replace(
     OUTPUT, name="scores", sqnr=31.5, sqnr_worst=22.0, sqnr_mean=30.5, cosine=0.999, top1=0.99, top5=1.0, rows=200, kl=0.01,
     centred_sqnr=30.5, p99_error=0.2, mismatch=0.125, relative_l2=0.03, max_error=0.5, mean_error=0.0625, nonfinite=3,
+    task="ctc", sequences=200, unchanged=0.995,
 )  # fmt: skip
 NO_FORM = Reason(Code.NO_FORM, "no quantized form")
 ROWS = (
@@ -165,7 +167,7 @@ def anything(kind: Any) -> st.SearchStrategy[Any]:
         elif kind is CoverageRow:
             made["counts"] = st.dictionaries(st.sampled_from(_KINDS), st.integers(0, 9))
         elif kind is OutputMetrics:
-            made |= {"top1": _SHARE, "top5": _SHARE}
+            made |= {"top1": _SHARE, "top5": _SHARE, "unchanged": _SHARE}
         return st.builds(kind, **made)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -51,7 +51,10 @@ def test_json_holds_the_verdict() -> None:
     assert document["failed"] == ["accuracy<0.9"]
     assert document["speedup"] == 2.0
     assert document["size_ratio"] == 0.3
-    assert document["comparison"]["accuracy"] == {"fp32": 1.0, "quantized": 0.5, "labels": 4, "drop": 0.5}
+    assert document["comparison"]["accuracy"] == {
+        "fp32": 1.0, "quantized": 0.5, "labels": 4, "drop": 0.5, "samples": 0, "lost": 0, "won": 0, "output": "",
+        "classes": 0,
+    }  # fmt: skip
     assert document["race"]["speedup"]["prepared"]["median"] == 1.5
     assert [row["op"] for row in document["coverage"]] == [row.op for row in ROWS]
     reason = {"code": "no-form", "detail": "no quantized form"}

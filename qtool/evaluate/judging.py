@@ -10,13 +10,14 @@ from typing import Literal
 import onnx_ir as ir
 
 from qtool.data.reading import ListFields
+from qtool.errors import UsageError
 from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
 from qtool.evaluate.scored import scored_outputs
 from qtool.evaluate.user_metrics import load_metrics
 from qtool.numerics.metrics import TOLERANCE, Tolerance
-from qtool.tables.judging import TASK, TaskName
+from qtool.tables.judging import TASK, TASKS, TaskName
 
 GateName = Literal["none", "task", "usual", "auto"]
 
@@ -61,7 +62,13 @@ def measures_of(judging: Judging) -> Measures:
 
 
 def with_scores(measures: Measures, judging: Judging, model: ir.Model) -> Measures:
-    """Return the measures with the outputs of a model that are scored by argmax."""
+    """Return the measures with the outputs of a model that are scored by argmax.
+
+    Raises:
+        UsageError: no such task.
+    """
+    if judging.task and judging.task not in TASKS:
+        raise UsageError(f"no task '{judging.task}'", f"tasks: {', '.join(TASKS)}")
     return replace(measures, scored=scored_outputs(model, judging.task, judging.class_axis))
 
 

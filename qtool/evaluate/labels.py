@@ -167,16 +167,16 @@ class Truth:
         label = label_of(self._labels, name)
         if label is None:
             if self.output is None:
-                found = predict(expected, next(iter(self._labels.values()), np.zeros(0)).size, self._axes)
-                self.output = None if found is None else found[0]
+                reading = predict(expected, next(iter(self._labels.values()), np.zeros(0)).size, self._axes)
+                self.output = None if reading is None else reading[0]
             return
-        found, other = (predict(outputs, label.size, self._axes) for outputs in (expected, actual))
-        if found is None or other is None:
+        fp32, other = (predict(outputs, label.size, self._axes) for outputs in (expected, actual))
+        if fp32 is None or other is None:
             raise DataError(
                 f"{place}: no output predicts {label.size} class(es)",
                 "labels are compared with integer outputs, or with the largest entry of the last axis",
             )
-        self.output, classes = found
+        self.output, classes = fp32
         right = np.stack([classes == label, other[1] == label]).astype(np.int64)
         np.add.at(self._hits, tuple(right), 1)
         scores, axis = np.asarray(expected[self.output]), self._axes[self.output]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.errors import ModelError, printable
+from qtool.errors import ModelError, UsageError, printable
 from qtool.evaluate.scored import Scored
 from qtool.numerics import metrics
 from qtool.numerics.metrics import Sums, Tolerance
@@ -135,6 +135,7 @@ class OutputAccumulator:
 
         Raises:
             ModelError: the outputs differ in shape, or length.
+            UsageError: there is no such axis of classes.
         """
         if isinstance(a, list) or isinstance(b, list):
             self._add_sequence(sample, a, b)
@@ -144,7 +145,12 @@ class OutputAccumulator:
             self._add_other_shape(sample, x, y)
             return
         axis = -1 if self.scored is None else self.scored.axis
-        if axis is not None and axis != -1 and -x.ndim <= axis < x.ndim:
+        if axis is not None and axis != -1:
+            if not -x.ndim <= axis < x.ndim:
+                raise UsageError(
+                    f"--class-axis {axis}: output '{printable(self._name)}' has shape {x.shape}",
+                    "it is the axis of the classes, counted from 0",
+                )
             x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
         alike = all(
             (u.shape, u.dtype, v.dtype) == (x.shape, x.dtype, y.dtype) for _, u, v in self._waiting[:1]

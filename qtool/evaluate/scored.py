@@ -20,7 +20,7 @@ _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataTy
 
 @dataclass(frozen=True)
 class Scored:
-    """How an output is scored.
+    """The scoring of an output by argmax.
 
     Args:
         task: a row of TASKS; '': `ctc` where FP32 mostly decides for the blank, else `classify`.
@@ -48,9 +48,9 @@ def scored_outputs(model: ir.Model, task: TaskName = "", class_axis: int | None 
     """
     scored = {}
     for output in model.graph.outputs:
-        found = _ending(output, opset_of(model))
-        if found is not None:
-            scored[output.name or ""] = found
+        row = _ending(output, opset_of(model))
+        if row is not None:
+            scored[output.name or ""] = row
     if task and not scored:
         floats = [o for o in model.graph.outputs if o.dtype in _FLOATS and (rank(o) or 2) > 1]
         scored = {o.name or "": Scored(task) for o in floats[:1]}
@@ -69,7 +69,7 @@ def _settled(row: Scored, task: TaskName, class_axis: int | None, single: bool, 
 
 
 def _ending(output: ir.Value, opset: int) -> Scored | None:
-    """How an output is scored by the op that it ends in; None where no such op is at its end."""
+    """The scoring of an output by the op that it ends in; None where no such op is at its end."""
     value, path = output, list[ir.Node]()
     while (node := value.producer()) is not None and is_op(node, *_PASSING) and node.inputs[0] is not None:
         path.append(node)
@@ -101,8 +101,8 @@ def _softmax_axis(node: ir.Node, opset: int) -> int | None:
         return None
     if total.inputs[0] is not exp:
         return None
-    given = constant(total.inputs[1]) if len(total.inputs) > 1 else None
-    axes = [] if given is None else [int(a) for a in given.reshape(-1)]
+    tensor = constant(total.inputs[1]) if len(total.inputs) > 1 else None
+    axes = [] if tensor is None else [int(a) for a in tensor.reshape(-1)]
     axes = list(total.attributes["axes"].as_ints()) if "axes" in total.attributes else axes
     return _from_the_end(axes[0], exp) if len(axes) == 1 else None
 

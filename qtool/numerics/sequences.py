@@ -19,7 +19,7 @@ class SequenceCounts:
     def __init__(self) -> None:
         self.sequences = self.equal = self.steps_equal = 0
         self._collapsed = np.zeros(2, np.int64)  # equal with blank 0, with the last class
-        self._given = np.zeros(0, np.int64)
+        self._histogram = np.zeros(0, np.int64)
         self._last = 0
 
     def add(self, a: NDArray[np.int64], b: NDArray[np.int64], classes: int) -> None:
@@ -32,9 +32,9 @@ class SequenceCounts:
         self.sequences += len(a)
         self.steps_equal += int(np.count_nonzero(a == b))
         self._last = max(self._last, classes - 1)
-        counts = np.bincount(np.maximum(a, 0).reshape(-1), minlength=self._given.size)
-        counts[: self._given.size] += self._given
-        self._given = counts
+        counts = np.bincount(np.maximum(a, 0).reshape(-1), minlength=self._histogram.size)
+        counts[: self._histogram.size] += self._histogram
+        self._histogram = counts
         for x, y in zip(a, b, strict=True):
             if np.array_equal(x, y):
                 self.equal += 1
@@ -47,11 +47,13 @@ class SequenceCounts:
     def looks_like_ctc(self) -> bool:
         """Whether the blank is FP32's most frequent class, and frequent."""
         blanks = self._of(self._blank)
-        return bool(blanks == self._given.max(initial=0) and blanks >= LEAST_BLANK * self._given.sum() > 0)
+        return bool(
+            blanks == self._histogram.max(initial=0) and blanks >= LEAST_BLANK * self._histogram.sum() > 0
+        )
 
     @property
     def equal_collapsed(self) -> int:
-        """How many are equal after collapsing repeats and dropping blanks."""
+        """The number that are equal after collapsing repeats and dropping blanks."""
         return int(self._collapsed[int(self._blank != 0)])
 
     @property
@@ -59,7 +61,7 @@ class SequenceCounts:
         return self._last if self._of(self._last) > self._of(0) else 0
 
     def _of(self, index: int) -> int:
-        return int(self._given[index]) if index < self._given.size else 0
+        return int(self._histogram[index]) if index < self._histogram.size else 0
 
 
 def collapsed(classes: NDArray[np.int64], blank: int) -> NDArray[np.int64]:

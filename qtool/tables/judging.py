@@ -16,7 +16,7 @@ TaskName = Literal["", "classify", "tokens", "ctc"]
 
 @dataclass(frozen=True)
 class Task:
-    """What argmax decides of an output, and how much of it quantization may change.
+    """A kind of decision by argmax, and how much of it quantization may change.
 
     Args:
         summary: the unit of decision, for the help.

@@ -18,7 +18,7 @@ from qtool.evaluate.latency import Race
 from qtool.plan import scheme
 from qtool.plan.model import Kind
 from qtool.tables.efforts import EFFORTS
-from qtool.tables.judging import AUTO, NONE, USUAL
+from qtool.tables.judging import AUTO, NONE, TASK, TASKS, USUAL
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MODES, WEIGHT_BITS
 from qtool.tables.reasons import Code
@@ -46,7 +46,8 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 
 CHOICES: dict[str, Collection[object]] = {
-    "mode": MODES, "target": TARGETS, "effort": EFFORTS, "method": METHODS, "gate": (NONE, USUAL, AUTO),
+    "mode": MODES, "target": TARGETS, "effort": EFFORTS, "method": METHODS, "gate": (NONE, TASK, USUAL, AUTO),
+    "task": ("", *TASKS),
     "format": scheme.FORMATS, "io": scheme.IO_TYPES, "prefer": scheme.PREFERENCES, "bits": WEIGHT_BITS,
     "block": (0, *scheme.BLOCKS), "weights": ("", *(t.name for t in scheme.WEIGHT_TYPES)),
     "acts": ("", *(t.name for t in scheme.ACTIVATION_TYPES)),

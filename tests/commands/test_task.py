@@ -96,6 +96,14 @@ def test_compare_fails_by_default_where_classes_change(
     assert qtool.compare(net, net, CALIB).failed == ()
 
 
+@pytest.mark.parametrize("wrong", [{"task": "classes"}, {"task": "ctc", "class_axis": 2}], ids=str)
+def test_a_task_or_an_axis_that_is_not_there_is_a_usage_error(
+    net: onnx.ModelProto, careless: tuple[Path, qtool.Report], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(qtool.UsageError, match="classes|class_axis 2"):
+        qtool.compare(net, careless[0], CALIB, qtool.Comparing(**wrong))
+
+
 def test_random_data_has_no_default_gate_on_decisions(
     net: onnx.ModelProto, careless: tuple[Path, qtool.Report]
 ) -> None:

@@ -111,14 +111,14 @@ PREDICTIONS = {
 def test_a_model_predicts_integers_or_the_largest_score(
     outputs: list[np.ndarray], label: list[int], wanted: list[int] | None
 ) -> None:
-    found = predict(outputs, len(label), [-1] * len(outputs))
-    assert (None if found is None else found[1].tolist()) == wanted
+    reading = predict(outputs, len(label), [-1] * len(outputs))
+    assert (None if reading is None else reading[1].tolist()) == wanted
 
 
 def test_classes_are_read_along_the_axis_of_the_scores() -> None:
     pixels = np.moveaxis(np.eye(3, dtype=np.float32)[[2, 0, 1, 1]], -1, 0)[None]  # [N, classes, positions]
-    found = predict([pixels], 4, [-2])
-    assert found is not None and found[1].tolist() == [2, 0, 1, 1]
+    reading = predict([pixels], 4, [-2])
+    assert reading is not None and reading[1].tolist() == [2, 0, 1, 1]
 
 
 def classifier(shift: list[float]) -> Session:

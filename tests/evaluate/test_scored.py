@@ -52,7 +52,7 @@ ENDINGS: dict[str, tuple[list[onnx.NodeProto], list[object], dict[str, np.ndarra
 }  # fmt: skip
 
 
-def found(
+def scored_by(
     nodes: list[onnx.NodeProto], shape: list[object], constants: dict[str, np.ndarray], task: TaskName = ""
 ) -> dict[str, Scored]:
     proto = model(nodes, {"x": shape}, ["y"], constants)
@@ -63,7 +63,7 @@ def found(
 def test_an_output_is_scored_by_what_it_ends_in(
     nodes: list[onnx.NodeProto], shape: list[object], constants: dict[str, np.ndarray], wanted: Scored | None
 ) -> None:
-    assert found(nodes, shape, constants) == ({} if wanted is None else {"y": wanted})
+    assert scored_by(nodes, shape, constants) == ({} if wanted is None else {"y": wanted})
 
 
 def test_attention_weights_are_not_scored() -> None:
@@ -73,7 +73,7 @@ def test_attention_weights_are_not_scored() -> None:
 
 
 def test_the_first_float_output_is_scored_where_only_the_user_names_a_task() -> None:
-    assert found([node("Relu", ["x"], ["y"])], ["N", 7, 9], {}, "ctc") == {"y": Scored("ctc")}
+    assert scored_by([node("Relu", ["x"], ["y"])], ["N", 7, 9], {}, "ctc") == {"y": Scored("ctc")}
 
 
 def test_scores_beside_boxes_are_classes_of_their_own() -> None:

@@ -98,12 +98,11 @@ TYPES: dict[str, Specimen] = {
         "(float[N, 64] x) => (float[N, 64] y) { k = EyeLike(w) a = MatMul(x, k) y = MatMul(a, w) }", _SQUARE
     ),
     "half": Specimen(
-        "(float16[N, 64] x) => (float16[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _FLOAT16}, idle=ALL
+        "(float16[N, 64] x) => (float16[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _FLOAT16}
     ),
     "half-weights-cast": Specimen(
         "(float[N, 64] x) => (float[N, 64] y) { k = Cast<to = 1>(w) a = MatMul(x, k) y = Relu(a) }",
         {"w": _FLOAT16},
-        idle=ALL,
     ),
     "half-inside": Specimen(
         "(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 10>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }",
@@ -114,7 +113,7 @@ TYPES: dict[str, Specimen] = {
         _SQUARE,
     ),
     "double": Specimen(
-        "(double[N, 64] x) => (double[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _DOUBLE}, idle=ALL
+        "(double[N, 64] x) => (double[N, 64] y) { a = MatMul(x, w) y = Relu(a) }", {"w": _DOUBLE}
     ),
     "double-inside": Specimen(
         "(float[N, 64] x) => (float[N, 64] y) { h = Cast<to = 11>(x) a = MatMul(h, w) f = Cast<to = 1>(a) y = MatMul(f, v) }",

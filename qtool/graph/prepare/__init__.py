@@ -37,6 +37,7 @@ from qtool.graph.prepare.stacks import unstack_matrices
 from qtool.graph.prepare.sums import replace_sums
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.prepare.views import merge_views
+from qtool.graph.prepare.widen import widen_floats
 from qtool.runtime.heartbeat import beat
 
 Pass = Callable[[ir.Model], str]
@@ -51,6 +52,7 @@ PASSES: tuple[Pass, ...] = (
     infer_shapes,
     require_shapes,
     fold_constants,
+    widen_floats,
     infer_shapes,  # more shapes are known, with which more constants are
     fold_constants,
     drop_noops,

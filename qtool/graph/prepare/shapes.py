@@ -22,7 +22,7 @@ def infer_shapes(model: ir.Model) -> str:
     for value in inner:
         value.shape = None
     with contextlib.suppress(Exception):  # unknown ops, contradictory models
-        inferred = onnx.shape_inference.infer_shapes(_light(model), strict_mode=False, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(light(model), strict_mode=False, data_prop=True)
         _merge(model, ir.from_proto(inferred))
     if all(v.shape is None for v in inner):  # it failed for the whole model
         for value, shape in zip(inner, recorded, strict=True):
@@ -30,8 +30,8 @@ def infer_shapes(model: ir.Model) -> str:
     return ""
 
 
-def _light(model: ir.Model) -> onnx.ModelProto:
-    """Return the model without its large constants."""
+def light(model: ir.Model) -> onnx.ModelProto:
+    """Return the model without its large constants, which are inputs of it, for onnx to infer or check."""
     clone = model.clone()
     for name, value in list(clone.graph.initializers.items()):
         tensor = value.const_value

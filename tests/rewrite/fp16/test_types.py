@@ -197,7 +197,8 @@ def test_a_model_that_is_float16_already() -> None:
     samples = [{"x": s["x"].astype(np.float16)} for s in SAMPLES]
     made = converted(proto, samples)
     check(made)
-    assert not made.fp16_nodes
+    assert {"MatMul_h", "MatMul_y"} <= made.fp16_nodes
+    assert [n.op_type for n in made.proto.graph.node] == ["MatMul", "MatMul"]
     assert close(made, samples) == np.inf
 
 
@@ -219,7 +220,7 @@ def test_other_floats_are_left_as_they_are(kind: int) -> None:
         close(made, SAMPLES)
 
 
-def test_a_model_of_doubles_alone_is_left_alone() -> None:
+def test_a_model_of_doubles_computes_in_float16_between_its_ports() -> None:
     doubles = {k: v.astype(np.float64) for k, v in WEIGHTS.items()}
     proto = graphs.model(
         [node("MatMul", ["x", "w"], ["y"])],
@@ -229,11 +230,13 @@ def test_a_model_of_doubles_alone_is_left_alone() -> None:
         input_type=11,
         output_type=11,
     )
-    made = converted(proto)
+    samples = [{"x": s["x"].astype(np.float64)} for s in SAMPLES]
+    made = converted(proto, samples)
     check(made)
-    assert not made.fp16_nodes
-    assert not made.notes
-    assert stored_types(made.proto) == {"w": TensorProto.DOUBLE}
+    assert "MatMul_y" in made.fp16_nodes
+    assert stored_types(made.proto) == {"w": FLOAT16}
+    assert element_types(made.proto)["y"] == TensorProto.DOUBLE
+    assert close(made, samples) > 60
 
 
 def shared(readers: list[onnx.NodeProto], outputs: list[str], width: int, kept: list[str]) -> dict[str, int]:

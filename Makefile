@@ -5,6 +5,8 @@ LOCK_VENV := .venv-lock
 BIN := $(VENV)/bin
 MODELS := sample_models $(wildcard ../shared/models)
 SCORER := $(wildcard ../shared/tools/score.py)
+# Tests start Python often: it reads modules that it has compiled before, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-all test-extras test-torch test-latest fuzz lint docs bench lock clean
 

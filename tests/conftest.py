@@ -20,6 +20,20 @@ _PRECISE = "session.x64quantprecision"
 collect_ignore = [] if os.environ.get("HEAVY_TESTS") else ["extras", "torch"]
 
 
+class OneThread(ort.InferenceSession):
+    """A session of one thread by default: tests share their cores, and idle threads of the runtime spin."""
+
+    def __init__(
+        self, model: Any, options: ort.SessionOptions | None = None, *others: Any, **more: Any
+    ) -> None:
+        options = options or ort.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        super().__init__(model, options, *others, **more)
+
+
+ort.InferenceSession = OneThread
+
+
 class ExactSession:
     """A session whose int8 products do not saturate, on a CPU without VNNI.
 
@@ -30,7 +44,7 @@ class ExactSession:
     def __init__(self, model: Any, options: ort.SessionOptions, **providers: Any) -> None:
         def opened(precise: str) -> Any:
             options.add_session_config_entry(_PRECISE, precise)
-            return ort.InferenceSession(model, options, **providers)
+            return OneThread(model, options, **providers)
 
         self._opened = opened
         try:
@@ -50,7 +64,7 @@ class ExactSession:
 
 
 class _Runtime:
-    """onnxruntime, with such sessions."""
+    """onnxruntime, with sessions like that."""
 
     InferenceSession = ExactSession
 

@@ -18,11 +18,13 @@ import io
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 STREAMS = 3
@@ -40,46 +42,72 @@ def import_all() -> None:
     del sys.modules["pyarrow"]
     import numpy.testing  # noqa: F401 - slow to import, and used by scipy
     import rich.progress  # noqa: F401
+    import scipy.sparse.csgraph  # noqa: F401
 
+
+def plan_a_model() -> None:
+    """Plan a sample model, so that children find the codecs and the list of the runtime's ops already made."""
+    from qtool.cli.main import cli
+
+    model = Path(__file__).parents[2] / "sample_models" / "cnn" / "model.onnx"
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+        words = ["quantize", str(model), "--dry-run", "--timing", "table"]
+        cli.main([*words, "--json"], standalone_mode=False)
+        cli.main(words, standalone_mode=False)
+
+
+def check_threads() -> None:
     tasks = os.listdir("/proc/self/task")  # noqa: PTH208
     assert len(tasks) == 1, "an import has started a thread: it would be missing in every child"
 
 
 def serve(requests: socket.socket) -> dict[str, Any]:
-    """Fork a child for each request. Return the request, in the child only."""
+    """Fork a child for each request, and report its pid and how it ends. Return the request, in the child only."""
+    woken, wake = os.pipe()
+    for end in (woken, wake):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    running: dict[int, int] = {}  # pid -> the pipe for the answer
     while True:
+        ready, _, _ = select.select([requests, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            report_ends(running)
+        if requests not in ready:
+            continue
         data, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, STREAMS + 1)
-        while True:  # those that have ended, so that their time counts as this process's
-            try:
-                if not os.waitpid(-1, os.WNOHANG)[0]:
-                    break
-            except ChildProcessError:
-                break
         if not data:
             sys.exit()
-        if os.fork() == 0:
-            requests.close()
-            return in_child(json.loads(data), descriptors)
-        for descriptor in descriptors:
+        *streams, answers = descriptors
+        if pid := os.fork():
+            running[pid] = answers
+            os.write(answers, b"%d\n" % pid)
+            for descriptor in streams:
+                os.close(descriptor)
+            continue
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        requests.close()
+        for descriptor in (woken, wake, answers, *running.values()):
             os.close(descriptor)
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        request: dict[str, Any] = json.loads(data)
+        return request
 
 
-def in_child(request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-    """Fork once more: one process becomes the program, the other one reports how it ends."""
-    *streams, answers = descriptors
-    if pid := os.fork():
-        for descriptor in streams:
-            os.close(descriptor)
-        os.write(answers, b"%d\n" % pid)
-        status = os.waitpid(pid, 0)[1]
+def report_ends(running: dict[int, int]) -> None:
+    """Write the return codes of the children that have ended."""
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        answers = running.pop(pid)
         with contextlib.suppress(BrokenPipeError):
             os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
-        os._exit(0)
-    os.close(answers)
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    return request
+        os.close(answers)
 
 
 def become(request: dict[str, Any]) -> None:
@@ -126,6 +154,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as main() does
     import_all()
+    plan_a_model()
+    check_threads()
     gc.collect()
     gc.freeze()
     become(request := serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -20,9 +20,9 @@ from typing import IO, Any
 QTOOL = str(Path(sys.executable).parent / "qtool")
 _SERVER = Path(__file__).with_name("fork_server.py")
 
-# Tests share their cores: nothing that is timed there says anything; and what most of them are about is the
-# same with the rules' plan.
-QUIETLY = {"QTOOL_TIMING": "table", "QTOOL_EFFORT": "fast"}
+# Tests share their cores: times measured there mean nothing, and idle threads of the runtime spin. Most tests
+# need no more than the rules' plan.
+QUIETLY = {"QTOOL_TIMING": "table", "QTOOL_EFFORT": "fast", "QTOOL_THREADS": "1"}
 # What users have by default.
 MEASURED = {"QTOOL_TIMING": "measured", "QTOOL_EFFORT": "balanced"}
 

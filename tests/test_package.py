@@ -36,13 +36,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment that holds the wheel; the dependencies are those that run these tests."""
     folder = tmp_path_factory.mktemp("fresh") / "env"
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     (site,) = folder.glob("lib/python*/site-packages")
     # A path in a .pth file is searched, but its own .pth files are not read: no editable qtool comes along.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    done = _run(
-        folder / "bin/python", "-m", "pip", "install", "--no-deps", "--no-index", str(wheel), cwd=folder
-    )
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python"]
+    done = _run(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

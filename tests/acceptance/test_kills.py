@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,22 +18,15 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.cli.program import QUIETLY
+from tests.cli.program import Program
 from tests.graphs import write_samples
 from tests.rewrite.zoo import CASES
 from tests.tiers import nightly
 
 KILLS = 50 if nightly() else 6
 
-# The program, for which every model (1), or none (0), is large enough for a side file.
-PROGRAM = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job does not listen
-from qtool.graph import save
-save.SIDE_FILE_BYTES = 1000 if sys.argv.pop(1) == "1" else 1 << 30
-from qtool.cli.main import main
-main()
-"""
+# A process group of its own, for which every model, or none, is large enough for a side file.
+BEFORE = "import os; os.setsid(); from qtool.graph import save; save.SIDE_FILE_BYTES = {side}"
 
 Files = dict[str, bytes]
 
@@ -55,27 +46,17 @@ class Place:
     new: Files
     seconds: float
 
-    def start(self, out: Path, *more: str) -> subprocess.Popen[str]:
+    def start(self, out: Path, *more: str) -> Program:
         return start(self.folder, self.side, out, *more)
 
 
-def start(folder: Path, side: bool, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(folder: Path, side: bool, out: Path, *more: str) -> Program:
     """Begin to quantize to out/q.onnx, with a temporary folder of its own."""
     (scratch := scratch_of(out)).mkdir(exist_ok=True)
-    arguments = [
-        "quantize",
-        folder / "m.onnx",
-        "-o",
-        out / "q.onnx",
-        "--calib",
-        folder / "calib",
-        "--force",
-        *more,
-    ]
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(int(side)), *map(str, arguments), "--target", "generic", "-q"],
-        env={**os.environ, **QUIETLY, "TMPDIR": str(scratch)}, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return Program(
+        "quantize", folder / "m.onnx", "-o", out / "q.onnx", "--calib", folder / "calib", "--force", *more,
+        "--target", "generic", "-q",
+        env={"TMPDIR": str(scratch)}, before=BEFORE.format(side=1000 if side else 1 << 30),
     )  # fmt: skip
 
 
@@ -83,15 +64,15 @@ def scratch_of(out: Path) -> Path:
     return out.with_name(out.name + ".scratch")
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: Program) -> str:
     """Its stderr, once it and every process that it started has ended: the pipes end with the last of them."""
     try:
-        return process.communicate(timeout=600)[1]
+        return process.communicate(timeout=600)[1].decode()
     finally:
         process.kill()
 
 
-def wait(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
+def wait(process: Program, happened: Callable[[], object]) -> None:
     """Wait until something has happened, or the program has ended."""
     deadline = time.monotonic() + 600
     while process.poll() is None and not happened():
@@ -99,7 +80,7 @@ def wait(process: subprocess.Popen[str], happened: Callable[[], object]) -> None
         time.sleep(0.001)
 
 
-def worker_of(process: subprocess.Popen[str]) -> int | None:
+def worker_of(process: Program) -> int | None:
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except OSError:
@@ -166,13 +147,13 @@ def check_whole(place: Place, out: Path, *, litter: bool) -> None:
         assert not more
 
 
-def _worker(process: subprocess.Popen[str], number: int) -> None:
+def _worker(process: Program, number: int) -> None:
     worker = worker_of(process)
     if worker is not None:
         os.kill(worker, number)
 
 
-WAYS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
+WAYS: dict[str, Callable[[Program], None]] = {
     "SIGKILL": lambda process: process.kill(),
     "SIGINT": lambda process: process.send_signal(signal.SIGINT),
     "SIGKILL to the worker": lambda process: _worker(process, signal.SIGKILL),

@@ -26,8 +26,14 @@ QUIETLY = {"QTOOL_TIMING": "table", "QTOOL_EFFORT": "fast", "QTOOL_THREADS": "1"
 # What users have by default.
 MEASURED = {"QTOOL_TIMING": "measured", "QTOOL_EFFORT": "balanced"}
 
-# Python that makes root obey the modes of files, from the next program that is executed on.
-OBEY_MODES = "import ctypes; [ctypes.CDLL(None).prctl(24, c, 0, 0, 0) for c in (1, 2)]"
+# Python that makes root obey the modes of files: it drops CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+OBEY_MODES = """
+import ctypes
+libc, head, caps = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(head, caps) == 0
+caps[0], caps[1] = caps[0] & ~6, caps[1] & ~6
+assert libc.capset(head, caps) == 0
+"""
 
 PIPE = subprocess.PIPE
 
@@ -196,24 +202,11 @@ def run_installed(
     *arguments: object,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    before: str = "",
     shell: str = "",
     **options: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the installed program in a process of its own.
-
-    Args:
-        before: Python that the process executes before it becomes qtool.
-        shell: bash that runs it, as `"$@"`.
-    """
+    """Run the installed program in a process of its own; `shell` is bash that runs it, as `"$@"`."""
     words = [QTOOL, *(str(a) for a in arguments)]
-    if before:
-        words = [
-            sys.executable,
-            "-c",
-            f"import os, sys; {before}; os.execv(sys.argv[1], sys.argv[1:])",
-            *words,
-        ]
     if shell:
         words = ["bash", "-c", shell, "bash", *words]
     return subprocess.run(

@@ -137,13 +137,12 @@ def test_a_plan_for_another_model_is_refused(place: Workplace, tmp_path: Path) -
 
 
 def test_the_same_command_gives_the_same_bytes(place: Workplace, tmp_path: Path) -> None:
-    """In a process of its own: those of the fork server share a hash seed."""
-    for seed in ("1", "2"):
-        out = tmp_path / f"{seed}.onnx"
-        words = ["quantize", place.model, "-o", out, "--calib", place.calib, "--target", "generic"]
-        done = run_installed(*words, env={"PYTHONHASHSEED": seed})
-        assert done.returncode == 0, done.stderr
-        assert digest(out) == digest(place.quantized)
+    """In a process of its own, with another hash seed than the fork server's."""
+    out = tmp_path / "q.onnx"
+    words = ["quantize", place.model, "-o", out, "--calib", place.calib, "--target", "generic"]
+    done = run_installed(*words, env={"PYTHONHASHSEED": "1"})
+    assert done.returncode == 0, done.stderr
+    assert digest(out) == digest(place.quantized)
 
 
 def test_the_recipe_is_in_the_model_without_paths_and_times(place: Workplace) -> None:

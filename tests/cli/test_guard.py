@@ -7,8 +7,6 @@ import json
 import mmap
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,9 +16,11 @@ from qtool.cli.guard import END_SIGNALS, Limits
 from qtool.errors import DataError, ModelError, RuntimeFailure
 from qtool.runtime import heartbeat
 from qtool.runtime.heartbeat import writing_in
+from tests.cli.program import Program
 
 # A program whose work is a few lines, and that tells what comes of it as its last line.
 PROGRAM = """
+import os; os.setsid()
 import ctypes, json, os, signal, sys, tempfile, time
 from pathlib import Path
 from qtool.cli import guard, watchdog
@@ -48,26 +48,24 @@ except KeyboardInterrupt:
     tell(code=130)
 except MemoryError:
     tell(code=5, error="memory")
+raise SystemExit
 """
 
 
-def start(folder: Path, work: str, limits: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, work: str, limits: str = "") -> Program:
     body = "\n".join("    " + line for line in work.strip().splitlines())
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(work=body, limits=limits)],
-        env={**os.environ, "TMPDIR": str(folder)}, cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    before = PROGRAM.format(work=body, limits=limits)
+    return Program(before=before, cwd=folder, env={"TMPDIR": str(folder)})
 
 
-def ended(process: subprocess.Popen[str]) -> list[dict]:
+def ended(process: Program) -> list[dict]:
     """Return all reports, once both processes have ended: the pipe ends with its last writer."""
     try:
         out, errors = process.communicate(timeout=600)
     finally:
         process.kill()
-    assert "Traceback" not in errors
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert b"Traceback" not in errors
+    return [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
 
 
 def told(folder: Path, work: str, limits: str = "") -> dict:
@@ -191,7 +189,7 @@ def test_patience_grows_with_the_model_unless_it_was_given(limits: Limits, size:
 
 
 def test_memory_beyond_the_limit_is_refused(tmp_path: Path) -> None:
-    first = ended(start(tmp_path, "bytearray(1 << 30)", "memory=300 << 20"))[0]
+    first = ended(start(tmp_path, "bytearray(1 << 31)", "memory=1 << 30"))[0]
     assert first == {"child": True, "code": 5, "error": "memory"}
 
 
@@ -208,7 +206,7 @@ def test_a_crash_leaves_no_core_file(tmp_path: Path) -> None:
 # Ends from outside
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Program) -> None:
     deadline = time.monotonic() + 600
     while not path.exists():
         assert process.poll() is None, process.communicate()

@@ -73,7 +73,9 @@ def test_each_outcome_of_a_gate_has_its_code_and_its_line(place: Path, outcome: 
         assert "4 samples" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("other", "shipped"), [("near", True), ("far", False)])
+@pytest.mark.parametrize(
+    ("other", "shipped"), [("near", True), pytest.param("far", False, marks=pytest.mark.nightly)]
+)
 def test_a_gate_decides_in_a_shell(place: Path, other: str, shipped: bool) -> None:
     words = [place / "a.onnx", place / f"{other}.onnx", "--data", place / "eval", "--fail-if", "sqnr<20"]
     shell = 'set -o pipefail; "$@" | head -1 >/dev/null && echo shipped'
@@ -109,7 +111,7 @@ def test_a_golden_run_judges_where_fp32_is_not(place: Path, tmp_path: Path) -> N
 
 @pytest.mark.skipif(not SCORER.exists(), reason="the shared models are absent")
 @pytest.mark.parametrize(
-    "name", ["resnet20_cifar10", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("magika", "dtln1"))]
+    "name", ["mnist_opset8", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("magika", "dtln1"))]
 )
 def test_an_independent_scorer_agrees(name: str, tmp_path: Path) -> None:
     folder, out = SHARED / "models" / name, tmp_path / "q.onnx"

@@ -15,7 +15,7 @@ import pytest
 
 from qtool.cli.main import cli
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
-from tests.cli.program import OBEY_MODES, QTOOL, run, run_installed
+from tests.cli.program import OBEY_MODES, QTOOL, run
 from tests.graphs import model, node, samples, weights, write_samples
 
 LARGE = 40_000  # bytes that the output has at least
@@ -196,7 +196,7 @@ def test_nothing_is_written_but_the_output(work: Path, tmp_path: Path) -> None:
     read_only(work, True)
     read_only(tmp_path / "here", True)
     try:
-        done = run_installed(
+        done = run(
             *words(work, tmp_path / "out" / "q.onnx"), cwd=tmp_path / "here", env=env, before=OBEY_MODES
         )
     finally:
@@ -217,7 +217,7 @@ def test_5_a_folder_that_is_read_only(force: list[str], work: Path, tmp_path: Pa
     before = state(tmp_path)
     read_only(out, True)
     try:
-        done = run_installed(*words(work, out / "q.onnx", *force), before=OBEY_MODES)
+        done = run(*words(work, out / "q.onnx", *force), before=OBEY_MODES)
     finally:
         read_only(out, False)
     assert done.returncode == 5, done.stderr
@@ -230,8 +230,8 @@ def test_force_replaces_a_file_that_is_read_only(work: Path, tmp_path: Path) -> 
     out = tmp_path / "q.onnx"
     out.write_text("old")
     out.chmod(0o444)
-    assert run_installed(*words(work, out), before=OBEY_MODES).returncode == 2
-    done = run_installed(*words(work, out, "--force"), before=OBEY_MODES)
+    assert run(*words(work, out), before=OBEY_MODES).returncode == 2
+    done = run(*words(work, out, "--force"), before=OBEY_MODES)
     assert done.returncode == 0, done.stderr
     onnx.checker.check_model(str(out), full_check=True)
 

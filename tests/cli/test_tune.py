@@ -22,6 +22,7 @@ run = partial(run_quietly, env={"QTOOL_EFFORT": "balanced"})
 
 CNN = SAMPLE_MODELS / "cnn"
 SHARED = ROOT.parent / "shared" / "models"
+BRIEFLY = ("--samples", 12, "--recover", "none")
 
 
 def left(folder: Path) -> list[str]:
@@ -43,7 +44,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     done = run(
         "tune", CNN / "model.onnx", "--calib", CNN / "calib", "-o", folder / "q.onnx", "--save-plan",
         folder / "plan.json", "--svg", folder / "front.svg", "--report", folder / "run.json", "--points", 4,
-        "--explain", "op:Gemm", "--threads", 1, "--gate", "none",
+        "--explain", "op:Gemm", "--gate", "none", "--samples", 16, "--recover", "gptq",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return Tuned(folder, done.stdout, json.loads((folder / "run.json").read_text()))
@@ -94,11 +95,10 @@ def test_a_saved_run_is_shown_again(tuned: Tuned) -> None:
     assert done.stdout == tuned.stdout
 
 
-@pytest.mark.nightly
 def test_without_output_nothing_is_written(tmp_path: Path) -> None:
     shutil.copy(CNN / "model.onnx", tmp_path)
     done = run(
-        "tune", "model.onnx", "--calib", CNN / "calib", "--points", 1, "--timing", "table", "--json",
+        "tune", "model.onnx", "--calib", CNN / "calib", "--points", 1, *BRIEFLY, "--json",
         cwd=tmp_path, env={"TMPDIR": str(tmp_path), "QTOOL_EFFORT": "balanced"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -112,7 +112,7 @@ def test_without_output_nothing_is_written(tmp_path: Path) -> None:
 def test_of_weights_it_is_bits_that_are_tuned(tmp_path: Path) -> None:
     done = run(
         "tune", CNN / "model.onnx", "--calib", CNN / "calib", "--mode", "weight-only", "--points", 3, "--json",
-        "-o", tmp_path / "w.onnx", "--max-size", "110KB",
+        "-o", tmp_path / "w.onnx", "--max-size", "110KB", *BRIEFLY,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -124,7 +124,7 @@ def test_of_weights_it_is_bits_that_are_tuned(tmp_path: Path) -> None:
 def test_1_a_gate_that_fails_leaves_no_model_and_draws_all_the_same(tmp_path: Path) -> None:
     done = run(
         "tune", CNN / "model.onnx", "--calib", CNN / "calib", "-o", tmp_path / "q.onnx", "--points", 1, "--svg",
-        tmp_path / "f.svg", "--save-plan", tmp_path / "p.json", "--max-size", 10, "--timing", "table",
+        tmp_path / "f.svg", "--save-plan", tmp_path / "p.json", "--max-size", 10, *BRIEFLY,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "gate failed: size>" in done.stderr

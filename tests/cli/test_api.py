@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ def test_errors_name_arguments_in_python_and_options_on_the_command_line() -> No
 
 def test_results_can_be_saved_shown_and_read_back(tmp_path: Path) -> None:
     case = CASES["residual"]
-    options = qtool.Options(target="generic", calib=case.samples(), fail_if="sqnr<1")
+    options = generic(calib=case.samples(), fail_if="sqnr<1")
     result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
     report, plan = result.report, result.plan
     assert repr(report).startswith("<Report of quantize: 2 gates held, SQNR ")
@@ -87,6 +88,11 @@ def test_results_can_be_saved_shown_and_read_back(tmp_path: Path) -> None:
         report.save(tmp_path / "run.doc")
 
 
+def generic(**options: Any) -> qtool.Options:
+    """Options that take no time: the rules' plan, and no speed."""
+    return qtool.Options(target="generic", timing="table", effort="fast", **options)
+
+
 def _generator(samples: list[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
     yield from samples
 
@@ -97,7 +103,7 @@ def test_samples_may_be_any_iterable_of_dicts(form: str, tmp_path: Path) -> None
     made = [s for _ in range(2) for s in case.samples()]
     calib = {"list": made, "tuple": tuple(made), "generator": _generator(made)}[form]
     out = tmp_path / "q.onnx"
-    result = qtool.quantize(case.build(), out, qtool.Options(target="generic", calib=calib))
+    result = qtool.quantize(case.build(), out, generic(calib=calib))
     assert result.ok
     assert out.exists()
     assert result.report.quantized_nodes == len(result.plan.forms) > 0
@@ -109,7 +115,7 @@ def test_a_model_in_memory_is_not_changed(tmp_path: Path) -> None:
     case = CASES["if-weights"]
     proto = case.build()
     before = proto.SerializeToString(deterministic=True)
-    options = qtool.Options(target="generic", calib=case.samples(), data=case.samples())
+    options = generic(calib=case.samples(), data=case.samples())
     result = qtool.quantize(proto, tmp_path / "q.onnx", options)
     qtool.dry_run(proto, options)
     report = qtool.compare(proto, onnx.load(tmp_path / "q.onnx"), case.samples())
@@ -144,7 +150,7 @@ def test_int8_that_is_slower_gives_way_to_float(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("slow_int8")
 def test_generic_is_for_another_runtime_and_no_speed_here_decides(tmp_path: Path) -> None:
     case = CASES["residual"]
-    options = qtool.Options(target="generic", calib=case.samples())
+    options = generic(calib=case.samples())
     assert qtool.quantize(case.build(), tmp_path / "q.onnx", options).plan.forms
 
 
@@ -162,7 +168,7 @@ def test_what_the_user_insists_on_stays_int8_however_slow(
 ) -> None:
     """Giving up the rest moves the places of the Qs: those need ranges too."""
     case = CASES["residual"]
-    options = qtool.Options(calib=case.samples(), include=[pattern])
+    options = qtool.Options(calib=case.samples(), include=[pattern], effort="fast")
     result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
     assert wanted <= result.plan.forms.keys()
     assert result.plan.resolved
@@ -172,7 +178,7 @@ def test_what_the_user_insists_on_stays_int8_however_slow(
 def test_a_failing_gate_is_a_result_and_not_an_exception(tmp_path: Path) -> None:
     """A gate on one output is no aim, so nothing goes back to float for it."""
     case = CASES["residual"]
-    options = qtool.Options(target="generic", calib=case.samples(), fail_if=["y:sqnr<200"])
+    options = generic(calib=case.samples(), fail_if=["y:sqnr<200"])
     result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
     assert not result.ok
     assert [g.gate.text for g in result.report.failed] == ["y:sqnr<200"]
@@ -200,7 +206,7 @@ def test_mistakes_raise_our_errors(options: qtool.Options, error: type[Exception
 
 def test_data_is_the_judge_set(tmp_path: Path) -> None:
     case = CASES["residual"]
-    options = qtool.Options(target="generic", calib=case.samples(), data=case.samples()[:2])
+    options = generic(calib=case.samples(), data=case.samples()[:2])
     result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
     assert result.report.comparison is not None
     assert result.report.comparison.samples == 2
@@ -208,7 +214,5 @@ def test_data_is_the_judge_set(tmp_path: Path) -> None:
 
 def test_the_report_says_that_samples_are_too_few_for_three_sets(tmp_path: Path) -> None:
     case = CASES["residual"]
-    result = qtool.quantize(
-        case.build(), tmp_path / "q.onnx", qtool.Options(target="generic", calib=case.samples())
-    )
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", generic(calib=case.samples()))
     assert any("the verdict is optimistic" in w for w in result.report.warnings)

@@ -189,6 +189,7 @@ def test_what_was_not_asked_for_is_not_explained(place: Workplace) -> None:
     assert json.loads(done.stdout)["explained"] == []
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared models here")
 def test_no_model_is_known_to_the_code() -> None:
     """Neither a model's name nor that of a node or file of it decides anything."""

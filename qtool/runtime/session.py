@@ -194,6 +194,7 @@ class Session:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.outputs = [o.name for o in self._session.get_outputs()]
         self.output_shapes = {o.name: list(o.shape) for o in self._session.get_outputs()}
+        self.output_types = {o.name: str(o.type) for o in self._session.get_outputs()}
         # The runtime says `tensor(float)` for what numpy calls float32, and None for what numpy lacks.
         self.input_dtypes = {k: _NUMPY_OF.get(i.type) for k, i in self.inputs.items()}
 

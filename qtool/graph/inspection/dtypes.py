@@ -166,7 +166,7 @@ def _by_schema(
     if signature is None or not signature.outputs:
         return None
     name = signature.outputs[min(index, len(signature.outputs) - 1)]
-    allowed = signature.allowed.get(name) or _parse([name])
+    allowed = signature.allowed.get(name) or parse_types([name])
     if len(allowed) == 1:
         return next(iter(allowed))
     for place, dtype in enumerate(inputs):
@@ -185,11 +185,11 @@ def _signature(op: str, domain: str, version: int) -> _Signature | None:
     return _Signature(
         tuple(i.type_str for i in schema.inputs),
         tuple(o.type_str for o in schema.outputs),
-        {c.type_param_str: _parse(c.allowed_type_strs) for c in schema.type_constraints},
+        {c.type_param_str: parse_types(c.allowed_type_strs) for c in schema.type_constraints},
     )
 
 
-def _parse(texts: Sequence[str]) -> frozenset[ir.DataType]:
+def parse_types(texts: Sequence[str]) -> frozenset[ir.DataType]:
     """Return the element types of onnx's notation: 'tensor(float)', 'seq(tensor(int64))'."""
     names = [m.group(1) for text in texts if (m := _TENSOR.search(text))]
     return frozenset(_ONNX_NAMES.get(n) or ir.DataType[n.upper()] for n in names)

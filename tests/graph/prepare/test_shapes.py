@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from qtool.graph.prepare.shapes import infer_shapes
-from tests.graph.prepare.alike import applied, assert_alike, value_info
+from tests.graph.prepare.alike import applied, assert_alike, foreign, value_info
 from tests.graphs import model, node, weights
 
 
@@ -53,3 +53,27 @@ def test_inputs_and_outputs_keep_what_the_file_says() -> None:
     made, _ = applied(net(), infer_shapes)
     assert [str(d) for d in made.graph.inputs[0].shape] == ["n", "3"]
     assert [str(d) for d in made.graph.outputs[0].shape] == ["n", "4"]
+
+
+def test_behind_an_op_of_the_runtimes_own_its_types_are_known() -> None:
+    proto = model(
+        [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["r"]), node("MatMul", ["r", "w"], ["y"])],
+        {"x": ("n", "s", 8)},
+        {"y": ("n", "s", 8)},
+        {"w": weights(8, 8)},
+    )
+    proto.graph.node[0].CopyFrom(node("FusedMatMul", ["x", "w"], ["h"], domain="com.microsoft"))
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    made, _ = applied(proto, infer_shapes)
+    for name in ("h", "r"):
+        value = next(v for n in made.graph for v in n.outputs if v.name == name)
+        assert value.dtype == onnx.TensorProto.FLOAT
+        assert value.shape is not None
+        assert [d if isinstance(d, int) else d.value for d in value.shape] == ["n", "s", 8]
+
+
+def test_behind_an_unknown_op_nothing_is_known() -> None:
+    proto = foreign(model([node("Relu", ["x"], ["h"]), node("Neg", ["h"], ["y"])], {"x": (2, 3)}, {"y": (2, 3)}), "Relu")  # fmt: skip
+    made, note = applied(proto, infer_shapes)
+    assert note == ""
+    assert made.graph[0].outputs[0].type is None

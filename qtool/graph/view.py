@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -27,6 +30,21 @@ class View:
         for node in self.nodes:
             for value in node.outputs:
                 self.values[value.name or ""] = value
+
+    @cached_property
+    def tied(self) -> Mapping[str, str]:
+        """Constant -> the table that it is, perhaps transposed: an embedding and the output projection.
+
+        A Gather picks rows of the table, and another node multiplies with it.
+        """
+        matrices = [v for v in self.values.values() if rank(v) == 2 and v.is_initializer()]
+        tied: dict[str, str] = {}
+        for table in matrices:
+            picked = [is_op(use.node, "Gather") and use.idx == 0 for use in table.uses()]
+            others = [v for v in matrices if any(picked) and v is not table and _are_transposed(table, v)]
+            if any(picked) and (others or not all(picked)):
+                tied |= {v.name or "": table.name or "" for v in (table, *others)}
+        return tied
 
     def in_main(self, value: ir.Value) -> bool:
         """Return whether a value is in the main graph, where it can be observed."""
@@ -68,6 +86,16 @@ def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
         return None
     array = constant(value)
     return None if array is None else np.asarray(array, np.float32)
+
+
+def _are_transposed(one: ir.Value, other: ir.Value) -> bool:
+    """Return whether a float matrix is the transpose of another."""
+    if one.shape is None or other.shape is None or list(one.shape) != list(other.shape)[::-1]:
+        return False
+    a, b = float_constant(one), float_constant(other)
+    if a is None or b is None or not np.array_equal(a[:1, :], b.T[:1, :]):
+        return False
+    return np.array_equal(a, b.T)
 
 
 def rank(value: ir.Value | None) -> int | None:

@@ -6,6 +6,7 @@ Everything is computed in float64 and rounded once to the float32 that the model
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,14 +111,35 @@ def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
 
 
 def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
-    """Return a tensor in the shape that its scales broadcast over: blocks get an axis of their own."""
-    if isinstance(granularity, PerBlock):
-        return x.reshape(blocked_shape(x.shape, granularity.axis, granularity.size))
-    if isinstance(granularity, PerRun):
-        return x.reshape(len(x), -1, granularity.size)
-    return x
+    """Return a tensor in the shape that its scales broadcast over: blocks get an axis of their own.
+
+    A last block that is shorter is filled with zeros, which every scale holds exactly.
+    """
+    match granularity:
+        case PerBlock(axis, size):
+            whole = x
+        case PerRun(size):
+            whole, axis = x.reshape(len(x), math.prod(x.shape[1:])), 1
+        case _:
+            return x
+    lacking = -whole.shape[axis] % size
+    if lacking:
+        whole = np.pad(whole, [(0, lacking if i == axis else 0) for i in range(whole.ndim)])
+    return whole.reshape(blocked_shape(whole.shape, axis, size))
+
+
+def fold(blocks: NDArray[Any], granularity: Granularity, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the inverse of `unfold`: a tensor of this shape."""
+    match granularity:
+        case PerBlock(axis, _):
+            whole = blocks.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+            return whole[(slice(None),) * axis + (slice(shape[axis]),)]
+        case PerRun():
+            return blocks.reshape(shape[0], -1)[:, : math.prod(shape[1:])].reshape(shape)
+        case _:
+            return blocks
 
 
 def blocked_shape(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     """Return the shape with one axis split into blocks: [.., K, ..] -> [.., K/size, size, ..]."""
-    return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
+    return (*shape[:axis], -(-shape[axis] // size), size, *shape[axis + 1 :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.numerics.qparams import F32, QParams, unfold
+from qtool.numerics.qparams import F32, QParams, fold, unfold
 from qtool.tables.qtypes import (
     PER_TENSOR,
     Granularity,
@@ -50,7 +50,7 @@ def quantize(
     zero = spread(params.zero_point, granularity, x.ndim)
     with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
         q = np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax)
-    return np.asarray(q, np.dtype(qtype.dtype)).reshape(x.shape)
+    return fold(np.asarray(q, np.dtype(qtype.dtype)), granularity, x.shape)
 
 
 def dequantize(
@@ -60,7 +60,7 @@ def dequantize(
     values = unfold(q.astype(np.int64), granularity)
     scale = spread(params.scale, granularity, q.ndim)
     zero = spread(params.zero_point, granularity, q.ndim)
-    return np.asarray((values - zero).astype(np.float32) * scale, np.float32).reshape(q.shape)
+    return fold(np.asarray((values - zero).astype(np.float32) * scale, np.float32), granularity, q.shape)
 
 
 def bias_scale(input_scale: F32, weight_scale: F32, groups: int = 1) -> F32:

@@ -56,9 +56,7 @@ def draft(
     view, scheme = task.view, task.scheme
     assigned = assigned_graph(task, assignment)
     own, edits = weight_sites(view, assigned)
-    storage = stored_weights(
-        view, scheme, assignment.weight_types, {use for s in own for use in s.uses or ()}
-    )
+    storage = stored_weights(view, scheme, assignment.weight_types, own)
     fp16 = _fp16_assignment(task, assignment, ranges, {s.value for s in storage.sites})
     edits = [e for e in edits if e.kind is not EditKind.ADDED_BIAS or not _is_fp16(e, fp16)]
     activations = activation_sites(view, assigned, scheme)

@@ -126,7 +126,9 @@ def _is_restored(value: ir.Value) -> bool:
     computed = [v for v in producer.inputs if v is not None and constant(v) is None]
     if is_op(producer, "Cast") and not computed:
         return True
-    return is_op(producer, "Sub", "Mul", "Reshape") and len(computed) == 1 and _is_restored(computed[0])
+    return (
+        is_op(producer, "Sub", "Mul", "Reshape", "Slice") and len(computed) == 1 and _is_restored(computed[0])
+    )
 
 
 def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
@@ -161,7 +163,7 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
         return "its alpha or beta makes too much of its constants"
     total = weight.shape[1 - channel_axis(node, rule, 2)] if weight.ndim == 2 else 0
     if form is Form.NBITS and not nbits_block(total, scheme.storage, scheme.block):
-        return f"the {total} values that it sums over have no block of 16 or more"
+        return f"the {total} values that it sums over are fewer than a block of {_LEAST_BLOCK}"
     return ""
 
 
@@ -233,8 +235,15 @@ def row_axis(node: ir.Node, ndim: int) -> int:
 
 
 def nbits_block(total: int, qtype: QType, wanted: int) -> int:
-    """Return the block size for MatMulNBits: a power of two from 16 that divides `total`; 0 without one."""
-    size = wanted or (FEW_BITS[qtype].block if qtype in FEW_BITS else _NBITS_BLOCK)
+    """Return the block size for MatMulNBits: a power of two from 16; 0 for a product of fewer values.
+
+    A size that divides `total`, where there is one. Else the kernel fills the last block.
+    """
+    size = longest = wanted or (FEW_BITS[qtype].block if qtype in FEW_BITS else _NBITS_BLOCK)
     while size >= _LEAST_BLOCK and total % size:
         size //= 2
-    return size if size >= _LEAST_BLOCK else 0
+    if size >= _LEAST_BLOCK:
+        return size
+    while longest > max(total, _LEAST_BLOCK):
+        longest //= 2
+    return longest if total >= _LEAST_BLOCK else 0

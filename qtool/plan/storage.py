@@ -14,7 +14,7 @@ from qtool.numerics.qparams import scalable
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.eligible import rule_of
-from qtool.plan.model import Dequantizer, Kind, Site, Use
+from qtool.plan.model import WEIGHTS, Dequantizer, Kind, Site, Use
 from qtool.plan.scheme import BLOCKS, PER_CHANNEL_OPSET, WIDE_OPSET, Scheme
 from qtool.plan.weights import coarsest_granularity
 from qtool.tables.modes import FEW_BITS
@@ -42,17 +42,21 @@ class Storage:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def stored_weights(view: View, scheme: Scheme, types: Mapping[str, QType], taken: set[Use]) -> Storage:
+def stored_weights(
+    view: View, scheme: Scheme, types: Mapping[str, QType], sites: Sequence[Site] = ()
+) -> Storage:
     """Return how to store the weights of float nodes, with as few scales as their error allows.
 
     Args:
         view: of the prepared model.
         scheme: mode, target and types.
         types: node -> the storage type of its weights.
-        taken: inputs of quantized nodes, which have sites of their own.
+        sites: of the weights of quantized nodes.
     """
-    uses_of: dict[tuple[str, TensorSpec], list[Use]] = {}
+    taken = {use for s in sites for use in s.uses or ()}
+    uses_of: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
     chosen: dict[tuple[str, Granularity, str], TensorSpec | None] = {}
+    tied = _tied_types(view, scheme, types, sites)
     storage = Storage()
     for node in view.nodes:
         rule = rule_of(node)
@@ -62,7 +66,7 @@ def stored_weights(view: View, scheme: Scheme, types: Mapping[str, QType], taken
             use = (node.name or "", index)
             if rule is None or value is None or array is None or use in taken:
                 continue
-            qtype = _qtype(node, rule, scheme, types)
+            qtype = tied.get(value.name or "") or _qtype(node, rule, scheme, types)
             if qtype in (FLOAT16, FLOAT32):
                 continue  # stays float32, or is float16 for the nodes that compute in it
             if reason := _storage_problem(array, rule, scheme):
@@ -71,18 +75,19 @@ def stored_weights(view: View, scheme: Scheme, types: Mapping[str, QType], taken
             coarse = coarsest_granularity(node, rule, array.ndim, index)
             key = (value.name or "", coarse, qtype.name)
             if key not in chosen:
-                chosen[key] = _spec(array, coarse, qtype, rule, scheme, opset_of(view.model))
+                by_row = rule.role is not Role.WEIGHTED or (value.name or "") in tied
+                chosen[key] = _spec(array, coarse, qtype, scheme, opset_of(view.model), by_row=by_row)
             spec = chosen[key]
             if spec is not None:
-                uses_of.setdefault((value.name or "", spec), []).append(use)
+                kind = _kind(node, spec)
+                uses_of.setdefault((value.name or "", kind, spec), []).append(use)
             else:
                 reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
                 storage.reasons[node.name or ""] = reason
-    for (name, spec), uses in uses_of.items():
+    for (name, kind, spec), uses in uses_of.items():
         array = float_constant(view.values[name])
         shape = () if array is None else array.shape
         dequantizer = _dequantizer(spec, shape, scheme, opset_of(view.model))
-        kind = _kind(view, spec, uses)
         storage.sites.append(Site(name, kind, tuple(uses), spec, dequantizer=dequantizer))
     return storage
 
@@ -118,6 +123,29 @@ def _qtype(node: ir.Node, rule: OpRule, scheme: Scheme, types: Mapping[str, QTyp
     return INT8 if scheme.storage.bits < rule.storage_bits else scheme.storage
 
 
+def _tied_types(
+    view: View, scheme: Scheme, types: Mapping[str, QType], sites: Sequence[Site]
+) -> dict[str, QType]:
+    """Return the type of each constant that is a table or its transpose, so that the file holds one of both.
+
+    It is that of the quantized product with the table, else 8 bits; where the user keeps one in float, float.
+    A table whose nodes have several types by the user's wish is not among them.
+    """
+    quantized = {s.value: s.spec.qtype for s in sites if s.kind in WEIGHTS}
+    wanted: dict[str, set[QType]] = {}
+    for name, table in view.tied.items():
+        own = wanted.setdefault(table, set())
+        own |= {types[node.name or ""] for node, _ in view.values[name].uses() if node.name in types}
+        own |= {quantized[name]} if name in quantized else set()
+    found: dict[str, QType] = {}
+    for table, own in wanted.items():
+        default = INT8 if scheme.storage.bits <= INT8.bits else scheme.storage
+        settled = FLOAT32 if FLOAT32 in own else next(iter(own), default)
+        if len(own) < 2 or FLOAT32 in own:
+            found |= {name: settled for name, other in view.tied.items() if other == table}
+    return found
+
+
 def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
     """Return the reason why a weight stays float; '' when it can be stored in fewer bits."""
     if array.ndim < 2:
@@ -132,38 +160,44 @@ def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
 
 
 def _spec(
-    w: np.ndarray, coarse: Granularity, qtype: QType, rule: OpRule, scheme: Scheme, opset: int
+    w: np.ndarray, coarse: Granularity, qtype: QType, scheme: Scheme, opset: int, *, by_row: bool
 ) -> TensorSpec | None:
     """Return the quantization of a stored weight; None when int8 does not reach the required SQNR.
 
     A weight that can't be cut into blocks is stored in 8 bits, not fewer.
+
+    Args:
+        by_row: begin with one scale for each channel, also in a mode that begins with blocks.
     """
     few = FEW_BITS.get(qtype)
-    size = scheme.block or (few.block if few else 0)
+    size = scheme.choices.block or (few.block if few else 0)
     if size:
-        granularity = cut_into_blocks(w, coarse, size)
+        granularity = cut_into_blocks(w, coarse, size, can_pad=opset >= PER_CHANNEL_OPSET)
         if granularity is not None:
             return TensorSpec(qtype, granularity, symmetric=few is None)
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
-    first = scheme.mode.storage_block if w.ndim == 2 and rule.role is Role.WEIGHTED else 0
-    coarsest_granularity = storage_granularity(
-        w, coarse, scheme.mode.storage_floor_db, can_block=can_block, first=first
+    first = scheme.mode.storage_block if w.ndim == 2 and not by_row else 0
+    eight = qtype if qtype.dtype == INT8.dtype else INT8
+    found = storage_granularity(
+        w, coarse, scheme.mode.storage_floor_db, can_block=can_block, first=first, qtype=eight
     )
-    if coarsest_granularity is None:
-        return None
-    return TensorSpec(INT8, coarsest_granularity, symmetric=True)
+    return None if found is None else TensorSpec(eight, found, symmetric=True)
 
 
-def _kind(view: View, spec: TensorSpec, uses: list[Use]) -> Kind:
+def _kind(node: ir.Node, spec: TensorSpec) -> Kind:
     """Return LOOKUP for a table whose rows a Gather picks, so that only these become floats; else STORED."""
-    nodes = [view.node_by_name[name] for name, _ in uses]
-    rows = spec.granularity == PerChannel(0) and spec.qtype is INT8
-    picked = all(n.op_type == "Gather" and attribute_int(n, "axis", 0) == 0 for n in nodes)
+    rows = spec.granularity == PerChannel(0) and spec.qtype.dtype == INT8.dtype
+    picked = node.op_type == "Gather" and attribute_int(node, "axis", 0) == 0
     return Kind.LOOKUP if rows and picked else Kind.STORED
 
 
-def cut_into_blocks(w: np.ndarray, coarse: Granularity, size: int) -> PerBlock | PerRun | None:
-    """Return blocks of about `size` values of one channel; None where no divisor is near."""
+def cut_into_blocks(
+    w: np.ndarray, coarse: Granularity, size: int, *, can_pad: bool = True
+) -> PerBlock | PerRun | None:
+    """Return blocks of about `size` values of one channel; None for channels shorter than half of that.
+
+    The blocks have the length of a divisor where one is near, else the last block is shorter (`can_pad`).
+    """
     match coarse:
         case PerRowOfLast():
             axis, total = w.ndim - 1, w.shape[-1]
@@ -174,14 +208,20 @@ def cut_into_blocks(w: np.ndarray, coarse: Granularity, size: int) -> PerBlock |
             total = w.shape[axis]
         case _:
             return None
-    run = nearest_divisor(total, size)
+    run = nearest_divisor(total, size) or (size if can_pad and total > size else 0)
     if not run:
         return None
     return PerRun(run) if axis < 0 else PerBlock(axis, run)
 
 
 def storage_granularity(
-    w: np.ndarray, coarse: Granularity, floor_db: float, *, can_block: bool = True, first: int = 0
+    w: np.ndarray,
+    coarse: Granularity,
+    floor_db: float,
+    *,
+    can_block: bool = True,
+    first: int = 0,
+    qtype: QType = INT8,
 ) -> Granularity | None:
     """Return the coarsest granularity at which int8 keeps a weight's SQNR above a floor; None if none does.
 
@@ -191,6 +231,7 @@ def storage_granularity(
         floor_db: the least SQNR.
         can_block: blocks are allowed; they run along the longest axis but the channels'.
         first: the largest block to try; 0: also one scale for each channel.
+        qtype: of 8 bits in the file.
     """
     options: list[Granularity] = [coarse]
     if isinstance(coarse, PerChannel) and w.ndim >= 2 and can_block:
@@ -199,8 +240,8 @@ def storage_granularity(
         blocked = [PerBlock(axis, size) for size in BLOCKS[::-1] if w.shape[axis] % size == 0]
         options = [b for b in blocked if b.size <= first] or [coarse, *blocked]
     for option in options:
-        params = weight_qparams(w, TensorSpec(INT8, option, symmetric=True))
-        if weight_sqnr(w, dequantize(quantize(w, params, INT8, option), params, option)) >= floor_db:
+        params = weight_qparams(w, TensorSpec(qtype, option, symmetric=True))
+        if weight_sqnr(w, dequantize(quantize(w, params, qtype, option), params, option)) >= floor_db:
             return option
     return None
 

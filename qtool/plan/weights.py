@@ -16,6 +16,7 @@ from qtool.tables.forms import Form
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
+    INT8,
     INT32,
     PER_TENSOR,
     Granularity,
@@ -43,7 +44,7 @@ def weight_sites(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[
             array = float_constant(value)
             if value is None or array is None:
                 continue
-            spec = _spec(quantized, array, assigned)
+            spec = _spec(quantized, array, assigned, tied=(value.name or "") in view.tied)
             uses_of.setdefault((value.name or "", kind, spec), []).append((node.name or "", index))
         bias = _bias(quantized, assigned.scheme)
         if bias is not None:
@@ -53,20 +54,22 @@ def weight_sites(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[
     return sites + int32_biases, [b for b in biases if isinstance(b, GraphEdit)]
 
 
-def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph) -> TensorSpec:
+def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, *, tied: bool) -> TensorSpec:
+    """Return the quantization of a weight; `tied` to a table, it has the scales of the rows of the table."""
     scheme = assigned.scheme
     granularity = coarsest_granularity(quantized.node, quantized.rule, array.ndim)
     qtype = scheme.weight
     centred = True
     if quantized.form is Form.NBITS:
-        qtype = assigned.weight_types.get(quantized.node.name or "", scheme.storage)
+        qtype = assigned.weight_types.get(quantized.node.name or "", INT8 if tied else scheme.storage)
         size = nbits_block(array.shape[k_axis(quantized.node, quantized.rule)], qtype, scheme.block)
-        granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
+        if not tied or qtype in FEW_BITS:
+            granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
         centred = qtype not in FEW_BITS
     elif quantized.form is Form.DYNAMIC:
         size = split_size(quantized.node, quantized.rule, scheme)
         qtype = scheme.target.weight
-        if size:
+        if size and not tied:
             granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
     elif scheme.per_tensor or (quantized.node.op_type == "MatMul" and array.ndim > 2):
         granularity = PER_TENSOR  # onnxruntime's (1.31) kernels have one scale for a stack of matrices

@@ -63,7 +63,9 @@ def _pair(view: View, value: ir.Value) -> EqualizationPair | None:
     if before is None:
         return None
     names = [name for name, _ in (*before, *(weight for _, weight in after))]
-    if len(set(names)) < len(names) or any(sole_consumer(view.values[n]) is None for n in names):
+    if len(set(names)) < len(names) or any(n in view.tied for n in names):
+        return None
+    if any(sole_consumer(view.values[n]) is None for n in names):
         return None
     arrays = (float_constant(view.values[name]) for name, _ in before)
     after_norm = all(array is not None and array.size == channels for array in arrays)

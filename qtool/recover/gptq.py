@@ -17,7 +17,7 @@ from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.clip import FEW_BITS
 from qtool.numerics.descent import fitted
 from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
-from qtool.numerics.qparams import F32, F64, QParams, unfold
+from qtool.numerics.qparams import F32, F64, QParams, fold, unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Kind, Plan, Site
 from qtool.plan.resolve import dequantized, integers_of
@@ -84,7 +84,7 @@ def hessian_specs(view: View, plan: Plan) -> dict[Key, tuple[Site, HessianSpec]]
     """Return the weights that can be rounded by a Hessian, each with its spec.
 
     All nodes that read the weight must multiply with it: where a Gather reads it too, the error has another
-    measure.
+    measure. So it has for a weight that is tied to a table.
     """
     roundings = roundings_of(plan)
     consumers: dict[Key, list[Operand | None]] = {}
@@ -99,7 +99,7 @@ def hessian_specs(view: View, plan: Plan) -> dict[Key, tuple[Site, HessianSpec]]
     for key, operands in consumers.items():
         distinct = tuple(dict.fromkeys(o for o in operands if o is not None))
         weight = float_constant(view.values[key[0]])
-        if None in operands or not distinct or weight is None:
+        if None in operands or not distinct or weight is None or key[0] in view.tied:
             continue
         shapes = {o.weight_rows(weight).shape for o in distinct}
         if len(shapes) == 1:
@@ -154,7 +154,7 @@ def _weight_rows(view: View, site: Site, operand: Operand) -> WeightRows:
     granularity, qtype = site.spec.granularity, site.spec.qtype
     numbers = np.arange(params.scale.size).reshape(params.scale.shape)
     over = np.broadcast_to(spread(numbers, granularity, w.ndim), unfold(w, granularity).shape)
-    wide = operand.weight_rows(over.reshape(w.shape))
+    wide = operand.weight_rows(fold(over, granularity, w.shape))
     # Runs of equal length, or a scale for every column.
     size = int(np.argmax(wide[0, 0] != wide[0, 0, 0])) or wide.shape[2]
     index = wide[:, :, ::size]

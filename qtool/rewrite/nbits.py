@@ -6,13 +6,19 @@ middle of the unsigned range (onnxruntime docs/ContribOperators.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.edit import new_node, replace_node
+from qtool.graph.edit import insert_after_value, new_node, replace_node
 from qtool.graph.view import attribute_int
+from qtool.numerics.qparams import unfold
+from qtool.plan.eligible import nbits_block
+from qtool.plan.model import Site
 from qtool.plan.resolve import integers_of
+from qtool.rewrite.dynamic_operands import one_node
 from qtool.rewrite.writer import Writer, float_array, home, params, vector
 from qtool.tables.qtypes import PerBlock
 
@@ -26,8 +32,6 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
     writer.use_contrib()
     site = writer.sites_of[node.name or "", 1]
     granularity, bits = site.spec.granularity, site.spec.qtype.bits
-    if not isinstance(granularity, PerBlock):
-        raise KeyError(f"'{site.value}' is not in blocks")
     value = writer.view.values[site.value]
     array, qparams, graph = float_array(value), params(site), home(node)
     q = integers_of(site, array)
@@ -36,14 +40,17 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
         q, scale = q.T, np.ascontiguousarray(scale.T)
     columns, total = q.shape
     key = (site.value, site.spec, columns)
-    if site.spec.symmetric:
-        q = q.astype(np.int16) + 2 ** (bits - 1)  # the default zero point
-    packed = pack(q.reshape(columns, -1, granularity.size), bits)
-    inputs: list[ir.Value | None] = [
-        node.inputs[0],
-        writer.once(("nbits", *key), graph, f"{site.value}_packed", packed),
-        writer.once(("nbits scale", *key), graph, f"{site.value}_scale", scale),
-    ]
+    inputs: list[ir.Value | None] = [node.inputs[0]]
+    if isinstance(granularity, PerBlock):
+        size = granularity.size
+        if site.spec.symmetric:
+            q = q.astype(np.int16) + 2 ** (bits - 1)  # the default zero point
+        packed = pack(unfold(q, PerBlock(1, size)), bits)
+        inputs.append(writer.once(("nbits", *key), graph, f"{site.value}_packed", packed))
+        inputs.append(writer.once(("nbits scale", *key), graph, f"{site.value}_scale", scale))
+    else:
+        size = nbits_block(total, site.spec.qtype, 0)
+        inputs += _blocks_of_rows(writer, site, q, size)
     added = writer.added.get(node.name or "")
     last = writer.view.node_by_name[added.uses[0][0]] if added is not None and added.uses else node
     bias = writer.view.values[added.value] if added is not None else (*node.inputs, None, None)[2]
@@ -57,7 +64,7 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
         "K": total,
         "N": columns,
         "bits": bits,
-        "block_size": granularity.size,
+        "block_size": size,
         "accuracy_level": _ACCURACY_LEVEL,
     }
     product = new_node(
@@ -71,6 +78,44 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
     replace_node(last, [product], last.outputs[0], product.outputs[0], writer.namer)
     if last is not node and node.graph is not None:
         node.graph.remove(node, safe=True)
+
+
+def _blocks_of_rows(writer: Writer, site: Site, q: NDArray[np.integer], size: int) -> Sequence[ir.Value]:
+    """Return a table [N, K] of int8 with a scale a row as blocks and their scales.
+
+    Nodes make them, so that a Gather can read the same table; onnxruntime runs these at load.
+    """
+    key = ("nbits rows", site.value, site.spec)
+    if key not in writer.made:
+        name, graph, (rows, total) = site.value, writer.model.graph, q.shape
+        count = -(-total // size)
+
+        def constant(what: str, array: NDArray[np.generic]) -> ir.Value:
+            return writer.once((*key, what), graph, f"{name}_{what}", array)
+
+        steps: list[tuple[str, list[ir.Value], ir.DataType | None]] = [
+            ("Cast", [], ir.DataType.INT32),
+            ("Add", [constant("middle", np.asarray(128, np.int32))], None),  # the default zero point
+            ("Cast", [], ir.DataType.UINT8),
+            ("Pad", [constant("padding", np.asarray([0, 0, 0, count * size - total]))], None),
+            ("Reshape", [constant("blocks", np.asarray([rows, count, size]))], None),
+        ]
+        last, nodes = constant("quantized", q), list[ir.Node]()
+        for op_type, others, to in steps:
+            attributes = {} if to is None else {"to": ir.AttrInt64("to", to)}
+            nodes.append(
+                one_node(writer, op_type, [last, *others], f"{name}_{op_type}", attributes=attributes)
+            )
+            last = nodes[-1].outputs[0]
+        scale = constant("scale", params(site).scale.reshape(rows, 1))
+        nodes.append(
+            one_node(
+                writer, "Expand", [scale, constant("scales", np.asarray([rows, count]))], f"{name}_Expand"
+            )
+        )
+        insert_after_value(writer.view.values[site.value], nodes, graph)
+        writer.made[key] = [last, nodes[-1].outputs[0]]
+    return writer.made[key]
 
 
 def pack(q: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:

@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
-from qtool.numerics.qparams import unfold
+from qtool.numerics.qparams import fold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Dequantizer, Site
 from qtool.rewrite.writer import Writer, float_array, integers, packed, params, redirect
-from qtool.tables.qtypes import PerBlock, PerChannel, PerRowOfLast, PerRun
+from qtool.tables.qtypes import Granularity, PerBlock, PerChannel, PerRowOfLast, PerRun
 
 
 def write_stored(writer: Writer, site: Site) -> None:
@@ -43,9 +43,7 @@ def _folded(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir
         nodes.append(_node(writer, "Cast", [zero], name, "zero_point_cast", to_float))
         nodes.append(_node(writer, "Sub", [nodes[0].outputs[0], nodes[1].outputs[0]], name, "centred"))
     nodes.append(_node(writer, "Mul", [nodes[-1].outputs[0], scale], name, "restored"))
-    if unfold(array, site.spec.granularity).shape != array.shape:
-        nodes.append(_reshape(writer, value, nodes[-1].outputs[0]))
-    return nodes
+    return nodes + _folded_back(writer, value, site.spec.granularity, nodes[-1].outputs[0])
 
 
 def _node(
@@ -79,7 +77,7 @@ def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[
     if q.const_value is None:
         raise KeyError(f"'{name}' is no constant")
     if tuple(q.shape or ()) != stored:  # integers() unfolds blocks, which DequantizeLinear takes folded
-        flat = q.const_value.numpy().reshape(stored)
+        flat = fold(q.const_value.numpy(), granularity, shape).reshape(stored)
         q = writer.once(("folded", site.value, site.spec), owner(value), f"{name}_quantized", flat)
     scale = add_initializer(owner(value), namer(f"{name}_scale"), scales)
     inputs = [q, scale]
@@ -96,15 +94,38 @@ def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[
         outputs=[namer(f"{name}_dequantized")],
         attributes=attributes,
     )
-    return [dq] if stored == shape else [dq, _reshape(writer, value, dq.outputs[0])]
+    return [dq] if stored == shape else [dq, _reshape(writer, value, dq.outputs[0], shape)]
 
 
-def _reshape(writer: Writer, value: ir.Value, source: ir.Value) -> ir.Node:
+def _folded_back(
+    writer: Writer, value: ir.Value, granularity: Granularity, source: ir.Value
+) -> list[ir.Node]:
+    """Return the nodes that bring a weight of blocks back to its shape: Reshape (-> Slice (-> Reshape))."""
+    shape = tuple(float_array(value).shape)
+    match granularity:
+        case PerBlock(axis, size):
+            whole = shape
+        case PerRun(size):
+            whole, axis = (shape[0], math.prod(shape[1:])), 1
+        case _:
+            return []
+    if whole[axis] % size == 0:
+        return [_reshape(writer, value, source, shape)]
+    filled = tuple(d + -d % size if i == axis else d for i, d in enumerate(whole))
+    nodes = [_reshape(writer, value, source, filled)]
+    bounds = [
+        add_initializer(owner(value), writer.namer(f"{value.name}_{what}"), np.asarray([number], np.int64))
+        for what, number in (("start", 0), ("end", whole[axis]), ("axis", axis))
+    ]
+    nodes.append(_node(writer, "Slice", [nodes[0].outputs[0], *bounds], value.name or "", "sliced"))
+    return nodes if whole == shape else [*nodes, _reshape(writer, value, nodes[-1].outputs[0], shape)]
+
+
+def _reshape(writer: Writer, value: ir.Value, source: ir.Value, shape: tuple[int, ...]) -> ir.Node:
     name, namer = value.name or "", writer.namer
-    shape = np.asarray(float_array(value).shape, np.int64)
     return new_node(
         "Reshape",
-        [source, add_initializer(owner(value), namer(f"{name}_shape"), shape)],
+        [source, add_initializer(owner(value), namer(f"{name}_shape"), np.asarray(shape, np.int64))],
         name=namer(f"{name}_Reshape"),
         outputs=[namer(f"{name}_reshaped")],
     )

@@ -33,6 +33,7 @@ from qtool.rewrite.qdq import (
     write_weight,
 )
 from qtool.rewrite.qoperator.lower import lower_to_qoperator
+from qtool.rewrite.shared import share_constants
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
 from qtool.tables.forms import Operator
@@ -95,6 +96,7 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     if plan.choices.format == "qoperator":
         lower_to_qoperator(clone, TARGETS[plan.target].onnxruntime)
     _drop_unused_initializers(clone)
+    share_constants(clone, writer.namer)
     return clone
 
 

@@ -68,7 +68,8 @@ class PerRowOfLast:
 class PerBlock:
     """One scale for each run of `size` along an axis: w [.., K at axis, ..] -> scale [.., K/size, ..].
 
-    size divides K. Every other axis keeps its indices: w [K, N], axis 0 -> scale [K/size, N].
+    K/size is rounded up: the last run may be shorter. Every other axis keeps its indices: w [K, N], axis 0 ->
+    scale [K/size, N].
     """
 
     axis: int
@@ -79,8 +80,8 @@ class PerBlock:
 class PerRun:
     """One scale for each run of `size` values of a channel: w [C, ..] -> scale [C, K/size].
 
-    K is the number of values of a channel, all axes but the first taken together; size divides it.
-    A convolution has many axes, each too short for a block.
+    K is the number of values of a channel, all axes but the first taken together. K/size is rounded up: the
+    last run may be shorter. A convolution has many axes, each too short for a block.
     """
 
     size: int

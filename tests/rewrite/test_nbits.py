@@ -176,8 +176,23 @@ def test_size_and_speed_agree(name: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
-def test_what_has_no_block_says_so_and_is_stored(bits: int) -> None:
-    total = 8 * 65  # divisible by 8 only
+def test_the_last_block_is_filled(bits: int) -> None:
+    """683 is a prime: a product of so many values has no block that divides it."""
+    case = replace(CASES["matmul"], x=(4, 683), w=(683, 300))
+    proto = build(case)
+    size, speed = (
+        write(proto, samples(2, x=case.x), of_any_size("cpu"), mode="weight-only", bits=bits, prefer=prefer)
+        for prefer in ("size", "speed")
+    )
+    assert set(speed.plan.forms.values()) == {Form.NBITS}
+    assert all(s.spec.qtype.bits == bits for s in (*size.plan.sites, *speed.plan.sites))
+    for done in (size, speed):
+        assert sqnr(run(proto, done.samples), run(done.data, done.samples)) > FLOORS[bits]
+
+
+@pytest.mark.parametrize("bits", WEIGHT_BITS)
+def test_what_is_shorter_than_a_block_says_so_and_is_stored(bits: int) -> None:
+    total = 15
     proto = model(
         [node("MatMul", ["x", "w"], ["y"], name="product")],
         {"x": [4, total]},

@@ -7,7 +7,7 @@ import hashlib
 import onnx_ir as ir
 
 # Smaller ones (shapes, axes) stay: shape inference inside a branch needs them there.
-_LEAST_BYTES = 1024
+SHARED_FROM_BYTES = 1024
 
 
 def share_duplicates(model: ir.Model) -> str:
@@ -20,7 +20,7 @@ def share_duplicates(model: ir.Model) -> str:
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < _LEAST_BYTES:
+            if tensor is None or tensor.nbytes < SHARED_FROM_BYTES:
                 continue
             if value.is_graph_input() or value.is_graph_output():
                 continue
@@ -30,7 +30,7 @@ def share_duplicates(model: ir.Model) -> str:
     for values in groups.values():
         first, *others = values
         if others and any(v.graph is not first.graph for v in others):
-            _hoist(first, model.graph)
+            hoist(first, model.graph)
         for other in others:
             other.replace_all_uses_with(first)
             _take_out(other)
@@ -38,7 +38,8 @@ def share_duplicates(model: ir.Model) -> str:
     return f"{saved} copies of constants shared" if saved else ""
 
 
-def _hoist(value: ir.Value, main: ir.Graph) -> None:
+def hoist(value: ir.Value, main: ir.Graph) -> None:
+    """Move an initializer to the main graph."""
     if value.graph is not main:
         _take_out(value)
         main.register_initializer(value)

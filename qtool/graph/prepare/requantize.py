@@ -14,7 +14,7 @@ from qtool.graph.view import constant, is_op, opset_of
 from qtool.tables.ops import OPS
 
 # Ops that restore weights in files of qtool and of other tools.
-_RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Transpose")
+_RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Slice", "Transpose")
 # onnx.reference has DequantizeLinear from opset 19 on, where these ops accept all earlier forms.
 _EVALUATED_AS = 21
 # A weight of 4 bits becomes one of 32; a product of a column and a row may become anything.

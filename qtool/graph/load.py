@@ -17,6 +17,7 @@ from qtool.errors import ModelError, did_you_mean, is_out_of_memory, out_of_memo
 from qtool.graph.external import external_files
 from qtool.graph.limits import LIMITS, Survey, survey, too_deep
 from qtool.graph.repair import repair
+from qtool.graph.structure import structure_problem
 from qtool.graph.tensors import check_tensors
 from qtool.runtime.heartbeat import step, weighs
 
@@ -157,6 +158,8 @@ def _survey(proto: onnx.ModelProto, name: str) -> Survey:
         raise ModelError(
             f"{name}: holds sparse initializers, which can't be kept", "store them as dense tensors"
         )
+    if not proto.graph.output:
+        raise ModelError(f"{name}: has no outputs, so that it computes nothing", "export it with its outputs")
     for graph in contents.graphs:
         for value in (*graph.input, *graph.output, *graph.value_info):
             if _holds_map(value.type):
@@ -192,6 +195,8 @@ def _checked(
         try:
             return repair(proto, contents)
         except ValueError as still:
+            if problem := structure_problem(proto.graph):
+                raise ModelError(f"{name}: invalid: {problem}", "export it anew") from error
             raise ModelError(f"{name}: invalid: {printable(str(still))}") from error
     return ()
 

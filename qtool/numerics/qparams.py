@@ -117,23 +117,23 @@ def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:
     """
     match granularity:
         case PerBlock(axis, size):
-            whole = x
+            rows = x
         case PerRun(size):
-            whole, axis = x.reshape(len(x), math.prod(x.shape[1:])), 1
+            rows, axis = x.reshape(len(x), math.prod(x.shape[1:])), 1
         case _:
             return x
-    lacking = -whole.shape[axis] % size
+    lacking = -rows.shape[axis] % size
     if lacking:
-        whole = np.pad(whole, [(0, lacking if i == axis else 0) for i in range(whole.ndim)])
-    return whole.reshape(blocked_shape(whole.shape, axis, size))
+        rows = np.pad(rows, [(0, lacking if i == axis else 0) for i in range(rows.ndim)])
+    return rows.reshape(blocked_shape(rows.shape, axis, size))
 
 
 def fold(blocks: NDArray[Any], granularity: Granularity, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return the inverse of `unfold`: a tensor of this shape."""
     match granularity:
         case PerBlock(axis, _):
-            whole = blocks.reshape(*shape[:axis], -1, *shape[axis + 1 :])
-            return whole[(slice(None),) * axis + (slice(shape[axis]),)]
+            rows = blocks.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+            return rows[(slice(None),) * axis + (slice(shape[axis]),)]
         case PerRun():
             return blocks.reshape(shape[0], -1)[:, : math.prod(shape[1:])].reshape(shape)
         case _:

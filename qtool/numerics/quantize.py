@@ -47,9 +47,12 @@ def quantize(
     """
     values = unfold(np.asarray(x, np.float32), granularity)
     scale = spread(params.scale, granularity, x.ndim)
-    zero = spread(params.zero_point, granularity, x.ndim)
+    zero = spread(params.zero_point.astype(np.float32), granularity, x.ndim)
     with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
-        q = np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax)
+        q = np.asarray(values / scale)
+    np.rint(q, out=q)  # in place: a weight may take a large part of the memory
+    q += zero
+    np.clip(q, qtype.qmin, qtype.qmax, out=q)
     return fold(np.asarray(q, np.dtype(qtype.dtype)), granularity, x.shape)
 
 
@@ -57,10 +60,12 @@ def dequantize(
     q: NDArray[np.integer], params: QParams, granularity: Granularity = PER_TENSOR
 ) -> NDArray[np.float32]:
     """Return (q - zero_point) * scale, as ONNX DequantizeLinear-13 defines it. Same shape, float32."""
-    values = unfold(q.astype(np.int64), granularity)
-    scale = spread(params.scale, granularity, q.ndim)
-    zero = spread(params.zero_point, granularity, q.ndim)
-    return fold(np.asarray((values - zero).astype(np.float32) * scale, np.float32), granularity, q.shape)
+    exact = np.float32 if q.dtype.itemsize < np.dtype(np.float32).itemsize else np.int64
+    values = unfold(q.astype(exact), granularity) - spread(
+        params.zero_point.astype(exact), granularity, q.ndim
+    )
+    restored = values.astype(np.float32, copy=False) * spread(params.scale, granularity, q.ndim)
+    return fold(np.asarray(restored, np.float32), granularity, q.shape)
 
 
 def bias_scale(input_scale: F32, weight_scale: F32, groups: int = 1) -> F32:

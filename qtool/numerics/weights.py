@@ -17,7 +17,7 @@ from qtool.numerics.qparams import (
     symmetric,
     unfold,
 )
-from qtool.tables.qtypes import TensorSpec
+from qtool.tables.qtypes import QType, TensorSpec
 
 # A bias saturates int32 where its scale is too small (dead channels after BatchNormalization
 # folding have weights near 0 and a live bias); one bit of head room for the sum.
@@ -27,6 +27,8 @@ _BIAS_LIMIT = 2.0**30
 _CLIPPED_BITS = 4
 _CLIP_RATIOS = (1.0, 0.88, 0.76)
 _REFINEMENTS = 2
+# Elements that are fitted together: temporaries stay in the cache, and small beside a large weight.
+_ROOM = 1 << 18
 
 
 def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | None = None) -> QParams:
@@ -49,16 +51,28 @@ def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | 
     return symmetric(size, spec.qtype)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a fit that overflows float32 is dropped
 def affine_qparams(w: NDArray[np.floating], spec: TensorSpec) -> QParams:
     """Return scales and zero points that hold 0 exactly; of few bits, those of least squared error.
 
     Clip ratios give starting points; from the best, the scale is fitted to the integers that it gives
     and the integers to the scale (Lloyd's alternation), kept where the error falls.
     """
-    qtype = spec.qtype
     values = unfold(np.asarray(w, np.float32), spec.granularity)
     axes = scaled_axes(spec.granularity, w.ndim)
+    others = [i for i in range(values.ndim) if i not in axes]
+    if not others:
+        return _affine(values, axes, spec.qtype)
+    along = max(others, key=lambda i: values.shape[i])
+    count = min(values.shape[along], -(-values.size // _ROOM))
+    parts = [_affine(part, axes, spec.qtype) for part in np.array_split(values, max(count, 1), along)]
+    joined = others.index(along)
+    scales, zeros = [p.scale for p in parts], [p.zero_point for p in parts]
+    return QParams(np.concatenate(scales, joined), np.concatenate(zeros, joined))
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a fit that overflows float32 is dropped
+def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> QParams:
+    """Fit the scales that each cover these axes of unfolded values."""
     hi = np.maximum(values.max(axis=axes, keepdims=True, initial=0.0), 0)
     lo = np.minimum(values.min(axis=axes, keepdims=True, initial=0.0), 0)
     steps = np.float32(qtype.qmax - qtype.qmin)

@@ -18,6 +18,7 @@ from qtool.numerics.quantize import bias_scale, dequantize, quantize
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
+from qtool.runtime.heartbeat import beat
 from qtool.tables.qtypes import PerChannel, TensorSpec
 
 
@@ -30,11 +31,12 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
     activations = _activations(plan, ranges, view, estimator)
     weight_of = {(n, i): s for s in reversed(plan.sites) if s.kind is Kind.WEIGHT for n, i in s.uses or ()}
     floors = _floors(plan, activations, view, weight_of)
-    weights = {
-        (s.value, s.spec): weight_qparams(_array(view, s), s.spec, floors.get((s.value, s.spec)))
-        for s in plan.sites
-        if s.kind in WEIGHTS
-    }
+    weights: dict[tuple[str, TensorSpec], QParams] = {}
+    for site in plan.sites:
+        key = site.value, site.spec
+        if site.kind in WEIGHTS and key not in weights:
+            weights[key] = weight_qparams(_array(view, site), site.spec, floors.get(key))
+            beat()
 
     def params(site: Site) -> QParams | None:
         if not site.scaled:

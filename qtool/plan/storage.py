@@ -137,13 +137,13 @@ def _tied_types(
         own = wanted.setdefault(table, set())
         own |= {types[node.name or ""] for node, _ in view.values[name].uses() if node.name in types}
         own |= {quantized[name]} if name in quantized else set()
-    found: dict[str, QType] = {}
+    types_of: dict[str, QType] = {}
     for table, own in wanted.items():
         default = INT8 if scheme.storage.bits <= INT8.bits else scheme.storage
         settled = FLOAT32 if FLOAT32 in own else next(iter(own), default)
         if len(own) < 2 or FLOAT32 in own:
-            found |= {name: settled for name, other in view.tied.items() if other == table}
-    return found
+            types_of |= {name: settled for name, other in view.tied.items() if other == table}
+    return types_of
 
 
 def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
@@ -178,10 +178,10 @@ def _spec(
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
     first = scheme.mode.storage_block if w.ndim == 2 and not by_row else 0
     eight = qtype if qtype.dtype == INT8.dtype else INT8
-    found = storage_granularity(
+    granularity = storage_granularity(
         w, coarse, scheme.mode.storage_floor_db, can_block=can_block, first=first, qtype=eight
     )
-    return None if found is None else TensorSpec(eight, found, symmetric=True)
+    return None if granularity is None else TensorSpec(eight, granularity, symmetric=True)
 
 
 def _kind(node: ir.Node, spec: TensorSpec) -> Kind:

@@ -104,21 +104,21 @@ def _folded_back(
     shape = tuple(float_array(value).shape)
     match granularity:
         case PerBlock(axis, size):
-            whole = shape
+            folded = shape
         case PerRun(size):
-            whole, axis = (shape[0], math.prod(shape[1:])), 1
+            folded, axis = (shape[0], math.prod(shape[1:])), 1
         case _:
             return []
-    if whole[axis] % size == 0:
+    if folded[axis] % size == 0:
         return [_reshape(writer, value, source, shape)]
-    filled = tuple(d + -d % size if i == axis else d for i, d in enumerate(whole))
+    filled = tuple(d + -d % size if i == axis else d for i, d in enumerate(folded))
     nodes = [_reshape(writer, value, source, filled)]
     bounds = [
         add_initializer(owner(value), writer.namer(f"{value.name}_{what}"), np.asarray([number], np.int64))
-        for what, number in (("start", 0), ("end", whole[axis]), ("axis", axis))
+        for what, number in (("start", 0), ("end", folded[axis]), ("axis", axis))
     ]
     nodes.append(_node(writer, "Slice", [nodes[0].outputs[0], *bounds], value.name or "", "sliced"))
-    return nodes if whole == shape else [*nodes, _reshape(writer, value, nodes[-1].outputs[0], shape)]
+    return nodes if folded == shape else [*nodes, _reshape(writer, value, nodes[-1].outputs[0], shape)]
 
 
 def _reshape(writer: Writer, value: ir.Value, source: ir.Value, shape: tuple[int, ...]) -> ir.Node:

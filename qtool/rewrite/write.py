@@ -36,6 +36,7 @@ from qtool.rewrite.qoperator.lower import lower_to_qoperator
 from qtool.rewrite.shared import share_constants
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
+from qtool.runtime.heartbeat import beat
 from qtool.tables.forms import Operator
 from qtool.tables.targets import TARGETS
 
@@ -84,11 +85,13 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     writer = Writer(View(clone), Namer(clone), TARGETS[plan.target], sites_of, added, quantizer_barriers)
     for site in plan.sites:
         _SITES[site.kind](writer, site)
+        beat()
     for edit in plan.edits:
         if edit.kind in _EDITS:
             _EDITS[edit.kind](writer, edit)
     for name, operator in plan.operators.items():
         _NODES[operator](writer, writer.view.node_by_name[name])
+        beat()
     write_integer_io(writer, plan)
     if plan.fp16.nodes or plan.fp16.stored or plan.choices.io == "float16":
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]

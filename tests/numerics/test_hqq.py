@@ -30,6 +30,7 @@ INT4 = QType("int4", "int8", 4, -7, 7)
 LAYOUTS: tuple[tuple[tuple[int, ...], Granularity], ...] = (
     ((24, 6), PerBlock(0, 8)),
     ((6, 24), PerBlock(1, 12)),
+    ((25, 6), PerBlock(0, 8)),
     ((5, 24), PerChannel(0)),
     ((24, 5), PerChannel(1)),
     ((4, 3, 2, 2), PerRun(6)),

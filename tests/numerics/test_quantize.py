@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from qtool.numerics.qparams import QParams, unfold
+from qtool.numerics.qparams import QParams, fold, unfold
 from qtool.numerics.quantize import bias_scale, dequantize, quantize, quantize_bias, spread
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.runtime.session import Session
@@ -23,6 +23,7 @@ from qtool.tables.qtypes import (
     PerBlock,
     PerChannel,
     PerRowOfLast,
+    PerRun,
     QType,
     TensorSpec,
 )
@@ -191,6 +192,8 @@ GRANULARITIES: list[tuple[Granularity, tuple[int, ...]]] = [
     (PerRowOfLast(), (2, 3, 4)),
     (PerBlock(0, 2), (4, 6)),
     (PerBlock(1, 3), (4, 6)),
+    (PerBlock(1, 4), (4, 6)),  # the last block is shorter
+    (PerRun(5), (4, 3, 2)),
 ]
 
 
@@ -218,7 +221,7 @@ def test_a_weight_comes_back_within_half_a_step(
     assert q.size == 0 or (int(q.min()) >= -qtype.qmax and int(q.max()) <= qtype.qmax)
     step = np.broadcast_to(spread(p.scale, granularity, w.ndim), unfold(w, granularity).shape)
     error = np.abs(dequantize(q, p, granularity).astype(np.float64) - w)
-    assert (error <= step.reshape(shape).astype(np.float64) * 0.5001).all()
+    assert (error <= fold(step, granularity, shape).astype(np.float64) * 0.5001).all()
 
 
 def test_reduced_int8_products_of_two_fit_in_sixteen_bits() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from qtool.numerics.metrics import weight_sqnr
-from qtool.numerics.qparams import LARGEST_SCALE, SMALLEST_SCALE, QParams, midpoint, unfold
+from qtool.numerics.qparams import LARGEST_SCALE, SMALLEST_SCALE, QParams, fold, midpoint, unfold
 from qtool.numerics.quantize import dequantize, quantize, spread
 from qtool.numerics.weights import affine_qparams, bias_scale_floor, weight_qparams
 from qtool.plan.scheme import WEIGHT_TYPES
@@ -47,6 +47,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], Granularity]] = {
     "recurrent": ((2, 6, 8), PerRowOfLast()),
     "blocks-down": ((32, 5), PerBlock(0, 8)),
     "blocks-across": ((5, 32), PerBlock(1, 8)),
+    "blocks-with-a-rest": ((5, 29), PerBlock(1, 8)),
     "one-block": ((7, 5), PerBlock(0, 7)),
     "blocks-of-one": ((4, 3), PerBlock(0, 1)),
     "recurrent-blocks": ((2, 6, 8), PerBlock(2, 4)),
@@ -282,7 +283,7 @@ def test_each_scale_sees_its_own_values_only(shape: tuple[int, ...], granularity
         p = weight_qparams(w, spec)
         factors = 2.0 ** rng(1).integers(-8, 8, p.scale.shape)
         scaled = unfold(w, granularity) * spread(factors, granularity, w.ndim)
-        scaled = scaled.reshape(w.shape).astype(np.float32)
+        scaled = fold(scaled, granularity, w.shape).astype(np.float32)
         moved = weight_qparams(scaled, spec)
         np.testing.assert_allclose(moved.scale, p.scale * factors, rtol=1e-6)
         np.testing.assert_array_equal(moved.zero_point, p.zero_point)

@@ -177,7 +177,7 @@ def test_size_and_speed_agree(name: str, bits: int) -> None:
 
 @pytest.mark.parametrize("bits", WEIGHT_BITS)
 def test_the_last_block_is_filled(bits: int) -> None:
-    """683 is a prime: a product of so many values has no block that divides it."""
+    """683 is a prime: no block divides it."""
     case = replace(CASES["matmul"], x=(4, 683), w=(683, 300))
     proto = build(case)
     size, speed = (

@@ -71,10 +71,7 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET, runs: Runs = runs_all
     if reason := _keeping(model, version, least, runs):
         return f"opset {version} kept: {reason}"
     try:
-        proto = onnx.version_converter.convert_version(
-            ir.to_proto(ir.external_data.load_to_model(model.clone())), least
-        )
-        converted = ir.from_proto(proto)
+        converted = _converted(model, least)
         if version < _FIRST_WITH_COORDINATES <= least:
             _settle_coordinates(converted)
     except Exception as error:  # the converter raises RuntimeError, or protobuf's own
@@ -86,6 +83,34 @@ def upgrade_opset(model: ir.Model, least: int = QDQ_OPSET, runs: Runs = runs_all
     _replace(model, converted)
     _raise_ir_version(model, least)
     return f"opset {version} -> {least}"
+
+
+def _converted(model: ir.Model, version: int) -> ir.Model:
+    """Return a model in another opset, by onnx's converter.
+
+    Large weights stay out of the converter, whose models are protobufs of less than 2 GiB: it sees only their
+    places in a file, and keeps these.
+    """
+    clone, kept = model.clone(), dict[str, ir.TensorProtocol]()
+    for graph in clone.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.dtype == ir.DataType.STRING:
+                continue
+            if tensor.nbytes <= _CHECKED_BYTES:
+                value.const_value = ir.tensor(tensor.numpy(), name=tensor.name)
+                continue
+            place, shape = str(len(kept)), ir.Shape(tensor.shape.numpy())
+            kept[place] = tensor
+            value.const_value = ir.ExternalTensor(
+                place, 0, tensor.nbytes, tensor.dtype, shape=shape, name=place
+            )
+    converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(clone), version))
+    for graph in converted.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor) and str(value.const_value.location) in kept:
+                value.const_value = kept[str(value.const_value.location)]
+    return converted
 
 
 def _keeping(model: ir.Model, version: int, least: int, runs: Runs) -> str:

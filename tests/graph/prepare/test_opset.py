@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -146,3 +148,27 @@ def test_a_branch_is_raised_with_the_rest() -> None:
     made, _ = applied(proto, upgrade_opset)
     feed = {**samples(1, x=(1, 3))[0], "pick": np.array(True)}
     assert_alike(proto, made, [feed])
+
+
+def test_large_weights_stay_where_they_are_while_the_opset_is_raised(tmp_path: Path) -> None:
+    """The converter takes no model of 2 GiB. It sees small weights."""
+    proto = model(
+        [
+            node("MatMul", ["x", "w"], ["h"]),
+            node("Add", ["h", "b"], ["s"]),
+            node("ReduceMax", ["s"], ["y"], axes=[1]),
+        ],
+        {"x": (2, 64)},
+        ["y"],
+        {"w": weights(64, 64), "b": weights(64)},
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    held = ir.load(path)
+    before = held.graph.initializers["w"].const_value
+    note = upgrade_opset(held, 21)
+    assert (opset_of(held), note) == (21, "opset 17 -> 21")
+    assert held.graph.initializers["w"].const_value is before
+    (tmp_path / "w.bin").rename(tmp_path / "moved.bin")
+    assert isinstance(before, ir.ExternalTensor)
+    np.testing.assert_array_equal(held.graph.initializers["b"].const_value.numpy(), weights(64))

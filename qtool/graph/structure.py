@@ -21,28 +21,28 @@ def structure_problem(graph: onnx.GraphProto, outer: Mapping[str, str] | None = 
         outer: value of the graphs around it -> what gives it.
     """
     outer = outer or {}
-    makers: dict[str, str] = {}
+    producers: dict[str, str] = {}
     for kind, values in (("input", graph.input), ("initializer", graph.initializer)):
         for name, count in Counter(v.name for v in values).items():
             if count > 1:
                 return f"{_number(count)} {kind}s are called {_quoted(name)}"
-            makers[name] = f"an {kind}"
+            producers[name] = f"an {kind}"
     later = {name for node in graph.node for name in node.output}
     for node in graph.node:
         for name in node.input:
-            if name and name not in makers and name not in outer:
+            if name and name not in producers and name not in outer:
                 early = "before a node makes it" if name in later else "but nothing gives it"
                 return f"{_quoted(name)} is read by {_called(node)}, {early}"
         for inner in _bodies(node):
-            if problem := structure_problem(inner, {**outer, **makers}):
+            if problem := structure_problem(inner, {**outer, **producers}):
                 return problem
         for name in filter(None, node.output):
-            before = makers.get(name) or outer.get(name)
+            before = producers.get(name) or outer.get(name)
             if before is not None:
                 return f"{_quoted(name)} is made twice: it is {before}, and an output of {_called(node)}"
-            makers[name] = f"an output of {_called(node)}"
+            producers[name] = f"an output of {_called(node)}"
     for output in graph.output:
-        if output.name not in makers and output.name not in outer:
+        if output.name not in producers and output.name not in outer:
             return f"its output {_quoted(output.name)} is made by no node"
     return ""
 

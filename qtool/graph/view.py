@@ -40,9 +40,10 @@ class View:
         matrices = [v for v in self.values.values() if rank(v) == 2 and v.is_initializer()]
         tied: dict[str, str] = {}
         for table in matrices:
-            picked = [is_op(use.node, "Gather") and use.idx == 0 for use in table.uses()]
-            others = [v for v in matrices if any(picked) and v is not table and _are_transposed(table, v)]
-            if any(picked) and (others or not all(picked)):
+            if not _is_table(table):
+                continue
+            others = [v for v in matrices if v is not table and _are_transposed(table, v)]
+            if others or not all(is_op(use.node, "Gather") for use in table.uses()):
                 tied |= {v.name or "": table.name or "" for v in (table, *others)}
         return tied
 
@@ -86,6 +87,17 @@ def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
         return None
     array = constant(value)
     return None if array is None else np.asarray(array, np.float32)
+
+
+def is_tied(weight: ir.Value) -> bool:
+    """Return whether a weight is the transpose of a table that a Gather picks rows of."""
+    graph = weight.graph
+    others = graph.initializers.values() if isinstance(graph, ir.Graph) and rank(weight) == 2 else ()
+    return any(v is not weight and _is_table(v) and _are_transposed(v, weight) for v in others)
+
+
+def _is_table(value: ir.Value) -> bool:
+    return any(is_op(use.node, "Gather") and use.idx == 0 for use in value.uses())
 
 
 def _are_transposed(one: ir.Value, other: ir.Value) -> bool:

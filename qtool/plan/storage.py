@@ -178,10 +178,10 @@ def _spec(
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
     first = scheme.mode.storage_block if w.ndim == 2 and not by_row else 0
     eight = qtype if qtype.dtype == INT8.dtype else INT8
-    granularity = storage_granularity(
+    coarsest = storage_granularity(
         w, coarse, scheme.mode.storage_floor_db, can_block=can_block, first=first, qtype=eight
     )
-    return None if granularity is None else TensorSpec(eight, granularity, symmetric=True)
+    return None if coarsest is None else TensorSpec(eight, coarsest, symmetric=True)
 
 
 def _kind(node: ir.Node, spec: TensorSpec) -> Kind:

@@ -96,6 +96,16 @@ def test_the_kernel_of_blocks_reads_the_table(width: int, head: str) -> None:
     assert ran(done.data).keys() <= {"Gather", "Cast", "Mul", "Reshape", "MatMulNBits", "Tanh"}
 
 
+def test_a_scale_behind_the_projection_stays_behind_it() -> None:
+    """Multiplied into the projection, it would make another table of it."""
+    proto = tied("transposed")
+    proto.graph.node[-1].output[0] = "z"
+    proto.graph.initializer.append(numpy_helper.from_array(np.asarray(0.3, np.float32), "scale"))
+    proto.graph.node.append(node("Mul", ["z", "scale"], ["y"]))
+    done = write(proto, ids(), honest_target(), mode="weight-only")
+    assert table_bytes(done) <= 4 * ROWS * WIDTH * SHARES["weight-only"]
+
+
 def test_a_projection_that_the_user_keeps_in_float_keeps_the_table() -> None:
     """Integers of the table beside floats of its transpose would be larger than the floats alone."""
     done = write(tied("transposed"), ids(), honest_target(), mode="weight-only", exclude=["head"])

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, add_initializer
-from qtool.graph.view import attribute_float, attribute_int, float_constant, is_op, is_vector
+from qtool.graph.view import attribute_float, attribute_int, float_constant, is_op, is_tied, is_vector
 
 F64 = NDArray[np.float64]
 
@@ -108,7 +108,8 @@ def _bias(node: ir.Node, weight: NDArray[np.float32] | None) -> F64 | None:
 
 
 def _is_shared(weight: ir.Value | None) -> bool:
-    return weight is not None and len(weight.uses()) > 1
+    """Return whether another node reads a weight too, or its transpose: a scaled copy would double it."""
+    return weight is not None and (len(weight.uses()) > 1 or is_tied(weight))
 
 
 def _pads(node: ir.Node) -> bool:

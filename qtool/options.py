@@ -40,7 +40,8 @@ class Options(Choices, Judging):
     where a list is expected is a list of one.
 
     Args:
-        mode, target: names of rows in tables/modes.py and tables/targets.py.
+        mode, target: names of rows in tables/modes.py and tables/targets.py; target 'auto': the row that fits
+            this CPU.
         calib: samples that set the ranges: a source that tables/sources.py knows, or an object that
             data/iterables.py takes; 'none': ranges are derived from the model alone.
         calib_format, data_format: the kind of `calib` and `data`, where it can't be recognized.
@@ -73,7 +74,7 @@ class Options(Choices, Judging):
 
     gate: GateName = USUAL
     mode: ModeName = "static"
-    target: TargetName = "cpu"
+    target: TargetName = "auto"
     calib: Data | None = None
     calib_format: str = ""
     ranges: Calibration | str | Path | None = None

@@ -16,7 +16,7 @@ from qtool.cli.progress import progress_bar
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.types import BYTES, SRC
 from qtool.errors import EXIT_OK, UsageError
-from qtool.tables.targets import TARGETS
+from qtool.tables.targets import AUTO, TARGETS
 
 
 def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int]:
@@ -37,10 +37,10 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 @click.option("--calib", type=SRC, help=source_help("Samples"))
 @click.option(
     "--target",
-    type=click.Choice(list(TARGETS)),
-    default="cpu",
+    type=click.Choice([AUTO, *TARGETS]),
+    default=AUTO,
     show_default=True,
-    help="The target that the ranges are for.",
+    help="The target that the ranges are for; auto: by this CPU.",
 )
 @click.option(
     "--shard",

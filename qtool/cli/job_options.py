@@ -26,6 +26,7 @@ from qtool.tables.judging import USUAL
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MODES, WEIGHT_BITS
 from qtool.tables.recoveries import AUTO, RECOVERIES
+from qtool.tables.targets import AUTO as AUTO_TARGET
 from qtool.tables.targets import MEASURED, TARGETS, TIMINGS
 
 if TYPE_CHECKING:
@@ -82,12 +83,12 @@ _NODES = (
     ),
     _nodes(
         "--target",
-        type=click.Choice(list(TARGETS)),
+        type=click.Choice([AUTO_TARGET, *TARGETS]),
         metavar="TARGET",
-        default="cpu",
+        default=AUTO_TARGET,
         show_default=True,
-        help=_rows(TARGETS) + ".",
-        brief="cpu: has VNNI; cpu-avx2: has none; generic: any runtime.  [default: cpu]",
+        help="auto: cpu or cpu-avx2, by this machine's CPU alone; " + _rows(TARGETS) + ".",
+        brief="cpu: has VNNI; cpu-avx2: has none; generic: any runtime.  [default: auto, by this CPU]",
     ),
     _nodes(
         "--bits",

@@ -66,7 +66,7 @@ class Calibrating(ListFields):
 
     calib_format: str = ""
     reading: Reading = field(default_factory=Reading)
-    target: TargetName = "cpu"
+    target: TargetName = "auto"
     shard: Shard = Shard()
     threads: int = 0
     memory: int | None = None
@@ -133,7 +133,7 @@ def _by_this_process(
     if options.checkpoint is not None:
         run = {
             "model_sha256": prepared.source.sha256,
-            "target": options.target,
+            "target": prepared.task.scheme.target.name,
             "source": samples.name,
             "shard": str(options.shard),
             "samples": str(len(samples)),

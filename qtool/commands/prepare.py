@@ -32,12 +32,13 @@ from qtool.plan.constraints import Patterns, input_ranges, match_constraints, ma
 from qtool.plan.draft import observation_sets
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, make_scheme
+from qtool.runtime.cpu import fitting_target
 from qtool.runtime.heartbeat import step
 from qtool.runtime.session import Session, has_op
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES, ModeName
-from qtool.tables.targets import TargetName
+from qtool.tables.targets import AUTO, TargetName
 
 NO_SAMPLES = SampleSets(None, None, None, False, False)
 
@@ -102,7 +103,7 @@ def prepare_model(
 
 
 def _settled(options: Options) -> Options:
-    """The options with what a plan has settled; bits start from the fewest where they are chosen by size.
+    """The options with what a plan or this CPU settles; bits start from the fewest where a size decides.
 
     Raises:
         UsageError: another mode, or two aims.
@@ -117,6 +118,8 @@ def _settled(options: Options) -> Options:
             sets=plan.sets,
             **vars(plan.choices),
         )
+    elif options.target == AUTO:
+        options = replace(options, target=cast(TargetName, fitting_target()))
     mode = MODES.get(options.mode)
     if mode is None or not (options.target_size or options.target_bits):
         return options  # an unknown mode is refused where it is looked up

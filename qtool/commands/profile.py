@@ -19,6 +19,7 @@ from qtool.graph.save import check_target, staged
 from qtool.options import Progress, silent
 from qtool.plan.cost_table import CostTable, Machine, Timed, Untimed, to_json
 from qtool.plan.work import work_of
+from qtool.runtime import cpu
 from qtool.runtime.kernels.dispatch import seconds_a_node
 from qtool.runtime.kernels.graphs import draw
 from qtool.runtime.kernels.traced import KernelRun, Pace, time_kinds
@@ -181,11 +182,5 @@ def _text(size: Size) -> str:
 
 def machine() -> Machine:
     """Return the processor and its instruction sets; empty where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    words = facts.get("flags", facts.get("Features", "")).split()
-    name = facts.get("model name") or platform.processor() or platform.machine()
-    return Machine(printable(name), tuple(sorted(w for w in words if _FLAGS.fullmatch(w))))
+    name = cpu.facts().get("model name") or platform.processor() or platform.machine()
+    return Machine(printable(name), tuple(sorted(w for w in cpu.flags() if _FLAGS.fullmatch(w))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from qtool import __version__
@@ -22,10 +23,19 @@ from qtool.plan.candidate import Candidate
 from qtool.plan.model import Plan
 from qtool.plan.notes import plan_notes
 from qtool.plan.prepared import PreparedModel
+from qtool.plan.scheme import Scheme
 from qtool.report.coverage import coverage, explained
 from qtool.report.model import ModelFile, Report, Selection, Timing
+from qtool.runtime.cpu import saturates
 from qtool.runtime.session import Session
+from qtool.tables.forms import Form
+from qtool.tables.qtypes import INT8
 from qtool.tables.targets import MEASURED
+
+SATURATES = (
+    "this CPU has no VNNI: its int8 kernels saturate with the weights of --target cpu, so the SQNR and the "
+    "speed measured here are not those of a CPU that has it (--target cpu-avx2 fits this one)"
+)
 
 QUANTIZED = "quantized"
 """The name of the written file in a race."""
@@ -144,10 +154,18 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
         warnings=(
             *model.source.warnings,
             *plan_notes(plan, model.view, model.scheme),
+            *_cpu_notes(plan, model.scheme),
         ),
         plan_sha256=serial.digest(plan),
         weights_only=model.scheme.mode.form is None,
     )
+
+
+def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
+    """Yield a warning where the plan is for another CPU than this one."""
+    integers = {*plan.forms.values()} & {Form.INT8, Form.DYNAMIC}
+    if integers and scheme.target.exact and scheme.weight is INT8 and saturates():
+        yield SATURATES
 
 
 def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool) -> tuple[str, ...]:
@@ -175,5 +193,7 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
         warnings.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")
     ratio = report.race.speedup[ORIGINAL] if report.race else None
     if ratio is not None and ratio.high < 1:
-        warnings.append(f"slower than FP32 here: {ratio.median:.2f}x as fast")
+        asked = " and ".join(model.options.requests)
+        why = f"; quantized all the same, as {asked} ask: --allow-float lifts that" if asked else ""
+        warnings.append(f"slower than FP32 here: {ratio.median:.2f}x as fast{why}")
     return tuple(warnings)

@@ -104,6 +104,7 @@ class Target:
         linear_output: whether a MatMul or Gemm quantizes its output, too; else that is float.
         onnxruntime: whether the runtime is onnxruntime: it has com.microsoft's fused ops, and its optimizers
             need fusion barriers (plan/barriers.py, graph/prepare/norms.py).
+        exact: its weights have all 8 bits, and its CPU sums their products without saturation.
         split: the longest product of a dynamic MatMul; longer ones are split, so that an outlier coarsens one
             part only.
     """
@@ -115,6 +116,7 @@ class Target:
     weight: QType = INT8
     linear_output: bool = False
     onnxruntime: bool = False
+    exact: bool = False
     split: int = 512
 
 
@@ -179,7 +181,10 @@ _CPU_FORMS: dict[Form, Placements] = {
     ),
 }
 
-TargetName = Literal["cpu", "cpu-avx2", "generic"]
+# --target: the row that fits this machine's CPU (runtime/cpu.py).
+AUTO = "auto"
+
+TargetName = Literal["auto", "cpu", "cpu-avx2", "generic"]
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
@@ -188,6 +193,7 @@ TARGETS: dict[str, Target] = {
             "onnxruntime on a CPU with VNNI or AMX (x86 since 2019)",
             _CPU_FORMS,
             onnxruntime=True,
+            exact=True,
         ),
         Target(
             "cpu-avx2",

@@ -53,7 +53,7 @@ def refused(cwd: Path, *words: object, command: str = "quantize", **env: str) ->
 
 
 def test_a_flag_wins_then_the_environment_then_the_file_then_the_default(tmp_path: Path) -> None:
-    assert shown(tmp_path)["target"] == ["cpu", "default"]
+    assert shown(tmp_path)["target"] == ["auto", "default"]
     write(tmp_path, 'target = "cpu-avx2"')
     assert shown(tmp_path)["target"] == ["cpu-avx2", "qtool.toml"]
     assert shown(tmp_path, QTOOL_TARGET="generic")["target"] == ["generic", "QTOOL_TARGET"]
@@ -127,7 +127,7 @@ def test_a_variable_turns_a_flag_on_and_off(text: str, value: bool, tmp_path: Pa
 
 
 def test_an_empty_variable_is_none(tmp_path: Path) -> None:
-    assert shown(tmp_path, QTOOL_TARGET="", QTOOL_CALIB=" ")["target"] == ["cpu", "default"]
+    assert shown(tmp_path, QTOOL_TARGET="", QTOOL_CALIB=" ")["target"] == ["auto", "default"]
 
 
 # Paths.

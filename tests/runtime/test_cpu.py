@@ -1,0 +1,63 @@
+"""--target auto looks at the CPU; the plan holds what it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import qtool
+from qtool.commands.verdict import SATURATES
+from qtool.runtime import cpu
+from tests.graphs import SAMPLE_MODELS
+
+MODEL = SAMPLE_MODELS / "transformer" / "model.onnx"
+FLAGS = {
+    # what /proc/cpuinfo holds, the machine, the target
+    "avx2": ("flags : fpu avx2 fma\n", "x86_64", "cpu-avx2"),
+    "avx512-vnni": ("flags\t\t: fpu avx2 avx512_vnni fma\n", "x86_64", "cpu"),
+    "avx-vnni": ("processor : 0\nflags : avx_vnni\n", "AMD64", "cpu"),
+    "amx": ("flags : amx_int8\n", "x86_64", "cpu"),
+    "another-avx512": ("flags : avx512f avx512_vnni_like\n", "x86_64", "cpu-avx2"),
+    "arm": ("Features : fp asimd asimddp\n", "aarch64", "cpu"),
+    "unknown": (None, "x86_64", "cpu-avx2"),
+    "apple": (None, "arm64", "cpu"),
+}
+
+
+def be(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the CPU be one of FLAGS; return its target."""
+    text, machine, target = FLAGS[name]
+    file = folder / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(cpu, "_FILE", file)
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+    return target
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_the_target_is_that_of_the_cpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = be(name, tmp_path, monkeypatch)
+    assert cpu.fitting_target() == target
+
+
+@pytest.mark.parametrize("name", ["avx2", "amx"])
+def test_the_plan_holds_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = be(name, tmp_path, monkeypatch)
+    result = qtool.dry_run(MODEL, qtool.Options(mode="dynamic"))
+    assert (result.plan.target, result.report.target) == (target, target)
+    assert SATURATES not in result.report.warnings
+
+
+def test_the_target_of_another_cpu_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    be("avx2", tmp_path, monkeypatch)
+
+    def warnings(**options: object) -> tuple[str, ...]:
+        return qtool.dry_run(MODEL, qtool.Options(**options)).report.warnings  # type: ignore[arg-type]
+
+    assert warnings(mode="static", target="cpu").count(SATURATES) == 1
+    assert SATURATES not in warnings(mode="static", target="generic")
+    assert SATURATES not in warnings(mode="static", target="cpu", weights="uint8")
+    assert SATURATES not in warnings(mode="weight-only", target="cpu")
+    assert SATURATES not in warnings(mode="fp16", target="cpu")

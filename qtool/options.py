@@ -70,6 +70,7 @@ class Options(Choices, Judging):
         explain: node names, globs or op:Type of nodes to explain in the report.
         threads: of the runtime; 0: its default, and one thread for timing.
         force: replace an existing output.
+        allow_float: leave in float what is not faster, though options name what is quantized, or how.
     """
 
     gate: GateName = USUAL
@@ -102,6 +103,16 @@ class Options(Choices, Judging):
     explain: Sequence[str] = ()
     threads: int = 0
     force: bool = False
+    allow_float: bool = False
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The options that name what is quantized, or how: that is done even where it is slower."""
+        if self.allow_float:
+            return ()
+        forms = (name.replace("_", "-") for name in self.choices.made() if name != "requantize")
+        patterns = {"exclude": self.exclude, "include": self.include, "set": self.sets}
+        return tuple(f"--{name}" for name in (*forms, *(name for name, texts in patterns.items() if texts)))
 
     @property
     def estimates(self) -> bool:

@@ -168,6 +168,13 @@ _GOALS = (
         help="Write the model though a gate failed; the exit code is still 1.",
     ),
     _goal(
+        "--allow-float",
+        is_flag=True,
+        rare=True,
+        help="Leave in float what is not faster here, though options such as --per-tensor, --format or "
+        "--exclude name what is quantized, or how. Default: quantize as they say.",
+    ),
+    _goal(
         "--recover",
         default=AUTO,
         show_default=True,
@@ -296,7 +303,7 @@ _NAMES = (
     "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
     "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
     "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size", "target_size", "target_bits",
-    "keep_failed", "recover", "effort", "timing", "costs",
+    "keep_failed", "allow_float", "recover", "effort", "timing", "costs",
 )  # fmt: skip
 
 

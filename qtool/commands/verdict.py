@@ -193,7 +193,7 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
         warnings.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")
     ratio = report.race.speedup[ORIGINAL] if report.race else None
     if ratio is not None and ratio.high < 1:
-        asked = " and ".join(model.options.requests)
-        why = f"; quantized all the same, as {asked} ask: --allow-float lifts that" if asked else ""
+        names = " and ".join(model.options.requests)
+        why = f"; quantized all the same because of {names}: --allow-float lifts that" if names else ""
         warnings.append(f"slower than FP32 here: {ratio.median:.2f}x as fast{why}")
     return tuple(warnings)

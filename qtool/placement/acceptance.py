@@ -127,10 +127,10 @@ def _recovered(candidate: Candidate, evaluator: Evaluator) -> Candidate:
 
 
 def _speed_decides(candidate: Candidate) -> bool:
-    """Whether int8 must be faster: unless options require int8, or the target is another runtime."""
+    """Whether int8 must be faster: unless options ask for int8, or the target is another runtime."""
     model = candidate.model
-    target = model.scheme.target
-    required = not target.onnxruntime or model.scheme.forces_form or model.options.timing == TABLE
+    options = model.options
+    required = not model.scheme.target.onnxruntime or options.timing == TABLE or bool(options.requests)
     return (
         not required
         and model.scheme.mode.for_speed

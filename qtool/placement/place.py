@@ -79,7 +79,10 @@ def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: 
     if _corrects_much(evaluator):
         candidates = {n: recover(c, evaluator, steps=["bias"], log=False) for n, c in candidates.items()}
     candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
-    return _best_of(_distinct(candidates), costs, evaluator)
+    placement = _best_of(_distinct(candidates), costs, evaluator)
+    if base.model.options.requests and not placement.candidate.plan.forms:
+        return replace(placement, candidate=candidates[RULE_BASED])  # as asked, though float is better
+    return placement
 
 
 def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) -> Placement:

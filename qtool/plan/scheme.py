@@ -77,7 +77,7 @@ class Scheme:
         opset: the lowest that has all types and operators.
         requires_opset: what a lower opset lacks; '' where a lower one only means coarser scales.
         floor_db: SQNR below which the report warns.
-        forces_form: the user chose types or a form, so that speed does not decide against them.
+        forces_form: the user chose other types or another form than those that placement measures.
         choices: the user's.
     """
 

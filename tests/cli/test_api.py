@@ -6,6 +6,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 
 CHOICES: dict[str, Collection[object]] = {
-    "mode": MODES, "target": TARGETS, "effort": EFFORTS, "method": METHODS, "gate": (NONE, TASK, USUAL, AUTO),
+    "mode": MODES, "target": ("auto", *TARGETS), "effort": EFFORTS, "method": METHODS, "gate": (NONE, TASK, USUAL, AUTO),
     "task": ("", *TASKS),
     "format": scheme.FORMATS, "io": scheme.IO_TYPES, "prefer": scheme.PREFERENCES, "bits": WEIGHT_BITS,
     "block": (0, *scheme.BLOCKS), "weights": ("", *(t.name for t in scheme.WEIGHT_TYPES)),
@@ -152,6 +153,25 @@ def test_generic_is_for_another_runtime_and_no_speed_here_decides(tmp_path: Path
     case = CASES["residual"]
     options = generic(calib=case.samples())
     assert qtool.quantize(case.build(), tmp_path / "q.onnx", options).plan.forms
+
+
+NAMED: list[dict[str, Any]] = [
+    {"per_tensor": True}, {"symmetric": True}, {"format": "qoperator"}, {"method": "mse"}, {"exclude": ["Conv_y"]},
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("slow_int8")
+@pytest.mark.parametrize("named", NAMED, ids=lambda named: next(iter(named)))
+def test_what_options_name_is_given_though_it_is_slower(named: dict[str, Any], tmp_path: Path) -> None:
+    case = CASES["residual"]
+    options = qtool.Options(calib=case.samples(), effort="fast", **named)
+    result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
+    assert len(result.plan.forms) > 3
+    flag = f"--{next(iter(named)).replace('_', '-')}"
+    assert any("slower than FP32" in w and flag in w and "--allow-float" in w for w in result.report.warnings)
+    allowed = replace(options, allow_float=True)
+    if named.keys() != {"format"}:  # speed never decides on integer operators
+        assert not qtool.quantize(case.build(), tmp_path / "f.onnx", allowed).plan.forms
 
 
 INSISTED = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +14,10 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import silent
 from qtool.placement.acceptance import first_accepted
-from qtool.placement.place import float_candidate, place
+from qtool.placement.place import FLOAT, float_candidate, place
 from qtool.placement.repair import repair
 from qtool.placement.timing import measure_timing
+from qtool.placement.trials import Trial
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import make_candidate
 from qtool.plan.constraints import Constraints
@@ -85,6 +86,21 @@ def test_every_producer_of_assignments_holds_the_constraints(case: str, data: st
         for actual in (last, floats):  # no candidate reaches the floor
             assert holds(actual.assignment, before) and actual.assignment.forms.keys() == before.quantize
     assert model.constraints == before == last.model.constraints
+
+
+def test_float_is_not_chosen_where_options_name_a_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    def float_is_best(trials: Sequence[Trial], criteria: Criteria) -> Trial:
+        return next(t for t in trials if t.name == FLOAT)
+
+    monkeypatch.setattr("qtool.placement.place.choose", float_is_best)
+    row = CASES["residual"]
+    for named in ({}, {"per_tensor": True}, {"per_tensor": True, "allow_float": True}):
+        ready = prepared(row.build(), row.samples(), timing=TABLE, **named)
+        timing = measure_timing(ready)
+        assert timing is not None
+        with Evaluator(ready, Criteria(20.0), silent) as evaluator:
+            forms = place(timing.all_int8, timing, evaluator, 3).candidate.plan.forms
+        assert forms == (rule_based(ready.task).forms if named == {"per_tensor": True} else {})
 
 
 MASK = float(np.finfo(np.float32).min)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import hypothesis
 import onnxruntime as ort
 import pytest
 
@@ -15,6 +16,12 @@ from tests.tiers import be_nightly, nightly
 # "Convert u8 x s8 to u8 x u8": exact on a CPU without VNNI, and slower (onnxruntime_session_options_config_keys.h).
 _PRECISE = "session.x64quantprecision"
 
+
+# A busy machine draws examples slowly: that is no fault of a test.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 # Heavy libraries have environments of their own: `make test-extras`, `make test-torch`.
 collect_ignore = [] if os.environ.get("HEAVY_TESTS") else ["extras", "torch"]

@@ -50,7 +50,7 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     }
     return subprocess.run(
         ["bash", "--norc", "-e", "-o", "pipefail", "-c", script],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from pathlib import Path
@@ -182,22 +181,24 @@ def test_6_the_runtime_fails_while_it_runs(place: Workplace, tmp_path: Path) -> 
 def test_130_interrupted_leaves_nothing(
     number: signal.Signals, moment: str, place: Workplace, tmp_path: Path
 ) -> None:
-    calib = tmp_path / "calib"
-    calib.mkdir()
-    for index in range(20_000 if moment == "calibrating" else 9):
-        os.link(place.calib / f"{index % 9:03}.npz", calib / f"{index}.npz")
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\n"
+        "def load():\n"
+        "    pathlib.Path(__file__).with_name('begun').touch()\n"
+        "    time.sleep(600)\n"
+        "    yield {}\n"
+    )
+    calib: object = f"{tmp_path / 'slow.py'}:load" if moment == "calibrating" else place.calib
     out = tmp_path / "out"
     out.mkdir()
     process = Program("quantize", place.model, "-o", out / "q.onnx", "--calib", calib)
     try:
-        if moment == "writing":
-            deadline = time.monotonic() + 600
-            while not left(out) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
-            assert left(out), "the staged file never appeared"
-            assert left(out) != ["q.onnx"]
-        else:
-            time.sleep(0.5)  # well before 20,000 samples are through
+        sign = out if moment == "writing" else tmp_path
+        seen, deadline = left(sign), time.monotonic() + 600
+        while left(sign) == seen and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert left(sign) != seen, "it never came so far"
+        assert left(out) != ["q.onnx"]
         process.send_signal(number)
         errors = process.communicate(timeout=600)[1].decode()
     finally:

@@ -99,7 +99,7 @@ ANY = hnp.arrays(
 
 
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
     max_examples=examples(40),
     derandomize=True,

@@ -94,14 +94,12 @@ _SATURATING = {
         "lstm- gru- if-cpu-dynamic if-generic-dynamic"
     ),
     "test_fed_weights.py::test_each_operator": "gemm-bias-alone gemm-all-but-w",
-    "test_outlier_columns.py::test_it_wins_what_outliers_cost": "dynamic-",
+    "test_outlier_columns.py::test_it_recovers_the_loss_by_outliers": "dynamic-",
     "rewrite/test_simulated.py": "shared-weights-",
     "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",
-    "test_modes.py::test_what_the_tables_allow_runs_and_resembles[static-cpu": "lstm",
-    "test_modes.py::test_what_the_tables_allow_runs_and_resembles[static-generic": (
-        "qoperator-cnn qoperator-transformer"
-    ),
-    "test_modes.py::test_what_the_tables_allow_runs_and_resembles[dynamic": (
+    "test_modes.py::test_allowed_forms_run_near_fp32[static-cpu": "lstm",
+    "test_modes.py::test_allowed_forms_run_near_fp32[static-generic": ("qoperator-cnn qoperator-transformer"),
+    "test_modes.py::test_allowed_forms_run_near_fp32[dynamic": (
         "dynamic-cpu--lstm dynamic-generic--transformer"
     ),
 }

@@ -87,7 +87,7 @@ def test_a_failed_gate_fails_the_step_and_leaves_its_reports(folder: Path) -> No
 
 
 @pytest.mark.nightly
-def test_the_shell_does_the_same_and_what_comes_later(folder: Path) -> None:
+def test_the_shell_runs_every_step(folder: Path) -> None:
     done = shell(SHELL, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("every gate held\n")

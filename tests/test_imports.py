@@ -82,7 +82,7 @@ def test_every_module_is_in_a_folder_with_a_rule() -> None:
 
 
 @pytest.mark.parametrize("name", MAY_IMPORT)
-def test_a_room_imports_only_what_comes_before_it(name: str) -> None:
+def test_folders_import_in_one_direction(name: str) -> None:
     broken = {
         f"{f.relative_to(PACKAGE)} imports {other}"
         for f in FILES
@@ -94,7 +94,7 @@ def test_a_room_imports_only_what_comes_before_it(name: str) -> None:
     assert not broken
 
 
-def test_plan_never_sees_what_acts_and_judges() -> None:
+def test_plan_does_not_import_rewrite_or_evaluate() -> None:
     """It receives trials as callables. Of the runtime it has the heartbeat, for large weights."""
     imported = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
     names = {n for f in FILES if room(f) == "plan" for n in imports(f) if n.startswith("qtool.runtime")}
@@ -145,11 +145,11 @@ def test_the_rival_is_never_used() -> None:
 @pytest.mark.parametrize(
     "library", ["torch", "requests", "urllib", "http", "socket", "pickle", "random", "onnxscript"]
 )
-def test_nothing_reaches_for_the_network_pickles_or_chance(library: str) -> None:
+def test_no_network_no_pickle_no_chance(library: str) -> None:
     assert not importers(library)
 
 
-def test_graph_loading_and_saving_is_in_one_room() -> None:
+def test_models_are_loaded_and_saved_in_graph_only() -> None:
     """onnx.load, onnx.save and ir.load outside graph/ would bypass its checks and its atomic writes."""
     broken = set()
     for path in (f for f in FILES if room(f) != "graph"):

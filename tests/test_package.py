@@ -46,7 +46,7 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_program_says_its_version(home: Path, tmp_path: Path) -> None:
+def test_the_installed_program_prints_its_version(home: Path, tmp_path: Path) -> None:
     done = _run(home / "bin/qtool", "--version", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert qtool.__version__ in done.stdout
@@ -67,12 +67,12 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path) -> None:
     assert {n.split("/")[0] for n in names} == {"qtool"}
 
 
-def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
+def test_the_wheel_is_typed(wheel: Path) -> None:
     """The classifier says so; type checkers believe only the marker of PEP 561."""
     assert "qtool/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
-def test_the_wheel_carries_the_tables_of_what_kernels_cost(wheel: Path) -> None:
+def test_the_wheel_has_the_cost_tables(wheel: Path) -> None:
     tables = {str(f.relative_to(ROOT)) for f in (ROOT / "qtool/tables/costs").glob("*.json")}
     assert tables
     assert tables <= set(zipfile.ZipFile(wheel).namelist())

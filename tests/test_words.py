@@ -37,5 +37,5 @@ def test_it_leaves_plain_english(source: str) -> None:
     assert list(check_python(source)) == []
 
 
-def test_a_finding_has_its_line() -> None:
+def test_findings_have_line_numbers() -> None:
     assert [line for line, *_ in check_text("a\nb\n1.2x of c", 5)] == [7]

@@ -201,7 +201,7 @@ def test_an_end_at_any_moment_leaves_a_whole_output(way: str, moment: float, pla
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("place", [True], ids=["side-file"], indirect=True)
-def test_three_at_once_to_outputs_of_their_own(place: Place, tmp_path: Path) -> None:
+def test_three_runs_with_three_outputs(place: Place, tmp_path: Path) -> None:
     outs = [tmp_path / name for name in "abc"]
     for out in outs:
         out.mkdir()
@@ -214,7 +214,7 @@ def test_three_at_once_to_outputs_of_their_own(place: Place, tmp_path: Path) -> 
 
 
 @pytest.mark.nightly
-def test_three_at_once_to_one_output_and_one_of_them_is_killed(place: Place, out: Path) -> None:
+def test_three_runs_with_one_output_and_one_killed(place: Place, out: Path) -> None:
     """The run that ends last has written the output; no run removes the files of another."""
     runs = [place.start(out), place.start(out, "--exclude", "op:Softmax"), place.start(out)]
     wait(runs[2], lambda: any(p.name.startswith(".qtool-") for p in out.iterdir()))

@@ -66,9 +66,7 @@ def outputs(data: bytes, model: str, optimize: bool) -> list[Outputs]:
 
 
 @pytest.mark.parametrize(("mode", "target", "form", "model"), CASES)
-def test_what_the_tables_allow_runs_and_resembles(
-    mode: str, target: str, form: dict[str, Any], model: str
-) -> None:
+def test_allowed_forms_run_near_fp32(mode: str, target: str, form: dict[str, Any], model: str) -> None:
     if model != "cnn" and "include" in form:
         pytest.skip("no convolution to include")
     choices = {k: v for k, v in form.items() if k != "include"}

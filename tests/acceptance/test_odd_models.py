@@ -80,7 +80,7 @@ def test_a_custom_op_stays_float_for_a_target_that_is_not_here(model_folder: Pat
     assert [n.domain for n in onnx.load(model_folder / "q.onnx").graph.node if n.domain] == ["my.own"]
 
 
-def test_names_reach_no_terminal_as_they_are(model_folder: Path) -> None:
+def test_control_characters_in_names_are_replaced(model_folder: Path) -> None:
     proto = net()
     for one in proto.graph.node:
         one.name = f"{one.name}\x1b[2J\r\n[red]{'n' * 500}\u202e"
@@ -109,7 +109,7 @@ def chain(length: int, *ops: str) -> onnx.ModelProto:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("mode", sample(["static", "dynamic", "weight-only", "fp16"], 4))
-def test_a_long_chain_takes_its_share_of_time_and_no_more(mode: str, model_folder: Path) -> None:
+def test_time_grows_linearly_with_the_length_of_a_chain(mode: str, model_folder: Path) -> None:
     """Ten thousand nodes: one look-up that is not by a key takes minutes."""
     put(model_folder, chain(10_000, "MatMul", "Relu", "Sigmoid"))
     words = ["quantize", "m.onnx", "--dry-run", "-q", "--mode", mode, "--target", "generic"]

@@ -93,7 +93,7 @@ def test_an_op_that_changed_in_types_only_is_lowered_too(tmp_path: Path) -> None
     ],
     ids=["changed", "new"],
 )
-def test_what_no_lower_opset_can_say_is_refused_plainly(
+def test_ops_without_a_form_in_a_lower_opset_are_refused(
     last: list[onnx.NodeProto], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(qtool.ModelError) as caught:

@@ -176,14 +176,14 @@ def test_branches_of_one_value_vary_together() -> None:
     assert (ranges["y"].lo, ranges["y"].hi) == pytest.approx((-0.278, 5.985), abs=0.01)
 
 
-def test_inverses_of_what_may_be_near_0_are_unknown() -> None:
+def test_inverses_of_values_near_0_have_no_range() -> None:
     proto = model([node("Reciprocal", ["x"], ["y"])], {"x": (4, 4)}, ["y"])
     assert "y" not in estimate(proto, {"x": (-1, 1)})[0]
     assert estimate(proto, {"x": (0.5, 1)})[0]["y"].hi == pytest.approx(2)
 
 
 @pytest.mark.parametrize("mask", [-1e4, -1e9, -math.inf, float(np.finfo(np.float32).min)])
-def test_what_holds_masks_is_marked(mask: float) -> None:
+def test_values_with_masks_are_marked(mask: float) -> None:
     """The calibration fallback keeps it in float; Softmax ends it."""
     proto = model(
         [
@@ -242,7 +242,7 @@ def test_an_op_on_constant_scalars_alone_has_a_range() -> None:
     assert (ranges["y"].lo, ranges["y"].hi) == (-3, 0)
 
 
-def test_a_byte_is_within_its_type() -> None:
+def test_uint8_values_have_the_range_of_their_type() -> None:
     proto = model(
         [node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), node("Mul", ["f", "s"], ["y"])],
         {"x": (4, 8)},
@@ -271,7 +271,7 @@ def test_a_trained_model_keeps_its_accuracy(tmp_path: Path) -> None:
     assert any(warning.startswith("ranges are estimates (") for warning in report.warnings)
 
 
-def test_the_report_says_how_rough_the_ranges_are() -> None:
+def test_the_report_warns_of_estimated_ranges() -> None:
     assert roughness({}) == ""
     said = roughness({"a": "declared", "b": "bounded", "c": "bounded"})
     assert f"1 declared: {ROUGHNESS['declared']}; 2 bounded: {ROUGHNESS['bounded']}" in said

@@ -64,12 +64,12 @@ def chosen(method: str, spec: TensorSpec, *parts: np.ndarray) -> tuple[Range, Hi
 @pytest.mark.parametrize(
     ("method", "kind", "spec"), in_turn(itertools.product(METHODS, KINDS), SPECS), ids=str
 )
-def test_no_range_is_wider_than_what_was_seen(method: str, spec: str, kind: str) -> None:
+def test_no_range_is_wider_than_the_data(method: str, spec: str, kind: str) -> None:
     what, _, lo, hi = chosen(method, SPECS[spec], random(kind))
     assert min(what.lo, 0) <= lo <= hi <= max(what.hi, 0)
 
 
-def test_minmax_is_all_that_was_seen() -> None:
+def test_minmax_covers_all_data() -> None:
     parts = [random("normal", seed) for seed in range(3)]
     _, _, lo, hi = chosen("minmax", SPECS["uint8"], *parts)
     assert (lo, hi) == (min(p.min() for p in parts), max(p.max() for p in parts))
@@ -123,7 +123,7 @@ def test_mse_is_as_good_as_a_plain_search(spec: str, kind: str) -> None:
 
 @settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.2, 3.0))
-def test_the_expected_error_is_what_the_elements_show(seed: int, spread: float) -> None:
+def test_the_expected_error_is_that_of_the_elements(seed: int, spread: float) -> None:
     x = np.random.default_rng(seed).laplace(scale=spread, size=20_000).astype(np.float32)
     what = observed(x)
     assert what.histogram is not None

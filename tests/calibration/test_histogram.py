@@ -76,7 +76,7 @@ def test_odd_magnitudes(value: float) -> None:
     assert counted(x) == plainly(x)
 
 
-def test_nothing_was_seen() -> None:
+def test_an_empty_histogram() -> None:
     empty = Collector().histogram()
     assert empty.total == 0
     some = counted(np.ones(3, np.float32))

@@ -33,7 +33,7 @@ REQUESTS = st.lists(st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=4), 
 
 
 @given(before=REQUESTS, values=st.lists(st.sampled_from([*NAMES, "unknown"])))
-def test_a_range_does_not_depend_on_what_was_asked_before(before: list[list[str]], values: list[str]) -> None:
+def test_a_range_does_not_depend_on_earlier_requests(before: list[list[str]], values: list[str]) -> None:
     first, later = RangeMemo(SETS, Observer()), RangeMemo(SETS, Observer())
     for names in before:
         later.of(names)

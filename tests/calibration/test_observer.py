@@ -57,7 +57,7 @@ def test_samples_that_are_cut_up_merge_to_the_whole(made: list[tuple[np.ndarray,
     assert merged(*parts) == tallied(made).ranges()
 
 
-def test_looking_in_between_changes_nothing() -> None:
+def test_reading_statistics_early_changes_nothing() -> None:
     made = [(rng(i).standard_normal(50).astype(np.float32),) * 3 for i in range(40)]
     observed_names = Observer(["a", "b", "c"], True)
     for arrays in made:
@@ -66,7 +66,7 @@ def test_looking_in_between_changes_nothing() -> None:
     assert observed_names.ranges() == tallied(made).ranges()
 
 
-def test_memory_that_is_used_again_is_not_taken_for_the_last_sample() -> None:
+def test_reused_buffers_are_not_the_last_sample() -> None:
     memory = np.zeros(100, np.float32)
     repeated, fresh = Observer(["x"], True), Observer(["x"], True)
     for i in range(20):
@@ -80,7 +80,7 @@ def test_memory_that_is_used_again_is_not_taken_for_the_last_sample() -> None:
     "size", [1, COUNTED - 1, COUNTED, 2 * COUNTED - 1, 2 * COUNTED, 16 * 32 * 32, 10**6, 3_072_000]
 )
 @pytest.mark.parametrize("least", [LOGGED, COUNTED])
-def test_a_stride_is_coprime_and_takes_about_what_it_should(size: int, least: int) -> None:
+def test_strides_are_coprime_and_draw_the_requested_share(size: int, least: int) -> None:
     step = stride(size, least)
     assert math.gcd(step, size) == 1
     taken = -(-size // step)
@@ -101,7 +101,7 @@ def test_a_part_of_a_large_tensor_has_its_distribution() -> None:
 
 @pytest.mark.parametrize("histograms", [False, True])
 @pytest.mark.parametrize(("wrong", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_what_is_wrong_is_told_by_its_tensor(wrong: float, word: str, histograms: bool) -> None:
+def test_errors_name_the_tensor(wrong: float, word: str, histograms: bool) -> None:
     observer = Observer(["a", "b"], histograms)
     assert observer.add([np.ones(3, np.float32), np.array([0.0, wrong], np.float32)]) == ("b", word)
 
@@ -116,7 +116,7 @@ def test_masks_are_in_no_histogram() -> None:
     assert observed.histogram.total == 4
 
 
-def test_what_is_never_negative_has_its_least_at_zero() -> None:
+def test_nonnegative_values_have_minimum_zero() -> None:
     observer = Observer(["r", "x"], True, frozenset({"r"}))
     for row in ([1.0, 2.0], [3.0, 0.5]):
         assert observer.add([np.array(row, np.float32)] * 2) is None
@@ -126,6 +126,6 @@ def test_what_is_never_negative_has_its_least_at_zero() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
-def test_what_is_wrong_is_told_of_what_is_never_negative(wrong: float, word: str) -> None:
+def test_errors_name_nonnegative_tensors(wrong: float, word: str) -> None:
     observer = Observer(["r"], False, frozenset({"r"}))
     assert observer.add([np.array([0.0, wrong], np.float32)]) == ("r", word)

@@ -52,7 +52,7 @@ def test_a_range_is_numpys(x: np.ndarray) -> None:
 
 @LAW
 @given(x=masked)
-def test_masks_are_counted_and_left_out_of_all_else(x: np.ndarray) -> None:
+def test_masks_are_counted_and_not_in_the_statistics(x: np.ndarray) -> None:
     r = observed(x)
     honest = x[np.abs(x) <= HUGE]
     assert r.count == x.size
@@ -77,7 +77,7 @@ def test_a_mask_is_known_in_every_float_type(dtype: type) -> None:
     assert (r.lo, r.hi, r.masked) == (-2.0, 3.0, 1)
 
 
-def test_nothing_but_masks_has_an_empty_range_at_zero() -> None:
+def test_masks_alone_give_an_empty_range_at_zero() -> None:
     r = observed([-np.inf, -np.inf])
     assert (r.lo, r.hi, r.masked, r.typical) == (0, 0, 2, 0)
 
@@ -92,7 +92,7 @@ def test_nan_is_not_taken_for_a_mask(rest: list[float]) -> None:
     assert Observer(["x"], False).add([np.array([*rest, np.nan], np.float32)]) == ("x", "NaN")
 
 
-def test_infinity_is_no_mask() -> None:
+def test_infinity_is_not_a_mask() -> None:
     assert Observer(["x"], False).add([np.array([1.0, np.inf], np.float32)]) == ("x", "infinity")
 
 
@@ -127,7 +127,7 @@ def test_merged_parts_are_the_whole(parts: list[np.ndarray]) -> None:
     assert merged.log_sum == pytest.approx(together.log_sum, rel=1e-5, abs=len(parts))
 
 
-def test_a_sample_of_nothing_but_masks_does_not_move_an_honest_range() -> None:
+def test_samples_of_masks_alone_do_not_move_a_range() -> None:
     merged = observed([2.0, 3.0]).merge(observed([-np.inf]))
     assert merged.hi == 3.0
     assert min(merged.lo, 0.0) == 0.0
@@ -138,7 +138,7 @@ def test_the_typical_magnitude_is_over_elements_that_are_not_zero() -> None:
     assert observed([0, 0]).typical == 0
 
 
-def test_the_typical_magnitude_of_a_large_array_is_that_of_its_like() -> None:
+def test_typical_magnitudes_do_not_depend_on_size() -> None:
     x = rng(1).standard_normal(1_000_000).astype(np.float32)
     assert observed(x).typical == pytest.approx(typical(x[:50_000]), rel=0.15)
 

@@ -84,14 +84,12 @@ def test_a_graph_input_is_observed_as_the_model_gets_it() -> None:
     assert observed.lo == float(np.float32(0.1))
 
 
-def test_only_what_is_asked_for_is_observed() -> None:
+def test_only_requested_values_are_observed() -> None:
     assert calibrate(ir.from_proto(net()), ["r"], open_source(samples(2, x=(1, 4)))).keys() == {"r"}
 
 
 @pytest.mark.parametrize(("lengths", "count"), [((0, 0), None), ((0, 3), 3), ((2, 0, 1), 3)])
-def test_a_tensor_that_is_empty_at_times_has_the_range_of_the_rest(
-    lengths: tuple[int, ...], count: int | None
-) -> None:
+def test_empty_tensors_do_not_change_a_range(lengths: tuple[int, ...], count: int | None) -> None:
     graph = onnx.helper.make_graph(
         [node("Slice", ["x", "zero", "n"], ["s"]), node("Relu", ["s"], ["h"])],
         "sliced",

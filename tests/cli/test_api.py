@@ -183,7 +183,7 @@ INSISTED = {
 
 @pytest.mark.usefixtures("slow_int8")
 @pytest.mark.parametrize(("pattern", "wanted"), INSISTED.items(), ids=INSISTED)
-def test_what_the_user_insists_on_stays_int8_however_slow(
+def test_included_nodes_stay_int8_when_they_are_slower(
     pattern: str, wanted: set[str], tmp_path: Path
 ) -> None:
     """Giving up the rest moves the places of the Qs: those need ranges too."""

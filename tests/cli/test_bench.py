@@ -68,7 +68,7 @@ def test_the_table_has_a_row_a_model_and_ops_and_nodes_side_by_side(place: Workp
     assert "warning: less than 6 rounds" in done.stderr  # in half a second
 
 
-def test_json_is_one_document_with_all_of_it(place: Workplace, tmp_path: Path) -> None:
+def test_json_holds_every_measurement(place: Workplace, tmp_path: Path) -> None:
     """External data is in the size."""
     kept = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 64}
     onnx.save_model(onnx.load(place.quantized), tmp_path / "ext.onnx", **kept)
@@ -115,7 +115,7 @@ def test_random_samples_do_and_the_same_path_twice_is_two_models(here: Path) -> 
 
 
 @pytest.mark.nightly
-def test_a_model_on_stdin_is_called_so(here: Path) -> None:
+def test_a_model_on_stdin_is_named_stdin(here: Path) -> None:
     words = ["bench", "-", "a.onnx", "--data", "samples", *BRIEF, "--fail-if", "size<2"]
     done = run_bytes(*words, cwd=here, content=(here / "a.onnx").read_bytes())
     assert done.returncode == 1, done.stderr
@@ -160,7 +160,7 @@ MISTAKES: list[tuple[list[Any], int, list[str]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES)
-def test_mistakes_are_named_with_what_to_do(
+def test_usage_errors_have_a_message_and_a_hint(
     here: Path, arguments: list[Any], code: int, words: list[str]
 ) -> None:
     done = run("bench", *arguments, cwd=here)

@@ -44,7 +44,7 @@ def test_merging_in_two_steps_is_the_same(made: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", sample(["minmax", "entropy", "moving-average", "percentile", "mse"], 5))
-def test_it_stands_in_for_the_samples(tmp_path: Path, method: str) -> None:
+def test_a_ranges_file_replaces_the_samples(tmp_path: Path, method: str) -> None:
     """Up to rounding: the runtime fuses less where every tensor is watched.
 
     Every fourth sample of --calib selects, so the file is made of the others. Nothing is selected here.
@@ -76,7 +76,7 @@ def test_it_stands_in_for_the_samples(tmp_path: Path, method: str) -> None:
         np.testing.assert_allclose(kept, scales[1][name], rtol=0.02, err_msg=name)
 
 
-def test_the_file_says_what_it_is_of(made: Path) -> None:
+def test_the_file_names_its_model_and_samples(made: Path) -> None:
     document = json.loads((made / "all.json").read_text())
     assert document["schema"] == "qtool.ranges/2"
     assert document["samples"] == len(list((CNN / "calib").glob("*.npz")))
@@ -146,7 +146,7 @@ def test_4_a_shard_without_samples(tmp_path: Path) -> None:
     ("source", "output"),
     [("samples", "samples/0.npz"), ("samples", "samples/more/1.npz"), ("calib.py:load", "calib.py")],
 )
-def test_2_what_it_reads_is_not_its_output(source: str, output: str, tmp_path: Path) -> None:
+def test_2_an_input_is_not_an_output(source: str, output: str, tmp_path: Path) -> None:
     """--force is leave to replace an old result, never what the new one is made from."""
     (tmp_path / "samples" / "more").mkdir(parents=True)
     for name in ("0.npz", "more/1.npz"):

@@ -22,7 +22,7 @@ def test_it_is_gone_when_the_model_is_in_place(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["q.onnx"]
 
 
-def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_failed_run_can_be_replayed_and_resumed(tmp_path: Path) -> None:
     best, output = tmp_path / "best.json", tmp_path / "q.onnx"
     failed = run(*BASE, "-o", output, "--checkpoint", best, "--fail-if", "max_error>0", "--recover", "gptq")
     assert failed.returncode == 1
@@ -38,9 +38,7 @@ def test_what_a_failed_run_leaves_can_be_replayed_and_gone_on_from(tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["SIGINT", "SIGQUIT"])
 @pytest.mark.parametrize("hears", [True, False], ids=["hears", "deaf"])
-def test_an_interrupted_run_ends_with_the_place_of_a_whole_plan(
-    number: signal.Signals, hears: bool, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_names_the_best_plan(number: signal.Signals, hears: bool, tmp_path: Path) -> None:
     best = tmp_path / "best.json"
     wait = "time.sleep(600)" if hears else "[signal.signal(15, signal.SIG_IGN), time.sleep(600)]"
     before = f"import signal, time, qtool.commands.quantize as q; q.judge_file = lambda *a: {wait}"
@@ -67,7 +65,7 @@ def test_an_interrupted_run_ends_with_the_place_of_a_whole_plan(
         (("--checkpoint", "q.onnx"), "another file"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_contradictory_options_are_refused(options: tuple[str, ...], says: str, tmp_path: Path) -> None:
     (tmp_path / "best.json").write_text("{}", encoding="utf-8")
     done = run(*BASE, "-o", "q.onnx", *options, cwd=tmp_path)
     assert done.returncode == 2

@@ -77,13 +77,13 @@ def test_one_file_is_read_and_not_a_mixture(tmp_path: Path) -> None:
     assert shown(tmp_path)["threads"] == [0, "default"]
 
 
-def test_folders_above_have_no_say(tmp_path: Path) -> None:
+def test_parent_folders_are_not_searched(tmp_path: Path) -> None:
     write(tmp_path, "threads = 2")
     (tmp_path / "below").mkdir()
     assert shown(tmp_path / "below")["threads"] == [0, "default"]
 
 
-def test_the_table_of_a_command_wins_over_what_is_for_all(tmp_path: Path) -> None:
+def test_a_commands_table_wins_over_common_options(tmp_path: Path) -> None:
     write(tmp_path, "threads = 2\n[compare]\nthreads = 3\nspeed = true\n")
     assert shown(tmp_path)["threads"][0] == 2
     options = shown(tmp_path, command="compare")
@@ -92,7 +92,7 @@ def test_the_table_of_a_command_wins_over_what_is_for_all(tmp_path: Path) -> Non
     assert shown(tmp_path / "p", command="compare")["threads"][0] == 3
 
 
-def test_an_option_for_all_may_be_one_that_this_command_lacks(tmp_path: Path) -> None:
+def test_common_options_need_not_exist_in_every_command(tmp_path: Path) -> None:
     write(tmp_path, 'mode = "static"\nthreads = 2\n')
     assert shown(tmp_path, command="compare", QTOOL_MODE="static")["threads"][0] == 2
 
@@ -108,7 +108,7 @@ def test_a_repeatable_option_takes_one_string_too(tmp_path: Path) -> None:
     assert shown(tmp_path)["fail-if"][0] == ["sqnr<20"]
 
 
-def test_a_flag_replaces_a_list_and_adds_nothing_to_it(tmp_path: Path) -> None:
+def test_a_flag_replaces_a_list(tmp_path: Path) -> None:
     write(tmp_path, 'exclude = ["a", "b"]')
     assert shown(tmp_path, "--exclude", "c")["exclude"] == [["c"], "flag"]
 
@@ -150,7 +150,7 @@ def test_paths_in_a_file_start_from_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["none", "random:8"])
-def test_words_are_no_paths(word: str, tmp_path: Path) -> None:
+def test_words_are_not_paths(word: str, tmp_path: Path) -> None:
     write(tmp_path, f'calib = "{word}"', "conf/qtool.toml")
     assert shown(tmp_path, "--config", "conf/qtool.toml")["calib"][0] == word
 
@@ -229,7 +229,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_the_file_is_named_with_what_is_wanted(mistake: str, tmp_path: Path) -> None:
+def test_a_wrong_value_is_named_with_the_expected_type(mistake: str, tmp_path: Path) -> None:
     text, wanted = MISTAKES[mistake]
     write(tmp_path, text)
     said = refused(tmp_path)
@@ -240,7 +240,7 @@ def test_a_mistake_in_the_file_is_named_with_what_is_wanted(mistake: str, tmp_pa
 
 @pytest.mark.parametrize("key", ONCE)
 @pytest.mark.parametrize("command", ["quantize", "compare"])
-def test_what_belongs_to_one_run_is_set_by_a_flag_only(key: str, command: str, tmp_path: Path) -> None:
+def test_options_of_one_run_are_flags_only(key: str, command: str, tmp_path: Path) -> None:
     write(tmp_path, f"{key} = true")
     assert f"'{key}' can't be set in a file: {ONCE[key]}" in refused(tmp_path, "x", command=command)
     (tmp_path / "qtool.toml").unlink()
@@ -288,7 +288,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     assert "can't be read: Permission denied" in refused(tmp_path)
 
 
-def test_what_has_our_name_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_broken_link_or_folder_named_qtool_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "qtool.toml").symlink_to("gone.toml")
     assert "config 'qtool.toml' does not exist" in refused(tmp_path)
     (tmp_path / "qtool.toml").unlink()
@@ -324,7 +324,7 @@ def test_a_file_from_a_pipe_has_paths_from_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["quantize", "--help"], ["--help"], ["--version"], ["completion", "bash"]])
-def test_help_is_given_whatever_the_file_says(words: list[str], tmp_path: Path) -> None:
+def test_a_broken_file_does_not_prevent_help(words: list[str], tmp_path: Path) -> None:
     write(tmp_path, "mode = [")
     assert run(*words, cwd=tmp_path, env={"QTOOL_MOED": "1"}).returncode == 0
 

@@ -99,7 +99,7 @@ def arguments(place: Place, kind: str) -> list[Any]:
         ("npz", ["9 samples of the kind npz", "float32 [n, 3, 16, 16]", "000.npz"]),
     ],
 )  # fmt: skip
-def test_the_table_says_how_and_what(place: Place, kind: str, words: list[str]) -> None:
+def test_the_table_shows_shapes_and_values(place: Place, kind: str, words: list[str]) -> None:
     done = run("data", *arguments(place, kind))
     assert (done.returncode, done.stderr) == (0, "")
     for word in words:
@@ -115,7 +115,7 @@ def test_json_is_one_document(place: Place, kind: str) -> None:
     assert (document["samples"], document["looked"], len(document["head"])) == (9, 5, 3)
 
 
-def test_quiet_warns_and_says_nothing_else(place: Place) -> None:
+def test_quiet_prints_warnings_only(place: Place) -> None:
     done = run("data", place.photos, "--model", place.images, "--std", "1", "-q")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("warning: input 'x' holds whole numbers from ")

@@ -54,7 +54,7 @@ def test_1_a_failing_gate_leaves_the_old_file(place: Workplace, tmp_path: Path) 
     assert (tmp_path / "q.onnx").read_bytes() == b"old"
 
 
-def test_1_nothing_quantized_where_something_must_be(place: Workplace, tmp_path: Path) -> None:
+def test_1_nothing_quantized_with_require_quantized(place: Workplace, tmp_path: Path) -> None:
     proto = model([node("Sin", ["x"], ["y"])], {"x": [2, 6, 32]}, ["y"])
     (tmp_path / "sin.onnx").write_bytes(proto.SerializeToString())
     command = ["quantize", tmp_path / "sin.onnx", "-o", tmp_path / "q.onnx", "--calib", place.calib]
@@ -194,10 +194,10 @@ def test_130_interrupted_leaves_nothing(
     process = Program("quantize", place.model, "-o", out / "q.onnx", "--calib", calib)
     try:
         sign = out if moment == "writing" else tmp_path
-        seen, deadline = left(sign), time.monotonic() + 600
-        while left(sign) == seen and process.poll() is None and time.monotonic() < deadline:
+        before, deadline = left(sign), time.monotonic() + 600
+        while left(sign) == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
-        assert left(sign) != seen, "it never came so far"
+        assert left(sign) != before, "it never came so far"
         assert left(out) != ["q.onnx"]
         process.send_signal(number)
         errors = process.communicate(timeout=600)[1].decode()

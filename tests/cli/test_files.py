@@ -72,7 +72,7 @@ def test_the_input_is_refused_as_output_by_any_name(place: Workplace, tmp_path: 
 
 
 @pytest.mark.parametrize("victim", ["the model", "the output", "an existing file"])
-def test_a_plan_is_saved_over_nothing_that_matters(victim: str, place: Workplace, tmp_path: Path) -> None:
+def test_save_plan_overwrites_no_input_or_output(victim: str, place: Workplace, tmp_path: Path) -> None:
     """--save-plan is an output like -o: not over an input, not over the model, not over a file without --force."""
     model, out, other = tmp_path / "m.onnx", tmp_path / "q.onnx", tmp_path / "notes.txt"
     model.write_bytes(place.model.read_bytes())

@@ -83,7 +83,7 @@ def test_the_code_of_the_work_is_the_code_of_the_program(tmp_path: Path) -> None
     ]
 
 
-def test_its_error_is_told_by_the_child(tmp_path: Path) -> None:
+def test_the_child_reports_its_error(tmp_path: Path) -> None:
     first = ended(start(tmp_path, "raise ModelError('bad')"))[0]
     assert first == {"child": True, "code": 3, "error": "bad"}
 
@@ -101,18 +101,18 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("death", DEATHS)
-def test_a_death_is_an_error_that_names_the_step(death: str, tmp_path: Path) -> None:
+def test_a_crash_is_an_error_that_names_the_step(death: str, tmp_path: Path) -> None:
     code, message = DEATHS[death]
     work = f"with step('m.onnx', 'it is checked', ModelError):\n    {death}"
     assert told(tmp_path, work) == {"code": code, "error": message}
 
 
-def test_a_death_outside_of_any_step_is_our_own_fault(tmp_path: Path) -> None:
+def test_a_crash_outside_of_a_step_is_a_bug(tmp_path: Path) -> None:
     done = told(tmp_path, "with step('m', 'd', ModelError):\n    pass\nos.abort()")
     assert done == {"code": 70, "error": "qtool crashed (SIGABRT)"}
 
 
-def test_the_inner_step_is_the_one_that_is_named(tmp_path: Path) -> None:
+def test_the_innermost_step_is_named(tmp_path: Path) -> None:
     work = """
 with step('outer', 'one', ModelError):
     with step('inner', 'two', QtoolError):
@@ -126,7 +126,7 @@ with step('outer', 'one', ModelError):
 # Time
 
 
-def test_an_end_asked_of_the_child_alone_is_the_end_of_both(tmp_path: Path) -> None:
+def test_sigterm_to_the_child_ends_both(tmp_path: Path) -> None:
     assert told(tmp_path, "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(600)") == {"code": 130}
 
 
@@ -156,7 +156,7 @@ def test_outside_of_any_step_the_stage_is_named_and_the_model_is_not_blamed(tmp_
     assert done == {"code": 5, "error": "no heartbeat in 1 s of CPU time (placement)"}
 
 
-def test_one_that_does_not_hear_is_ended_by_force(tmp_path: Path) -> None:
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     work = f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{BURN}"
     done = told(tmp_path, work, "seconds=1")
     assert done == {"code": 5, "error": "no heartbeat in 1 s of CPU time"}
@@ -181,7 +181,7 @@ def test_imports_never_count(tmp_path: Path) -> None:
     ],
     ids=["none", "large", "given", "any"],
 )
-def test_patience_grows_with_the_model_unless_it_was_given(limits: Limits, size: int, seconds: float) -> None:
+def test_the_time_limit_grows_with_the_model(limits: Limits, size: int, seconds: float) -> None:
     assert limits.patience(size) == seconds
 
 
@@ -194,7 +194,7 @@ def test_memory_beyond_the_limit_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limits", ["memory=0", "memory=2 << 30", ""], ids=["any", "enough", "default"])
-def test_memory_within_the_limit_is_had(limits: str, tmp_path: Path) -> None:
+def test_memory_within_the_limit_is_allocated(limits: str, tmp_path: Path) -> None:
     assert ended(start(tmp_path, "bytearray(1 << 28)\nreturn 4", limits))[0]["code"] == 4
 
 
@@ -230,7 +230,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("number", "group", "work"), SIGNALS, ids=NAMES)
-def test_asked_to_stop_both_do(number: signal.Signals, group: bool, work: str, tmp_path: Path) -> None:
+def test_signals_end_both_processes(number: signal.Signals, group: bool, work: str, tmp_path: Path) -> None:
     process = start(tmp_path, work)
     wait_for(tmp_path / "begun", process)
     (os.killpg if group else os.kill)(process.pid, number)
@@ -276,7 +276,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> mmap.mmap:
     return made
 
 
-def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
+def test_a_page_shows_the_step_and_the_model_size(page: mmap.mmap) -> None:
     assert heartbeat.read(page).step is None
     heartbeat.weighs(10)
     heartbeat.weighs(5)
@@ -291,7 +291,7 @@ def test_a_page_shows_the_step_and_what_is_at_hand(page: mmap.mmap) -> None:
     assert heartbeat.read(page).model_bytes == 10
 
 
-def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
+def test_every_note_is_a_heartbeat(page: mmap.mmap) -> None:
     def write() -> None:
         with writing_in("/x"):
             pass
@@ -304,7 +304,7 @@ def test_every_note_and_every_beat_is_a_sign_of_life(page: mmap.mmap) -> None:
     assert beats == sorted(set(beats))
 
 
-def test_a_page_tells_the_end_and_the_folders(page: mmap.mmap) -> None:
+def test_a_page_holds_the_end_and_the_folders(page: mmap.mmap) -> None:
     assert not heartbeat.read(page).ended
     with writing_in("/a"), writing_in("/b\udcff"):
         with writing_in("/a"):
@@ -325,12 +325,12 @@ def test_a_note_that_is_too_long_for_the_page_leaves_the_last_one(page: mmap.mma
 
 
 @pytest.mark.parametrize("note", [b"", b"[", b"null", b"[1, 2]", b"\xff" * 64], ids=repr)
-def test_a_torn_note_is_none(note: bytes, page: mmap.mmap) -> None:
+def test_a_torn_note_is_ignored(note: bytes, page: mmap.mmap) -> None:
     page[: 25 + len(note)] = heartbeat._HEAD.pack(7, 8, len(note), False) + note
     snapshot = heartbeat.read(page)
     assert (snapshot.beats, snapshot.model_bytes, snapshot.step, snapshot.folders) == (7, 8, None, ())
 
 
-def test_without_a_page_a_step_is_nothing() -> None:
+def test_steps_work_without_a_page() -> None:
     with heartbeat.step("a", "b", ModelError):
         heartbeat.beat()

@@ -51,7 +51,7 @@ def test_json_is_one_document_on_stdout(folder: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("names", [["-"], ["-", "fp32.onnx"], ["fp32.onnx", "-"]], ids=" ".join)
-def test_a_model_may_come_from_stdin_and_is_called_so(folder: Path, names: list[str]) -> None:
+def test_a_model_from_stdin_is_named_stdin(folder: Path, names: list[str]) -> None:
     paths = [n if n == "-" else folder / n for n in names]
     done = run_bytes("inspect", *paths, "--json", content=(folder / "int8.onnx").read_bytes())
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_2_usage(words: list[str]) -> None:
     assert done.stderr.startswith("error: ")
 
 
-def test_a_reader_that_leaves_early_is_no_error(folder: Path) -> None:
+def test_a_closed_pipe_is_no_error(folder: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = inspect(folder / "int8.onnx", stdout=write)

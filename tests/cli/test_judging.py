@@ -62,7 +62,7 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_each_outcome_of_a_gate_has_its_code_and_its_line(place: Path, outcome: str) -> None:
+def test_gate_outcomes_have_exit_codes_and_messages(place: Path, outcome: str) -> None:
     other, words, code, said = OUTCOMES[outcome]
     words = [w.format(place=place) for w in words]
     done = run("compare", place / "a.onnx", place / f"{other}.onnx", "--data", place / "eval", *words)
@@ -83,7 +83,7 @@ def test_a_gate_decides_in_a_shell(place: Path, other: str, shipped: bool) -> No
     assert ("shipped" in done.stdout) == shipped, done.stderr
 
 
-def test_a_golden_run_judges_where_fp32_is_not(place: Path, tmp_path: Path) -> None:
+def test_a_reference_file_replaces_the_fp32_model(place: Path, tmp_path: Path) -> None:
     kept = tmp_path / "golden.npz"
     both = run(
         "compare",

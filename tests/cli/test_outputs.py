@@ -100,7 +100,7 @@ def test_no_output_is_an_input_by_any_name(
     assert not (tmp_path / "q.onnx").exists()
 
 
-def test_a_plan_is_not_saved_over_the_one_that_is_replayed(work: Path, tmp_path: Path) -> None:
+def test_save_plan_does_not_overwrite_the_replayed_plan(work: Path, tmp_path: Path) -> None:
     done = run(*words(work, tmp_path / "q.onnx", "--save-plan", tmp_path / "p.json"))
     assert done.returncode == 0, done.stderr
     plan = tmp_path / "p.json"
@@ -122,7 +122,7 @@ def test_two_outputs_are_not_one_file(plan: str, work: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("force", [[], ["--force"]], ids=["", "force"])
 @pytest.mark.parametrize("kind", ["/dev/null", "/dev/full", "fifo", "link to a device"])
-def test_what_is_no_file_is_no_output(kind: str, force: list[str], work: Path, tmp_path: Path) -> None:
+def test_outputs_are_regular_files(kind: str, force: list[str], work: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" if not kind.startswith("/") else Path(kind)
     if kind == "fifo":
         os.mkfifo(target)
@@ -132,26 +132,26 @@ def test_what_is_no_file_is_no_output(kind: str, force: list[str], work: Path, t
 
 
 @pytest.mark.parametrize("name", [b"\xff.onnx", b"caf\xe9/q.onnx"], ids=["name", "folder"])
-def test_a_name_that_is_not_utf_8_is_no_output(name: bytes, work: Path, tmp_path: Path) -> None:
+def test_output_names_are_utf_8(name: bytes, work: Path, tmp_path: Path) -> None:
     target = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     target.parent.mkdir(exist_ok=True)
     assert "UTF-8" in refusal(words(work, target))
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "none/q.onnx", "file/q.onnx", "/".join(["d"] * 3000)], ids=["long", "missing", "file", "deep"])  # fmt: skip
-def test_5_a_place_that_can_t_be(name: str, work: Path, tmp_path: Path) -> None:
+def test_5_an_impossible_path(name: str, work: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refusal(words(work, tmp_path / name), EnvironmentFailure)
     refusal(words(work, tmp_path / "q.onnx", "--save-plan", tmp_path / name), EnvironmentFailure)
 
 
-def test_a_link_that_leads_nowhere_is_there(work: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_counts_as_existing(work: Path, tmp_path: Path) -> None:
     (tmp_path / "q.onnx").symlink_to(tmp_path / "nowhere")
     assert "exists" in refusal(words(work, tmp_path / "q.onnx"))
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_with_force_a_link_is_replaced_and_not_what_it_leads_to(work: Path, tmp_path: Path) -> None:
+def test_force_replaces_a_link_and_not_its_target(work: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "precious").write_text("precious")
@@ -164,7 +164,7 @@ def test_with_force_a_link_is_replaced_and_not_what_it_leads_to(work: Path, tmp_
 
 
 @pytest.mark.parametrize("name", ["a\n\x1b[31m naïve ☃.onnx", "x" * 250 + ".onnx"], ids=["odd", "long"])
-def test_any_other_name_is_one_and_is_shown_on_a_line(name: str, work: Path, tmp_path: Path) -> None:
+def test_odd_names_are_accepted_and_printed_on_one_line(name: str, work: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (work / "m.onnx").rename(work / name)
@@ -267,7 +267,7 @@ def test_5_a_disk_that_is_full(work: Path, tmp_path: Path) -> None:
     assert "No space left" in done.stderr
 
 
-def test_a_side_file_of_another_model_is_left_to_it(work: Path, tmp_path: Path) -> None:
+def test_a_side_file_of_another_model_is_not_overwritten(work: Path, tmp_path: Path) -> None:
     """Somebody renamed a model that we wrote; its weights stay in the file that it names."""
 
     def quantize(source: Path, name: str, *more: object) -> subprocess.CompletedProcess[str]:
@@ -295,7 +295,7 @@ def test_samples_of_odd_names_are_read(work: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_program_alone_shows_its_help() -> None:
+def test_without_a_command_help_is_printed() -> None:
     done = run()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == run("--help").stdout

@@ -52,7 +52,7 @@ def test_json_is_the_file(profile: Callable[..., Result], tmp_path: Path) -> Non
     assert (document["schema"], document["threads"]) == (SCHEMA, 2)
 
 
-def test_quiet_says_nothing(profile: Callable[..., Result], tmp_path: Path) -> None:
+def test_quiet_prints_nothing(profile: Callable[..., Result], tmp_path: Path) -> None:
     assert profile("-o", tmp_path / "costs.json", "-q").output == ""
 
 

@@ -59,7 +59,7 @@ def test_every_format_is_written_also_when_a_gate_failed(place: Workplace, tmp_p
     assert row["output"] == report.comparison.outputs[0].name
 
 
-def test_reports_of_both_commands_are_as_the_schema_has_them(
+def test_reports_of_both_commands_match_the_schema(
     place: Workplace, saved: Mapping[str, Path], tmp_path: Path
 ) -> None:
     done = run(
@@ -121,7 +121,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_2_mistakes_are_told_before_the_work(mistake: str, place: Workplace, tmp_path: Path) -> None:
+def test_2_usage_errors_precede_the_work(mistake: str, place: Workplace, tmp_path: Path) -> None:
     words, message, hint = MISTAKES[mistake]
     before = place.model.read_bytes()
     done = compare(place, *(w.format(**vars(place)) for w in words), cwd=tmp_path)
@@ -134,7 +134,7 @@ def test_2_mistakes_are_told_before_the_work(mistake: str, place: Workplace, tmp
 
 
 @pytest.mark.parametrize("file", ["q.onnx", "plan.json"])
-def test_2_a_report_is_not_what_quantize_writes(file: str, place: Workplace, tmp_path: Path) -> None:
+def test_2_a_report_does_not_overwrite_the_model_or_plan(file: str, place: Workplace, tmp_path: Path) -> None:
     done = run(
         "quantize", place.model, "-o", "q.onnx", "--save-plan", "plan.json", "--calib", place.calib,
         "--report", file, "--report-format", "json", cwd=tmp_path,
@@ -144,7 +144,7 @@ def test_2_a_report_is_not_what_quantize_writes(file: str, place: Workplace, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_5_a_folder_that_is_missing_is_known_before_the_work(place: Workplace, tmp_path: Path) -> None:
+def test_5_a_missing_folder_is_refused_before_the_work(place: Workplace, tmp_path: Path) -> None:
     done = compare(place, "--report", tmp_path / "none" / "run.json")
     assert (done.returncode, done.stdout) == (5, "")
 
@@ -186,7 +186,7 @@ def test_json_stays_one_document_beside_github(
     assert done.returncode == 1
 
 
-def test_a_summary_that_can_t_be_written_costs_a_warning(place: Workplace, tmp_path: Path) -> None:
+def test_an_unwritable_summary_is_a_warning(place: Workplace, tmp_path: Path) -> None:
     for gates, code in ((["--fail-if", "sqnr<1"], 0), (GATES, 1)):
         done = compare(
             place, *gates, "--github", env={"GITHUB_STEP_SUMMARY": str(tmp_path / "none" / "s.md")}
@@ -195,7 +195,7 @@ def test_a_summary_that_can_t_be_written_costs_a_warning(place: Workplace, tmp_p
         assert "warning: $GITHUB_STEP_SUMMARY can't be written" in done.stderr
 
 
-def test_2_no_stream_is_left_for_github(place: Workplace) -> None:
+def test_2_github_needs_a_free_stream(place: Workplace) -> None:
     done = run_bytes("quantize", place.model, "-o", "-", "--calib", place.calib, "--json", "--github")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"--report run.json" in done.stderr
@@ -206,9 +206,7 @@ def test_2_no_stream_is_left_for_github(place: Workplace) -> None:
 
 @pytest.mark.parametrize("form", ["table", *FORMATS])
 @pytest.mark.parametrize("verdict", ["held", "failed"])
-def test_a_saved_run_is_rendered_and_its_verdict_stands(
-    form: str, verdict: str, saved: Mapping[str, Path]
-) -> None:
+def test_a_saved_run_keeps_its_verdict(form: str, verdict: str, saved: Mapping[str, Path]) -> None:
     done = run("report", saved[verdict], "--format", form)
     assert done.returncode == (verdict == "failed")
     if form == "table":
@@ -218,13 +216,13 @@ def test_a_saved_run_is_rendered_and_its_verdict_stands(
     assert ("gate failed: sqnr<200" in done.stderr) == (verdict == "failed")
 
 
-def test_what_is_rendered_later_is_what_was_printed_then(place: Workplace, tmp_path: Path) -> None:
+def test_a_saved_run_renders_as_it_was_printed(place: Workplace, tmp_path: Path) -> None:
     done = compare(place, "--report", tmp_path / "run.json")
     assert run("report", tmp_path / "run.json").stdout == done.stdout
     assert run("report", tmp_path / "run.json", "--json").stdout == (tmp_path / "run.json").read_text(encoding="utf-8")  # fmt: skip
 
 
-def test_with_files_nothing_is_printed_unless_asked(saved: Mapping[str, Path], tmp_path: Path) -> None:
+def test_reports_to_files_print_nothing(saved: Mapping[str, Path], tmp_path: Path) -> None:
     done = run("report", saved["held"], "--report", tmp_path / "a.xml", "--report", tmp_path / "a.csv")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "a.xml"]
@@ -248,7 +246,7 @@ def test_a_saved_run_is_judged_by_other_gates(
         assert "nothing to judge" in done.stderr
 
 
-def test_random_data_is_no_ground_for_a_verdict_later(place: Workplace, tmp_path: Path) -> None:
+def test_random_data_satisfies_no_gate_of_a_saved_run(place: Workplace, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     words = ["compare", place.model, place.quantized, "--data", "random:2", "--shape", "x=1,6,32"]
     assert run(*words, "--report", path).returncode == 0
@@ -288,9 +286,7 @@ def test_2_mistakes_about_a_saved_run(
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("held", 0), ("failed", 1)])
-def test_a_reader_that_leaves_early_does_not_change_the_verdict(
-    verdict: str, code: int, saved: Mapping[str, Path]
-) -> None:
+def test_closed_pipes_do_not_change_the_verdict(verdict: str, code: int, saved: Mapping[str, Path]) -> None:
     read, write = os.pipe()
     os.close(read)
     for form in ("table", *FORMATS):
@@ -300,9 +296,7 @@ def test_a_reader_that_leaves_early_does_not_change_the_verdict(
     os.close(write)
 
 
-def test_an_option_of_the_same_name_does_not_get_in_the_way(
-    saved: Mapping[str, Path], tmp_path: Path
-) -> None:
+def test_options_of_other_commands_do_not_apply(saved: Mapping[str, Path], tmp_path: Path) -> None:
     """`format` in a file is quantize's."""
     (tmp_path / "qtool.toml").write_text('format = "qoperator"\njson = true\n', encoding="utf-8")
     done = run("report", saved["held"], "--format", "csv", cwd=tmp_path)
@@ -312,7 +306,7 @@ def test_an_option_of_the_same_name_does_not_get_in_the_way(
     assert run("report", saved["held"], cwd=tmp_path).returncode == 2
 
 
-def test_reports_can_be_asked_for_in_a_file(place: Workplace, tmp_path: Path) -> None:
+def test_reports_can_be_configured_in_a_file(place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "qtool.toml").write_text('[compare]\nreport = ["run.xml", "run.md"]\n', encoding="utf-8")
     assert compare(place, cwd=tmp_path).returncode == 0
     assert (tmp_path / "run.xml").exists()

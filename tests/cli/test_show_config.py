@@ -39,7 +39,7 @@ def test_show_config_survives_an_ascii_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["quantize", "compare"])
-def test_show_config_runs_nothing_and_wants_no_arguments(command: str, tmp_path: Path) -> None:
+def test_show_config_runs_nothing_and_needs_no_arguments(command: str, tmp_path: Path) -> None:
     done = run(command, "--show-config", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     words = ["a.onnx", "b.onnx"] if command == "compare" else ["a.onnx", "-o", "q.onnx"]

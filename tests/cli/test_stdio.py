@@ -125,7 +125,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 @pytest.mark.parametrize("command", ["quantize", "compare"])
-def test_3_what_is_no_model(command: str, case: str, place: Workplace, temp: dict[str, str]) -> None:
+def test_3_not_a_model(command: str, case: str, place: Workplace, temp: dict[str, str]) -> None:
     content, said = BROKEN[case]
     more = ["-o", "-", "--calib"] if command == "quantize" else [place.model, "--data"]
     done = run_bytes(command, "-", *more, place.calib, content=content, env=temp)
@@ -142,7 +142,7 @@ def test_3_a_model_cut_short(place: Workplace, temp: dict[str, str]) -> None:
     assert_nothing_left(temp)
 
 
-def test_3_weights_that_lie_elsewhere(place: Workplace, tmp_path: Path, temp: dict[str, str]) -> None:
+def test_3_external_data(place: Workplace, tmp_path: Path, temp: dict[str, str]) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(onnx.load(place.model), path, save_as_external_data=True, location="m.data", size_threshold=0)
     done = run_bytes("quantize", "-", "--dry-run", content=path.read_bytes(), env=temp, cwd=tmp_path)
@@ -152,7 +152,7 @@ def test_3_weights_that_lie_elsewhere(place: Workplace, tmp_path: Path, temp: di
     assert_nothing_left(temp)
 
 
-def test_3_more_than_a_model_can_be(place: Workplace, temp: dict[str, str]) -> None:
+def test_3_too_large_a_model(place: Workplace, temp: dict[str, str]) -> None:
     change = "import qtool.cli.streams as s; s.LARGEST_BYTES = 1000"
     content = place.model.read_bytes()
     done = run_bytes("quantize", "-", "--dry-run", content=content, env=temp, before=change)
@@ -189,13 +189,13 @@ def test_2_no_model_from_a_terminal(place: Workplace) -> None:
     assert b"none is piped in" in done.stderr
 
 
-def test_2_closed_ends(place: Workplace) -> None:
+def test_2_closed_streams(place: Workplace) -> None:
     for words, ends in ((quantize(place, "-", "-"), "<&-"), (quantize(place, place.model, "-"), ">&-")):
         done = run_installed(*words, shell=f'"$@" {ends}')
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
 
 
-def test_5_a_reader_that_leaves_did_not_get_its_model(place: Workplace, temp: dict[str, str]) -> None:
+def test_5_a_closed_pipe_for_a_model(place: Workplace, temp: dict[str, str]) -> None:
     """Unlike a table, half a model is no result."""
     read, write = os.pipe()
     os.close(read)
@@ -210,7 +210,7 @@ def test_5_a_reader_that_leaves_did_not_get_its_model(place: Workplace, temp: di
     assert_nothing_left(temp)
 
 
-def test_5_no_room_for_it(place: Workplace, temp: dict[str, str]) -> None:
+def test_5_disk_full(place: Workplace, temp: dict[str, str]) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))"
     done = run_bytes("quantize", "-", "--dry-run", content=place.model.read_bytes(), env=temp, before=limit)
     assert done.returncode == 5, done.stderr

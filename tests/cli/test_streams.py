@@ -39,14 +39,14 @@ def test_json_is_whole_when_a_gate_fails_too(place: Workplace) -> None:
     assert done.returncode == 1
 
 
-def test_the_table_is_on_stdout_and_the_rest_is_not(place: Workplace) -> None:
+def test_only_the_table_is_on_stdout(place: Workplace) -> None:
     done = compare(place, "--fail-if", "sqnr<200")
     assert "SQNR" in done.stdout
     assert "gate failed" in done.stderr
     assert "gate failed" not in done.stdout
 
 
-def test_quiet_says_nothing_but_what_failed(place: Workplace) -> None:
+def test_quiet_prints_failures_only(place: Workplace) -> None:
     done = compare(place, "-q")
     assert (done.stdout, done.stderr) == ("", "")
     failed = compare(place, "-q", "--fail-if", "sqnr<200")
@@ -56,7 +56,7 @@ def test_quiet_says_nothing_but_what_failed(place: Workplace) -> None:
 
 @pytest.mark.parametrize(("gate", "code"), [("sqnr<1", 0), ("sqnr<200", 1)], ids=["held", "failed"])
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
-def test_a_reader_that_leaves_early_does_not_change_the_verdict(
+def test_closed_pipes_do_not_change_the_verdict(
     place: Workplace, gate: str, code: int, form: list[str]
 ) -> None:
     read, write = os.pipe()
@@ -95,7 +95,7 @@ def test_no_color_means_no_color(place: Workplace) -> None:
     assert not COLORS.search(shown)
 
 
-def test_a_pipe_gets_no_escapes_at_all(place: Workplace) -> None:
+def test_a_pipe_gets_no_escapes(place: Workplace) -> None:
     done = compare(place, "-v")
     assert "\x1b" not in done.stdout + done.stderr
 

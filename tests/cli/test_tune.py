@@ -63,7 +63,7 @@ def test_every_point_is_in_the_table_and_in_the_picture(tuned: Tuned) -> None:
     assert all(name in picture for name in tuned.report["front"])
 
 
-def test_what_is_written_is_of_the_size_that_was_said(tuned: Tuned) -> None:
+def test_the_written_size_is_the_reported_size(tuned: Tuned) -> None:
     size = (tuned.folder / "q.onnx").stat().st_size
     assert tuned.report["quantized"]["bytes"] == size
     if chosen := tuned.report["chosen"]:  # unless the last race, on all samples, has decided otherwise
@@ -80,7 +80,7 @@ def test_the_saved_plan_gives_the_same_bytes_and_still_explains(tuned: Tuned, tm
     assert json.loads(done.stdout)["explained"] == tuned.report["explained"]
 
 
-def test_a_node_is_explained_by_what_was_measured(tuned: Tuned) -> None:
+def test_explain_shows_the_measured_times(tuned: Tuned) -> None:
     (node,) = tuned.report["explained"]
     assert node["op"] == "Gemm"
     region = node["region"]
@@ -109,7 +109,7 @@ def test_without_output_nothing_is_written(tmp_path: Path) -> None:
     assert report["comparison"]["sqnr"] > 20
 
 
-def test_of_weights_it_is_bits_that_are_tuned(tmp_path: Path) -> None:
+def test_weight_only_tunes_bits(tmp_path: Path) -> None:
     done = run(
         "tune", CNN / "model.onnx", "--calib", CNN / "calib", "--mode", "weight-only", "--points", 3, "--json",
         "-o", tmp_path / "w.onnx", "--max-size", "110KB", *BRIEFLY,
@@ -121,7 +121,7 @@ def test_of_weights_it_is_bits_that_are_tuned(tmp_path: Path) -> None:
     assert (tmp_path / "w.onnx").stat().st_size <= 110_000
 
 
-def test_1_a_gate_that_fails_leaves_no_model_and_draws_all_the_same(tmp_path: Path) -> None:
+def test_1_a_failed_gate_leaves_no_model_and_the_picture(tmp_path: Path) -> None:
     done = run(
         "tune", CNN / "model.onnx", "--calib", CNN / "calib", "-o", tmp_path / "q.onnx", "--points", 1, "--svg",
         tmp_path / "f.svg", "--save-plan", tmp_path / "p.json", "--max-size", 10, *BRIEFLY,
@@ -164,7 +164,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES)
-def test_mistakes_are_named_with_what_to_do(
+def test_usage_errors_have_a_message_and_a_hint(
     here: Path, arguments: list[Any], code: int, words: list[str]
 ) -> None:
     before = left(here)
@@ -184,14 +184,14 @@ def test_a_dry_run_explains_by_the_tables(place: Workplace, pattern: str) -> Non
     assert all(node["why"] and node["region"] is None for node in nodes)
 
 
-def test_what_was_not_asked_for_is_not_explained(place: Workplace) -> None:
+def test_without_explain_nothing_is_explained(place: Workplace) -> None:
     done = run("quantize", place.model, "--dry-run", "--json")
     assert json.loads(done.stdout)["explained"] == []
 
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared models here")
-def test_no_model_is_known_to_the_code() -> None:
+def test_no_name_of_a_model_is_in_the_code() -> None:
     """Neither a model's name nor that of a node or file of it decides anything."""
     import onnx
 

@@ -27,7 +27,7 @@ def at(seconds: float) -> range:
     return range(int(seconds / LOOK))
 
 
-def test_cpu_time_without_a_heartbeat_is_death() -> None:
+def test_cpu_time_without_a_heartbeat_counts() -> None:
     (death,) = deaths((1, {7: n * LOOK}) for n in at(100))
     assert death[1] == Death(60, idle=False)
     assert death[0] * LOOK == pytest.approx(60, abs=2 * LOOK)
@@ -56,7 +56,7 @@ def test_a_process_without_cpu_time_is_dead_after_ten_minutes() -> None:
     assert deaths((1, {7: n // 1000 / 100}) for n in at(2000)) == [], "a little CPU time now and then is life"
 
 
-def test_time_for_which_all_was_stopped_does_not_count() -> None:
+def test_stopped_time_does_not_count() -> None:
     """Ctrl-Z, and later `fg`."""
     now = [0.0]
     dog = Watchdog(lambda: now[0], lambda: False)

@@ -62,7 +62,7 @@ def test_shards_merge_to_the_whole_in_any_order(place: Path, count: int) -> None
 
 
 @pytest.mark.parametrize("shard", sample([Shard(2, 3), Shard()], 2), ids=str)
-def test_processes_find_what_one_finds(place: Path, shard: Shard) -> None:
+def test_several_processes_give_the_ranges_of_one(place: Path, shard: Shard) -> None:
     progress: list[tuple[int, int]] = []
     options = replace(ONE, shard=shard)
     both = calibrate_model(
@@ -111,7 +111,7 @@ class Killed(Exception):
     ("memory", "after"),
     [*((None, n) for n in (1, COUNT - 1, COUNT)), *((1, n) for n in (5, COUNT, COUNT + 2))],
 )
-def test_a_killed_run_goes_on_from_its_checkpoint(
+def test_a_killed_run_resumes_from_its_checkpoint(
     place: Path, monkeypatch: pytest.MonkeyPatch, after: int, memory: int | None
 ) -> None:
     monkeypatch.setattr(qtool.calibration.checkpoint, "SECONDS", 0.0)
@@ -152,7 +152,7 @@ def test_a_checkpoint_that_is_there_is_not_overwritten(place: Path) -> None:
     assert file.read_text() == "precious"
 
 
-def test_resuming_what_was_never_begun_begins_it(place: Path) -> None:
+def test_resume_without_a_checkpoint_starts_anew(place: Path) -> None:
     file = place / "kept.json"
     same(made(place, replace(ONE, checkpoint=file, resume=True)), made(place))
     assert not file.exists()

@@ -92,7 +92,7 @@ def test_some_samples_are_looked_at(
     assert names is None or [s.name for s in survey.head] == names
 
 
-def test_those_that_are_chosen_are_those_that_would_calibrate(tmp_path: Path) -> None:
+def test_the_chosen_samples_are_those_of_calibration(tmp_path: Path) -> None:
     from qtool.data.open import open_source
 
     reading = Reading(samples=3, seed=4)
@@ -120,7 +120,7 @@ def test_a_generator_is_a_source_too() -> None:
     ],
     ids=["raw pixels", "raw pixels NHWC", "channels-last", "zeros", "constant", "same"],
 )  # fmt: skip
-def test_what_looks_wrong_is_warned_of(made: Samples, shape: tuple[Any, ...], warning: str) -> None:
+def test_suspicious_samples_are_warned_of(made: Samples, shape: tuple[Any, ...], warning: str) -> None:
     survey = qtool.survey(made, taking(*shape))
     assert warning in "; ".join(survey.warnings)
 
@@ -139,11 +139,11 @@ def test_what_looks_wrong_is_warned_of(made: Samples, shape: tuple[Any, ...], wa
     ],
     ids=["0..1", "signed", "0..2", "no image", "uint8", "mask", "one sample", "scalar"],
 )  # fmt: skip
-def test_what_looks_right_is_not_warned_of(made: Samples, proto: onnx.ModelProto) -> None:
+def test_good_samples_have_no_warning(made: Samples, proto: onnx.ModelProto) -> None:
     assert qtool.survey(made, proto).warnings == ()
 
 
-def test_what_was_filled_on_purpose_is_not_warned_of() -> None:
+def test_filled_inputs_have_no_warning() -> None:
     proto = model([node("Add", ["x", "z"], ["y"])], {"x": [2], "z": [2]}, ["y"])
     assert qtool.survey(samples(2, x=(2,)), proto, reading=Reading(fill={"z": 0.0})).warnings == ()
 
@@ -169,7 +169,7 @@ def test_4_ids_that_the_models_table_lacks(ids: list[int]) -> None:
     ],
     ids=["rank", "name", "nan", "second"],
 )
-def test_4_what_does_not_fit_is_refused_as_everywhere(made: Samples, word: str) -> None:
+def test_4_samples_that_do_not_fit_are_refused(made: Samples, word: str) -> None:
     with pytest.raises(DataError, match=word):
         qtool.survey(made, taking(2))
 
@@ -205,7 +205,7 @@ def test_the_document_is_plain_json() -> None:
     assert (a["figures"]["infinite"], b["figures"], c["wants"]) == (5, None, ["n", "s"])
 
 
-def test_the_table_holds_what_matters_and_no_control_character() -> None:
+def test_the_table_has_every_input_and_no_control_character() -> None:
     text = shown(awkward())
     assert "\x1b" not in text
     assert "\x07" not in text
@@ -213,7 +213,7 @@ def test_the_table_holds_what_matters_and_no_control_character() -> None:
         assert word in text
 
 
-def test_a_table_of_many_inputs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_many_inputs_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     from qtool.report import survey as rendered
 
     monkeypatch.setattr(rendered, "_MOST_INPUTS", 2)

@@ -118,7 +118,7 @@ def ranges(net: onnx.ModelProto) -> Any:
     return calibrate_model(net, CALIB, options=Calibrating(threads=1))
 
 
-def test_with_ranges_alone_nothing_is_tried_and_the_report_says_so(
+def test_without_samples_no_recovery_is_tried_and_a_warning_says_so(
     net: onnx.ModelProto, ranges: Any, tmp_path: Path
 ) -> None:
     result = qtool.quantize(net, tmp_path / "q.onnx", options(calib=None, ranges=ranges, data=OTHER))
@@ -139,9 +139,7 @@ def test_with_ranges_calib_is_the_select_set(net: onnx.ModelProto, ranges: Any, 
     assert report.trials
 
 
-def test_a_fall_back_to_float_keeps_the_log_and_says_what_was_not_applied(
-    net: onnx.ModelProto, tmp_path: Path
-) -> None:
+def test_a_float_fallback_keeps_the_recovery_log(net: onnx.ModelProto, tmp_path: Path) -> None:
     result = qtool.quantize(net, tmp_path / "q.onnx", options(data=OTHER, min_sqnr=150.0))
     assert not result.plan.sites, "no stored weight is that accurate either"
     gains = result.report.recovered
@@ -155,7 +153,7 @@ def test_steps_that_the_result_has_are_marked_as_applied(usual: tuple[qtool.Resu
     assert all(gain.kept for gain in gains if gain.applied)
 
 
-def test_a_replay_gives_the_same_bytes_whatever_was_timed(
+def test_a_replay_does_not_depend_on_timings(
     net: onnx.ModelProto, usual: tuple[qtool.Result, Path], tmp_path: Path
 ) -> None:
     """The digest in the metadata is of decisions: not of timings, nor of reasons."""
@@ -182,7 +180,7 @@ def test_a_replay_gives_the_same_bytes_whatever_was_timed(
         (12, "", True, True),
     ],
 )
-def test_the_report_says_which_sets_are_not_independent(
+def test_the_report_names_dependent_sample_sets(
     count: int, note: str, independent: bool, judge_independent: bool, net: onnx.ModelProto, tmp_path: Path
 ) -> None:
     settings = options(calib=CALIB[:count], effort="fast", gate="none")

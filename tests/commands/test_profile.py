@@ -43,7 +43,7 @@ def test_without_an_output_nothing_is_written(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kernel_that_the_runtime_does_not_run_is_said_and_not_timed(
+def test_unsupported_kernels_are_reported_and_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = replace(KERNELS["Relu"], runs={Kind.FLOAT: ("QLinearRelu",)})
@@ -58,7 +58,7 @@ def test_a_kernel_that_the_runtime_does_not_run_is_said_and_not_timed(
     "options",
     [qtool.Profiling(threads=0), qtool.Profiling(effort="much"), qtool.Profiling(rows=["Conv/4x4"])],
 )
-def test_what_can_not_be_is_a_mistake_of_usage(options: qtool.Profiling) -> None:
+def test_impossible_options_are_usage_errors(options: qtool.Profiling) -> None:
     with pytest.raises(qtool.UsageError):
         qtool.profile(options=options)
 

@@ -42,7 +42,7 @@ def careless(net: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("changes", [{}, {"gate": "task"}, {"min_sqnr": 5.0}, {"task": "tokens"}], ids=str)
-def test_quantize_gives_up_what_changes_classes(
+def test_layers_that_change_classes_go_back_to_float(
     net: onnx.ModelProto, careless: tuple[Path, qtool.Report], changes: dict[str, Any], tmp_path: Path
 ) -> None:
     report = qtool.quantize(net, tmp_path / "q.onnx", options(**changes)).report
@@ -97,7 +97,7 @@ def test_compare_fails_by_default_where_classes_change(
 
 
 @pytest.mark.parametrize("wrong", [{"task": "classes"}, {"task": "ctc", "class_axis": 2}], ids=str)
-def test_a_task_or_an_axis_that_is_not_there_is_a_usage_error(
+def test_an_unknown_task_or_axis_is_a_usage_error(
     net: onnx.ModelProto, careless: tuple[Path, qtool.Report], wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(qtool.UsageError, match="classes|class_axis 2"):

@@ -74,9 +74,7 @@ def test_a_shape_makes_windows_of_an_open_axis(tmp_path: Path) -> None:
     assert len(source(file, model_inputs(x=("N", "T")), shape={"x": (1, 20)})) == 5
 
 
-def test_a_recording_beyond_ten_minutes_is_no_sample_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recordings_over_ten_minutes_need_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "WHOLE_SECONDS", 1)
     file = record(tmp_path / "a.wav", noise(8001))
     error = refused(lambda: source(file, model_inputs(x=("N", "T"))))
@@ -188,27 +186,27 @@ def truncated(folder: Path, suffix: str) -> bytes:
 @pytest.mark.parametrize(
     "content", [b"", b"just text", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"fLaC" + bytes(50), b"OggS" + bytes(50)]
 )
-def test_other_than_recordings_are_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_files_that_are_not_recordings_are_named(tmp_path: Path, suffix: str, content: bytes) -> None:
     write(tmp_path / f"a{suffix}", content)
     error = refused(lambda: arrays(source(tmp_path, model_inputs(x=(100,)))))
     assert f"a{suffix}" in error.message
     assert "<_io" not in error.message
 
 
-def test_half_a_flac_is_refused_when_it_ends(tmp_path: Path) -> None:
+def test_a_truncated_flac_is_refused(tmp_path: Path) -> None:
     content = truncated(tmp_path, ".flac")
     write(tmp_path / "calib" / "a.flac", content)
     error = refused(lambda: arrays(source(tmp_path / "calib", model_inputs(x=(100,)))))
     assert "a.flac" in error.message
 
 
-def test_half_a_wav_is_as_long_as_it_is(tmp_path: Path) -> None:
+def test_a_truncated_wav_is_read_to_its_end(tmp_path: Path) -> None:
     content = truncated(tmp_path, ".wav")
     result = source(write(tmp_path / "calib" / "a.wav", content), model_inputs(x=(100,)))
     assert 0 < len(arrays(result)) == len(result) < 50
 
 
-def test_nan_in_a_recording_is_left_to_the_check_of_the_sample(tmp_path: Path) -> None:
+def test_nan_in_a_recording_is_found_by_the_sample_check(tmp_path: Path) -> None:
     wave = noise(10)
     wave[3] = np.nan
     result = source(record(tmp_path / "a.wav", wave), model_inputs(x=(10,)))

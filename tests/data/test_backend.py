@@ -81,7 +81,7 @@ def test_ten_inputs_are_in_numeric_order(tmp_path: Path) -> None:
     assert {n: a.item() for n, a in got.items()} == {f"x{k}": k for k in range(12)}
 
 
-def test_files_that_are_no_inputs_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_inputs_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "output_0.pb", pb(0))
     assert "no file input_N.pb" in refused(lambda: source(tmp_path, TWO)).message
     write(tmp_path / "input_0.pb", pb(0))

@@ -95,7 +95,7 @@ def test_errors_are_data_errors_with_the_name_of_the_file(tmp_path: Path) -> Non
             raising(file, other)()
 
 
-def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
+def test_reading_counts_as_one_step(tmp_path: Path) -> None:
     file, page = write(tmp_path / "f", ""), mmap.mmap(-1, heartbeat.PAGE_BYTES)
     heartbeat.show_on(page)
     with opened(file):
@@ -106,7 +106,7 @@ def test_reading_is_a_step_that_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["written", "renamed over", "longer"])
-def test_a_file_must_stay_as_it_was_first_opened(tmp_path: Path, change: str) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, change: str) -> None:
     file, unchanged = write(tmp_path / "f", "one"), UnchangedFiles()
 
     def read() -> bytes:

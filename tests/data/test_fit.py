@@ -38,7 +38,7 @@ def refused(array: object, dtype: str | None = "float32", shape: list | None = N
     return error
 
 
-def test_an_array_of_the_right_type_is_passed_as_it_is() -> None:
+def test_arrays_of_the_right_type_are_passed_unchanged() -> None:
     for dtype in ("float32", "float64", "float16", "int8", "uint64", "bool"):
         array = np.array([0, 1, 2]).astype(dtype)
         assert fitted(array, dtype) is array
@@ -62,7 +62,7 @@ def test_an_array_of_the_right_type_is_passed_as_it_is() -> None:
     ],
     ids=lambda v: str(v) if isinstance(v, str) else "",
 )
-def test_a_cast_that_loses_nothing_is_made(have: str, want: str, values: list) -> None:
+def test_lossless_casts_are_made(have: str, want: str, values: list) -> None:
     got = fitted(np.array(values, have), want)
     assert got.dtype == want
     np.testing.assert_array_equal(got, np.array(values, have).astype(want))
@@ -117,7 +117,7 @@ def test_an_empty_batch_is_refused() -> None:
         assert "empty batch" in refused(np.ones((0, 3), np.float32), shape=shape).message
 
 
-def test_a_foreign_name_in_a_message_is_one_line_without_control_characters() -> None:
+def test_names_in_messages_have_no_control_characters() -> None:
     arrays = {"x": np.ones(1, np.float32), "e\x1b[31m\nvil": np.ones(1)}
     with pytest.raises(DataError) as caught:
         fit(Sample("a\nb.npz", arrays), {"x": Spec([1])}, {"x": "float32"}, "calib")

@@ -56,7 +56,7 @@ def test_16_bits_become_8(tmp_path: Path, kind: str) -> None:
     assert read(tmp_path, port(1, 1, 1, 4, dtype="uint8")).ravel().tolist() == [0, 1, 128, 255]
 
 
-def test_transparency_of_a_palette_is_no_colour(tmp_path: Path) -> None:
+def test_palette_transparency_is_ignored(tmp_path: Path) -> None:
     made = Image.fromarray(np.array([[0, 1]] * 6, np.uint8), "P")
     made.putpalette([10, 20, 30, 40, 50, 60])
     made.save(tmp_path / "a.png", transparency=b"\x00\xff")
@@ -135,7 +135,7 @@ def test_imagenet_is_torchvisions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(30, 90), (90, 30), (60, 60), (1, 7)], ids=str)
 @pytest.mark.parametrize("resize", ["stretch", "center-crop", "letterbox"])
-def test_any_image_becomes_of_the_models_size(tmp_path: Path, resize: str, height: int, width: int) -> None:
+def test_images_are_resized_to_the_model(tmp_path: Path, resize: str, height: int, width: int) -> None:
     save(tmp_path, np.full((height, width, 3), 200, np.uint8))
     array = read(tmp_path, port(1, 20, 40, 3), Reading(preset="raw", resize=resize))[0]
     assert array.shape == (20, 40, 3)
@@ -163,7 +163,7 @@ def test_center_crop_cuts_the_longer_side(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array[0, 0, :, 0], np.arange(10, 30))
 
 
-def test_a_shape_of_ones_own_sets_the_size(tmp_path: Path) -> None:
+def test_an_explicit_shape_sets_the_size(tmp_path: Path) -> None:
     reading = Reading(preset="raw", shape={"": (1, 3, 8, 10)})
     assert read(save(tmp_path, picture()), port("n", 3, "h", "w"), reading).shape == (1, 3, 8, 10)
 
@@ -173,7 +173,7 @@ def test_a_shape_of_ones_own_sets_the_size(tmp_path: Path) -> None:
     [port(1, 1, 5, 6, name="mask"), port(1, 128, 3, name="boxes"), port(1, name="scale")],
     ids=["filled", "rank 3", "rank 1"],
 )
-def test_other_inputs_are_left_to_others(tmp_path: Path, others: dict[str, ModelInput]) -> None:
+def test_inputs_that_are_not_images_are_skipped(tmp_path: Path, others: dict[str, ModelInput]) -> None:
     reading = Reading(preset="raw", fill=dict.fromkeys(others, 0.0))
     sample = next(iter(open_source(save(tmp_path, picture()), port(1, 3, 5, 6) | others, reading).read()))
     assert sample.inputs.keys() == {"x"} | others.keys()

@@ -67,7 +67,7 @@ def test_the_arrays_of_a_sample_are_not_copied() -> None:
 # Arrays alone
 
 
-def test_an_array_alone_is_for_the_only_input() -> None:
+def test_a_bare_array_is_the_only_input() -> None:
     made = [np.full((1, 3), k, np.float32) for k in range(4)]
     for data in (made, iter(made), lambda: iter(made)):
         got = arrays(open_source(data, ONE))
@@ -190,7 +190,7 @@ def test_a_ragged_list_is_refused_by_sample_and_input(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("bad", [5, "text", [1, 2], None, np.zeros(3)], ids=type)
-def test_a_sample_that_is_no_dict_is_refused_by_its_number(kind: Kind, bad: object) -> None:
+def test_a_sample_that_is_not_a_dict_is_named_by_its_index(kind: Kind, bad: object) -> None:
     error = refused(lambda: arrays(kind([{"x": np.zeros(1)}, bad])))
     assert "sample 1 is a" in error.message
     assert "dict" in error.hint

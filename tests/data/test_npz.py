@@ -234,7 +234,7 @@ def test_a_bad_archive_is_refused_in_little_memory(tmp_path: Path, what: str) ->
     assert error.message.startswith(str(tmp_path / "0.npz"))
 
 
-def test_nothing_is_unpickled_and_nothing_written(tmp_path: Path) -> None:
+def test_pickles_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     trap = tmp_path / "sprung"
 
     class Trap:
@@ -283,7 +283,7 @@ def test_a_file_that_changes_between_two_passes_is_refused(suffix: str, tmp_path
 
 
 @pytest.mark.parametrize("name", [b"a\nb.npz", b"\x1b[31m.npz", b"\xff\xfe.npz"], ids=repr)
-def test_a_file_may_have_any_name_and_no_message_shows_it_raw(name: bytes, tmp_path: Path) -> None:
+def test_file_names_are_escaped_in_messages(name: bytes, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     with path.open("wb") as stream:
         np.savez(stream, x=np.ones(1))

@@ -77,7 +77,7 @@ def test_samples_come_in_many_ways(tmp_path: Path, what: str) -> None:
     assert_positions(result)
 
 
-def test_code_runs_once_however_often_its_samples_are_read(tmp_path: Path) -> None:
+def test_code_runs_once_for_repeated_reads(tmp_path: Path) -> None:
     log = tmp_path / "log"
     text = """
         def note(word):
@@ -93,7 +93,7 @@ def test_code_runs_once_however_often_its_samples_are_read(tmp_path: Path) -> No
     assert log.read_text() == "loaded called "
 
 
-def test_a_neighbour_can_be_imported_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_neighbouring_modules_can_be_imported_and_are_unloaded(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_calib.py").write_text("COUNT = 2")
     file = saved(
         tmp_path,
@@ -161,7 +161,7 @@ def test_code_that_fails_is_named_by_its_line(
     assert refused(lambda: source("calib.py:f", X)).message.startswith(message)
 
 
-def test_being_interrupted_is_no_failure_of_the_code(tmp_path: Path) -> None:
+def test_an_interrupt_is_not_an_error_of_the_code(tmp_path: Path) -> None:
     file = saved(tmp_path, "def f(): raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         source(f"{file}:f", X)

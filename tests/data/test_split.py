@@ -125,7 +125,7 @@ def test_sets_that_share_no_sample_have_four_at_least(calib: int, data: int | No
 
 @LAW
 @given(total=COUNTS)
-def test_data_is_read_by_nothing_but_the_verdict(total: int) -> None:
+def test_data_is_read_by_the_verdict_only(total: int) -> None:
     result = sets_of(split(total, 20))
     assert result.judge == list(range(1000, 1020))
     assert not {*(result.calibrate or ()), *(result.select or ())} & set(result.judge)

@@ -51,7 +51,7 @@ def test_whole_numbers_are_recognised() -> None:
 
 
 @pytest.mark.parametrize("axis", [1, 3, None])
-def test_each_channel_has_its_own(axis: int | None) -> None:
+def test_statistics_are_per_channel(axis: int | None) -> None:
     of_input = InputStatistics(axis)
     arrays = [np.random.default_rng(i).normal(size=(1, 3, 4 + i, 3)).astype(np.float32) for i in range(3)]
     for array in arrays:

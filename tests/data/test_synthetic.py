@@ -16,7 +16,7 @@ MIXED = (
 )
 
 
-def test_each_type_has_its_numbers() -> None:
+def test_random_numbers_fit_their_type() -> None:
     made = arrays(source("random:3", MIXED))
     assert [{n: (a.dtype, a.shape) for n, a in s.items()} for s in made] == 3 * [
         {
@@ -43,7 +43,7 @@ def test_a_sample_depends_on_seed_and_number_alone() -> None:
     assert not np.array_equal(arrays(result)[1]["x"], arrays(source("random:2", MIXED, seed=1))[1]["x"])
 
 
-def test_it_says_that_it_is_made_up() -> None:
+def test_random_samples_are_marked_as_random() -> None:
     traits = source("random:1", MIXED, seed=7).traits
     assert traits.synthetic
     assert "--seed 7" in traits.notes[0]

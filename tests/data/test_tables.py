@@ -137,7 +137,7 @@ def test_columns_are_chosen_by_names_and_globs(
     assert got["x"].reshape(-1).tolist() == [table[name][0] for name in wanted]
 
 
-def test_columns_that_are_not_there_are_refused(tmp_path: Path) -> None:
+def test_missing_columns_are_refused(tmp_path: Path) -> None:
     file = as_csv(tmp_path / "t", {"a": [1], "label": [2]})
     for pattern, message, hint in (
         ("lable", "no column 'lable'", "did you mean 'label'?"),
@@ -223,7 +223,7 @@ NOT_NUMBERS: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("dtype", "cell", "message"), NOT_NUMBERS, ids=lambda v: str(v)[:20])
-def test_a_cell_that_is_no_number_is_named_by_row_and_column(
+def test_a_cell_that_is_not_a_number_is_named_by_row_and_column(
     tmp_path: Path, dtype: str, cell: str, message: str
 ) -> None:
     file = as_csv(tmp_path / "t", {"id": ["a\nb", "c"], "x": [1, cell]})
@@ -235,7 +235,7 @@ def test_a_cell_that_is_no_number_is_named_by_row_and_column(
 @pytest.mark.parametrize(
     ("cells", "message"), [([1.0, None], "an empty cell"), ([1.0, float("nan")], "NaN"), ([1.0, 1e39], "fit")]
 )
-def test_a_cell_of_parquet_that_is_no_number_is_named_by_row_and_column(
+def test_a_parquet_cell_that_is_not_a_number_is_named_by_row_and_column(
     tmp_path: Path, cells: list, message: str
 ) -> None:
     file = as_parquet(tmp_path / "t", {"x": cells})
@@ -343,7 +343,7 @@ def test_lists_may_differ_in_length_where_the_model_lets_them(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("cell", [None, [1.0, None]], ids=["no list", "no number in it"])
-def test_a_list_with_nothing_in_it_is_refused(tmp_path: Path, cell: list | None) -> None:
+def test_an_empty_list_is_refused(tmp_path: Path, cell: list | None) -> None:
     file = as_parquet(tmp_path / "t", {"x": [[1.0, 2.0], cell]})
     error = refused(lambda: arrays(source(file, model_inputs(x=("N", 2)))))
     assert "row 2, column 'x': an empty cell" in error.message
@@ -371,7 +371,7 @@ def test_a_truncated_file_is_refused_by_its_name(tmp_path: Path, cut: int) -> No
     assert "t.parquet" in refused(lambda: arrays(source(file, model_inputs(x=("N", 2))))).message
 
 
-def test_flipped_bits_never_end_in_anything_else(tmp_path: Path) -> None:
+def test_flipped_bits_end_in_a_data_error(tmp_path: Path) -> None:
     from qtool.errors import QtoolError
 
     file = as_parquet(tmp_path / "t", TEN)

@@ -89,7 +89,7 @@ def test_a_text_is_a_line_that_is_not_blank(tmp_path: Path, content: str, lines:
     assert len(source) == len(lines)
 
 
-def test_the_mark_at_the_start_of_a_file_is_no_word(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert first(write(tmp_path, "\ufeffthe cat"), model_inputs())["input_ids"] == [THE_CAT]
 
 
@@ -146,7 +146,7 @@ def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     [(b"", "blank"), (b"\n \n", "blank"), (b"the\n\xff\xfe\n", "a.txt:2: not UTF-8"), ("the".encode("utf-16"), "not UTF-8")],
     ids=["empty", "blank", "latin-1", "utf-16"],
 )  # fmt: skip
-def test_a_file_of_no_text_is_refused(tmp_path: Path, content: bytes, word: str) -> None:
+def test_binary_files_are_refused(tmp_path: Path, content: bytes, word: str) -> None:
     error = refused(lambda: all_of(opened(write(tmp_path, content), model_inputs())))
     assert isinstance(error, DataError)
     assert "a.txt" in error.message
@@ -217,7 +217,7 @@ def test_a_model_without_a_batch_axis(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [None, (1, None), (1, "seq"), ("b", "s")], ids=str)
-def test_open_axes_are_as_long_as_the_text(tmp_path: Path, shape: tuple[Axis, ...] | None) -> None:
+def test_dynamic_axes_have_the_length_of_the_text(tmp_path: Path, shape: tuple[Axis, ...] | None) -> None:
     source = opened(write(tmp_path, "the cat\nthe cat sat on the mat"), model_inputs(shape))
     assert [np.asarray(s.inputs["input_ids"]).shape for s in source.read()] == [(1, 4), (1, 8)]
 
@@ -277,7 +277,7 @@ def test_short_texts_are_padded(tmp_path: Path, word: str, side: str, ids: list[
         (model_inputs(), Reading(max_tokens=2), None, "2 tokens a text", "--max-tokens"),
     ],
 )
-def test_model_and_tokenizer_do_not_go_together(
+def test_a_tokenizer_that_does_not_fit_is_a_usage_error(
     tmp_path: Path,
     wanted: dict[str, ModelInput],
     reading: Reading,
@@ -325,7 +325,7 @@ def test_a_tokenizer_can_be_named(tmp_path: Path) -> None:
     assert "words.json" in "\n".join(source.traits.notes)
 
 
-def test_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_has_a_hint(tmp_path: Path) -> None:
     error = refused(lambda: opened(write(tmp_path, "the cat"), model_inputs(), beside=False))
     assert isinstance(error, UsageError)
     assert "--tokenizer" in error.hint
@@ -337,7 +337,7 @@ def test_without_a_tokenizer_the_hint_says_where_it_belongs(tmp_path: Path) -> N
     [b"", b"{}", b"the\ncat\n", b'{"model_max_length": 512}', b"\xff\xfe\x00", b"[" * 100_000],
     ids=repr,
 )
-def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_tokenizer(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vocab.txt").write_bytes(content)
     reading = Reading(tokenizer=tmp_path / "vocab.txt")
     error = refused(lambda: opened(write(tmp_path, "the cat"), model_inputs(), reading))

@@ -29,7 +29,7 @@ def made(count: int = 1, **shapes: Sequence[int]) -> list[dict[str, np.ndarray]]
 # --map
 
 
-def test_a_name_in_the_samples_becomes_that_of_the_input() -> None:
+def test_map_renames_inputs() -> None:
     data = made(x=(1,), b=(2,))
     (got,) = arrays(source(data, model_inputs(a=(1,), b=(2,)), rename={"x": "a"}))
     assert got.keys() == {"a", "b"}
@@ -48,7 +48,7 @@ def test_a_name_that_no_sample_has_is_refused_with_a_hint() -> None:
     assert "'mask'" in error.hint
 
 
-def test_a_name_that_is_there_twice_is_refused() -> None:
+def test_duplicate_names_are_refused() -> None:
     error = refused(lambda: arrays(source(made(x=(1,), a=(1,)), model_inputs(a=(1,)), rename={"x": "a"})))
     assert "has both 'x' and 'a'" in error.message
 
@@ -176,7 +176,7 @@ def test_stacked_samples_are_cut_into_batches_of_the_model(counts: list[int], wi
     assert_positions(result)
 
 
-def test_arrays_of_the_length_of_the_model_go_with_every_part() -> None:
+def test_arrays_of_fixed_length_go_with_every_part() -> None:
     data = made(x=(3, 2), table=(5, 2), scale=())
     wanted = model_inputs(x=("N", 2), table=(5, 2), scale=())
     result = source(data, wanted, split_batch=True)
@@ -186,7 +186,7 @@ def test_arrays_of_the_length_of_the_model_go_with_every_part() -> None:
     ]
 
 
-def test_filled_inputs_are_cut_with_the_rest() -> None:
+def test_filled_inputs_are_split_as_well() -> None:
     wanted = model_inputs(x=("batch", 2), mask=("batch", 2))
     result = source(made(x=(3, 2)), wanted, split_batch=True, fill={"mask": 1})
     assert [s["mask"].shape for s in arrays(result)] == [(1, 2)] * 3

@@ -77,7 +77,7 @@ def test_a_model_is_the_same_as_itself_every_time() -> None:
     assert {verdict(1e-3, 1e-3, seed=seed) for seed in range(examples(60))} == {SAME}
 
 
-def test_five_percent_are_told_apart_every_time() -> None:
+def test_a_difference_of_five_percent_is_always_detected() -> None:
     assert {verdict(1.05e-3, 1e-3, seed=seed) for seed in range(examples(30))} == {FASTER}
     assert {verdict(1e-3, 1.05e-3, seed=seed) for seed in range(examples(30))} == {SLOWER}
 

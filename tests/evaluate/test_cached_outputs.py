@@ -57,7 +57,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("memory", [MEMORY, 100, 0], ids=["memory", "both", "files"])
-def test_the_comparison_is_that_of_the_live_session(memory: int, scratch: Path) -> None:
+def test_cached_outputs_give_the_same_comparison(memory: int, scratch: Path) -> None:
     quantized = session(linear(0.1))
     live = compare(session(linear()), quantized, SOURCE)
     with CachedOutputs("fp32", lambda: session(linear()), memory) as golden:
@@ -96,7 +96,7 @@ def test_the_model_is_opened_once_and_only_when_it_is_needed() -> None:
     assert len(opened) == 1
 
 
-def test_samples_are_told_apart_by_values_types_and_shapes() -> None:
+def test_the_cache_key_has_values_types_and_shapes() -> None:
     model = Counted()
     inputs = [
         np.zeros(2, np.float32),

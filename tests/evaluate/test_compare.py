@@ -155,7 +155,7 @@ def test_elements_that_are_finite_in_fp32_only_make_every_measure_nan(bad: float
     assert all(math.isnan(getattr(actual, measure)) for measure in MEASURES)
 
 
-def test_masks_of_infinity_that_agree_are_no_error() -> None:
+def test_equal_infinities_are_no_error() -> None:
     mask = np.array([0, -np.inf, 0, -np.inf], np.float32)
     actual = output_of(judged(*[constant_behind("Add", mask)] * 2, samples(3, x=(2, 4))), "y")
     assert actual.sqnr == math.inf

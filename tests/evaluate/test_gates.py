@@ -79,7 +79,7 @@ def test_metrics_of_the_whole_model_have_no_output(metric: str) -> None:
         parse(f"logits:{metric}<1")
 
 
-def test_a_gate_on_an_output_that_is_not_there_is_a_usage_error() -> None:
+def test_a_gate_on_an_unknown_output_is_a_usage_error() -> None:
     with pytest.raises(UsageError) as caught:
         judge([parse("logit:sqnr<20")], verdict(GOOD))
     assert "logits" in caught.value.hint

@@ -169,9 +169,7 @@ def test_an_fp32_accuracy_near_chance_is_doubted(
 @pytest.mark.parametrize(
     ("lost", "won", "sure"), [(0, 0, False), (3, 0, False), (6, 0, True), (12, 10, False)]
 )
-def test_a_drop_is_sure_only_where_more_predictions_are_lost_than_noise_explains(
-    lost: int, won: int, sure: bool
-) -> None:
+def test_an_accuracy_drop_must_exceed_noise(lost: int, won: int, sure: bool) -> None:
     accuracy = Accuracy(0.9, 0.9 - (lost - won) / 200, 200, lost=lost, won=won)
     low, high = accuracy.drop_interval
     assert low <= accuracy.drop <= high

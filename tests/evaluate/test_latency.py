@@ -77,7 +77,7 @@ def test_the_half_width_is_a_share_of_the_median() -> None:
     assert Ratio(2.0, 1.9, 2.2).half_width == pytest.approx(0.075)
 
 
-def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_median_as_stated() -> None:
     """Whatever the noise: here a skewed one, as of a shared machine."""
     random = np.random.default_rng(0)
     held, races = 0, 400
@@ -136,7 +136,7 @@ def test_endless_noise_ends_at_the_most_rounds() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(1000.0, CERTAIN_ROUNDS), (10.0, 10), (0.0, 40)])
-def test_time_ends_a_race_but_not_before_an_interval_means_something(seconds: float, rounds: int) -> None:
+def test_a_race_ends_by_time_after_enough_rounds(seconds: float, rounds: int) -> None:
     """A round takes `seconds`; the limit is 100."""
     begun = []
 
@@ -199,7 +199,7 @@ def test_few_rounds_are_never_clear() -> None:
 
 
 @pytest.mark.parametrize(("noise", "rounds"), [(0.01, 15), (0.05, 60), (0.3, 150)])
-def test_equal_models_are_seldom_told_apart(noise: float, rounds: int) -> None:
+def test_equal_models_are_rarely_distinguished(noise: float, rounds: int) -> None:
     """The fastest of two equal models is the one that noise favoured: slower is said in some 5% of races."""
     actual = [settle(noisy({"a": 1.0, "b": 1.0}, rounds, noise, seed)) for seed in range(200)]
     different = sum(bool({Pace.SLOWER, Pace.FASTER} & set(f.paces.values())) for f in actual)
@@ -207,7 +207,7 @@ def test_equal_models_are_seldom_told_apart(noise: float, rounds: int) -> None:
 
 
 @pytest.mark.parametrize(("noise", "rounds"), [(0.01, 15), (0.05, 60), (0.08, 120)])
-def test_ten_percent_are_nearly_always_seen(noise: float, rounds: int) -> None:
+def test_a_difference_of_ten_percent_is_nearly_always_detected(noise: float, rounds: int) -> None:
     actual = [settle(noisy({"a": 1.1, "b": 1.0}, rounds, noise, seed)) for seed in range(200)]
     calls = sum(f.fastest == "b" and f.paces["a"] is Pace.SLOWER for f in actual)
     assert calls / len(actual) >= 0.95
@@ -231,9 +231,7 @@ def test_paces_and_speeds_follow_from_the_ratios(timed: Race) -> None:
 
 @LAW
 @given(timed=RACES, factor=st.sampled_from([0.25, 4.0]), predicted=st.lists(TIMES, min_size=4, max_size=4))
-def test_neither_a_faster_clock_nor_the_unit_of_predictions_changes_anything(
-    timed: Race, factor: float, predicted: list[float]
-) -> None:
+def test_results_do_not_depend_on_clock_or_units(timed: Race, factor: float, predicted: list[float]) -> None:
     clocked = Race(1, {n: tuple(t * factor for t in s) for n, s in timed.seconds.items()})
     guess = dict(zip("abcd", predicted, strict=True))
     first, second = settle(timed, guess), settle(clocked, {n: g * factor for n, g in guess.items()})

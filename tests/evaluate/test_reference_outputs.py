@@ -147,7 +147,7 @@ def test_a_damaged_file_is_a_data_error(tmp_path: Path, content: bytes) -> None:
         ReferenceOutputs(tmp_path / "ref.npz")
 
 
-def test_an_archive_of_samples_is_no_reference(place: Path) -> None:
+def test_a_sample_archive_is_not_a_reference(place: Path) -> None:
     with pytest.raises(DataError):
         ReferenceOutputs(next((place / "eval").glob("*.npz")))
 

@@ -60,7 +60,7 @@ def scored_by(
 
 
 @pytest.mark.parametrize(("nodes", "shape", "constants", "wanted"), ENDINGS.values(), ids=ENDINGS)
-def test_an_output_is_scored_by_what_it_ends_in(
+def test_the_last_op_decides_how_an_output_is_scored(
     nodes: list[onnx.NodeProto], shape: list[object], constants: dict[str, np.ndarray], wanted: Scored | None
 ) -> None:
     assert scored_by(nodes, shape, constants) == ({} if wanted is None else {"y": wanted})
@@ -144,9 +144,7 @@ def test_errors_are_magnified_to_see_changes_that_few_samples_do_not_show() -> N
     ("output", "magnified", "kept"),
     [("classes", 24, True), ("classes", 26, False), ("texts", 9, True), ("texts", 10, False)],
 )
-def test_the_choice_keeps_what_is_predicted_from_magnified_errors(
-    output: str, magnified: int, kept: bool
-) -> None:
+def test_choices_keep_predictions_under_magnified_errors(output: str, magnified: int, kept: bool) -> None:
     """Of 200 decisions 3% or 1% may change, 4 times as many if errors are magnified; one may be chance."""
     measures = replace(CLASSES if output == "classes" else TEXTS, magnified=magnified)
     broken = Criteria(20.0, keeps_task=True).broken(Comparison("eval", 10, (measures,)))

@@ -62,7 +62,7 @@ def test_powers_add_up_to_the_error_of_the_plan(name: str) -> None:
     assert abs(actual.sqnr(keys_of(done.plan)) - measured) < 4
 
 
-def test_two_plans_share_what_they_have_in_common() -> None:
+def test_plans_with_common_sites_are_measured_together() -> None:
     case = CASES["residual"]
     full = candidate(case.build(), case.samples())
     less = candidate(case.build(), case.samples(), exclude=["op:Add"])

@@ -29,7 +29,7 @@ def test_a_free_name_is_given_as_wished_and_only_once() -> None:
 
 
 @pytest.mark.parametrize("taken", ["x", "w", "h", "y", "MatMul_h"])
-def test_a_name_of_anything_in_the_model_is_not_given(taken: str) -> None:
+def test_new_names_are_unique(taken: str) -> None:
     assert Namer(net())(taken) != taken
 
 
@@ -70,7 +70,7 @@ def test_an_initializer_of_a_strided_array_is_its_values() -> None:
 @pytest.mark.parametrize(
     ("value", "after"), [("h", ["MatMul", "Tanh", "Relu"]), ("x", ["Tanh", "MatMul", "Relu"])]
 )
-def test_nodes_are_put_right_behind_what_makes_a_value(value: str, after: list[str]) -> None:
+def test_nodes_are_inserted_after_the_producer(value: str, after: list[str]) -> None:
     made = net()
     result = made.graph.inputs[0] if value == "x" else made.graph[0].outputs[0]
     fresh = new_node("Tanh", [result], name="fresh", outputs=["fresh_output"])
@@ -78,7 +78,7 @@ def test_nodes_are_put_right_behind_what_makes_a_value(value: str, after: list[s
     assert ops(made) == after
 
 
-def test_nodes_go_into_a_graph_that_has_none() -> None:
+def test_nodes_are_inserted_into_an_empty_graph() -> None:
     x = ir.Value(name="x")
     graph = ir.Graph([x], [], nodes=[])
     insert_after_value(x, [new_node("Tanh", [x], name="fresh", outputs=["o"])], graph)
@@ -115,7 +115,7 @@ def test_an_output_of_a_branch_moves_the_same_way() -> None:
     assert_alike(proto, made, both_branches(samples(2, x=(2, 3))))
 
 
-def test_what_is_no_output_keeps_its_name() -> None:
+def test_inner_values_keep_their_names() -> None:
     made = net()
     hidden = made.graph[0].outputs[0]
     fresh = new_node("Identity", [hidden], name="fresh", outputs=["fresh_output"])

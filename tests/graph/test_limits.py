@@ -47,7 +47,7 @@ def acyclic(draw: st.DrawFn) -> list[list[int]]:
 
 
 @given(acyclic())
-def test_what_functions_come_to_is_counted_right(calls: list[list[int]]) -> None:
+def test_inlined_nodes_are_counted(calls: list[list[int]]) -> None:
     """Against onnx-ir, which inlines them; a call itself counts too."""
     proto = calling(calls)
     model = from_proto(proto)
@@ -91,7 +91,7 @@ def test_recursion_is_refused(calls: list[list[int]]) -> None:
         survey(calling(calls), "m")
 
 
-def test_a_function_that_nobody_calls_may_be_anything() -> None:
+def test_unused_functions_are_not_checked() -> None:
     survey(calling([[], [1, 1]]), "m")
 
 
@@ -104,7 +104,7 @@ def test_a_function_that_nobody_calls_may_be_anything() -> None:
     ],
     ids=["laughs", "renames", "chain"],
 )
-def test_more_than_there_is_room_for_is_refused(calls: list[list[int]], says: str) -> None:
+def test_models_beyond_the_limits_are_refused(calls: list[list[int]], says: str) -> None:
     with pytest.raises(ModelError, match=says):
         survey(calling(calls), "m")
 
@@ -133,7 +133,7 @@ def test_depth_is_that_of_the_deepest_branch() -> None:
     assert not fits(proto, gate.Limits(depth=7))
 
 
-def test_what_a_model_holds_is_found_wherever_it_is() -> None:
+def test_tensors_are_found_in_every_field() -> None:
     def constant(name: str) -> onnx.NodeProto:
         return node(
             "Constant", [], [f"{name}_out"], value=helper.make_tensor(name, TensorProto.FLOAT, [1], [1])
@@ -155,14 +155,14 @@ def test_what_a_model_holds_is_found_wherever_it_is() -> None:
     assert not contents.sparse
 
 
-def test_a_tensor_counts_by_being_there_whatever_its_attribute_says() -> None:
+def test_tensors_count_whatever_the_attribute_type() -> None:
     proto = onnx.ModelProto(graph=branches(0))
     attribute = proto.graph.node[0].attribute.add(name="a", type=onnx.AttributeProto.FLOAT)
     attribute.t.name = "hidden"
     assert [t.name for t in survey(proto, "m").tensors] == ["hidden"]
 
 
-def test_caps_leave_room_for_honest_models() -> None:
+def test_limits_allow_large_real_models() -> None:
     nodes = [node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(2000)]
     proto = model(nodes, {"v0": (1,)}, {"v2000": (1,)})
     assert len(from_model(proto).model.graph) == 2000

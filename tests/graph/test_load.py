@@ -58,16 +58,14 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("make", BROKEN.values(), ids=BROKEN.keys())
-def test_a_file_that_is_no_model_is_refused_by_its_path(
-    tmp_path: Path, make: Callable[[Path], object]
-) -> None:
+def test_a_file_that_is_not_a_model_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
     path = tmp_path / "m.onnx"
     make(path)
     assert "m.onnx" in refused(path).message
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
-def test_a_device_is_no_model(device: str) -> None:
+def test_a_device_is_not_a_model(device: str) -> None:
     assert "regular file" in refused(Path(device)).message
 
 
@@ -148,7 +146,7 @@ def test_a_damaged_model_loads_or_is_refused(tmp_path: Path, cuts: list[tuple[in
 @pytest.mark.parametrize(
     "name", ["m.onnx", "m", "m.pb", "m.json", "m.txt", "m.onnxtxt", "mit leer.onnx", "é.onnx"]
 )
-def test_a_model_loads_whatever_its_file_is_called(tmp_path: Path, name: str) -> None:
+def test_a_model_needs_no_suffix(tmp_path: Path, name: str) -> None:
     path = checkless(net(), tmp_path / name)
     source = load(path)
     assert source.path == source.loadable == path
@@ -188,7 +186,7 @@ def test_a_broken_model_in_memory_is_refused() -> None:
     plain(caught.value)
 
 
-def test_a_loaded_model_says_what_the_file_said(tmp_path: Path) -> None:
+def test_loading_keeps_the_whole_model(tmp_path: Path) -> None:
     proto = net()
     proto.metadata_props.add(key="k", value="v")
     proto.producer_name = "someone"

@@ -33,7 +33,7 @@ def test_the_digest_covers_the_external_data(tmp_path: Path) -> None:
     assert load(path).sha256 != before
 
 
-def test_a_model_elsewhere_finds_its_external_data_whatever_the_working_folder(
+def test_external_data_does_not_depend_on_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     external(tmp_path)

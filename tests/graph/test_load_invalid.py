@@ -22,9 +22,7 @@ def test_an_invalid_graph_is_called_invalid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["sparse", "Parser", "parse_me"])
-def test_an_invalid_model_that_says_parse_somewhere_is_not_taken_for_a_broken_file(
-    tmp_path: Path, word: str
-) -> None:
+def test_an_invalid_model_is_not_reported_as_unreadable(tmp_path: Path, word: str) -> None:
     proto = net()
     proto.graph.node[1].op_type = f"{word}Op"
     error = refused(checkless(proto, tmp_path / "m.onnx"))
@@ -32,7 +30,7 @@ def test_an_invalid_model_that_says_parse_somewhere_is_not_taken_for_a_broken_fi
     assert "git-lfs" not in error.hint
 
 
-def test_names_with_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
     proto = net()
     proto.graph.node[1].name = "evil\x1b[2J\n\rnode"
     proto.graph.node[1].op_type = "No\x1b[31mSuchOp"
@@ -112,7 +110,7 @@ def test_a_map_output_is_refused_plainly(tmp_path: Path) -> None:
     assert "zipmap" in error.hint
 
 
-def test_what_the_representation_lacks_is_refused_not_raised() -> None:
+def test_unsupported_fields_are_model_errors() -> None:
     proto = net()
     sparse = helper.make_sparse_tensor(
         numpy_helper.from_array(np.ones(1, np.float32), "v"),

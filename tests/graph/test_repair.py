@@ -82,7 +82,7 @@ def test_any_two_are_mended_together(
         assert list(source.model.graph.outputs[0].shape or ())[1:] == [3, 4, 4]
 
 
-def test_a_good_model_is_left_as_it_is() -> None:
+def test_valid_models_are_not_repaired() -> None:
     source = from_model(net())
     assert source.warnings == ()
     assert source.model.graph.outputs[0].shape == [1, 3, 4, 4]
@@ -143,7 +143,7 @@ def test_a_stale_branch_is_mended() -> None:
         lambda p: p.graph.input.pop(),
     ],
 )
-def test_what_is_wrong_is_refused(edit: Callable[[onnx.ModelProto], object]) -> None:
+def test_invalid_models_are_refused(edit: Callable[[onnx.ModelProto], object]) -> None:
     proto = net()
     edit(proto)
     stale_inner(proto)

@@ -45,7 +45,7 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("either")
-def test_a_committed_model_is_there_and_runs(tmp_path: Path) -> None:
+def test_a_committed_model_runs(tmp_path: Path) -> None:
     commit(tmp_path / "o.onnx", net())
     np.testing.assert_allclose(answer(tmp_path / "o.onnx"), expected(), rtol=1e-5, atol=1e-6)
     assert not [name for name in listing(tmp_path) if name.startswith(".")]
@@ -76,7 +76,7 @@ def test_an_exception_leaves_nothing_behind(
 
 
 @pytest.mark.usefixtures("either")
-def test_no_commit_leaves_the_old_output_as_it_was(tmp_path: Path) -> None:
+def test_without_commit_the_old_output_stays(tmp_path: Path) -> None:
     commit(tmp_path / "o.onnx", net(seed=1))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with staged(tmp_path / "o.onnx") as staging:
@@ -86,7 +86,7 @@ def test_no_commit_leaves_the_old_output_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("either")
-def test_a_second_try_that_fails_leaves_the_old_output_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_second_run_keeps_the_old_output(tmp_path: Path) -> None:
     commit(tmp_path / "o.onnx", net())
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with staged(tmp_path / "o.onnx") as staging:
@@ -106,7 +106,7 @@ def test_commit_replaces_the_whole_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("either")
-def test_committing_the_same_model_again_keeps_it_whole(tmp_path: Path) -> None:
+def test_committing_twice_is_safe(tmp_path: Path) -> None:
     target = tmp_path / "o.onnx"
     commit(target, net())
     before = listing(tmp_path)
@@ -179,7 +179,7 @@ def test_the_files_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
     assert {oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()} == {oct(0o666 & ~mask)}
 
 
-def test_text_is_committed_the_same_way(tmp_path: Path) -> None:
+def test_text_is_committed_atomically(tmp_path: Path) -> None:
     target = tmp_path / "plan.json"
     with staged(target) as staging:
         staging.write_text("é\n")

@@ -64,7 +64,7 @@ def test_a_folder_is_refused(source: Path, force: bool) -> None:
     assert "folder" in refusal(source.parent, [source], force)
 
 
-def test_what_is_no_regular_file_is_refused_even_with_force(source: Path) -> None:
+def test_only_regular_files_are_replaced_by_force(source: Path) -> None:
     os.mkfifo(source.parent / "pipe")
     assert "regular" in refusal(source.parent / "pipe", [source])
     assert "regular" in refusal(Path("/dev/null"), [source])

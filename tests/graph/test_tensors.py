@@ -31,7 +31,7 @@ def made(kind: int, shape: tuple[int, ...], raw: bool = False) -> onnx.TensorPro
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 5), (4, 1, 2)], ids=str)
 @pytest.mark.parametrize("raw", [False, True], ids=["typed", "raw"])
 @pytest.mark.parametrize("kind", TYPES, ids=NAMES)
-def test_what_onnx_writes_is_accepted(kind: int, raw: bool, shape: tuple[int, ...]) -> None:
+def test_tensors_of_onnx_are_accepted(kind: int, raw: bool, shape: tuple[int, ...]) -> None:
     tensor = made(kind, shape, raw)
     check_tensors([tensor], "m")
     if raw and kind != TensorProto.STRING:

@@ -56,7 +56,7 @@ def test_only_an_initializer_is_a_constant() -> None:
     assert float_constant(None) is None
 
 
-def test_an_initializer_that_can_be_overridden_is_no_constant() -> None:
+def test_overridable_initializers_are_not_constants() -> None:
     proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": (2, 3)}, ["y"], {"w": weights(3, 4)})
     proto.graph.input.append(value_info("w", (3, 4)))
     result = values(proto)

@@ -63,7 +63,7 @@ def correlated(seed: int, shape: tuple[int, int, int] = (2, 8, 48)) -> Layer:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_from_the_nearest_it_gains_where_inputs_go_together(seed: int) -> None:
+def test_it_improves_on_rounding_for_correlated_inputs(seed: int) -> None:
     made = correlated(seed)
     nearest = made.grid.nearest(made.w)
     rounded = adaround(made.w, hessian(made.h), made.grid, nearest)
@@ -71,14 +71,14 @@ def test_from_the_nearest_it_gains_where_inputs_go_together(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_behind_gptq_it_never_loses(seed: int) -> None:
+def test_it_is_never_worse_than_gptq(seed: int) -> None:
     made = correlated(seed)
     on = hessian(made.h)
     start = gptq(made.w, on, made.grid)
     assert (made.error(adaround(made.w, on, made.grid, start)) <= made.error(start) * (1 + 1e-6)).all()
 
 
-def test_parts_of_rows_come_to_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splitting_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = correlated(1)
     nearest = made.grid.nearest(made.w)
     at_once = made.error(adaround(made.w, hessian(made.h), made.grid, nearest))
@@ -88,7 +88,7 @@ def test_parts_of_rows_come_to_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts.sum() < 1.3 * at_once.sum()
 
 
-def test_where_nothing_is_fed_or_all_is_exact_it_stays() -> None:
+def test_it_keeps_weights_without_inputs_or_error() -> None:
     made = layer(2, (1, 4, 8), 1, INT4)
     start = made.grid.nearest(made.w)
     np.testing.assert_array_equal(adaround(made.w, hessian(np.zeros_like(made.h)), made.grid, start), start)

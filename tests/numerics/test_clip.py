@@ -53,7 +53,7 @@ def test_an_outlier_is_clipped_where_that_pays(qtype: object) -> None:
     assert weighted(loud, clipped).sum() < weighted(loud, loud.grid).sum()
 
 
-def test_both_together_gain_more_than_gptq_alone() -> None:
+def test_both_together_are_better_than_gptq() -> None:
     made = layer(0, (1, 64, 96), 3, INT4)
     on = hessian(made.h)
     first = searched(made.w, on, made.grid, symmetric=True)

@@ -41,7 +41,7 @@ def test_no_row_gets_worse(made: Layer, from_nearest: bool) -> None:
 
 @FEW
 @given(layers())
-def test_at_rest_no_single_step_helps(made: Layer) -> None:
+def test_no_single_step_improves_the_result(made: Layer) -> None:
     integers = descended(made.w, made.best, hessian(made.h), made.grid, sweeps=1000)
     on = steadied(made)
     least = on.error(integers)

@@ -131,7 +131,7 @@ def test_weights_on_the_grid_stay(made: Layer) -> None:
 
 @settings(max_examples=examples(50), deadline=None)
 @given(layers())
-def test_each_group_is_as_it_would_be_alone(made: Layer) -> None:
+def test_groups_are_independent(made: Layer) -> None:
     together = made.best
     for g in range(len(made.w)):
         part = slice(g, g + 1)
@@ -141,7 +141,7 @@ def test_each_group_is_as_it_would_be_alone(made: Layer) -> None:
 
 
 @pytest.mark.parametrize("damage", ["nan", "zeros", "negative"])
-def test_what_has_no_factor_is_rounded_to_nearest(damage: str) -> None:
+def test_singular_hessians_round_to_nearest(damage: str) -> None:
     made = layer(5, (2, 3, 6), 1, INT8)
     bad = made.h.copy()
     bad[0] = {"nan": np.full((6, 6), np.nan), "zeros": np.zeros((6, 6)), "negative": -bad[0]}[damage]
@@ -151,7 +151,7 @@ def test_what_has_no_factor_is_rounded_to_nearest(damage: str) -> None:
         np.testing.assert_array_equal(rounded[1], made.best[1])
 
 
-def test_columns_that_nothing_feeds_are_rounded_to_nearest() -> None:
+def test_columns_without_input_are_rounded_to_nearest() -> None:
     made = layer(1, (1, 4, 12), 1, INT4)
     h = made.h.copy()
     h[:, 3], h[:, :, 3] = 0, 0
@@ -159,7 +159,7 @@ def test_columns_that_nothing_feeds_are_rounded_to_nearest() -> None:
     np.testing.assert_array_equal(rounded[..., 3], made.grid.nearest(made.w)[..., 3])
 
 
-def test_it_gains_where_inputs_are_correlated() -> None:
+def test_it_improves_correlated_inputs() -> None:
     made = layer(0, (1, 64, 96), 3, INT4)
     assert made.error(made.best).sum() < 0.5 * made.error(made.grid.nearest(made.w)).sum()
 

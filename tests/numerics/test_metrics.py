@@ -142,7 +142,7 @@ def test_a_nonfinite_value_where_fp32_is_finite_makes_every_measure_nan(measure:
 
 @pytest.mark.parametrize("measure", sorted(ELEMENTWISE))
 @pytest.mark.parametrize(("a", "b"), [(-INF, 0.0), (INF, 1.0), (INF, -INF), (NAN, 0.0), (-INF, NAN)], ids=str)
-def test_a_mask_that_the_quantized_model_lost_passes_no_measure(measure: str, a: float, b: float) -> None:
+def test_a_lost_mask_fails_every_metric(measure: str, a: float, b: float) -> None:
     x = np.array([1.0, 2.0, a], np.float32)
     y = np.array([1.0, 2.0, b], np.float32)
     assert math.isnan(MEASURES[measure](compare_arrays(x, y)))
@@ -279,7 +279,7 @@ def test_two_finite_sums_have_a_finite_ratio_in_db(signal: float, noise: float) 
     ("signal", "noise", "want"),
     [(1, 0, INF), (0, 0, INF), (0, 1, -INF), (1, INF, NAN), (INF, INF, NAN), (NAN, 1, NAN), (1, NAN, NAN)],
 )
-def test_sqnr_at_its_ends(signal: float, noise: float, want: float) -> None:
+def test_sqnr_at_its_limits(signal: float, noise: float, want: float) -> None:
     assert sqnr_db(signal, noise) == pytest.approx(want, nan_ok=True)
 
 
@@ -326,13 +326,13 @@ def test_p99_is_that_of_numpy_to_one_percent(d: np.ndarray, parts: int) -> None:
     assert p99_error(pooled(np.zeros_like(d), d, min(parts, d.size))) == pytest.approx(wanted, rel=0.01)
 
 
-def test_p99_of_nothing_wrong_is_zero() -> None:
+def test_p99_of_equal_outputs_is_zero() -> None:
     assert p99_error(compare_arrays(np.ones(200), np.ones(200))) == 0
     assert p99_error(compare_arrays(np.zeros(200), np.r_[np.zeros(199), 5.0])) == 0
 
 
 @pytest.mark.parametrize(("atol", "rtol"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.3, 0.2)])
-def test_mismatch_is_what_isclose_says(atol: float, rtol: float) -> None:
+def test_mismatch_is_that_of_isclose(atol: float, rtol: float) -> None:
     a, b = rows_of(3)
     wanted = 1 - np.isclose(b, a, atol=atol, rtol=rtol).mean()
     assert mismatch(compare_arrays(a, b, Tolerance(atol, rtol))) == pytest.approx(wanted)
@@ -346,13 +346,13 @@ def test_divergence_is_that_of_the_softmaxes(parts: int) -> None:
     assert softmax_divergence(pooled(a, b, parts)) == pytest.approx(wanted)
 
 
-def test_divergence_of_masked_and_of_huge_scores_is_a_number() -> None:
+def test_divergence_of_masked_and_huge_scores_is_finite() -> None:
     a = np.array([[0.0, -np.inf, 1.0], [1e300, 0.0, -1e300]])
     assert softmax_divergence(compare_arrays(a, a)) == 0
 
 
 @pytest.mark.parametrize("parts", [1, 4])
-def test_top5_asks_where_the_largest_entry_went(parts: int) -> None:
+def test_top5_finds_the_largest_entry(parts: int) -> None:
     a, b = rows_of(7)
     order = np.argsort(-b, axis=-1)[:, :5]
     wanted = np.mean([best in five for best, five in zip(a.argmax(-1), order, strict=True)])
@@ -369,7 +369,7 @@ def test_wilson_is_as_published(hits: int, of: int, low: float, high: float) -> 
     assert wilson(hits, of) == pytest.approx((low, high), abs=6e-5)
 
 
-def test_wilson_of_nothing_says_nothing() -> None:
+def test_wilson_of_no_trials_is_zero_to_one() -> None:
     assert wilson(0, 0) == (0, 1)
 
 

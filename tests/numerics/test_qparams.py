@@ -66,7 +66,7 @@ def assert_sane(p: QParams, qtype: QType) -> None:
 @pytest.mark.parametrize("qtype", EIGHT_BITS, ids=by_name)
 @LAW
 @given(span=ranges)
-def test_any_range_gives_a_sane_scale_and_holds_zero_exactly(qtype: QType, span: tuple[float, float]) -> None:
+def test_every_range_has_a_normal_scale_and_an_exact_zero(qtype: QType, span: tuple[float, float]) -> None:
     p = asymmetric(*span, qtype)
     assert_sane(p, qtype)
     assert p.scale.shape == ()
@@ -126,7 +126,7 @@ def test_symmetric_scales_are_sane_and_never_reach_below_minus_qmax(qtype: QType
 
 
 @pytest.mark.parametrize("lo_hi", [(-3.0, 1.0), (-1.0, 3.0), (0.0, 3.0)], ids=str)
-def test_a_symmetric_activation_takes_the_larger_end(lo_hi: tuple[float, float]) -> None:
+def test_symmetric_activations_use_the_larger_bound(lo_hi: tuple[float, float]) -> None:
     p = activation_qparams(*lo_hi, TensorSpec(INT8, PER_TENSOR, symmetric=True))
     assert int(p.zero_point) == 0
     assert p.scale == np.float32(3 / 127)

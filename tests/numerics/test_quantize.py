@@ -155,7 +155,7 @@ def test_per_block_is_the_onnx_operators_to_the_bit(shape: tuple[int, ...], axis
 
 
 @pytest.mark.parametrize("qtype", EIGHT_BITS, ids=by_name)
-def test_whatever_is_far_out_of_range_saturates(qtype: QType) -> None:
+def test_values_far_out_of_range_saturate(qtype: QType) -> None:
     biggest = np.finfo(np.float32).max
     x = np.array([-np.inf, -biggest, biggest, np.inf], np.float32)
     mine = quantize(x, params(2.0**-60, 0), qtype)

@@ -48,5 +48,5 @@ def test_a_text_is_unchanged_where_only_its_timing_moves() -> None:
     ],
     ids=["blank first", "blank last", "another class is frequent", "no blank"],
 )
-def test_a_recognizer_shows_by_its_blanks(steps: list[int], is_ctc: bool) -> None:
+def test_ctc_outputs_are_recognized_by_blanks(steps: list[int], is_ctc: bool) -> None:
     assert counted([steps], [steps], 5).looks_like_ctc == is_ctc

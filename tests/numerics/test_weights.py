@@ -96,7 +96,7 @@ def test_symmetric_weights_come_back_within_half_a_step(
 @pytest.mark.parametrize("qtype", SYMMETRIC, ids=by_name)
 @LAW
 @given(w=MATRICES)
-def test_whatever_the_weight_half_a_step_bounds_its_error(qtype: QType, w: np.ndarray) -> None:
+def test_half_a_step_bounds_the_error_of_any_weight(qtype: QType, w: np.ndarray) -> None:
     """Float32 rounds the division and the product: at 16 bits that shows in the last place."""
     for granularity in (PER_TENSOR, PerChannel(0), PerChannel(1)):
         p = weight_qparams(w, TensorSpec(qtype, granularity, symmetric=True))
@@ -273,7 +273,7 @@ def test_an_empty_weight_gives_sane_scales(
 
 
 @pytest.mark.parametrize(("shape", "granularity"), LAYOUTS.values(), ids=LAYOUTS)
-def test_each_scale_sees_its_own_values_only(shape: tuple[int, ...], granularity: Granularity) -> None:
+def test_each_scale_depends_on_its_own_values(shape: tuple[int, ...], granularity: Granularity) -> None:
     """Scaling a weight by powers of two under each scale scales those scales, and moves no integer."""
     if granularity == PER_TENSOR:
         return

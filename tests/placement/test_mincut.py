@@ -108,7 +108,7 @@ def test_dense_graphs_agree_with_networkx(seed: int) -> None:
     assert ours == theirs
 
 
-def test_costs_of_many_magnitudes_are_told_apart() -> None:
+def test_costs_of_many_magnitudes_are_distinguished() -> None:
     """15 digits between the largest and the least cost: more than maximum_flow's int32 holds."""
     small = {f"s{i}": (1e-12 * (i % 2), 1e-12 * (1 - i % 2)) for i in range(8)}
     labels = minimize(Energy({"large": (1e3, 0.0), **small}))

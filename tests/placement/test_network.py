@@ -104,7 +104,7 @@ def made(case: str) -> tuple[Network, Candidate]:
 
 
 @pytest.mark.parametrize("case", ["residual", "conv-bn-relu6", "transformer"])
-def test_all_float_and_all_int8_cost_what_they_should(case: str) -> None:
+def test_costs_of_all_float_and_all_int8(case: str) -> None:
     actual, _ = made(case)
     assert actual.seconds(()) == 3.0 * len(actual.regions), "in float nothing is between the regions"
     assert actual.noise_of(()) == pytest.approx(actual.base)

@@ -129,7 +129,7 @@ def test_figures_of_a_large_front_are_those_of_its_assignments() -> None:
         assert point.noise == pytest.approx(network.noise_of(point.int8))
 
 
-def test_steps_hold_no_set_of_regions_but_the_first() -> None:
+def test_only_the_first_step_stores_its_regions() -> None:
     """A set for every step would take memory quadratic in the regions."""
     network = chain(300, seed=4)
     points = envelope(network)

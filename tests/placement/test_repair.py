@@ -104,7 +104,7 @@ def test_the_most_sensitive_nodes_go_first_and_no_more_than_needed() -> None:
     assert "10.0 dB" in str(after.reasons["Conv_c0"])
 
 
-def test_a_required_node_stays_however_sensitive_it_is() -> None:
+def test_required_nodes_stay_quantized() -> None:
     model = prepared(CASES["residual"].build(), CASES["residual"].samples())
     name = next(iter(maximal(model.task).forms))
     constraints = replace(model.constraints, quantize=frozenset({name}))

@@ -63,7 +63,7 @@ def test_a_damaged_or_foreign_table_is_refused_in_one_line(change: str) -> None:
     assert "\n" not in caught.value.message
 
 
-def test_a_table_of_ones_own_is_taken(tmp_path: Path) -> None:
+def test_a_table_from_a_file_is_used(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(to_json(TABLE), encoding="utf-8")
     assert load_kernel_costs(path, "generic").table == TABLE

@@ -82,7 +82,7 @@ def test_a_clip_of_one_side_bounds_that_side(bounds: list[str], wanted: tuple[fl
 
 
 @pytest.mark.parametrize("target", TESTED)
-def test_a_residual_add_runs_in_int8_with_a_scale_of_its_own(target: str) -> None:
+def test_a_residual_add_runs_in_int8_with_its_own_scale(target: str) -> None:
     add = [conv("a", "b", 2), node("Add", ["a", "b"], ["s"], name="s")]
     plan = drafted(chain(*add, last="s"), target)
     assert set(plan.forms) == {"a", "b", "s", "z"}
@@ -262,7 +262,7 @@ def test_an_integer_output_is_not_quantized(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TESTED)
-def test_a_gemm_bias_of_rows_is_no_bias_of_channels(target: str) -> None:
+def test_a_gemm_bias_over_rows_is_not_a_channel_bias(target: str) -> None:
     """C [M, 1] has as many values as there are channels when M = N, and means something else."""
     nodes = [node("Gemm", ["x", "w", "c"], ["y"], name="n")]
     plan = drafted(model(nodes, {"x": [32, 24]}, ["y"], {"w": weights(24, 32), "c": weights(32, 1)}), target)

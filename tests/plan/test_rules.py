@@ -69,7 +69,7 @@ def row() -> PreparedModel:
 @pytest.mark.parametrize(
     ("gone", "left"), [("a", {"z"}), ("r", {"a", "z"}), ("d", {"a", "r", "z"}), ("z", {"a", "r"})]
 )
-def test_nodes_that_paid_only_beside_a_node_go_with_it(gone: str, left: set[str]) -> None:
+def test_nodes_that_need_a_neighbour_go_back_with_it(gone: str, left: set[str]) -> None:
     task = row().task
     start = rule_based(task)
     assert set(start.forms) == {"a", "r", "d", "z"}

@@ -69,9 +69,7 @@ def test_defaults_are_those_of_the_mode_and_the_target(mode: str, target: str) -
 
 
 @pytest.mark.parametrize(("name", "value"), CHOSEN)
-def test_a_choice_is_settled_where_the_tables_allow_it_and_refused_by_name_elsewhere(
-    name: str, value: Any
-) -> None:
+def test_choices_are_accepted_or_refused_by_the_tables(name: str, value: Any) -> None:
     for mode, target in EVERYWHERE:
         if allowed(mode, target, name, value):
             make_scheme(mode, target, Choices(**{name: value}))
@@ -136,7 +134,7 @@ def test_a_value_of_another_option_or_mode_is_refused(name: str, mode: str, valu
         ("static", "zzz", "no target 'zzz'", "generic"),
     ],
 )
-def test_an_unknown_mode_or_target_is_named_with_what_there_is(
+def test_an_unknown_mode_or_target_is_an_error_that_lists_the_choices(
     mode: str, target: str, wrong: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=wrong) as caught:
@@ -218,7 +216,7 @@ def test_few_bits_for_some_nodes_need_the_opset_for_all(
 
 
 @pytest.mark.parametrize("io", [t for t in IO_TYPES if t != "float"])
-def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None:
+def test_integer_and_half_ports_have_the_requested_type(io: str) -> None:
     for mode in MODES.values():
         if "io" in mode.options and QTYPES[io] in mode.io:
             scheme = make_scheme(mode.name, "cpu", Choices(io=io))
@@ -238,9 +236,7 @@ def test_integer_and_half_ports_are_the_type_that_was_asked_for(io: str) -> None
     ],
     ids=str,
 )
-def test_types_and_forms_of_the_user_are_kept_whatever_their_speed(
-    choice: dict[str, Any], forced: bool
-) -> None:
+def test_requested_types_and_forms_are_kept(choice: dict[str, Any], forced: bool) -> None:
     assert make_scheme("static", "cpu", Choices(**choice)).forces_form is forced
 
 

@@ -41,7 +41,7 @@ def test_a_draft_without_scales_comes_back_too() -> None:
     assert not from_json(to_json(plan), "plan.json").resolved
 
 
-def test_the_digest_tells_plans_apart() -> None:
+def test_different_plans_have_different_digests() -> None:
     row = CASES["residual"]
     plan = candidate(row.build(), row.samples()).plan
     other = candidate(row.build(), row.samples(), exclude=["Conv_y"]).plan
@@ -63,7 +63,7 @@ def test_the_digest_tells_plans_apart() -> None:
         "\x00",
     ],
 )
-def test_what_is_no_plan_is_a_usage_error(text: str) -> None:
+def test_a_file_that_is_not_a_plan_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"plan\.json"):
         from_json(text, "plan.json")
 
@@ -124,7 +124,7 @@ def test_a_damaged_plan_is_read_or_refused_as_usage(data: st.DataObject) -> None
     ],
     ids=str,
 )
-def test_a_field_that_means_nothing_is_a_usage_error(key: str, value: object) -> None:
+def test_an_unknown_field_is_a_usage_error(key: str, value: object) -> None:
     document = copy.deepcopy(DOCUMENT)
     document["sites"][0][key] = value
     with pytest.raises(UsageError, match="damaged"):

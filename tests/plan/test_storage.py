@@ -215,7 +215,7 @@ def test_a_weight_that_is_not_finite_stays_with_its_reason(mode: str, bad: float
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_block_of_the_user_is_taken_whatever_the_accuracy(block: int) -> None:
+def test_a_requested_block_is_kept(block: int) -> None:
     for w in (weights(256, 8), hopeless(256, 8)):
         (site,) = stored(matmul(w), block=block)
         assert site.spec == TensorSpec(INT8, PerBlock(0, block), symmetric=True)

@@ -110,7 +110,7 @@ BAD: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("damage", BAD)
-def test_what_means_nothing_is_damage(damage: str) -> None:
+def test_meaningless_fields_are_damage(damage: str) -> None:
     key, value = BAD[damage]
     document = json.loads(to_json(CORRECTED))
     document[key] = value

@@ -126,6 +126,6 @@ def test_a_weight_that_is_also_stored_keeps_the_scales_of_its_own_type(
     ],
     ids=["gaussian", "heavy tails", "hopeless"],
 )
-def test_storage_is_as_coarse_as_its_own_error_allows(w: np.ndarray, wanted: object) -> None:
+def test_storage_uses_the_coarsest_block_within_its_error(w: np.ndarray, wanted: object) -> None:
     granularity = storage_granularity(w, PerChannel(1), MODES["static"].storage_floor_db)
     assert granularity == wanted or (isinstance(wanted, type) and isinstance(granularity, wanted))

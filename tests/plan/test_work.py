@@ -70,7 +70,7 @@ def test_a_transposed_convolution_spreads_every_input(group: int) -> None:
 
 
 @pytest.mark.parametrize(("turned_a", "turned_b"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_a_gemm_sums_over_what_its_operands_share(turned_a: int, turned_b: int) -> None:
+def test_a_gemm_sums_over_the_shared_axis(turned_a: int, turned_b: int) -> None:
     w = weights(5, 7).T if turned_b else weights(5, 7)
     proto = model(
         [node("Gemm", ["x", "w"], ["y"], transA=turned_a, transB=turned_b)],
@@ -204,7 +204,7 @@ def test_fused_nodes(case: str) -> None:
     assert {form for form in (None, Form.INT8) if is_fused(tested, form)} == forms
 
 
-def test_residual_sums_are_followed_however_many_there_are() -> None:
+def test_any_number_of_residual_sums_is_followed() -> None:
     nodes = [node("Conv", ["x", "w"], ["v0"])]
     for i in range(1500):
         nodes += [node("Conv", [f"v{i}", "w"], [f"c{i}"]), node("Add", [f"v{i}", f"c{i}"], [f"v{i + 1}"])]

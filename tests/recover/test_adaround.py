@@ -53,7 +53,7 @@ def test_only_integers_change_and_a_replay_writes_the_same(case: str, form: dict
     run(written, row.samples())
 
 
-def test_int4_weights_gain_at_the_output() -> None:
+def test_int4_weights_improve_the_output() -> None:
     random = rng(8)
     mixing = random.normal(size=(12, 64))
     w = (random.normal(size=(64, 48)) / 8).astype(np.float32)

@@ -126,7 +126,7 @@ def test_corrections_are_those_of_the_whole_model_bias_by_bias(case: str, form: 
 
 
 @pytest.mark.parametrize("case", CORRECTED[:3])
-def test_where_nothing_is_quantized_there_is_nothing_to_correct(case: str) -> None:
+def test_unquantized_models_need_no_correction(case: str) -> None:
     done, inputs = done_of(case, {"mode": "static"})
     nothing = replace(done.plan, sites=(), forms={}, outlier_columns={})
     actual = bias_correction(done.model.model, nothing, memory(inputs), threads=1).corrections

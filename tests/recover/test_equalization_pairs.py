@@ -78,19 +78,19 @@ def test_ops_that_do_not_pass_factors_make_no_pair(between: str) -> None:
     assert found_in(linear(NOT_THROUGH[between], constants)) == []
 
 
-def test_a_value_that_is_an_output_is_no_pair() -> None:
+def test_outputs_are_not_pairs() -> None:
     assert found_in(linear(outputs=["y", "h"])) == []
     assert found_in(linear([node("Relu", ["a"], ["h"])], outputs=["y", "a"])) == []
 
 
-def test_a_value_that_another_node_reads_is_no_pair() -> None:
+def test_values_with_another_consumer_are_not_pairs() -> None:
     relu = [node("Relu", ["a"], ["h"])]
     assert found_in(linear(relu, after=[node("Exp", ["h"], ["z"])], outputs=["y", "z"])) == []
     assert found_in(linear(relu, after=[node("Exp", ["a"], ["z"])], outputs=["y", "z"])) == []
 
 
 @pytest.mark.parametrize("shared", ["w0", "w1", "b0"])
-def test_a_shared_constant_is_no_pair(shared: str) -> None:
+def test_shared_constants_are_not_pairs(shared: str) -> None:
     relu = [node("Relu", ["a"], ["h"])]
     assert len(found_in(linear(relu))) == 1
     total = node("ReduceSum", ["y"], ["total"], keepdims=0)
@@ -99,7 +99,7 @@ def test_a_shared_constant_is_no_pair(shared: str) -> None:
 
 
 @pytest.mark.parametrize("constant", ["w0", "w1", "b0"])
-def test_a_constant_that_is_an_output_too_is_no_pair(constant: str) -> None:
+def test_constants_that_are_outputs_are_not_pairs(constant: str) -> None:
     proto = linear([node("Relu", ["a"], ["h"])])
     (shape,) = (list(t.dims) for t in proto.graph.initializer if t.name == constant)
     proto.graph.output.append(onnx.helper.make_tensor_value_info(constant, onnx.TensorProto.FLOAT, shape))
@@ -153,7 +153,7 @@ def test_only_named_values_are_searched() -> None:
     assert [j.value for j in find_pairs(job.view, ["h"])] == ["h"]
 
 
-def test_a_value_that_a_branch_reads_is_no_pair() -> None:
+def test_values_used_in_branches_are_not_pairs() -> None:
     def branch(name: str) -> onnx.GraphProto:
         w = onnx.numpy_helper.from_array(weights(WIDTH, 12, seed=3), f"{name}_w")
         made = [onnx.helper.make_node("MatMul", ["h", f"{name}_w"], [f"{name}_y"], name=name)]

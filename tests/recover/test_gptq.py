@@ -158,7 +158,7 @@ def test_inputs_of_products_are_rounded_as_the_kernel_reads_them() -> None:
     )
 
 
-def test_int4_weights_gain_at_the_output() -> None:
+def test_int4_weights_improve_the_output() -> None:
     """A product of strongly correlated inputs, in blocks."""
     random = rng(8)
     mixing = random.normal(size=(12, 64))
@@ -206,13 +206,13 @@ def test_int8_of_plain_convolutions_stays_as_good(folder: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not (SHARED_MODELS / "stories260k").exists(), reason="no shared models here")
-def test_stories_in_int4_gains() -> None:
+def test_stories_improves_in_int4() -> None:
     before, after = held_out_gain(SHARED_MODELS / "stories260k", mode="weight-only", bits=4, block=32)
     assert after > before + 1.4
 
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not (SHARED_MODELS / "stories260k").exists(), reason="no shared models here")
-def test_stories_in_two_bits_gains() -> None:
+def test_stories_improves_in_two_bits() -> None:
     before, after = held_out_gain(SHARED_MODELS / "stories260k", mode="weight-only", bits=2, block=64)
     assert after > before + 1.6  # of 16 samples; of 64 it is 2.1

@@ -199,7 +199,7 @@ def test_a_sample_that_the_model_fails_on_is_a_runtime_failure() -> None:
 
 
 @pytest.mark.parametrize("case", ["residual", "mlp-gemm", "float-between"])
-def test_the_runtime_rounds_no_weights_on_its_own(case: str) -> None:
+def test_the_runtime_rounds_no_weights(case: str) -> None:
     """It would, of float products between Q and DQ: those of a simulated model are just that."""
     done = candidate(CASES[case].build(), CASES[case].samples())
     model, inputs = simulated(done.model.model, done.plan), CASES[case].samples()

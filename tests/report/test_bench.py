@@ -53,11 +53,11 @@ def shown(result: Bench, verbose: bool = False) -> str:
         (UNDECIDED, Ratio(1.3, 0.0, math.inf), "can't be told: too few rounds"),
     ],
 )
-def test_the_verdict_says_what_may_be_said(verdict: str, ratio: Ratio, words: str) -> None:
+def test_the_verdict_depends_on_the_interval(verdict: str, ratio: Ratio, words: str) -> None:
     assert words in shown(bench(verdict, ratio))
 
 
-def test_memory_is_what_the_model_adds_and_unknown_times_are_left_blank() -> None:
+def test_memory_is_the_increase_and_unknown_times_are_blank() -> None:
     text = shown(bench())
     (row,) = (line for line in text.splitlines() if line.startswith("m/a.onnx") and "4,000" in line)
     assert row.split() == ["m/a.onnx", "4,000", "12.0", "1.5", "3.0"]
@@ -66,7 +66,7 @@ def test_memory_is_what_the_model_adds_and_unknown_times_are_left_blank() -> Non
     assert "memory" not in shown(bench(memory=None))
 
 
-def test_conversions_are_shown_however_little_they_take() -> None:
+def test_conversions_are_always_shown() -> None:
     text = shown(bench())
     assert "\nCast " in text
     assert "\n8 others (-v)" in text

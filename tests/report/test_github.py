@@ -38,7 +38,7 @@ def test_an_error_a_failed_gate_and_a_warning_a_warning() -> None:
     )
 
 
-def test_where_all_is_well_there_is_none() -> None:
+def test_without_failures_there_is_no_annotation() -> None:
     assert workflow_commands(BARE) == []
 
 

@@ -47,7 +47,7 @@ def line(text: str, label: str) -> str:
 # One model
 
 
-def test_what_matters_is_there() -> None:
+def test_the_table_has_ops_precisions_and_sizes() -> None:
     text = shown(replace(inspect_model(with_recipe(graphs.qdq())), path="int8.onnx"))
     assert line(text, "int8.onnx").startswith("int8.onnx ")
     assert "IR 8, opset 17" in line(text, "int8.onnx")
@@ -61,7 +61,7 @@ def test_what_matters_is_there() -> None:
     assert line(text, "made") == "made by qtool 0.1 (static, cpu)"
 
 
-def test_formats_stand_in_columns_of_their_own() -> None:
+def test_each_format_has_a_column() -> None:
     """A count under the wrong heading would be a lie."""
     text = shown(inspect_model(graphs.qdq()))
     heading, conv, sigmoid = (
@@ -112,7 +112,7 @@ def test_a_share_is_never_rounded_to_all_or_nothing(share: float, text: str) -> 
 # Two models
 
 
-def test_what_changed_is_there() -> None:
+def test_the_difference_is_shown() -> None:
     compared = difference(graphs.plain(), with_recipe(graphs.qdq()))
     text = shown(compared)
     assert line(text, "Gemm") == "Gemm 1 -1"
@@ -124,13 +124,13 @@ def test_what_changed_is_there() -> None:
     assert f"{compared.before.bytes:,} -> {compared.after.bytes:,} bytes" in line(text, "size")
 
 
-def test_one_model_twice_is_said_to_be_one() -> None:
+def test_identical_models_are_reported_as_such() -> None:
     compared = difference(graphs.plain(), graphs.plain())
     assert "the same file, byte for byte" in shown(compared)
     assert "interface" not in shown(compared)
 
 
-def test_only_what_changed_is_told() -> None:
+def test_only_changes_are_shown() -> None:
     before = inspect_model(graphs.plain())
     text = shown(changes(before, replace(before, sha256="other")))
     assert line(text, "interface") == "interface unchanged"
@@ -167,7 +167,7 @@ def test_any_model_renders_in_any_width(name: str, width: int) -> None:
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
 @pytest.mark.parametrize("verbose", [False, True], ids=["short", "verbose"])
-def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, verbose: bool) -> None:
+def test_names_are_escaped_in_the_terminal(name: str, verbose: bool) -> None:
     port = GraphValue(name, "float32", (name, None))
     inspection = replace(
         inspect_model(graphs.plain()),
@@ -188,7 +188,7 @@ def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, ver
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_json_holds_what_was_found(name: str) -> None:
+def test_json_holds_the_inspection(name: str) -> None:
     inspection = inspect_model(BUILT[name]())
     document = json.loads(to_json(inspection), parse_constant=refuse)
     assert document["schema"] == "qtool.inspection/1"

@@ -24,7 +24,7 @@ def test_a_gate_is_a_test_case() -> None:
     assert [c.find("failure") is None for c in cases] == [True, False, False, False, False]
 
 
-def test_a_failure_says_value_threshold_and_samples() -> None:
+def test_a_failure_has_value_threshold_and_samples() -> None:
     failures = list(ElementTree.fromstring(to_junit(GATED)).iter("failure"))
     assert [f.get("type") for f in failures] == ["gate", "inconclusive", "gate", "gate"]
     assert failures[0].text == "value: 28\nfails: < 30\nsamples: 200"
@@ -35,7 +35,7 @@ def test_a_failure_says_value_threshold_and_samples() -> None:
     assert made_up.get("type") == "synthetic"
 
 
-def test_what_was_measured_is_in_the_properties() -> None:
+def test_measurements_are_properties() -> None:
     properties = {
         p.get("name"): p.get("value") for p in ElementTree.fromstring(to_junit(FULL)).iter("property")
     }

@@ -67,7 +67,7 @@ def test_the_verdict_comes_first_then_the_gates() -> None:
     ]
 
 
-def test_what_was_measured_follows() -> None:
+def test_measurements_follow_the_verdict() -> None:
     _, outputs = tables(to_markdown(GATED))
     first = dict(zip(outputs[0], outputs[1], strict=True))
     assert first["output"] == "scores"
@@ -89,12 +89,12 @@ def test_coverage_and_figures_of_quantize() -> None:
     assert "1.0000 → 0.5000 (4 labels)" in text
 
 
-def test_a_report_of_nothing_is_short() -> None:
+def test_an_empty_report_is_short() -> None:
     assert to_markdown(BARE).startswith("## ⚪ qtool compare: no gates\n")
     assert tables(to_markdown(BARE)) == []
 
 
-def test_random_data_is_told() -> None:
+def test_random_data_is_marked() -> None:
     assert "❌ random data" in to_markdown(SYNTHETIC)
 
 

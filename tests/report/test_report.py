@@ -41,7 +41,7 @@ def test_json_is_strict_json(report: Report) -> None:
     assert document["command"] == report.command
 
 
-def test_what_json_numbers_can_t_be_is_written_as_strings() -> None:
+def test_infinities_are_strings_in_json() -> None:
     output = json.loads(to_json(FULL))["comparison"]["outputs"][0]
     assert (output["sqnr"], output["sqnr_worst"], output["cosine"]) == ("inf", "-inf", "nan")
 
@@ -92,7 +92,7 @@ def test_verbose_adds_the_other_measures() -> None:
     assert row == ["scores", "30.5", "30.5", "0.03", "0.2", "0.125", "1.0000", "(0.981-1.000)", "0.01"]
 
 
-def test_the_summary_says_what_the_table_does_not() -> None:
+def test_the_summary_does_not_repeat_the_table() -> None:
     lines = [" ".join(x.split()) for x in shown(GATED).splitlines()]
     assert "worst output 28.0 dB" in lines
     assert "f1 0.875 (mean over 200 samples)" in lines
@@ -102,7 +102,7 @@ def test_the_summary_says_what_the_table_does_not() -> None:
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_whether_it_was_written_is_not_what_other_gates_say_later(written: bool) -> None:
+def test_new_gates_do_not_change_whether_it_was_written(written: bool) -> None:
     lines = shown(replace(FULL, written=written)).splitlines()
     assert any(line.startswith("written") for line in lines) == written
 
@@ -137,7 +137,7 @@ ODD = [
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
 @pytest.mark.parametrize("verbose", [False, True], ids=["short", "verbose"])
-def test_no_name_breaks_the_rendering_or_reaches_the_terminal_raw(name: str, verbose: bool) -> None:
+def test_names_are_escaped_in_the_terminal(name: str, verbose: bool) -> None:
     """Names of nodes, values, ops, outputs and samples come from other people's files."""
     reason = Reason(Code.OUTLIERS, f"outliers: '{name}' spans")
     report = replace(
@@ -190,7 +190,7 @@ def test_regions_are_in_the_verbose_report() -> None:
     assert "Conv Relu" in text
 
 
-def test_a_node_that_was_asked_about_is_explained() -> None:
+def test_a_requested_node_is_explained() -> None:
     text = shown(FULL)
     for node in FULL.explained:
         assert f"{node.node} ({node.op})" in text

@@ -34,13 +34,13 @@ def test_2_a_damaged_file_is_named(damage: bytes, tmp_path: Path) -> None:
         read_report(tmp_path / "run.json")
 
 
-def test_2_a_file_that_is_none(tmp_path: Path) -> None:
+def test_2_not_a_report(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json", Path("/dev/zero")):
         with pytest.raises(UsageError, match=path.name):
             read_report(path)
 
 
-def test_without_gates_the_verdict_stands() -> None:
+def test_without_gates_the_verdict_is_kept() -> None:
     assert rejudge(GATED, []) is GATED
     assert qtool.rejudge(GATED, ()) is GATED
 
@@ -61,18 +61,18 @@ def test_new_gates_take_the_place_of_the_old(gate: str, failed: bool) -> None:
 
 
 @pytest.mark.parametrize("gate", ["accuracy<0.5", "speedup<1", "quantized<1"])
-def test_what_was_not_measured_fails(gate: str) -> None:
+def test_gates_on_unmeasured_metrics_fail(gate: str) -> None:
     (failed,) = rejudge(GATED, [gate]).failed
     assert math.isnan(failed.value)
     assert "nothing to judge" in failed.why
 
 
 @pytest.mark.parametrize("gate", ["sqnr<1", "speedup<1", "size>1", "quantized<1", "accuracy<0.1"])
-def test_a_dry_run_measured_next_to_nothing(gate: str) -> None:
+def test_gates_on_a_dry_run_fail(gate: str) -> None:
     assert rejudge(BARE, [gate]).failed
 
 
-def test_what_quantize_measured_is_judged() -> None:
+def test_measurements_of_quantize_can_be_judged() -> None:
     assert not rejudge(FULL, ["quantized<4", "speedup<1.9", "size>0.4", "accuracy_drop>0.6"]).failed
     assert len(rejudge(FULL, ["quantized<5", "speedup<2.1", "size>0.2", "accuracy_drop>0.4"]).failed) == 4
 
@@ -84,6 +84,6 @@ def test_random_data_still_satisfies_no_gate() -> None:
 
 
 @pytest.mark.parametrize("gate", ["sqrn<1", "f2<1", "nope:sqnr<1", "sqnr=1", "scores:f1<1", "scores:size>1"])
-def test_2_a_gate_that_is_none(gate: str) -> None:
+def test_2_not_a_gate(gate: str) -> None:
     with pytest.raises(UsageError):
         rejudge(GATED, [gate])

@@ -21,7 +21,7 @@ SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="u
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
-def test_the_file_is_what_the_dataclasses_say() -> None:
+def test_the_schema_file_matches_the_dataclasses() -> None:
     """Make it anew: python -m qtool.report.schema > docs/report.schema.json"""
     assert report_schema() == SCHEMA
 
@@ -60,6 +60,6 @@ def _containers(value: Any) -> Iterator[Any]:
             yield from _containers(inner)
 
 
-def test_what_a_field_means_is_in_it() -> None:
+def test_fields_have_descriptions() -> None:
     described = SCHEMA["$defs"]["Comparison"]["properties"]["user_metrics"]
     assert described["description"].startswith("the user's own metrics")

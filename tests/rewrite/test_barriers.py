@@ -67,7 +67,7 @@ def _barriers(plan: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize(("readers", "product"), in_turn(READERS, PRODUCTS))
-def test_products_that_hand_on_floats_are_fused(readers: str, product: str) -> None:
+def test_products_with_float_output_are_fused(readers: str, product: str) -> None:
     proto, data = _model(product, readers), samples(4, x=(24, 32))
     result = write(proto, data, "cpu")
     executed = ran(result.data)
@@ -91,7 +91,7 @@ POOLS = {
 
 @pytest.mark.parametrize("op", POOLS)
 @exact_products
-def test_what_int8_makes_slow_is_not_run_in_int8_by_the_runtime_either(op: str) -> None:
+def test_the_runtime_does_not_run_slow_ops_in_int8(op: str) -> None:
     nodes = [
         node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
         POOLS[op],

@@ -244,9 +244,7 @@ def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> 
 
 @pytest.mark.parametrize(("target", "trans"), in_turn(TARGETS, [(0, 1), (0, 0)]))
 @exact_products
-def test_readers_of_one_weight_share_its_integers_where_they_read_it_alike(
-    target: str, trans: tuple[int, int]
-) -> None:
+def test_equal_uses_of_one_weight_share_its_integers(target: str, trans: tuple[int, int]) -> None:
     nodes = [node("Gemm", [f"x{i}", "w"], [f"y{i}"], transB=t) for i, t in enumerate(trans)]
     proto = model(nodes, {"x0": [16, K], "x1": [16, K]}, ["y0", "y1"], {"w": weights(K, K)})
     fed = samples(2, x0=(16, K), x1=(16, K))

@@ -199,7 +199,7 @@ def test_a_weight_without_values_stays_float() -> None:
     assert reasons(plan) == {"n": "its weight is empty"}
 
 
-def test_what_a_loop_hands_itself_is_not_fed_to_the_model() -> None:
+def test_loop_variables_are_not_model_inputs() -> None:
     text = """
         <ir_version: 8, opset_import: ["" : 17]>
         g (float[4, 4] x, float[4, 4] w) => (float[4, 4] y) {
@@ -220,7 +220,7 @@ def test_what_a_loop_hands_itself_is_not_fed_to_the_model() -> None:
         assert sqnr(run(proto, fed), run(done.data, fed, optimize)) > 20
 
 
-def test_an_alpha_that_no_weight_can_take_in_is_a_factor_of_its_own() -> None:
+def test_an_alpha_that_does_not_fold_is_a_separate_factor() -> None:
     """It overflows float32 in the weight, though not in the product; fused operators have no alpha."""
     nodes = [node("Gemm", ["x", "w"], ["y"], name="n", alpha=3e38)]
     proto = model(nodes, {"x": [16, 128]}, ["y"], {"w": weights(128, 96) * 100})

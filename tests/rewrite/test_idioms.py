@@ -78,7 +78,7 @@ ON_CPU: dict[str, OnCpu] = {
 }  # fmt: skip
 
 
-def test_every_idiom_is_expected_to_become_something() -> None:
+def test_every_idiom_has_an_expectation() -> None:
     assert {f"idiom-{name}" for name in ON_CPU} == IDIOMS.keys()
 
 
@@ -111,7 +111,7 @@ def _stores_every_large_weight(result: Written, mode: str) -> None:
 
 
 @pytest.mark.parametrize("idiom", ON_CPU)
-def test_a_cpu_runs_it_as_it_is_fast(idiom: str) -> None:
+def test_cpus_run_fast_ops_in_int8(idiom: str) -> None:
     """Ops that are faster in int8 run in int8, and those in float have their reason."""
     specimen = IDIOMS[f"idiom-{idiom}"]
     result = write(specimen.model(), specimen.samples(), "cpu", mode="static")

@@ -264,7 +264,7 @@ def test_without_integer_ports_there_is_no_metadata(target: str) -> None:
     st.floats(2**-20, 2**20, width=32),
     st.data(),
 )
-def test_a_port_reaches_as_far_as_the_site_behind_it(
+def test_integer_ports_cover_every_level_of_their_site(
     own: QType, io: QType, scale: float, data: st.DataObject
 ) -> None:
     """Every float that the site tells apart lies within half a step of an integer of the port."""

@@ -260,7 +260,7 @@ def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     npst.array_shapes(min_dims=1, max_dims=3, max_side=9),
     st.integers(0, 2**32 - 1),
 )
-def test_what_is_packed_can_be_unpacked(bits: int, shape: tuple[int, ...], seed: int) -> None:
+def test_packing_is_reversible(bits: int, shape: tuple[int, ...], seed: int) -> None:
     """The rest of the last byte is zeros."""
     q = np.random.default_rng(seed).integers(0, 2**bits, shape)
     packed = pack(q, bits)

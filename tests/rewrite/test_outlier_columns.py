@@ -44,7 +44,7 @@ def test_it_is_exact_in_float(mode: str, bias: bool, axes: int, optimize: bool) 
 
 
 @pytest.mark.parametrize(("mode", "bias", "axes"), in_turn(["static", "dynamic"], [True, False], [2, 3]))
-def test_it_wins_what_outliers_cost(mode: str, bias: bool, axes: int, tmp_path: Path) -> None:
+def test_it_recovers_the_loss_by_outliers(mode: str, bias: bool, axes: int, tmp_path: Path) -> None:
     results = {}
     for recover in ("none", "columns"):
         options = Options(

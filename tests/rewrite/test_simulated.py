@@ -37,7 +37,7 @@ def done_of(case: str, form: dict[str, Any]) -> Candidate:
 
 
 @pytest.mark.parametrize(("case", "form"), in_turn(CASES, FORMS), ids=str)
-def test_it_computes_what_the_quantized_model_does(case: str, form: dict[str, Any]) -> None:
+def test_it_computes_as_the_quantized_model(case: str, form: dict[str, Any]) -> None:
     done, fed = done_of(case, form), CASES[case].samples()
     before = to_bytes(done.model.model)
     made = simulated(done.model.model, done.plan)

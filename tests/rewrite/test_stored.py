@@ -205,7 +205,7 @@ SHAPES_OF_SCALES = {
 
 
 @pytest.mark.parametrize(("name", "wanted", "target"), in_turn(SHAPES_OF_SCALES.items(), TARGETS))
-def test_blocks_near_32_whatever_the_size(name: str, wanted: PerBlock | PerRun | None, target: str) -> None:
+def test_blocks_are_near_32_for_all_sizes(name: str, wanted: PerBlock | PerRun | None, target: str) -> None:
     """A weight without a divisor near 32 has 8 bits and a scale a channel."""
     done = written(name, 4, 0, target)
     site = next(s for s in done.plan.sites if s.value == "w")

@@ -65,7 +65,7 @@ def test_without_corrections_nothing_is_touched() -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [("b0", 39), ("b0", 0), ("nothing", 40), ("x", 4)], ids=["few", "none", "absent", "fed"]
 )
-def test_what_is_no_such_bias_is_a_key_error(name: str, size: int) -> None:
+def test_unknown_biases_are_key_errors(name: str, size: int) -> None:
     done = done_of("mlp-matmul")
     with pytest.raises(KeyError):
         correct_biases(done.model.model.clone(), with_offsets(done.plan, **{name: np.zeros(size)}))

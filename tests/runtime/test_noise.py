@@ -125,7 +125,7 @@ def _noisy(**seed: float) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("mode", ["static", "fp16"])
 @pytest.mark.parametrize("seed", [{}, {"seed": 3.0}], ids=["unseeded", "seeded"])
-def test_quantizes_around_noise_and_leaves_its_seed_as_it_was(
+def test_quantization_keeps_random_ops_and_their_seeds(
     tmp_path: Path, mode: str, seed: dict[str, float]
 ) -> None:
     calib = write_samples(tmp_path / "calib", samples(16, x=(1, 8, 16)))

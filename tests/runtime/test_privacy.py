@@ -58,7 +58,7 @@ def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:
     assert set(imports) == {node for block in blocks for node in block.body}
 
 
-def test_telemetry_is_off_whatever_the_environment_said() -> None:
+def test_telemetry_is_off_for_any_environment() -> None:
     """At run time: what onnxruntime sees at the moment of its import."""
     code = """
 import os, sys

@@ -25,7 +25,7 @@ def dead(folder: Path, name: str = ".qtool-dead.tmp") -> Path:
     return made
 
 
-def test_a_temporary_folder_lasts_as_long_as_it_is_used(tmp_path: Path) -> None:
+def test_temporary_folders_exist_while_they_are_used(tmp_path: Path) -> None:
     with temporary(tmp_path) as folder:
         (folder / "file").touch()
         sweep(tmp_path)
@@ -39,7 +39,7 @@ def test_it_goes_with_an_exception_too(tmp_path: Path) -> None:
     assert listing(tmp_path) == []
 
 
-def test_what_the_dead_left_is_swept(tmp_path: Path) -> None:
+def test_folders_of_dead_processes_are_removed(tmp_path: Path) -> None:
     dead(tmp_path)
     sweep(tmp_path)
     assert listing(tmp_path) == []
@@ -51,7 +51,7 @@ def test_the_next_run_sweeps(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["o.onnx"]
 
 
-def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".qtool-file.tmp").touch()
     (tmp_path / ".qtool-link.tmp").symlink_to(dead(tmp_path, "precious"))
     dead(tmp_path, ".qtool-other")
@@ -82,7 +82,7 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_anew(
         assert str(folder) not in swept
 
 
-def test_a_folder_that_is_missing_is_swept_of_nothing(tmp_path: Path) -> None:
+def test_a_missing_folder_is_ignored(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
 
 
@@ -110,7 +110,7 @@ def state(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK, errno.EBADF], ids=errno.errorcode.get)
-def test_without_locks_all_goes_on_and_nothing_is_swept(
+def test_without_locks_nothing_is_removed(
     code: int, old: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", failing(code))
@@ -124,7 +124,7 @@ def test_without_locks_all_goes_on_and_nothing_is_swept(
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP], ids=errno.errorcode.get)
-def test_without_fsync_all_goes_on(
+def test_fsync_is_optional(
     code: int, old: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing(code))
@@ -133,7 +133,7 @@ def test_without_fsync_all_goes_on(
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
-def test_a_disk_that_fails_at_fsync_is_no_success(
+def test_a_failed_fsync_is_an_error(
     code: int, old: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing(code))
@@ -176,9 +176,7 @@ def test_a_rename_that_fails_leaves_the_old_or_the_new_whole(
     assert state(tmp_path) == (new if after and what == "o.onnx" else old)
 
 
-def test_what_can_t_be_cleaned_does_not_undo_the_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_cleanup_keeps_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(save, "SIDE_FILE_BYTES", 16)
     commit(tmp_path / "o.onnx", net(seed=1))
     monkeypatch.setattr(Path, "unlink", failing(errno.EPERM))
@@ -186,9 +184,7 @@ def test_what_can_t_be_cleaned_does_not_undo_the_output(
     assert len(listing(tmp_path)) == 3
 
 
-def test_a_side_file_that_another_model_names_is_left_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_side_files_of_other_models_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model was renamed since; what no model names goes."""
     monkeypatch.setattr(save, "SIDE_FILE_BYTES", 16)
     commit(tmp_path / "o.onnx", net(seed=1))

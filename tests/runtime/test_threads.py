@@ -33,7 +33,7 @@ def shown(page: mmap.mmap) -> str | None:
     return None if step is None else step.subject
 
 
-def test_a_thread_ends_its_own_step_and_the_page_shows_the_latest_that_goes_on(page: mmap.mmap) -> None:
+def test_threads_have_their_own_steps(page: mmap.mmap) -> None:
     ended, go_on = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -105,7 +105,7 @@ def test_an_error_lifts_it_too() -> None:
     assert blas_threads() == before
 
 
-def test_products_are_the_same_to_the_bit_whatever_the_environment_says() -> None:
+def test_products_do_not_depend_on_the_environment() -> None:
     code = """
 import hashlib, numpy as np
 from qtool.runtime.blas import single_threaded_blas

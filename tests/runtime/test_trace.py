@@ -42,7 +42,7 @@ def test_times_are_of_one_inference_and_the_first_ones_do_not_count() -> None:
     assert next((n.name, n.op, n.ms) for n in times.slowest) == ("a", "Conv", pytest.approx(0.06))
 
 
-def test_a_loop_is_without_what_runs_in_it() -> None:
+def test_the_time_of_a_loop_excludes_its_body() -> None:
     events = [run(0, 10), run(100, 200)]
     events += [kernel("loop", "Loop", 110, 100), kernel("if", "If", 115, 50), kernel("m", "MatMul", 120, 30)]
     events += [kernel("m", "MatMul", 170, 30), kernel("after", "Relu", 210, 10)]
@@ -57,7 +57,7 @@ def test_a_loop_is_without_what_runs_in_it() -> None:
     assert sum(o.share for o in times.values()) == pytest.approx(1)
 
 
-def test_nodes_without_a_name_are_told_apart() -> None:
+def test_unnamed_nodes_are_distinguished() -> None:
     events = [
         run(0, 10),
         run(100, 50),
@@ -70,7 +70,7 @@ def test_nodes_without_a_name_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[", "[{}]", "[]", "{}", '[{"cat": "Session", "name": "model_run"}]'])
-def test_what_is_no_trace_is_an_error(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_trace_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trace.json"
     path.write_text(text)
     with pytest.raises(RuntimeFailure, match="profile can't be read"):

@@ -59,7 +59,7 @@ def thing(start: int = 0) -> Iterator[WorkerProcess]:
         yield worker
 
 
-def test_it_answers_and_keeps_what_it_knows() -> None:
+def test_it_answers_and_keeps_its_state() -> None:
     with thing(40) as worker:
         assert worker.call("add", 1) == 41
         assert worker.call("add", 1) == 42
@@ -77,14 +77,14 @@ def test_it_answers_and_keeps_what_it_knows() -> None:
         ("leave", (), ModelError, r"m\.onnx: its process died \(exit code 3\)"),
     ],
 )  # fmt: skip
-def test_its_errors_and_its_death_are_reported(
+def test_errors_and_crashes_are_reported(
     method: str, arguments: Any, error: type[Exception], message: str
 ) -> None:
     with thing() as worker, pytest.raises(error, match=message):
         worker.call(method, *arguments, doing="it is opened", blame=ModelError)
 
 
-def test_an_object_that_can_not_be_made_is_reported_with_the_first_call() -> None:
+def test_errors_of_the_constructor_are_reported_at_the_first_call() -> None:
     with thing(-1) as worker, pytest.raises(ModelError, match="below zero") as caught:
         worker.call("add", 1)
     assert caught.value.hint == "count up"
@@ -97,7 +97,7 @@ def test_it_ends_when_it_is_closed() -> None:
         os.kill(pid, 0)
 
 
-def test_it_ends_with_whoever_started_it_even_in_the_middle_of_its_work() -> None:
+def test_it_ends_with_its_parent() -> None:
     code = (
         "import os; from qtool.runtime.worker_process import WorkerProcess; a = WorkerProcess('m', 'tests.runtime.test_worker_process:Thing', 0); "
         "print(a.call('pid'), flush=True); a._ask('die', [0]); os._exit(0)"
@@ -112,7 +112,7 @@ def test_it_ends_with_whoever_started_it_even_in_the_middle_of_its_work() -> Non
     pytest.fail("it outlived its parent")
 
 
-def test_a_script_needs_no_guard_around_it(tmp_path: Path) -> None:
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     """With multiprocessing's spawn, it would be run again, and start processes again."""
     script = tmp_path / "script.py"
     script.write_text(

@@ -142,7 +142,7 @@ def test_every_field_is_required() -> None:
             FORMAT.from_json(json.dumps({k: v for k, v in DOCUMENT.items() if k != key}), "f.json")
 
 
-def test_text_that_is_no_such_document_is_a_usage_error() -> None:
+def test_other_documents_are_usage_errors() -> None:
     texts = [
         "",
         "SQNR 37.6 dB",

@@ -72,7 +72,7 @@ def test_integer_ports_need_an_opset_that_has_integers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", [2, 6, 64, 1000])
-def test_a_softmax_of_small_values_is_no_zero_in_onnxruntime(axis: int, tmp_path: Path) -> None:
+def test_a_softmax_of_small_values_is_not_zero(axis: int, tmp_path: Path) -> None:
     """QLinearSoftmax overflows where the scale is far finer than the length of the axis allows."""
     proto = model([node("Softmax", ["x"], ["y"])], {"x": (4, axis)}, ["y"])
     sample = {"x": samples(1, x=(4, axis))[0]["x"] * 0.01}
@@ -109,7 +109,7 @@ def test_an_integer_port_that_is_always_empty_stays_float(tmp_path: Path) -> Non
     assert Session(tmp_path / "q.onnx").inputs["z"].type == "tensor(float)"
 
 
-def test_scales_that_decide_over_a_shape_are_no_integer_port(tmp_path: Path) -> None:
+def test_scales_that_decide_a_shape_are_not_integer_ports(tmp_path: Path) -> None:
     resize = node("Resize", ["x", "", "scales"], ["y"], mode="nearest")
     proto = model([resize], {"x": (1, 1, 4, 4), "scales": (4,)}, {"y": (1, 1, 10, 10)})
     sample = {**samples(1, x=(1, 1, 4, 4))[0], "scales": np.array([1, 1, 2.5, 2.5], np.float32)}

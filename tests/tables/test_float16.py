@@ -52,7 +52,7 @@ def test_the_runtimes_own_ops_take_float16_in_one_type(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", sorted(float16.TYPED_BY_ATTRIBUTE))
-def test_an_attribute_says_the_type(op: str) -> None:
+def test_types_given_by_attributes(op: str) -> None:
     definition = schema(op)
     assert float16.TYPED_BY_ATTRIBUTE[op] in definition.attributes
     assert HALF in definition.outputs[0].types
@@ -67,7 +67,7 @@ def test_the_first_input_is_of_any_float_type(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", sorted(float16.FLOAT32_INPUTS))
-def test_inputs_that_stay_have_a_type_of_their_own(op: str) -> None:
+def test_inputs_that_stay_have_their_own_type(op: str) -> None:
     definition = schema(op)
     for index in float16.FLOAT32_INPUTS[op]:
         assert "tensor(float)" in definition.inputs[index].types
@@ -75,7 +75,7 @@ def test_inputs_that_stay_have_a_type_of_their_own(op: str) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(k for k in float16.NEVER if "/" in k))
-def test_a_value_of_an_attribute_is_one_that_there_is(key: str) -> None:
+def test_values_of_attributes_are_valid(key: str) -> None:
     op, _, setting = key.partition("/")
     name, _, _ = setting.partition("=")
     assert name in schema(op).attributes

@@ -30,7 +30,7 @@ def test_ops_that_are_timed_as_others_are_ops_and_no_rows() -> None:
     assert not set(SAME_AS) & set(KERNELS)
 
 
-def test_what_a_form_computes_on() -> None:
+def test_the_forms_of_a_kernel() -> None:
     assert kind_of(None) is Kind.FLOAT
     assert {kind_of(form, bits) for form in Form for bits in (4, 8)} - {None} == set(Kind) - {Kind.FLOAT}
     assert kind_of(Form.FLOAT16) is None

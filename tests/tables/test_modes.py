@@ -8,7 +8,7 @@ from qtool.tables.modes import MODES, Mode
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_a_mode_is_found_under_its_own_name_and_says_what_it_does(name: str) -> None:
+def test_modes_have_their_names_and_a_description(name: str) -> None:
     assert MODES[name].name == name
     assert MODES[name].summary
 

@@ -39,7 +39,7 @@ def test_the_inputs_exist_in_the_specification_and_do_not_overlap(rule: OpRule) 
 
 
 @pytest.mark.parametrize("rule", ROWS, ids=by_op)
-def test_only_ops_with_weights_have_what_goes_with_weights(rule: OpRule) -> None:
+def test_only_ops_with_weights_have_fields_of_weights(rule: OpRule) -> None:
     has_weight = rule.role in (Role.WEIGHTED, Role.RECURRENT) or rule.op_type == "Gather"
     assert bool(rule.weight) == has_weight
     assert rule.bias is None or rule.role is Role.WEIGHTED
@@ -65,7 +65,7 @@ def test_the_runtime_keeps_within_the_bounds(rule: OpRule) -> None:
 
 
 @pytest.mark.parametrize("rule", WITH_WEIGHT, ids=by_op)
-def test_what_is_said_of_weights_is_sane(rule: OpRule) -> None:
+def test_fields_of_weights_are_valid(rule: OpRule) -> None:
     assert rule.storage_min_elements >= 0
     assert isinstance(rule.channel_axis, int)
 

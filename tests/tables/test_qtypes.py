@@ -27,7 +27,7 @@ def test_the_range_fits_the_dtype_and_holds_zero(qtype: QType) -> None:
 
 
 @pytest.mark.parametrize("qtype", INTEGERS, ids=lambda t: t.name)
-def test_the_bits_are_those_that_the_range_needs(qtype: QType) -> None:
+def test_bits_match_the_range(qtype: QType) -> None:
     assert qtype.bits <= np.iinfo(qtype.dtype).bits
     levels = qtype.qmax - qtype.qmin + 1
     assert levels <= 2**qtype.bits + 1  # -64..64 is 7 bits and one more value

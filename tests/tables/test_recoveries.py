@@ -17,7 +17,7 @@ def test_every_row_has_a_step_in_the_same_order() -> None:
     assert next(iter(RECOVERIES)) == "columns"
 
 
-def test_what_is_tried_before_placement_has_steps() -> None:
+def test_recoveries_before_placement_have_steps() -> None:
     assert set(BEFORE_PLACEMENT) <= STEPS.keys()
     assert list(BEFORE_PLACEMENT) == [name for name in STEPS if name in BEFORE_PLACEMENT]
 
@@ -29,7 +29,7 @@ def test_rows_are_named_after_themselves_and_no_row_after_a_word_of_its_option()
 
 
 @pytest.mark.parametrize("name", RECOVERIES)
-def test_more_effort_leaves_nothing_out(name: str) -> None:
+def test_more_effort_includes_less_effort(name: str) -> None:
     row = RECOVERIES[name]
     assert row.effort in EFFORTS
     for less, more in pairwise(EFFORTS):
@@ -44,7 +44,7 @@ def test_efforts_rise() -> None:
         assert more.measures or not less.measures
 
 
-def test_the_least_effort_measures_nothing() -> None:
+def test_fast_effort_measures_nothing() -> None:
     fast = next(iter(EFFORTS.values()))
     assert not fast.measures and fast.rounds == 0
     assert not any(row.within(fast.name) for row in RECOVERIES.values())

@@ -50,7 +50,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_is_found_under_its_own_name_and_says_what_it_is(name: str) -> None:
+def test_targets_have_their_names_and_a_description(name: str) -> None:
     assert TARGETS[name].name == name
     assert TARGETS[name].summary
 
@@ -69,14 +69,14 @@ def test_a_placement_names_an_op_of_the_table(target: Placements, key: str) -> N
 
 
 @pytest.mark.parametrize("key", sorted({p.values[1] for p in PLACEMENTS if "/" in p.values[1]}))
-def test_a_variant_is_one_that_nodes_have(key: str) -> None:
+def test_variants_are_those_of_nodes(key: str) -> None:
     nodes, inputs, constants = EXAMPLES[key]
     graph = ir.from_proto(model(nodes, inputs, ["y"], constants)).graph
     assert f"{graph[-1].op_type}/{variant(graph[-1])}" == key
 
 
 @pytest.mark.parametrize(("target", "key"), PLACEMENTS)
-def test_a_row_is_what_the_target_answers(target: Placements, key: str) -> None:
+def test_targets_answer_by_their_rows(target: Placements, key: str) -> None:
     op, _, form = key.partition("/")
     assert target.of(op, form) is target.rows[key]
 
@@ -92,7 +92,7 @@ def test_an_unknown_variant_falls_back_to_its_op_and_an_unknown_op_to_otherwise(
 
 
 @pytest.mark.parametrize("placements", TABLES)
-def test_whatever_is_not_always_worth_it_has_a_reason(placements: Placements) -> None:
+def test_placements_other_than_always_have_a_reason(placements: Placements) -> None:
     rows: list[Placement] = [placements.otherwise, *placements.rows.values()]
     assert all(row.reason.detail for row in rows if row.worth is not Worth.ALWAYS)
     assert all(not row.reason.detail for row in rows if row.worth is Worth.ALWAYS)

@@ -51,7 +51,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert (result.tensors, result.same_tensors, result.only_before, result.only_after) == ((), 2, (), ())
 
 
-def test_quantizing_shows_as_what_it_is() -> None:
+def test_quantization_is_shown_as_a_change_of_type() -> None:
     result = difference(graphs.plain(), graphs.qdq())
     assert result.ops["Gemm"] == (1, 0)
     assert result.ops["DequantizeLinear"] == (0, 4)
@@ -91,7 +91,7 @@ def test_one_flipped_bit_is_a_difference() -> None:
     assert not result.identical
 
 
-def test_how_the_numbers_are_written_is_no_difference(tmp_path: Path) -> None:
+def test_encodings_of_numbers_are_no_difference(tmp_path: Path) -> None:
     """raw_data, float_data and a file beside the model hold the same."""
     as_list = changed(replaced("w", weights(4, 8)))
     tensor = as_list.graph.initializer[0]
@@ -143,7 +143,7 @@ X = GraphValue("x", "float32", ("N", 8))
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
-def test_a_changed_interface_is_told(edit: Edit, wanted: object) -> None:
+def test_changed_inputs_and_outputs_are_shown(edit: Edit, wanted: object) -> None:
     result = difference(graphs.plain(), changed(edit))
     assert result.inputs == wanted
     assert result.outputs == ()
@@ -163,7 +163,7 @@ def test_opsets_and_metadata_are_compared() -> None:
     assert result.metadata == {"labels": ("b", "a"), "qtool.mode": (None, "static")}
 
 
-def test_constants_of_one_name_in_two_branches_are_told_apart() -> None:
+def test_constants_of_one_name_in_two_branches_are_distinct() -> None:
     from tests.graph.inspection.test_read import branches
 
     def named_alike(seed: int) -> onnx.ModelProto:
@@ -182,7 +182,7 @@ def test_constants_of_one_name_in_two_branches_are_told_apart() -> None:
     assert result.same_tensors == 2
 
 
-def test_either_model_may_be_what_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_model_is_named_in_either_place(tmp_path: Path) -> None:
     good = tmp_path / "good.onnx"
     onnx.save(graphs.plain(), good)
     for pair in ((good, tmp_path / "none"), (tmp_path / "none", good)):

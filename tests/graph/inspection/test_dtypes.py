@@ -54,7 +54,7 @@ def test_widths(name: str, width: int, small: bool) -> None:
     assert (bits(ir.DataType[name]), is_small_integer(ir.DataType[name])) == (width, small)
 
 
-def test_names_are_those_that_users_know() -> None:
+def test_types_have_their_usual_names() -> None:
     import onnx_ir as ir
 
     names = [dtype_name(ir.DataType[n]) for n in ("FLOAT", "DOUBLE", "BFLOAT16", "FLOAT8E4M3FN", "UINT4")]

@@ -37,7 +37,7 @@ INSPECTIONS: dict[str, tuple[dict[str, int], tuple[str, ...], int, dict[str, int
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_every_way_of_quantizing_is_told_as_it_is(name: str) -> None:
+def test_every_form_of_quantization_is_recognized(name: str) -> None:
     inspection = inspect_model(QUANTIZED[name]())
     computes, forms, stored, elements, share = INSPECTIONS[name]
     assert inspection.computes == computes
@@ -60,7 +60,7 @@ def test_a_float_model_is_not_quantized() -> None:
     )
 
 
-def test_half_precision_has_a_share_of_its_own() -> None:
+def test_half_precision_has_its_own_share() -> None:
     assert inspect_model(graphs.half()).half_share == 1
 
 
@@ -70,7 +70,7 @@ def test_the_interface_has_names_types_and_symbolic_shapes() -> None:
     assert inspection.outputs == (GraphValue("y", "float32", ("N", 4)),)
 
 
-def test_a_sequence_is_named_with_what_is_in_it() -> None:
+def test_a_sequence_type_names_its_elements() -> None:
     made = model(
         [node("SplitToSequence", ["x"], ["s"]), node("SequenceLength", ["s"], ["n"])], {"x": [4, 2]}, {}
     )
@@ -93,7 +93,7 @@ def test_an_initializer_that_is_an_input_too_is_a_weight_and_no_input() -> None:
     assert inspection.parameters == 36
 
 
-def test_metadata_and_recipe_are_told() -> None:
+def test_metadata_and_recipe_are_shown() -> None:
     made = graphs.plain()
     helper.set_model_props(made, {"qtool.version": "1", "qtool.mode": "static", "labels": "a,b"})
     made.producer_name, made.producer_version = "maker", "2.0"

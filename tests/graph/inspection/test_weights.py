@@ -76,7 +76,7 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], set[str]]] =
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_weight_is_a_weight_and_nothing_else_is(case: str) -> None:
+def test_weights_are_recognized(case: str) -> None:
     nodes, constants, named = CASES[case]
     result, others = elements(one(nodes, constants))
     assert sum(result.values()) == sum(v.size for k, v in constants.items() if k in named)
@@ -129,7 +129,7 @@ def test_int4_of_onnx_is_counted_in_numbers_and_bytes() -> None:
     assert (row.bits, row.elements, row.bytes) == (4, 32, 16)
 
 
-def test_strings_are_constants_of_no_width() -> None:
+def test_string_constants_have_no_width() -> None:
     made = model(
         [node("Equal", ["x", "k"], ["e"]), node("Cast", ["e"], ["y"], to=1)],
         {"x": [2]},

@@ -57,7 +57,7 @@ def test_several_readers_all_read_the_sum() -> None:
 
 
 @pytest.mark.parametrize("proto", [gemm(weights(2, 5), beta=0.0), gemm(None, beta=0.0), gemm(np.zeros((2, 5), np.float32))])  # fmt: skip
-def test_what_adds_nothing_is_left_out(proto: onnx.ModelProto) -> None:
+def test_zero_biases_are_removed(proto: onnx.ModelProto) -> None:
     made, _ = applied(proto, split_biases)
     assert ops(made) == ["Gemm"]
     assert len(made.graph[0].inputs) == 2

@@ -37,7 +37,7 @@ def chain(*arrays: np.ndarray) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("copies", [2, 5])
-def test_copies_become_one(copies: int) -> None:
+def test_duplicates_are_merged(copies: int) -> None:
     proto = chain(*[weights(SIDE, SIDE)] * copies)
     made, note = applied(proto, share_duplicates)
     assert [v.name for v in constants(made)] == ["w0"]
@@ -45,7 +45,7 @@ def test_copies_become_one(copies: int) -> None:
     assert_alike(proto, made)
 
 
-def test_each_kind_of_copies_becomes_one_of_its_own() -> None:
+def test_each_group_of_duplicates_is_merged() -> None:
     a, b = weights(SIDE, SIDE), weights(SIDE, SIDE, seed=1)
     proto = chain(a, b, a, b, weights(SIDE, SIDE, seed=2))
     made, note = applied(proto, share_duplicates)
@@ -75,7 +75,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("pair", DIFFERENT.values(), ids=DIFFERENT)
-def test_what_differs_in_a_bit_or_is_small_stays(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_different_or_small_constants_stay(pair: tuple[np.ndarray, np.ndarray]) -> None:
     nodes = [node("Identity", [f"w{i}"], [f"y{i}"]) for i in range(2)]
     proto = model(nodes, {"x": (1,)}, ["y0", "y1"], dict(zip(("w0", "w1"), pair, strict=True)))
     assert_untouched(proto, share_duplicates)
@@ -131,7 +131,7 @@ def test_copies_in_one_branch_stay_in_it() -> None:
     assert_alike(proto, made, both_branches(samples(2, **SHAPE)))
 
 
-def test_what_differs_between_branches_stays_there() -> None:
+def test_constants_of_branches_stay_in_them() -> None:
     made, note = applied(branches(W, near(W)), share_duplicates)
     assert note == ""
     assert all(v.graph is not made.graph for v in constants(made))

@@ -216,7 +216,7 @@ def test_a_move_of_terabytes_is_not_tried() -> None:
     assert_untouched(proto, *PASSES)
 
 
-def test_a_move_that_can_not_be_done_is_left_to_the_runtime() -> None:
+def test_impossible_moves_are_left_to_the_runtime() -> None:
     proto = model(
         [node("Gather", ["w", "i"], ["h"]), node("Add", ["x", "h"], ["y"])],
         {"x": (6,)},

@@ -59,7 +59,7 @@ def test_a_call_becomes_the_body() -> None:
     assert_alike(proto, made)
 
 
-def test_two_calls_become_two_bodies_with_names_of_their_own() -> None:
+def test_two_calls_are_inlined_with_unique_names() -> None:
     proto = net([call("Silu", "x", "h"), call("Silu", "h", "y")], silu())
     made, _ = applied(proto, inline_functions)
     assert ops(made) == ["Sigmoid", "Mul"] * 2
@@ -103,7 +103,7 @@ def test_a_call_in_a_branch_is_inlined_there() -> None:
     assert_alike(proto, made, both_branches(samples(2, x=(2, 3))))
 
 
-def test_a_function_that_nobody_calls_goes() -> None:
+def test_unused_functions_are_removed() -> None:
     proto = net([node("Relu", ["x"], ["y"])], silu())
     made, note = applied(proto, inline_functions)
     assert note

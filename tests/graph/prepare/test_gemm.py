@@ -72,7 +72,7 @@ def test_beta_alone_leaves_a_computed_weight_as_it_is() -> None:
     assert_alike(proto, made)
 
 
-def test_a_beta_without_a_bias_says_nothing() -> None:
+def test_beta_without_a_bias_is_dropped() -> None:
     proto = model(
         [node("Gemm", ["x", "w"], ["y"], beta=2.0, alpha=0.5)], {"x": (2, 4)}, ["y"], {"w": CONSTANTS["w"]}
     )
@@ -109,7 +109,7 @@ def test_shared_constants_are_copied_not_changed() -> None:
     ],
     ids=["none", "ones", "computed-weight", "computed-bias", "alpha-computed-weight", "beta-computed-bias"],
 )
-def test_what_is_not_all_constant_is_left_alone(inputs: list[str], attributes: dict[str, float]) -> None:
+def test_computed_operands_are_left_alone(inputs: list[str], attributes: dict[str, float]) -> None:
     proto = model(
         [node("Gemm", inputs, ["y"], **attributes)],
         {"x": (2, 4), "z": (4, 5), "c": (5,)},

@@ -28,7 +28,7 @@ def net(ir_version: int) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("ir_version", [3, 4, 8])
-def test_what_is_an_initializer_is_no_input_any_more(ir_version: int) -> None:
+def test_initializers_are_removed_from_the_inputs(ir_version: int) -> None:
     made, note = applied(net(ir_version), drop_initializer_inputs)
     assert [v.name for v in made.graph.inputs] == ["x"]
     assert made.ir_version == max(ir_version, 4)

@@ -58,7 +58,7 @@ def test_names_that_are_unique_stay(names: tuple[str, ...]) -> None:
     ],
     ids=str,
 )
-def test_the_nameless_and_the_clashing_get_names_and_who_had_one_of_its_own_keeps_it(
+def test_missing_and_duplicate_names_are_replaced(
     names: tuple[str, ...],
 ) -> None:
     names_made = names_of(chain(*names))
@@ -99,7 +99,7 @@ def test_inputs_and_outputs_keep_the_names_that_users_know() -> None:
     assert [v.name for v in made.graph.outputs] == ["y"]
 
 
-def test_initializers_of_sibling_branches_get_names_of_their_own() -> None:
+def test_initializers_of_sibling_branches_get_unique_names() -> None:
     def branch(seed: int) -> onnx.GraphProto:
         multiply = onnx.helper.make_node("MatMul", ["x", "w"], ["out"])
         return subgraph([multiply], {"out": (2, 3)}, {"w": weights(3, 3, seed=seed)})

@@ -46,7 +46,7 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize("nodes", NOOPS.values(), ids=NOOPS.keys())
-def test_a_node_that_does_nothing_is_read_past(nodes: list[onnx.NodeProto]) -> None:
+def test_no_ops_are_bypassed(nodes: list[onnx.NodeProto]) -> None:
     proto = model([*nodes, node("Relu", ["h"], ["y"])], {"x": (2, 3)}, ["y"], CONSTANTS)
     made, note = applied(proto, drop_noops)
     assert ops(made) == ["Relu"]
@@ -150,7 +150,7 @@ def test_a_mask_that_is_an_output_keeps_its_dropout() -> None:
     assert_untouched(proto, drop_noops)
 
 
-def test_an_identity_of_a_weight_shows_the_weight() -> None:
+def test_an_identity_of_a_weight_is_bypassed() -> None:
     proto = model(
         [node("Identity", ["w"], ["h"]), node("MatMul", ["x", "h"], ["y"])],
         {"x": (2, 3)},

@@ -79,7 +79,7 @@ def test_an_ir_3_model_with_initializers_as_inputs_is_raised() -> None:
     assert_alike(proto, made, samples(2, x=(2, 3)))
 
 
-def test_names_and_what_the_model_says_of_itself_are_kept() -> None:
+def test_names_and_metadata_are_kept() -> None:
     proto = old(8)
     proto.metadata_props.add(key="labels", value="cat,dog")
     proto.producer_name = "exporter"
@@ -103,7 +103,7 @@ def test_a_model_with_another_domain_is_raised_or_kept_but_never_breaks() -> Non
     assert_alike(proto, made)
 
 
-def test_what_the_converter_can_not_take_is_kept_with_the_reason() -> None:
+def test_models_that_cannot_be_converted_are_kept_with_a_reason() -> None:
     proto = model(
         [node("Upsample", ["x", "s"], ["h"]), node("Relu", ["h"], ["y"])],
         {"x": (1, 1, 2, 2)},
@@ -131,7 +131,7 @@ def test_an_opset_whose_op_the_runtime_lacks_is_not_gone_to(least: int, raised: 
     assert_alike(proto, made)
 
 
-def test_a_branch_is_raised_with_the_rest() -> None:
+def test_branches_are_converted_too() -> None:
     inner = onnx.helper.make_graph(
         [node("Dropout", ["x"], ["d"], ratio=0.5), node("Squeeze", ["d"], ["t"], axes=[0])],
         "b",

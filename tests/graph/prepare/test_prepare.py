@@ -186,21 +186,21 @@ def test_the_laws_of_preparing(make: Callable[[], onnx.ModelProto], onnxruntime:
     assert (twice.notes, ops(twice.model)) == ((), ops(prepared.model))
 
 
-def test_a_network_with_something_for_every_pass_is_what_one_would_write_by_hand() -> None:
+def test_every_pass_applies_to_one_network() -> None:
     made = prepare(from_proto(cnn()))
     expected = ["Conv", "Relu", "Slice", "Conv", "GlobalAveragePool", "Flatten", "Gemm", "Softmax"]
     assert ops(made.model) == expected
     assert len(made.notes) >= 6
 
 
-def test_an_old_model_is_raised_and_its_initializers_are_no_inputs() -> None:
+def test_old_models_are_converted_and_initializers_are_not_inputs() -> None:
     made = prepare(from_proto(old())).model
     assert opset_of(made) == QDQ_OPSET
     assert [v.name for v in made.graph.inputs] == ["x"]
     assert "BatchNormalization" not in ops(made)
 
 
-def test_what_only_onnxruntime_reads_is_made_for_it_alone() -> None:
+def test_onnxruntime_forms_are_for_its_targets_only() -> None:
     proto = transformer_bits()
     plain, fused = (prepare(from_proto(proto), onnxruntime=o).model for o in (False, True))
     assert {n.domain for n in plain.graph} == {""}

@@ -45,7 +45,7 @@ def restored(data: bytes) -> ir.Model:
 
 @pytest.mark.parametrize("target", ["cpu", "generic"])
 @pytest.mark.parametrize("requantize", REQUANTIZE)
-def test_what_a_mode_wrote_comes_back_as_floats(requantize: str, target: str) -> None:
+def test_quantized_models_are_dequantized(requantize: str, target: str) -> None:
     fed = samples(4, x=(2, 16, 8, 8))
     quantized = write(net(), fed, target, **REQUANTIZE[requantize])
     floats = restored(quantized.data)
@@ -93,7 +93,7 @@ def test_a_relu_that_the_grid_has_swallowed_is_written_out(zero: int, clamped: b
     assert sqnr(run(proto, fed), run(to_bytes(made), fed)) >= 20
 
 
-def test_without_it_nothing_is_taken_back() -> None:
+def test_dequantization_is_optional() -> None:
     once = written("residual", "cpu")
     made = prepare(from_proto(onnx.load_from_string(once.data))).model
     assert "DequantizeLinear" in all_ops(made)

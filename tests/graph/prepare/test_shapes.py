@@ -27,19 +27,19 @@ def shape_of(proto: onnx.ModelProto, name: str) -> list[int | str] | None:
     return None if value.shape is None else [d if isinstance(d, int) else d.value for d in value.shape]
 
 
-def test_what_the_file_lacks_is_inferred() -> None:
+def test_missing_shapes_are_inferred() -> None:
     assert shape_of(net(), "h") == ["n", 4]
 
 
 @pytest.mark.parametrize("stale", [(7, 7), (1, 2, 3), ()], ids=str)
-def test_what_the_file_has_wrong_is_inferred_anew(stale: tuple[int, ...]) -> None:
+def test_wrong_shapes_are_inferred_again(stale: tuple[int, ...]) -> None:
     proto = net()
     proto.graph.value_info.append(value_info("h", stale))
     assert shape_of(proto, "h") == ["n", 4]
 
 
 @pytest.mark.parametrize("level", ["error", "warning"])
-def test_an_op_that_nobody_knows_ends_inference_quietly(level: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_ops_end_shape_inference(level: str, caplog: pytest.LogCaptureFixture) -> None:
     proto = net()
     proto.opset_import.append(onnx.helper.make_opsetid("some.vendor", 1))
     proto.graph.node[0].domain = "some.vendor"
@@ -49,7 +49,7 @@ def test_an_op_that_nobody_knows_ends_inference_quietly(level: str, caplog: pyte
     assert not [r for r in caplog.records if r.levelname.lower() == level]
 
 
-def test_inputs_and_outputs_keep_what_the_file_says() -> None:
+def test_inputs_and_outputs_keep_their_shapes() -> None:
     made, _ = applied(net(), infer_shapes)
     assert [str(d) for d in made.graph.inputs[0].shape] == ["n", "3"]
     assert [str(d) for d in made.graph.outputs[0].shape] == ["n", "4"]

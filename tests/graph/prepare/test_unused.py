@@ -19,7 +19,7 @@ from tests.graph.prepare.alike import (
 from tests.graphs import model, node, samples, weights
 
 
-def test_nodes_and_initializers_that_nobody_reads_go() -> None:
+def test_unused_nodes_and_initializers_are_removed() -> None:
     proto = model(
         [
             node("Relu", ["x"], ["y"]),
@@ -51,7 +51,7 @@ def test_an_initializer_that_is_an_output_stays() -> None:
     assert_alike(proto, made)
 
 
-def test_what_only_a_branch_reads_stays() -> None:
+def test_values_used_in_branches_stay() -> None:
     proto = graph_with_if(
         [node("Relu", ["x"], ["h"]), node("Tanh", ["x"], ["dead"])],
         subgraph([node("MatMul", ["h", "w"], ["t"])], {"t": (2, 4)}),

@@ -99,7 +99,7 @@ KEPT: dict[str, onnx.ModelProto] = {
 
 
 @pytest.mark.parametrize("proto", KEPT.values(), ids=KEPT)
-def test_what_is_no_chain_of_views_stays(proto: onnx.ModelProto) -> None:
+def test_other_nodes_between_views_stay(proto: onnx.ModelProto) -> None:
     assert_untouched(proto, *PASSES)
 
 

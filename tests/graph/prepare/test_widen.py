@@ -101,7 +101,7 @@ def test_it_computes_in_float32_and_keeps_the_types_of_its_ports(name: str, dtyp
     assert_alike(proto, made, fed(dtype), rtol=4e-3 if dtype == "float16" else 2e-6)
 
 
-def test_casts_within_a_mixed_model_have_nothing_left_to_do() -> None:
+def test_casts_of_a_mixed_model_become_no_ops() -> None:
     proto = of_type(
         "float16",
         [
@@ -118,7 +118,7 @@ def test_casts_within_a_mixed_model_have_nothing_left_to_do() -> None:
     assert_alike(proto, made, fed("float16"), rtol=4e-3)
 
 
-def test_an_op_that_is_not_known_gets_the_type_it_had() -> None:
+def test_unknown_ops_keep_their_input_types() -> None:
     proto = of_type(
         "float16",
         [

@@ -234,7 +234,7 @@ def test_every_node_that_saves_a_cast_leaves_float16_and_no_other(
             assert casts(view, rest, own) >= casts(view, after, own), name
 
 
-def test_a_cast_stands_right_before_the_product() -> None:
+def test_a_cast_is_directly_before_the_product() -> None:
     nodes = [
         node("Relu", ["x"], ["a"], "leads"),
         node("MatMul", ["a", "w"], ["h"], "product"),

@@ -40,13 +40,13 @@ def written(made: Converted, plan: Plan) -> onnx.ModelProto:
     return onnx.load_from_string(to_bytes(rewrite(made.model.model, plan)))
 
 
-def test_a_norm_in_float32_has_its_barrier_behind_the_cast_before_it() -> None:
+def test_a_float32_norm_has_its_barrier_after_the_cast() -> None:
     made = converted(norm(), SAMPLES)
     uses = (("mean", 0), ("sub", 0))
     assert barriers(made) == [GraphEdit(NORM_BARRIER, "h", uses)]
 
 
-def test_a_norm_that_is_of_two_types_inside_has_it_behind_the_division() -> None:
+def test_a_norm_of_two_types_has_its_barrier_after_the_division() -> None:
     made = with_fp16(norm(), ENDS)
     assert barriers(made) == [GraphEdit(NORM_BARRIER, "normal", None)]
 
@@ -74,7 +74,7 @@ def test_a_weight_is_copied_while_a_float32_node_reads_it() -> None:
     assert stored_types(both.proto) == {"w": FLOAT16}
 
 
-def test_a_plan_that_copies_nothing_is_written_so_and_refused_as_a_file() -> None:
+def test_plans_without_required_copies_are_invalid() -> None:
     one = fp16_of("first")
     plan = replace(one.plan, fp16=replace(one.plan.fp16, copied=frozenset()))
     assert stored_types(written(one, plan)) == {"w": FLOAT16}

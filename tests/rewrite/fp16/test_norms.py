@@ -147,7 +147,7 @@ def test_a_branch_that_the_runtime_inlines_shows_its_cast(condition: bool) -> No
 
 
 @pytest.mark.parametrize("kind", [ir.DataType.DOUBLE, ir.DataType.BFLOAT16, ir.DataType.INT32])
-def test_other_types_are_nobodys_business(kind: ir.DataType) -> None:
+def test_other_types_are_left_alone(kind: ir.DataType) -> None:
     proto = norm()
     cast = onnx.helper.make_node("Cast", ["h"], ["h_cast"], name="cast", to=int(kind))
     back = onnx.helper.make_node("Cast", ["h_cast"], ["h_back"], name="back", to=onnx.TensorProto.FLOAT)

@@ -57,7 +57,7 @@ MADE_BY_ATTRIBUTE = {
 
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("case", MADE_BY_ATTRIBUTE)
-def test_what_says_its_own_type(case: str, everything: bool) -> None:
+def test_ops_with_a_type_attribute(case: str, everything: bool) -> None:
     middle = [*MADE_BY_ATTRIBUTE[case], node("Add", ["h", "f"], ["m"], "join")]
     proto = between(middle, {"one": np.array([1]), "two": np.array([2])})
     made = converted(proto, SAMPLES, sets=["*=fp16"] if everything else [])
@@ -80,7 +80,7 @@ def _needs(op: str) -> list[onnx.NodeProto]:
 @pytest.mark.parametrize("first", ["fp16", "fp32"])
 @pytest.mark.parametrize("assigned", ["fp16", "fp32"])
 @pytest.mark.parametrize("op", ["RandomNormal", "RandomUniform", *sorted(LIKE)])
-def test_values_made_of_nothing(op: str, assigned: str, first: str) -> None:
+def test_generated_values(op: str, assigned: str, first: str) -> None:
     """Only Bernoulli can be float16; the others stay what they were though what they are like is float16."""
     proto = between([*_needs(op), node("Add", ["h", "f"], ["m"], "join")])
     made = converted(proto, sets=[f"random={assigned}", f"first={first}", "join=fp16"])
@@ -90,7 +90,7 @@ def test_values_made_of_nothing(op: str, assigned: str, first: str) -> None:
         assert np.isfinite(run(made.data, SAMPLES, optimize)[0]["y"]).all()
 
 
-def test_every_op_that_says_its_own_type_is_tried() -> None:
+def test_every_op_with_a_type_attribute_is_tested() -> None:
     tried = {c.partition("-")[0] for c in MADE_BY_ATTRIBUTE} | LIKE
     assert tried - {"CastLike"} == TYPED_BY_ATTRIBUTE.keys()
 
@@ -290,7 +290,7 @@ def test_sequences_between_products() -> None:
     assert made.fp16_nodes == {"first", "last"}
 
 
-def test_a_product_of_float16_stands_beside_int8() -> None:
+def test_float16_products_beside_int8() -> None:
     """Float16 is written last, around whatever another form has written."""
     sequence = [
         node("MatMul", ["x", "w"], ["h"], "first"),

@@ -71,7 +71,7 @@ def test_any_chain(blocks: list[str], seed: int, extra: bool, io: str) -> None:
 
 @settings(max_examples=examples(80), deadline=None)
 @given(CHAINS, st.integers(0, 99), st.data())
-def test_any_nodes_that_are_asked_for(blocks: list[str], seed: int, data: st.DataObject) -> None:
+def test_any_requested_nodes(blocks: list[str], seed: int, data: st.DataObject) -> None:
     proto = network([*blocks, "linear"], seed)
     names = sorted(converted(proto).model.view.node_by_name)
     assigned = data.draw(st.sets(st.sampled_from(names), min_size=1))
@@ -101,7 +101,7 @@ def test_converting_twice_changes_nothing() -> None:
     assert run(second.data, SAMPLES)[0]["y"].tobytes() == run(made.data, SAMPLES)[0]["y"].tobytes()
 
 
-def test_weights_are_rounded_to_nearest_and_no_other_way() -> None:
+def test_weights_are_rounded_to_nearest() -> None:
     proto = network(["linear"])
     before = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     made = converted(proto, SAMPLES)

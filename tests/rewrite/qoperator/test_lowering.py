@@ -189,7 +189,7 @@ def test_a_transposed_weight_is_in_the_file_once() -> None:
     ]
 
 
-def test_weights_of_unequal_zero_points_stay_out_of_a_convolution() -> None:
+def test_convolutions_need_equal_zero_points() -> None:
     """The kernel has one zero point for all channels."""
     qdq, _, _ = build(CONV, Types("u8", "u8"))
     for tensor in qdq.graph.initializer:
@@ -259,7 +259,7 @@ def test_a_value_that_two_read_is_quantized_for_one_of_them_only() -> None:
     stays(graph, sample, "a")
 
 
-def test_dilations_of_one_are_no_dilations() -> None:
+def test_dilations_of_one_are_ignored() -> None:
     """onnxruntime 1.31 can't load this one in its QDQ form: its own fusion trips over the attribute."""
     op = Op("AveragePool", attributes={"kernel_shape": [2, 2], "dilations": [1, 1]}, opset=19)
     qdq, sample, steps = build(op, Types())

@@ -112,7 +112,7 @@ def left_over(model: onnx.ModelProto, contrib: bool) -> list[str]:
     return left
 
 
-def test_the_search_for_what_is_left_finds_it_all_before() -> None:
+def test_left_over_finds_every_node_of_a_qdq_model() -> None:
     left = left_over(zoo_case("mobile-block", "generic")[1], contrib=True)
     assert sorted(left) == sorted(
         n.name for n in CASES["mobile-block"].build().graph.node if n.op_type in ("Conv", "Add")

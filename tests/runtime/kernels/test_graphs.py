@@ -26,7 +26,7 @@ def test_the_smallest_of_each_kind_runs(kernel: Kernel) -> None:
 
 
 @PLANNED
-def test_a_planner_finds_each_size_in_the_row_that_it_is_a_size_of(kernel: Kernel) -> None:
+def test_graphs_belong_to_the_row_of_their_kernel(kernel: Kernel) -> None:
     """Else what was timed would be looked up elsewhere."""
     works = []
     for size in kernel.sizes:

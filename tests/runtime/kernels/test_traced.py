@@ -41,7 +41,7 @@ def test_neither_the_warm_up_nor_interruptions_nor_the_tracing_itself_count() ->
     assert timing.seconds == pytest.approx((30 - 2) * 1e-6)
 
 
-def test_what_takes_no_longer_than_nothing_still_takes_some_time() -> None:
+def test_times_are_positive() -> None:
     timing = seconds_of(runs([2] * 4), WANTED, [4])
     assert timing.seconds is not None
     assert timing.seconds > 0
@@ -58,7 +58,7 @@ def test_another_kernel_is_named_and_not_timed(op: str, inputs: dict[str, list[i
     assert timing.ops == (op, IDLE)
 
 
-def test_a_run_without_it_is_no_measurement() -> None:
+def test_runs_without_the_kernel_are_not_measurements() -> None:
     events = runs([50] * 3) + run(5000, kernel(IDLE, 5001, 2, float=[1]))
     assert seconds_of(events, WANTED, [4]).seconds is None
     assert seconds_of(events, WANTED, [9]).seconds is None

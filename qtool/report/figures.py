@@ -92,11 +92,22 @@ def _gain(step: Gain) -> str:
 
 
 def speed_lines(report: Report) -> list[str]:
-    """Return the speed against the original, and against optimized FP32 where that was timed."""
+    """Return the speed against the original and against optimized FP32, and that of preparation alone.
+
+    The last two are there where optimized FP32 was timed.
+    """
     if report.race is None:
         return []
     against = {"original": "the original", "prepared": "optimized FP32"}
-    return [_speed(report.race, key, name) for key, name in against.items() if key in report.race.speedup]
+    lines = [_speed(report.race, key, name) for key, name in against.items() if key in report.race.speedup]
+    ratio = report.race.preparation
+    if ratio is not None:
+        unclear = ", no measurable difference" if ratio.holds_one else ""
+        lines.append(
+            f"preparation alone: {ratio.median:.2f}x as fast as the original "
+            f"(95%: {ratio.low:.2f}-{ratio.high:.2f}{unclear})"
+        )
+    return lines
 
 
 def _speed(race: Timing, against: str, name: str) -> str:

@@ -110,12 +110,15 @@ class Timing:
         rounds: how often all models were timed.
         milliseconds: model -> median time of one inference.
         speedup: model -> its time / time of the quantized one, with the 95% interval of that median.
+        preparation: time of the original / time of optimized FP32: the part of the speed that is not
+            quantization; None where that was not timed.
     """
 
     threads: int
     rounds: int
     milliseconds: Mapping[str, float]
     speedup: Mapping[str, Ratio]
+    preparation: Ratio | None = None
 
     @classmethod
     def of(cls, race: Race) -> Timing:
@@ -126,6 +129,7 @@ class Timing:
             race.rounds,
             {name: race.milliseconds(name) for name in race.seconds},
             {name: race.ratio("quantized", name) for name in others},
+            race.ratio("prepared", "original") if {"prepared", "original"} <= race.seconds.keys() else None,
         )
 
 

@@ -13,7 +13,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from qtool.errors import printable
+from qtool.evaluate.latency import Race
 from qtool.report.markdown import code, prose, to_markdown
+from qtool.report.model import Timing
 from tests.report.made import BARE, FULL, GATED, JUDGED, SCORES, SYNTHETIC, TEXTS, named
 from tests.tiers import examples
 
@@ -86,6 +88,7 @@ def test_coverage_and_figures_of_quantize() -> None:
     assert coverage[1][:5] == ["Conv", "3", "1", "", "1"]
     assert "3.33x smaller" in text
     assert "2.00x as fast as the original" in text
+    assert "preparation alone: 1.33x as fast as the original (95%: 1.33-1.33)" in text
     assert "1.0000 → 0.5000 (4 labels)" in text
 
 
@@ -147,3 +150,11 @@ def test_a_plain_sentence_reads_as_it_is(text: str) -> None:
 
 def test_a_plain_name_reads_as_it_is() -> None:
     assert code("/model/layer.1/conv_2:0 <x> *") == "`/model/layer.1/conv_2:0 <x> *`"
+
+
+def test_a_gain_of_preparation_within_noise_is_none() -> None:
+    race = Race(1, {"original": (1.0, 1.1, 0.9), "prepared": (1.0, 1.0, 1.0), "quantized": (1.0, 1.0, 1.0)})
+    text = to_markdown(replace(FULL, race=Timing.of(race)))
+    assert (
+        "preparation alone: 1.00x as fast as the original (95%: 0.90-1.10, no measurable difference)" in text
+    )

@@ -56,6 +56,7 @@ def test_json_holds_the_verdict() -> None:
         "classes": 0,
     }  # fmt: skip
     assert document["race"]["speedup"]["prepared"]["median"] == 1.5
+    assert document["race"]["preparation"]["median"] == pytest.approx(2 / 1.5)
     assert [row["op"] for row in document["coverage"]] == [row.op for row in ROWS]
     reason = {"code": "no-form", "detail": "no quantized form"}
     assert document["skips"] == [{"node": "sin", "op": "Sin", "reason": reason}]

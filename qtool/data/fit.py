@@ -11,6 +11,7 @@ import numpy as np
 from qtool.data.samples import Arrays, Sample
 from qtool.data.samples import where as place_of
 from qtool.errors import DataError, ModelError, printable
+from qtool.runtime.session import Feeds
 
 
 class Input(Protocol):
@@ -52,7 +53,7 @@ def fit(sample: Sample, inputs: Mapping[str, Input], dtypes: dict[str, str | Non
         here = f"{where}: input '{printable(name)}'"
         _check(sample.inputs[name], spec, dtypes[name], here)
         arrays[name] = _values(sample.inputs[name], dtypes[name], here)
-    return arrays
+    return Feeds(arrays, where)
 
 
 def _name_hint(missing: str, spare: set[str], inputs: Mapping[str, Input]) -> str:

@@ -16,7 +16,7 @@ from qtool.errors import ModelError
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.rewrite.integer_io import METADATA_KEY
-from qtool.runtime.session import Model, Sample, Session
+from qtool.runtime.session import Feeds, Model, Sample, Session
 from qtool.tables.qtypes import QTYPES, QType
 
 
@@ -49,10 +49,10 @@ class FloatSession:
 
     def quantized(self, inputs: Sample) -> Arrays:
         """Return the inputs of the model itself: integers in place of floats."""
-        return {
-            k: quantize(v, self._integers[k][1], self._integers[k][0]) if k in self._integers else v
-            for k, v in inputs.items()
+        integers = {
+            k: quantize(v, *self._integers[k][::-1]) for k, v in inputs.items() if k in self._integers
         }
+        return inputs | integers if isinstance(inputs, Feeds) else {**inputs, **integers}
 
     def run(self, sample: Sample, outputs: Sequence[str] | None = None) -> list[Any]:
         """Return the named outputs (all of them when None) as floats."""

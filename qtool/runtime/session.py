@@ -107,6 +107,22 @@ def _registered() -> tuple[dict[str, set[int]], dict[str, list[tuple[int, int]]]
     return versions, kernels
 
 
+class Feeds(dict[str, Any]):
+    """The inputs of one run, with the sample that they are from, for an error of the run.
+
+    Args:
+        arrays: input -> its array.
+        where: the name of the sample, with its file.
+    """
+
+    def __init__(self, arrays: Sample, where: str) -> None:
+        super().__init__(arrays)
+        self.where = where
+
+    def __or__(self, other: Any) -> Feeds:  # type: ignore[override]
+        return Feeds({**self, **other}, self.where)
+
+
 class Model(Protocol):
     """A model that runs on samples: a session, or one with a step before it."""
 
@@ -212,7 +228,12 @@ class Session:
         except Exception as error:
             if is_out_of_memory(error):
                 raise out_of_memory(self.name, "onnxruntime runs it") from error
-            raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
+            if not isinstance(sample, Feeds):
+                raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
+            raise RuntimeFailure(
+                f"{sample.where}: {self.name} fails on this sample: {printable(str(error))}",
+                "leave the sample out, or mend its values",
+            ) from error
 
     def with_noise(self, sample: Sample) -> dict[str, Any]:
         """Return the inputs of a run: the sample, and where random ops begin to read."""

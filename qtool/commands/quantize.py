@@ -14,8 +14,9 @@ from pathlib import Path
 import onnx
 
 from qtool.commands.prepare import NO_SAMPLES, prepare_model
-from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of
+from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
 from qtool.errors import ModelError
+from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.judging import gates_of, measures_of, with_scores
@@ -31,7 +32,6 @@ from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import Report, Result
-from qtool.rewrite.write import written
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Session
 
@@ -76,7 +76,7 @@ def quantize(
     ):
         if options.plan is not None and not options.resume:
             placement = Placement(from_plan(prepared, options.plan))
-            chosen, selection = placement.candidate, None
+            chosen = placement.candidate
         else:
             timing = measure_timing(prepared)
             base = draft_all(prepared, timing)
@@ -86,10 +86,12 @@ def quantize(
             evaluator.keep(placement.candidate)
             best = recover(placement.candidate, evaluator)
             chosen = placement.annotated(first_accepted(placement, best, evaluator))
-            selection = selection_of(chosen, evaluator)
-        staging.write(written(chosen.model.model, chosen.plan))
+        mend = options.plan is None or options.resume
+        chosen, audit = write_audited(chosen, staging, evaluator.sqnr_of_few, mend=mend)
+        selection = selection_of(chosen, evaluator) if mend else None
         verdict = judge_file(chosen, staging, request, progress)
         report = result_report(chosen, placement, evaluator, selection, verdict, staging)
+        report = with_audit(report, audit)
         return _commit(report, chosen, staging, options)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from qtool import __version__
 from qtool.calibration.analytic import roughness
 from qtool.data.samples import synthetic
+from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
 from qtool.evaluate.criteria import implied_gates
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
@@ -136,6 +137,18 @@ def result_report(
         warnings=(*model.samples.notes, *report.warnings, *warnings),
         gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)),
     )
+
+
+def with_audit(report: Report, audit: Audit | None) -> Report:
+    """Return the report with the audit of the written file, and what of it a user should know."""
+    if audit is None:
+        return report
+    by_node = {d.node: d for d in audit.deviations}
+    nodes = tuple(
+        replace(e, why=f"{e.why}; onnxruntime deviates: {by_node[e.node]}") if e.node in by_node else e
+        for e in report.explained
+    )
+    return replace(report, audit=audit, explained=nodes, warnings=(*report.warnings, *audit.warnings))
 
 
 def plan_report(model: PreparedModel, plan: Plan) -> Report:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from qtool.data.samples import Part, Samples, evenly, synthetic
+from qtool.errors import ModelError, RuntimeFailure
 from qtool.evaluate.cached_outputs import CachedOutputs
 from qtool.evaluate.compare import Comparison, compare
 from qtool.evaluate.criteria import Criteria
@@ -28,6 +29,8 @@ from qtool.rewrite.write import written
 from qtool.runtime.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
 
+# Samples that show whether the runtime's optimizations change the outputs.
+_FEW = 4
 ORIGINAL, PREPARED = "original", "prepared"
 """The names in a race of the two FP32 models: as given, and optimized."""
 
@@ -100,7 +103,7 @@ class Evaluator:
         self.log: list[Gain] = []
         self.unreliable = False  # whether the cost table had to decide for noisy timings
         self._float = CachedOutputs(model.source.name, self._open_original)
-        self._comparisons: dict[tuple[str, int], Comparison] = {}
+        self._comparisons: dict[tuple[str, int, bool], Comparison] = {}
         self._sizes: dict[str, int] = {}
         self._speeds: dict[str, Speed] = {}
 
@@ -139,28 +142,40 @@ class Evaluator:
         """The row of --effort."""
         return EFFORTS[self.model.options.effort]
 
-    def error(self, candidate: Candidate, most: int | None = None) -> Comparison:
+    def error(self, candidate: Candidate, most: int | None = None, *, optimize: bool = True) -> Comparison:
         """Compare a candidate with FP32 on the select set.
 
         Args:
             candidate: any.
             most: the most samples to run; None: the effort's number.
+            optimize: run it with the runtime's graph optimizations.
 
         Raises:
             ValueError: there is no select set.
             RuntimeFailure: the runtime fails on a sample.
         """
         samples = self._part(self.effort.judged if most is None else most)
-        key = digest(candidate.plan), len(samples)
+        key = digest(candidate.plan), len(samples), optimize
         if key not in self._comparisons:
             model = written(candidate.model.model, candidate.plan)
             self._sizes[key[0]] = file_size(model)
             with model_for_session(model) as loadable:
-                session = Session(loadable, threads=self.model.threads, name="the candidate")
+                session = Session(
+                    loadable, threads=self.model.threads, name="the candidate", optimize=optimize
+                )
                 self._comparisons[key] = compare(
                     self._float, with_float_io(session), samples, self.criteria.measures
                 )
         return self._comparisons[key]
+
+    def sqnr_of_few(self, candidate: Candidate, optimize: bool) -> float | None:
+        """Return the SQNR in dB on a few samples; None without a select set, and where it does not run so."""
+        if self.select is None:
+            return None
+        try:
+            return self.error(candidate, _FEW, optimize=optimize).sqnr
+        except (ModelError, RuntimeFailure):
+            return None
 
     def errors_of(self, candidate: Candidate, measured: TensorNoise | None = None) -> TensorNoise:
         """Return the error at the outputs of each tensor that a candidate quantizes, alone.

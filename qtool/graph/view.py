@@ -47,6 +47,12 @@ class View:
                 tied |= {v.name or "": table.name or "" for v in (table, *others)}
         return tied
 
+    @property
+    def owners(self) -> dict[str, str]:
+        """Names of nodes and of their outputs -> the node: the runtime names its kernels after either."""
+        outputs = {v.name: n.name or "" for n in self.nodes for v in n.outputs if v.name}
+        return outputs | {name: name for name in self.node_by_name}
+
     def in_main(self, value: ir.Value) -> bool:
         """Return whether a value is in the main graph, where it can be observed."""
         producer = value.producer()

@@ -17,6 +17,7 @@ from qtool.data.samples import Sample, Samples, evenly
 from qtool.graph.save import model_for_session
 from qtool.graph.view import View, sole_consumer
 from qtool.plan.eligible import rule_of
+from qtool.runtime.audit import EDGES, LAYOUT, owner_of
 from qtool.runtime.session import Session, running
 from qtool.runtime.trace import KernelTimes, read_trace
 from qtool.tables.ops import Role
@@ -27,12 +28,8 @@ _MOST_RUNS = 60
 _MOST_EVENTS = 100_000
 _SAMPLES = 4
 _LEAST = 3
-# Kernels between int8 and float belong to no node: their time depends on the forms around them, and is looked
-# up (plan/kernel_costs.py).
-_EDGES = frozenset({"QuantizeLinear", "DequantizeLinear"})
-# Kernels that only change a layout are not named after a node: they belong to the node before or after them.
+# Its time belongs to the node before it: that of other layout kernels to the node after them.
 _AFTER = "ReorderOutput"
-_LAYOUT = frozenset({_AFTER, "ReorderInput", "Transpose"})
 
 
 Neighbours = Mapping[str, tuple[str, str]]
@@ -102,21 +99,18 @@ def times_of(trace: KernelTimes, view: View, neighbours: Neighbours) -> Times:
     """Return the times of nodes, by the names of kernels.
 
     A kernel belongs to the node whose name, or whose output's name, its own begins with.
-
-    The runtime names a fused kernel after the last node or output of the fusion, with a suffix of its own (in
-    1.31: '_nchwc', '_token_12', '_quant').
     """
-    owners = _owners(view)
+    owners = view.owners
     nodes: dict[str, float] = {}
     for (op, name), us in trace.spent.items():
         seconds = us * 1e-6 / trace.inferences
         owner = name if name in view.node_by_name else None
-        if owner is None and op in _EDGES:
+        if owner is None and op in EDGES:
             continue
-        if owner is None and op in _LAYOUT:
-            before, after = (_owner(n, owners) for n in neighbours.get(name, ("", "")))
+        if owner is None and op in LAYOUT:
+            before, after = (owner_of(n, owners) for n in neighbours.get(name, ("", "")))
             owner = (before or after) if op == _AFTER else (after or before)
-        owner = owner or _owner(name, owners)
+        owner = owner or owner_of(name, owners)
         if owner is not None:
             nodes[owner] = nodes.get(owner, 0.0) + seconds
     return Times(nodes, trace.us * 1e-6 / trace.inferences)
@@ -138,22 +132,6 @@ def read_neighbours(path: Path) -> Neighbours:
         node.name: (producers.get(node.input[0] if node.input else "", ""), consumers.get(node.output[0], ""))
         for node in graph.node
     }
-
-
-def _owners(view: View) -> dict[str, str]:
-    """Names of nodes and of their outputs -> the node."""
-    outputs = {v.name: n.name or "" for n in view.nodes for v in n.outputs if v.name}
-    return outputs | {name: name for name in view.node_by_name}
-
-
-def _owner(kernel: str, owners: Mapping[str, str]) -> str | None:
-    """The owner of the longest name that a kernel's begins with and that ends at the end of a word."""
-    kernel = kernel.removeprefix("fused ")
-    for end in range(len(kernel), 0, -1):
-        part = kernel[:end]
-        if part in owners and (end == len(kernel) or not kernel[end].isalnum()):
-            return owners[part]
-    return None
 
 
 def fused(times: Iterable[Times], view: View) -> list[tuple[str, str]]:

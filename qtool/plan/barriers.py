@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from qtool.graph.view import View, constant, float_constant, is_op, is_vector, sole_consumer
 from qtool.plan.assignment import AssignedGraph
-from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
+from qtool.plan.model import EditKind, GraphEdit, Kind, Plan, Site, Use
 from qtool.plan.weights import added_bias
 from qtool.tables.forms import Form, Operator
 from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Role
@@ -19,6 +19,9 @@ from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, SLOW_BETWEEN_DQ_AND_Q, Rol
 _CLAMPS = ("Relu", "Clip")
 # Between a weighted op and a Q, the runtime looks through these.
 _LOOKED_THROUGH = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Add")
+_DQ_MOVES_DOWN_THROUGH = Q_MOVES_UP_THROUGH | {"Pad"}
+# Float nodes to look at behind one that deviates.
+_MOST_BETWEEN = 16
 
 
 def fusion_barriers(view: View, assigned: AssignedGraph, sites: Iterable[Site]) -> list[GraphEdit]:
@@ -70,11 +73,11 @@ def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, assigned: Assi
         rule = OPS.get(producer.op_type)
         if rule is not None and any(a in producer.attributes for a in rule.unless):
             return True
-        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_in_int8(producer.inputs[0], assigned):
+        if producer.op_type in SLOW_BETWEEN_DQ_AND_Q and _is_behind_dq(producer.inputs[0], assigned):
             return onnxruntime
         if rule is not None and rule.role is Role.WEIGHTED:
             has_weight = float_constant(producer.inputs[1]) is not None
-            return onnxruntime and has_weight and _is_in_int8(producer.inputs[0], assigned)
+            return onnxruntime and has_weight and _is_behind_dq(producer.inputs[0], assigned)
         if producer.op_type not in Q_MOVES_UP_THROUGH and producer.op_type not in _LOOKED_THROUGH:
             return False
         computed = [v for v in producer.inputs if v is not None and constant(v) is None]
@@ -83,8 +86,18 @@ def _sets_off_fusion(value: ir.Value, uses: Sequence[Use] | None, assigned: Assi
         value = computed[0]
 
 
-def _is_in_int8(value: ir.Value | None, assigned: AssignedGraph) -> bool:
-    return value is not None and assigned.in_int8(value)
+def _is_behind_dq(value: ir.Value | None, assigned: AssignedGraph) -> bool:
+    """Return whether a value is read from a DequantizeLinear, once onnxruntime has moved and fused nodes.
+
+    It moves a DequantizeLinear down through what it moves a Q up through, and a Pad into a Conv or a pool
+    (PadFusion).
+    """
+    while value is not None and not assigned.in_int8(value):
+        producer = value.producer()
+        if producer is None or producer.op_type not in _DQ_MOVES_DOWN_THROUGH:
+            return False
+        value = producer.inputs[0]
+    return value is not None
 
 
 def _behind_products(
@@ -137,6 +150,55 @@ def _ends_in_q(node: ir.Node, index: int, quantized: Collection[Use]) -> bool:
     made = node.outputs[0]
     uses = [(use.node, use.idx) for use in made.uses()]
     return bool(uses) and not made.is_graph_output() and all(_ends_in_q(n, i, quantized) for n, i in uses)
+
+
+def missing_barriers(view: View, plan: Plan, deviating: Iterable[str]) -> list[GraphEdit]:
+    """Return barriers, beyond those of the plan, where the runtime was seen to run nodes in another way.
+
+    A float node gets one before the Qs behind it, an int8 product with a float result gets one behind it.
+
+    Args:
+        view: of the prepared model.
+        plan: of the model that was audited.
+        deviating: the nodes (evaluate/audit.py).
+    """
+    placed = {(e.kind, e.value) for e in plan.edits}
+    sites = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
+    adds = {
+        s.scale_from[1]: n
+        for s in plan.sites
+        if s.kind is Kind.BIAS and s.scale_from
+        for n, _ in s.uses or ()
+    }
+    edits = {}
+    for name in deviating:
+        node = view.node_by_name[name]
+        rule = OPS.get(node.op_type)
+        if plan.forms.get(name) is Form.INT8:
+            result = view.node_by_name[adds.get(name, name)].outputs[0].name or ""
+            if rule is not None and rule.product and result not in sites:
+                edits[EditKind.RESULT_BARRIER, result] = GraphEdit(EditKind.RESULT_BARRIER, result, None)
+        elif name not in plan.forms:
+            for value in _quantized_behind(node, plan, sites):
+                edit = GraphEdit(EditKind.QUANTIZER_BARRIER, value, sites[value].uses)
+                edits[EditKind.QUANTIZER_BARRIER, value] = edit
+    return [edit for key, edit in edits.items() if key not in placed]
+
+
+def _quantized_behind(node: ir.Node, plan: Plan, sites: Collection[str]) -> set[str]:
+    """Return the values behind a float node that have a Q, with only float nodes between."""
+    waiting, values, passed = [node], set[str](), set[str]()
+    while waiting:
+        for value in waiting.pop().outputs:
+            if value.name in sites:
+                values.add(value.name or "")
+                continue
+            for use in value.uses():
+                name = use.node.name or ""
+                if name not in plan.forms and name not in passed and len(passed) < _MOST_BETWEEN:
+                    passed.add(name)
+                    waiting.append(use.node)
+    return values
 
 
 def sum_edits(view: View, chosen: Mapping[str, Operator], split: Collection[str]) -> Iterator[GraphEdit]:

@@ -124,3 +124,16 @@ def ordered(report: Report) -> list[Trial]:
     if report.weights_only:
         return sorted(report.trials, key=lambda t: (t.bytes, -t.sqnr))
     return sorted(report.trials, key=lambda t: (-t.speedup, -t.sqnr))
+
+
+def audit_lines(report: Report) -> list[str]:
+    """Return the outcome of the audit, and a line for each node that deviates."""
+    audit = report.audit
+    if audit is None:
+        return []
+    lines = [f"audit: {audit.kernels} kernels of onnxruntime, {len(audit.deviations)} nodes not as planned"]
+    if audit.sqnr is not None and audit.unoptimized is not None:
+        without = f"{decibels(audit.unoptimized)} dB without its optimizations"
+        lines.append(f"audit: {decibels(audit.sqnr)} dB, {without}, on a few samples")
+    lines += [f"audit: fusion barrier added at {value}" for value in audit.barriers]
+    return lines + [f"audit: {deviation}" for deviation in audit.deviations]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from qtool.errors import printable
+from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.gates import GateResult
 from qtool.evaluate.output_metrics import OutputMetrics
@@ -73,6 +74,7 @@ def to_markdown(report: Report) -> str:
         _coverage(report.coverage),
         _trials(report),
         _explained(report.explained),
+        _audit(report.audit),
         "\n".join(f"- ⚠️ {prose(warning)}" for warning in report.warnings),
         f"<sub>qtool {prose(report.version)}</sub>",
     ]
@@ -217,6 +219,23 @@ def _explained(nodes: Sequence[Explained]) -> str:
     table = _table(_EXPLAINED, nodes[:_MOST_NODES], optional=("float µs", "int8 µs", "isolated dB"))
     more = f"\n\nand {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
     return f"### Why\n\n{table}{more}" if nodes else ""
+
+
+_DEVIATIONS: Columns = {
+    "node": lambda d: code(d.node),
+    "op": lambda d: code(d.op),
+    "planned": lambda d: prose(d.planned),
+    "kernels": lambda d: code(", ".join(d.kernels)),
+    "what": lambda d: prose(d.what),
+}
+
+
+def _audit(audit: Audit | None) -> str:
+    if audit is None or not audit.deviations:
+        return ""
+    count = len(audit.deviations)
+    more = f"\n\nand {count - _MOST_NODES} more" if count > _MOST_NODES else ""
+    return f"### Not run as planned\n\n{_table(_DEVIATIONS, audit.deviations[:_MOST_NODES])}{more}"
 
 
 def _reasons(row: CoverageRow) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtool.calibration.ranges import Ranges
+from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import GateResult, Verdict
@@ -177,6 +178,7 @@ class Report:
         chosen: the trial that `quantized` is; '' where it is none of them.
         recovered: what won accuracy back, or did not.
         explained: the nodes that were asked about.
+        audit: the kernels that the runtime has for the file, held against the plan.
     """
 
     command: str
@@ -202,6 +204,7 @@ class Report:
     chosen: str = ""
     recovered: tuple[Gain, ...] = ()
     explained: tuple[Explained, ...] = ()
+    audit: Audit | None = None
 
     def __repr__(self) -> str:
         from qtool.report.figures import in_short

@@ -14,7 +14,15 @@ from qtool.errors import printable
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report import placement
-from qtool.report.figures import decibels, gain_lines, selection_lines, share, size_text, speed_lines
+from qtool.report.figures import (
+    audit_lines,
+    decibels,
+    gain_lines,
+    selection_lines,
+    share,
+    size_text,
+    speed_lines,
+)
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.tables import plain
 from qtool.tables.forms import HEADINGS
@@ -63,6 +71,8 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
     if verbose:
         if report.regions:
             console.print(Text(), placement.regions(report), Text(), sep="\n")
+        for line in audit_lines(report):
+            console.print(plain(line, "dim"))
         for note in report.prepared:
             console.print(plain(f"prepared: {note}", "dim"))
         for skip in report.skips:

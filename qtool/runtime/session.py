@@ -49,7 +49,8 @@ RUNTIME_VERSION: str = ort.__version__
 
 # A prime: VARIED noise passes all places of a table before one comes again.
 _STEP = 7919
-# The folder of external tensors, for a model from bytes.
+# Where the tensors of the optimized graph go; the folder of those of a model from bytes.
+_OPTIMIZED_TENSORS = "session.optimized_model_external_initializers_file_name"
 _TENSORS_IN = "session.model_external_initializers_file_folder_path"
 
 # The end of a range of opsets that has none.
@@ -160,7 +161,8 @@ class Session:
         integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.31 does, and
             rounds constant float weights there (WeightBiasQuantization).
         trace: note every run of every node, for `end_trace` to write to a file whose name starts so.
-        optimized: a file to write the graph to that the runtime makes of the model.
+        optimized: a file to write the graph to that the runtime makes of the model; its tensors are written
+            beside it.
         noise: the numbers that random ops draw; with `trace` or `optimized` those of the runtime.
 
     Raises:
@@ -193,6 +195,7 @@ class Session:
             options.profile_file_prefix = str(trace)
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
+            options.add_session_config_entry(_OPTIMIZED_TENSORS, f"{optimized.name}.data")
         try:
             with step(self.name, "onnxruntime opens it", ModelError):
                 source: str | bytes = str(model) if isinstance(model, Path) else model

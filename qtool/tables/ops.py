@@ -157,6 +157,8 @@ Q_MOVES_UP_THROUGH = frozenset(["MaxPool", "Reshape", "Transpose", "Squeeze", "U
 # Between a DQ and a Q the runtime (QDQSelectorActionTransformer, 1.31) runs these in int8 on its
 # own, at a fraction of their speed in float (docs/targets.md).
 SLOW_BETWEEN_DQ_AND_Q = frozenset(["AveragePool", "Softmax"])
+# Its integer kernels that are slower than the float ones. NhwcMaxPool, between int8 convolutions, is faster.
+SLOW_KERNELS = frozenset(["QLinearAveragePool", "QLinearSoftmax", "MaxPool"])
 
 # Their result differs from run to run, even without inputs.
 RANDOM = frozenset(

@@ -17,6 +17,8 @@ BETWEEN = {
     "Conv": GROUPED,
     "Conv+Relu": [*GROUPED[:0], node("Conv", ["a", "wg"], ["c"], name="between", group=4, **CONV3), node("Relu", ["c"], ["f"])],
     "Conv+Transpose": [node("Conv", ["a", "wg"], ["c"], name="between", group=4, **CONV3), node("Transpose", ["c"], ["f"], perm=[0, 1, 3, 2])],
+    "Transpose, Conv": [node("Transpose", ["a"], ["t"], perm=[0, 1, 3, 2]), node("Conv", ["t", "wg"], ["f"], name="between", group=4, **CONV3)],
+    "MaxPool, AveragePool": [node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2]), node("AveragePool", ["p"], ["f"], name="between", kernel_shape=[2, 2])],
     "MaxPool": [node("Sin", ["a"], ["s"]), node("MaxPool", ["s"], ["f"], name="between", kernel_shape=[2, 2])],
 }  # fmt: skip
 

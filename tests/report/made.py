@@ -12,6 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from qtool.evaluate.audit import Audit, Deviation
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Verdict, judge, parse
@@ -79,6 +80,10 @@ GAINS = (
     Gain("awq", 38.5, 38.25, 2.0, kept=False),
     Gain("adaround", math.nan, math.nan, 0.0, kept=False, failed="no memory"),
 )
+AUDIT = Audit(
+    38, (Deviation("dw1", "Conv", "float", ("QLinearConv",), "runs in int8"), Deviation("sig", "Sigmoid", "float", ("QLinearSigmoid",), "runs in int8", True)),
+    ("dw1_relu",), 24.5, 37.25,
+)  # fmt: skip
 FULL = Report(
     "quantize", "0.1", ModelFile("m.onnx", 1000, "ab"), ModelFile("q.onnx", 300), "static", "cpu", ("opset 9 -> 13",),
     ROWS, (Skip("sin", "Sin", NO_FORM),), COMPARISON, SELECTION,
@@ -86,6 +91,7 @@ FULL = Report(
     tuple(judge([parse("sqnr<20"), parse("accuracy<0.9")], Verdict(COMPARISON, 2.0, 0.3))), ("beware",), "cd",
     regions=REGIONS, trials=TRIALS, chosen="rule-based", recovered=GAINS,
     explained=(Explained("relu", "Relu", "int8", REGIONS[0].why, REGIONS[0]), Explained("shape", "Shape", "", "no floats")),
+    audit=AUDIT,
 )  # fmt: skip
 BARE = Report("compare", "0.1", ModelFile("m.onnx", 0))
 JUDGED = Comparison(
@@ -128,6 +134,7 @@ def named(text: str) -> Report:
         coverage=(CoverageRow(text, 1, {"float": 1}, (ReasonCount(reason, 1),)), CoverageRow(text, 1, {"int8": 1})),
         skips=(Skip(text, text, reason),), comparison=comparison, gates=gates, warnings=(text,),
         regions=(region,), trials=trials, chosen=text, explained=(Explained(text, text, "int8", text, region),),
+        audit=Audit(1, (Deviation(text, text, text, (text,), text),), (text,)),
     )  # fmt: skip
 
 

@@ -119,10 +119,12 @@ def test_a_name_stays_in_its_cell(text: str) -> None:
     """The document is made of the same parts whatever a name is, and shows the name as it is."""
     document, tame = to_markdown(named(f"n{text}")), to_markdown(named("name"))
     assert list(kinds(document)) == list(kinds(tame))
-    gates, outputs, _, trials, explained = tables(document)
+    gates, outputs, _, trials, explained, audit = tables(document)
     name = printable(f"n{text}", 120)
     assert trials[1][0] == " ".join(name.split()) or trials[2][0] == " ".join(name.split())
-    assert {row[0] for row in (*gates[1:], *outputs[1:], *explained[1:])} == {" ".join(name.split())}
+    assert {row[0] for row in (*gates[1:], *outputs[1:], *explained[1:], *audit[1:])} == {
+        " ".join(name.split())
+    }
 
 
 @given(TEXTS)

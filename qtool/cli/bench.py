@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.streams import called
 from qtool.cli.types import SRC
@@ -76,7 +76,7 @@ def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
 
     names = ("data_format", "threads", "max_time", "profile_ops", "fail_if")
     options = Benching(**{name: values[name] for name in names}, reading=reading_of(values))
-    with progress_bar(values["quiet"]) as progress:
+    with progress_line("bench", values["quiet"]) as progress:
         result = _named(bench_models(models, data, options, progress))
     try:
         _print(result, values["as_json"], values["quiet"], values["verbose"])

@@ -12,7 +12,7 @@ import click
 
 from qtool.cli.command import Command
 from qtool.cli.output_files import files_read
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.types import BYTES, SRC
 from qtool.errors import EXIT_OK, UsageError
@@ -112,7 +112,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
     elif values["calib"] is None:
         raise UsageError("no samples", "add --calib SRC, such as a directory of .npz files")
     else:
-        with progress_bar(values["quiet"]) as progress:
+        with progress_line("calibrate", values["quiet"]) as progress:
             names = ("calib_format", "target", "threads", "memory", "jobs", "checkpoint", "resume")
             options = Calibrating(
                 reading=reading_of(values),

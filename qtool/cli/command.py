@@ -16,10 +16,11 @@ import click
 from qtool.cli.config import settings
 from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
 from qtool.cli.help import Option, format_options, help_all_option
+from qtool.cli.progress import clear_line
 from qtool.cli.show_config import show
 from qtool.cli.streams import refuse_dash_files, streams
 from qtool.cli.types import BYTES
-from qtool.errors import EXIT_OK, UsageError
+from qtool.errors import EXIT_OK, QtoolError, UsageError
 
 # In click's ctx.meta.
 _SETTINGS = "qtool.cli.settings"
@@ -106,8 +107,10 @@ class Command(click.Command):
         limits = Limits(**ctx.meta.get(_LIMITS, {}), advice=_advice(ctx))
         try:
             return guarded(partial(self._work, ctx), limits)
-        except KeyboardInterrupt:
-            if (checkpoint := ctx.params.get(_CHECKPOINT)) is not None and checkpoint.exists():
+        except (KeyboardInterrupt, QtoolError) as error:
+            clear_line()  # of a child that was ended by force
+            checkpoint = ctx.params.get(_CHECKPOINT)
+            if isinstance(error, KeyboardInterrupt) and checkpoint is not None and checkpoint.exists():
                 click.echo(_KEPT.format(checkpoint), err=True)
             raise
 

@@ -11,7 +11,7 @@ from qtool.cli.command import Command
 from qtool.cli.common_options import JUDGING, gate_options, gates_of, output_options
 from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.output_files import check_reports, files_read
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.types import SRC
 from qtool.errors import UsageError
@@ -81,7 +81,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
         fail_if=gates_of(values),
         reading=reading_of(values),
     )
-    with progress_bar(values["quiet"]) as progress:
+    with progress_line("compare", values["quiet"]) as progress:
         report = compare_models(reference, model, data, options, progress)
     return deliver(report, form, values)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_options
 from qtool.cli.types import SRC
 from qtool.errors import EXIT_OK, printable
@@ -48,7 +48,7 @@ def data(src: str, model: Path, as_json: bool, quiet: bool, **values: Any) -> in
     """
     from qtool.commands.data import survey
 
-    with progress_bar(quiet) as progress:
+    with progress_line("data", quiet) as progress:
         inputs = survey(
             src,
             model,

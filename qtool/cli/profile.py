@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.errors import EXIT_OK, printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def profile(output: Path, threads: int, effort: str, force: bool, as_json: bool,
     """
     from qtool.commands.profile import Profiling, profile_machine
 
-    with progress_bar(quiet) as progress:
+    with progress_line("profile", quiet) as progress:
         costs = profile_machine(output, Profiling(threads=threads, effort=effort, force=force), progress)
     try:
         _print(costs, output, as_json, quiet)

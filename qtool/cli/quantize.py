@@ -14,7 +14,7 @@ from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.help import Option, under
 from qtool.cli.job_options import options_of, quantize_options
 from qtool.cli.output_files import check_reports, check_targets, text_file
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.cli.source_options import source_options
 from qtool.errors import UsageError
 
@@ -91,7 +91,7 @@ def quantize(model: Path, output: Path | None, **values: Any) -> int:
     written = {"--output": output, "--save-plan": values["save_plan"], "--checkpoint": checkpoint}
     check_targets(model, values, written)
     with text_file(values["save_plan"]) as plan_file:
-        with progress_bar(values["quiet"]) as progress:
+        with progress_line("quantize", values["quiet"]) as progress:
             result = run(model, output, options, progress)
         if plan_file is not None and result.report.written:
             plan_file.write_text(to_json(result.plan))

@@ -13,7 +13,7 @@ from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.help import Option
 from qtool.cli.job_options import options_of, tune_options
 from qtool.cli.output_files import check_targets, text_file
-from qtool.cli.progress import progress_bar
+from qtool.cli.progress import progress_line
 from qtool.cli.source_options import source_options
 
 
@@ -74,7 +74,7 @@ def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     if values["svg"] is not None:
         require_matplotlib()
     with text_file(values["save_plan"]) as plan_file, text_file(values["svg"]) as svg_file:
-        with progress_bar(values["quiet"]) as progress:
+        with progress_line("tune", values["quiet"]) as progress:
             result = run(model, output, options, points, progress)
         if plan_file is not None and (result.ok or result.report.written):
             plan_file.write_text(to_json(result.plan))

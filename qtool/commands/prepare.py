@@ -51,12 +51,13 @@ def prepare_model(
     Args:
         model: a path, or a model in memory.
         options: what the user chose; a plan among them overrides the choices of types and nodes.
-        progress: told how calibration goes, when ranges are first asked for.
+        progress: called at the start, and as calibration goes on, when ranges are first asked for.
         sets: the samples, if they are open and split already, or NO_SAMPLES; None: as the options say.
 
     Raises:
         QtoolError: UsageError, ModelError, DataError or EnvironmentFailure.
     """
+    progress("prepare", 0, 0)
     options = _settled(options)
     scheme = make_scheme(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)

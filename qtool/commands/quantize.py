@@ -78,7 +78,7 @@ def quantize(
             placement = Placement(from_plan(prepared, options.plan))
             chosen = placement.candidate
         else:
-            timing = measure_timing(prepared)
+            timing = measure_timing(prepared, progress)
             base = draft_all(prepared, timing)
             if timing is not None:
                 base = recover(base, evaluator, steps=BEFORE_PLACEMENT)
@@ -86,6 +86,7 @@ def quantize(
             evaluator.keep(placement.candidate)
             best = recover(placement.candidate, evaluator)
             chosen = placement.annotated(first_accepted(placement, best, evaluator))
+        progress("write", 0, 0)
         mend = options.plan is None or options.resume
         chosen, audit = write_audited(chosen, staging, evaluator.sqnr_of_few, mend=mend)
         selection = selection_of(chosen, evaluator) if mend else None

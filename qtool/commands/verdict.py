@@ -103,6 +103,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     implied = implied_gates(model, comparison, made_up, request.gates)
     race = None
     if model.options.timing == MEASURED or any(g.metric == "speedup" for g in (*request.gates, *implied)):
+        progress("validate", 0, 0)
         with model_for_session(model.original.model) as prepared:
             models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
             race = race_models(models, samples, model.threads)

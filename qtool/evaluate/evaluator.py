@@ -205,6 +205,7 @@ class Evaluator:
             candidates: by name, other than ORIGINAL and PREPARED.
             predicted: the speed of a candidate by the cost table, used where noise hides the order.
         """
+        self.progress("race", 0, 0)
         with ExitStack() as stack:
             models: dict[str, Path | bytes] = {
                 ORIGINAL: self.model.source.loadable,

@@ -14,6 +14,7 @@ from qtool.data.samples import Samples, synthetic
 from qtool.errors import UsageError
 from qtool.graph.save import tensor_bytes
 from qtool.graph.view import View, is_op
+from qtool.options import Progress, silent
 from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.network import Network
 from qtool.placement.node_times import Times, fused, node_times
@@ -124,8 +125,12 @@ def check_tunable(model: PreparedModel) -> None:
         raise UsageError(*problem)
 
 
-def measure_timing(model: PreparedModel) -> Timing | None:
+def measure_timing(model: PreparedModel, progress: Progress = silent) -> Timing | None:
     """Time every region in float and in int8; None where placement goes by the rules.
+
+    Args:
+        model: with a select set.
+        progress: called when timing begins.
 
     Raises:
         DataError, RuntimeFailure: samples do not fit, or the model fails on one.
@@ -133,6 +138,7 @@ def measure_timing(model: PreparedModel) -> Timing | None:
     if obstacle(model) is not None:
         return None
     all_int8 = make_candidate(model, maximal(model.task))
+    progress("timing", 0, 0)
     table = table_of(all_int8)
     assigned = assigned_graph(model.task, all_int8.assignment)
     if model.options.timing == TABLE:

@@ -109,6 +109,7 @@ def _try(
     name: str, candidate: Candidate, evaluator: Evaluator, progress: StepProgress
 ) -> tuple[Candidate, Gain | None]:
     """Try a step: the new candidate and the gain; None where the step changes nothing."""
+    progress(0, 0)
     start = time.perf_counter()
     try:
         other = STEPS[name](candidate, evaluator, progress)

@@ -127,6 +127,9 @@ def become(request: dict[str, Any]) -> None:
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None
+    from qtool.cli import progress
+
+    progress.LOGS = False
 
 
 def run(before: str) -> NoReturn:

@@ -99,14 +99,23 @@ def take_over(old: ir.Value, new: ir.Value, namer: Namer) -> None:
     new.name = name
 
 
-def add_after(value: ir.Value, operand: ir.Value, graph: ir.Graph, namer: Namer) -> None:
-    """Add an operand to a computed value: the sum gets its name and its consumers."""
-    base = value.producer()
-    name = namer(f"{base.name if base is not None else value.name}_bias")
-    add = new_node("Add", [value, operand], name=name, outputs=[namer(f"{value.name}_biased")])
-    take_over(value, add.outputs[0], namer)
-    add.replace_input_with(0, value)
-    insert_after_value(value, [add], graph)
+def append_node(
+    value: ir.Value,
+    op_type: str,
+    operands: Sequence[ir.Value],
+    graph: ir.Graph,
+    namer: Namer,
+    attributes: Mapping[str, ir.Attr] | None = None,
+) -> ir.Value:
+    """Insert an op behind a computed value; return its result, which gets the value's name and consumers."""
+    producer = value.producer()
+    name = namer(f"{producer.name if producer is not None else value.name}_{op_type}")
+    output = namer(f"{value.name}_{op_type}")
+    node = new_node(op_type, [value, *operands], name=name, outputs=[output], attributes=attributes)
+    take_over(value, node.outputs[0], namer)
+    node.replace_input_with(0, value)
+    insert_after_value(value, [node], graph)
+    return node.outputs[0]
 
 
 def owner(value: ir.Value) -> ir.Graph:

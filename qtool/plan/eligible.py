@@ -14,6 +14,7 @@ from qtool.graph.view import (
     float_constant,
     is_op,
     is_vector,
+    op_key,
     opset_of,
     sole_consumer,
 )
@@ -49,8 +50,8 @@ def data_inputs(node: ir.Node, rule: OpRule) -> list[tuple[int, ir.Value]]:
 
 
 def rule_of(node: ir.Node) -> OpRule | None:
-    """Return the op table's row of a node; None outside of the standard domain."""
-    return OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    """Return the op table's row of a node; None where it has none."""
+    return OPS.get(op_key(node))
 
 
 def observable(view: View) -> list[str]:
@@ -212,9 +213,7 @@ def _recurrent_problem(node: ir.Node, target: Target) -> str:
 
 
 def _channel_axis(node: ir.Node, rule: OpRule) -> int:
-    if node.op_type == "Gemm":
-        return 0 if attribute_int(node, "transB", 0) else 1
-    return rule.channel_axis
+    return -2 if attribute_int(node, "transB", 0) else rule.channel_axis
 
 
 def channel_axis(node: ir.Node, rule: OpRule, ndim: int) -> int:

@@ -11,6 +11,7 @@ from qtool.tables.forms import Form
 INF = math.inf
 Bounds = tuple[float, float]
 ANY: Bounds = (-INF, INF)
+_MICROSOFT = "com.microsoft::"
 
 
 class Role(Enum):
@@ -28,6 +29,7 @@ class OpRule:
     """The rules of one op type.
 
     Args:
+        op_type: `Conv`, or `com.microsoft::Attention` for an op of another domain.
         data: indices of the activation inputs; None means all of them (variadic ops).
         weight: indices of the inputs that may be constant weights.
         kept: indices of other inputs that may be constant: no integer kernel takes them as weights, so fewer
@@ -127,6 +129,17 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("Tile", passes),
         OpRule("DepthToSpace", passes),
         OpRule("SpaceToDepth", passes),
+        # Made by onnxruntime's optimizers: their weights are stored in fewer bits.
+        OpRule(f"{_MICROSOFT}Attention", weighted, weight=(1,), bias=2, channel_axis=-1, forms=none),
+        OpRule(f"{_MICROSOFT}FusedMatMul", weighted, weight=(1,), kept=(0,), channel_axis=-1, forms=none),
+        OpRule(
+            f"{_MICROSOFT}EmbedLayerNormalization",
+            passes,
+            weight=(2, 3, 4),
+            forms=none,
+            storage_bits=8,
+            storage_min_elements=8192,
+        ),
     )
 
 

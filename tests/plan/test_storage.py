@@ -343,3 +343,23 @@ def test_matmulnbits_blocks_are_powers_of_two_from_16_that_divide_where_one_does
     assert size == wanted or not wanted or total % (2 * size) or total % 16, (
         "a longer block would divide, too"
     )
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "shape", "attributes", "axis"),
+    [
+        ("Attention", ["x", "w", "b"], (32, 96), {"num_heads": 4}, 1),
+        ("FusedMatMul", ["x", "w"], (96, 32), {"transA": 1, "transB": 1}, 0),
+        ("FusedMatMul", ["x", "w"], (32, 96), {"transA": 1}, 1),
+    ],
+)
+def test_weights_of_the_runtimes_own_ops_are_stored_by_output_channel(
+    op: str, inputs: list[str], shape: tuple[int, ...], attributes: dict[str, object], axis: int
+) -> None:
+    proto = model([node("Relu", ["x"], ["y"])], {"x": [1, 32, 32]}, {"y": [1, 32, 96]}, {})
+    proto.graph.node[0].CopyFrom(node(op, inputs, ["y"], "n", domain="com.microsoft", **attributes))
+    held = {"w": weights(*shape), "b": weights(96)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(held[name], name) for name in inputs[1:])
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    (site,) = stored(proto)
+    assert (site.value, site.spec.granularity) == ("w", PerBlock(1 - axis, 32))

@@ -35,6 +35,7 @@ from qtool.graph.prepare.slices import merge_slices
 from qtool.graph.prepare.slopes import merge_slopes
 from qtool.graph.prepare.stacks import unstack_matrices
 from qtool.graph.prepare.sums import replace_sums
+from qtool.graph.prepare.unfuse import unfuse_products
 from qtool.graph.prepare.unused import drop_unused
 from qtool.graph.prepare.views import merge_views
 from qtool.graph.prepare.widen import widen_floats
@@ -55,6 +56,7 @@ PASSES: tuple[Pass, ...] = (
     widen_floats,
     infer_shapes,  # more shapes are known, with which more constants are
     fold_constants,
+    unfuse_products,
     drop_noops,
     share_duplicates,
     merge_views,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.edit import Namer, add_after, add_initializer
+from qtool.graph.edit import Namer, add_initializer, append_node
 from qtool.graph.prepare.channels import (
     CONVOLUTIONS,
     F64,
@@ -90,7 +90,7 @@ def _into_consumer(node: ir.Node, namer: Namer) -> bool:
             return False
         if matmul and weight is not None:
             bias = add_initializer(graph, namer(f"{after.name}_shift"), (shift @ weight).astype(np.float32))
-            add_after(after.outputs[0], bias, graph, namer)
+            append_node(after.outputs[0], "Add", [bias], graph, namer)
         after.replace_input_with(0, data)
         graph.remove(node, safe=True)
         return True

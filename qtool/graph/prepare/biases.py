@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.edit import Namer, add_after, add_initializer
+from qtool.graph.edit import Namer, add_initializer, append_node
 from qtool.graph.prepare.channels import output_channels
 from qtool.graph.view import attribute_float, float_constant, is_op, is_vector
 
@@ -39,7 +39,7 @@ def _changed(node: ir.Node, namer: Namer) -> bool:
         node.replace_input_with(2, add_initializer(node.graph, namer(f"{bias.name}_spread"), spread))
         return True
     _without(node)
-    add_after(node.outputs[0], bias, node.graph, namer)
+    append_node(node.outputs[0], "Add", [bias], node.graph, namer)
     return True
 
 

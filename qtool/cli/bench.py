@@ -23,37 +23,36 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("models", metavar="A [B]...", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--data", type=SRC, help=source_help("What to run the models on. Required"))
+@click.option("--data", type=SRC, help=source_help("Samples to run the models on. Required"))
 @click.option(
     "--max-time",
     type=click.FloatRange(min=0, min_open=True),
     default=20.0,
     show_default=True,
     metavar="SECONDS",
-    help="Of timing; it ends before when every ratio is known to 1%.",
+    help="Time limit. Timing ends earlier once every ratio is known to 1%.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime."
 )
-@click.option("--profile-ops", is_flag=True, help="Where the time goes, too: ops and the slowest nodes.")
+@click.option("--profile-ops", is_flag=True, help="Also show the time of each op, and the slowest nodes.")
 @click.option(
     "--fail-if",
     multiple=True,
     metavar="EXPR",
-    help="Exit 1 when EXPR holds of any model but A, or can't be judged: 'speedup<1.2' (A's time / the "
-    "model's), 'size>0.5' (the model's bytes / A's). Repeatable.",
+    help="Exit 1 when EXPR holds for a model other than A, or can't be judged: 'speedup<1.2' (time of A / "
+    "time of the model), 'size>0.5' (bytes of the model / bytes of A). Repeatable.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="--profile-ops: every op, and more of the nodes.")
+@click.option("-v", "--verbose", is_flag=True, help="With --profile-ops: show every op and more nodes.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and failed gates only.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 @source_options("data")
 def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
     """Time models side by side: latency, load time, memory, file size.
 
-    Each model runs in a process of its own, and takes its turn for some milliseconds; a round starts new
-    processes, since where memory comes to lie changes a model's speed. A difference is called one where
-    the whole 95% interval of the ratio, over rounds, says that it is more than 1.5%. One of the models may
-    be -, a model on stdin.
+    Each model runs in its own process, and the processes run in turns of some milliseconds. Each round
+    starts new processes, since memory layout changes a model's speed. A difference is reported only where
+    the 95% interval of the ratio over rounds lies beyond 1.5%. One of the models may be -, a model on stdin.
 
     \b
     qtool bench model.onnx int8.onnx --data samples/

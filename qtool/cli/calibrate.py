@@ -46,7 +46,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     "--shard",
     metavar="I/N",
     callback=_shard,
-    help="Only the samples number I, I+N, ..: one of N parts, to be merged.",
+    help="Read only samples I, I+N, ..: one of N parts for --merge.",
 )
 @click.option(
     "-j",
@@ -55,25 +55,25 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes, each with a part of the samples.",
+    help="Number of processes. Each reads a part of the samples.",
 )
 @click.option(
     "--memory",
     type=BYTES,
     callback=lambda ctx, param, size: size or None,
-    help="What the observed activations of a sample may take, such as 2GB: the samples pass several times "
-    "where all would take more.",
+    help="Memory limit for the observed activations of one sample, such as 2GB. If they need more, the "
+    "samples are run several times.",
 )
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Kept up to date, and removed at the end: with --resume, a run that was killed goes on from it.",
+    help="Save progress to FILE, so that --resume can continue a killed run. It is removed at the end.",
 )
-@click.option("--resume", is_flag=True, help="Go on from --checkpoint, where there is one.")
-@click.option("--merge", is_flag=True, help="The files are ranges of one model: make one of them.")
+@click.option("--resume", is_flag=True, help="Continue from --checkpoint, if it exists.")
+@click.option("--merge", is_flag=True, help="Merge ranges files of one model.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a line.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors only.")
 @click.option(
     "--threads",
@@ -86,9 +86,9 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
     """Run samples through a model, and write the ranges of its tensors to a file.
 
-    The file holds extremes and histograms of every tensor that could be quantized: `qtool quantize --ranges
-    FILE` then needs no samples, whatever its --method. Parts that were made apart merge to the very file
-    that one run over all samples makes.
+    The file holds the extremes and a histogram of every tensor that could be quantized. `qtool quantize
+    --ranges FILE` then needs no samples, with any --method. Merged shards equal the file of one run over
+    all samples.
 
     \b
     qtool calibrate model.onnx --calib samples/ -o ranges.json

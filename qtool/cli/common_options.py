@@ -94,7 +94,7 @@ def gate_options(command: F) -> F:
             rare=True,
             help="The default gates. task: outputs that are scored by argmax (see --task) keep 97% of their "
             "classes or 99% of their sequences or, with --labels, lose at most 0.5 points of accuracy; "
-            "it fails only where the 95% interval shows it. usual: task, and the usual SQNR of the "
+            "it fails only if the 95% interval shows it. usual: task, and the usual SQNR of the "
             "precision (static 20 dB, dynamic 12, 4-bit weights 10, fp16 50), where there are samples. "
             "auto: the same, and it fails without samples. none: no default gate.",
         ),

@@ -35,24 +35,24 @@ if TYPE_CHECKING:
     "--save-ref",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Keep FP32's outputs, to judge models where FP32 is not.",
+    help="Save the outputs of FP32, to judge models later without it.",
 )
 @click.option(
     "--load-ref",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="FP32's outputs on the very samples of --data, as --save-ref kept them.",
+    help="Use the FP32 outputs that --save-ref saved for these samples.",
 )
 @click.option("--force", is_flag=True, help="Replace existing files of --save-ref and --report.")
-@click.option("--speed", is_flag=True, help="Time both, interleaved.")
+@click.option("--speed", is_flag=True, help="Time both models, in turns.")
 @output_options
 @report_options
 @source_options("data")
 def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int:
     """Compare a quantized model with FP32 on the same samples, and judge gates.
 
-    One of the two may be -, a model on stdin. With --load-ref, FP32's outputs are in a file that --save-ref
-    made, and QUANTIZED is the only model.
+    One of the two may be -, a model on stdin. With --load-ref, the outputs of FP32 come from a file that
+    --save-ref wrote, and QUANTIZED is the only model.
 
     \b
     qtool compare model.onnx int8.onnx --data held_out/

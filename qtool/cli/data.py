@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     "--model",
     type=click.Path(path_type=Path),
     required=True,
-    help="The model that the samples are for. It is opened, and not run.",
+    help="The model that the samples are for. It is opened but not run.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and warnings only.")
 @source_options("data", named="SRC", rare=False)
 def data(src: str, model: Path, as_json: bool, quiet: bool, **values: Any) -> int:
     """Show how samples are read, and what each input of the model gets.
 
-    SRC is what --calib and --data of the other commands take, and so are the options. Each sample is held
-    against the model's inputs as it is before it calibrates or judges: what does not fit is an error. Of
-    100 samples, evenly chosen, or of those that --samples and --seed choose.
+    SRC and the options are those of --calib and --data in the other commands. Each sample is checked
+    against the model's inputs as in those commands; one that does not fit is an error. At most 100 samples
+    are read, evenly spaced, or those that --samples and --seed choose.
 
     \b
     qtool data samples/ --model model.onnx
@@ -43,7 +43,7 @@ def data(src: str, model: Path, as_json: bool, quiet: bool, **values: Any) -> in
     qtool data samples/ --model model.onnx --json | jq '.inputs[] | {name, figures}'
 
     \b
-    JSON: schema qtool.data/1, docs/report.md. Exit codes: 0 every sample fits, whatever is warned of;
+    JSON: schema qtool.data/1, docs/report.md. Exit codes: 0 every sample fits, also with warnings;
     2 usage; 3 the model; 4 the data; 5 a library is missing.
     """
     from qtool.commands.data import survey

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("model", type=click.Path(path_type=Path, allow_dash=True))
 @click.argument("other", type=click.Path(path_type=Path, allow_dash=True), required=False)
-@click.option("-v", "--verbose", is_flag=True, help="Every op, every constant that differs, all metadata.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of tables.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all ops, all constants that differ, all metadata.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> int:
     """Show what is in a model, or what changed from one model to another.
 
-    One model: inputs and outputs, ops and what they compute in, weights by type, how much of it is
-    quantized and in which form, and the recipe where qtool made it. Two: only the differences,
-    and which constants of one name hold other numbers. One of them may be -, a model on stdin.
+    One model: inputs and outputs, ops with their precision, weights by type, the quantized share and its
+    form, and the recipe if qtool wrote the model. Two models: only the differences, and constants of the
+    same name with different values. One of them may be -, a model on stdin.
 
     \b
     qtool inspect model.onnx
@@ -36,9 +36,9 @@ def inspect(model: Path, other: Path | None, as_json: bool, verbose: bool) -> in
     qtool inspect before.onnx after.onnx --json | jq '.difference.tensors[].name'
 
     \b
-    A node counts as int8 when its op computes in integers, or when it stands between DequantizeLinear
-    and QuantizeLinear; whether the runtime has a kernel for that is not in the file. A node on weights
-    that are only stored as int8 computes in floats. JSON: schema qtool.inspection/1, docs/report.md.
+    A node counts as int8 if its op computes in integers, or if it is between DequantizeLinear and
+    QuantizeLinear; whether the runtime has a kernel for it is not in the file. A node whose weights are
+    only stored as int8 computes in floats. JSON: schema qtool.inspection/1, docs/report.md.
 
     \b
     Exit codes: 0 done; 2 usage; 3 a model is missing, corrupt, invalid or unsupported.

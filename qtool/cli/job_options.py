@@ -65,8 +65,8 @@ _FILES = (
         type=click.Path(path_type=Path),
         metavar="FILE",
         rare=True,
-        help="Ranges from qtool calibrate. --calib then selects, and sets no range; without --calib, steps "
-        "that need samples are skipped. Add --data to have the result judged.",
+        help="Ranges from qtool calibrate. --calib then only makes choices; without --calib, steps that need "
+        "samples are skipped. Add --data to judge the result.",
     ),
     _files("--force", is_flag=True, help="Replace an existing output, plan or report."),
 )
@@ -117,8 +117,8 @@ _NODES = (
         multiple=True,
         metavar="PATTERN=PRECISION",
         rare=True,
-        help=f"Nodes that should differ from the mode: {', '.join(PRECISIONS)}. Of several the last wins; "
-        "all win over --include and --exclude. Repeatable.",
+        help=f"Set the precision of nodes: {', '.join(PRECISIONS)}. If several match, the last one wins; "
+        "all take precedence over --include and --exclude. Repeatable.",
     ),
     _nodes(
         "--requantize",
@@ -144,10 +144,10 @@ _GOALS = (
         "--min-sqnr",
         type=float,
         metavar="DB",
-        help="Least SQNR of the worst output (20 dB is 10% error, 30 dB 3%, 40 dB 1%): move the most "
+        help="Minimum SQNR of the worst output (20 dB is 10% error, 30 dB 3%, 40 dB 1%): move the most "
         "sensitive layers back to float until the select set holds it, and write the fastest such model. "
         "Default: the usual SQNR of the precision (--gate).",
-        brief="Least SQNR: 20 dB is 10% error, 30 dB 3%, 40 dB 1%. Sensitive layers go back to float "
+        brief="Minimum SQNR: 20 dB is 10% error, 30 dB 3%, 40 dB 1%. Sensitive layers go back to float "
         "until it holds. Default: 20 (static).",
     ),
     _goal(
@@ -155,24 +155,29 @@ _GOALS = (
         type=click.FloatRange(min=0),
         default=0.0,
         metavar="X",
-        help="Least speed as a multiple of FP32's: write the most accurate model at least this fast.",
-        brief="Least speed as a multiple of FP32's; the most accurate such model is written.",
+        help="Minimum speed as a multiple of FP32: write the most accurate model at least this fast.",
+        brief="Minimum speed as a multiple of FP32: write the most accurate such model.",
     ),
     _goal(
-        "--max-size", rare=True, type=BYTES, default=0, metavar="SIZE", help="Largest model, such as 25MB."
+        "--max-size",
+        rare=True,
+        type=BYTES,
+        default=0,
+        metavar="SIZE",
+        help="Maximum size of the model, such as 25MB.",
     ),
     _goal(
         "--keep-failed",
         is_flag=True,
         rare=True,
-        help="Write the model though a gate failed; the exit code is still 1.",
+        help="Write the model even if a gate fails; the exit code is still 1.",
     ),
     _goal(
         "--allow-float",
         is_flag=True,
         rare=True,
-        help="Leave in float what is not faster here, though options such as --per-tensor, --format or "
-        "--exclude name what is quantized, or how. Default: quantize as they say.",
+        help="Leave nodes in float that are not faster in int8 here, also with options such as --per-tensor, "
+        "--format or --exclude. Default: these options settle what is quantized.",
     ),
     _goal(
         "--recover",
@@ -190,7 +195,7 @@ _GOALS = (
         default=BALANCED,
         show_default=True,
         help=_rows(EFFORTS) + ".",
-        brief="How much is tried: fast, balanced or best.  [default: balanced]",
+        brief="Search effort: fast, balanced or best.  [default: balanced]",
     ),
     _goal(
         "--timing",
@@ -198,15 +203,15 @@ _GOALS = (
         default=MEASURED,
         show_default=True,
         rare=True,
-        help="measured: time this model's nodes on this machine, in float and in int8. table: look the times "
-        "up; nothing is timed, and the result is the same on any machine.",
+        help="measured: time this model's nodes on this machine, in float and in int8. table: read the times "
+        "from --costs; nothing is timed, and the result is the same on any machine.",
     ),
     _goal(
         "--costs",
         type=click.Path(path_type=Path),
         metavar="FILE",
         rare=True,
-        help="The table of times, from qtool profile. Default: the target's own.",
+        help="The cost table, from qtool profile. Default: the table of the target.",
     ),
 )
 _SIZES = (
@@ -216,8 +221,8 @@ _SIZES = (
         default=0,
         metavar="SIZE",
         rare=True,
-        help="weight-only: bytes of the model. Weights get 4 bits (--bits 2: 2) where that hurts least, and "
-        "more where there is room.",
+        help="weight-only: size of the model. Weights that tolerate it get 4 bits (--bits 2: 2 bits); the "
+        "others get as many as fit.",
     ),
     _goal(
         "--target-bits",
@@ -225,7 +230,7 @@ _SIZES = (
         default=0.0,
         metavar="BITS",
         rare=True,
-        help="weight-only: the same, by the mean bits of a weight, such as 4.5.",
+        help="weight-only: the same, as mean bits per weight, such as 4.5.",
     ),
 )
 _TYPES = (

@@ -29,19 +29,18 @@ if TYPE_CHECKING:
     type=click.Choice(["fast", "balanced"]),
     default="balanced",
     show_default=True,
-    help="fast: fewer sizes, fewer runs.",
+    help="fast: fewer sizes and fewer runs.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--json", "as_json", is_flag=True, help="The table as JSON on stdout, too, instead of as text.")
+@click.option("--json", "as_json", is_flag=True, help="Also print the table as JSON instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and warnings only.")
 def profile(output: Path, threads: int, effort: str, force: bool, as_json: bool, quiet: bool) -> int:
     """Time this machine's kernels, and write the cost table behind placement.
 
-    Convolutions, products, activations and all that moves values: what each takes in float, in int8 and in
-    the other forms, at several sizes, and what the conversions between them take. The runtime's own trace
-    says how long a kernel ran, and whether it was the one that was meant; where another ran in its place,
-    that is said and not timed. The table that comes with qtool was made so. On a machine that others use
-    the quietest of several passes counts; an idle one is better.
+    Convolutions, products, activations and ops that move values are timed in float, in int8 and in the
+    other forms, at several sizes, with the conversions between them. Times come from the runtime's trace.
+    If the runtime ran another kernel, the table says so and has no time. The tables of qtool were made by
+    this command. Use an idle machine: on a busy one the fastest of several passes counts.
 
     \b
     qtool profile -o costs.json

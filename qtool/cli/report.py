@@ -29,19 +29,19 @@ from qtool.report.formats import FORMATS
     "--fail-if",
     multiple=True,
     metavar="EXPR",
-    help="Judge by this instead of the gates of then: [OUTPUT:]METRIC<NUMBER, or >, as qtool compare has "
-    "it. A metric that was not measured fails. Repeatable.",
+    help="Judge by this gate instead of the saved ones: [OUTPUT:]METRIC<NUMBER, or >, as in qtool compare. "
+    "A metric that was not measured fails. Repeatable.",
 )
 @gates_option
 @click.option("--force", is_flag=True, help="Replace existing files of --report.")
-@click.option("--json", "as_json", is_flag=True, help="--format json, unless another is named.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and failed gates.")
-@click.option("-v", "--verbose", is_flag=True, help="All measures, and every node left in float.")
+@click.option("-v", "--verbose", is_flag=True, help="Show all metrics, and every node left in float.")
 @report_options
 def report(run: Path, **values: Any) -> int:
     """Render a saved result, or judge it by other gates, without running a model.
 
-    RUN.json is what quantize and compare write with --json or --report RUN.json.
+    quantize and compare write RUN.json with --json or --report RUN.json.
 
     \b
     qtool report run.json
@@ -50,8 +50,8 @@ def report(run: Path, **values: Any) -> int:
     qtool report run.json --fail-if 'sqnr<25' && ship int8.onnx
 
     \b
-    Exit codes: 0 every gate held; 1 a gate failed, then or now; 2 usage, or RUN.json is damaged or of
-    another version.
+    Exit codes: 0 every gate held; 1 a gate failed, in the saved run or now; 2 usage, or RUN.json is
+    damaged or of another version.
     """
     from qtool.report.saved import read_report, rejudge
 

@@ -35,7 +35,7 @@ from qtool.cli.source_options import source_options
     default=8,
     show_default=True,
     metavar="N",
-    help="Most points of the Pareto front to build, beside the rule-based, all-int8 and float candidates.",
+    help="Maximum number of Pareto points to build, beside the rule-based, all-int8 and float candidates.",
 )
 @click.option(
     "--svg",

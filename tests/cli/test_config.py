@@ -30,7 +30,7 @@ def write(folder: Path, text: str | bytes, name: str = "qtool.toml") -> Path:
 
 def shown(cwd: Path, *words: object, command: str = "quantize", **env: str) -> Mapping[str, list[object]]:
     """option -> [value, who set it], as --show-config has it."""
-    done = run(command, "--show-config", "--json", *words, cwd=cwd, env=env)
+    done = run(command, "--show-config", "--json", *words, cwd=cwd, env={"QTOOL_THREADS": None, **env})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     document = json.loads(done.stdout)
     assert document["schema"] == "qtool.config/1"

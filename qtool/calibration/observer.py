@@ -79,7 +79,8 @@ class Observer:
         self._lo = np.full(size, np.inf)
         self._hi = np.full(size, -np.inf)
         self._integers = {
-            key: np.zeros(size, np.int64) for key in ("count", "masked", "logs", "log_count", "samples")
+            key: np.zeros(size, np.int64)
+            for key in ("count", "masked", "infinite", "logs", "log_count", "samples")
         }
         # Sums of extremes: per tensor and exponent the mantissas, which are integers.
         self._sums = np.zeros((2, size, _EXPONENTS), np.int64)
@@ -98,7 +99,7 @@ class Observer:
             return None
         lo, hi = _extremes(layout.flat, self._signed[layout.index].tolist())
         parts = self._row(layout)
-        masked = np.zeros(len(lo), np.int64)
+        masked, infinite = np.zeros((2, len(lo)), np.int64)
         for i in np.flatnonzero(~((lo >= -HUGE) & (hi <= HUGE))):
             flat = layout.flat[i].astype(np.float32, copy=False)  # float16 can't hold HUGE
             if np.isnan(lo[i]) or hi[i] == np.inf:
@@ -106,8 +107,10 @@ class Observer:
             unmasked = flat[np.abs(flat) <= HUGE]
             lo[i], hi[i] = unmasked.min(initial=0.0), unmasked.max(initial=0.0)
             masked[i] = flat.size - unmasked.size
+            infinite[i] = np.count_nonzero(np.isneginf(flat))
         if masked.any():
             np.clip(parts, -2 * HUGE, 2 * HUGE, out=parts)
+        self._integers["infinite"][layout.index] += infinite
         self._take(layout, lo, hi, masked)
         self._take_logs(layout, parts)
         if self._collectors:
@@ -136,6 +139,7 @@ class Observer:
                 lo_sum,
                 hi_sum,
                 self._collectors[i].histogram() if self._collectors else None,
+                n["infinite"][i],
             )
         return ranges
 

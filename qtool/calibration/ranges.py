@@ -28,6 +28,7 @@ class Range:
         lo_sum, hi_sum: sums of the least and the greatest value of each array, in units of 2**-149: sums of
             integers are exact in any order.
         histogram: of a sample of the elements; None where it was not collected.
+        infinite: number of the masked elements that were -inf, which every float type has.
     """
 
     lo: float
@@ -40,6 +41,7 @@ class Range:
     lo_sum: int = 0
     hi_sum: int = 0
     histogram: Histogram | None = None
+    infinite: int = 0
 
     def merge(self, other: Range) -> Range:
         """Return the statistics of both: exact, in any order. The histogram is lost where one has none."""
@@ -55,6 +57,7 @@ class Range:
             self.lo_sum + other.lo_sum,
             self.hi_sum + other.hi_sum,
             histograms[0].merge(histograms[1]) if histograms[0] and histograms[1] else None,
+            self.infinite + other.infinite,
         )
 
     @property

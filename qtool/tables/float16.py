@@ -62,6 +62,29 @@ SMALL_TABLE = "its table is small, and every output depends on it"
 # Sums stay in float32 where that costs no Cast: a residual sum before a norm adds up its rounding.
 SUMS = frozenset("Add Sum Sub".split())
 
+# The inputs that an op adds to a sum of its own: small ones are lost in float32 sums, too.
+BIASES: dict[str, tuple[int, ...]] = {
+    "Conv": (2,),
+    "ConvTranspose": (2,),
+    "Gemm": (2,),
+    "LayerNormalization": (2,),
+    "InstanceNormalization": (2,),
+    "GroupNormalization": (2,),
+    "BatchNormalization": (2, 3),
+    "LSTM": (3,),
+    "GRU": (3,),
+    "RNN": (3,),
+}
+
+# Inputs near which 0 is no small number: a term of 1e-12 there keeps a quotient finite.
+EXACT_NEAR_ZERO: dict[str, tuple[int, ...]] = {
+    "Div": (1,),
+    "Reciprocal": (0,),
+    "Sqrt": (0,),
+    "Log": (0,),
+    "Pow": (0,),
+}
+
 # Their argument must be more exact than float16: the nodes that compute it stay in float32, too, back to a
 # HEAVY op with weights, whose own rounding is larger.
 EXACT_ARGUMENT = frozenset("Sin Cos Tan Floor Ceil Round Mod Log".split())

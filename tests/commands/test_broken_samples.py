@@ -18,7 +18,7 @@ Command = Callable[[Path, Path], object]
 
 @pytest.fixture
 def paths(tmp_path: Path) -> tuple[Path, Path]:
-    """A table of 64 rows, and samples of which the third picks row 900."""
+    """A table of 64 rows, and four samples. The third picks row 900."""
     nodes = [node("Gather", ["w", "ids"], ["h"]), node("MatMul", ["h", "v"], ["y"])]
     constants = {"w": weights(ROWS, 32), "v": weights(32, 32)}
     proto = model(nodes, {"ids": ["N"]}, ["y"], constants, input_type=TensorProto.INT64)

@@ -14,7 +14,7 @@ from qtool.graph.view import View, is_op, op_key
 from qtool.numerics.metrics import sqnr_db
 from qtool.plan.eligible import CONTROL_FLOW, rule_of
 from qtool.plan.fp16.ports import is_float32
-from qtool.tables.float16 import FLOOR_DB, LARGEST, MARGIN
+from qtool.tables.float16 import BIASES, EXACT_NEAR_ZERO, FLOOR_DB, LARGEST, MARGIN, SUMS
 
 _CHUNK = 1 << 20  # elements at a time: float64 copies of large weights would take much memory
 
@@ -22,10 +22,12 @@ _CHUNK = 1 << 20  # elements at a time: float64 copies of large weights would ta
 def find_overflow(view: View, ranges: Ranges | None) -> dict[str, str]:
     """Return value name -> the reason, in words that continue "its input 'x' ".
 
-    1. A constant beyond the largest float16 (also infinity and NaN), or below FLOOR_DB in float16.
-    2. A value with masks in calibration, or a range of more than LARGEST / MARGIN.
+    1. A constant beyond the largest float16 (also NaN), or below FLOOR_DB in float16: a term of a sum by the
+       size of the sum. Infinities are float16, too.
+    2. A value with masks other than -inf in calibration, or a range of more than LARGEST / MARGIN.
     3. A value without a range that is computed from a constant beyond, up to an op that bounds its output.
     """
+    observed = ranges or {}
     reasons: dict[str, str] = {}
     beyond: dict[str, str] = {}
     for value, array in _constants(view):
@@ -34,10 +36,9 @@ def find_overflow(view: View, ranges: Ranges | None) -> dict[str, str]:
         if not (least >= -LARGEST and largest <= LARGEST):  # so that NaN is beyond
             extreme = least if not least >= -LARGEST else largest
             beyond[name] = f"holds {extreme:.3g}, beyond float16's {LARGEST:.0f}"
-        elif (db := fp16_sqnr(array)) < FLOOR_DB:
+        elif (db := _joined_sqnr(value, array, observed)) < FLOOR_DB:
             what = f"{array.reshape(-1)[0]:.3g}" if array.size == 1 else f"{array.size} elements"
             reasons[name] = f"({what}) keeps {max(db, 0.0):.0f} dB in float16, below {FLOOR_DB:.0f}"
-    observed = ranges or {}
     for name, value_range in observed.items():
         if reason := _too_wide(value_range):
             reasons[name] = reason
@@ -47,15 +48,47 @@ def find_overflow(view: View, ranges: Ranges | None) -> dict[str, str]:
 
 
 def fp16_sqnr(array: NDArray[np.float32]) -> float:
-    """Return the SQNR in dB of an array rounded to float16."""
+    """Return the SQNR in dB of an array rounded to float16, which holds infinities exactly."""
+    return sqnr_db(*_powers(array))
+
+
+def _powers(array: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the sum of squares of an array, and that of its error in float16."""
     flat = array.reshape(-1)
     signal = noise = 0.0
     for start in range(0, flat.size, _CHUNK):
         part = flat[start : start + _CHUNK]
+        part = part[~np.isinf(part)]
         exact, rounded = part.astype(np.float64), part.astype(np.float16).astype(np.float64)
         signal += float(exact @ exact)
         noise += float(np.square(exact - rounded).sum())
-    return sqnr_db(signal, noise)
+    return signal, noise
+
+
+def _joined_sqnr(value: ir.Value, array: NDArray[np.float32], observed: Ranges) -> float:
+    """Return the SQNR in dB of a constant in float16: by itself, or as a term of sums, by those sums.
+
+    A sum without a range is no reason against its terms: in float16 it has at least their rounding error.
+    """
+    signal, noise = _powers(array)
+    db = sqnr_db(signal, noise)
+    sums = [_sum_of(use.node, use.idx) for use in value.uses()]
+    if db >= FLOOR_DB or not sums or None in sums or value.is_graph_output():
+        return db
+    sizes = (observed[s.name or ""].typical for s in sums if s is not None and s.name in observed)
+    return min((sqnr_db(size**2 * array.size, noise) for size in sizes), default=math.inf)
+
+
+def _sum_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Return the output of a node that adds an input to others; None where it does anything else with it.
+
+    A sum that keeps a divisor or the argument of a root away from 0 is none: there, small terms count.
+    """
+    made = node.outputs[0]
+    if index in BIASES.get(op_key(node), ()):
+        return made
+    guards = any(use.idx in EXACT_NEAR_ZERO.get(op_key(use.node), ()) for use in made.uses())
+    return made if is_op(node, *SUMS) and not guards else None
 
 
 def _constants(view: View) -> Iterator[tuple[ir.Value, NDArray[np.float32]]]:
@@ -80,12 +113,14 @@ def _attribute(node: ir.Node | None) -> Iterator[NDArray[np.float32]]:
 
 
 def _extremes(array: NDArray[np.float32]) -> tuple[float, float]:
-    return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    """Return the least and the greatest value, without infinities."""
+    finite = array[~np.isinf(array)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def _too_wide(observed: Range) -> str:
-    if observed.masked:
-        return "holds infinities or masks"
+    if observed.masked > observed.infinite:
+        return "holds masks beyond float16"
     if max(-observed.lo, observed.hi) * MARGIN <= LARGEST:
         return ""
     limit = f"float16's {LARGEST:.0f} with a margin of {MARGIN:g}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from qtool.calibration.ranges import Range
+from qtool.calibration.ranges import LOG_UNIT, Range
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
 from qtool.graph.view import View
@@ -35,9 +37,9 @@ def observed(lo: float, hi: float, masked: int = 0) -> Range:
     return Range(lo, hi, 10, masked, 0.0, 10)
 
 
-def adding(array: np.ndarray, then: list[onnx.NodeProto] | None = None) -> onnx.ModelProto:
+def adding(array: np.ndarray, then: list[onnx.NodeProto] | None = None, op: str = "Add") -> onnx.ModelProto:
     """x + c, and what comes behind it up to y."""
-    nodes = [node("Add", ["x", "c"], ["h"], "sum"), *(then or [node("Relu", ["h"], ["y"], "relu")])]
+    nodes = [node(op, ["x", "c"], ["h"], "sum"), *(then or [node("Relu", ["h"], ["y"], "relu")])]
     return graphs.model(nodes, {"x": array.shape or (1,)}, ["y"], {"c": array})
 
 
@@ -47,8 +49,9 @@ CONSTANTS = {
     "largest": ([65504.0, -65504.0], ""),
     "beyond": ([1.0, 65505.0], "holds 6.55e+04, beyond float16's 65504"),
     "below": ([-7e4, 1.0], "holds -7e+04, beyond float16's 65504"),
-    "infinity": ([np.inf, 1.0], "holds inf, beyond float16's 65504"),
-    "minus-infinity": ([-np.inf, 1.0], "holds -inf, beyond float16's 65504"),
+    "infinity": ([np.inf, 1.0], ""),
+    "minus-infinity": ([-np.inf, 1.0], ""),
+    "infinity-beyond": ([-np.inf, -1e9], "holds -1e+09, beyond float16's 65504"),
     "nan": ([np.nan, 1.0], "holds nan, beyond float16's 65504"),
     "too-small": ([1e-9, 1e-9], "(2 elements) keeps 0 dB in float16, below 60"),
     "one-small": ([1e-5], "(1e-05) keeps 57 dB in float16, below 60"),
@@ -59,7 +62,54 @@ CONSTANTS = {
 @pytest.mark.parametrize("case", CONSTANTS)
 def test_constants(case: str) -> None:
     values, reason = CONSTANTS[case]
-    assert find_overflow(view(adding(np.array(values, np.float32))), None).get("c", "") == reason
+    assert find_overflow(view(adding(np.array(values, np.float32), op="Mul")), None).get("c", "") == reason
+
+
+TERMS: dict[str, tuple[float, list[onnx.NodeProto] | None, float | None, bool]] = {
+    "of-a-sum": (1e-10, None, 1.0, True),
+    "of-a-sum-without-a-range": (1e-10, None, None, True),
+    "of-a-sum-as-small": (1e-9, None, 1e-9, False),
+    "of-a-divisor": (1e-10, [node("Div", ["x", "h"], ["y"])], 1.0, False),
+    "of-the-argument-of-a-root": (1e-10, [node("Sqrt", ["h"], ["y"])], 1.0, False),
+}
+
+
+@pytest.mark.parametrize("case", TERMS)
+def test_a_term_is_measured_against_its_sum(case: str) -> None:
+    """A bias of 1e-10 vanishes in float32 sums, too; in a divisor it keeps the quotient finite."""
+    term, then, size, held = TERMS[case]
+    proto = adding(np.full(8, term, np.float32), then)
+    logs = None if size is None else round(np.log2(size) * LOG_UNIT * 10)
+    ranges = None if logs is None else {"h": Range(-1.0, 1.0, 10, 0, logs, 10)}
+    assert ("c" not in find_overflow(view(proto), ranges)) == held
+
+
+def test_tiny_biases_and_pads_of_minus_infinity_leave_nothing_in_float32() -> None:
+    """The pad of a MaxPool, the bias of a convolution, and a mask that is added to scores."""
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        node("Pad", ["c", "pads", "low"], ["p"], "pad"),
+        node("MaxPool", ["p"], ["m"], "pool", kernel_shape=[2, 2]),
+        node("Conv", ["m", "v", "b"], ["s"], "second"),
+        node("Add", ["s", "mask"], ["a"], "masked"),
+        node("Softmax", ["a"], ["y"], "softmax", axis=-1),
+    ]
+    mask = np.zeros((1, 1, 1, 9), np.float32)
+    mask[..., 5:] = -np.inf
+    constants = {
+        "w": graphs.weights(32, 16, 3, 3),
+        "v": graphs.weights(32, 32, 1, 1),
+        "b": np.full(32, 1e-10, np.float32),
+        "pads": np.asarray([0, 0, 1, 1, 0, 0, 1, 1]),
+        "low": np.asarray(-np.inf, np.float32),
+        "mask": mask,
+    }
+    proto = graphs.model(nodes, {"x": (1, 16, 8, 8)}, ["y"], constants)
+    taken = graphs.samples(3, x=(1, 16, 8, 8))
+    done = converted(proto, taken)
+    assert done.plan.fp16.nodes.keys() >= {"conv", "pool", "second"}
+    assert not done.plan.fp16.overflow
+    close(done, taken)
 
 
 def test_an_empty_constant_does_not_overflow() -> None:
@@ -72,7 +122,7 @@ def test_a_constant_below_the_floor_is_named(values: list[float]) -> None:
     array = np.array(values, np.float32)
     exact, rounded = array.astype(np.float64), array.astype(np.float16).astype(np.float64)
     noise = np.sum((exact - rounded) ** 2)
-    held = "c" not in find_overflow(view(adding(array)), None)
+    held = "c" not in find_overflow(view(adding(array, op="Mul")), None)
     assert held == (noise == 0 or 10 * np.log10(np.sum(exact**2) / noise) >= FLOOR_DB)
 
 
@@ -88,7 +138,8 @@ RANGES = {
     "high": (observed(0, LARGEST / MARGIN + 1), "spans 0..3.28e+04, beyond float16's 65504 with a margin of 2"),
     "low": (observed(-4e4, 0), "spans -4e+04..0, beyond float16's 65504 with a margin of 2"),
     "nan": (observed(np.nan, np.nan), "spans nan..nan, beyond float16's 65504 with a margin of 2"),
-    "masks": (observed(-1, 1, masked=3), "holds infinities or masks"),
+    "masks": (observed(-1, 1, masked=3), "holds masks beyond float16"),
+    "masks-of-minus-infinity": (replace(observed(-1, 1, masked=3), infinite=3), ""),
 }  # fmt: skip
 
 

@@ -135,7 +135,7 @@ def result_report(
     warnings = _warnings(report, model, rough, evaluator.unreliable)
     return replace(
         report,
-        warnings=(*model.samples.notes, *report.warnings, *warnings),
+        warnings=(*model.samples.notes, *report.warnings, *evaluator.notes, *warnings),
         gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)),
     )
 

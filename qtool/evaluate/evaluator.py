@@ -101,6 +101,7 @@ class Evaluator:
         self.progress = progress
         self.keep = keep
         self.log: list[Gain] = []
+        self.notes: list[str] = []  # what acceptance found, for the report
         self.unreliable = False  # whether the cost table had to decide for noisy timings
         self._float = CachedOutputs(model.source.name, self._open_original)
         self._comparisons: dict[tuple[str, int, bool], Comparison] = {}

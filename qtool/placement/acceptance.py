@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from qtool.errors import printable
 from qtool.evaluate.evaluator import Evaluator
 from qtool.placement.network import noise_db
 from qtool.placement.place import Placement, float_candidate
@@ -12,6 +13,7 @@ from qtool.placement.repair import repair
 from qtool.placement.timing import predicted_speed
 from qtool.plan.candidate import Candidate
 from qtool.plan.predict import keys_of
+from qtool.plan.rules import to_float
 from qtool.recover.run import recover
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
@@ -48,11 +50,35 @@ def first_accepted(placement: Placement, best: Candidate, evaluator: Evaluator) 
     """
     candidate = best
     while (refusal := refuse(candidate, evaluator)) is not None:
+        if candidate is best and (note := _why_ports(candidate, refusal, evaluator)):
+            evaluator.notes.append(note)
+            break
         other = fallback(candidate, refusal, placement, evaluator)
         if other is None:
             break
         candidate = other
     return candidate
+
+
+def _why_ports(candidate: Candidate, refusal: Refusal, evaluator: Evaluator) -> str:
+    """Return why no node can make up for the float16 inputs and outputs; '' where some can.
+
+    The rounding of the inputs is measured alone, with every node that may be in float32.
+    """
+    fp16 = candidate.plan.fp16
+    if not fp16.ports or refusal.reason.code is not Code.ACCURACY:
+        return ""
+    constraints = candidate.model.constraints
+    nodes = {n: refusal.reason for n in fp16.nodes if not constraints.forbids_float(n)}
+    alone = candidate.changed(assignment=to_float(candidate.model.task, candidate.assignment, nodes))
+    other = refuse(alone, evaluator)
+    if other is None or other.reason.code is not Code.ACCURACY:
+        return ""
+    names = ", ".join(f"'{printable(name, 40)}'" for name in sorted(fp16.ports)[:3])
+    return (
+        f"--io float16 costs the accuracy, not the nodes: {names} in float16 alone give "
+        f"{evaluator.error(alone).sqnr:.1f} dB; leave out --io, or scale the input"
+    )
 
 
 def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:

@@ -23,6 +23,7 @@ from qtool.graph.prepare.functions import inline_functions
 from qtool.graph.prepare.gelu import fuse_gelu
 from qtool.graph.prepare.gemm import normalize_gemm
 from qtool.graph.prepare.inputs import drop_initializer_inputs
+from qtool.graph.prepare.lone_norms import replace_lone_norms
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
@@ -63,6 +64,8 @@ PASSES: tuple[Pass, ...] = (
     merge_slices,
     fold_pads,
     replace_sums,
+    fold_affine,
+    replace_lone_norms,
     fold_affine,
     flush_denormals,
     normalize_gemm,

@@ -101,7 +101,7 @@ def _forms(node: ir.Node) -> Iterator[tuple[ir.Value, F64, F64]]:
     """Yield a node as data * scale + shift: once for each operand that may be the data."""
     a, b = node.inputs[:2]
     if is_op(node, "BatchNormalization"):
-        if a is not None and (folded := _statistics(node)) is not None:
+        if a is not None and (folded := statistics(node)) is not None:
             yield a, *folded
         return
     for data, other, swapped in ((a, b, False), (b, a, True)):
@@ -121,7 +121,7 @@ def _forms(node: ir.Node) -> Iterator[tuple[ir.Value, F64, F64]]:
                 yield data, 1 / c, zero
 
 
-def _statistics(node: ir.Node) -> tuple[F64, F64] | None:
+def statistics(node: ir.Node) -> tuple[F64, F64] | None:
     """Return the scale and shift, both [C], of a BatchNormalization with constant, finite statistics."""
     if attribute_int(node, "training_mode", 0) or any(is_read(v) for v in node.outputs[1:]):
         return None

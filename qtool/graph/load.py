@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from qtool.errors import ModelError, did_you_mean, is_out_of_memory, out_of_memory, printable
 from qtool.graph.external import external_files
+from qtool.graph.foreign import hub_hint, refuse_folder, refuse_foreign_file
 from qtool.graph.limits import LIMITS, Survey, survey, too_deep
 from qtool.graph.repair import repair
 from qtool.graph.structure import structure_problem
@@ -138,7 +139,7 @@ def _parse(path: Path, size: int) -> onnx.ModelProto:
             raise too_deep(str(path)) from error
         raise ModelError(
             f"{path}: not a readable ONNX model ({size:,} bytes; it does not parse)",
-            "a truncated download, or a git-lfs pointer?",
+            "a truncated download?",
         ) from error
 
 
@@ -205,15 +206,19 @@ def _regular_file(path: Path) -> int:
     try:
         info = path.stat()
     except FileNotFoundError:
-        raise ModelError(f"model '{path}' does not exist", _similar_file(path)) from None
+        hint = _similar_file(path) or hub_hint(path)
+        raise ModelError(f"model '{path}' does not exist", hint) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ModelError(f"model '{printable(str(path))}' can't be read: {printable(str(error))}") from error
+    if stat.S_ISDIR(info.st_mode):
+        refuse_folder(path)
     if not stat.S_ISREG(info.st_mode):
         raise ModelError(f"model '{path}' is not a regular file")
     if not os.access(path, os.R_OK):
         raise ModelError(f"model '{path}' can't be read: permission denied")
     if info.st_size == 0:
         raise ModelError(f"model '{path}' is empty")
+    refuse_foreign_file(path)
     return info.st_size
 
 

@@ -219,7 +219,7 @@ ROWS: dict[str, Row] = {
     "a link to nowhere": Row(lambda f: (f / "m.onnx").symlink_to("nowhere"), "does not exist"),
     "a link to itself": Row(lambda f: (f / "m.onnx").symlink_to("m.onnx"), "can't be read"),
     "empty": Row(lambda f: (f / "m.onnx").touch(), "is empty"),
-    "git-lfs pointer": Row(lfs, "does not parse"),
+    "git-lfs pointer": Row(lfs, "a git-lfs pointer"),
     "truncated": Row(truncated, "does not parse", ALL),
     "bit-flipped": Row(flipped, "does not parse|invalid"),
     "random": Row(lambda f: (f / "m.onnx").write_bytes(rng(1).bytes(5000)), "does not parse"),

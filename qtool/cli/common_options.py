@@ -130,8 +130,9 @@ def gate_options(command: F) -> F:
             brief="Exit 1 when EXPR holds: 'sqnr<20', 'top1<0.99', 'speedup<1.2', .. Repeatable.",
             help="Exit 1 when EXPR holds, or can't be judged: [OUTPUT:]METRIC<NUMBER, or >. Metrics: sqnr, "
             "sqnr_worst, sqnr_centred, cosine, rel_l2, max_error, mean_error, p99_error, mismatch, kl, top1, "
-            "top5, sequences (unchanged, see --task), unequal, nonfinite, accuracy, accuracy_drop (with "
-            "--labels), speedup, size (quantized / FP32), quantized (nodes). Repeatable.",
+            "top5, sequences (unchanged, see --task), agreement (rows of both, such as boxes), unequal, "
+            "nonfinite, accuracy, accuracy_drop (with --labels), speedup, size (quantized / FP32), "
+            "quantized (nodes). Repeatable.",
         ),
     ):
         command = option(command)

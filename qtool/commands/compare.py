@@ -13,7 +13,7 @@ from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
 from qtool.evaluate.compare import check_labelled, compare
-from qtool.evaluate.criteria import task_gates
+from qtool.evaluate.criteria import row_gates, task_gates
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import judge, parse
 from qtool.evaluate.judging import gates_of, measures_of, with_scores
@@ -82,7 +82,9 @@ def compare_models(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
     check_labelled(comparison, measures)
-    decisions = [] if options.gate == NONE or synthetic(samples) else task_gates(comparison, gates)
+    decisions = []
+    if options.gate != NONE and not synthetic(samples):
+        decisions = [*task_gates(comparison, gates), *row_gates(comparison, gates)]
     if options.gate in (AUTO, USUAL):
         gates.append(parse(f"sqnr<{_floor(inspect_model(quantized)):g}"))
     gates += decisions
@@ -101,7 +103,7 @@ def compare_models(
         *files,
         comparison=comparison,
         race=race,
-        warnings=made_up(samples),
+        warnings=(*made_up(samples), *comparison.caveats),
         synthetic=synthetic(samples),
     )
     return replace(report, gates=tuple(judge(gates, report.verdict)))

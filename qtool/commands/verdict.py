@@ -198,11 +198,8 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
         reason = max(counts, key=lambda r: counts[r]) if counts else "no node has a quantized form"
         warnings.append(f"0 of {total} quantized: {reason}")
     comparison, floor = report.comparison, model.scheme.floor_db
-    if (
-        comparison is not None
-        and any(not o.exact for o in comparison.outputs)
-        and not comparison.sqnr >= floor
-    ):
+    warnings += comparison.caveats if comparison is not None else ()
+    if comparison is not None and any(not o.exact for o in comparison.outputs) and comparison.sqnr < floor:
         usual = f"the {floor:g} dB that {model.scheme.mode.name} usually holds"
         warnings.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")
     ratio = report.race.speedup[ORIGINAL] if report.race else None

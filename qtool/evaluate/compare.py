@@ -12,6 +12,7 @@ from qtool.data.samples import Arrays, Samples, where
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.labels import Accuracy, Labels, Truth
 from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
+from qtool.evaluate.rows import Rows, matches
 from qtool.evaluate.scored import Scored
 from qtool.evaluate.user_metrics import UserMetric
 from qtool.numerics.metrics import TOLERANCE, Tolerance
@@ -20,7 +21,7 @@ from qtool.runtime.session import Model, running
 from qtool.tables.judging import CLASSIFY
 
 # The measures that are shares of units other than elements.
-_UNITS = {"top1": "rows", "unchanged": "sequences"}
+_UNITS = {"top1": "rows", "unchanged": "sequences", "agreement": "matchable"}
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,33 @@ class Comparison:
     def worst(self, measure: str, pick: Callable[..., float]) -> float:
         """Return the worst of a measure over the outputs that have it; nan if one is nan or none has it.
 
-        Outputs without rows have no top1, those without sequences no share of unchanged ones.
+        Outputs without rows have no top1, those without sequences no share of unchanged ones. Where all rows
+        were lost, nothing is left to judge: nan.
         """
         units = _UNITS.get(measure)
         if units is None:
-            judged = [o for o in self.outputs if not o.exact and o.count]
+            judged = [o for o in self.outputs if not o.exact and (o.count or o.lost or o.extra)]
         else:
             judged = [o for o in self.outputs if getattr(o, units)]
         values = [float(getattr(o, measure)) for o in judged]
         if not values or any(math.isnan(v) for v in values):
             return math.nan
         return pick(values)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """A line for each output that could not be judged."""
+        lines = []
+        for output in self.outputs:
+            name = printable(output.name, 80)
+            if not output.count:
+                lost = (
+                    f": {output.lost} of FP32, {output.extra} quantized" if output.lost + output.extra else ""
+                )
+                lines.append(f"output '{name}' is not judged: no sample has a row of it in both models{lost}")
+            elif not output.exact and math.isnan(output.sqnr):
+                lines.append(f"output '{name}' is not judged: values are finite in one of the models only")
+        return tuple(lines)
 
     @property
     def sqnr(self) -> float:
@@ -72,6 +89,7 @@ class Measures:
     Args:
         labels: for true accuracy.
         scored: output -> how argmax scores it.
+        rows: output -> its rows, where their number depends on data.
         user_metrics: the user's own metrics.
         tolerance: the difference up to which elements match.
     """
@@ -80,6 +98,7 @@ class Measures:
     user_metrics: Sequence[UserMetric] = ()
     tolerance: Tolerance = TOLERANCE
     scored: Mapping[str, Scored] = field(default_factory=dict)
+    rows: Mapping[str, Rows] = field(default_factory=dict)
 
 
 PLAIN = Measures()
@@ -141,8 +160,9 @@ def compare(
         inputs = fit(sample, quantized.inputs, quantized.input_dtypes, source.name)
         with running(quantized):
             actual = quantized.run(inputs, [pairs[n] for n in names])
-        for accumulator, a, b in zip(accumulators, expected, actual, strict=True):
-            accumulator.add(sample.name, a, b)
+        matched = matches(measures.rows, names, expected, actual)
+        for name, accumulator, a, b in zip(names, accumulators, expected, actual, strict=True):
+            accumulator.add(sample.name, a, b, matched.get(name))
         for metric in measures.user_metrics:
             metric.add(
                 sample.name, dict(zip(names, expected, strict=True)), dict(zip(names, actual, strict=True))

@@ -10,7 +10,7 @@ from qtool.evaluate.compare import PLAIN, Comparison, Measures
 from qtool.evaluate.gates import Gate, Verdict, judge, parse
 from qtool.evaluate.output_metrics import MAGNIFIED
 from qtool.plan.prepared import PreparedModel
-from qtool.tables.judging import AUTO, CLASSIFY, MOST_ACCURACY_DROP, NONE, TASK, TASKS
+from qtool.tables.judging import AUTO, CLASSIFY, LEAST_AGREEMENT, MOST_ACCURACY_DROP, NONE, TASK, TASKS
 
 # Gates of the user on one of these replace the default gate on the same decisions.
 _DECISIONS = {
@@ -18,6 +18,7 @@ _DECISIONS = {
     "sequences": "sequences",
     "accuracy": "accuracy_drop",
     "accuracy_drop": "accuracy_drop",
+    "agreement": "agreement",
 }
 
 
@@ -55,7 +56,8 @@ class Criteria:
         defaults = task_gates(comparison, self.gates) if self.keeps_task else []
         outputs = {o.name: o for o in comparison.outputs}
         broken = []
-        for gate in (*(replace(g, sure=True) for g in self.gates), *defaults):
+        rows = row_gates(comparison, self.gates) if self.keeps_task else []
+        for gate in (*(replace(g, sure=True) for g in self.gates), *defaults, *rows):
             output = outputs.get(gate.output or "") if gate in defaults else None
             if output is not None and not output.exact:
                 changed, allowed = output.magnified / MAGNIFIED / output.decisions, 1 - gate.threshold
@@ -134,6 +136,13 @@ def task_gates(comparison: Comparison, own: Sequence[Gate] = ()) -> list[Gate]:
     return [gate for gate in gates if gate.metric not in replaced]
 
 
+def row_gates(comparison: Comparison, own: Sequence[Gate] = ()) -> list[Gate]:
+    """Return the default gate on the rows that both models have, where data decides their number."""
+    if not any(o.matchable for o in comparison.outputs) or any(g.metric == "agreement" for g in own):
+        return []
+    return [replace(parse(f"agreement<{LEAST_AGREEMENT}"), sure=True)]
+
+
 def implied_gates(
     model: PreparedModel, comparison: Comparison | None, made_up: bool, own: Sequence[Gate] = ()
 ) -> list[Gate]:
@@ -163,12 +172,10 @@ def implied_gates(
         texts.append("quantized<1")
     gates = [parse(text) for text in texts]
     if comparison is not None and not made_up and (options.gate == AUTO or options.plan is None):
-        gates += task_gates(comparison, own) if options.gate != NONE else []
+        gates += [*task_gates(comparison, own), *row_gates(comparison, own)] if options.gate != NONE else []
     return gates
 
 
 def _has_sqnr(comparison: Comparison) -> bool:
-    """Whether an SQNR can be judged: it is a number, or it is nan because the quantized model returns nan."""
-    if not any(not o.exact and o.count for o in comparison.outputs):
-        return False
-    return not math.isnan(comparison.sqnr) or any(o.nonfinite for o in comparison.outputs)
+    """Whether an SQNR can be judged: an output has floats, or had rows of them that no other has."""
+    return any(not o.exact and (o.count or o.lost or o.extra) for o in comparison.outputs)

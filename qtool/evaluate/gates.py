@@ -111,6 +111,12 @@ METRICS: dict[str, Metric] = {
         "share of sequences that are unchanged (--task tokens or ctc), worst output",
         lambda output: output.unchanged_interval,
     ),
+    "agreement": _over_outputs(
+        "agreement",
+        min,
+        "share of rows (boxes, ..) that both models have, where their number depends on data, worst output",
+        lambda output: output.agreement_interval,
+    ),
     "unequal": Metric(
         "elements of integer, bool and string outputs that differ",
         lambda v: float(sum(o.unequal for o in v.comparison.outputs)) if v.comparison else math.nan,

@@ -14,6 +14,7 @@ from qtool.errors import UsageError
 from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
+from qtool.evaluate.rows import row_outputs
 from qtool.evaluate.scored import scored_outputs
 from qtool.evaluate.user_metrics import load_metrics
 from qtool.numerics.metrics import TOLERANCE, Tolerance
@@ -62,14 +63,15 @@ def measures_of(judging: Judging) -> Measures:
 
 
 def with_scores(measures: Measures, judging: Judging, model: ir.Model) -> Measures:
-    """Return the measures with the outputs of a model that are scored by argmax.
+    """Return the measures with the outputs of a model that are scored by argmax, or made of rows.
 
     Raises:
         UsageError: no such task.
     """
     if judging.task and judging.task not in TASKS:
         raise UsageError(f"no task '{judging.task}'", f"tasks: {', '.join(TASKS)}")
-    return replace(measures, scored=scored_outputs(model, judging.task, judging.class_axis))
+    scored = scored_outputs(model, judging.task, judging.class_axis)
+    return replace(measures, scored=scored, rows=row_outputs(model))
 
 
 def gates_of(judging: Judging) -> list[Gate]:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.errors import ModelError, UsageError, printable
+from qtool.evaluate.rows import Match
 from qtool.evaluate.scored import Scored
 from qtool.numerics import metrics
 from qtool.numerics.metrics import Sums, Tolerance
+from qtool.numerics.rows import match_rows
 from qtool.numerics.sequences import SequenceCounts
 from qtool.tables.judging import CLASSIFY, CTC
 
@@ -49,6 +51,9 @@ class OutputMetrics:
         sequences, unchanged: number of sequences if the task decides on them; the share that is unchanged.
         magnified: number of decisions (rows, or sequences) that change if all errors are MAGNIFIED times as
             large. Few samples show few changes, whose number grows with the error.
+        matched, lost, extra: where the number of rows depends on data, the rows of both models, those of FP32
+            alone and those of the quantized model alone. Other measures are of matched rows, but that lost
+            and extra rows of integers count as unequal.
     """
 
     name: str
@@ -76,6 +81,24 @@ class OutputMetrics:
     sequences: int = 0
     unchanged: float = math.nan
     magnified: int = 0
+    matched: int = 0
+    lost: int = 0
+    extra: int = 0
+
+    @property
+    def matchable(self) -> int:
+        """Number of rows of both models together, where it depends on data."""
+        return 2 * self.matched + self.lost + self.extra
+
+    @property
+    def agreement(self) -> float:
+        """Share of rows that the other model has as well (F1); nan where there are none."""
+        return 2 * self.matched / self.matchable if self.matchable else math.nan
+
+    @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """The 95% interval of agreement."""
+        return _interval(self.agreement, self.matchable)
 
     @property
     def decisions(self) -> int:
@@ -126,12 +149,13 @@ class OutputAccumulator:
         self._db, self._judged = 0.0, 0
         self._energies = array("d")  # two numbers a sample
         self._waiting: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
+        self._matched, self._lost, self._extra = 0, 0, 0
 
-    def add(self, sample: str, a: Any, b: Any) -> None:
+    def add(self, sample: str, a: Any, b: Any, match: Match | None = None) -> None:
         """Add a sample: the outputs of FP32 and of the quantized model, arrays or sequences of them.
 
         Where values decide the length of an axis (NonZero, NonMaxSuppression), the shapes may differ: then
-        all elements count as unequal, and the sample has no SQNR.
+        the rows that match are compared. Without a match, they are matched by their own values.
 
         Raises:
             ModelError: the outputs differ in shape, or length.
@@ -141,9 +165,12 @@ class OutputAccumulator:
             self._add_sequence(sample, a, b)
             return
         x, y = np.asarray(a), np.asarray(b)
-        if x.shape != y.shape:
-            self._add_other_shape(sample, x, y)
-            return
+        if match is None and x.shape != y.shape:
+            match = self._matched_by_itself(sample, x, y)
+        if match is not None:
+            x, y = self._take(match, x, y)
+            if not x.size:
+                return
         axis = -1 if self.scored is None else self.scored.axis
         if axis is not None and axis != -1:
             if not -x.ndim <= axis < x.ndim:
@@ -197,6 +224,9 @@ class OutputAccumulator:
             sequences=total,
             unchanged=same / total if total and not s.nonfinite else math.nan,
             magnified=(total or s.rows) - stressed if task else 0,
+            matched=self._matched,
+            lost=self._lost,
+            extra=self._extra,
         )
 
     def _mean_db(self) -> float:
@@ -265,17 +295,26 @@ class OutputAccumulator:
         if part._sums.count and not part._exact:
             self._note(sample, metrics.energies(part._sums))
 
-    def _add_other_shape(self, sample: str, x: NDArray[Any], y: NDArray[Any]) -> None:
-        if not _is_free(x.shape, y.shape, self._declared):
+    def _matched_by_itself(self, sample: str, x: NDArray[Any], y: NDArray[Any]) -> Match:
+        """Match the rows of two arrays that differ in the length of one axis, which the model leaves open."""
+        axes = [i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=False)) if m != n]
+        if len(axes) != 1 or not _is_free(x.shape, y.shape, self._declared):
             raise ModelError(
                 f"output '{printable(self._name)}' has shape {x.shape} in FP32, {y.shape} quantized, on "
                 f"sample {sample}"
             )
-        larger = max(x.size, y.size)
-        self._sums += Sums(count=larger, unequal=larger)
-        self._exact |= x.dtype.kind != "f"
-        if x.dtype.kind == "f":
-            self._note(sample, metrics.UNKNOWN)
+        return Match(axes[0], *match_rows(*(np.moveaxis(v, axes[0], 0) for v in (x, y))))
+
+    def _take(self, match: Match, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the matching rows; count them and the others."""
+        lost, extra = (n - len(match.first) for n in (x.shape[match.axis], y.shape[match.axis]))
+        self._matched, self._lost = self._matched + len(match.first), self._lost + lost
+        self._extra += extra
+        if x.dtype.kind != "f":
+            self._exact = True
+            row = math.prod(n for i, n in enumerate(x.shape) if i != match.axis)
+            self._sums += Sums(count=(lost + extra) * row, unequal=(lost + extra) * row)
+        return match.take(x, y)
 
 
 def _is_free(a: Sequence[int], b: Sequence[int], declared: Sequence[Any]) -> bool:

@@ -6,7 +6,7 @@ predicted by a sum (plan/predict.py). One inference for each tensor and sample s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Samples, evenly
+from qtool.evaluate.rows import Rows, matches, row_outputs
 from qtool.graph.save import model_for_session
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, Plan, Site
@@ -66,6 +67,7 @@ def sensitivity(
     outputs = [v.name or "" for v in model.graph.outputs if is_float32(v)]
     if not outputs:
         return TensorNoise((), np.zeros(0), {key: np.zeros(0) for key in measured}, 0, 0)
+    rows = row_outputs(model)
     count = max(_FEWEST, min(most, _PASSES // max(len(measured), 1)))
     with model_for_session(switches.model) as loadable:
         session = Session(loadable, threads=threads, name="the model with switches")
@@ -92,7 +94,7 @@ def sensitivity(
                     extra = {site.value: dequantized(site, switches.weights[site.value])}
                 powers = []
                 for sample, reference in zip(samples, references, strict=True):
-                    powers.append(_error_power(reference, run(sample, extra)))
+                    powers.append(_error_power(rows, outputs, reference, run(sample, extra)))
                     beat()
                 noise[key] = np.sum(powers, axis=0)
                 progress(done, len(measured))
@@ -111,11 +113,20 @@ def _joined(plans: Sequence[Plan]) -> Plan:
 
 
 def _error_power(
-    reference: Sequence[NDArray[np.float64]], actual: Sequence[NDArray[np.float64]]
+    rows: Mapping[str, Rows],
+    names: Sequence[str],
+    reference: Sequence[NDArray[np.float64]],
+    actual: Sequence[NDArray[np.float64]],
 ) -> list[float]:
-    """The sum of squares of each output's error; where shapes differ, that of the reference."""
+    """The sum of squares of each output's error: of its matching rows, where data decides their number.
+
+    Where shapes differ otherwise, that of the reference.
+    """
     powers = []
-    for a, b in zip(reference, actual, strict=True):
+    matched = matches(rows, names, reference, actual)
+    for name, a, b in zip(names, reference, actual, strict=True):
+        if name in matched:
+            a, b = matched[name].take(a, b)
         with np.errstate(invalid="ignore"):  # infinities of both
             d = a - b if a.shape == b.shape else a
         powers.append(float(np.square(d[np.isfinite(d)]).sum()))

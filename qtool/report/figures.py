@@ -6,6 +6,7 @@ import math
 
 from qtool.errors import printable
 from qtool.evaluate.evaluator import Gain
+from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.placement.trials import Trial
 from qtool.report.model import Report, Timing
 
@@ -64,6 +65,8 @@ def selection_lines(report: Report) -> list[str]:
 
 
 def _sqnr(value: float, interval: tuple[float, float]) -> str:
+    if math.isnan(value):
+        return "not judged"
     if not math.isfinite(value):
         return decibels(value)
     return f"{value:.1f} dB ({interval[0]:.1f}-{interval[1]:.1f})"
@@ -137,3 +140,8 @@ def audit_lines(report: Report) -> list[str]:
         lines.append(f"audit: {decibels(audit.sqnr)} dB, {without}, on a few samples")
     lines += [f"audit: fusion barrier added at {value}" for value in audit.barriers]
     return lines + [f"audit: {deviation}" for deviation in audit.deviations]
+
+
+def row_text(output: OutputMetrics) -> str:
+    """Return the rows of an output whose number depends on data."""
+    return f"{output.matched:,} in both models, {output.lost:,} lost, {output.extra:,} extra"

@@ -19,6 +19,7 @@ from qtool.report.figures import (
     decibels,
     gain_lines,
     ordered,
+    row_text,
     selection_lines,
     share,
     size_text,
@@ -156,6 +157,7 @@ _OUTPUTS: Columns = {
     "top-1": _measure(lambda o: share(o.top1, o.top1_interval) if o.rows else ""),
     "top-5": _measure(lambda o: share(o.top5, o.top5_interval) if o.rows else ""),
     "KL": _measure(lambda o: f"{o.kl:.3g}" if o.rows else ""),
+    "rows": lambda o: row_text(o) if o.matchable else "",
     "not finite": lambda o: f"{o.nonfinite}" if o.nonfinite else "",
     "differ": lambda o: f"{o.unequal} of {o.count}" if o.exact else "",
 }

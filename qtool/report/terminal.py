@@ -18,6 +18,7 @@ from qtool.report.figures import (
     audit_lines,
     decibels,
     gain_lines,
+    row_text,
     selection_lines,
     share,
     size_text,
@@ -215,8 +216,10 @@ def _judged(comparison: Comparison) -> list[tuple[str, str]]:
     if sum(not o.exact for o in comparison.outputs) > 1:
         rows.append(("worst output", f"{decibels(comparison.sqnr)} dB"))
     for output in comparison.outputs:
+        name = printable(output.name, 80)
+        if output.matchable:
+            rows.append(("rows", f"{name}: {row_text(output)}"))
         if output.nonfinite:
-            name = printable(output.name, 80)
             rows.append(("not finite", f"{output.nonfinite:,} elements of {name}, finite in FP32"))
     if comparison.accuracy is not None:
         a = comparison.accuracy

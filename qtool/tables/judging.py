@@ -39,3 +39,9 @@ TASKS: dict[str, Task] = {
 }
 MOST_ACCURACY_DROP = 0.005
 """With labels: the most accuracy that classes may lose, in place of their agreement."""
+LEAST_AGREEMENT = 0.9
+"""The least share of rows (boxes of a detector, ..) that both models have, where data decides their number.
+
+A default gate fails only where the whole 95% interval lies below it. Scores near a threshold fall to either
+side of it: of the boxes of a detector, int8 keeps 0.91 to 0.99 (shared/FRONTIER.md, 2026-11-30).
+"""

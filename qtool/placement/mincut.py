@@ -12,8 +12,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 # All finite costs together are at most this number of integer steps, so that every sum fits int64.
 _STEP_BITS = 60
@@ -95,6 +93,9 @@ class CutGraph:
             residual: int64 [arcs].
             most: an upper bound of the maximum flow.
         """
+        from scipy.sparse import csr_array  # not above: the import takes 0.3 s, and few commands cut
+        from scipy.sparse.csgraph import maximum_flow
+
         size = self._count + 2
         while most:
             most = min(most, _sum(residual[self._from_source], most), _sum(residual[self._to_sink], most))
@@ -109,6 +110,9 @@ class CutGraph:
 
     def _reaches_sink(self, residual: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return the nodes from which the sink can be reached: the smallest side of the sink."""
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import breadth_first_order
+
         size = self._count + 2
         open_arcs = residual[self._reverse] > 0
         indptr = np.concatenate([[0], np.cumsum(open_arcs)])[self._indptr].astype(np.int32)

@@ -140,7 +140,7 @@ def _becomes_what_the_table_says(form: Fused) -> None:
 
 def test_every_op_that_passes_values_on_moves_integers_or_can_t() -> None:
     passing = {op for op, row in OPS.items() if row.role is Role.PASS}
-    assert passing - MOVES.keys() == {"GlobalMaxPool"}
+    assert passing - MOVES.keys() == {"GlobalMaxPool", "com.microsoft::EmbedLayerNormalization"}
 
 
 @pytest.mark.parametrize("opset", range(13, 27))

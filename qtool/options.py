@@ -66,6 +66,8 @@ class Options(Choices, Judging):
         recover: recovery steps: 'auto', 'none', or names of tables/recoveries.py, separated by commas. They
             need samples.
         effort: a row of tables/efforts.py.
+        time_budget: seconds after which nothing new is tried, and the best result so far is written; 0: no
+            limit. The result then depends on the machine.
         checkpoint: a file that holds the best plan so far, until the result is in place.
         explain: node names, globs or op:Type of nodes to explain in the report.
         threads: of the runtime; 0: its default, and one thread for timing.
@@ -99,6 +101,7 @@ class Options(Choices, Judging):
     keep_failed: bool = False
     recover: str = RECOVER_AUTO
     effort: Literal["fast", "balanced", "best"] = BALANCED
+    time_budget: float = 0.0
     checkpoint: str | Path | None = None
     explain: Sequence[str] = ()
     threads: int = 0

@@ -24,7 +24,7 @@ def output_options(command: F) -> F:
             type=click.IntRange(min=0),
             metavar="N",
             default=0,
-            help="Threads of onnxruntime. Default: its own choice; one while it is timed.",
+            help="Threads of onnxruntime. Default: the cores that this process may use; 1 for timing.",
         ),
         _output(
             "-v",

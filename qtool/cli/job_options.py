@@ -198,6 +198,15 @@ _GOALS = (
         brief="Search effort: fast, balanced or best.  [default: balanced]",
     ),
     _goal(
+        "--time-budget",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        rare=True,
+        help="Try nothing new after this long, and write the best result so far; it then depends on the "
+        "machine. Default: no limit.",
+    ),
+    _goal(
         "--timing",
         type=click.Choice(TIMINGS),
         default=MEASURED,
@@ -308,7 +317,7 @@ _NAMES = (
     "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
     "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
     "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size", "target_size", "target_bits",
-    "keep_failed", "allow_float", "recover", "effort", "timing", "costs",
+    "keep_failed", "allow_float", "recover", "effort", "time_budget", "timing", "costs",
 )  # fmt: skip
 
 

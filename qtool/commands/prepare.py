@@ -15,6 +15,7 @@ from qtool.calibration.memo import RangeMemo
 from qtool.calibration.ranges import Ranges
 from qtool.calibration.ranges_file import Calibration, read
 from qtool.calibration.runner import calibrate
+from qtool.data.budget import Budget, Counted
 from qtool.data.model_inputs import inputs_of
 from qtool.data.open import Data, open_source
 from qtool.data.reading import Reading
@@ -32,9 +33,11 @@ from qtool.plan.constraints import Patterns, input_ranges, match_constraints, ma
 from qtool.plan.draft import observation_sets
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, make_scheme
+from qtool.recover.run import searches_ranges
 from qtool.runtime.cpu import fitting_target
 from qtool.runtime.heartbeat import step
 from qtool.runtime.session import Session, has_op
+from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES, ModeName
@@ -85,6 +88,7 @@ def prepare_model(
     explain = match_nodes(view, source.model, options.explain, "--explain")
     calibration = _ranges_option(source, options)
     sets = _split(source, scheme, options, calibration) if sets is None else sets
+    sets, budget = _counted(sets, options)
 
     def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
         return _memo(source, model, task, options, sets.calibrate, calibration, progress)
@@ -96,6 +100,7 @@ def prepare_model(
         task,
         options,
         sets,
+        budget,
         explain,
         memo_of(prepared.model, task),
         memo_of,
@@ -186,6 +191,18 @@ def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibr
     return replace(sets, notes=(*sets.notes, *made_up(calib, data)))
 
 
+def _counted(sets: SampleSets, options: Options) -> tuple[SampleSets, Budget]:
+    """The sample sets that count what choices cost, and the budget that they count for."""
+    each = EFFORTS[options.effort].inferences
+    most = None if each is None or sets.select is None else each * len(sets.select)
+    budget = Budget(most, options.time_budget)
+
+    def counted(samples: Samples | None) -> Samples | None:
+        return None if samples is None else Counted(samples, budget)
+
+    return replace(sets, calibrate=counted(sets.calibrate), select=counted(sets.select)), budget
+
+
 def _memo(
     source: Source,
     model: ir.Model,
@@ -206,7 +223,8 @@ def _memo(
                 values,
                 calib,
                 threads=options.threads,
-                histograms=METHODS[options.method].needs_histogram,
+                # Range search needs them as well, and a second pass over the samples would cost more.
+                histograms=METHODS[options.method].needs_histogram or searches_ranges(options),
                 positive=nonnegative(task.view, values),
                 progress=lambda done, total: progress("calibrate", done, total),
             )

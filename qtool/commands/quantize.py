@@ -23,8 +23,9 @@ from qtool.evaluate.judging import gates_of, measures_of, with_scores
 from qtool.graph.save import Staging, check_target, staged
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.acceptance import first_accepted
+from qtool.placement.first_race import FirstRace, race_first
 from qtool.placement.place import Placement, place
-from qtool.placement.timing import Timing, check_tunable, measure_timing
+from qtool.placement.timing import check_tunable, measure_timing
 from qtool.plan import serial
 from qtool.plan.candidate import Candidate, from_plan, make_candidate
 from qtool.plan.draft import draft
@@ -79,10 +80,11 @@ def quantize(
             chosen = placement.candidate
         else:
             timing = measure_timing(prepared, progress)
-            base = draft_all(prepared, timing)
-            if timing is not None:
+            first = None if timing is None else race_first(timing, evaluator)
+            base = draft_all(prepared, first)
+            if first is not None and first.pays:
                 base = recover(base, evaluator, steps=BEFORE_PLACEMENT)
-            placement = place(base, timing, evaluator, points)
+            placement = place(base, first, evaluator, points)
             evaluator.keep(placement.candidate)
             best = recover(placement.candidate, evaluator)
             chosen = placement.annotated(first_accepted(placement, best, evaluator))
@@ -96,12 +98,12 @@ def quantize(
         return _commit(report, chosen, staging, options)
 
 
-def draft_all(model: PreparedModel, timing: Timing | None) -> Candidate:
-    """Return the candidate to begin with: everything that could pay, a plan to go on from, or the rules'."""
+def draft_all(model: PreparedModel, first: FirstRace | None) -> Candidate:
+    """Return the candidate to begin with: everything that can pay, a plan to go on from, or the rules'."""
     if model.options.plan is not None:
         return from_plan(model, model.options.plan)
-    if timing is not None:
-        return timing.all_int8
+    if first is not None:
+        return first.base
     return make_candidate(model, rule_based(model.task))
 
 

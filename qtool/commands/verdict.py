@@ -26,7 +26,7 @@ from qtool.plan.notes import plan_notes
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme
 from qtool.report.coverage import coverage, explained
-from qtool.report.model import ModelFile, Report, Selection, Timing
+from qtool.report.model import ModelFile, Report, SearchCost, Selection, Timing
 from qtool.runtime.cpu import saturates
 from qtool.runtime.session import Session
 from qtool.tables.forms import Form
@@ -77,7 +77,15 @@ def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
     sets = chosen.model.samples
     low, high = error.sqnr_interval
     independent = sets.select_independent, sets.judge_independent
-    return Selection(error.sqnr, (low, high), error.samples, *independent)
+    budget = evaluator.budget
+    cost = SearchCost(
+        budget.spent / len(evaluator.select),
+        evaluator.effort.inferences,
+        budget.elapsed,
+        budget.timing,
+        tuple(evaluator.left_out),
+    )
+    return Selection(error.sqnr, (low, high), error.samples, *independent, cost)
 
 
 def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: Progress) -> Verdict:
@@ -182,9 +190,20 @@ def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
         yield SATURATES
 
 
+def _left_out(cost: SearchCost, model: PreparedModel) -> str:
+    """Name the steps that the limits of the search left out."""
+    steps = ", ".join(cost.left_out)
+    if model.budget.out_of_time:
+        limit = f"{model.options.time_budget:g} s"
+        return f"--time-budget {limit} left out: {steps}; the result depends on this machine's speed"
+    return f"{cost.limit} inferences a select sample left out: {steps}; --effort best has no such limit"
+
+
 def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool) -> tuple[str, ...]:
     """Return warnings about the result."""
     warnings = [rough] if rough else []
+    if report.selection is not None and report.selection.cost.left_out:
+        warnings.append(_left_out(report.selection.cost, model))
     if unreliable:
         warnings.append("timing unreliable here: decided by the cost table")
     if not report.quantized_nodes:

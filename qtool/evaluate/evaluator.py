@@ -10,6 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from qtool.data.budget import Budget
 from qtool.data.samples import Part, Samples, evenly, synthetic
 from qtool.errors import ModelError, RuntimeFailure
 from qtool.evaluate.cached_outputs import CachedOutputs
@@ -17,12 +21,12 @@ from qtool.evaluate.compare import Comparison, compare
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.latency import Race, Ratio, SettledSpeeds, race_models, settle
-from qtool.evaluate.sensitivity import sensitivity
+from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.graph.save import file_size, model_for_session
 from qtool.options import Progress
 from qtool.plan.candidate import Candidate
-from qtool.plan.model import Plan
-from qtool.plan.predict import TensorNoise, keys_of
+from qtool.plan.model import OBSERVED, WEIGHTS, Plan
+from qtool.plan.predict import TensorNoise, key_of, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
 from qtool.rewrite.write import written
@@ -33,6 +37,8 @@ from qtool.tables.efforts import EFFORTS, Effort
 _FEW = 4
 ORIGINAL, PREPARED = "original", "prepared"
 """The names in a race of the two FP32 models: as given, and optimized."""
+# The part of the budget that one measurement of tensors may spend.
+_PART = 0.25
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,14 @@ class Evaluator:
         self.keep = keep
         self.log: list[Gain] = []
         self.notes: list[str] = []  # what acceptance found, for the report
+        self.left_out: list[str] = []  # the steps that the budget did not allow
         self.unreliable = False  # whether the cost table had to decide for noisy timings
         self._float = CachedOutputs(model.source.name, self._open_original)
         self._comparisons: dict[tuple[str, int, bool], Comparison] = {}
         self._sizes: dict[str, int] = {}
         self._speeds: dict[str, Speed] = {}
+        self._noise: dict[str, NDArray[np.float64] | None] = {}  # signature of a tensor -> its noise
+        self._signal: TensorNoise | None = None  # the first measurement, whose signal all noise is scaled to
 
     def __enter__(self) -> Self:
         return self
@@ -139,9 +148,26 @@ class Evaluator:
         return None if synthetic(samples.calibrate) else samples.calibrate
 
     @property
+    def budget(self) -> Budget:
+        """The cost of all choices, and its limits."""
+        return self.model.budget
+
+    @property
     def effort(self) -> Effort:
         """The row of --effort."""
         return EFFORTS[self.model.options.effort]
+
+    def affords(self, step: str, inferences: int) -> bool:
+        """Return whether the budget allows a step; if not, the report names it.
+
+        Args:
+            step: its name.
+            inferences: about as many as it takes.
+        """
+        able = self.budget.affords(inferences)
+        if not able and step not in self.left_out:
+            self.left_out.append(step)
+        return able
 
     def error(self, candidate: Candidate, most: int | None = None, *, optimize: bool = True) -> Comparison:
         """Compare a candidate with FP32 on the select set.
@@ -178,26 +204,53 @@ class Evaluator:
         except (ModelError, RuntimeFailure):
             return None
 
-    def errors_of(self, candidate: Candidate, measured: TensorNoise | None = None) -> TensorNoise:
-        """Return the error at the outputs of each tensor that a candidate quantizes, alone.
+    def errors_of(
+        self,
+        candidate: Candidate,
+        *others: Candidate,
+        keys: Collection[str] | None = None,
+        most: int = SAMPLES,
+        part: float = _PART,
+    ) -> TensorNoise:
+        """Return the error at the outputs of each tensor that candidates quantize, alone.
+
+        A tensor that was measured with the same integers is not measured again.
 
         Args:
             candidate: any.
-            measured: errors to return as well; their tensors are not measured again.
+            others: of the same model; of a tensor that several quantize in the same way, the first one's
+                scales count.
+            keys: the tensors, as plan/predict.py names them; None: all.
+            most: samples to run.
+            part: of the budget that may be spent.
         """
-        keys = set(keys_of(candidate.plan))
-        missing = keys - measured.noise.keys() if measured is not None else keys
-        if measured is not None and not missing:
-            return measured
-        errors = sensitivity(
-            candidate.model.model,
-            [candidate.plan],
-            self._part(),
-            self.model.threads,
-            lambda done, total: self.progress("sensitivity", done, total),
-            keys=missing,
-        )
-        return errors if measured is None else measured.joined(errors)
+        plans = [candidate.plan, *(other.plan for other in others)]
+        wanted = dict.fromkeys(k for plan in plans for k in keys_of(plan) if keys is None or k in keys)
+        signatures: dict[str, str] = {}
+        for plan in reversed(plans):
+            signatures |= _signatures(plan, candidate.model)
+        missing = [key for key in wanted if signatures[key] not in self._noise]
+        if missing:
+            budget = self.budget
+            errors = sensitivity(
+                candidate.model.model,
+                plans,
+                self._part(),
+                self.model.threads,
+                lambda done, total: self.progress("sensitivity", done, total),
+                keys=missing,
+                most=most,
+                passes=budget.share(part),
+            )
+            budget.add(errors.passes - errors.samples)  # reading the samples has counted as one
+            if errors.outputs:
+                self._signal = self._signal or replace(errors, noise={})
+                errors = self._signal.joined(errors)
+            # Values inside an If or Loop can't be measured: None.
+            self._noise |= {signatures[key]: errors.noise.get(key) for key in missing}
+        signal = self._signal or TensorNoise((), np.zeros(0), {}, 0, 0)
+        measured = {key: noise for key in wanted if (noise := self._noise[signatures[key]]) is not None}
+        return replace(signal, noise=measured)
 
     def race(self, candidates: Mapping[str, Candidate], predicted: Predict) -> tuple[Race, SettledSpeeds]:
         """Time candidates and both FP32 models side by side; return the times and the speeds to decide by.
@@ -215,7 +268,8 @@ class Evaluator:
             for name, candidate in candidates.items():
                 model = written(candidate.model.model, candidate.plan)
                 models[name] = stack.enter_context(model_for_session(model))
-            race = race_models(models, self._timing_samples(), self.model.threads)
+            stack.enter_context(self.budget.timed())
+            race = race_models(models, self.model.timing_samples, self.model.threads)
 
         def settled(names: Collection[str]) -> SettledSpeeds:
             part = Race(race.threads, {n: race.seconds[n] for n in (PREPARED, *names)})
@@ -257,14 +311,28 @@ class Evaluator:
             raise ValueError("there is no select set")
         return samples if most is None else Part(samples, evenly(len(samples), most), samples.name)
 
-    def _timing_samples(self) -> Samples:
-        if self.model.samples.select is None:
-            raise ValueError("there is no select set")
-        return self.model.samples.select
-
     def _open_original(self) -> Model:
         source = self.model.source
         return with_float_io(Session(source.loadable, threads=self.model.threads, name=source.name))
+
+
+def _signatures(plan: Plan, model: PreparedModel) -> dict[str, str]:
+    """Key of each tensor that a plan quantizes -> a digest of all that its noise depends on."""
+    signatures: dict[str, str] = {}
+    for site in plan.sites:
+        key = key_of(site)
+        if key in signatures or not (site.kind in OBSERVED or site.kind in WEIGHTS):
+            continue
+        columns = plan.outlier_columns
+        split = columns.get(site.value) if site.kind in OBSERVED else sorted(columns.items())
+        parts: list[bytes] = [repr((key, site.kind, site.spec, split)).encode()]
+        if site.qparams is not None:
+            parts += [site.qparams.scale.tobytes(), site.qparams.zero_point.tobytes()]
+        parts += [] if site.integers is None else [site.integers.tobytes()]
+        signatures[key] = hashlib.sha256(b"".join(parts)).hexdigest()
+    scaled = hashlib.sha256(repr(sorted(model.task.scaled.items())).encode()).hexdigest()
+    signatures |= {name: name for name in plan.fp16.nodes if name not in signatures}
+    return {key: f"{scaled} {own}" for key, own in signatures.items()}
 
 
 def _structure(plan: Plan) -> str:

@@ -1,7 +1,9 @@
 """The speed of models side by side, and which differences are larger than the noise.
 
 Models take turns within each round, so that a drifting clock slows all alike, and are compared by the ratio
-of their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached.
+of their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached. With
+one thread the time is that of the processor: other programs hardly change it, and on an idle machine it
+equals the time on the wall.
 
 The interval leaves one thing out: the place of a session's memory changes its speed by up to 5% for some
 models, as long as it is open. `qtool bench` (bench_rounds.py) opens models anew to average over that.
@@ -29,6 +31,8 @@ from qtool.runtime.session import Array, Session, running
 HALF_WIDTH = 0.03
 # The smallest and largest of fewer rounds hold the median with less than 95% certainty: 1 - 2 / 2**6 = 97%.
 CERTAIN_ROUNDS = 6
+# A model that is surely slower than the fastest one by more than this need not be timed more closely.
+_CLEARLY_SLOWER = 0.9
 # Enough for shapes to differ.
 _SAMPLES = 4
 _Z95 = 1.96
@@ -56,6 +60,9 @@ class Limits:
 
 
 LIMITS = Limits()
+
+Clock = Callable[[], float]
+"""Returns seconds since any moment."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,9 @@ class Race:
         return min(shares, key=lambda name: shares[name])
 
     def is_settled(self, half_width: float = HALF_WIDTH) -> bool:
-        """Whether each model's ratio to the fastest is known to this half-width."""
-        return all(self.ratio(name, self.fastest).half_width <= half_width for name in self.seconds)
+        """Whether each model's ratio to the fastest is known to this half-width, or it is clearly slower."""
+        ratios = [self.ratio(name, self.fastest) for name in self.seconds]
+        return all(r.half_width <= half_width or r.high < _CLEARLY_SLOWER for r in ratios)
 
 
 class Pace(StrEnum):
@@ -243,14 +251,16 @@ def race_models(
     }
     chosen = list(islice(samples.read(), _SAMPLES))
     inputs = {name: session_inputs(s, chosen, samples.name) for name, s in sessions.items()}
+    # With one thread the runtime computes in the thread that calls it.
+    clock = time.thread_time if (threads or 1) == 1 else time.perf_counter
     # The first pass warms up (memory arenas, packed weights), the others estimate the time of a sample.
     each = []
     for name, session in sessions.items():
-        passes = [statistics.fmean(single_times(session, inputs[name], 1)) for _ in range(1 + _PASSES)]
+        passes = [statistics.fmean(single_times(session, inputs[name], 1, clock)) for _ in range(1 + _PASSES)]
         each.append(max(min(passes[1:]), 1e-7))
     count = max(1, min(len(chosen), int(_LONGEST_TURN / max(each))))
     repeats = _repeats(min(each) * count, max(each) * count)
-    turns = {name: _turn(session, inputs[name], count, repeats) for name, session in sessions.items()}
+    turns = {name: _turn(session, inputs[name], count, repeats, clock) for name, session in sessions.items()}
     return race(turns, threads=threads or 1, limits=limits)
 
 
@@ -266,13 +276,13 @@ def _repeats(fastest: float, slowest: float) -> int:
 
 
 def _turn(
-    session: Session, samples: Sequence[Mapping[str, Array]], count: int, repeats: int
+    session: Session, samples: Sequence[Mapping[str, Array]], count: int, repeats: int, clock: Clock
 ) -> Callable[[int], float]:
     """Return a function that times `count` samples, other ones each round, `repeats` times."""
 
     def turn(number: int) -> float:
         chosen = [samples[(number * count + i) % len(samples)] for i in range(count)]
-        return per_inference(single_times(session, chosen, repeats), count)
+        return per_inference(single_times(session, chosen, repeats, clock), count)
 
     return turn
 
@@ -287,9 +297,13 @@ def per_inference(seconds: Sequence[float], samples: int) -> float:
     return statistics.fmean(statistics.median(seconds[i::samples]) for i in range(samples))
 
 
-def single_times(session: Session, samples: Sequence[Mapping[str, Array]], repeats: int) -> list[float]:
+def single_times(
+    session: Session,
+    samples: Sequence[Mapping[str, Array]],
+    repeats: int,
+    clock: Clock = time.perf_counter,
+) -> list[float]:
     """Return the seconds of each inference: of all samples, then of all of them again, and so on."""
-    clock = time.perf_counter
     with running(session):
         ticks = [clock()]
         for _ in range(repeats):

@@ -59,6 +59,11 @@ class Source:
         return self.path or self.raw
 
 
+_ARRAYS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
+)
+
+
 def load(path: Path) -> Source:
     """Read, check and parse a model file.
 
@@ -112,11 +117,21 @@ def from_model(proto: onnx.ModelProto) -> Source:
 def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
     """Return a checked model as onnx-ir."""
     try:
-        return ir.from_proto(proto)
+        return _with_arrays(ir.from_proto(proto))
     except Exception as error:
         if is_out_of_memory(error):
             raise out_of_memory(name, "its graph is built") from error
         raise ModelError(f"{name}: can't be represented: {printable(str(error))}") from error
+
+
+def _with_arrays(model: ir.Model) -> ir.Model:
+    """Hold the constants of a model as arrays: protobuf copies all bytes of a tensor each time it is read."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _ARRAYS:
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    return model
 
 
 def model_size(path: Path) -> int:

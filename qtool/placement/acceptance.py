@@ -121,10 +121,11 @@ def fallback(
     After a candidate that is not faster comes float. After one that is not accurate enough comes the next
     point of the Pareto front, then repair, which ends in float.
     """
-    if refusal.reason.code is Code.NOT_FASTER:
+    spent = not evaluator.affords("repair", len(candidate.model.timing_samples))
+    if refusal.reason.code is Code.NOT_FASTER or spent:
         return recover(float_candidate(candidate, refusal.reason), evaluator)
     costs = placement.cost_model
-    errors = evaluator.errors_of(candidate, None if costs is None else costs.errors)
+    errors = evaluator.errors_of(candidate)
     aim = errors.sqnr(keys_of(candidate.plan)) + refusal.missing_db + _MARGIN_DB
     if costs is not None:
         now = costs.network.noise_of(costs.network.int8_regions(candidate.plan))

@@ -9,7 +9,6 @@ from itertools import pairwise
 
 from qtool.errors import UsageError
 from qtool.evaluate.evaluator import Evaluator
-from qtool.evaluate.sensitivity import sensitivity
 from qtool.graph.view import float_constant
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
@@ -19,6 +18,8 @@ from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import FLOAT32, QType
 
 _SCALE_BYTES = 4
+# The part of the budget for the noise of all weights in all types.
+_PART = 0.6
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,13 @@ def measure_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
         base: of a mode that quantizes only weights, with fewer than 8 bits.
         evaluator: with a select set; a few of its samples are run.
     """
-    model, select = base.model, evaluator.select
-    if select is None:
-        raise ValueError("there is no select set")
+    model = base.model
     settled = model.constraints.weight_types.keys()
     able = {n for s in _weights(base.plan) for n, _ in s.uses or ()} - settled
     more = [q for bits, q in WEIGHT_BITS.items() if bits > model.options.bits]
-    plans = [base.plan, *(base.changed(assignment=_widened(base, q)).plan for q in more)]
-    errors = sensitivity(
-        model.model,
-        plans,
-        select,
-        model.threads,
-        lambda done, total: evaluator.progress("sensitivity", done, total),
-    )
+    wider = [base.changed(assignment=_widened(base, q)) for q in more]
+    errors = evaluator.errors_of(base, *wider, part=_PART)
+    plans = [base.plan, *(candidate.plan for candidate in wider)]
     nodes: dict[str, list[str]] = {}
     for site in (s for plan in plans for s in _weights(plan)):
         nodes.setdefault(site.value, []).extend(node for node, _ in site.uses or () if node in able)

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from qtool.evaluate.evaluator import Evaluator
-from qtool.evaluate.sensitivity import sensitivity
 from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.network import Network, noise_db
 from qtool.placement.pareto import ParetoPoint, between, envelope
-from qtool.placement.region_reasons import why_float
+from qtool.placement.region_reasons import restricted
 from qtool.placement.timing import Timing, edges, extra_seconds
 from qtool.plan.assignment import Assignment, assigned_graph
 from qtool.plan.candidate import Candidate
 from qtool.plan.predict import TensorNoise
-from qtool.plan.rules import rule_based
 from qtool.recover.outlier_columns import choose_columns
 from qtool.tables.reasons import Code, Reason
 
@@ -27,8 +25,8 @@ class CostModel:
     """The time and noise of every assignment of a model's regions.
 
     Args:
-        timing: of the regions.
-        base: the all-int8 candidate, with its outlier columns.
+        timing: of these regions.
+        base: the candidate with every region in int8 that can pay, with its outlier columns.
         network: the cost of each assignment.
         errors: of every tensor that any assignment quantizes.
         front: the predicted Pareto front, fastest first.
@@ -42,15 +40,7 @@ class CostModel:
 
     def assignment(self, point: ParetoPoint) -> Assignment:
         """Return the assignment with a point's regions in int8, and the reasons of the others."""
-        before = self.base.assignment
-        floats = {
-            node: why_float(region, self.network, point.weight)
-            for region in self.network.regions
-            if region.name not in point.int8
-            for node in region.nodes
-        }
-        forms = {name: form for name, form in before.forms.items() if name not in floats}
-        return replace(before, forms=forms, reasons={**before.reasons, **floats})
+        return restricted(self.base.assignment, self.network, point.int8, point.weight)
 
     def speed(self, candidate: Candidate) -> float:
         """Return the predicted speed of a candidate against optimized FP32."""
@@ -61,26 +51,17 @@ def build_cost_model(base: Candidate, timing: Timing, evaluator: Evaluator) -> C
     """Measure the errors of all tensors, choose outlier columns, and return the cost model.
 
     Args:
-        base: the all-int8 candidate.
-        timing: of its regions.
+        base: the candidate with every region in int8 that can pay.
+        timing: of these regions.
         evaluator: with a select set.
     """
-    model, samples = base.model, evaluator.select
-    if samples is None:
-        raise ValueError("there is no select set")
-    rules = with_assignment(base, rule_based(model.task))
+    model = base.model
     floats = base.changed(assignment=_in_float(base))
-    errors = sensitivity(
-        model.model,
-        [base.plan, floats.plan, rules.plan],
-        samples,
-        model.threads,
-        lambda done, total: evaluator.progress("sensitivity", done, total),
-    )
+    errors = evaluator.errors_of(base, floats)
     columns, quieter = choose_columns(base, evaluator, errors)
     times = dict(timing.times)
     if columns:
-        extra = extra_seconds(timing, base.changed(outlier_columns=columns))
+        extra = extra_seconds(timing, base, base.changed(outlier_columns=columns))
         readers = {value: _regions_reading(value, base, timing) for value in columns}
         columns = {
             value: split

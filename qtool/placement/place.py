@@ -9,19 +9,21 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
 from qtool.placement.bit_allocation import allocate_bits, spread_bits
 from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
+from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace, RacedSpeed, time_network
 from qtool.placement.network import noise_db
 from qtool.placement.pareto import ParetoPoint, spread
 from qtool.placement.region_reasons import region_notes
 from qtool.placement.timing import Timing, predicted_speed
 from qtool.placement.trials import Trial, choose
 from qtool.plan.candidate import Candidate, make_candidate
+from qtool.plan.model import RegionNote
 from qtool.plan.rules import rule_based, to_float
 from qtool.recover.run import recover
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
-RULE_BASED, ALL_INT8, FLOAT = "rule-based", "all int8", "float"
+FLOAT = "float"
 # Where bias correction gains more than this on the all-int8 candidate, all candidates are raced with it.
 _MUCH_DB = 0.5
 
@@ -33,7 +35,8 @@ class Placement:
     Args:
         candidate: the best one.
         trials: the candidates that were built and run.
-        cost_model: of the regions; None where placement goes by the rules.
+        cost_model: of the regions that can pay; None where none can, or placement goes by the rules.
+        timing: of all regions; None where placement goes by the rules.
         forms: trial -> its quantized nodes.
     """
 
@@ -41,6 +44,7 @@ class Placement:
     trials: tuple[Trial, ...] = ()
     cost_model: CostModel | None = None
     forms: Mapping[str, Mapping[str, Form]] = field(default_factory=dict)
+    timing: Timing | None = None
 
     def name_of(self, candidate: Candidate) -> str:
         """Return the name of the trial with the candidate's nodes in int8; '' for none."""
@@ -48,27 +52,41 @@ class Placement:
 
     def annotated(self, candidate: Candidate) -> Candidate:
         """Return the candidate with the measurements of each region in its plan, for the report."""
-        if self.cost_model is None:
+        if self.timing is None:
             return candidate
-        notes = region_notes(self.cost_model.network, candidate.plan, candidate.model.view)
+        plan, view = candidate.plan, candidate.model.view
+        notes: tuple[RegionNote, ...] = ()
+        if self.cost_model is not None:
+            notes = region_notes(self.cost_model.network, plan, view)
+        measured = () if self.cost_model is None else [r.name for r in self.cost_model.network.regions]
+        notes += region_notes(time_network(self.timing), plan, view, measured, errors=False)
         return replace(candidate, plan=replace(candidate.plan, regions=notes))
 
 
-def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: int | None) -> Placement:
-    """Choose the assignment: by measurement where there is a timing, else that of `base`.
+def place(
+    base: Candidate, first: FirstRace | None, evaluator: Evaluator, points: int | None = None
+) -> Placement:
+    """Choose the assignment: by measurement where there was a race, else that of `base`.
 
     Args:
-        base: the all-int8 candidate, or the rule-based one where there is no timing.
-        timing: of its regions.
+        base: the candidate of the first race after recovery, or the rule-based one where there was no race.
+        first: the first race.
         evaluator: measures candidates on the select set.
         points: number of Pareto points to build and race, spread along the front; None: the most promising
             ones, their number by the effort.
     """
-    if timing is None:
+    if first is None:
         return _place_weights(base, evaluator, points)
-    costs = build_cost_model(base, timing, evaluator)
-    rules = with_assignment(costs.base, rule_based(base.model.task))
-    candidates = {RULE_BASED: rules, ALL_INT8: costs.base}
+    if not first.pays or evaluator.budget.out_of_time:
+        return replace(_without_cuts(base, first, evaluator), timing=first.timing)
+    costs = build_cost_model(base, first.timing.within(base), evaluator)
+    everything = first.timing.all_int8
+    candidates = {
+        ALL_INT8: with_assignment(costs.base, everything.assignment),
+        RULE_BASED: with_assignment(costs.base, rule_based(base.model.task)),
+        FASTEST: costs.base,
+    }
+    candidates = {name: c for name, c in candidates.items() if name not in first.slower}
     if points is None:
         chosen = shortlist(costs, evaluator.criteria, evaluator.effort.built)
     else:
@@ -79,10 +97,32 @@ def place(base: Candidate, timing: Timing | None, evaluator: Evaluator, points: 
     if _corrects_much(evaluator):
         candidates = {n: recover(c, evaluator, steps=["bias"], log=False) for n, c in candidates.items()}
     candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
-    placement = _best_of(_distinct(candidates), costs, evaluator)
+    placement = _best_of(_distinct(candidates), costs, evaluator, slower=first.slower)
     if base.model.options.requests and not placement.candidate.plan.forms:
-        return replace(placement, candidate=candidates[RULE_BASED])  # as asked, though float is better
-    return placement
+        rules = with_assignment(costs.base, rule_based(base.model.task))
+        placement = replace(placement, candidate=rules)  # as asked, though float is better
+    return replace(placement, timing=first.timing)
+
+
+def _without_cuts(base: Candidate, first: FirstRace, evaluator: Evaluator) -> Placement:
+    """Placement by the first race alone: float where int8 does not pay, else the best candidate raced."""
+    if first.pays:
+        candidates = {FASTEST: base, FLOAT: float_candidate(base, Reason(Code.NOT_FASTER))}
+        return _best_of(candidates, None, evaluator, slower=first.slower)
+    trials = _slower_trials(first.slower, evaluator)
+    return Placement(float_candidate(first.base, _why_float(trials)), trials)
+
+
+def _slower_trials(slower: Mapping[str, RacedSpeed], evaluator: Evaluator) -> tuple[Trial, ...]:
+    """The candidates that the first race ruled out, with their SQNR."""
+    trials = []
+    for name, raced in slower.items():
+        error, ratio = evaluator.error(raced.candidate), raced.against_original
+        low = error.sqnr_interval[0]
+        interval = ratio.low, ratio.high
+        size = evaluator.size(raced.candidate)
+        trials.append(Trial(name, error.sqnr, low, raced.speed, ratio.median, interval, size))
+    return tuple(trials)
 
 
 def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) -> Placement:
@@ -146,6 +186,7 @@ def _best_of(
     evaluator: Evaluator,
     *,
     by_size: bool = False,
+    slower: Mapping[str, RacedSpeed] | None = None,
 ) -> Placement:
     """Build candidates, compare each with FP32, race them, and choose.
 
@@ -154,6 +195,7 @@ def _best_of(
         costs: of the regions.
         evaluator: measures the candidates.
         by_size: size counts in place of speed.
+        slower: candidates that the first race ruled out.
     """
     comparisons = {}
     for done, (name, candidate) in enumerate(candidates.items(), start=1):
@@ -180,12 +222,14 @@ def _best_of(
     candidate = candidates[best]
     if best == FLOAT and costs is not None:
         candidate = float_candidate(costs.base, _why_float(trials))
-    return Placement(candidate, tuple(trials), costs, forms)
+    return Placement(candidate, (*trials, *_slower_trials(slower or {}, evaluator)), costs, forms)
 
 
 def _why_float(trials: Sequence[Trial]) -> Reason:
     """The reason that the float candidate was chosen."""
-    other = max((t for t in trials if t.name != FLOAT), key=lambda t: t.speed)
+    other = max((t for t in trials if t.name != FLOAT), key=lambda t: t.speed, default=None)
+    if other is None:
+        return Reason(Code.NOT_FASTER)
     text = f"'{other.name}' is {other.speed:.2f}x as fast as FP32"
     if other.speed > 1:
         return Reason(Code.ACCURACY, f"{text} and has {other.sqnr:.1f} dB")

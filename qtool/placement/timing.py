@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -71,6 +71,11 @@ class Timing:
     times: Mapping[str, tuple[float, float]]
     inference: float
     table: Table
+
+    def within(self, candidate: Candidate) -> Timing:
+        """Return the timing of the regions that a candidate has in int8; all others stay in float."""
+        forms = candidate.plan.forms
+        return replace(self, regions=tuple(r for r in self.regions if any(n in forms for n in r.nodes)))
 
     def speed(self, network: Network, int8: frozenset[str]) -> float:
         """Return the predicted time of FP32 / the time with these regions in int8."""
@@ -151,12 +156,13 @@ def measure_timing(model: PreparedModel, progress: Progress = silent) -> Timing 
     return Timing(all_int8, regions, times, ran[0].inference, table)
 
 
-def extra_seconds(timing: Timing, candidate: Candidate) -> dict[str, float]:
-    """Return region -> the extra seconds of outlier columns, against `timing.all_int8`.
+def extra_seconds(timing: Timing, base: Candidate, candidate: Candidate) -> dict[str, float]:
+    """Return region -> the extra seconds of outlier columns.
 
     Args:
-        timing: of the model.
-        candidate: the all-int8 candidate with outlier columns.
+        timing: of the regions.
+        base: a candidate without outlier columns.
+        candidate: the same one with them.
     """
     if candidate.model.options.timing == TABLE:
         nodes = candidate.model.view.node_by_name
@@ -164,7 +170,7 @@ def extra_seconds(timing: Timing, candidate: Candidate) -> dict[str, float]:
             r.name: math.fsum(_add_seconds(nodes[name], candidate.plan, timing.table) for name in r.nodes)
             for r in timing.regions
         }
-    _, plain, columns = _time([timing.all_int8, candidate])
+    _, plain, columns = _time([base, candidate])
     return {r.name: _sum(r, columns) - _sum(r, plain) for r in timing.regions}
 
 
@@ -175,7 +181,7 @@ def predicted_speed(candidate: Candidate) -> float:
     assigned = assigned_graph(model.task, candidate.assignment)
     regions = find_regions(model.view, assigned)
     times = {r.name: _looked_up(r, assigned, table) for r in regions}
-    costs = RegionCosts(times, *edges(model.view, candidate.plan, table), _NO_ERRORS)
+    costs = RegionCosts(times, *edges(model.view, candidate.plan, table), NO_ERRORS)
     plan = candidate.plan
     network = build_network(model.view, assigned, plan, plan, regions, costs)
     timing = Timing(candidate, regions, times, _inference(model.view, table), table)
@@ -193,8 +199,9 @@ def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
     names = [s.value for s in candidate.plan.sites if s.kind is Kind.ACTIVATION]
     if all_nodes or model.options.timing == TABLE:
         names = [name for name, value in model.view.values.items() if is_float32(value)]
-    samples = model.samples.select
-    shapes = {} if samples is None else shapes_of(model.model, names, samples, model.threads)
+    shapes: Shapes = {}
+    if model.samples.select is not None:
+        shapes = shapes_of(model.model, names, model.timing_samples, model.threads)
     return Table(load_kernel_costs(model.options.costs, model.scheme.target.name), shapes)
 
 
@@ -213,17 +220,15 @@ def edges(view: View, plan: Plan, table: Table) -> tuple[dict[str, float], dict[
     return down, up
 
 
-_NO_ERRORS = TensorNoise((), np.zeros(0), {}, 0, 0)
+NO_ERRORS = TensorNoise((), np.zeros(0), {}, 0, 0)
 
 
 def _time(candidates: Sequence[Candidate]) -> tuple[Times, ...]:
     """The times of the float model and of each candidate, run in turns."""
     model = candidates[0].model
-    samples = model.samples.select
-    if samples is None:
-        raise ValueError("there is no select set")
     models = [model.model, *(rewrite(c.model.model, c.plan) for c in candidates)]
-    return node_times(models, model.view, samples, model.threads or 1)
+    with model.budget.timed():
+        return node_times(models, model.view, model.timing_samples, model.threads or 1)
 
 
 def _sum(region: Region, times: Times) -> float:

@@ -197,7 +197,8 @@ class RegionNote:
     Args:
         nodes: the region, in graph order.
         float_us, int8_us: microseconds of one inference.
-        sqnr: isolated SQNR: dB of the worst output where only this region is quantized; inf: no noise.
+        sqnr: isolated SQNR: dB of the worst output where only this region is quantized; inf: no noise;
+            nan: not measured, since int8 can't pay there.
         quantized: the decision.
         why: its reason.
         ops: the op types of the nodes.

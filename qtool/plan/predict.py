@@ -26,6 +26,16 @@ def keys_of(plan: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*sites, *plan.fp16.nodes)))
 
 
+def relative_noise(noise: NDArray[np.float64], signal: NDArray[np.float64]) -> float:
+    """Return noise as a share of the signal, summed over the outputs.
+
+    Args:
+        noise, signal: [outputs], sums of squares.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return float(np.nansum(noise / signal))
+
+
 @dataclass(frozen=True)
 class TensorNoise:
     """The noise that each tensor adds to the outputs when it alone is quantized.
@@ -45,10 +55,7 @@ class TensorNoise:
 
     def relative(self, key: str) -> float:
         """Return the noise of a key as a share of the signal, summed over the outputs; 0 if not measured."""
-        if key not in self.noise:
-            return 0.0
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return float(np.nansum(self.noise[key] / self.signal))
+        return relative_noise(self.noise[key], self.signal) if key in self.noise else 0.0
 
     def sqnr(self, keys: Iterable[str]) -> float:
         """Return the SQNR in dB of the worst output with all these keys quantized: their noise adds up."""

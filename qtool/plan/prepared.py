@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.calibration.memo import RangeMemo
+from qtool.data.budget import Budget, Counted
+from qtool.data.samples import Samples
 from qtool.data.split import SampleSets
 from qtool.graph.load import Source
 from qtool.graph.view import View, float_constant
@@ -33,6 +35,7 @@ class PreparedModel:
         task: the input of every plan.
         options: the user's.
         samples: the three sample sets.
+        budget: the cost of all choices; reading the calibrate or the select set counts.
         explain: nodes that the report explains.
         ranges: of the activations of `model`.
         memo_of: returns the memo of a model with other constants.
@@ -45,6 +48,7 @@ class PreparedModel:
     task: PlanInput
     options: Options
     samples: SampleSets
+    budget: Budget
     explain: tuple[str, ...]
     ranges: RangeMemo
     memo_of: Callable[[ir.Model, PlanInput], RangeMemo]
@@ -66,6 +70,18 @@ class PreparedModel:
     @property
     def constraints(self) -> Constraints:
         return self.task.constraints
+
+    @property
+    def timing_samples(self) -> Samples:
+        """The samples to time on: the select set, which timing does not count for.
+
+        Raises:
+            ValueError: there is none.
+        """
+        samples = self.samples.select
+        if samples is None:
+            raise ValueError("there is no select set")
+        return samples.uncounted if isinstance(samples, Counted) else samples
 
     @property
     def threads(self) -> int:

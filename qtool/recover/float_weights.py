@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qtool.evaluate.evaluator import Evaluator
-from qtool.evaluate.sensitivity import sensitivity
 from qtool.graph.view import float_constant
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import Kind, Site
@@ -25,8 +24,8 @@ def keep_float_weights(candidate: Candidate, evaluator: Evaluator, progress: Ste
 
     The file grows by 2% at most. Modes that quantize only weights are left unchanged.
     """
-    model, select = candidate.model, evaluator.select
-    if select is None or model.scheme.form not in (Form.INT8, Form.DYNAMIC):
+    model = candidate.model
+    if evaluator.select is None or model.scheme.form not in (Form.INT8, Form.DYNAMIC):
         return candidate
     room = _BYTES * model.source.size
     sizes = {s: _bytes(candidate, s) for s in candidate.plan.sites if s.kind is Kind.STORED}
@@ -34,7 +33,7 @@ def keep_float_weights(candidate: Candidate, evaluator: Evaluator, progress: Ste
     if not small:
         return candidate
     keys = {key_of(s) for s in small}
-    errors = sensitivity(model.model, [candidate.plan], select, model.threads, keys=keys)
+    errors = evaluator.errors_of(candidate, keys=keys)
     least = _SHARE * sum(map(errors.relative, keys))
     loud = [s for s in small if errors.relative(key_of(s)) > least]
     chosen: list[str] = []

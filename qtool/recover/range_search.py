@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from qtool.calibration.estimators import ESTIMATORS
-from qtool.calibration.runner import calibrate
-from qtool.data.samples import Part, Samples, evenly
 from qtool.evaluate.evaluator import Evaluator
-from qtool.evaluate.sensitivity import sensitivity
-from qtool.plan.activations import nonnegative
 from qtool.plan.candidate import Candidate
-from qtool.plan.model import Kind, Site
+from qtool.plan.model import Kind
 from qtool.plan.predict import key_of
 from qtool.runtime.heartbeat import StepProgress
+from qtool.tables.methods import METHODS
 from qtool.tables.ops import Bounds
 
 # Tried beside --method's own ranges.
 _METHODS = ("percentile", "mse", "moving-average")
 # Activations with less than this share of the noise of all are skipped.
-_SHARE = 0.01
-# The most activations to search, and the samples to measure them on: clipped values are rare, and few samples
-# may have none.
-_MOST = 16
-_SAMPLES = 24
-# Samples for the histograms, from the calibrate set.
-_CALIBRATED = 128
+_SHARE = 0.02
+# The most activations to search.
+_MOST = 8
+# The part of the budget for each method.
+_PART = 0.08
 # Another range is chosen where the noise falls to this share.
 _WORTH = 0.9
 
@@ -34,48 +27,30 @@ def search_ranges(candidate: Candidate, evaluator: Evaluator, progress: StepProg
     """Return the candidate with ranges of less error, for the activations with the most noise.
 
     The errors are measured on the select set: on the samples that set the ranges wide ones look worse than
-    they are.
+    they are. The histograms are those of the calibration.
     """
-    model, calib, select = candidate.model, evaluator.statistics, evaluator.select
-    if calib is None or select is None:
+    plan = candidate.plan
+    if evaluator.select is None:
         return candidate
-    sites = [
-        s
-        for s in candidate.plan.sites
-        if s.kind is Kind.ACTIVATION and s.value not in candidate.plan.outlier_columns
-    ]
+    sites = [s for s in plan.sites if s.kind is Kind.ACTIVATION and s.value not in plan.outlier_columns]
     keys = {key_of(s) for s in sites}
-    first = sensitivity(model.model, [candidate.plan], select, model.threads, keys=keys)
-    total = sum(map(first.relative, keys))
-    loud = sorted((k for k in keys if first.relative(k) > _SHARE * total), key=first.relative)[-_MOST:]
+    before = evaluator.errors_of(candidate, keys=keys)
+    total = sum(map(before.relative, keys))
+    loud = sorted((k for k in keys if before.relative(k) > _SHARE * total), key=before.relative)[-_MOST:]
     sites = [s for s in sites if key_of(s) in loud]
-    if not sites:
-        return candidate
-    before = sensitivity(model.model, [candidate.plan], select, model.threads, keys=loud, most=_SAMPLES)
     least = {key: before.relative(key) * _WORTH for key in loud}
     chosen: dict[str, Bounds] = {}
-    for bounds in _bounds_by_method(candidate, sites, calib, progress):
-        plan = candidate.changed(bounds={**candidate.bounds, **bounds}).plan
-        after = sensitivity(model.model, [plan], select, model.threads, keys=loud, most=_SAMPLES)
+    for done, method in enumerate(_METHODS, start=1):
+        counted = {s.value: s for s in sites if candidate.ranges[s.value].histogram is not None}
+        if METHODS[method].needs_histogram and not counted:
+            continue  # the ranges come from a file without histograms
+        able = counted if METHODS[method].needs_histogram else {s.value: s for s in sites}
+        bounds = {v: ESTIMATORS[method](candidate.ranges[v], s.spec) for v, s in able.items()}
+        other = candidate.changed(bounds={**candidate.bounds, **bounds})
+        after = evaluator.errors_of(other, keys=loud, part=_PART)
         for key in loud:
             if key in after.noise and after.relative(key) < least[key]:
                 least[key] = after.relative(key)
-                chosen |= {s.value: bounds[s.value] for s in sites if key_of(s) == key}
+                chosen |= {v: own for v, own in bounds.items() if key_of(able[v]) == key}
+        progress(done, len(_METHODS))
     return candidate.changed(bounds={**candidate.bounds, **chosen}) if chosen else candidate
-
-
-def _bounds_by_method(
-    candidate: Candidate, sites: list[Site], calib: Samples, progress: StepProgress
-) -> list[Mapping[str, Bounds]]:
-    """The ranges by each method, from histograms."""
-    model, values = candidate.model, [s.value for s in sites]
-    ranges = calibrate(
-        model.model,
-        values,
-        Part(calib, evenly(len(calib), _CALIBRATED), calib.name),
-        threads=model.threads,
-        histograms=True,
-        positive=nonnegative(model.view, values),
-        progress=progress,
-    )
-    return [{s.value: ESTIMATORS[name](ranges[s.value], s.spec) for s in sites} for name in _METHODS]

@@ -28,6 +28,8 @@ from qtool.runtime.heartbeat import StepProgress
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
+# A step takes about this many inferences for each select sample: statistics, and a comparison.
+_RUNS = 4
 # Other samples would change a smaller gain into a loss.
 _LEAST_DB = 0.05
 # The steps before placement: no layer should go to float for an error that recovery removes.
@@ -57,6 +59,11 @@ def requested_steps(options: Options) -> frozenset[str]:
     return frozenset(names)
 
 
+def searches_ranges(options: Options) -> bool:
+    """Return whether recovery may search the ranges of activations, which takes their histograms."""
+    return EFFORTS[options.effort].rounds > 0 and "ranges" in requested_steps(options)
+
+
 def recover(
     candidate: Candidate,
     evaluator: Evaluator,
@@ -80,11 +87,15 @@ def recover(
     options = candidate.model.options
     wanted = requested_steps(options) & set(STEPS if steps is None else steps)
     wanted -= steps_of(candidate, evaluator) - REPEATED
+    if steps is None and EFFORTS[options.effort].inferences is not None:
+        wanted -= _rejected(candidate, evaluator)
     entries = evaluator.log if log else []
     total = 0.0
     for _ in range(max(EFFORTS[options.effort].rounds, 1)):
         before = candidate
         for name in (step for step in STEPS if step in wanted):
+            if not evaluator.affords(name, _RUNS * len(evaluator.select)):
+                continue
             stage = f"recover: {name}" + (f", {total:+.1f} dB so far" if total else "")
             other, gain = _try(name, candidate, evaluator, partial(evaluator.progress, stage))
             if gain is None:
@@ -98,6 +109,13 @@ def recover(
         if candidate is before:
             break
     return candidate
+
+
+def _rejected(candidate: Candidate, evaluator: Evaluator) -> set[str]:
+    """The steps that were rejected before placement; in a candidate without int8 they have another effect."""
+    if not candidate.plan.forms:
+        return set()
+    return {gain.name for gain in evaluator.log if gain.before_placement and not gain.kept}
 
 
 def steps_of(candidate: Candidate, evaluator: Evaluator) -> frozenset[str]:

@@ -85,11 +85,21 @@ def gain_lines(report: Report) -> list[str]:
     return [_gain(g) for g in report.recovered]
 
 
+def cost_line(report: Report) -> str:
+    """Return the cost of the search; '' where nothing was chosen by samples."""
+    if report.selection is None:
+        return ""
+    cost = report.selection.cost
+    limit = "" if cost.limit is None else f" of at most {cost.limit}"
+    text = f"{cost.inferences:.0f}{limit} inferences a select sample, {cost.seconds:.1f} s"
+    return text + (f", {cost.timing_seconds:.1f} s of it for timing" if cost.timing_seconds else "")
+
+
 def _gain(step: Gain) -> str:
     if step.failed:
         return f"{step.name}: could not be tried: {printable(step.failed)}"
     text = f"{step.name}: {decibels(step.before)} -> {decibels(step.after)} dB in {step.seconds:.1f} s"
-    on = ", on the all-int8 plan" if step.before_placement else ""
+    on = ", before placement" if step.before_placement else ""
     outcome = "" if step.applied else ", not in the result" if step.kept else ", rejected"
     return text + on + outcome
 

@@ -16,6 +16,7 @@ from qtool.evaluate.compare import Comparison
 from qtool.evaluate.gates import GateResult
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.figures import (
+    cost_line,
     decibels,
     gain_lines,
     ordered,
@@ -125,6 +126,8 @@ def _figures(report: Report) -> str:
         lines.append(f"**Size:** {text}")
     lines += [f"**Speed:** {text}" for text in speed_lines(report)]
     lines += [f"**Recovered:** {text}" for text in gain_lines(report)]
+    if text := cost_line(report):
+        lines.append(f"**Search:** {text}")
     lines += [f"**SQNR, {text}".replace(":", ":**", 1) for text in selection_lines(report)]
     comparison = report.comparison
     if comparison is not None and comparison.accuracy is not None:
@@ -212,7 +215,7 @@ _EXPLAINED: Columns = {
     "is": lambda e: prose(heading(e.kind)) if e.kind else "",
     "float µs": lambda e: f"{e.region.float_us:.1f}" if e.region else "",
     "int8 µs": lambda e: f"{e.region.int8_us:.1f}" if e.region else "",
-    "isolated dB": lambda e: decibels(e.region.sqnr) if e.region else "",
+    "isolated dB": lambda e: decibels(e.region.sqnr) if e.region and not math.isnan(e.region.sqnr) else "",
     "why": lambda e: prose(e.why),
 }
 

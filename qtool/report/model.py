@@ -135,6 +135,25 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class SearchCost:
+    """The cost of all choices, without the verdict.
+
+    Args:
+        inferences: of the whole model, for each select sample.
+        limit: the most of them that --effort allows; None: any number.
+        seconds: from the preparation to the choice.
+        timing_seconds: of these, for timing kernels and models.
+        left_out: the steps that the limit, or --time-budget, did not allow.
+    """
+
+    inferences: float
+    limit: int | None
+    seconds: float
+    timing_seconds: float
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Selection:
     """Fidelity on the select set, by which the result was chosen. The verdict is on the judge set.
 
@@ -144,6 +163,7 @@ class Selection:
         samples: how many were run.
         independent: no range was set by these samples.
         judge_independent: no choice was made by the samples of the judge set.
+        cost: of all choices.
     """
 
     sqnr: float
@@ -151,6 +171,7 @@ class Selection:
     samples: int
     independent: bool
     judge_independent: bool
+    cost: SearchCost
 
 
 @dataclass(frozen=True)

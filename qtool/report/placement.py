@@ -65,7 +65,7 @@ def regions(report: Report) -> Table:
             " ".join(region.ops),
             _us(region.float_us),
             _us(region.int8_us),
-            decibels(region.sqnr),
+            "-" if math.isnan(region.sqnr) else decibels(region.sqnr),
         ]
         table.add_row(*map(plain, (*cells, _label(region), region.why)))
     return table
@@ -110,6 +110,8 @@ def facts(node: Explained) -> list[tuple[str, str]]:
     more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
     one = f"as one with {', '.join(others[:_MOST_OTHERS])}{more}" if others else "by itself"
     alone = "changes nothing" if region.sqnr == math.inf else f"{decibels(region.sqnr)} dB"
+    if math.isnan(region.sqnr):
+        alone = "not measured: int8 can't pay here"
     return [
         *rows,
         ("region", f"{_label(region)}, {one}"),

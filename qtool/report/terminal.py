@@ -16,6 +16,7 @@ from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report import placement
 from qtool.report.figures import (
     audit_lines,
+    cost_line,
     decibels,
     gain_lines,
     row_text,
@@ -201,6 +202,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         rows.append(("size", text))
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
     rows += [("" if index else "recovered", text) for index, text in enumerate(gain_lines(report))]
+    if text := cost_line(report):
+        rows.append(("search", text))
     rows += [("" if index else "SQNR", text) for index, text in enumerate(selection_lines(report))]
     if report.comparison is not None:
         rows += _judged(report.comparison)

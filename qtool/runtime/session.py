@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qtool.errors import ModelError, RuntimeFailure, is_out_of_memory, out_of_memory, printable
 from qtool.runtime.heartbeat import step
 from qtool.runtime.noise import PERIOD, PLACE, Noise, may_be_random, with_fixed_noise
+from qtool.runtime.threads import default_threads
 
 
 @contextmanager
@@ -155,7 +156,7 @@ class Session:
 
     Args:
         model: a path, or the bytes of a model without external data.
-        threads: intra-op threads; 0 leaves the choice to the runtime.
+        threads: intra-op threads; 0: the runtime's choice, within what this process may use.
         name: what to call it in errors.
         optimize: the runtime's graph optimizations, as a user would have them.
         integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.31 does, and
@@ -184,7 +185,7 @@ class Session:
     ) -> None:
         self.name = name or (str(model) if isinstance(model, Path) else "model")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or default_threads()
         options.log_severity_level = 4
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -14,6 +14,7 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import silent
 from qtool.placement.acceptance import first_accepted
+from qtool.placement.first_race import race_first
 from qtool.placement.place import FLOAT, float_candidate, place
 from qtool.placement.repair import repair
 from qtool.placement.timing import measure_timing
@@ -71,13 +72,15 @@ def test_every_producer_of_assignments_holds_the_constraints(case: str, data: st
     timing = measure_timing(model)
     assert timing is not None
     with Evaluator(model, Criteria(300.0), silent) as evaluator:
-        placement = place(timing.all_int8, timing, evaluator, 3)
-        assert placement.cost_model is not None
-        for point in placement.cost_model.front:
-            assert holds(placement.cost_model.assignment(point), before)
+        first = race_first(timing, evaluator)
+        assert holds(first.base.assignment, before)
+        placement = place(first.base, first, evaluator, 3)
+        costs = placement.cost_model
+        for point in () if costs is None else costs.front:
+            assert holds(costs.assignment(point), before)
         for forms in placement.forms.values():
             assert holds(Assignment(forms), before)
-        base = placement.cost_model.base
+        base = timing.all_int8
         errors = evaluator.errors_of(base)
         repaired = repair(base, errors, errors.sqnr(keys_of(base.plan)) + 6)
         assert repaired is None or holds(repaired, before)
@@ -99,7 +102,8 @@ def test_float_is_not_chosen_where_options_name_a_form(monkeypatch: pytest.Monke
         timing = measure_timing(ready)
         assert timing is not None
         with Evaluator(ready, Criteria(20.0), silent) as evaluator:
-            forms = place(timing.all_int8, timing, evaluator, 3).candidate.plan.forms
+            first = race_first(timing, evaluator)
+            forms = place(first.base, first, evaluator, 3).candidate.plan.forms
         assert forms == (rule_based(ready.task).forms if named == {"per_tensor": True} else {})
 
 

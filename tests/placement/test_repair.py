@@ -70,7 +70,7 @@ def test_repair_ends_in_float_and_undoes_no_step(name: str, data: st.DataObject)
         assert required <= better.assignment.forms.keys() <= now.assignment.forms.keys()
         wider = bits(better)
         assert all(wider.get(weight, 32) >= before for weight, before in bits(now).items())
-        errors = evaluator(name).errors_of(better, errors)
+        errors = evaluator(name).errors_of(better)
         now, last = better, errors.sqnr(keys_of(better.plan))
     else:
         raise AssertionError("it never ends")

@@ -32,8 +32,11 @@ THROUGH = {
     "nothing": ([], ("w0", "b0")),
     "relu": ([node("Relu", ["a"], ["h"])], ("w0", "b0")),
     "leaky relu": ([node("LeakyRelu", ["a"], ["h"])], ("w0", "b0")),
-    "vector": ([node("Mul", ["a", "v"], ["h"])], ("v",)),
-    "added": ([node("Add", ["a", "v"], ["i"]), node("Relu", ["i"], ["h"])], ("v", "w0", "b0")),
+    "vector": ([node("Relu", ["a"], ["r"]), node("Mul", ["r", "v"], ["h"])], ("v",)),
+    "added": (
+        [node("Relu", ["a"], ["r"]), node("Add", ["r", "v"], ["i"]), node("Relu", ["i"], ["h"])],
+        ("v", "w0", "b0"),
+    ),
     "layer norm": ([node("LayerNormalization", ["a", "v", "u"], ["h"])], ("v", "u")),
     "layer norm of no bias": ([node("LayerNormalization", ["a", "v"], ["h"])], ("v",)),
     "gate": (
@@ -63,7 +66,7 @@ NOT_THROUGH: dict[str, Sequence[onnx.NodeProto]] = {
     "silu": [node("Sigmoid", ["a"], ["s"]), node("Mul", ["a", "s"], ["h"])],
     "square": [node("Mul", ["a", "a"], ["h"])],
     "residual": [node("MatMul", ["x", "g"], ["b"]), node("Add", ["a", "b"], ["h"])],
-    "scalar": [node("Add", ["a", "six"], ["h"])],
+    "scalar": [node("Relu", ["a"], ["r"]), node("Add", ["r", "six"], ["h"])],
     "transposed twice": [node("Transpose", ["a"], ["t"], perm=[1, 0]), node("Transpose", ["t"], ["k"], perm=[1, 0]), node("Neg", ["k"], ["h"])],
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ from qtool.report.model import (
     ModelFile,
     ReasonCount,
     Report,
+    SearchCost,
     Selection,
     Timing,
 )
@@ -73,7 +74,8 @@ TRIALS = (
     Trial("mixed 1", 45.0, 44.0, 1.0625, 1.125, (1.0, 1.25), 305, 1),
     Trial("float", math.inf, math.inf, 1.0, 1.0, (1.0, 1.0), 290),
 )
-SELECTION = Selection(38.5, (37.0, 40.0), 8, independent=True, judge_independent=True)
+COST = SearchCost(41.5, 60, 12.5, 4.25, ("gptq",))
+SELECTION = Selection(38.5, (37.0, 40.0), 8, independent=True, judge_independent=True, cost=COST)
 GAINS = (
     Gain("bias", 30.0, 31.5, 0.5, kept=True, before_placement=True),
     Gain("gptq", 38.0, 38.5, 1.5, kept=True, applied=True),

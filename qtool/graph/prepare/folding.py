@@ -28,8 +28,8 @@ def fold_constants(model: ir.Model) -> str:
     1. Moves, comparisons and integer arithmetic are exact. Arithmetic on float32 is exact to rounding, as the
        runtime's own at load; only finite results are kept, at most twice as large together as all constants.
     2. A Shape is a constant where inference knows all axes, or those that a Gather or Slice picks.
-    3. A Cast is computed, also of float16 weights. Weights that are stored as integers stay as they are in
-       the file: they are quantized already.
+    3. A Cast or CastLike is computed, also of float16 weights. Weights that are stored as integers stay as
+       they are in the file: they are quantized already.
     """
     tensors = [v.const_value for g in model.graphs() for v in g.initializers.values()]
     room = 2 * sum(t.nbytes for t in tensors if t is not None)
@@ -37,6 +37,7 @@ def fold_constants(model: ir.Model) -> str:
     for node in list(model.graph.all_nodes()):
         if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
             continue
+        _name_type(node)
         arrays = _operands(node)
         if arrays is None or not isinstance(node.graph, ir.Graph) or not _computable(node, arrays):
             continue
@@ -72,6 +73,15 @@ def evaluate(node: ir.Node, arrays: Sequence[np.ndarray], opset: int) -> np.ndar
             return np.asarray(next(iter(ReferenceEvaluator(model).run(None, feeds))))
     except Exception:  # the reference lacks this form of the op; the runtime will fold it at load
         return None
+
+
+def _name_type(node: ir.Node) -> None:
+    """Make a Cast of a CastLike whose type is known: the other value need not be there for it."""
+    like = node.inputs[1] if is_op(node, "CastLike") else None
+    if like is not None and like.dtype is not None:
+        node.op_type = "Cast"
+        node.attributes.add(ir.AttrInt64("to", like.dtype))
+        node.resize_inputs(1)
 
 
 def _operands(node: ir.Node) -> list[np.ndarray] | None:

@@ -239,6 +239,18 @@ def test_a_cast_of_a_constant_is_computed(dtype: str) -> None:
     assert_alike(proto, made, rtol=0)
 
 
+def test_a_cast_to_the_type_of_another_value_is_computed() -> None:
+    proto = model(
+        [node("CastLike", ["w", "x"], ["h"]), node("MatMul", ["x", "h"], ["y"])],
+        {"x": (2, 4)},
+        ["y"],
+        {"w": W.astype(np.float16)},
+    )
+    made, _ = applied(proto, *PASSES)
+    assert ops(made) == ["MatMul"]
+    assert_alike(proto, made, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
 def test_a_weight_that_is_stored_as_integers_stays(dtype: str) -> None:
     proto = model(

@@ -13,7 +13,16 @@ from tests.cli.program import Program, run
 from tests.graphs import SAMPLE_MODELS
 
 FOLDER = SAMPLE_MODELS / "cnn"
-BASE = ("quantize", FOLDER / "model.onnx", "--calib", FOLDER / "calib", "--data", FOLDER / "eval")
+BASE = (
+    "quantize",
+    FOLDER / "model.onnx",
+    "--calib",
+    FOLDER / "calib",
+    "--data",
+    FOLDER / "eval",
+    "--samples",
+    16,
+)
 
 
 def test_it_is_gone_when_the_model_is_in_place(tmp_path: Path) -> None:
@@ -29,7 +38,18 @@ def test_a_checkpoint_of_a_failed_run_can_be_replayed_and_resumed(tmp_path: Path
     assert not output.exists()
     plan = from_json(best.read_text(encoding="utf-8"), "best.json")
     assert plan.resolved
-    replayed = run("quantize", FOLDER / "model.onnx", "-o", output, "--plan", best, "--data", FOLDER / "eval")
+    replayed = run(
+        "quantize",
+        FOLDER / "model.onnx",
+        "-o",
+        output,
+        "--plan",
+        best,
+        "--data",
+        FOLDER / "eval",
+        "--samples",
+        16,
+    )
     assert replayed.returncode == 0, replayed.stderr
     resumed = run(*BASE, "-o", output, "--force", "--checkpoint", best, "--resume")
     assert resumed.returncode == 0, resumed.stderr

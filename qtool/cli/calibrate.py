@@ -14,7 +14,7 @@ from qtool.cli.command import Command
 from qtool.cli.output_files import files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
-from qtool.cli.types import BYTES, SRC
+from qtool.cli.types import BYTES, OUTPUT, SRC
 from qtool.errors import EXIT_OK, UsageError
 from qtool.tables.targets import AUTO, TARGETS
 
@@ -31,9 +31,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL | RANGES..."
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The ranges file to write."
-)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The ranges file to write.")
 @click.option("--calib", type=SRC, help=source_help("Samples"))
 @click.option(
     "--target",
@@ -66,7 +64,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 )
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     metavar="FILE",
     help="Save progress to FILE, so that --resume can continue a killed run. It is removed at the end.",
 )

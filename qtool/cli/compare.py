@@ -13,7 +13,7 @@ from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.output_files import check_reports, files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
-from qtool.cli.types import SRC
+from qtool.cli.types import OUTPUT, SRC
 from qtool.errors import UsageError
 from qtool.tables.judging import TASK
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @gate_options
 @click.option(
     "--save-ref",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     metavar="FILE",
     help="Save the outputs of FP32, to judge models later without it.",
 )

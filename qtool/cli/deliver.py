@@ -15,6 +15,7 @@ import click
 from qtool.cli.help import under
 from qtool.cli.output_files import reports_of
 from qtool.cli.streams import named
+from qtool.cli.types import OUTPUT
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
 from qtool.report.formats import FORMATS
 
@@ -48,7 +49,7 @@ def report_options(command: F) -> F:
         ),
         _report(
             "--report",
-            type=click.Path(path_type=Path),
+            type=OUTPUT,
             multiple=True,
             metavar="FILE",
             brief=f"Write the result to FILE: {', '.join(f.suffix for f in FORMATS.values())}. Repeatable.",

@@ -11,7 +11,7 @@ import click
 from qtool.cli.common_options import JUDGING, gates_of
 from qtool.cli.help import under
 from qtool.cli.source_options import reading_of, source_help
-from qtool.cli.types import BYTES, SRC
+from qtool.cli.types import BYTES, OUTPUT, SRC
 from qtool.plan.scheme import (
     ACTIVATION_TYPES,
     BLOCKS,
@@ -307,7 +307,7 @@ _PLAN = (
     _plan(
         "--save-plan",
         rare=True,
-        type=click.Path(path_type=Path),
+        type=OUTPUT,
         metavar="FILE",
         help="Write the plan: every scale and every decision, as JSON.",
     ),

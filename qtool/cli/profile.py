@@ -11,6 +11,7 @@ import click
 
 from qtool.cli.command import Command
 from qtool.cli.progress import progress_line
+from qtool.cli.types import OUTPUT
 from qtool.errors import EXIT_OK, printable
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The cost table to write (JSON)."
-)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The cost table to write (JSON).")
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime."
 )

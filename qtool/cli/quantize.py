@@ -16,6 +16,7 @@ from qtool.cli.job_options import options_of, quantize_options
 from qtool.cli.output_files import check_reports, check_targets, text_file
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import source_options
+from qtool.cli.types import OUTPUT, OUTPUT_OR_STDOUT
 from qtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _plan = under("What to quantize")
     "--output",
     cls=Option,
     topic="Model and samples",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=OUTPUT_OR_STDOUT,
     help="The model to write; - is stdout, and tables then go to stderr.",
 )
 @quantize_options
@@ -50,7 +51,7 @@ _plan = under("What to quantize")
 )
 @_plan(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     metavar="FILE",
     rare=True,
     help="Keep the best plan so far in FILE, as --plan takes it, until the model is in place.",

@@ -15,6 +15,7 @@ from qtool.cli.job_options import options_of, tune_options
 from qtool.cli.output_files import check_targets, text_file
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import source_options
+from qtool.cli.types import OUTPUT, OUTPUT_OR_STDOUT
 
 
 @click.command(cls=Command)
@@ -24,7 +25,7 @@ from qtool.cli.source_options import source_options
     "--output",
     cls=Option,
     topic="Model and samples",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=OUTPUT_OR_STDOUT,
     help="The model to write, of the chosen point; - is stdout. Default: none.",
 )
 @click.option(
@@ -41,7 +42,7 @@ from qtool.cli.source_options import source_options
     "--svg",
     cls=Option,
     topic="Pareto front",
-    type=click.Path(path_type=Path),
+    type=OUTPUT,
     metavar="FILE",
     help="Write a picture of speed against SQNR as SVG. It needs matplotlib.",
 )

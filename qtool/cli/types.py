@@ -44,5 +44,21 @@ class BytesType(click.types.StringParamType):
         return int(float(number) * {**_UNITS, **_BINARY}[unit or ""])
 
 
+class OutputType(click.Path):
+    """A file to write, or '-' where that is allowed."""
+
+    def __init__(self, allow_dash: bool = False) -> None:
+        super().__init__(path_type=Path, allow_dash=allow_dash)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return its path; one that ends with a slash names a folder, and is refused."""
+        from qtool.graph.save import target_path
+
+        target_path(value)
+        return super().convert(value, param, ctx)
+
+
 SRC = SourceType()
+OUTPUT = OutputType()
+OUTPUT_OR_STDOUT = OutputType(allow_dash=True)
 BYTES = BytesType()

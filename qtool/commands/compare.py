@@ -12,7 +12,7 @@ from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
-from qtool.evaluate.compare import check_labelled, compare
+from qtool.evaluate.compare import Comparison, check_labelled, compare
 from qtool.evaluate.criteria import row_gates, task_gates
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import judge, parse
@@ -20,7 +20,7 @@ from qtool.evaluate.judging import gates_of, measures_of, with_scores
 from qtool.evaluate.latency import race_models
 from qtool.evaluate.reference_outputs import Original, ReferenceOutputs, ReferenceWriter
 from qtool.graph.inspection.model import Inspection
-from qtool.graph.inspection.read import inspect_model
+from qtool.graph.inspection.read import inspect_model, inspect_source
 from qtool.graph.load import Source
 from qtool.graph.save import check_target, staged
 from qtool.options import Comparing, ModelLike, Progress, silent
@@ -29,6 +29,9 @@ from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Model, Session
 from qtool.tables.judging import AUTO, NONE, USUAL
 from qtool.tables.modes import FEW_BITS, MODES
+
+# SQNR in dB below which two models share no more than the mean of their outputs.
+_UNRELATED_DB = 3.0
 
 Reference = ModelLike | ReferenceOutputs
 
@@ -103,10 +106,26 @@ def compare_models(
         *files,
         comparison=comparison,
         race=race,
-        warnings=(*made_up(samples), *comparison.caveats),
+        warnings=(*_mistaken(first, other, comparison), *made_up(samples), *comparison.caveats),
         synthetic=synthetic(samples),
     )
     return replace(report, gates=tuple(judge(gates, report.verdict)))
+
+
+def _mistaken(fp32: Source | ReferenceOutputs, quantized: Source, comparison: Comparison) -> Iterator[str]:
+    """Yield a warning where the arguments are swapped, or the models are no versions of one."""
+    sources = [inspect_source(s) for s in (fp32, quantized) if isinstance(s, Source)]
+    if len(sources) == 2 and sources[0].forms and not sources[1].forms:
+        forms = ", ".join(sources[0].forms)
+        names = f"'{sources[0].path}' is quantized ({forms}) and '{sources[1].path}' is not"
+        yield f"{names}: FP32 comes first; are the two swapped?"
+    elif any(not o.exact and o.count for o in comparison.outputs) and comparison.sqnr < _UNRELATED_DB:
+        original = fp32.original if isinstance(fp32, ReferenceOutputs) else _original(fp32)
+        if sources[-1].recipe.get("source_sha256", original.sha256) != original.sha256:
+            yield f"'{quantized.name}' was made from another model than '{original.path}'"
+        else:
+            little = f"the outputs have little in common (SQNR {comparison.sqnr:.1f} dB)"
+            yield f"{little}: are '{original.path}' and '{quantized.name}' versions of one model?"
 
 
 @contextlib.contextmanager

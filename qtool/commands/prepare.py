@@ -91,7 +91,10 @@ def prepare_model(
     sets, budget = _counted(sets, options)
 
     def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
-        return _memo(source, model, task, options, sets.calibrate, calibration, progress)
+        # float16 needs no ranges, and looks for overflow on the samples that there are.
+        looks = scheme.form is Form.FLOAT16 and sets.calibrate is None
+        observed = sets.select if looks else sets.calibrate
+        return _memo(source, model, task, options, observed, calibration, progress)
 
     ready = PreparedModel(
         source,

@@ -20,7 +20,7 @@ from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.judging import gates_of, measures_of, with_scores
-from qtool.graph.save import Staging, check_target, staged
+from qtool.graph.save import Staging, check_target, staged, target_path
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.acceptance import first_accepted
 from qtool.placement.first_race import FirstRace, race_first
@@ -63,17 +63,18 @@ def quantize(
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
     """
     options = options or Options()
-    request = _check(model, Path(output), options)
+    output = target_path(output)
+    request = _check(model, output, options)
     prepared = prepare_model(model, options, progress)
     request = replace(request, measures=with_scores(request.measures, options, prepared.source.model))
-    check_target(Path(output), list(prepared.source.files), options.force)
+    check_target(output, list(prepared.source.files), options.force)
     if points is not None:
         check_tunable(prepared)
     criteria = criteria_of(prepared, request.gates, request.measures)
     with (
         _blame_the_original(prepared),
         Evaluator(prepared, criteria, progress, _checkpoint(options)) as evaluator,
-        staged(Path(output)) as staging,
+        staged(output) as staging,
     ):
         if options.plan is not None and not options.resume:
             placement = Placement(from_plan(prepared, options.plan))

@@ -126,7 +126,15 @@ def _kind_of_folder(folder: Path, forced: str) -> tuple[Kind, Path, list[str]]:
             listed[nested] = listed[nested] if nested in listed else names_in(folder, nested)
             if names := with_suffix(listed[nested], kind.suffixes):
                 return kind, folder, names
-    files = listed.get(True) or listed[False]
+    files = listed[True] if True in listed else names_in(folder, nested=True)
+    for kind in kinds:
+        if below := sorted({str(Path(name).parent) for name in with_suffix(files, kind.suffixes)}):
+            others = f" (and {len(below) - 1} more such folders)" if len(below) > 1 else ""
+            what = f"its {kind.suffixes[0]} files lie in a folder below it"
+            raise DataError(
+                f"'{shown(folder)}' holds no samples itself: {what}",
+                f"name that folder: {shown(folder / below[0])}{others}",
+            )
     suffixes = sorted({Path(name).suffix or name for name in files})[:_SHOWN_KINDS]
     has = f"it has: {printable(', '.join(suffixes))}" if files else "it is empty"
     what = f"no {' or '.join(kinds[0].suffixes)} file" if forced else "no samples"

@@ -228,6 +228,18 @@ def staged(target: Path) -> Iterator[Staging]:
             raise EnvironmentFailure(f"can't write '{target}': {error.strerror or error}") from error
 
 
+def target_path(name: str | Path) -> Path:
+    """Return the path of a file to write.
+
+    Raises:
+        UsageError: it ends with a slash, so that it names a folder.
+    """
+    text = str(name)
+    if text.endswith(tuple(slash + dot for slash in {os.sep, os.altsep or "/"} for dot in ("", "."))):
+        raise UsageError(f"output '{text}' is a folder", f"name a file in it: {Path(text) / 'int8.onnx'}")
+    return Path(name)
+
+
 def check_target(target: Path, inputs: Iterable[Path], force: bool) -> None:
     """Refuse a target that is one of the inputs, by whatever name, or that exists without --force.
 

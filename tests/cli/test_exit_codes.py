@@ -81,6 +81,8 @@ MISTAKES = {
     "output is input": (2, ["quantize", "{model}", "-o", "{model}", "--calib", "{calib}", "--force"], "is the input", "another file"),
     "output exists": (2, ["quantize", "{model}", "-o", "{quantized}", "--calib", "{calib}"], "exists", "--force"),
     "output is a folder": (2, ["quantize", "{model}", "-o", "{calib}", "--calib", "{calib}"], "folder", "int8.onnx"),
+    "output ends with a slash": (2, ["quantize", "{model}", "-o", "{out}/", "--calib", "{calib}"], "is a folder", "int8.onnx"),
+    "samples lie one level down": (4, ["quantize", "{model}", "-o", "{out}", "--calib", "{folder}"], ".npz files lie in a folder below it", "name that folder: "),
     "plan is no plan": (2, ["quantize", "{model}", "-o", "{out}", "--plan", "{model}"], "plan", ""),
     "plan missing": (2, ["quantize", "{model}", "-o", "{out}", "--plan", "{out}.json"], "plan", ""),
     "model missing": (3, ["quantize", "{folder}/modle.onnx", "-o", "{out}", "--calib", "{calib}"], "does not exist", "model.onnx"),

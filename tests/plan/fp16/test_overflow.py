@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+import qtool
 from qtool.calibration.ranges import LOG_UNIT, Range
 from qtool.graph.load import from_model
 from qtool.graph.prepare import prepare
@@ -226,6 +228,13 @@ def test_activations_that_would_overflow_stay_float32_and_are_named() -> None:
 def test_a_note_says_that_no_samples_were_run() -> None:
     assert NO_SAMPLES in converted(wide(3e4)).notes
     assert NO_SAMPLES not in converted(wide(3e4), SAMPLES).notes
+
+
+def test_samples_of_data_alone_show_what_overflows(tmp_path: Path) -> None:
+    options = qtool.Options(mode="fp16", data=SAMPLES, timing="table")
+    result = qtool.quantize(wide(3e4), tmp_path / "h.onnx", options)
+    assert NO_SAMPLES not in result.report.warnings
+    assert {"first", "second"} <= {skip.node for skip in result.plan.skips}
 
 
 @pytest.mark.parametrize("mode", ["fp16", "static"])

@@ -14,7 +14,7 @@ from pathlib import Path
 from qtool.calibration.checkpoint import Checkpoint, CheckpointFile
 from qtool.calibration.ranges_file import Calibration, digest_of
 from qtool.calibration.runner import SoFar, calibrate
-from qtool.commands.prepare import NO_SAMPLES, prepare_model, read_samples
+from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading
 from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used
@@ -115,11 +115,12 @@ def calibrate_model(
     options = options or Calibrating()
     if options.resume and options.checkpoint is None:
         raise UsageError("--resume: from which file?", "--checkpoint FILE --resume")
-    prepared = prepare_model(model, Options(target=options.target), sets=NO_SAMPLES)
-    samples = options.shard.of(read_samples(prepared.source, data, options.reading, options.calib_format))
+    source = load_model(model)
+    samples = options.shard.of(read_samples(source, data, options.reading, options.calib_format))
     check_used(options.reading, [samples])
     if not len(samples):
         raise DataError(f"{samples.name}: shard {options.shard} has no samples", "fewer shards")
+    prepared = prepare_model(source, Options(target=options.target), sets=replace(NO_SAMPLES, judge=samples))
     jobs = min(options.jobs, len(samples))
     if jobs > 1:
         return _by_processes(model, data, replace(options, jobs=jobs), progress)

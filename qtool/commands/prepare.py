@@ -36,7 +36,7 @@ from qtool.plan.scheme import Scheme, make_scheme
 from qtool.recover.run import searches_ranges
 from qtool.runtime.cpu import fitting_target
 from qtool.runtime.heartbeat import step
-from qtool.runtime.session import Session, has_op
+from qtool.runtime.session import Session, has_op, known_ops
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
@@ -47,12 +47,15 @@ NO_SAMPLES = SampleSets(None, None, None, False, False)
 
 
 def prepare_model(
-    model: ModelLike, options: Options, progress: Progress = silent, sets: SampleSets | None = None
+    model: ModelLike | Source,
+    options: Options,
+    progress: Progress = silent,
+    sets: SampleSets | None = None,
 ) -> PreparedModel:
     """Load, check and prepare a model, match the constraints with its nodes, and split the samples.
 
     Args:
-        model: a path, or a model in memory.
+        model: a path, a model in memory, or a loaded one.
         options: what the user chose; a plan among them overrides the choices of types and nodes.
         progress: called at the start, and as calibration goes on, when ranges are first asked for.
         sets: the samples, if they are open and split already, or NO_SAMPLES; None: as the options say.
@@ -64,11 +67,18 @@ def prepare_model(
     options = _settled(options)
     scheme = make_scheme(options.mode, options.target, options.choices, options.sets)
     source = load_model(model)
-    if source.warnings and scheme.target.onnxruntime:
+    custom = custom_ops(source.model)
+    if source.warnings and scheme.target.onnxruntime and not custom:
         Session(source.loadable, name=source.name)  # what was mended is what the runtime accepts
+    calibration = _ranges_option(source, options)
+    sets = _split(source, scheme, options, calibration) if sets is None else sets
+    sets, budget = _counted(sets, options)
+    if custom and sets.judge is None:
+        note = f"not run: onnxruntime has no {', '.join(custom)}"
+        sets = replace(sets, notes=(*sets.notes, note))
     with step(source.name, "it is prepared", ModelError):
         prepared = prepare(
-            source.model,
+            _with_ranks(source.model, sets),
             onnxruntime=scheme.target.onnxruntime,
             opset=scheme.opset,
             requantize=options.requantize,
@@ -86,9 +96,6 @@ def prepare_model(
     constraints = match_constraints(view, source.model, scheme, patterns)
     task = PlanInput(view, scheme, constraints, source.sha256)
     explain = match_nodes(view, source.model, options.explain, "--explain")
-    calibration = _ranges_option(source, options)
-    sets = _split(source, scheme, options, calibration) if sets is None else sets
-    sets, budget = _counted(sets, options)
 
     def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
         # float16 needs no ranges, and looks for overflow on the samples that there are.
@@ -109,6 +116,40 @@ def prepare_model(
         memo_of,
     )
     return _scaled_as_planned(ready)
+
+
+def custom_ops(model: ir.Model) -> list[str]:
+    """Return the ops that the runtime does not know, as `domain::Op`; local functions are no such ops."""
+    functions = {(f.domain, f.name) for f in model.functions.values()}
+    bodies = (n for f in model.functions.values() for n in f.all_nodes())
+    ops = {(n.domain, n.op_type) for n in (*model.graph.all_nodes(), *bodies)} - functions
+    return sorted(f"{d}::{op}" for d, op in ops - known_ops() if d not in ("", "ai.onnx"))
+
+
+def refusal(error: ModelError, model: ir.Model) -> ModelError:
+    """Return the runtime's refusal of a model, with the modes that need not run it where an op is custom."""
+    if not (custom := custom_ops(model)):
+        return error
+    return ModelError(
+        error.message,
+        f"{', '.join(custom)} is a custom op: without --calib and --data, --mode weight-only, dynamic and "
+        "fp16 need not run it",
+    )
+
+
+def _with_ranks(model: ir.Model, sets: SampleSets) -> ir.Model:
+    """Return the model whose inputs without a shape have as many axes as in the first sample."""
+    samples = sets.calibrate or sets.judge
+    bare = {v.name for v in model.graph.inputs if isinstance(v.type, ir.TensorType) and v.shape is None}
+    if samples is None or not bare:
+        return model
+    shown = next(iter(samples.read(frozenset({0}))), None)
+    clone = model.clone()
+    for value in clone.graph.inputs:
+        array = shown.inputs.get(value.name or "") if shown is not None else None
+        if value.name in bare and array is not None:
+            value.shape = ir.Shape([None] * array.ndim)
+    return clone
 
 
 def _settled(options: Options) -> Options:
@@ -244,12 +285,14 @@ def _memo(
     return RangeMemo([[name for names in observation_sets(task) for name in names]], estimate)
 
 
-def load_model(model: ModelLike) -> Source:
-    """Load a model from a path, or take one in memory.
+def load_model(model: ModelLike | Source) -> Source:
+    """Load a model from a path, or take one in memory, or one that is loaded.
 
     Raises:
         ModelError: it can't be read, or is refused.
     """
+    if isinstance(model, Source):
+        return model
     return from_model(model) if isinstance(model, onnx.ModelProto) else load(Path(model))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 
-from qtool.commands.prepare import NO_SAMPLES, prepare_model
+from qtool.commands.prepare import NO_SAMPLES, prepare_model, refusal
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
 from qtool.errors import ModelError
 from qtool.evaluate.audit import write_audited
@@ -145,7 +145,10 @@ def _blame_the_original(model: PreparedModel) -> Iterator[None]:
     try:
         yield
     except ModelError:
-        Session(model.source.loadable, threads=model.threads, name=model.source.name)
+        try:
+            Session(model.source.loadable, threads=model.threads, name=model.source.name)
+        except ModelError as error:
+            raise refusal(error, model.source.model) from error
         raise
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from qtool import __version__
 from qtool.calibration.analytic import roughness
+from qtool.commands.prepare import custom_ops
 from qtool.data.samples import synthetic
 from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
@@ -96,7 +97,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     model = chosen.model
     samples = model.samples.judge
     if samples is None:
-        if model.scheme.target.onnxruntime:
+        if model.scheme.target.onnxruntime and not custom_ops(model.source.model):
             Session(staging.path, threads=model.threads, name="the quantized model")
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
     comparison = compare(

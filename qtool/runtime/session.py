@@ -97,6 +97,12 @@ def has_op(op: str, opset: int) -> bool:
 
 
 @cache
+def known_ops() -> frozenset[tuple[str, str]]:
+    """Return the (domain, op) of every op that the runtime knows; the standard domain is ''."""
+    return frozenset((schema.domain, schema.name) for schema in native.get_all_operator_schema())
+
+
+@cache
 def _registered() -> tuple[dict[str, set[int]], dict[str, list[tuple[int, int]]]]:
     """The versions of each standard op that the runtime knows, and the ranges of its CPU kernels."""
     versions, kernels = defaultdict(set), defaultdict(list)

@@ -18,6 +18,6 @@ def require_shapes(model: ir.Model) -> str:
             what = "input" if value.is_graph_input() else "output"
             raise ModelError(
                 f"{what} '{printable(value.name or '', 80)}' has no shape, and none can be inferred",
-                "export the model with one; axes of variable size can have names",
+                "add --calib SRC or --data SRC, whose samples show it; or export the model with shapes",
             )
     return ""

@@ -17,7 +17,7 @@ from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import Gate, judge
 from qtool.evaluate.latency import Race, race_models
 from qtool.graph.load import model_size
-from qtool.graph.save import Staging, model_for_session
+from qtool.graph.save import SIDE_FILE_BYTES, Staging, model_for_session, tensor_bytes
 from qtool.options import Progress
 from qtool.placement.place import Placement
 from qtool.plan import serial
@@ -98,7 +98,9 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     samples = model.samples.judge
     if samples is None:
         if model.scheme.target.onnxruntime and not custom_ops(model.source.model):
-            Session(staging.path, threads=model.threads, name="the quantized model")
+            # Folding the weights of a large model would take several times the memory of its floats.
+            light = tensor_bytes(model.model) > SIDE_FILE_BYTES
+            Session(staging.path, threads=model.threads, name="the quantized model", optimize=not light)
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
     comparison = compare(
         with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name)),

@@ -175,7 +175,9 @@ def _survey(proto: onnx.ModelProto, name: str) -> Survey:
             f"{name}: holds sparse initializers, which can't be kept", "store them as dense tensors"
         )
     if not proto.graph.output:
-        raise ModelError(f"{name}: has no outputs, so that it computes nothing", "export it with its outputs")
+        raise ModelError(
+            f"{name}: invalid: it has no outputs, so that it computes nothing", "export it with its outputs"
+        )
     for graph in contents.graphs:
         for value in (*graph.input, *graph.output, *graph.value_info):
             if _holds_map(value.type):

@@ -241,7 +241,7 @@ class Session:
             if not isinstance(sample, Feeds):
                 raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
             raise RuntimeFailure(
-                f"{sample.where}: {self.name} fails on this sample: {printable(str(error))}",
+                f"{sample.where}: {self.name}: onnxruntime failed: {printable(str(error))}",
                 "leave the sample out, or mend its values",
             ) from error
 

@@ -184,7 +184,7 @@ def test_a_model_that_fails_on_the_samples_is_named(here: Path) -> None:
     (here / "far.npz").rename(here / "far" / "0.npz")
     done = bench("gather.onnx", "--data", "far", cwd=here)
     assert done.returncode == 6
-    assert done.stderr.startswith("error: far/0.npz: gather.onnx fails on this sample: ")
+    assert done.stderr.startswith("error: far/0.npz: gather.onnx: onnxruntime failed: ")
 
 
 def test_interrupted_it_leaves_nothing_behind(here: Path) -> None:

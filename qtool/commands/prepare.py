@@ -72,13 +72,14 @@ def prepare_model(
         Session(source.loadable, name=source.name)  # what was mended is what the runtime accepts
     calibration = _ranges_option(source, options)
     sets = _split(source, scheme, options, calibration) if sets is None else sets
+    shaped = _with_ranks(source.model, sets)
     sets, budget = _counted(sets, options)
     if custom and sets.judge is None:
         note = f"not run: onnxruntime has no {', '.join(custom)}"
         sets = replace(sets, notes=(*sets.notes, note))
     with step(source.name, "it is prepared", ModelError):
         prepared = prepare(
-            _with_ranks(source.model, sets),
+            shaped,
             onnxruntime=scheme.target.onnxruntime,
             opset=scheme.opset,
             requantize=options.requantize,

@@ -143,7 +143,7 @@ MISTAKES: list[tuple[list[Any], int, list[str]]] = [
     (["a.onnx"], 2, ["bench needs samples", "--data random:8", "--shape"]),
     (["b.onnx", "--data", "samples"], 3, ["model 'b.onnx' does not exist"]),
     (["a.onnx", "a.onx", "--data", "samples"], 3, ["model 'a.onx' does not exist", "'a.onnx'"]),
-    (["a.onnx", "samples/000.npz", "--data", "samples"], 3, ["000.npz: not a readable ONNX model"]),
+    (["a.onnx", "samples/000.npz", "--data", "samples"], 3, ["000.npz: a numpy archive"]),
     (["a.onnx", "renamed.onnx", "--data", "samples"], 3, ["renamed.onnx has no input 'x', which a.onnx has (it has: input)"]),
     (["a.onnx", "wider.onnx", "--data", "samples"], 4, ["wider.onnx: samples/000.npz: input 'x' has shape (2, 32); the model wants (n, 48)"]),
     (["renamed.onnx", "--data", "samples"], 4, ["000.npz has no input 'input' (it has: x)", "--map 'x=input'"]),

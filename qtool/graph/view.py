@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 Use = tuple[ir.Node, int]
+T = TypeVar("T")
 
 
 class View:
@@ -20,6 +22,7 @@ class View:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
+        self._answers: dict[Hashable, Any] = {}
         self.nodes: list[ir.Node] = list(model.graph.all_nodes())
         self.main_nodes: list[ir.Node] = list(model.graph)
         self.node_by_name: dict[str, ir.Node] = {n.name or "": n for n in self.nodes}
@@ -52,6 +55,18 @@ class View:
         """Names of nodes and of their outputs -> the node: the runtime names its kernels after either."""
         outputs = {v.name: n.name or "" for n in self.nodes for v in n.outputs if v.name}
         return outputs | {name: name for name in self.node_by_name}
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the result of a function of the model, computed at the first call with this key.
+
+        Args:
+            key: the question, with everything that the answer depends on beside the model.
+            compute: answers it, at some cost.
+        """
+        if key not in self._answers:
+            self._answers[key] = compute()
+        answer: T = self._answers[key]
+        return answer
 
     def in_main(self, value: ir.Value) -> bool:
         """Return whether a value is in the main graph, where it can be observed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -69,14 +70,17 @@ def stored_weights(
             qtype = tied.get(value.name or "") or _qtype(node, rule, scheme, types)
             if qtype in (FLOAT16, FLOAT32):
                 continue  # stays float32, or is float16 for the nodes that compute in it
-            if reason := _storage_problem(array, rule, scheme):
+            find_problem = partial(_storage_problem, array, rule, scheme)
+            if reason := view.once(("storage problem", value.name, rule, scheme.mode.name), find_problem):
                 storage.reasons[node.name or ""] = reason
                 continue
             coarse = coarsest_granularity(node, rule, array.ndim, index)
             key = (value.name or "", coarse, qtype.name)
             if key not in chosen:
                 by_row = rule.role is not Role.WEIGHTED or (value.name or "") in tied
-                chosen[key] = _spec(array, coarse, qtype, scheme, opset_of(view.model), by_row=by_row)
+                find = partial(_spec, array, coarse, qtype, scheme, opset_of(view.model), by_row=by_row)
+                names = scheme.mode.name, scheme.target.name, scheme.choices.block, by_row
+                chosen[key] = view.once(("stored", *key, *names), find)
             spec = chosen[key]
             if spec is not None:
                 kind = _kind(node, spec)

@@ -1,0 +1,68 @@
+"""Time first: accuracy is bought only for what a race has shown to pay, within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+import qtool
+from qtool.evaluate.evaluator import ORIGINAL, PREPARED
+from qtool.evaluate.latency import Race
+from qtool.tables.efforts import EFFORTS
+from qtool.tables.reasons import Code
+from tests.exact import honest_target
+from tests.rewrite.zoo import CASES
+
+CASE = CASES["residual"]
+SAMPLES = [sample for _ in range(4) for sample in CASE.samples()]
+
+
+def race_of(monkeypatch: pytest.MonkeyPatch, int8_seconds: float) -> None:
+    """Let every int8 candidate take this long, and FP32 one second."""
+
+    def race(models: Collection[str], samples: object, threads: int) -> Race:
+        return Race(1, {n: (1.0 if n in (ORIGINAL, PREPARED) else int8_seconds,) * 9 for n in models})
+
+    monkeypatch.setattr("qtool.evaluate.evaluator.race_models", race)
+    monkeypatch.setattr("qtool.commands.verdict.race_models", race)
+
+
+def quantize(tmp_path: Path, **options: object) -> qtool.Result:
+    chosen = qtool.Options(calib=SAMPLES, target=honest_target(), threads=1, gate="none", **options)  # type: ignore[arg-type]
+    return qtool.quantize(CASE.build(), tmp_path / "q.onnx", chosen)
+
+
+def test_where_int8_is_slower_nothing_else_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race_of(monkeypatch, 2.0)
+    report = quantize(tmp_path, recover="none").report
+    assert report.quantized_nodes == 0
+    assert any(skip.reason.code is Code.NOT_FASTER for skip in report.skips)
+    assert {trial.name for trial in report.trials} >= {"all int8"}
+    assert all(trial.speedup < 1 for trial in report.trials)
+    assert report.selection is not None
+    assert report.selection.cost.inferences < 10
+
+
+def test_balanced_effort_keeps_its_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    race_of(monkeypatch, 0.5)
+    report = quantize(tmp_path).report
+    assert report.quantized_nodes
+    assert report.selection is not None
+    cost = report.selection.cost
+    assert cost.limit == EFFORTS["balanced"].inferences
+    assert 0 < cost.inferences <= (cost.limit or 0)
+
+
+def test_a_time_budget_ends_the_search_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    race_of(monkeypatch, 0.5)
+    report = quantize(tmp_path, time_budget=1e-6).report
+    assert report.written
+    assert report.quantized_nodes
+    assert not report.recovered
+    assert report.selection is not None
+    assert report.selection.cost.left_out
+    assert any("--time-budget" in warning for warning in report.warnings)

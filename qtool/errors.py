@@ -120,3 +120,14 @@ def printable(text: str, limit: int = 300) -> str:
     line = " ".join(text.split())
     clean = "".join(c if c.isprintable() else "?" for c in line)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+_UNITS = {"GB": 10**9, "MB": 10**6, "KB": 10**3}
+
+
+def bytes_text(count: int) -> str:
+    """Return a number of bytes in the unit that suits it, to four digits, such as 124.5 KB."""
+    for unit, size in _UNITS.items():
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"

@@ -92,6 +92,8 @@ def deliver(report: Report, form: str, values: Mapping[str, Any]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not (form in FORMATS and sys.stdout is sys.stderr):  # -o -: stderr is one JSON document
         _warn(report)
+        if form == TABLE:
+            _print_verdict(report)
     return EXIT_GATE if report.failed else EXIT_OK
 
 
@@ -152,8 +154,19 @@ def _annotate(report: Report, *, to_stderr: bool) -> None:
             click.echo(f"warning: ${_SUMMARY} can't be written: {printable(str(reason))}", err=True)
 
 
+def _print_verdict(report: Report) -> None:
+    """Print the verdict once more: it is the first line, and the last one after the warnings."""
+    from qtool.report.terminal import TableConsole, verdict
+
+    with contextlib.suppress(BrokenPipeError):
+        TableConsole().print(verdict(report), soft_wrap=True)
+        sys.stdout.flush()
+
+
 def _warn(report: Report) -> None:
+    from qtool.report.verdict import gate_text
+
     for warning in report.warnings:
         click.echo(f"warning: {printable(warning)}", err=True)
     for gate in report.failed:
-        click.echo(f"gate failed: {printable(gate.why)} ({gate.samples} samples)", err=True)
+        click.echo(f"gate failed: {printable(gate_text(report, gate))} ({gate.samples} samples)", err=True)

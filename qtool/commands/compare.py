@@ -17,6 +17,7 @@ from qtool.evaluate.criteria import row_gates, task_gates
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import judge, parse
 from qtool.evaluate.judging import gates_of, measures_of, with_scores
+from qtool.evaluate.labels import label_warnings
 from qtool.evaluate.latency import race_models
 from qtool.evaluate.reference_outputs import Original, ReferenceOutputs, ReferenceWriter
 from qtool.graph.inspection.model import Inspection
@@ -106,7 +107,12 @@ def compare_models(
         *files,
         comparison=comparison,
         race=race,
-        warnings=(*_mistaken(first, other, comparison), *made_up(samples), *comparison.caveats),
+        warnings=(
+            *_mistaken(first, other, comparison),
+            *made_up(samples),
+            *comparison.caveats,
+            *label_warnings(comparison.accuracy, comparison.samples),
+        ),
         synthetic=synthetic(samples),
     )
     return replace(report, gates=tuple(judge(gates, report.verdict)))

@@ -15,6 +15,7 @@ from qtool.evaluate.criteria import implied_gates
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import Gate, judge
+from qtool.evaluate.labels import label_warnings
 from qtool.evaluate.latency import Race, race_models
 from qtool.graph.load import model_size
 from qtool.graph.save import SIDE_FILE_BYTES, Staging, model_for_session, tensor_bytes
@@ -220,7 +221,8 @@ def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool
         reason = max(counts, key=lambda r: counts[r]) if counts else "no node has a quantized form"
         warnings.append(f"0 of {total} quantized: {reason}")
     comparison, floor = report.comparison, model.scheme.floor_db
-    warnings += comparison.caveats if comparison is not None else ()
+    if comparison is not None:
+        warnings += (*comparison.caveats, *label_warnings(comparison.accuracy, comparison.samples))
     if comparison is not None and any(not o.exact for o in comparison.outputs) and comparison.sqnr < floor:
         usual = f"the {floor:g} dB that {model.scheme.mode.name} usually holds"
         warnings.append(f"SQNR {comparison.sqnr:.1f} dB is below {usual}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from qtool.errors import bytes_text
 from qtool.evaluate.compare import PLAIN, Comparison, Measures
 from qtool.evaluate.gates import Gate, Verdict, judge, parse
 from qtool.evaluate.output_metrics import MAGNIFIED
@@ -164,13 +165,16 @@ def implied_gates(
         texts.append(f"sqnr<{options.min_sqnr:g}")
     elif options.gate == AUTO or (options.gate not in (NONE, TASK) and judged and options.plan is None):
         texts.append(f"sqnr<{model.scheme.floor_db:g}")
-    if options.min_speedup:
-        texts.append(f"speedup<{options.min_speedup:g}")
-    if options.max_size:
-        texts.append(f"size>{options.max_size / model.source.size:.6g}")
     if options.require_quantized:
         texts.append("quantized<1")
     gates = [parse(text) for text in texts]
+    if options.min_speedup:  # a budget keeps the user's words
+        text = f"--min-speedup {options.min_speedup:g}"
+        gates.append(replace(parse(f"speedup<{options.min_speedup:g}"), text=text))
+    if options.max_size:
+        text = f"--max-size {bytes_text(options.max_size)}"
+        ratio = options.max_size / model.source.size
+        gates.append(replace(parse("size>1"), text=text, threshold=ratio))
     if comparison is not None and not made_up and (options.gate == AUTO or options.plan is None):
         gates += [*task_gates(comparison, own), *row_gates(comparison, own)] if options.gate != NONE else []
     return gates

@@ -57,7 +57,7 @@ class Accuracy:
         """The 95% interval of the drop, by Wilson's of the share of changed predictions that were right."""
         changed = self.lost + self.won
         low, high = ((2 * end - 1) * changed / max(self.labels, 1) for end in wilson(self.lost, changed))
-        return min(low, self.drop), max(high, self.drop)
+        return min(low, self.drop) + 0.0, max(high, self.drop) + 0.0  # no -0
 
     @property
     def near_chance(self) -> bool:
@@ -141,6 +141,27 @@ def predict(
             if scores.shape[-1] > 1 and scores[..., 0].size == size:
                 return index, np.asarray(scores.argmax(-1).reshape(-1), np.int64)
     return None
+
+
+def label_warnings(accuracy: Accuracy | None, samples: int) -> tuple[str, ...]:
+    """Return doubts about labels: few samples have one, or FP32 gets them wrong.
+
+    Args:
+        accuracy: by the labels; None: there are none.
+        samples: number of samples.
+    """
+    if accuracy is None:
+        return ()
+    doubts = []
+    if 2 * accuracy.samples < samples:
+        doubts.append(f"{accuracy.samples} of {samples} samples have a label; labels are keyed by file names")
+    if accuracy.near_chance:
+        guess = f" (chance is {1 / accuracy.classes:.1%})" if accuracy.classes > 1 else ""
+        doubts.append(
+            f"FP32 predicts {accuracy.fp32:.1%} of {accuracy.labels} labels{guess}: "
+            "do these labels belong to these samples?"
+        )
+    return tuple(doubts)
 
 
 class Truth:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from qtool.errors import printable
 from qtool.evaluate.evaluator import Gain
+from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.placement.trials import Trial
-from qtool.report.model import Report, Timing
+from qtool.report.model import CoverageRow, ReasonCount, Report, Timing
 
 
 def decibels(value: float) -> str:
@@ -21,25 +23,34 @@ def share(value: float, interval: tuple[float, float]) -> str:
     return "nan" if math.isnan(value) else f"{value:.4f} ({interval[0]:.3f}-{interval[1]:.3f})"
 
 
-def verdict_line(report: Report) -> str:
-    """Return how many gates failed, in one line."""
-    gates, failed = len(report.gates), len(report.failed)
-    if not gates:
-        return "no gates"
-    many = f"{gates} gate{'' if gates == 1 else 's'}"
-    return f"{failed} of {many} failed" if failed else f"{many} held"
+def labels_text(accuracy: Accuracy, samples: int) -> str:
+    """Return how many labels there were, and of how many samples."""
+    return f"{_many(accuracy.labels, 'label')}, of {accuracy.samples} of {_many(samples, 'sample')}"
 
 
-def in_short(report: Report) -> str:
-    """Return verdict, fidelity, speed and size in one line, each where it was measured."""
-    parts = [verdict_line(report)]
-    if report.comparison is not None:
-        parts.append(f"SQNR {decibels(report.comparison.sqnr)} dB")
-    if report.speedup is not None:
-        parts.append(f"{report.speedup:.2f}x as fast")
-    if report.quantized is not None:
-        parts.append(f"{report.fp32.bytes / max(report.quantized.bytes, 1):.2f}x smaller")
-    return ", ".join(parts)
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def merged(rows: Sequence[CoverageRow]) -> list[CoverageRow]:
+    """Return the rows with those joined that have nothing quantized and the same single reason.
+
+    The same long reason on every row would hide the others.
+    """
+    groups: dict[object, list[CoverageRow]] = {}
+    for index, row in enumerate(rows):
+        same = not row.computed and len(row.reasons) == 1
+        key = (tuple(row.counts), row.reasons[0].reason) if same else index
+        groups.setdefault(key, []).append(row)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(rows: list[CoverageRow]) -> CoverageRow:
+    if len(rows) == 1:
+        return rows[0]
+    counts = {kind: sum(row.counts[kind] for row in rows) for kind in rows[0].counts}
+    reason = ReasonCount(rows[0].reasons[0].reason, sum(row.reasons[0].count for row in rows))
+    return CoverageRow(", ".join(row.op for row in rows), sum(row.total for row in rows), counts, (reason,))
 
 
 def trial_speed(trial: Trial) -> str:

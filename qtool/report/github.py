@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from qtool.errors import printable
 from qtool.report.json import to_json
 from qtool.report.model import Report
+from qtool.report.verdict import gate_text
 
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _PROPERTY = _DATA | {":": "%3A", ",": "%2C"}
@@ -17,7 +18,9 @@ def workflow_commands(report: Report) -> list[str]:
     """An ::error a failed gate, a ::warning a warning."""
     warnings = [_command("warning", f"qtool {report.command}", warning) for warning in report.warnings]
     errors = [
-        _command("error", f"gate failed: {gate.gate.text}", f"{gate.why} ({gate.samples} samples)")
+        _command(
+            "error", f"gate failed: {gate.gate.text}", f"{gate_text(report, gate)} ({gate.samples} samples)"
+        )
         for gate in report.failed
     ]
     return warnings + errors

@@ -13,6 +13,7 @@ from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report.model import COMMANDS, SCHEMA, Report, heading
 from qtool.serialize.json_format import JsonFormat
+from qtool.tables.judging import TASKS
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ def _check(report: Report) -> None:
     for kind in (*(k for row in report.coverage for k in row.counts), *(e.kind for e in report.explained)):
         if kind:
             heading(kind)
+    for output in report.comparison.outputs if report.comparison else ():
+        if output.task and output.task not in TASKS:
+            raise ValueError(f"task is {output.task!r}")
     if report.chosen and report.chosen not in {trial.name for trial in report.trials}:
         raise ValueError(f"chosen is {report.chosen!r}, which is no trial")
     if report.race is not None and {*report.race.speedup, "quantized"} != set(report.race.milliseconds):

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from qtool.errors import printable
 from qtool.evaluate.gates import GateResult
 from qtool.report.model import Report
+from qtool.report.verdict import gate_text
 
 
 def to_junit(report: Report) -> str:
@@ -22,7 +23,7 @@ def to_junit(report: Report) -> str:
         case = ElementTree.SubElement(suite, "testcase", names)
         if gate.failed:
             failure = ElementTree.SubElement(
-                case, "failure", {"type": _kind(gate), "message": printable(gate.why)}
+                case, "failure", {"type": _kind(gate), "message": printable(gate_text(report, gate))}
             )
             failure.text = _details(gate)
     if report.warnings:

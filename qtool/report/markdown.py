@@ -19,6 +19,8 @@ from qtool.report.figures import (
     cost_line,
     decibels,
     gain_lines,
+    labels_text,
+    merged,
     ordered,
     row_text,
     selection_lines,
@@ -26,9 +28,9 @@ from qtool.report.figures import (
     size_text,
     speed_lines,
     trial_speed,
-    verdict_line,
 )
 from qtool.report.model import FLOAT, CoverageRow, Explained, Report, heading
+from qtool.report.verdict import gates_line, tone, verdict_line
 
 _MOST_OUTPUTS = 50
 _MOST_REASONS = 3
@@ -66,9 +68,10 @@ def _reference(mark: str) -> str:
 def to_markdown(report: Report) -> str:
     """The verdict, the gates, the figures, a row an output, coverage, warnings."""
     models = [code(m.path) for m in (report.fp32, report.quantized) if m is not None]
-    sign = "❌" if report.failed else "✅" if report.gates else "⚪"
+    sign = {"bad": "❌", "good": "✅", "neutral": "⚪"}[tone(report)]
     parts = [
-        f"## {sign} qtool {report.command}: {verdict_line(report)}",
+        f"## {sign} qtool {report.command}: {gates_line(report)}",
+        prose(verdict_line(report)),
         " → ".join(models),
         _table(_GATES, report.gates),
         _figures(report),
@@ -132,7 +135,7 @@ def _figures(report: Report) -> str:
     comparison = report.comparison
     if comparison is not None and comparison.accuracy is not None:
         a = comparison.accuracy
-        lines.append(f"**Accuracy:** {a.fp32:.4f} → {a.quantized:.4f} ({a.labels} labels)")
+        lines.append(f"**Accuracy:** {a.fp32:.4f} → {a.quantized:.4f} ({labels_text(a, comparison.samples)})")
     if comparison is not None:
         lines += [f"**{prose(name)}:** {value:.4g}" for name, value in comparison.user_metrics.items()]
     return "\n".join(f"- {line}" for line in lines)
@@ -184,7 +187,7 @@ def _coverage(rows: Sequence[CoverageRow]) -> str:
     for kind in (*kinds, FLOAT):
         columns[prose(heading(kind))] = lambda r, kind=kind: str(r.counts.get(kind) or "")
     columns["why in float"] = _reasons
-    return f"### What became of each op\n\n{_table(columns, rows, optional=(FLOAT, 'why in float'))}"
+    return f"### What became of each op\n\n{_table(columns, merged(rows), optional=(FLOAT, 'why in float'))}"
 
 
 _TRIALS: Columns = {

@@ -228,9 +228,9 @@ class Report:
     audit: Audit | None = None
 
     def __repr__(self) -> str:
-        from qtool.report.figures import in_short
+        from qtool.report.verdict import verdict_line
 
-        return f"<Report of {self.command}: {in_short(self)}>"
+        return f"<Report of {self.command}: {verdict_line(self)}>"
 
     def _repr_html_(self) -> str:
         """Return the report's tables as HTML, for a notebook."""

@@ -19,6 +19,8 @@ from qtool.report.figures import (
     cost_line,
     decibels,
     gain_lines,
+    labels_text,
+    merged,
     row_text,
     selection_lines,
     share,
@@ -27,6 +29,7 @@ from qtool.report.figures import (
 )
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.tables import plain
+from qtool.report.verdict import gate_row, tone, verdict_line
 from qtool.tables.forms import HEADINGS
 
 _MOST_REASONS = 3
@@ -58,7 +61,9 @@ def to_html(report: Report) -> str:
 
 
 def render(report: Report, console: Console, verbose: bool = False) -> None:
-    """Print the report: coverage, then the verdict, then the figures that matter most."""
+    """Print the report: the verdict, coverage, the figures that matter most, the gates."""
+    console.print(verdict(report), soft_wrap=True)
+    console.print()
     if report.coverage:
         console.print(_coverage(report, verbose), Text(), sep="\n")
     if len(report.trials) > (report.command != "tune"):
@@ -81,6 +86,12 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
             console.print(plain(f"float: {skip.node} ({skip.op}): {skip.reason}", "dim"))
 
 
+def verdict(report: Report) -> Text:
+    """Return the verdict as a line in its colour."""
+    colour = {"good": "green", "bad": "red", "neutral": "yellow"}[tone(report)]
+    return plain(verdict_line(report), f"bold {colour}")
+
+
 def _table(title: str, *columns: str) -> Table:
     """A bare table whose first column is text and whose others are numbers."""
     table = Table(title=plain(title) if title else None, title_justify="left", box=None, pad_edge=False)
@@ -95,7 +106,7 @@ def _coverage(report: Report, verbose: bool) -> Table:
     table = _table("What became of each op", "op", *map(heading, kinds), FLOAT)
     table.add_column("why in float", overflow="fold")
     others = 0
-    for row in report.coverage:
+    for row in report.coverage if verbose else merged(report.coverage):
         if not verbose and row.floats == row.total and all(counted.reason.general for counted in row.reasons):
             others += row.total
             continue
@@ -207,6 +218,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     rows += [("" if index else "SQNR", text) for index, text in enumerate(selection_lines(report))]
     if report.comparison is not None:
         rows += _judged(report.comparison)
+    for index, result in enumerate(report.gates):
+        rows.append(("" if index else "gates", printable(gate_row(report, result))))
     if report.quantized is not None and report.command != "compare":
         none = "output", "none: a gate failed" if report.failed else "none: -o FILE writes what was chosen"
         rows.append(("written", report.quantized.path) if report.written else none)
@@ -226,6 +239,6 @@ def _judged(comparison: Comparison) -> list[tuple[str, str]]:
             rows.append(("not finite", f"{output.nonfinite:,} elements of {name}, finite in FP32"))
     if comparison.accuracy is not None:
         a = comparison.accuracy
-        rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({a.labels} labels)"))
+        rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({labels_text(a, comparison.samples)})"))
     samples = f"mean over {comparison.samples} sample{'' if comparison.samples == 1 else 's'}"
     return rows + [(name, f"{value:.4g} ({samples})") for name, value in comparison.user_metrics.items()]

@@ -35,6 +35,7 @@ from qtool.report.model import (
 )
 from qtool.report.schema import kinds_of
 from qtool.tables.forms import Form
+from qtool.tables.judging import TASKS
 from qtool.tables.reasons import Code, Reason
 
 OUTPUT = OutputMetrics(
@@ -62,7 +63,10 @@ ROWS = (
     CoverageRow("Softmax", 1, {"float": 1}, (ReasonCount(Reason(Code.NOT_FASTER), 1),)),
 )
 COMPARISON = Comparison(
-    "eval", 4, (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)), Accuracy(1.0, 0.5, 4)
+    "eval",
+    4,
+    (OUTPUT, replace(OUTPUT, name="label", exact=True, unequal=2)),
+    Accuracy(1.0, 0.5, 4, samples=4),
 )
 REGIONS = (
     RegionNote(("conv", "relu"), 12.5, 4.25, 41.5, True, "8.2 us faster, and alone 41.5 dB", ("Conv", "Relu")),
@@ -176,7 +180,12 @@ def anything(kind: Any) -> st.SearchStrategy[Any]:
         elif kind is CoverageRow:
             made["counts"] = st.dictionaries(st.sampled_from(_KINDS), st.integers(0, 9))
         elif kind is OutputMetrics:
-            made |= {"top1": _SHARE, "top5": _SHARE, "unchanged": _SHARE}
+            made |= {
+                "top1": _SHARE,
+                "top5": _SHARE,
+                "unchanged": _SHARE,
+                "task": st.sampled_from(["", *TASKS]),
+            }
         return st.builds(kind, **made)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):

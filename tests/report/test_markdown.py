@@ -57,7 +57,10 @@ def kinds(text: str) -> Iterator[str]:
 def test_the_verdict_comes_first_then_the_gates() -> None:
     lines = to_markdown(GATED).splitlines()
     assert lines[0] == "## ❌ qtool compare: 4 of 5 gates failed"
-    assert lines[2] == "`m.onnx` → `q.onnx`"
+    assert lines[2].startswith(
+        "3.33x smaller, 28.0 dB (4% error), 99.5% of sequences unchanged, 4 of 5 gates"
+    )
+    assert lines[4] == "`m.onnx` → `q.onnx`"
     gates = tables(to_markdown(GATED))[0]
     assert gates[0] == ["fails if", "value", "threshold", "samples", "verdict"]
     assert gates[1:] == [
@@ -89,7 +92,7 @@ def test_coverage_and_figures_of_quantize() -> None:
     assert "3.33x smaller" in text
     assert "2.00x as fast as the original" in text
     assert "preparation alone: 1.33x as fast as the original (95%: 1.33-1.33)" in text
-    assert "1.0000 → 0.5000 (4 labels)" in text
+    assert "1.0000 → 0.5000 (4 labels, of 4 of 4 samples)" in text
 
 
 def test_an_empty_report_is_short() -> None:

@@ -15,7 +15,7 @@ from qtool.cli.output_files import files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.types import BYTES, OUTPUT, SRC
-from qtool.errors import EXIT_OK, UsageError
+from qtool.errors import EXIT_OK, UsageError, printable
 from qtool.tables.targets import AUTO, TARGETS
 
 
@@ -110,6 +110,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
     elif values["calib"] is None:
         raise UsageError("no samples", "add --calib SRC, such as a directory of .npz files")
     else:
+        doubts: list[str] = []
         with progress_line("calibrate", values["quiet"]) as progress:
             names = ("calib_format", "target", "threads", "memory", "jobs", "checkpoint", "resume")
             options = Calibrating(
@@ -117,7 +118,9 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
                 shard=Shard(*values["shard"]),
                 **{name: values[name] for name in names},
             )
-            calibration = calibrate_model(files[0], values["calib"], options, progress)
+            calibration = calibrate_model(files[0], values["calib"], options, progress, doubts.append)
+        for doubt in doubts:
+            click.echo(f"warning: {printable(doubt)}", err=True)
     with staged(output) as staging:
         staging.write_text(to_json(calibration))
         staging.commit()

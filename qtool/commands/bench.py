@@ -210,7 +210,7 @@ def bench_models(
         seconds=seconds,
         models=benched,
         gates=tuple(Judged(b.path, _judged(gate, b)) for b in benched[1:] for gate in gates),
-        warnings=_warnings(sources, benched),
+        warnings=(*samples.doubts(), *_warnings(sources, benched)),
     )
 
 

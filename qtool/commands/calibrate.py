@@ -17,7 +17,7 @@ from qtool.calibration.runner import SoFar, calibrate
 from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading
-from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used
+from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used, evenly
 from qtool.errors import DataError, UsageError
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import nonnegative
@@ -26,6 +26,13 @@ from qtool.plan.prepared import PreparedModel
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.worker_pool import in_processes
 from qtool.tables.targets import TargetName
+
+# Samples that the main process looks at where others read them.
+_LOOKED_AT = 8
+
+
+def ignored(doubt: str) -> None:
+    """Ignore a doubt about samples: the default."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,11 @@ class _Digested(Wrapped):
 
 @single_threaded_blas()
 def calibrate_model(
-    model: ModelLike, data: Data, options: Calibrating | None = None, progress: Progress = silent
+    model: ModelLike,
+    data: Data,
+    options: Calibrating | None = None,
+    progress: Progress = silent,
+    warn: Callable[[str], None] = ignored,
 ) -> Calibration:
     """Run samples through a model, and keep what they show of every tensor that could be quantized.
 
@@ -108,6 +119,7 @@ def calibrate_model(
         data: a source that tables/sources.py knows, or an object that data/iterables.py takes.
         options: everything else.
         progress: called as the samples pass.
+        warn: called at the end with each doubt about the samples.
 
     Raises:
         QtoolError: UsageError, ModelError, DataError, EnvironmentFailure or RuntimeFailure.
@@ -116,15 +128,22 @@ def calibrate_model(
     if options.resume and options.checkpoint is None:
         raise UsageError("--resume: from which file?", "--checkpoint FILE --resume")
     source = load_model(model)
-    samples = options.shard.of(read_samples(source, data, options.reading, options.calib_format))
+    observed = read_samples(source, data, options.reading, options.calib_format)
+    samples = options.shard.of(observed)
     check_used(options.reading, [samples])
     if not len(samples):
         raise DataError(f"{samples.name}: shard {options.shard} has no samples", "fewer shards")
     prepared = prepare_model(source, Options(target=options.target), sets=replace(NO_SAMPLES, judge=samples))
     jobs = min(options.jobs, len(samples))
     if jobs > 1:
-        return _by_processes(model, data, replace(options, jobs=jobs), progress)
-    return _by_this_process(prepared, samples, options, progress)
+        calibration = _by_processes(model, data, replace(options, jobs=jobs), progress)
+        for _ in samples.read(evenly(len(samples), _LOOKED_AT)):
+            pass  # the processes read the others
+    else:
+        calibration = _by_this_process(prepared, samples, options, progress)
+    for doubt in observed.doubts():
+        warn(doubt)
+    return calibration
 
 
 def _by_this_process(

@@ -110,6 +110,7 @@ def compare_models(
         warnings=(
             *_mistaken(first, other, comparison),
             *made_up(samples),
+            *samples.doubts(),
             *comparison.caveats,
             *label_warnings(comparison.accuracy, comparison.samples),
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.commands.prepare import load_model, made_up, read_samples
+from qtool.data.doubts import LOOKED_AT
 from qtool.data.fit import fit
-from qtool.data.image_input import CHANNELS, Frame, frame_of
+from qtool.data.image_input import frame_of
 from qtool.data.model_inputs import Axis, ModelInput, inputs_of, with_shapes
 from qtool.data.open import Data
 from qtool.data.reading import Reading
@@ -23,7 +23,6 @@ from qtool.options import ModelLike, Progress, silent
 from qtool.runtime.heartbeat import beat
 from qtool.runtime.session import Session
 
-LOOKED_AT = 100
 _HEAD = 3
 _VALUES = 6
 _LONGEST_TEXT = 40
@@ -129,7 +128,6 @@ def survey(
     tallies = {name: InputStatistics(frame.axis if frame else None) for name, frame in frames.items()}
     tables = {name: rows for name in ports if (rows := _rows(source.model, name))}
     head: list[SampleSeen] = []
-    digests: set[bytes] = set()
     for done, sample in enumerate(samples.read(positions), start=1):
         arrays = fit(sample, session.inputs, session.input_dtypes, samples.name)
         for name, rows in tables.items():
@@ -138,17 +136,8 @@ def survey(
             statistics.add(arrays[name], str(sample.inputs[name].dtype))
         if len(head) < _HEAD:
             head.append(_sample(sample.name, arrays))
-        digests.add(_digest(arrays))
         beat()
         progress("survey", done, len(positions))
-    filled = frozenset(reading.fill)
-    warnings = [*made_up(samples)]
-    for name, statistics in tallies.items():
-        if name not in filled:
-            raw = reading.preset == "raw" and samples.traits.kind == "images"
-            warnings += _warnings(ports[name], frames[name], statistics, raw)
-    if len(positions) > 1 and len(digests) == 1:
-        warnings.append(f"all {len(positions)} samples that were looked at are the same")
     return Survey(
         source=samples.name,
         kind=samples.traits.kind,
@@ -158,7 +147,7 @@ def survey(
         synthetic=samples.traits.synthetic,
         inputs=tuple(_input(ports[name], statistics) for name, statistics in tallies.items()),
         head=tuple(head),
-        warnings=tuple(warnings),
+        warnings=(*made_up(samples), *samples.doubts()),
     )
 
 
@@ -188,39 +177,6 @@ def _sample(name: str, arrays: Arrays) -> SampleSeen:
 
 def _plain(value: Any) -> Any:
     return printable(value, _LONGEST_TEXT) if isinstance(value, str) else value
-
-
-def _digest(arrays: Arrays) -> bytes:
-    made = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        made.update(repr((name, array.shape)).encode())
-        made.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
-    return made.digest()
-
-
-def _warnings(port: ModelInput, frame: Frame | None, statistics: InputStatistics, raw: bool) -> list[str]:
-    """Return warnings about an input of floats. Integers are not judged: masks are constant for a reason."""
-    figures, name = statistics.all, f"input '{printable(port.name)}'"
-    told: list[str] = []
-    if not port.floating or not figures.count:
-        return told
-    if figures.low == figures.high:
-        what = "0" if figures.low == 0 else f"{figures.low:g}"
-        if figures.count > 1:
-            told.append(f"{name} is {what} everywhere")
-    elif frame and figures.integral and figures.low >= 0 and 2 < figures.high <= 255 and not raw:
-        told.append(
-            f"{name} holds whole numbers from {figures.low:g} to {figures.high:g}: looks unnormalised, "
-            "unless the model normalises by itself"
-        )
-    if frame is None and (shape := next(iter(statistics.shapes), None)) and _channels_last(shape):
-        told.append(f"{name} has shape {shape}: looks channels-last; if the model wants NCHW, --layout nhwc")
-    return told
-
-
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    """A warning where the shape looks channels-last: 1, 3 or 4 at the end, and larger sides before it."""
-    return len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) > max(CHANNELS)
 
 
 def _rows(model: ir.Model, name: str) -> int | None:

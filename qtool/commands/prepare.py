@@ -16,8 +16,10 @@ from qtool.calibration.ranges import Ranges
 from qtool.calibration.ranges_file import Calibration, read
 from qtool.calibration.runner import calibrate
 from qtool.data.budget import Budget, Counted
-from qtool.data.model_inputs import inputs_of
+from qtool.data.doubts import Habits, ObservedSamples, doubts_of
+from qtool.data.model_inputs import inputs_of, rescaled_inputs, usual_magnitudes, with_shapes
 from qtool.data.open import Data, open_source
+from qtool.data.preprocessor_config import NAME as CONFIG
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples, check_used, synthetic
 from qtool.data.split import SampleSets, split_samples
@@ -233,7 +235,7 @@ def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibr
         data = read_samples(source, options.data, options.reading, options.data_format)
     check_used(options.reading, [s for s in (calib, data) if s is not None])
     sets = split_samples(calib, data, ranges_known=calibration is not None)
-    return replace(sets, notes=(*sets.notes, *made_up(calib, data)))
+    return replace(sets, notes=(*sets.notes, *made_up(calib, data)), doubts=lambda: doubts_of(calib, data))
 
 
 def _counted(sets: SampleSets, options: Options) -> tuple[SampleSets, Budget]:
@@ -297,14 +299,21 @@ def load_model(model: ModelLike | Source) -> Source:
     return from_model(model) if isinstance(model, onnx.ModelProto) else load(Path(model))
 
 
-def read_samples(source: Source, data: Data, reading: Reading, kind: str = "") -> Samples:
-    """Open samples for a model, read as the user said.
+def read_samples(source: Source, data: Data, reading: Reading, kind: str = "") -> ObservedSamples:
+    """Open samples for a model, read as the user said, and looked at while they are read.
 
     Raises:
         QtoolError: DataError, UsageError or EnvironmentFailure, as data/open.py has it.
     """
     folder = source.path.parent if source.path else None
-    return open_source(data, inputs_of(source.model), reading, kind=kind, model=folder)
+    inputs = inputs_of(source.model)
+    samples = open_source(data, inputs, reading, kind=kind, model=folder)
+    habits = Habits(
+        frozenset(rescaled_inputs(source.model)),
+        usual_magnitudes(source.model),
+        folder is not None and (folder / CONFIG).is_file(),
+    )
+    return ObservedSamples(samples, with_shapes(inputs, reading.shape), reading, habits)
 
 
 def made_up(*sources: Samples | None) -> tuple[str, ...]:

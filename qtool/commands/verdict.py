@@ -147,7 +147,13 @@ def result_report(
     warnings = _warnings(report, model, rough, evaluator.unreliable)
     return replace(
         report,
-        warnings=(*model.samples.notes, *report.warnings, *evaluator.notes, *warnings),
+        warnings=(
+            *model.samples.notes,
+            *model.samples.doubts(),
+            *report.warnings,
+            *evaluator.notes,
+            *warnings,
+        ),
         gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)),
     )
 

@@ -10,6 +10,24 @@ import onnx_ir as ir
 
 from qtool.errors import UsageError, did_you_mean, printable
 
+# Ops that hand the numbers of an input on as they are, and ops that change their range.
+_PASSING = (
+    "Cast",
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Pad",
+    "Resize",
+)
+_RESCALING = (
+    "Div", "Mul", "Sub", "Add", "BatchNormalization", "InstanceNormalization", "LayerNormalization", "Scaler",
+    "Normalizer", "MeanVarianceNormalization",
+)  # fmt: skip
+
 Axis = int | str | None
 ModelInputs = Mapping[str, "ModelInput"]
 
@@ -47,6 +65,47 @@ def inputs_of(model: ir.Model) -> dict[str, ModelInput]:
         for v in graph.inputs
         if v.name not in graph.initializers
     }
+
+
+def rescaled_inputs(model: ir.Model) -> set[str]:
+    """Return the inputs that the model normalises by itself: arithmetic comes before any product."""
+    return {
+        value.name or ""
+        for value in model.graph.inputs
+        if any(node.op_type in _RESCALING for node in _first_consumers(value))
+    }
+
+
+def usual_magnitudes(model: ir.Model) -> dict[str, float]:
+    """Return input -> its root mean square in training, by the BatchNormalization behind its first Conv.
+
+    The variance of white noise after a Conv is that before it times the energy of a filter. Images are
+    smooth, so the estimate is good to a factor of 5 or so.
+    """
+    magnitudes = {}
+    for value in model.graph.inputs:
+        for conv in _first_consumers(value):
+            norms = [node for node, _ in conv.outputs[0].uses() if node.op_type == "BatchNormalization"]
+            weight = conv.inputs[1].const_value if conv.op_type == "Conv" and conv.inputs[1] else None
+            variance = norms[0].inputs[4].const_value if norms and norms[0].inputs[4] else None
+            if weight is not None and variance is not None:
+                filters = np.square(weight.numpy().astype(np.float64))
+                energy = filters.sum() / max(len(filters), 1)
+                if energy > 0:
+                    magnitudes[value.name or ""] = float(np.sqrt(variance.numpy().mean() / energy))
+    return magnitudes
+
+
+def _first_consumers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that compute with an input, behind ops that hand its numbers on as they are."""
+    nodes, waiting = [], [value]
+    while waiting:
+        for node, _ in waiting.pop().uses():
+            if node.op_type in _PASSING:
+                waiting += node.outputs[:1]
+            else:
+                nodes.append(node)
+    return nodes
 
 
 def with_shapes(inputs: ModelInputs, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, ModelInput]:

@@ -10,6 +10,7 @@ samples of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qtool.data.samples import Part, Samples
@@ -32,6 +33,7 @@ class SampleSets:
             run has seen it. False without a judge set.
         select_independent: the select set shares no sample with the calibrate set. False without one.
         notes: what the user should know about the split, a sentence each; empty for a full split.
+        doubts: returns what looks wrong in the samples that were read so far (data/doubts.py).
     """
 
     calibrate: Samples | None
@@ -40,6 +42,7 @@ class SampleSets:
     judge_independent: bool
     select_independent: bool
     notes: tuple[str, ...] = ()
+    doubts: Callable[[], tuple[str, ...]] = tuple
 
 
 def split_samples(calib: Samples | None, data: Samples | None, *, ranges_known: bool = False) -> SampleSets:

@@ -116,7 +116,7 @@ def test_a_generator_is_a_source_too() -> None:
         (images(3, 0, 1, (1, 50, 60, 3)), ("n", "c", "h", "w"), "looks channels-last"),
         ([{"x": np.zeros((1, 3, 5, 6), np.float32)}] * 3, (1, 3, 5, 6), "is 0 everywhere"),
         ([{"x": np.full((2,), 0.5, np.float32)}, {"x": np.full((2,), 0.5, np.float32)}], (2,), "is 0.5 everywhere"),
-        (samples(1, x=(4,)) * 3, (4,), "all 3 samples that were looked at are the same"),
+        (samples(1, x=(4,)) * 3, (4,), "all 3 samples that were read are the same"),
     ],
     ids=["raw pixels", "raw pixels NHWC", "channels-last", "zeros", "constant", "same"],
 )  # fmt: skip

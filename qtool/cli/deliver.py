@@ -92,7 +92,7 @@ def deliver(report: Report, form: str, values: Mapping[str, Any]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not (form in FORMATS and sys.stdout is sys.stderr):  # -o -: stderr is one JSON document
         _warn(report)
-        if form == TABLE:
+        if form == TABLE and not values["github"]:  # its annotations come last
             _print_verdict(report)
     return EXIT_GATE if report.failed else EXIT_OK
 

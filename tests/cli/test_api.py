@@ -75,7 +75,7 @@ def test_results_can_be_saved_shown_and_read_back(tmp_path: Path) -> None:
     options = generic(calib=case.samples(), fail_if="sqnr<1")
     result = qtool.quantize(case.build(), tmp_path / "q.onnx", options)
     report, plan = result.report, result.plan
-    assert repr(report).startswith("<Report of quantize: 2 gates held, SQNR ")
+    assert repr(report).startswith("<Report of quantize: ") and ", 2 gates held; written to " in repr(report)
     assert repr(plan).startswith("<Plan of static on generic: ")
     assert repr(result) == f"<Result ok: {report!r}, {plan!r}>"
     assert report.to_markdown().startswith("## ") and "&lt;" not in report._repr_html_()

@@ -118,7 +118,7 @@ def test_json_is_one_document(place: Place, kind: str) -> None:
 def test_quiet_prints_warnings_only(place: Place) -> None:
     done = run("data", place.photos, "--model", place.images, "--std", "1", "-q")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("warning: input 'x' holds whole numbers from ")
+    assert done.stderr.startswith("warning: input 'x' holds numbers from ")
     assert "looks unnormalised" in done.stderr
 
 

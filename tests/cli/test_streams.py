@@ -43,7 +43,9 @@ def test_only_the_table_is_on_stdout(place: Workplace) -> None:
     done = compare(place, "--fail-if", "sqnr<200")
     assert "SQNR" in done.stdout
     assert "gate failed" in done.stderr
-    assert "gate failed" not in done.stdout
+    assert "gate failed: " not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == lines[-1], "the verdict is the first line and the last one"
 
 
 def test_quiet_prints_failures_only(place: Workplace) -> None:

@@ -127,7 +127,7 @@ def test_1_a_failed_gate_leaves_no_model_and_the_picture(tmp_path: Path) -> None
         tmp_path / "f.svg", "--save-plan", tmp_path / "p.json", "--max-size", 10, *BRIEFLY,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert "gate failed: size>" in done.stderr
+    assert "gate failed: --max-size 10 bytes" in done.stderr
     assert left(tmp_path) == ["f.svg"]
 
 

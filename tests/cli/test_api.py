@@ -78,7 +78,7 @@ def test_results_can_be_saved_shown_and_read_back(tmp_path: Path) -> None:
     assert repr(report).startswith("<Report of quantize: ") and ", 2 gates held; written to " in repr(report)
     assert repr(plan).startswith("<Plan of static on generic: ")
     assert repr(result) == f"<Result ok: {report!r}, {plan!r}>"
-    assert report.to_markdown().startswith("## ") and "&lt;" not in report._repr_html_()
+    assert report.to_markdown().startswith("## ") and "&amp;lt;" not in report._repr_html_()
     assert report._repr_html_().startswith("<pre>") and "Conv" in report._repr_html_()
     plan.save(tmp_path / "plan.json")
     assert qtool.Plan.load(tmp_path / "plan.json").sites == plan.sites

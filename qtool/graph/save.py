@@ -54,17 +54,29 @@ def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol
 
 def to_bytes(model: ir.Model) -> bytes:
     """Return the bytes of a model whose tensors fit in one protobuf; external ones are loaded."""
-    data: bytes = ir.to_proto(ir.external_data.load_to_model(model.clone())).SerializeToString(
-        deterministic=True
-    )
+    data: bytes = ir.to_proto(with_tensors(model)).SerializeToString(deterministic=True)
     return data
+
+
+def with_tensors(model: ir.Model) -> ir.Model:
+    """Return a clone whose tensors are in memory.
+
+    `ir.external_data.load_to_model` closes the files, which fails while an array of a tensor in one is held.
+    """
+    clone = model.clone()
+    for graph in clone.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+    return clone
 
 
 def file_size(model: ir.Model) -> int:
     """Return the bytes of the model once saved, without the padding of a side file."""
     if tensor_bytes(model) > SIDE_FILE_BYTES:
         return tensor_bytes(model)  # the rest is negligible
-    proto = ir.to_proto(ir.external_data.load_to_model(model.clone()))
+    proto = ir.to_proto(with_tensors(model))
     forget_inner_shapes(proto.graph)
     return int(proto.ByteSize())
 
@@ -118,7 +130,7 @@ class Staging:
             self._side = None
         if tensor_bytes(model) > SIDE_FILE_BYTES:
             model = self._write_side(model)
-        proto = ir.to_proto(ir.external_data.load_to_model(model.clone()) if self._side is None else model)
+        proto = ir.to_proto(with_tensors(model) if self._side is None else model)
         forget_inner_shapes(proto.graph)
         self._write(proto.SerializeToString(deterministic=True))
 

@@ -159,6 +159,15 @@ def test_a_model_with_external_data_is_saved_on_its_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(answer(out / "o.onnx"), expected(), rtol=1e-5, atol=1e-6)
 
 
+def test_arrays_of_external_tensors_may_be_held_while_a_model_is_written(tmp_path: Path) -> None:
+    proto = onnx.load_model_from_string(to_bytes(net()))
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    model = load(tmp_path / "m.onnx").model
+    held = [v.const_value.numpy() for v in model.graph.initializers.values() if v.const_value is not None]
+    assert to_bytes(model) == to_bytes(model)
+    assert all(np.isfinite(array).all() for array in held)
+
+
 def test_a_model_that_the_checker_refuses_is_never_committed(tmp_path: Path) -> None:
     broken = net()
     broken.graph[0].op_type = "NoSuchOp"

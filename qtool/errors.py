@@ -111,6 +111,11 @@ def did_you_mean(word: str, words: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {prefix}{close[0]!r}?" if close else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: '1 node', '2 nodes'."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str, limit: int = 300) -> str:
     """Foreign text fit for a terminal: one line, no control characters, capped.
 

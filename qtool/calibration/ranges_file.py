@@ -11,7 +11,7 @@ import numpy as np
 from qtool.calibration.histogram import BINS
 from qtool.calibration.ranges import Ranges, merged
 from qtool.data.samples import Sample
-from qtool.errors import UsageError
+from qtool.errors import UsageError, counted
 from qtool.serialize.json_format import JsonFormat
 
 SCHEMA = "qtool.ranges/2"
@@ -36,7 +36,9 @@ class Calibration:
     ranges: Ranges = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<Calibration of {len(self.ranges)} tensors over {self.samples} samples>"
+        return (
+            f"<Calibration of {counted(len(self.ranges), 'tensor')} over {counted(self.samples, 'sample')}>"
+        )
 
     def merge(self, other: Calibration) -> Calibration:
         """Return the calibration over the samples of both, in any order.

@@ -15,7 +15,7 @@ from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.streams import called
 from qtool.cli.types import SRC
-from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
+from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from qtool.commands.bench import Bench
@@ -84,7 +84,7 @@ def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
     for warning in result.warnings:
         click.echo(f"warning: {printable(warning)}", err=True)
     for gate in result.failed:
-        click.echo(f"gate failed: {printable(gate.why)} ({result.rounds} rounds)", err=True)
+        click.echo(f"gate failed: {printable(gate.why)} ({counted(result.rounds, 'round')})", err=True)
     return EXIT_GATE if result.failed else EXIT_OK
 
 

@@ -15,7 +15,7 @@ from qtool.cli.output_files import files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.types import BYTES, OUTPUT, SRC
-from qtool.errors import EXIT_OK, UsageError, printable
+from qtool.errors import EXIT_OK, UsageError, counted, printable
 from qtool.tables.targets import AUTO, TARGETS
 
 
@@ -132,5 +132,6 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
         }
         click.echo(json.dumps({"command": "calibrate", "output": str(output), **counts}))
     elif not values["quiet"]:
-        click.echo(f"{len(calibration.ranges)} tensors over {calibration.samples} samples -> {output}")
+        tensors = counted(len(calibration.ranges), "tensor")
+        click.echo(f"{tensors} over {counted(calibration.samples, 'sample')} -> {output}")
     return EXIT_OK

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
-from qtool.errors import DataError, UsageError, printable
+from qtool.errors import DataError, UsageError, counted, printable
 from qtool.tables.sources import KINDS
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -175,7 +175,8 @@ class SourceSpec:
         if len(self.wanted) != 1:
             names = printable(", ".join(self.wanted), 120) or "none"
             raise DataError(
-                f"{printable(self.text)}: {problem}, and the model has {len(self.wanted)} inputs ({names})",
+                f"{printable(self.text)}: {problem}, and the model has "
+                f"{counted(len(self.wanted), 'input')} ({names})",
                 "save .npz files, whose keys are input names; or --fill INPUT=NUMBER for all but one",
             )
         return next(iter(self.wanted.items()))

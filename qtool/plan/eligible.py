@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from qtool.errors import counted
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import (
     View,
@@ -146,7 +147,7 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
     if not scalable(size := float(np.abs(weight).max())):
         return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
     if rule.product and weight.size < _min_weight(node, scheme.target.forms[form]):
-        return f"its weight of {weight.size} values is too small to pay for quantizing its input"
+        return f"its weight of {counted(weight.size, 'value')} is too small to pay for quantizing its input"
     if _becomes_several(scheme, form):
         return ""
     if node.op_type == "MatMul" and (weight.ndim < 2 or (form is Form.NBITS and weight.ndim > 2)):

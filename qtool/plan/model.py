@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.errors import counted
 from qtool.graph.save import staged
 from qtool.numerics.qparams import QParams
 from qtool.plan.scheme import Choices
@@ -259,7 +260,7 @@ class Plan:
     integer_ports: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        counts = f"{len(self.forms)} nodes quantized, {len(self.skips)} float"
+        counts = f"{counted(len(self.forms), 'node')} quantized, {len(self.skips)} float"
         return f"<Plan of {self.mode} on {self.target}: {counts}>"
 
     def save(self, path: str | Path) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
+from qtool.errors import counted
 from qtool.report.tables import bare_table, labelled, percent, plain
 from qtool.runtime.trace import OpTime, OpTimes
 from qtool.serialize.json_format import JsonFormat
@@ -151,8 +152,8 @@ def _facts(bench: Bench) -> list[tuple[str, str]]:
         ("timed", f"{threads}; {samples}{made_up}"),
         (
             "timed",
-            f"{several}up to {inferences:,} inferences each, in {bench.rounds} rounds of new processes, "
-            f"{bench.seconds:.1f} s",
+            f"{several}up to {inferences:,} inferences each, in "
+            f"{counted(bench.rounds, 'round')} of new processes, {bench.seconds:.1f} s",
         ),
     ]
     memory = [m.memory for m in bench.models if m.memory]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qtool.errors import printable
+from qtool.errors import counted, printable
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report import placement
@@ -140,7 +140,7 @@ def _reasons(row: CoverageRow) -> str:
 
 def _outputs(comparison: Comparison) -> Table:
     columns = ("output", "SQNR dB", "worst sample dB", "cosine", "max error", "mean error", "top-1 (95%)")
-    table = _table(f"Against FP32 on {comparison.samples} samples of {comparison.data}", *columns)
+    table = _table(f"Against FP32 on {counted(comparison.samples, 'sample')} of {comparison.data}", *columns)
     return _fill(table, comparison, _measures)
 
 
@@ -208,7 +208,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     if report.coverage:
         total = sum(row.total for row in report.coverage)
         scheme = f"({report.mode}, target {report.target})"
-        rows.append(("quantized", f"{report.quantized_nodes} of {total} nodes {scheme}"))
+        rows.append(("quantized", f"{report.quantized_nodes} of {counted(total, 'node')} {scheme}"))
     if text := size_text(report):
         rows.append(("size", text))
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from qtool.cli.progress import STAGES, Stages
+from qtool.errors import counted
 from tests.cli.conftest import Workplace
 from tests.cli.program import run, run_installed
 from tests.cli.test_streams import on_a_terminal
@@ -76,3 +77,7 @@ def test_a_terminal_has_one_line_that_goes(place: Workplace, tmp_path) -> None: 
 def test_every_command_shows_its_stages(place: Workplace) -> None:
     compare = ["compare", place.model, place.quantized, "--data", place.calib]
     assert run_installed(*compare).stderr.startswith("[1/1] compare  9  ")
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [counted(n, "round") for n in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]

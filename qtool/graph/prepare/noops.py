@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from qtool.errors import counted
 from qtool.graph.view import constant, is_op, is_read
 
 
@@ -20,7 +21,7 @@ def drop_noops(model: ir.Model) -> str:
         if node.graph is not None:
             node.graph.remove(node, safe=True)
         dropped += 1
-    return f"{dropped} nodes that do nothing removed" if dropped else ""
+    return f"{counted(dropped, 'node')} without effect removed" if dropped else ""
 
 
 def _does_nothing(node: ir.Node) -> bool:

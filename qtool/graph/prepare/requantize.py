@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from qtool.errors import counted
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, take_over
 from qtool.graph.prepare.folding import evaluate, result_bytes
 from qtool.graph.view import constant, is_op, opset_of
@@ -34,7 +35,7 @@ def restore_floats(model: ir.Model) -> str:
     weights = sum(_restore(model, node) for node in list(model.graph.all_nodes()))
     if not pairs and not weights:
         return ""
-    return f"restored to floats: {weights} weights, {pairs} activations"
+    return f"restored to floats: {counted(weights, 'weight')}, {counted(pairs, 'activation')}"
 
 
 def _drop_pair(node: ir.Node, namer: Namer) -> bool:

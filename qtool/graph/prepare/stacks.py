@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from qtool.errors import counted
 from qtool.graph.edit import Namer, add_initializer
 from qtool.graph.view import float_constant, is_op, rank
 
@@ -25,4 +26,4 @@ def unstack_matrices(model: ir.Model) -> str:
             made[key] = add_initializer(graph, namer(f"{old.name}_matrix"), weight.reshape(weight.shape[-2:]))
         node.replace_input_with(1, made[key])
         count += 1
-    return f"{count} weights [1, .., 1, K, N] made matrices" if count else ""
+    return f"{counted(count, 'weight')} of shape [1, .., 1, K, N] folded to [K, N]" if count else ""

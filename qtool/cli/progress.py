@@ -44,6 +44,7 @@ STAGES["tune"] = STAGES["quantize"]
 LOGS = True  # whether a stream that is no terminal gets the lines of a log
 _SPINNER = "|/-\\"
 _TICK = 0.2  # seconds
+_NOTHING = 0.05  # seconds
 
 
 class Stages:
@@ -97,8 +98,11 @@ class Stages:
         if not self.name:
             return ""
         before, done, _ = self._counts[self.name]
+        seconds = time.monotonic() - self._start
+        if ":" in self.name and not done and seconds < _NOTHING:  # a step that had nothing to do
+            return ""
         count = [str(before + done)] if done else []
-        return "  ".join([self._title(), *count, f"{time.monotonic() - self._start:.1f} s"])
+        return "  ".join([self._title(), *count, f"{seconds:.1f} s"])
 
     def _title(self) -> str:
         number = f"[{self._number}/{len(self._names)}] " if self._listed else ""

@@ -129,7 +129,7 @@ def value_reader(model: ir.Model, values: Sequence[str], threads: int, name: str
 
         def read_values(sample: Sample, source: str) -> list[Any]:
             inputs = fit(sample, session.inputs, session.input_dtypes, source)
-            outputs = iter(fetcher.run(inputs))
+            outputs = iter(fetcher.run(inputs) if fetched else ())
             beat()
             return [inputs[v] if v in fed else next(outputs) for v in values]
 

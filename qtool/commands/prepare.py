@@ -47,6 +47,9 @@ from qtool.tables.targets import AUTO, TargetName
 
 NO_SAMPLES = SampleSets(None, None, None, False, False)
 
+# Inferences for each select sample that the budget keeps for the end: acceptance, and the audit of the file.
+_RESERVE = 8
+
 
 def prepare_model(
     model: ModelLike | Source,
@@ -242,7 +245,8 @@ def _counted(sets: SampleSets, options: Options) -> tuple[SampleSets, Budget]:
     """The sample sets that count what choices cost, and the budget that they count for."""
     each = EFFORTS[options.effort].inferences
     most = None if each is None or sets.select is None else each * len(sets.select)
-    budget = Budget(most, options.time_budget)
+    reserve = 0 if sets.select is None else _RESERVE * len(sets.select)
+    budget = Budget(most, reserve, options.time_budget)
 
     def counted(samples: Samples | None) -> Samples | None:
         return None if samples is None else Counted(samples, budget)

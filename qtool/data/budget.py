@@ -20,6 +20,7 @@ class Budget:
 
     Args:
         most: the most inferences; None: any number.
+        reserve: of these, the number that only the last steps may use: acceptance and the audit.
         seconds: after which nothing new is tried; 0: no limit.
         clock: seconds.
         spent: inferences so far.
@@ -27,6 +28,7 @@ class Budget:
     """
 
     most: int | None = None
+    reserve: int = 0
     seconds: float = 0.0
     clock: Callable[[], float] = time.monotonic
     spent: int = 0
@@ -61,11 +63,17 @@ class Budget:
 
     def affords(self, inferences: int) -> bool:
         """Return whether this number of further inferences are within the budget, and there is time."""
-        return not self.out_of_time and (self.most is None or self.spent + inferences <= self.most)
+        return not self.out_of_time and (
+            self.most is None or self.spent + inferences <= self.most - self.reserve
+        )
 
     def share(self, part: float) -> int | None:
         """Return a share of all inferences, or what is left where that is less; None: any number."""
-        return None if self.most is None else max(0, min(int(part * self.most), self.most - self.spent))
+        return (
+            None
+            if self.most is None
+            else max(0, min(int(part * self.most), self.most - self.reserve - self.spent))
+        )
 
 
 class Counted(Wrapped):

@@ -79,7 +79,7 @@ def _has_all_channels(array: NDArray[np.float32], node: ir.Node, axis: int) -> b
 
 
 def bias_correction(
-    model: ir.Model,
+    view: View,
     plan: Plan,
     source: Samples,
     threads: int = 0,
@@ -88,7 +88,7 @@ def bias_correction(
     """Return a plan with corrections of all biases, in place of those it has.
 
     Args:
-        model: prepared.
+        view: of the prepared model.
         plan: resolved.
         source: samples for the means; 16 are run.
         threads: of the runtime.
@@ -99,10 +99,14 @@ def bias_correction(
         RuntimeFailure: the model fails on a sample.
     """
     plan = replace(plan, corrections={})
-    biases = {bias.result: bias for bias in find_biases(View(model))}
+    model = view.model
+    biases = {bias.result: bias for bias in find_biases(view)}
     if not biases:
         return plan
-    wanted = _float_means(model, list(biases.values()), source, threads)
+    wanted = view.once(
+        ("means at biases", source.name, len(source)),
+        lambda: _float_means(model, list(biases.values()), source, threads),
+    )
     walk = Walk(simulated(model, plan), _inputs(model, source, threads), threads)
     corrections: dict[str, tuple[float, ...]] = {}
     for done, (name, arrays) in enumerate(walk.to(biases.keys()), start=1):

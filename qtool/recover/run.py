@@ -175,7 +175,7 @@ def _bias(candidate: Candidate, evaluator: Evaluator, progress: StepProgress) ->
     model, samples = candidate.model, evaluator.statistics
     if samples is None:
         return candidate
-    return candidate.with_plan(bias_correction(model.model, candidate.plan, samples, model.threads, progress))
+    return candidate.with_plan(bias_correction(model.view, candidate.plan, samples, model.threads, progress))
 
 
 def _split(candidate: Candidate) -> View:

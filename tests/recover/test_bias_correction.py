@@ -112,7 +112,7 @@ CORRECTED = [
 @pytest.mark.parametrize(("case", "form"), in_turn(CORRECTED, FORMS), ids=str)
 def test_corrections_are_those_of_the_whole_model_bias_by_bias(case: str, form: dict[str, Any]) -> None:
     done, inputs = done_of(case, form)
-    plan = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
+    plan = bias_correction(done.model.view, done.plan, memory(inputs), threads=1)
     slow = one_by_one(done.model.model, done.plan, inputs).corrections
     assert plan.corrections.keys() <= slow.keys()
     after = with_all(done.model.model, plan)
@@ -129,15 +129,15 @@ def test_corrections_are_those_of_the_whole_model_bias_by_bias(case: str, form: 
 def test_unquantized_models_need_no_correction(case: str) -> None:
     done, inputs = done_of(case, {"mode": "static"})
     nothing = replace(done.plan, sites=(), forms={}, outlier_columns={})
-    actual = bias_correction(done.model.model, nothing, memory(inputs), threads=1).corrections
+    actual = bias_correction(done.model.view, nothing, memory(inputs), threads=1).corrections
     assert all(np.abs(c).max() < 1e-5 for c in actual.values())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_corrections_are_computed_anew_and_the_same_every_time(form: dict[str, Any]) -> None:
     done, inputs = done_of("network", form)
-    once = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
-    second = bias_correction(done.model.model, once, memory(inputs), threads=1)
+    once = bias_correction(done.model.view, done.plan, memory(inputs), threads=1)
+    second = bias_correction(done.model.view, once, memory(inputs), threads=1)
     assert once == second
     assert replace(once, corrections={}) == done.plan
 
@@ -145,7 +145,7 @@ def test_corrections_are_computed_anew_and_the_same_every_time(form: dict[str, A
 @pytest.mark.parametrize(("case", "form"), in_turn(sample(tuple(CASES), 3), FORMS), ids=str)
 def test_the_plan_is_valid_and_the_written_model_runs(case: str, form: dict[str, Any]) -> None:
     done, inputs = done_of(case, form)
-    plan = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
+    plan = bias_correction(done.model.view, done.plan, memory(inputs), threads=1)
     assert not validate_plan(plan, done.model.view)
     back = from_json(to_json(plan), "plan.json")
     written = to_bytes(rewrite(done.model.model, plan))
@@ -156,7 +156,7 @@ def test_the_plan_is_valid_and_the_written_model_runs(case: str, form: dict[str,
 def test_progress_counts_biases() -> None:
     done, inputs = done_of("network", {"mode": "static"})
     told: list[tuple[int, int]] = []
-    bias_correction(done.model.model, done.plan, memory(inputs), 1, lambda *counts: told.append(counts))
+    bias_correction(done.model.view, done.plan, memory(inputs), 1, lambda *counts: told.append(counts))
     assert told == [(n, 5) for n in range(1, 6)]
 
 
@@ -197,7 +197,7 @@ def test_a_bias_has_a_value_for_each_channel(op: str, shape: tuple[int, ...]) ->
         model(ends, {"x": [4, 32]}, ["y"], {"w": weights(32, 24), "c": c}), CASES["mlp-gemm"].samples()
     )
     assert all(b.name for b in find_biases(done.model.view))
-    plan = bias_correction(done.model.model, done.plan, memory(CASES["mlp-gemm"].samples()), threads=1)
+    plan = bias_correction(done.model.view, done.plan, memory(CASES["mlp-gemm"].samples()), threads=1)
     assert not validate_plan(plan, done.model.view)
     run(to_bytes(rewrite(done.model.model, plan)), CASES["mlp-gemm"].samples())
 
@@ -210,7 +210,7 @@ def test_beta_of_a_gemm_is_taken_into_account(beta: float) -> None:
     )  # fmt: skip
     inputs = CASES["mlp-gemm"].samples()
     done = candidate(proto, inputs, "cpu-avx2", include=["*"])  # whose sums do not saturate on any CPU
-    plan = bias_correction(done.model.model, done.plan, memory(inputs), threads=1)
+    plan = bias_correction(done.model.view, done.plan, memory(inputs), threads=1)
     assert plan.corrections
     floats, after = (run(to_bytes(m), inputs) for m in (done.model.model, rewrite(done.model.model, plan)))
     left = np.concatenate([a["y"] - b["y"] for a, b in zip(floats, after, strict=True)]).mean(axis=0)

@@ -24,11 +24,11 @@ def tone(report: Report) -> Tone:
 def verdict_line(report: Report) -> str:
     """Return the verdict: speed with its interval, size, fidelity, agreement and gates, and the next step.
 
-    Each part is there where it was measured, such as: `1.90x as fast (1.80-2.00), 3.30x smaller, 34.6 dB (2%
-    error), top-1 agrees 99.6%, 4 gates held; written to int8.onnx`.
+    Each part is there where it was measured, such as: `1.90x as fast (1.80-2.00), target cpu, 3.30x smaller,
+    34.6 dB (2% error), top-1 agrees 99.6%, 4 gates held; written to int8.onnx`.
     """
     parts = [
-        *(part(report) for part in (_quantized, _speed, _size, _fidelity, _agreement)),
+        *(part(report) for part in (_quantized, _speed, _target, _size, _fidelity, _agreement)),
         "not judged" if report.quantized is not None and report.comparison is None else "",
         gates_line(report),
     ]
@@ -129,6 +129,10 @@ def _speed(report: Report) -> str:
     if ratio.low <= 1 <= ratio.high:
         return f"no measurable difference in speed {interval}"
     return f"{'slower: ' if ratio.high < 1 else ''}{ratio.median:.2f}x as fast {interval}"
+
+
+def _target(report: Report) -> str:
+    return f"target {printable(report.target)}" if report.target else ""
 
 
 def _size(report: Report) -> str:

@@ -33,8 +33,8 @@ def with_speed(report: Report, low: float, high: float) -> Report:
 def test_the_verdict_is_one_line() -> None:
     text = verdict_line(with_speed(GOOD, 1.8, 2.0))
     assert text == (
-        "1.90x as fast (1.80-2.00), 3.33x smaller, 31.5 dB (3% error), top-1 agrees 99.0%, 2 gates held; "
-        "written to q.onnx"
+        "1.90x as fast (1.80-2.00), target cpu, 3.33x smaller, 31.5 dB (3% error), top-1 agrees 99.0%, "
+        "2 gates held; written to q.onnx"
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from qtool.tables.sources import KINDS
 from tests.graphs import ROOT
 
 PACKAGE = ROOT / "qtool"
@@ -166,3 +169,18 @@ def test_models_are_loaded_and_saved_in_graph_only() -> None:
                 ):
                     broken.add(f"{path.relative_to(PACKAGE)}: {called}")
     assert not broken
+
+
+def test_commands_need_no_extra() -> None:
+    """Every command is imported in a process where no library of an extra can be."""
+    extras = sorted({name for kind in KINDS.values() for name in kind.imports} | {"matplotlib"})
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"sys.modules |= dict.fromkeys({extras!r})\n"
+        "import qtool.cli, qtool.commands\n"
+        "for package in (qtool.commands, qtool.cli):\n"
+        "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

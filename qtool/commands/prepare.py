@@ -19,7 +19,6 @@ from qtool.data.budget import Budget, Counted
 from qtool.data.doubts import Habits, ObservedSamples, doubts_of
 from qtool.data.model_inputs import inputs_of, rescaled_inputs, usual_magnitudes, with_shapes
 from qtool.data.open import Data, open_source
-from qtool.data.preprocessor_config import NAME as CONFIG
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples, check_used, synthetic
 from qtool.data.split import SampleSets, split_samples
@@ -41,6 +40,7 @@ from qtool.runtime.heartbeat import step
 from qtool.runtime.session import Session, has_op, known_ops
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
+from qtool.tables.images import PROCESSOR
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES, ModeName
 from qtool.tables.targets import AUTO, TargetName
@@ -315,7 +315,7 @@ def read_samples(source: Source, data: Data, reading: Reading, kind: str = "") -
     habits = Habits(
         frozenset(rescaled_inputs(source.model)),
         usual_magnitudes(source.model),
-        folder is not None and (folder / CONFIG).is_file(),
+        folder is not None and (folder / PROCESSOR).is_file(),
     )
     return ObservedSamples(samples, with_shapes(inputs, reading.shape), reading, habits)
 

@@ -14,11 +14,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from qtool.data.files import WHOLE_BYTES, opened, shown
 from qtool.data.image_input import Frame, image_input
 from qtool.data.pixels import FILTERS, LEVELS, MOST_PIXELS, Fitting, Norm, Recipe
-from qtool.data.preprocessor_config import NAME, Processor, processor_beside
+from qtool.data.preprocessor_config import Processor, processor_beside
 from qtool.data.reading import Reading
 from qtool.data.samples import Arrays, LoadedSamples, SourceSpec, Traits
 from qtool.errors import DataError, UsageError, did_you_mean, printable
-from qtool.tables.images import CHANNELS, PRESETS, RESIZES
+from qtool.tables.images import CHANNELS, PRESETS, PROCESSOR, RESIZES
 
 # The formats that are decoded, whatever the file is called. Each one more is a decoder for hostile files.
 FORMATS = {
@@ -38,7 +38,7 @@ _TURNS = dict(zip(range(2, 9), (
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 ), strict=True))  # fmt: skip
-_CHOICES = f"--preset {'|'.join(PRESETS)}, or --mean and --std, or {NAME} beside the model"
+_CHOICES = f"--preset {'|'.join(PRESETS)}, or --mean and --std, or {PROCESSOR} beside the model"
 
 
 def open_images(source: SourceSpec) -> LoadedSamples[Path]:

@@ -11,8 +11,8 @@ from typing import Any
 from qtool.data.files import opened, shown
 from qtool.data.pixels import BILINEAR, FILTERS, Fitting, Norm
 from qtool.errors import DataError
+from qtool.tables.images import PROCESSOR
 
-NAME = "preprocessor_config.json"
 _MOST_BYTES = 1 << 20
 _MOST_PIXELS = 1 << 14  # a side
 _WHOLE_FROM = 384  # as in timm, crop_pct is ignored from this side on
@@ -41,9 +41,9 @@ def processor_beside(folder: Path | None) -> Processor | None:
     Raises:
         DataError: the file is there, and is no such description.
     """
-    if folder is None or not (folder / NAME).exists():
+    if folder is None or not (folder / PROCESSOR).exists():
         return None
-    file = folder / NAME
+    file = folder / PROCESSOR
     with opened(file, _MOST_BYTES) as stream:
         config = json.load(stream)
     if not isinstance(config, dict):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PROCESSOR = "preprocessor_config.json"
+"""The file beside a model that says how its image inputs are made."""
+
 
 @dataclass(frozen=True)
 class Preset:

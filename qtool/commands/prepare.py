@@ -48,7 +48,7 @@ from qtool.tables.targets import AUTO, TargetName
 NO_SAMPLES = SampleSets(None, None, None, False, False)
 
 # Inferences for each select sample that the budget keeps for the end: acceptance, and the audit of the file.
-_RESERVE = 8
+_RESERVE = 5
 
 
 def prepare_model(

@@ -38,7 +38,7 @@ _FEW = 4
 ORIGINAL, PREPARED = "original", "prepared"
 """The names in a race of the two FP32 models: as given, and optimized."""
 # The part of the budget that one measurement of tensors may spend.
-_PART = 0.25
+_PART = 0.12
 
 
 @dataclass(frozen=True)

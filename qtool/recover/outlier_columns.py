@@ -26,7 +26,7 @@ _ABOVE_DB = 8.0
 _WORTH = 0.5
 _NEAR = 1.6
 # The part of the budget for the errors with columns.
-_PART = 0.15
+_PART = 0.08
 
 
 def choose_columns(

@@ -16,9 +16,9 @@ _METHODS = ("percentile", "mse", "moving-average")
 # Activations with less than this share of the noise of all are skipped.
 _SHARE = 0.02
 # The most activations to search.
-_MOST = 8
+_MOST = 6
 # The part of the budget for each method.
-_PART = 0.08
+_PART = 0.03
 # Another range is chosen where the noise falls to this share.
 _WORTH = 0.9
 

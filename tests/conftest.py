@@ -31,9 +31,9 @@ class OneThread(ort.InferenceSession):
     """A session of one thread by default: tests share their cores, and idle threads of the runtime spin."""
 
     def __init__(
-        self, model: Any, options: ort.SessionOptions | None = None, *others: Any, **more: Any
+        self, model: Any, sess_options: ort.SessionOptions | None = None, *others: Any, **more: Any
     ) -> None:
-        options = options or ort.SessionOptions()
+        options = sess_options or ort.SessionOptions()
         options.intra_op_num_threads = options.intra_op_num_threads or 1
         super().__init__(model, options, *others, **more)
 

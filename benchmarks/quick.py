@@ -30,6 +30,7 @@ from qtool.data.model_inputs import inputs_of
 from qtool.data.open import open_source
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples
+from qtool.errors import ModelError
 from qtool.evaluate.compare import compare
 from qtool.evaluate.latency import Race, race_models
 from qtool.graph.load import load
@@ -69,6 +70,7 @@ def lines(folder: Path, scratch: Path, tools: dict[str, Quantize]) -> list[str]:
         start = time.perf_counter()
         failed[tool], peak = in_process(quantize, folder, target)
         costs[tool] = time.perf_counter() - start, peak
+        failed[tool] = failed[tool] or refusal(target)
         if not failed[tool]:
             models[tool] = target
     race = race_models(models, samples, 1)
@@ -95,6 +97,15 @@ def row(
     ratio = race.ratio(tool, "FP32")
     smaller = (folder / "model.onnx").stat().st_size / path.stat().st_size
     return f"{start} {sqnr:.1f} | {ratio.median:.2f}x ({ratio.low:.2f}-{ratio.high:.2f}) | {smaller:.2f}x |"
+
+
+def refusal(path: Path) -> str:
+    """Return the reason that the runtime does not open a model; '' where it does."""
+    try:
+        Session(path, threads=1, name="the result")
+    except ModelError:
+        return "the runtime refuses the result"
+    return ""
 
 
 def in_process(quantize: Quantize, folder: Path, target: Path) -> tuple[str, float]:

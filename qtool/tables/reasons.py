@@ -20,7 +20,6 @@ class Code(Enum):
     NOT_FASTER = "not-faster"  # measured: int8 takes no less time
     ACCURACY = "accuracy"  # measured: too much error for the time that it saves
     NEIGHBOURS = "neighbours"  # measured: Q and DQ around it cost more than it saves
-    TIME = "time"  # --time-budget was used up before it was tried
     PART = "part"  # it runs in float as part of a quantized product
 
 

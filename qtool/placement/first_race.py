@@ -50,12 +50,14 @@ class FirstRace:
         timing: of all regions.
         base: the candidate with the regions in int8 that can pay, and no other.
         pays: int8 is faster than FP32, or the user requires it.
+        preparation: the speed of optimized FP32 against the original; None where nothing was raced.
         slower: the candidates that are clearly slower than the fastest one: they are not raced again.
     """
 
     timing: Timing
     base: Candidate
     pays: bool
+    preparation: Ratio | None = None
     slower: Mapping[str, RacedSpeed] = field(default_factory=dict)
 
 
@@ -90,7 +92,7 @@ def race_first(timing: Timing, evaluator: Evaluator) -> FirstRace:
     }
     # The times of the regions leave out what neighbours do to each other: the race may know better.
     base = _restricted(everything, network, regions | network.int8_regions(candidates[best].plan))
-    return FirstRace(timing, base, pays, slower)
+    return FirstRace(timing, base, pays, race.ratio(PREPARED, ORIGINAL), slower)
 
 
 def time_network(timing: Timing) -> Network:

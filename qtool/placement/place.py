@@ -109,8 +109,19 @@ def _without_cuts(base: Candidate, first: FirstRace, evaluator: Evaluator) -> Pl
     if first.pays:
         candidates = {FASTEST: base, FLOAT: float_candidate(base, Reason(Code.NOT_FASTER))}
         return _best_of(candidates, None, evaluator, slower=first.slower)
-    trials = _slower_trials(first.slower, evaluator)
-    return Placement(float_candidate(first.base, _why_float(trials)), trials)
+    slower = _slower_trials(first.slower, evaluator)
+    candidate = float_candidate(first.base, _why_float(slower))
+    error, ratio = evaluator.error(candidate), first.preparation
+    floats = Trial(
+        FLOAT,
+        error.sqnr,
+        error.sqnr_interval[0],
+        speed=1.0,
+        speedup=1.0 if ratio is None else ratio.median,
+        interval=None if ratio is None else (ratio.low, ratio.high),
+        bytes=evaluator.size(candidate),
+    )
+    return Placement(candidate, (floats, *slower), forms={FLOAT: candidate.plan.forms})
 
 
 def _slower_trials(slower: Mapping[str, RacedSpeed], evaluator: Evaluator) -> tuple[Trial, ...]:

@@ -9,7 +9,7 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
 from qtool.placement.bit_allocation import allocate_bits, spread_bits
 from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
-from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace, RacedSpeed, time_network
+from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace, time_network
 from qtool.placement.network import noise_db
 from qtool.placement.pareto import ParetoPoint, spread
 from qtool.placement.region_reasons import region_notes
@@ -97,7 +97,7 @@ def place(
     if _corrects_much(evaluator):
         candidates = {n: recover(c, evaluator, steps=["bias"], log=False) for n, c in candidates.items()}
     candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
-    placement = _best_of(_distinct(candidates), costs, evaluator, slower=first.slower)
+    placement = _best_of(_distinct(candidates), costs, evaluator, first=first)
     if base.model.options.requests and not placement.candidate.plan.forms:
         rules = with_assignment(costs.base, rule_based(base.model.task))
         placement = replace(placement, candidate=rules)  # as asked, though float is better
@@ -108,8 +108,8 @@ def _without_cuts(base: Candidate, first: FirstRace, evaluator: Evaluator) -> Pl
     """Placement by the first race alone: float where int8 does not pay, else the best candidate raced."""
     if first.pays:
         candidates = {FASTEST: base, FLOAT: float_candidate(base, Reason(Code.NOT_FASTER))}
-        return _best_of(candidates, None, evaluator, slower=first.slower)
-    slower = _slower_trials(first.slower, evaluator)
+        return _best_of(candidates, None, evaluator, first=first)
+    slower = _slower_trials(first, evaluator)
     candidate = float_candidate(first.base, _why_float(slower))
     error, ratio = evaluator.error(candidate), first.preparation
     floats = Trial(
@@ -124,15 +124,16 @@ def _without_cuts(base: Candidate, first: FirstRace, evaluator: Evaluator) -> Pl
     return Placement(candidate, (floats, *slower), forms={FLOAT: candidate.plan.forms})
 
 
-def _slower_trials(slower: Mapping[str, RacedSpeed], evaluator: Evaluator) -> tuple[Trial, ...]:
+def _slower_trials(first: FirstRace, evaluator: Evaluator) -> tuple[Trial, ...]:
     """The candidates that the first race ruled out, with their SQNR."""
     trials = []
-    for name, raced in slower.items():
+    for name, raced in first.slower.items():
         error, ratio = evaluator.error(raced.candidate), raced.against_original
         low = error.sqnr_interval[0]
         interval = ratio.low, ratio.high
-        size = evaluator.size(raced.candidate)
-        trials.append(Trial(name, error.sqnr, low, raced.speed, ratio.median, interval, size))
+        size, forms = evaluator.size(raced.candidate), raced.candidate.plan.forms
+        regions = sum(any(n in forms for n in region.nodes) for region in first.timing.regions)
+        trials.append(Trial(name, error.sqnr, low, raced.speed, ratio.median, interval, size, regions))
     return tuple(trials)
 
 
@@ -197,7 +198,7 @@ def _best_of(
     evaluator: Evaluator,
     *,
     by_size: bool = False,
-    slower: Mapping[str, RacedSpeed] | None = None,
+    first: FirstRace | None = None,
 ) -> Placement:
     """Build candidates, compare each with FP32, race them, and choose.
 
@@ -206,7 +207,7 @@ def _best_of(
         costs: of the regions.
         evaluator: measures the candidates.
         by_size: size counts in place of speed.
-        slower: candidates that the first race ruled out.
+        first: the first race, which has ruled out some candidates.
     """
     comparisons = {}
     for done, (name, candidate) in enumerate(candidates.items(), start=1):
@@ -233,7 +234,8 @@ def _best_of(
     candidate = candidates[best]
     if best == FLOAT and costs is not None:
         candidate = float_candidate(costs.base, _why_float(trials))
-    return Placement(candidate, (*trials, *_slower_trials(slower or {}, evaluator)), costs, forms)
+    slower = () if first is None else _slower_trials(first, evaluator)
+    return Placement(candidate, (*trials, *slower), costs, forms)
 
 
 def _why_float(trials: Sequence[Trial]) -> Reason:

@@ -112,8 +112,8 @@ def did_you_mean(word: str, words: Iterable[str], prefix: str = "") -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things: '1 node', '2 nodes'."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """Return a number of things: '1 node', '2,000 nodes'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str, limit: int = 300) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from qtool.calibration.histogram import BINS
 from qtool.calibration.ranges import Ranges, merged
-from qtool.data.samples import Sample
 from qtool.errors import UsageError, counted
 from qtool.serialize.json_format import JsonFormat
 
@@ -53,16 +51,6 @@ class Calibration:
         digest = (self.samples_digest + other.samples_digest) % _MODULUS
         ranges = merged(self.ranges, other.ranges)
         return Calibration(self.model_sha256, self.samples + other.samples, digest, ranges)
-
-
-def digest_of(sample: Sample) -> int:
-    """Return a sha256 of a sample's inputs, as a number; its name does not count."""
-    digest = hashlib.sha256()
-    for name, held in sorted(sample.inputs.items()):
-        array = np.ascontiguousarray(np.asarray(held))
-        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return int.from_bytes(digest.digest(), "big")
 
 
 def check_ranges(ranges: Ranges) -> None:

@@ -12,12 +12,12 @@ from functools import reduce
 from pathlib import Path
 
 from qtool.calibration.checkpoint import Checkpoint, CheckpointFile
-from qtool.calibration.ranges_file import Calibration, digest_of
+from qtool.calibration.ranges_file import Calibration
 from qtool.calibration.runner import SoFar, calibrate
 from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, read_samples
 from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading
-from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used, evenly
+from qtool.data.samples import Part, Sample, Samples, Wrapped, check_used, digest_of, evenly
 from qtool.errors import DataError, UsageError
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.activations import nonnegative

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qtool.data.image_input import CHANNELS, Frame, frame_of
 from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
-from qtool.data.samples import Sample, Samples, Wrapped
+from qtool.data.samples import Sample, Samples, Wrapped, digest_of
 from qtool.data.statistics import InputStatistics
-from qtool.errors import printable
+from qtool.errors import counted, printable
 
 # Statistics are of this many samples at most, and of this many elements.
 LOOKED_AT = 100
@@ -81,7 +78,7 @@ class ObservedSamples(Wrapped):
             for name, port in inputs.items()
             if name not in reading.fill
         }
-        self.digests: dict[int, bytes] = {}
+        self.digests: dict[int, int] = {}
         self._elements = self._looked = 0
         self._blank: list[str] = []
 
@@ -89,7 +86,7 @@ class ObservedSamples(Wrapped):
         order = range(len(self)) if positions is None else sorted(positions)
         for position, sample in zip(order, self._source.read(positions), strict=False):
             if position not in self.digests and not self.traits.synthetic:
-                self.digests[position] = digest(sample.inputs)
+                self.digests[position] = digest_of(sample)
                 self._look(sample)
             yield sample
 
@@ -136,7 +133,7 @@ class ObservedSamples(Wrapped):
         few = len(self) < _FEW_SAMPLES and self.traits.kind in ("npz", "npy")
         if not few or self._reading.split_batch or not opened or len(rows) != 1 or max(rows) < _MANY_ROWS:
             return []
-        count = "1 sample" if len(self) == 1 else f"{len(self)} samples"
+        count = counted(len(self), "sample")
         return [f"{self.name}: {count} of {max(rows)} rows each; if every row is a sample, add --split-batch"]
 
 
@@ -229,13 +226,3 @@ def _unnormalised(row: _InputDoubts, habits: Habits) -> bool:
 def _channels_last(shape: tuple[int, ...]) -> bool:
     """Whether a shape has 1, 3 or 4 at the end, and larger sides before it."""
     return len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) > max(CHANNELS)
-
-
-def digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return a digest of names, shapes and contents."""
-    made = hashlib.blake2b(digest_size=16)
-    for name, array in sorted(arrays.items()):
-        made.update(repr((name, array.shape)).encode())
-        plain = array.dtype.kind not in "OUS"
-        made.update(np.ascontiguousarray(array).tobytes() if plain else repr(array.tolist()).encode())
-    return made.digest()

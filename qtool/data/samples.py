@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -207,6 +208,17 @@ def evenly(total: int, most: int) -> frozenset[int]:
     """Return the positions of at most `most` of `total` samples, evenly spread."""
     count = min(total, most)
     return frozenset(index * total // count for index in range(count))
+
+
+def digest_of(sample: Sample) -> int:
+    """Return a sha256 of a sample's inputs, as a number; its name does not count."""
+    digest = hashlib.sha256()
+    for name, held in sorted(sample.inputs.items()):
+        array = np.asarray(held)
+        array = np.ascontiguousarray(array.astype(str) if array.dtype == object else array)
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return int.from_bytes(digest.digest(), "big")
 
 
 def synthetic(source: Samples | None) -> bool:

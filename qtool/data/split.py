@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qtool.data.samples import Part, Samples
+from qtool.errors import counted
 
 # Ranges and errors of fewer samples say little: no set is smaller than this.
 LEAST = 4
@@ -76,15 +77,17 @@ def _split_three_ways(calib: Samples) -> SampleSets:
     """Rules 2 and 3: `calib` serves all three sets."""
     total = len(calib)
     if total < 2 * LEAST:
+        count = counted(total, "sample")
         note = (
-            f"judged on the {_samples(total)} that also set the ranges and made every choice, so the verdict "
+            f"judged on the {count} that also set the ranges and made every choice, so the verdict "
             f"is optimistic: {2 * LEAST} or more samples, or --data SRC, are needed to keep some apart"
         )
         return SampleSets(calib, calib, calib, False, False, (note,))
     if total < 3 * LEAST:
         rest, both = _take_turns(calib, ("calibrate", "select and judge"))
+        count = counted(len(both), "sample")
         note = (
-            f"judged on the {_samples(len(both))} of {total} that also made every choice, so the verdict is "
+            f"judged on the {count} of {total} that also made every choice, so the verdict is "
             f"optimistic: {3 * LEAST} or more samples, or --data SRC, are needed to keep some apart"
         )
         return SampleSets(rest, both, both, False, True, (note,))
@@ -98,8 +101,9 @@ def _split_calibration(calib: Samples, data: Samples) -> SampleSets:
     total = len(calib)
     independent, notes = _independent(calib, data)
     if total < 2 * LEAST:
+        count = counted(total, "sample")
         note = (
-            f"the {_samples(total)} that set the ranges also made every choice: {2 * LEAST} or more are "
+            f"the {count} that set the ranges also made every choice: {2 * LEAST} or more are "
             "needed to keep some apart"
         )
         return SampleSets(calib, calib, data, independent, False, (note, *notes))
@@ -127,8 +131,9 @@ def _split_data(data: Samples | None, ranges_known: bool) -> SampleSets:
             None, None, None, False, False, ("not judged: there are no samples (add --data SRC)",)
         )
     if ranges_known:
+        count = counted(len(data), "sample")
         note = (
-            f"nothing was chosen by measurement: the {_samples(len(data))} of --data only judge "
+            f"nothing was chosen by measurement: the {count} of --data only judge "
             "(add --calib SRC to choose by)"
         )
         return SampleSets(None, None, data, True, False, (note,))
@@ -140,8 +145,9 @@ def _split_in_two(source: Samples) -> tuple[Samples, Samples, tuple[str, ...]]:
     """A select set and a judge set of a source, and what to say where it is too small for two."""
     total = len(source)
     if total < 2 * LEAST:
+        count = counted(total, "sample")
         note = (
-            f"judged on the {_samples(total)} that also made every choice, so the verdict is optimistic: "
+            f"judged on the {count} that also made every choice, so the verdict is optimistic: "
             f"{2 * LEAST} or more are needed to keep some apart"
         )
         return source, source, (note,)
@@ -169,11 +175,8 @@ def _independent(calib: Samples, data: Samples) -> tuple[bool, tuple[str, ...]]:
     same_files = calib.name == data.name and calib.traits.kind == data.traits.kind != "python"
     if calib is not data and not same_files:
         return True, ()
+    count = counted(len(data), "sample")
     return False, (
-        f"--data and --calib are the same {_samples(len(data))}: the verdict is on samples that set the "
+        f"--data and --calib are the same {count}: the verdict is on samples that set the "
         "ranges and made every choice, so it is optimistic",
     )
-
-
-def _samples(count: int) -> str:
-    return f"{count} sample{'' if count == 1 else 's'}"

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from qtool.calibration.ranges_file import digest_of
 from qtool.data.files import UnchangedFiles
 from qtool.data.npz import read_npz
-from qtool.data.samples import Sample
+from qtool.data.samples import Sample, digest_of
 from qtool.errors import DataError, ModelError, printable
 from qtool.evaluate.float_io import InputInfo
 from qtool.runtime.session import Model
@@ -157,5 +156,4 @@ class ReferenceOutputs:
 
 def digest(sample: Mapping[str, Any]) -> str:
     """Return a digest of a model's inputs: names, types, shapes and values."""
-    arrays = {k: a.astype(str) if a.dtype == object else a for k, a in sample.items()}
-    return f"{digest_of(Sample('', arrays)):064x}"
+    return f"{digest_of(Sample('', sample)):064x}"

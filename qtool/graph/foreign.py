@@ -60,6 +60,7 @@ def _refusal(path: Path, row: Foreign) -> ModelError:
 
 
 def _names(path: Path) -> list[str]:
+    # A damaged archive is no row of the table: it ends as a file that does not parse.
     broken = OSError, zipfile.BadZipFile, ValueError, NotImplementedError
     with contextlib.suppress(*broken), zipfile.ZipFile(path) as archive:
         return archive.namelist()[:_MOST_NAMES] or [""]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.data.samples import Samples
-from qtool.graph.view import View, float_constant
+from qtool.graph.view import View
 from qtool.numerics.qparams import F32, F64
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
@@ -22,6 +22,7 @@ from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Scaled, Site
 from qtool.plan.prepared import laid_along
 from qtool.recover.channel_statistics import ChannelStatistics, channel_statistics
 from qtool.recover.equalization_pairs import EqualizationPair, find_pairs
+from qtool.rewrite.writer import float_array
 from qtool.tables.qtypes import TensorSpec
 
 _SAMPLES = 32
@@ -143,9 +144,7 @@ def paired_layers(
 
 
 def _constant(view: View, name: str, now: Mapping[str, F32]) -> F32:
-    array = now[name] if name in now else float_constant(view.values[name])
-    assert array is not None  # a pair has only constants
-    return array
+    return now[name] if name in now else float_array(view.values[name])
 
 
 def rounded_weight(w: F32, spec: TensorSpec) -> F32:

@@ -143,9 +143,9 @@ def _short(bench: Bench) -> list[str]:
 
 
 def _facts(bench: Bench) -> list[tuple[str, str]]:
-    samples = f"{bench.samples} sample{'' if bench.samples == 1 else 's'} of {bench.data}"
+    samples = f"{counted(bench.samples, 'sample')} of {bench.data}"
     made_up = ", made up: it says nothing of accuracy" if bench.synthetic else ""
-    threads = f"{bench.threads} thread{'' if bench.threads == 1 else 's'}"
+    threads = f"{counted(bench.threads, 'thread')}"
     inferences = max(m.latency.inferences for m in bench.models)
     several = "in turns, " if len(bench.models) > 1 else ""
     rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qtool.errors import printable
+from qtool.errors import counted, printable
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.output_metrics import OutputMetrics
@@ -25,11 +25,7 @@ def share(value: float, interval: tuple[float, float]) -> str:
 
 def labels_text(accuracy: Accuracy, samples: int) -> str:
     """Return how many labels there were, and of how many samples."""
-    return f"{_many(accuracy.labels, 'label')}, of {accuracy.samples} of {_many(samples, 'sample')}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{counted(accuracy.labels, 'label')}, of {accuracy.samples} of {counted(samples, 'sample')}"
 
 
 def merged(rows: Sequence[CoverageRow]) -> list[CoverageRow]:
@@ -137,7 +133,7 @@ def speed_lines(report: Report) -> list[str]:
 def _speed(race: Timing, against: str, name: str) -> str:
     ratio = race.speedup[against]
     times = f"{race.milliseconds[against]:.3g} -> {race.milliseconds['quantized']:.3g} ms"
-    threads = f"{race.threads} thread{'' if race.threads == 1 else 's'}"
+    threads = f"{counted(race.threads, 'thread')}"
     return (
         f"{ratio.median:.2f}x as fast as {name} (95%: {ratio.low:.2f}-{ratio.high:.2f}; {times}, {threads})"
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qtool.errors import printable
+from qtool.errors import counted, printable
 from qtool.graph.inspection.model import (
     CONSTANT,
     CONVERT,
@@ -160,7 +160,7 @@ def _weights(inspection: Inspection) -> Table:
 def _figures(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
     rows = [("nodes", _computes(inspection)), ("quantized", quantized_text(inspection))]
     if inspection.graphs or inspection.functions:
-        counts = (_plural(inspection.graphs, "nested graph"), _plural(inspection.functions, "function"))
+        counts = (counted(inspection.graphs, "nested graph"), counted(inspection.functions, "function"))
         rows.append(("holds", ", ".join(c for c in counts if not c.startswith("0 "))))
     rows += [("data", f"{name} ({size:,} bytes)") for name, size in inspection.external.items()]
     if inspection.recipe:
@@ -205,7 +205,3 @@ def _metadata(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
     if len(shown) < len(wanted):
         rows.append(("metadata", f"and {len(wanted) - len(shown)} more (-v)"))
     return rows
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

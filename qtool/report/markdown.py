@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from qtool.errors import printable
+from qtool.errors import counted, printable
 from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.gates import GateResult
@@ -175,7 +175,7 @@ def _outputs(comparison: Comparison | None) -> str:
     table = _table(_OUTPUTS, comparison.outputs[:_MOST_OUTPUTS], optional=_OUTPUTS.keys() - {"output"})
     more = len(comparison.outputs) - _MOST_OUTPUTS
     rest = f"\n\nand {more} more" if more > 0 else ""
-    samples = f"{comparison.samples} sample{'' if comparison.samples == 1 else 's'}"
+    samples = f"{counted(comparison.samples, 'sample')}"
     return f"### Against FP32 on {samples} of {code(comparison.data)}\n\n{table}{rest}"
 
 

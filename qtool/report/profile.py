@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qtool.errors import counted
 from qtool.plan.cost_table import CostTable
 from qtool.report.tables import bare_table, labelled, plain
 from qtool.tables.kernels import Kind
@@ -58,7 +59,7 @@ def _count(number: int) -> str:
 
 
 def _facts(costs: CostTable) -> list[tuple[str, str]]:
-    threads = f"{costs.threads} thread{'' if costs.threads == 1 else 's'}"
+    threads = f"{counted(costs.threads, 'thread')}"
     return [
         ("machine", f"{costs.machine.cpu}, {threads}"),
         ("runtime", f"onnxruntime {costs.onnxruntime}"),

@@ -12,7 +12,7 @@ from qtool import __version__
 from qtool.commands.data import InputSeen, SampleSeen, Survey
 from qtool.data.model_inputs import ModelInput
 from qtool.data.statistics import Figures
-from qtool.errors import printable
+from qtool.errors import counted, printable
 from qtool.report.tables import bare_table, labelled, plain
 from qtool.serialize.json_format import JsonFormat
 
@@ -36,7 +36,7 @@ def render_survey(survey: Survey, console: Console) -> None:
 def _heading(survey: Survey) -> Text:
     looked = "" if survey.looked == survey.samples else f", {survey.looked:,} of them looked at"
     made_up = ", made up" if survey.synthetic else ""
-    count = f"{survey.samples:,} sample{'' if survey.samples == 1 else 's'}"
+    count = f"{counted(survey.samples, 'sample')}"
     return Text.assemble(
         plain(survey.source, "bold"), f"  {count} of the kind {survey.kind}{made_up}{looked}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from qtool.errors import bytes_text, printable
+from qtool.errors import bytes_text, counted, printable
 from qtool.evaluate.gates import GateResult
 from qtool.report.model import Report
 from qtool.tables.judging import CLASSIFY, TASKS
@@ -41,7 +41,7 @@ def gates_line(report: Report) -> str:
     gates, failed = len(report.gates), len(report.failed)
     if not gates:
         return "no gates"
-    many = f"{gates} gate{'' if gates == 1 else 's'}"
+    many = f"{counted(gates, 'gate')}"
     return f"{failed} of {many} failed" if failed else f"{many} held"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node
-from qtool.graph.prepare.duplicates import SHARED_FROM_BYTES, hoist, share_duplicates
+from qtool.graph.prepare.duplicates import hoist, large_constants, share_duplicates, take_out
 
 # Of matrices, and of matrices in blocks, whose axis of channels is first or last.
 _PERMUTATIONS = {2: ((1, 0),), 3: ((1, 2, 0), (2, 0, 1))}
@@ -23,14 +23,9 @@ def share_constants(model: ir.Model, namer: Namer) -> None:
     """
     share_duplicates(model)
     groups: dict[tuple[object, ...], list[ir.Value]] = {}
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < SHARED_FROM_BYTES:
-                continue
-            if not (value.is_graph_input() or value.is_graph_output()):
-                dims = sorted(d for d in tensor.shape.numpy() if d > 1)
-                groups.setdefault((tensor.dtype, *dims), []).append(value)
+    for value, tensor in large_constants(model):
+        dims = sorted(d for d in tensor.shape.numpy() if d > 1)
+        groups.setdefault((tensor.dtype, *dims), []).append(value)
     for values in groups.values():
         gone: set[int] = set()
         for first, other in combinations(values, 2):
@@ -68,7 +63,6 @@ def _replace(main: ir.Graph, first: ir.Value, other: ir.Value, node: ir.Node) ->
     hoist(first, main)
     made = node.outputs[0]
     made.type, made.shape = other.type, other.shape
-    if isinstance(other.graph, ir.Graph) and other.name is not None:
-        del other.graph.initializers[other.name]
+    take_out(other)
     other.replace_all_uses_with(made)
     insert_after_value(first, [node], main)

@@ -72,11 +72,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    # The network of convolutions has no product to include.
+    [(n, w) for n in INPUTS for w in WAYS if n != "cnn" or "include" not in WAYS[w]],
+)
 def test_models_as_they_are_written_run_as_planned(tmp_path: Path, name: str, way: str) -> None:
-    if name == "cnn" and "include" in WAYS[way]:
-        pytest.skip("it has no product")
     made = _candidate(_built(name), **WAYS[way])
     assert made.plan.sites
     _, outcome = _audited(made, tmp_path)

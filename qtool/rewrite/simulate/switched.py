@@ -2,8 +2,8 @@
 
 Every activation that a plan quantizes is rounded where its switch is on, and passes unchanged where it is
 off. Where the switch of a weight is on, its consumers run once more, with the weight that is fed. With all
-switches off the model computes the same as the prepared one, with constant weights: the runtime packs them
-when it loads the model, and fed weights make convolutions 1.6 to 2.1 times slower (2026-11-30, three models).
+switches off the model computes the same as the prepared one, with constant weights: the runtime packs these
+when it loads the model, as it can't with weights that are fed.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ def to_csv(report: Report) -> str:
         model = report.quantized.path if report.quantized else ""
         for output in comparison.outputs:
             own = [getattr(output, name) for name in MEASURES]
-            writer.writerow(map(_cell, [model, comparison.data, comparison.samples, output.name, *own]))
+            writer.writerow(map(cell, [model, comparison.data, comparison.samples, output.name, *own]))
     return stream.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """Foreign text on one line, and never a formula; a nan of any kind."""
     if isinstance(value, str):
         clean = printable(value, _LONGEST)

@@ -5,15 +5,13 @@ Only names are here, so that the command line can offer them without importing w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from qtool.errors import UsageError, did_you_mean
-
-if TYPE_CHECKING:
-    from qtool.report.model import Report
 
 
 @dataclass(frozen=True)
@@ -37,26 +35,32 @@ FORMATS = {
     "junit": Format(".xml", "qtool.report.junit:to_junit", "a test case a gate, for CI's list of tests"),
     "csv": Format(".csv", "qtool.report.csv:to_csv", "a row an output, all measures"),
 }
+# Those of `qtool analyze`.
+ANALYSIS_FORMATS = {
+    "json": Format(".json", "qtool.report.analysis:to_json", "all of it, for other programs"),
+    "markdown": Format(".md", "qtool.report.analysis_markdown:to_markdown", "for a CI step's summary"),
+    "csv": Format(".csv", "qtool.report.analysis_csv:to_csv", "a row a tensor, all measures"),
+}
 
 
-def rendered(report: Report, name: str) -> str:
+def rendered(report: Any, name: str, formats: Mapping[str, Format] = FORMATS) -> str:
     """A report in the format of that name, with a final newline."""
-    module, function = FORMATS[name].function.split(":")
+    module, function = formats[name].function.split(":")
     text: str = getattr(import_module(module), function)(report)
     return text if text.endswith("\n") else f"{text}\n"
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:
     """The format that a file's suffix stands for.
 
     Raises:
         UsageError: none.
     """
-    by_suffix = {row.suffix: name for name, row in FORMATS.items()}
+    by_suffix = {row.suffix: name for name, row in formats.items()}
     suffix = path.suffix.lower()
     if suffix not in by_suffix:
         hint = did_you_mean(suffix, by_suffix) if suffix else ""
-        every = ", ".join(f"{row.suffix} ({name})" for name, row in FORMATS.items())
+        every = ", ".join(f"{row.suffix} ({name})" for name, row in formats.items())
         message = f"report '{path}': the suffix names no format (there are: {every})"
         raise UsageError(message, hint or f"name it '{path.stem or 'run'}.json', or add --report-format")
     return by_suffix[suffix]

@@ -1,0 +1,1 @@
+"""The error of a quantized model by tensor, by region, and along the graph."""

@@ -42,6 +42,8 @@ class Options(Choices, Judging):
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py; target 'auto': the row that fits
             this CPU.
+        runtime: a row of tables/runtimes.py in which plans are raced and judged, and its precision, such as
+            'openvino:bf16'; '': the target's own.
         calib: samples that set the ranges: a source that tables/sources.py knows, or an object that
             data/iterables.py takes; 'none': ranges are derived from the model alone.
         calib_format, data_format: the kind of `calib` and `data`, where it can't be recognized.
@@ -78,6 +80,7 @@ class Options(Choices, Judging):
     gate: GateName = USUAL
     mode: ModeName = "static"
     target: TargetName = "auto"
+    runtime: str = ""
     calib: Data | None = None
     calib_format: str = ""
     ranges: Calibration | str | Path | None = None
@@ -136,6 +139,7 @@ class Comparing(Judging):
         data_format: the kind of the samples, where it can't be recognized.
         reading: how to read them.
         speed: time both, interleaved; a gate on speedup does so too.
+        runtime: that runs the quantized model, as for quantize; '': onnxruntime. FP32 runs in onnxruntime.
         threads: of the runtime; 0: its default, and one thread for timing.
         save_ref: a file for the FP32 outputs, for comparisons without that model.
         force: replace an existing file there.
@@ -144,6 +148,7 @@ class Comparing(Judging):
     data_format: str = ""
     reading: Reading = field(default_factory=Reading)
     speed: bool = False
+    runtime: str = ""
     threads: int = 0
     save_ref: str | Path | None = None
     force: bool = False

@@ -9,7 +9,7 @@ import hypothesis
 import onnxruntime as ort
 import pytest
 
-from qtool.runtime import session
+from qtool.runtime import providers
 from tests.exact import exact
 from tests.tiers import be_nightly, nightly
 
@@ -83,7 +83,7 @@ class _Runtime:
 def exact_int8_products() -> None:
     """Judge the written model, not the machine: without VNNI int8 products saturate by default."""
     if not exact():
-        session.ort = _Runtime()
+        providers.ort = _Runtime()  # type: ignore[assignment]
 
 
 # Cases whose integer operators the switch does not reach: those that run unoptimized, DynamicQuantizeLSTM, and

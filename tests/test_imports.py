@@ -128,7 +128,7 @@ def test_rich_is_in_cli_and_the_terminal_renderers_only() -> None:
 
 
 def test_onnxruntime_is_opened_in_one_place() -> None:
-    assert importers("onnxruntime") == {"runtime/session.py"}
+    assert importers("onnxruntime") == {"runtime/library.py"}
 
 
 def test_the_numerics_know_numpy_and_the_standard_library_only() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
+from qtool.cli.common_options import runtime_option
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.streams import called
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime."
+)
+@runtime_option(
+    "Runtime of all models, or, repeated, of each in turn",
+    "onnxruntime",
+    multiple=True,
 )
 @click.option("--profile-ops", is_flag=True, help="Also show the time of each op, and the slowest nodes.")
 @click.option(
@@ -73,7 +79,7 @@ def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
         )
     from qtool.commands.bench import Benching, bench_models
 
-    names = ("data_format", "threads", "max_time", "profile_ops", "fail_if")
+    names = ("data_format", "runtime", "threads", "max_time", "profile_ops", "fail_if")
     options = Benching(**{name: values[name] for name in names}, reading=reading_of(values))
     with progress_line("bench", values["quiet"]) as progress:
         result = _named(bench_models(models, data, options, progress))

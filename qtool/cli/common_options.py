@@ -10,10 +10,38 @@ import click
 
 from qtool.cli.help import under
 from qtool.tables.judging import AUTO, NONE, TASK, TASKS, USUAL, Task
+from qtool.tables.runtimes import RUNTIMES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _output = under("Output and running")
+
+
+def _listed() -> str:
+    rows = []
+    for name, row in RUNTIMES.items():
+        able = f" ({name}:{', '.join(row.precisions)})" if len(row.precisions) > 1 else ""
+        rows.append(f"{name}: {row.summary}{able}")
+    return "; ".join(rows)
+
+
+def runtime_option(what: str, usual: str, *, multiple: bool = False) -> Callable[[F], F]:
+    """Declare --runtime.
+
+    Args:
+        what: what the runtime does, for the help.
+        usual: the default, in words.
+        multiple: it is repeatable.
+    """
+    option: Callable[[F], F] = _output(
+        "--runtime",
+        metavar="NAME[:PRECISION]",
+        rare=True,
+        multiple=multiple,
+        default=() if multiple else "",
+        help=f"{what}. {_listed()}. Default: {usual}.",
+    )
+    return option
 
 
 def output_options(command: F) -> F:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common_options import JUDGING, gate_options, gates_of, output_options
+from qtool.cli.common_options import JUDGING, gate_options, gates_of, output_options, runtime_option
 from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.output_files import check_reports, files_read
 from qtool.cli.progress import progress_line
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Replace existing files of --save-ref and --report.")
 @click.option("--speed", is_flag=True, help="Time both models, in turns.")
+@runtime_option("Runtime that runs QUANTIZED", "onnxruntime, which runs FP32 in any case")
 @output_options
 @report_options
 @source_options("data")
@@ -74,7 +75,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
         check_target(values["save_ref"], [*models, *files_read(read)], values["force"])
     check_reports(read, models, [values["save_ref"]])
     reference, model = _models(fp32, quantized, values["load_ref"])
-    names = ("data_format", "speed", "threads", "save_ref", "force", *JUDGING)
+    names = ("data_format", "speed", "runtime", "threads", "save_ref", "force", *JUDGING)
     options = Comparing(
         **{name: values[name] for name in names},
         gate=values["gate"] or TASK,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from qtool.cli.common_options import JUDGING, gates_of
+from qtool.cli.common_options import JUDGING, gates_of, runtime_option
 from qtool.cli.help import under
 from qtool.cli.source_options import reading_of, source_help
 from qtool.cli.types import BYTES, OUTPUT, SRC
@@ -312,9 +312,10 @@ _PLAN = (
         help="Write the plan: every scale and every decision, as JSON.",
     ),
 )
+_RUNTIME = (runtime_option("Runtime in which plans are raced and judged", "that of the target"),)
 _NAMES = (
-    "mode", "target", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING, "exclude",
-    "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
+    "mode", "target", "runtime", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING,
+    "exclude", "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
     "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
     "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size", "target_size", "target_bits",
     "keep_failed", "allow_float", "recover", "effort", "time_budget", "timing", "costs",
@@ -323,12 +324,12 @@ _NAMES = (
 
 def quantize_options(command: F) -> F:
     """Declare the options of quantize."""
-    return _declare((*_FILES, *_NODES, *_GOALS, *_SIZES, *_TYPES, *_PLAN), command)
+    return _declare((*_FILES, *_NODES, *_GOALS, *_SIZES, *_TYPES, *_PLAN, *_RUNTIME), command)
 
 
 def tune_options(command: F) -> F:
     """Declare the options of tune: those of quantize but the sizes to aim at, since it shows every size."""
-    return _declare((*_FILES, *_NODES, *_GOALS, *_TYPES, *_PLAN), command)
+    return _declare((*_FILES, *_NODES, *_GOALS, *_TYPES, *_PLAN, *_RUNTIME), command)
 
 
 def _declare(options: Sequence[Callable[[F], F]], command: F) -> F:

@@ -18,7 +18,7 @@ from qtool.data.model_inputs import inputs_of
 from qtool.data.open import Data
 from qtool.data.reading import ListFields, Reading
 from qtool.data.samples import Sample, Samples, check_used, evenly, synthetic
-from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, printable
+from qtool.errors import DataError, EnvironmentFailure, ModelError, UsageError, counted, printable
 from qtool.evaluate.bench_models import BenchModel, Memory, worker_models
 from qtool.evaluate.bench_rounds import LEAST_ROUNDS, TIGHT, RoundTimes, run_rounds, speedup
 from qtool.evaluate.gates import Gate, GateResult, Verdict, judge, parse
@@ -26,7 +26,9 @@ from qtool.evaluate.latency import Ratio
 from qtool.graph.load import Source
 from qtool.numerics.bootstrap import quantile
 from qtool.options import ModelLike, Progress, silent
+from qtool.runtime.providers import as_made_for, check_runtime, runtime_of
 from qtool.runtime.trace import OpTimes
+from qtool.tables.runtimes import DEFAULT, Tells
 
 SECONDS = 20.0
 # Of a source, unless more are asked for: enough for shapes to differ.
@@ -46,6 +48,8 @@ class Benching(ListFields):
     Args:
         data_format: the kind of the samples, where they don't show it.
         reading: how they are to be read; 8 of them, evenly chosen, unless it says how many.
+        runtime: a row of tables/runtimes.py, and its precision, such as 'openvino:bf16': one for all models,
+            or one for each; (): onnxruntime.
         threads: of the runtime, at least 1.
         max_time: seconds of timing; less where every ratio is known to 1% before.
         profile_ops: measure the time of each op, too.
@@ -55,6 +59,7 @@ class Benching(ListFields):
 
     data_format: str = ""
     reading: Reading = field(default_factory=Reading)
+    runtime: Sequence[str] = ()
     threads: int = 1
     max_time: float = SECONDS
     profile_ops: bool = False
@@ -90,6 +95,7 @@ class Benched:
         verdict: 'faster' or 'slower' than the first, where the interval shows it to be by more than 1.5%;
             'same': no measurable difference; 'undecided' after too few rounds; '' for the first itself.
         op_times: the time of each op and of the slowest nodes, with `profile_ops`.
+        runtime: that ran it, with the precision of its float nodes where it has several.
     """
 
     path: str
@@ -102,6 +108,7 @@ class Benched:
     size_ratio: float
     verdict: str
     op_times: OpTimes | None = None
+    runtime: str = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,7 @@ def bench_models(
     named = [models] if isinstance(models, str | Path | onnx.ModelProto) else list(models)
     gates = _gates(options, len(named))
     sources = _loaded(named)
+    runtimes = _runtimes(options, sources)
     samples = read_samples(sources[0], data, options.reading, options.data_format)
     check_used(options.reading, [samples])
     chosen = _chosen(samples, options.reading.samples or _SAMPLES)
@@ -188,7 +196,7 @@ def bench_models(
         progress("bench", int(seconds), int(options.max_time))
 
     with _scratch() as folder, contextlib.ExitStack() as stack:
-        remote = worker_models(sources, chosen, samples.name, options.threads, folder)
+        remote = worker_models(sources, runtimes, chosen, samples.name, options.threads, folder)
         for each in remote:
             stack.callback(each.close)
         began = time.perf_counter()
@@ -238,6 +246,34 @@ def _gates(options: Benching, models: int) -> list[Gate]:
     return gates
 
 
+def _runtimes(options: Benching, sources: Sequence[Source]) -> list[str]:
+    """Return the runtime of each model.
+
+    Raises:
+        UsageError: there are several, and not one for each model; one can't be timed, or has no node times.
+        EnvironmentFailure: one does not open here.
+    """
+    named = list(options.runtime) or [DEFAULT]
+    if len(named) not in (1, len(sources)):
+        raise UsageError(
+            f"{len(named)} runtimes for {counted(len(sources), 'model')}",
+            "one for all models, or one for each",
+        )
+    if len(named) == 1:
+        named *= len(sources)
+    runtimes = [as_made_for(n, s.model.metadata_props) for n, s in zip(named, sources, strict=True)]
+    for runtime in runtimes:
+        tells = runtime_of(runtime)[0].tells
+        if tells is Tells.OUTPUTS:
+            raise UsageError(f"runtime {runtime} can't be timed: it tells {Tells.OUTPUTS.value}")
+        if options.profile_ops and tells is not Tells.NODES:
+            raise UsageError(
+                f"runtime {runtime} does not tell {Tells.NODES.value}", "leave out --profile-ops"
+            )
+        check_runtime(runtime)
+    return runtimes
+
+
 def _loaded(models: Sequence[ModelLike]) -> list[Source]:
     """The models, which take the same inputs.
 
@@ -282,6 +318,7 @@ def _benched(
     p50, p90, p99 = (_ms(quantile(timing.singles, share)) for share in (0.5, 0.9, 0.99))
     return Benched(
         path=remote.source.name,
+        runtime=remote.runtime,
         bytes=remote.source.size,
         sha256=remote.source.sha256,
         latency=Latency(len(timing.singles), p50 or median(timing.singles) * 1e3, p90, p99),

@@ -27,6 +27,7 @@ from qtool.graph.save import check_target, staged
 from qtool.options import Comparing, ModelLike, Progress, silent
 from qtool.report.model import ModelFile, Report, Timing
 from qtool.runtime.blas import single_threaded_blas
+from qtool.runtime.providers import as_made_for, check_runtime
 from qtool.runtime.session import Model, Session
 from qtool.tables.judging import AUTO, NONE, USUAL
 from qtool.tables.modes import FEW_BITS, MODES
@@ -69,6 +70,8 @@ def compare_models(
     options = options or Comparing()
     gates, measures = gates_of(options), measures_of(options)
     other = load_model(quantized)
+    runtime = as_made_for(options.runtime, other.model.metadata_props)
+    check_runtime(runtime)
     first = fp32 if isinstance(fp32, ReferenceOutputs) else load_model(fp32)
     measures = with_scores(measures, options, first.model if isinstance(first, Source) else other.model)
     timing = options.speed or any(g.metric == "speedup" for g in gates)
@@ -81,7 +84,8 @@ def compare_models(
     )
     check_used(options.reading, [samples])
     with _reference(first, options) as reference:
-        model = with_float_io(Session(other.loadable, threads=options.threads, name=other.name))
+        session = Session(other.loadable, threads=options.threads, name=other.name, runtime=runtime)
+        model = with_float_io(session)
         comparison = compare(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
@@ -95,7 +99,7 @@ def compare_models(
     race = None
     if timing and isinstance(first, Source):
         models = {"original": first.loadable, "quantized": other.loadable}
-        race = Timing.of(race_models(models, samples, options.threads))
+        race = Timing.of(race_models(models, samples, options.threads, runtimes={"quantized": runtime}))
     original = first.original if isinstance(first, ReferenceOutputs) else _original(first)
     files = (
         ModelFile(original.path, original.bytes, original.sha256),

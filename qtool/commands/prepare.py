@@ -37,7 +37,8 @@ from qtool.plan.scheme import Scheme, make_scheme
 from qtool.recover.run import searches_ranges
 from qtool.runtime.cpu import fitting_target
 from qtool.runtime.heartbeat import step
-from qtool.runtime.session import Session, has_op, known_ops
+from qtool.runtime.library import has_op, known_ops
+from qtool.runtime.session import Session
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
 from qtool.tables.images import PROCESSOR
@@ -70,7 +71,7 @@ def prepare_model(
     """
     progress("prepare", 0, 0)
     options = _settled(options)
-    scheme = make_scheme(options.mode, options.target, options.choices, options.sets)
+    scheme = make_scheme(options.mode, options.target, options.choices, options.sets, options.runtime)
     source = load_model(model)
     custom = custom_ops(source.model)
     if source.warnings and scheme.target.onnxruntime and not custom:
@@ -172,6 +173,7 @@ def _settled(options: Options) -> Options:
             exclude=plan.exclude,
             include=plan.include,
             sets=plan.sets,
+            runtime=options.runtime or plan.runtime,
             **vars(plan.choices),
         )
     elif options.target == AUTO:

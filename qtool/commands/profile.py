@@ -23,7 +23,7 @@ from qtool.runtime import cpu
 from qtool.runtime.kernels.dispatch import seconds_a_node
 from qtool.runtime.kernels.graphs import draw
 from qtool.runtime.kernels.traced import KernelRun, Pace, time_kinds
-from qtool.runtime.session import RUNTIME_VERSION
+from qtool.runtime.library import RUNTIME_VERSION
 from qtool.tables.kernels import EDGES, KERNELS, Kernel, Kind
 from qtool.tables.sizes import Size
 

@@ -34,6 +34,7 @@ from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import Report, Result
 from qtool.runtime.blas import single_threaded_blas
+from qtool.runtime.providers import check_runtime
 from qtool.runtime.session import Session
 
 
@@ -122,6 +123,8 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
 def _check(model: ModelLike, output: Path, options: Options) -> Request:
     """Refuse what can be refused before anything is loaded."""
     request = Request(measures_of(options), gates_of(options))
+    if options.runtime:
+        check_runtime(options.runtime)
     requested_steps(options)
     check_target(output, [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     return request

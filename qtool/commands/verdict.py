@@ -98,14 +98,22 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     model = chosen.model
     samples = model.samples.judge
     if samples is None:
-        if model.scheme.target.onnxruntime and not custom_ops(model.source.model):
+        if model.scheme.runtime and not custom_ops(model.source.model):
             # Folding the weights of a large model would take several times the memory of its floats.
             light = tensor_bytes(model.model) > SIDE_FILE_BYTES
-            Session(staging.path, threads=model.threads, name="the quantized model", optimize=not light)
+            Session(
+                staging.path,
+                threads=model.threads,
+                name="the quantized model",
+                runtime=chosen.runtime,
+                optimize=not light,
+            )
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
     comparison = compare(
         with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name)),
-        with_float_io(Session(staging.path, threads=model.threads, name="the quantized model")),
+        with_float_io(
+            Session(staging.path, threads=model.threads, name="the quantized model", runtime=chosen.runtime)
+        ),
         samples,
         request.measures,
         lambda done, total: progress("validate", done, total),
@@ -114,11 +122,15 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     made_up = synthetic(samples)
     implied = implied_gates(model, comparison, made_up, request.gates)
     race = None
-    if model.options.timing == MEASURED or any(g.metric == "speedup" for g in (*request.gates, *implied)):
+    wanted = model.options.timing == MEASURED or any(
+        g.metric == "speedup" for g in (*request.gates, *implied)
+    )
+    if wanted and not model.scheme.simulated:
         progress("validate", 0, 0)
         with model_for_session(model.original.model) as prepared:
             models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
-            race = race_models(models, samples, model.threads)
+            runtimes = {PREPARED: model.runtime, QUANTIZED: chosen.runtime}
+            race = race_models(models, samples, model.threads, runtimes=runtimes)
     return Verdict(comparison, race, made_up, request.gates, implied)
 
 

@@ -39,11 +39,13 @@ class BenchModel:
 
     Args:
         source: the model.
-        arguments: of BenchWorker.
+        runtime: 'NAME:PRECISION'.
+        arguments: of BenchWorker, before the runtime.
     """
 
-    def __init__(self, source: Source, arguments: Sequence[Any]) -> None:
+    def __init__(self, source: Source, runtime: str, arguments: Sequence[Any]) -> None:
         self.source = source
+        self.runtime = runtime
         self._arguments = arguments
         self._process: WorkerProcess | None = None
         self.memory: Memory | None = None
@@ -51,7 +53,7 @@ class BenchModel:
     def start(self) -> None:
         """Start a new process in place of the last one."""
         self.close()
-        self._process = WorkerProcess(self.source.name, _WORKER, *self._arguments)
+        self._process = WorkerProcess(self.source.name, _WORKER, *self._arguments, self.runtime)
 
     def close(self) -> None:
         """End the process."""
@@ -60,7 +62,7 @@ class BenchModel:
 
     def open(self, samples: int) -> float:
         """Open the model anew and warm it up on the first samples; return the seconds of opening it."""
-        doing = "onnxruntime opens it, and runs it"
+        doing = "the runtime opens it, and runs it"
         seconds, memory = self._call("open", samples, doing=doing, blame=ModelError)
         if self.memory is None and memory is not None:  # the first time it runs on every sample
             self.memory = Memory(*memory)
@@ -91,12 +93,18 @@ class BenchModel:
 
 
 def worker_models(
-    sources: Sequence[Source], samples: Sequence[Sample], data: str, threads: int, folder: Path
+    sources: Sequence[Source],
+    runtimes: Sequence[str],
+    samples: Sequence[Sample],
+    data: str,
+    threads: int,
+    folder: Path,
 ) -> list[BenchModel]:
     """Return the models of a bench; their processes are not started yet.
 
     Args:
         sources: the models.
+        runtimes: of each, 'NAME:PRECISION'.
         samples: to run them on.
         data: the name of the samples' source, for errors.
         threads: of the runtime.
@@ -106,12 +114,12 @@ def worker_models(
     names = write_samples(file, samples)
     idle.write_bytes(_idle_model())
     models = []
-    for number, source in enumerate(sources):
+    for number, (source, runtime) in enumerate(zip(sources, runtimes, strict=True)):
         path = source.path or folder / f"{number}.onnx"
         if source.path is None:
             path.write_bytes(source.raw)
         arguments = (str(path), source.name, threads, str(file), names, data, str(idle))
-        models.append(BenchModel(source, arguments))
+        models.append(BenchModel(source, runtime, arguments))
     return models
 
 

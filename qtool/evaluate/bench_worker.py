@@ -39,6 +39,7 @@ class BenchWorker:
         names: what it returned.
         source: the name of the samples' source, for errors.
         idle: a model of one node, opened first: the runtime's own memory is not the model's.
+        runtime: 'NAME:PRECISION'.
     """
 
     def __init__(
@@ -50,13 +51,15 @@ class BenchWorker:
         names: Sequence[tuple[str, Sequence[str]]],
         source: str,
         idle: str,
+        runtime: str,
     ) -> None:
         self._model, self._name, self._threads = Path(model), name, threads
+        self._runtime = runtime
         self._samples = _read_samples(Path(samples), names)
         self._source = source
         self._inputs: list[Arrays] = []
         self._brief = False
-        self._session: Session | None = Session(Path(idle), threads=threads)
+        self._session: Session | None = Session(Path(idle), threads=threads, runtime=runtime)
         self._session = None
 
     def open(self, samples: int) -> tuple[float, tuple[int, int, int] | None]:
@@ -73,7 +76,11 @@ class BenchWorker:
         self._session = None  # before the next one is opened: two at once would count double
         start = time.perf_counter()
         session = self._session = Session(
-            self._model, threads=self._threads, name=self._name, noise=Noise.RUNTIME
+            self._model,
+            threads=self._threads,
+            name=self._name,
+            runtime=self._runtime,
+            noise=Noise.RUNTIME,
         )
         seconds = time.perf_counter() - start
         loaded = _resident_bytes()

@@ -32,6 +32,7 @@ from qtool.plan.serial import digest
 from qtool.rewrite.write import written
 from qtool.runtime.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
+from qtool.tables.runtimes import Tells
 
 # Samples that show whether the runtime's optimizations change the outputs.
 _FEW = 4
@@ -134,7 +135,7 @@ class Evaluator:
     @property
     def times(self) -> bool:
         """Whether candidates can be timed, which random samples suffice for."""
-        return self.model.samples.select is not None
+        return self.model.samples.select is not None and self.model.scheme.timed is not Tells.OUTPUTS
 
     @property
     def statistics(self) -> Samples | None:
@@ -188,7 +189,11 @@ class Evaluator:
             self._sizes[key[0]] = file_size(model)
             with model_for_session(model) as loadable:
                 session = Session(
-                    loadable, threads=self.model.threads, name="the candidate", optimize=optimize
+                    loadable,
+                    threads=self.model.threads,
+                    name="the candidate",
+                    runtime=candidate.runtime,
+                    optimize=optimize,
                 )
                 self._comparisons[key] = compare(
                     self._float, with_float_io(session), samples, self.criteria.measures
@@ -268,8 +273,9 @@ class Evaluator:
             for name, candidate in candidates.items():
                 model = written(candidate.model.model, candidate.plan)
                 models[name] = stack.enter_context(model_for_session(model))
+            runtimes = {PREPARED: self.model.runtime} | {n: c.runtime for n, c in candidates.items()}
             stack.enter_context(self.budget.timed())
-            race = race_models(models, self.model.timing_samples, self.model.threads)
+            race = race_models(models, self.model.timing_samples, self.model.threads, runtimes=runtimes)
 
         def settled(names: Collection[str]) -> SettledSpeeds:
             part = Race(race.threads, {n: race.seconds[n] for n in (PREPARED, *names)})

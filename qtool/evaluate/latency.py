@@ -25,6 +25,7 @@ from qtool.data.samples import Samples
 from qtool.evaluate.float_io import session_inputs
 from qtool.runtime.noise import Noise
 from qtool.runtime.session import Array, Session, running
+from qtool.tables.runtimes import DEFAULT
 
 # Two races of the same models on the same machine differ by about this much: a smaller difference between two
 # models decides nothing.
@@ -242,16 +243,28 @@ def race_models(
     samples: Samples,
     threads: int = 0,
     *,
+    runtimes: Mapping[str, str] | None = None,
     limits: Limits = LIMITS,
 ) -> Race:
-    """Time models on the first few samples of a source, with one thread unless `threads` says more."""
+    """Time models on the first few samples of a source, with one thread unless `threads` says more.
+
+    Args:
+        runtimes: model -> its runtime, where that is not onnxruntime.
+    """
+    runtimes = runtimes or {}
     sessions = {
-        name: Session(m, threads=threads or 1, name=f"the {name} model", noise=Noise.RUNTIME)
+        name: Session(
+            m,
+            threads=threads or 1,
+            name=f"the {name} model",
+            runtime=runtimes.get(name, DEFAULT),
+            noise=Noise.RUNTIME,
+        )
         for name, m in models.items()
     }
     chosen = list(islice(samples.read(), _SAMPLES))
     inputs = {name: session_inputs(s, chosen, samples.name) for name, s in sessions.items()}
-    # With one thread the runtime computes in the thread that calls it.
+    # With one thread a runtime computes in the thread that calls it.
     clock = time.thread_time if (threads or 1) == 1 else time.perf_counter
     # The first pass warms up (memory arenas, packed weights), the others estimate the time of a sample.
     each = []

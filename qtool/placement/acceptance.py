@@ -157,7 +157,7 @@ def _speed_decides(candidate: Candidate) -> bool:
     """Whether int8 must be faster: unless options ask for int8, or the target is another runtime."""
     model = candidate.model
     options = model.options
-    required = not model.scheme.target.onnxruntime or options.timing == TABLE or bool(options.requests)
+    required = options.timing == TABLE or bool(options.requests)
     return (
         not required
         and model.scheme.mode.for_speed

@@ -33,6 +33,7 @@ from qtool.tables import kernels
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
 from qtool.tables.ops import Role
+from qtool.tables.runtimes import Tells
 from qtool.tables.targets import TABLE
 
 # Bytes of weights beyond which several candidates at once would not fit.
@@ -94,9 +95,11 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
         return "placement measures errors and times on samples, and there are none", "add --calib SRC"
     if not EFFORTS[options.effort].measures:
         return f"--effort {options.effort} measures nothing: the rules decide", "leave it out"
-    if not scheme.target.onnxruntime:
-        why = f"--target {scheme.target.name} is for another runtime, and plans are timed in onnxruntime"
-        return why, "--target cpu"
+    if not scheme.runtime:
+        why = f"--target {scheme.target.name} is for any runtime, and plans are timed in one"
+        return why, "--target cpu, or --runtime NAME"
+    if scheme.timed is not Tells.NODES:
+        return f"runtime {scheme.runtime} does not tell {Tells.NODES.value}", "--target cpu"
     if scheme.forces_form or scheme.form not in _FORMS:
         return (
             "placement measures default types only: --weights, --acts, --format, --io or --prefer set others",

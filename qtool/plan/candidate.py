@@ -77,6 +77,11 @@ class Candidate:
     corrections: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
 
+    @property
+    def runtime(self) -> str:
+        """The runtime to race and judge it in."""
+        return self.plan.runtime or self.model.runtime
+
     def changed(self, **fields: Any) -> Candidate:
         """Return the candidate with other inputs, resolved anew.
 

@@ -98,6 +98,7 @@ def draft(
         edits=tuple(edits),
         operators=chosen,
         integer_ports=written_ports(view, scheme, activations),
+        runtime=scheme.runtime,
     )
 
 

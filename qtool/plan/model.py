@@ -236,6 +236,8 @@ class Plan:
         edits: changes of the graph that quantize nothing.
         operators: node -> the operator that it is written as, where several fit its form.
         integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
+        runtime: that the plan is for, and the precision of its float nodes there, such as 'openvino:bf16';
+            '': not known. It changes nothing in the graph.
     """
 
     mode: str
@@ -258,6 +260,7 @@ class Plan:
     edits: tuple[GraphEdit, ...] = ()
     operators: Mapping[str, Operator] = field(default_factory=dict)
     integer_ports: tuple[str, ...] = ()
+    runtime: str = ""
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.forms), 'node')} quantized, {len(self.skips)} float"

@@ -84,6 +84,11 @@ class PreparedModel:
         return samples.uncounted if isinstance(samples, Counted) else samples
 
     @property
+    def runtime(self) -> str:
+        """The runtime in which plans are raced and judged."""
+        return self.scheme.judge
+
+    @property
     def threads(self) -> int:
         """Intra-op threads of the runtime; 0 leaves the choice to it."""
         return self.options.threads

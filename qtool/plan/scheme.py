@@ -12,6 +12,7 @@ from qtool.tables.methods import METHODS
 from qtool.tables.modes import FEW_BITS, MODES, WEIGHT_BITS, Mode
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, UINT2, UINT4, UINT8, UINT16, QType
+from qtool.tables.runtimes import DEFAULT, RUNTIMES, Tells
 from qtool.tables.targets import TARGETS, Target
 
 FORMATS = ("qdq", "qoperator")
@@ -79,6 +80,7 @@ class Scheme:
         floor_db: SQNR below which the report warns.
         forces_form: the user chose other types or another form than those that placement measures.
         choices: the user's.
+        runtime: in which plans are raced and judged, 'NAME' or 'NAME:PRECISION'; '': not known.
     """
 
     mode: Mode
@@ -97,6 +99,22 @@ class Scheme:
     floor_db: float
     forces_form: bool
     choices: Choices
+    runtime: str = ""
+
+    @property
+    def judge(self) -> str:
+        """The runtime to judge in: onnxruntime, where that of the target is not known."""
+        return self.runtime or DEFAULT
+
+    @property
+    def timed(self) -> Tells:
+        """The most that can be measured of plans, and means something for the target."""
+        return RUNTIMES[self.runtime.partition(":")[0]].tells if self.runtime else Tells.OUTPUTS
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the runtime is a simulator, whose speed is not reported."""
+        return bool(self.runtime) and self.timed is Tells.OUTPUTS
 
     def form_of(self, rule: OpRule, *, inside: bool = False) -> Form | None:
         """Return the form of an op's nodes; None when the op has none in this mode.
@@ -116,13 +134,16 @@ class Scheme:
         return self.form if self.form in rule.forms else None
 
 
-def make_scheme(mode_name: str, target_name: str, choices: Choices, sets: Sequence[str] = ()) -> Scheme:
+def make_scheme(
+    mode_name: str, target_name: str, choices: Choices, sets: Sequence[str] = (), runtime: str = ""
+) -> Scheme:
     """Return the scheme of a mode, a target and choices.
 
     Args:
         mode_name, target_name: rows of the tables.
         choices: the user's.
         sets: PATTERN=precision texts; a precision may need a later opset.
+        runtime: 'NAME' or 'NAME:PRECISION'; '': the target's own.
 
     Raises:
         UsageError: a name is unknown, or choices exclude each other or the mode or target.
@@ -174,6 +195,7 @@ def make_scheme(mode_name: str, target_name: str, choices: Choices, sets: Sequen
         floor_db=few.floor_db if few else mode.floor_db,
         forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
         choices=choices,
+        runtime=runtime or target.runtime,
     )
 
 

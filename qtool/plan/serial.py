@@ -14,7 +14,7 @@ import numpy as np
 from qtool.plan.model import Fp16Assignment, Plan, Site
 from qtool.serialize.json_format import JsonFormat
 
-SCHEMA = "qtool.plan/7"
+SCHEMA = "qtool.plan/8"
 
 
 def digest(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from qtool.errors import counted
 from qtool.report.tables import bare_table, labelled, percent, plain
 from qtool.runtime.trace import OpTime, OpTimes
 from qtool.serialize.json_format import JsonFormat
+from qtool.tables.runtimes import DEFAULT
 
 _MOST_OPS = 12
 _MOST_NODES = 5
@@ -55,11 +56,17 @@ def _latency(bench: Bench) -> Table:
         table.add_column("verdict (95% interval)", overflow="fold")
     for model in bench.models:
         latency = model.latency
-        cells = [plain(model.path), *map(_ms, (latency.p50, latency.p90, latency.p99))]
+        cells = [_name(bench, model), *map(_ms, (latency.p50, latency.p90, latency.p99))]
         if several:
             cells += [plain(f"{model.speedup.median:.2f}x" if model.speedup else "1x"), _verdict(model)]
         table.add_row(*cells)
     return table
+
+
+def _name(bench: Bench, model: Benched) -> Text:
+    """The model's path, with its runtime where that is not onnxruntime for all."""
+    named = any(m.runtime != DEFAULT for m in bench.models)
+    return plain(f"{model.path} ({model.runtime})" if named else model.path)
 
 
 def _verdict(model: Benched) -> Text:
@@ -77,7 +84,7 @@ def _costs(bench: Bench) -> Table:
     memory = [m.memory for m in bench.models if m.memory]
     table = bare_table(*columns, *(["memory MB", "peak MB"] if memory else []))
     for model in bench.models:
-        cells = [plain(model.path), plain(f"{model.bytes:,}")]
+        cells = [_name(bench, model), plain(f"{model.bytes:,}")]
         if len(bench.models) > 1:
             cells.append(plain(f"{model.size_ratio:.2f}" if model is not bench.models[0] else ""))
         cells.append(_ms(model.load_ms))

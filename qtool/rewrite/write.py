@@ -37,7 +37,9 @@ from qtool.rewrite.shared import share_constants
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
 from qtool.runtime.heartbeat import beat
+from qtool.runtime.providers import RUNTIME_KEY, fixed_options, runtime_of
 from qtool.tables.forms import Operator
+from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import TARGETS
 
 
@@ -148,4 +150,18 @@ def recipe(plan: Plan) -> dict[str, str]:
         "qtool.source_sha256": plan.model_sha256,
         "qtool.calibration_sha256": plan.calibration_sha256,
         "qtool.plan_sha256": digest(plan),
+        **_runtime(plan),
+    }
+
+
+def _runtime(plan: Plan) -> dict[str, str]:
+    """Return the metadata that tell how to open the model, where that is not onnxruntime's default."""
+    row, precision = runtime_of(plan.runtime or DEFAULT)
+    if row.name == DEFAULT:
+        return {}
+    options = fixed_options(row, precision, threads=0)
+    return {
+        RUNTIME_KEY: f"{row.name}:{precision}",
+        "qtool.provider": row.provider,
+        "qtool.provider_options": json.dumps(options),
     }

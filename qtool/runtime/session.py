@@ -1,61 +1,39 @@
-"""The one place that opens onnxruntime."""
+"""The one place that opens models in a runtime."""
 
 from __future__ import annotations
 
 import mmap
-import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from qtool.errors import ModelError, RuntimeFailure, is_out_of_memory, out_of_memory, printable
+from qtool.errors import (
+    EnvironmentFailure,
+    ModelError,
+    RuntimeFailure,
+    is_out_of_memory,
+    out_of_memory,
+    printable,
+)
 from qtool.runtime.heartbeat import step
+from qtool.runtime.library import ort
 from qtool.runtime.noise import PERIOD, PLACE, Noise, may_be_random, with_fixed_noise
+from qtool.runtime.providers import open_in, runtime_of
 from qtool.runtime.threads import default_threads
-
-
-@contextmanager
-def _telemetry_off(variable: str = "ORT_DISABLE_TELEMETRY") -> Iterator[None]:
-    """Set the variable for as long as onnxruntime is imported.
-
-    1.29 and later write an event log under HOME and upload it, unless the variable is set when their native
-    library is loaded. It is read then and never again (1.32), so the process gets its environment back.
-    """
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-
-with _telemetry_off():
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as native
+from qtool.tables.runtimes import DEFAULT
 
 Array = NDArray[np.generic]
 Sample = Mapping[str, Any]
-
-RUNTIME_VERSION: str = ort.__version__
 
 # A prime: VARIED noise passes all places of a table before one comes again.
 _STEP = 7919
 # Where the tensors of the optimized graph go; the folder of those of a model from bytes.
 _OPTIMIZED_TENSORS = "session.optimized_model_external_initializers_file_name"
 _TENSORS_IN = "session.model_external_initializers_file_folder_path"
-
-# The end of a range of opsets that has none.
-_OPEN = 2**31 - 1
 
 _NUMPY_OF = {
     "tensor(float)": "float32",
@@ -72,47 +50,6 @@ _NUMPY_OF = {
     "tensor(bool)": "bool",
     "tensor(string)": "str",
 }
-
-
-@cache
-def has_op(op: str, opset: int) -> bool:
-    """Whether the CPU provider has an op of the standard domain as an opset defines it.
-
-    It has the opsets up to a highest one, but not every op of each: 1.32 loads opset 28 and has no
-    QuantizeLinear of it. A kernel whose range of opsets is open runs nothing but its own version of the op.
-    """
-    versions, kernels = _registered()
-    if opset > max(max(v) for v in versions.values()):
-        return False
-    since = max((v for v in versions.get(op, ()) if v <= opset), default=0)
-    if not since:
-        return False
-    if not kernels[op] or any(a == since or (b != _OPEN and a <= since <= b) for a, b in kernels[op]):
-        return True  # an op without any kernel is expanded, or folded, when the model is loaded
-    try:
-        schema: Any = onnx.defs.get_schema(op, opset, "")
-    except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
-
-
-@cache
-def known_ops() -> frozenset[tuple[str, str]]:
-    """Return the (domain, op) of every op that the runtime knows; the standard domain is ''."""
-    return frozenset((schema.domain, schema.name) for schema in native.get_all_operator_schema())
-
-
-@cache
-def _registered() -> tuple[dict[str, set[int]], dict[str, list[tuple[int, int]]]]:
-    """The versions of each standard op that the runtime knows, and the ranges of its CPU kernels."""
-    versions, kernels = defaultdict(set), defaultdict(list)
-    for schema in native.get_all_operator_schema():
-        if not schema.domain:
-            versions[schema.name].add(schema.since_version)
-    for kernel in native.get_all_opkernel_def():
-        if not kernel.domain and kernel.provider == "CPUExecutionProvider":
-            kernels[kernel.op_name].append(tuple(kernel.version_range))
-    return versions, kernels
 
 
 class Feeds(dict[str, Any]):
@@ -164,6 +101,8 @@ class Session:
         model: a path, or the bytes of a model without external data.
         threads: intra-op threads; 0: the runtime's choice, within what this process may use.
         name: what to call it in errors.
+        runtime: a row of tables/runtimes.py, and one of its precisions: 'openvino' or 'openvino:bf16'. The
+            four options below are onnxruntime's own.
         optimize: the runtime's graph optimizations, as a user would have them.
         integers: of these, those that make int8 kernels of float nodes between Q and DQ: 1.31 does, and
             rounds constant float weights there (WeightBiasQuantization).
@@ -174,7 +113,7 @@ class Session:
 
     Raises:
         ModelError: the runtime refuses the model.
-        EnvironmentFailure: it runs out of memory.
+        EnvironmentFailure: it runs out of memory, or is not installed.
     """
 
     def __init__(
@@ -183,6 +122,7 @@ class Session:
         *,
         threads: int = 0,
         name: str = "",
+        runtime: str = DEFAULT,
         optimize: bool = True,
         integers: bool = True,
         trace: Path | None = None,
@@ -190,8 +130,10 @@ class Session:
         noise: Noise = Noise.SAME,
     ) -> None:
         self.name = name or (str(model) if isinstance(model, Path) else "model")
+        self._title = runtime_of(runtime)[0].title
+        threads = threads or default_threads()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or default_threads()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 4
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -204,15 +146,17 @@ class Session:
             options.optimized_model_filepath = str(optimized)
             options.add_session_config_entry(_OPTIMIZED_TENSORS, f"{optimized.name}.data")
         try:
-            with step(self.name, "onnxruntime opens it", ModelError):
+            with step(self.name, f"{self._title} opens it", ModelError):
                 source: str | bytes = str(model) if isinstance(model, Path) else model
                 if trace is None and optimized is None and noise is not Noise.RUNTIME:
                     source = _fixed_noise(model, options) or source
-                self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+                self._session = open_in(runtime, source, options, threads)
+        except EnvironmentFailure:
+            raise
         except Exception as error:  # onnxruntime raises a dozen unrelated types here
             if is_out_of_memory(error):
-                raise out_of_memory(self.name, "onnxruntime opens it") from error
-            raise ModelError(f"{self.name}: onnxruntime refuses it: {printable(str(error))}") from error
+                raise out_of_memory(self.name, f"{self._title} opens it") from error
+            raise ModelError(f"{self.name}: {self._title} refuses it: {printable(str(error))}") from error
         inputs = {i.name: i for i in self._session.get_inputs()}
         self._place = -1 if inputs.pop(PLACE, None) is None else 0  # -1: it has no random op
         self._step = _STEP if noise is Noise.VARIED else 0
@@ -237,11 +181,11 @@ class Session:
             )
         except Exception as error:
             if is_out_of_memory(error):
-                raise out_of_memory(self.name, "onnxruntime runs it") from error
+                raise out_of_memory(self.name, f"{self._title} runs it") from error
             if not isinstance(sample, Feeds):
-                raise RuntimeFailure(f"{self.name}: onnxruntime failed: {printable(str(error))}") from error
+                raise RuntimeFailure(f"{self.name}: {self._title} failed: {printable(str(error))}") from error
             raise RuntimeFailure(
-                f"{sample.where}: {self.name}: onnxruntime failed: {printable(str(error))}",
+                f"{sample.where}: {self.name}: {self._title} failed: {printable(str(error))}",
                 "leave the sample out, or mend its values",
             ) from error
 

@@ -16,6 +16,7 @@ from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
 from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
 from qtool.tables.reasons import Code, Reason
+from qtool.tables.runtimes import DEFAULT
 
 # --timing: whether placement times this very model, or looks its kernels up.
 MEASURED, TABLE = "measured", "table"
@@ -107,6 +108,8 @@ class Target:
         exact: its weights have all 8 bits, and its CPU sums their products without saturation.
         split: the longest product of a dynamic MatMul; longer ones are split, so that an outlier coarsens one
             part only.
+        runtime: a row of tables/runtimes.py, in which plans are raced and judged; '': not known, and plans
+            are judged in onnxruntime.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Target:
     onnxruntime: bool = False
     exact: bool = False
     split: int = 512
+    runtime: str = ""
 
 
 _TWO_ACTIVATIONS = _never("a product of two activations is not faster in int8 (1.0-1.2x as fast)")
@@ -194,6 +198,7 @@ TARGETS: dict[str, Target] = {
             _CPU_FORMS,
             onnxruntime=True,
             exact=True,
+            runtime=DEFAULT,
         ),
         Target(
             "cpu-avx2",
@@ -201,6 +206,7 @@ TARGETS: dict[str, Target] = {
             _CPU_FORMS,
             weight=INT8_REDUCED,
             onnxruntime=True,
+            runtime=DEFAULT,
         ),
         Target(
             "generic",

@@ -12,7 +12,7 @@ import pytest
 from qtool.errors import EnvironmentFailure, ModelError, RuntimeFailure
 from qtool.graph import load
 from qtool.graph.prepare.opset import upgrade_opset
-from qtool.runtime import session
+from qtool.runtime import providers, session
 from tests.graphs import model, node, samples
 
 ALLOCATION = [
@@ -40,7 +40,7 @@ def test_everywhere_a_model_goes(error: Exception, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "m.onnx"
     onnx.save(net(), path)
     works = {
-        "ort.InferenceSession": (lambda: session.Session(path), session.ort, "InferenceSession"),
+        "ort.InferenceSession": (lambda: session.Session(path), providers.ort, "InferenceSession"),
         "onnx.load": (lambda: load.load(path), onnx, "load"),
         "checker": (lambda: load.load(path), onnx.checker, "check_model"),
         "from_proto": (lambda: load.from_proto(net()), ir, "from_proto"),

@@ -46,7 +46,7 @@ def test_no_file_appears_but_the_output(tmp_path: Path) -> None:
 
 def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:
     """In the source: every import of onnxruntime stands in the block that sets the variable."""
-    body = ast.parse((ROOT / "qtool" / "runtime/session.py").read_text(encoding="utf-8")).body
+    body = ast.parse((ROOT / "qtool" / "runtime/library.py").read_text(encoding="utf-8")).body
     blocks = [node for node in body if isinstance(node, ast.With) and "_telemetry_off()" in ast.unparse(node)]
     imports = [
         node

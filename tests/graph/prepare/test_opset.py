@@ -12,7 +12,7 @@ import pytest
 from qtool.graph.prepare.inputs import drop_initializer_inputs
 from qtool.graph.prepare.opset import QDQ_OPSET, upgrade_opset
 from qtool.graph.view import opset_of
-from qtool.runtime.session import has_op
+from qtool.runtime.library import has_op
 from tests.graph.prepare.alike import applied, assert_alike, assert_untouched, ops, value_info
 from tests.graphs import model, node, samples, weights
 

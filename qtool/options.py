@@ -117,7 +117,10 @@ class Options(Choices, Judging):
         if self.allow_float:
             return ()
         forms = (name.replace("_", "-") for name in self.choices.made() if name != "requantize")
-        patterns = {"exclude": self.exclude, "include": self.include, "set": self.sets}
+        sets = [
+            text for text in self.sets if not text.endswith("=fp32")
+        ]  # float is no request, as in exclude
+        patterns = {"include": self.include, "set": sets}
         return tuple(f"--{name}" for name in (*forms, *(name for name, texts in patterns.items() if texts)))
 
     @property

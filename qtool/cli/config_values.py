@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,15 @@ def _placed(option: click.Option, value: Any, base: Path) -> Any:
     if isinstance(option.type, SourceType):
         return option.type.relative_to(base, value)
     if isinstance(option.type, click.Path) and value != "-":
-        return str(base / value)
+        return os.path.join(base, value)  # noqa: PTH118  # a slash at the end, which a Path loses, is refused
     return value
 
 
 def _accepted(ctx: click.Context, option: click.Option, value: Any, where: str) -> Any:
     try:
         option.type_cast_value(ctx, value)
+    except UsageError as error:  # of a type of our own
+        raise UsageError(f"{where}: {error.message}", error.hint) from error
     except click.BadParameter as error:
         choices = [str(c) for c in option.type.choices] if isinstance(option.type, click.Choice) else []
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""

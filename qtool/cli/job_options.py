@@ -177,7 +177,7 @@ _GOALS = (
         is_flag=True,
         rare=True,
         help="Leave nodes in float that are not faster in int8 here, also with options such as --per-tensor, "
-        "--format or --exclude. Default: these options settle what is quantized.",
+        "--format or --include. Default: these options settle what is quantized.",
     ),
     _goal(
         "--recover",

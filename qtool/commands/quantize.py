@@ -15,7 +15,7 @@ import onnx
 
 from qtool.commands.prepare import NO_SAMPLES, prepare_model, refusal
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
-from qtool.errors import ModelError
+from qtool.errors import ModelError, UsageError
 from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
@@ -27,7 +27,7 @@ from qtool.placement.first_race import FirstRace, race_first
 from qtool.placement.place import Placement, place
 from qtool.placement.timing import check_tunable, measure_timing
 from qtool.plan import serial
-from qtool.plan.candidate import Candidate, from_plan, make_candidate
+from qtool.plan.candidate import MAKE_ANEW, Candidate, from_plan, make_candidate
 from qtool.plan.draft import draft
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
@@ -73,7 +73,7 @@ def quantize(
         check_tunable(prepared)
     criteria = criteria_of(prepared, request.gates, request.measures)
     with (
-        _blame_the_original(prepared),
+        _blamed(prepared),
         Evaluator(prepared, criteria, progress, _checkpoint(options)) as evaluator,
         staged(output) as staging,
     ):
@@ -143,16 +143,18 @@ def _checkpoint(options: Options) -> Callable[[Candidate], None]:
 
 
 @contextlib.contextmanager
-def _blame_the_original(model: PreparedModel) -> Iterator[None]:
-    """Of a model made of one that the runtime refuses (a custom op, say), say that it refuses that one."""
+def _blamed(model: PreparedModel) -> Iterator[None]:
+    """Say whose fault a refused result is: the original's, which the runtime refuses too, or the plan's."""
     try:
         yield
-    except ModelError:
+    except ModelError as error:
         try:
             Session(model.source.loadable, threads=model.threads, name=model.source.name)
-        except ModelError as error:
-            raise refusal(error, model.source.model) from error
-        raise
+        except ModelError as earlier:
+            raise refusal(earlier, model.source.model) from earlier
+        if model.options.plan is None:
+            raise
+        raise UsageError(f"the plan does not fit the model: {error.message}", MAKE_ANEW) from error
 
 
 def _commit(report: Report, chosen: Candidate, staging: Staging, options: Options) -> Result:

@@ -36,6 +36,10 @@ def repair(candidate: Candidate, errors: TensorNoise, aim_db: float, because: st
     for site in plan.sites:
         if site.kind in OBSERVED or site.kind in WEIGHTS:
             sites.setdefault(key_of(site), []).append(site)
+    around = {
+        key: {n for site in own if site.kind not in _STORED for n in nodes_around(site, candidate.model.view)}
+        for key, own in sites.items()
+    }
     fused = _clamped(candidate)
     floats: dict[str, Reason] = {}
     types = dict(candidate.assignment.weight_types)
@@ -56,7 +60,9 @@ def repair(candidate: Candidate, errors: TensorNoise, aim_db: float, because: st
         if key in plan.fp16.nodes and not constraints.forbids_float(key):
             floats[key], changed = reason, True
         if changed:
-            left.remove(key)
+            quantized = candidate.assignment.forms.keys() - floats.keys()
+            # A node that goes back to float takes all its tensors with it.
+            left = [k for k in left if k != key and not (around.get(k) and around[k].isdisjoint(quantized))]
     if not floats and types == candidate.assignment.weight_types:
         return None
     return to_float(candidate.model.task, replace(candidate.assignment, weight_types=types), floats)

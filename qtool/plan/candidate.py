@@ -30,6 +30,9 @@ from qtool.tables.forms import Form
 from qtool.tables.ops import Bounds
 from qtool.tables.qtypes import TensorSpec
 
+# The hint of an error about a plan that a user gave.
+MAKE_ANEW = "make it anew with --save-plan"
+
 WeightKey = tuple[str, TensorSpec, tuple[int, ...]]
 """The name of a weight, its quantization, and the columns of its operand that stay in float."""
 
@@ -170,7 +173,7 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
             f"the plan was made for another model (sha256 {plan.model_sha256[:12] or 'unknown'})"
         )
     if problem := validate_plan(plan, model.view):
-        raise UsageError(f"the plan does not fit the model: {problem}", "make it anew with --save-plan")
+        raise UsageError(f"the plan does not fit the model: {problem}", MAKE_ANEW)
     activations = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
     columns = _columns(plan)
     rounded = {

@@ -156,7 +156,7 @@ def test_generic_is_for_another_runtime_and_no_speed_here_decides(tmp_path: Path
 
 
 NAMED: list[dict[str, Any]] = [
-    {"per_tensor": True}, {"symmetric": True}, {"format": "qoperator"}, {"method": "mse"}, {"exclude": ["Conv_y"]},
+    {"per_tensor": True}, {"symmetric": True}, {"format": "qoperator"}, {"method": "mse"}, {"include": ["op:Conv"]},
 ]  # fmt: skip
 
 
@@ -170,8 +170,21 @@ def test_what_options_name_is_given_though_it_is_slower(named: dict[str, Any], t
     flag = f"--{next(iter(named)).replace('_', '-')}"
     assert any("slower than FP32" in w and flag in w and "--allow-float" in w for w in result.report.warnings)
     allowed = replace(options, allow_float=True)
-    if named.keys() != {"format"}:  # speed never decides on integer operators
+    if not named.keys() & {
+        "format",
+        "include",
+    }:  # speed never decides on integer operators and on these nodes
         assert not qtool.quantize(case.build(), tmp_path / "f.onnx", allowed).plan.forms
+
+
+@pytest.mark.usefixtures("slow_int8")
+@pytest.mark.parametrize(
+    "named", [{"exclude": ["Conv_y"]}, {"sets": ["Conv_y=fp32"]}], ids=lambda n: next(iter(n))
+)
+def test_what_stays_in_float_is_no_request_for_int8(named: dict[str, Any], tmp_path: Path) -> None:
+    case = CASES["residual"]
+    options = qtool.Options(calib=case.samples(), effort="fast", **named)
+    assert not qtool.quantize(case.build(), tmp_path / "q.onnx", options).plan.forms
 
 
 INSISTED = {

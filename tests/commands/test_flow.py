@@ -19,6 +19,7 @@ import pytest
 
 import qtool
 from qtool.commands.calibrate import Calibrating, calibrate_model
+from qtool.errors import UsageError
 from qtool.plan import serial
 from qtool.plan.model import Skip
 from qtool.tables.reasons import Code, Reason
@@ -66,6 +67,16 @@ def test_no_choice_depends_on_the_judge_set(
         qtool.quantize(net, output, options(data=data, min_sqnr=min_sqnr, keep_failed=True))
         made.append(output.read_bytes())
     assert made[0] == made[1]
+
+
+def test_a_plan_whose_model_is_invalid_is_refused_as_a_plan(net: onnx.ModelProto, tmp_path: Path) -> None:
+    """Edited by hand: Convs take float16 data and float32 weights."""
+    plan = qtool.quantize(net, tmp_path / "q.onnx", qtool.Options(mode="fp16", target="generic")).plan
+    nodes = {name: replace(ports, inputs=(0,)) for name, ports in plan.fp16.nodes.items()}
+    plan = replace(plan, fp16=replace(plan.fp16, nodes=nodes, copied=frozenset()))
+    with pytest.raises(UsageError, match="the plan does not fit the model: "):
+        qtool.quantize(net, tmp_path / "r.onnx", qtool.Options(plan=plan))
+    assert [f.name for f in tmp_path.iterdir()] == ["q.onnx"]
 
 
 def test_a_gate_that_fails_on_the_judge_set_leaves_no_file_and_both_numbers(

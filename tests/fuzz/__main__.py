@@ -1,7 +1,8 @@
-"""Throw damaged models and samples at the program, for a while: `make fuzz`, or python -m tests.fuzz SECONDS.
+"""Throw damaged files at the program, for a while: `make fuzz`, or python -m tests.fuzz SECONDS.
 
 Each case is a small valid model with samples, and one change: to bytes of a file, or to a field of the model (a
-number, a name, a node), so that the file stays well-formed. The program runs on it in a
+number, a name, a node), so that the file stays well-formed. Every second case changes a plan, report, ranges file
+or cost table that the program made of them instead. The program runs on it in a
 process forked from this one, which has everything imported already. It must end in time, with a documented
 code other than 70, one error line where that is not 0 or 1, nothing left behind and its input unchanged.
 
@@ -19,6 +20,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,33 +34,34 @@ import qtool.report.json
 import qtool.report.terminal
 from qtool.evaluate import latency
 from tests.fuzz.damage import damage, rearranged, strange
+from tests.fuzz.documents import documents, garbled, lay, reading
 from tests.fuzz.forked import SCRATCH, Outcome, command, run
 from tests.fuzz.seeds import Seed, seeds
 from tests.graphs import write_samples
 
 
 def lay_out(seed: Seed, folder: Path, chance: random.Random) -> None:
-    """Write the files of a case: one of them damaged, or the model changed, or a sample."""
-    files = dict(seed.files)
-    samples = [dict(s) for s in seed.samples]
+    """Write the files of a case: its document damaged, or another file; or the model changed, or a sample."""
+    lay(folder, seed)
+    if seed.document is not None:
+        name, data = seed.document
+        (folder / name).write_bytes(garbled(data, chance))
+        return
     kind = chance.random()
     if kind < 0.55:
-        files["m.onnx"] = rearranged(files["m.onnx"], chance)
+        (folder / "m.onnx").write_bytes(rearranged(seed.files["m.onnx"], chance))
     elif kind < 0.8:
-        name = chance.choice(list(files))
-        files[name] = damage(files[name], chance)
-    elif samples and kind < 0.9:
+        name = chance.choice(list(seed.files))
+        (folder / name).write_bytes(damage(seed.files[name], chance))
+    elif seed.samples and kind < 0.9:
+        samples = [dict(s) for s in seed.samples]
         at = chance.randrange(len(samples))
         with contextlib.suppress(ValueError, TypeError):  # strings are no numbers
             samples[at] = strange(samples[at], chance)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    calib = write_samples(folder / "calib", samples)
-    if kind >= 0.9 and samples:
-        file = chance.choice(sorted(calib.iterdir()))
+        write_samples(folder / "calib", samples)
+    elif seed.samples:
+        file = chance.choice(sorted((folder / "calib").iterdir()))
         file.write_bytes(damage(file.read_bytes(), chance))
-    for name, data in seed.files.items():
-        (folder / f"good-{name}").write_bytes(data)
 
 
 def keep(folder: Path, where: Path, words: list[str], seed: Seed, outcome: Outcome) -> None:
@@ -83,9 +86,11 @@ def main() -> int:
     qtool.commands.verdict.race_models = qtool.evaluate.evaluator.race_models = partial(
         latency.race_models, limits=latency.Limits(1, 1)
     )
-    planted, first = (
-        seeds(),
-        random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed,
+    first = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
+    models = seeds()
+    planted = (
+        models,
+        list(documents([seed for seed in models if seed.name in ("transformer", "mobile-block")])),
     )
     ends: Counter[str] = Counter()
     bad, number, end = 0, 0, time.monotonic() + options.seconds
@@ -104,10 +109,13 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def one(number: int, planted: list[Seed], options: argparse.Namespace, ends: Counter[str]) -> bool:
+def one(
+    number: int, planted: Sequence[Sequence[Seed]], options: argparse.Namespace, ends: Counter[str]
+) -> bool:
     """Run one case; whether it ended badly."""
     chance = random.Random(number)
-    seed, words = chance.choice(planted), command(chance)
+    seed = chance.choice(chance.choice(planted))
+    words = command(chance) if seed.document is None else reading(seed.document[0], chance)
     folder = SCRATCH / "case"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -21,6 +22,9 @@ CASE_SECONDS = 90
 MEMORY = "4GB"
 # What the program says when a native library did what it should not.
 TOLD = {"crash": "a native library crashed", "hang": "no end after", "memory": "out of memory"}
+
+_OURS = ("error: ", "  hint: ", "warning: ", "gate failed: ")
+_STAGE = re.compile(r"\[\d+/\d+\] ")  # a stage that took long, in a log
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,9 @@ def judged(code: int, stderr: str, before: dict[str, bytes], folder: Path) -> st
     lines = stderr.splitlines()
     if code > 1 and sum(line.startswith("error: ") for line in lines) != 1:
         return "not one error line"
-    if odd := [
-        line for line in lines if not line.startswith(("error: ", "  hint: ", "warning: ", "gate failed: "))
-    ]:
+    if "a bug in qtool" in stderr:
+        return "a bug, by its own words"
+    if odd := [line for line in lines if not line.startswith(_OURS) and not _STAGE.match(line)]:
         return f"a line that is none of ours: {odd[0][:200]!r}"
     if not all(line.isprintable() for line in lines):
         return "control characters on stderr"

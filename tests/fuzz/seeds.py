@@ -18,11 +18,16 @@ from tests.sweep.cases import names
 
 @dataclass(frozen=True)
 class Seed:
-    """A valid model and samples for it."""
+    """A valid model and samples for it.
+
+    Args:
+        document: name and bytes of a file that the program made of them.
+    """
 
     name: str
     files: dict[str, bytes]
     samples: Sequence[dict[str, np.ndarray]]
+    document: tuple[str, bytes] | None = None
 
 
 def branches() -> onnx.ModelProto:

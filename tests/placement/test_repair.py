@@ -104,6 +104,17 @@ def test_the_most_sensitive_nodes_go_first_and_no_more_than_needed() -> None:
     assert "10.0 dB" in str(after.reasons["Conv_c0"])
 
 
+def test_a_node_in_float_takes_the_error_of_its_weight_with_it() -> None:
+    actual = candidate(CASES["residual"].build(), CASES["residual"].samples())
+    view = actual.model.view
+    weight = next(
+        key for key in keys_of(actual.plan) if key.startswith(view.node_by_name["Conv_c0"].inputs[1].name)
+    )
+    after = repair(actual, made_up(actual, 1e-6, **{"x": 0.1, weight: 0.05}), 40.0)
+    assert after is not None
+    assert actual.assignment.forms.keys() - after.forms.keys() == {"Conv_c0", "Relu_r0"}
+
+
 def test_required_nodes_stay_quantized() -> None:
     model = prepared(CASES["residual"].build(), CASES["residual"].samples())
     name = next(iter(maximal(model.task).forms))

@@ -124,7 +124,8 @@ _NODES = (
         "--requantize",
         is_flag=True,
         rare=True,
-        help="Turn a quantized model back to float first. Default: quantized nodes stay as they are.",
+        help="Turn a quantized model back to float first and set new scales. Default: static mode keeps its "
+        "scales, other modes leave quantized nodes as they are.",
     ),
     _nodes(
         "--explain",

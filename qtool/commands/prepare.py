@@ -25,6 +25,7 @@ from qtool.data.split import SampleSets, split_samples
 from qtool.errors import DataError, ModelError, UsageError
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import prepare
+from qtool.graph.prepare.keep_grids import has_quantizers
 from qtool.graph.prepare.opset import QDQ_OPS
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options, Progress, silent
@@ -32,6 +33,7 @@ from qtool.plan.activations import nonnegative
 from qtool.plan.assignment import PlanInput
 from qtool.plan.constraints import Patterns, input_ranges, match_constraints, match_nodes
 from qtool.plan.draft import observation_sets
+from qtool.plan.known_ranges import completed, known_ranges
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, make_scheme
 from qtool.recover.run import searches_ranges
@@ -89,6 +91,7 @@ def prepare_model(
             onnxruntime=scheme.target.onnxruntime,
             opset=scheme.opset,
             requantize=options.requantize,
+            grid_bits=scheme.activation.bits if scheme.form is Form.INT8 and not options.requantize else 0,
             needed=() if scheme.form is Form.FLOAT16 and not options.sets else QDQ_OPS,
             runs=has_op,
         )
@@ -101,7 +104,8 @@ def prepare_model(
         )
     patterns = Patterns(tuple(options.exclude), tuple(options.include), tuple(options.sets))
     constraints = match_constraints(view, source.model, scheme, patterns)
-    task = PlanInput(view, scheme, constraints, source.sha256)
+    grids = completed(view, prepared.grids)
+    task = PlanInput(view, scheme, constraints, source.sha256, grids=grids)
     explain = match_nodes(view, source.model, options.explain, "--explain")
 
     def memo_of(model: ir.Model, task: PlanInput) -> RangeMemo:
@@ -231,6 +235,7 @@ def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibr
     if options.calib is not None and not options.estimates:
         calib = read_samples(source, options.calib, options.reading, options.calib_format)
     ready = options.plan is not None or calibration is not None or options.estimates
+    ready |= has_quantizers(source.model) and not options.requantize  # it came with scales
     if calib is None and scheme.mode.needs_ranges and not ready:
         raise UsageError(
             f"--mode {scheme.mode.name} needs samples to set its ranges",
@@ -266,8 +271,9 @@ def _memo(
     progress: Progress,
 ) -> RangeMemo:
     """The ranges of a model: from samples, from a file, or from the model alone."""
+    kept = known_ranges(task.grids)
     if calibration is not None:
-        return RangeMemo([list(calibration.ranges)], lambda values: (calibration.ranges, {}))
+        return RangeMemo([list(calibration.ranges)], lambda values: (calibration.ranges, {}), kept)
     if calib is not None:
 
         def observe(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
@@ -283,15 +289,15 @@ def _memo(
             )
             return ranges, {}
 
-        return RangeMemo(observation_sets(task), observe)
+        return RangeMemo(observation_sets(task), observe, kept)
     if not options.estimates:
-        return RangeMemo([], lambda values: ({}, {}))
+        return RangeMemo([], lambda values: ({}, {}), kept)
 
     def estimate(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
         declared = input_ranges(model, options.input_range)
         return estimate_ranges(source.model, model, list(values), declared)
 
-    return RangeMemo([[name for names in observation_sets(task) for name in names]], estimate)
+    return RangeMemo([[name for names in observation_sets(task) for name in names]], estimate, kept)
 
 
 def load_model(model: ModelLike | Source) -> Source:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from qtool.graph.grids import NO_GRIDS, Grids
 from qtool.graph.view import View, sole_consumer
 from qtool.plan.constraints import Constraints
 from qtool.plan.eligible import data_inputs, rule_of
@@ -30,6 +31,7 @@ class PlanInput:
         constraints: the user's, for each node.
         model_sha256: of the source model; '' for a model made in memory.
         scaled: constant of the prepared model -> the factors that it has in `view`.
+        grids: the quantization that the model came with, which plans keep.
     """
 
     view: View
@@ -37,6 +39,7 @@ class PlanInput:
     constraints: Constraints = field(default_factory=Constraints)
     model_sha256: str = ""
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
+    grids: Grids = NO_GRIDS
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class AssignedGraph:
         scheme: mode, target and types.
         weight_types, float_ports: as in the assignment.
         required: nodes that the user asked to quantize.
+        grids: as in the plan's input.
     """
 
     chosen: Mapping[str, QuantizedNode]
@@ -82,6 +86,7 @@ class AssignedGraph:
     weight_types: Mapping[str, QType]
     float_ports: frozenset[str]
     required: frozenset[str]
+    grids: Grids = NO_GRIDS
 
     def quantizes_output(self, node: ir.Node | None) -> bool:
         """Whether a node computes in int8 and its result is int8, not float."""
@@ -155,7 +160,9 @@ def assigned_graph(task: PlanInput, assignment: Assignment) -> AssignedGraph:
             raise KeyError(f"node '{name}' ({node.op_type}) has no rule")
         chosen[name] = QuantizedNode(node, rule, placement_of(task, node, form, measured=True), form)
     required = task.constraints.quantize
-    return AssignedGraph(chosen, task.scheme, assignment.weight_types, assignment.float_ports, required)
+    return AssignedGraph(
+        chosen, task.scheme, assignment.weight_types, assignment.float_ports, required, task.grids
+    )
 
 
 def placement_of(task: PlanInput, node: ir.Node, form: Form | None, *, measured: bool = False) -> Placement:

@@ -25,9 +25,7 @@ from qtool.tables.targets import TARGETS
 _MOST_UNEVEN = 32.0
 
 
-def fallback_nodes(
-    task: PlanInput, plan: Plan, ranges: Ranges, *, estimated: bool = False
-) -> dict[str, Reason]:
+def fallback_nodes(task: PlanInput, plan: Plan, ranges: Ranges, *, absent: str = "") -> dict[str, Reason]:
     """Return the quantized nodes that must stay in float because of their activations, with the reason.
 
     Calibration never ran them, or their activations hold masks of -inf, or a few outliers make the range so
@@ -38,7 +36,7 @@ def fallback_nodes(
         task: the graph and the constraints.
         plan: drafted.
         ranges: of the values that the plan observes.
-        estimated: the ranges come from the model alone, without samples.
+        absent: why a value has no range; '': no sample ever had an element of it.
     """
     view, mode = task.view, task.scheme.mode
     reasons = dict(_uneven(plan, ranges, view))
@@ -47,7 +45,7 @@ def fallback_nodes(
     for site in plan.sites:
         if site.kind not in OBSERVED:
             continue
-        reason = _reason(site, ranges.get(site.value), view, mode, estimated)
+        reason = _reason(site, ranges.get(site.value), view, mode, absent)
         for name in nodes_around(site, view) if reason is not None else ():
             if reason is not None:
                 reasons.setdefault(name, reason)
@@ -65,13 +63,12 @@ def fallback_ports(plan: Plan, ranges: Ranges, ports: Iterable[ir.Value]) -> fro
     return frozenset(n for n in names if (observed := ranges.get(n)) is None or observed.masked)
 
 
-def _reason(site: Site, observed: Range | None, view: View, mode: Mode, estimated: bool) -> Reason | None:
+def _reason(site: Site, observed: Range | None, view: View, mode: Mode, absent: str) -> Reason | None:
     if observed is None:
         if site.kind is Kind.RUNTIME:
             return None  # its scale is computed at run time
-        absent = "its range can't be derived without samples"
         never = f"never executed in calibration ('{site.value}' was always empty)"
-        return Reason(Code.NO_RANGE, absent if estimated else never)
+        return Reason(Code.NO_RANGE, absent or never)
     spans = f"{observed.lo:.3g}..{observed.hi:.3g}"
     if observed.masked:
         return Reason(Code.NO_RANGE, f"its activation '{site.value}' holds infinities or masks")

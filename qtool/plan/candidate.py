@@ -130,7 +130,7 @@ def make_candidate(
     """
     task, ranges = model.task, dict[str, Any]()
     bounds, outlier_columns = bounds or {}, outlier_columns or {}
-    estimated = model.options.estimates
+    absent = _absence(model)
     while True:
         plan = draft(task, assignment, bounds=bounds, outlier_columns=outlier_columns, ranges=ranges)
         observed = model.ranges.of(plan.observed)
@@ -138,7 +138,7 @@ def make_candidate(
             ranges |= observed
             if plan.fp16_observed:  # the draft depends on overflow
                 continue
-        fallback = fallback_nodes(task, plan, ranges, estimated=estimated)
+        fallback = fallback_nodes(task, plan, ranges, absent=absent)
         ports = fallback_ports(plan, ranges, integer_ports(task.view, task.scheme))
         ports -= assignment.float_ports
         if not fallback.keys() & assignment.forms.keys() and not ports:
@@ -146,7 +146,7 @@ def make_candidate(
         reduced = to_float(task, assignment, fallback)
         assignment = replace(reduced, float_ports=assignment.float_ports | ports)
     used = {name: ranges[name] for name in plan.observed if name in ranges}
-    nearest = resolve(plan, used, task.view, ESTIMATORS[task.scheme.choices.method])
+    nearest = resolve(plan, used, task.view, ESTIMATORS[task.scheme.choices.method], task.grids)
     nearest = replace(nearest, calibration_sha256=digest(used) if used else "")
     return Candidate(
         model,
@@ -160,6 +160,15 @@ def make_candidate(
         corrections or {},
         steps,
     )
+
+
+def _absence(model: PreparedModel) -> str:
+    """Return why a value has no range where no samples were run; '' where they were."""
+    if model.options.estimates:
+        return "its range can't be derived without samples"
+    if model.samples.calibrate is None and model.options.ranges is None:
+        return "the model came without a scale for its activation, and there are no samples (--calib)"
+    return ""
 
 
 def from_plan(model: PreparedModel, plan: Plan) -> Candidate:

@@ -13,6 +13,7 @@ from qtool.calibration.memo import RangeMemo
 from qtool.data.budget import Budget, Counted
 from qtool.data.samples import Samples
 from qtool.data.split import SampleSets
+from qtool.graph.grids import NO_GRIDS
 from qtool.graph.load import Source
 from qtool.graph.view import View, float_constant
 from qtool.plan.assignment import PlanInput
@@ -104,7 +105,7 @@ class PreparedModel:
         model = rescaled(self.model, scaled)
         before = self.task.scaled
         joined = {n: (*before.get(n, ()), *scaled.get(n, ())) for n in (*before, *scaled)}
-        task = replace(self.task, view=View(model), scaled=joined)
+        task = replace(self.task, view=View(model), scaled=joined, grids=NO_GRIDS)
         ranges = self.memo_of(model, task)
         return replace(self, model=model, task=task, ranges=ranges, unscaled=self.original)
 

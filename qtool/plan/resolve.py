@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qtool.calibration.estimators import Estimator, minmax
 from qtool.calibration.ranges import Ranges
+from qtool.graph.grids import NO_GRIDS, Grid, Grids, shared_grid
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale, dequantize, quantize
@@ -19,23 +20,37 @@ from qtool.numerics.weights import bias_scale_floor, weight_qparams
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 from qtool.runtime.heartbeat import beat
-from qtool.tables.qtypes import PerChannel, TensorSpec
+from qtool.tables.qtypes import INT8, PerChannel, TensorSpec
 
 
-def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minmax) -> Plan:
-    """Return a plan with the scale and zero point of every site; `estimator` reduces a range to its ends.
+def resolve(
+    plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minmax, grids: Grids = NO_GRIDS
+) -> Plan:
+    """Return a plan with the scale and zero point of every site.
+
+    Args:
+        plan: drafted.
+        ranges: of its activations.
+        view: of the prepared model.
+        estimator: reduces a range to its ends.
+        grids: the quantization that the model came with. Its scales and integers are kept where the type and
+            granularity of the site can hold them.
 
     Raises:
         KeyError: a planned activation has no range. `fallback_nodes` finds those beforehand.
     """
-    activations = _activations(plan, ranges, view, estimator)
+    activations = _activations(plan, ranges, view, estimator, grids)
     weight_of = {(n, i): s for s in reversed(plan.sites) if s.kind is Kind.WEIGHT for n, i in s.uses or ()}
     floors = _floors(plan, activations, view, weight_of)
     weights: dict[tuple[str, TensorSpec], QParams] = {}
+    integers: dict[tuple[str, TensorSpec], NDArray[np.integer]] = {}
     for site in plan.sites:
         key = site.value, site.spec
         if site.kind in WEIGHTS and key not in weights:
-            weights[key] = weight_qparams(_array(view, site), site.spec, floors.get(key))
+            array, floor = _array(view, site), floors.get(key)
+            weights[key] = weight_qparams(array, site.spec, floor)
+            if (kept := _kept_weight(site, array, floor, grids)) is not None:
+                weights[key], integers[key] = kept
             beat()
 
     def params(site: Site) -> QParams | None:
@@ -51,7 +66,32 @@ def resolve(plan: Plan, ranges: Ranges, view: View, estimator: Estimator = minma
             return QParams(scale, np.zeros(scale.shape, np.int64))
         return weights[site.value, site.spec]
 
-    return replace(plan, sites=tuple(replace(s, qparams=params(s)) for s in plan.sites))
+    return replace(
+        plan,
+        sites=tuple(
+            replace(s, qparams=params(s), integers=integers.get((s.value, s.spec))) for s in plan.sites
+        ),
+    )
+
+
+def _kept_weight(
+    site: Site, array: NDArray[np.floating], floor: NDArray[np.float64] | None, grids: Grids
+) -> tuple[QParams, NDArray[np.integer]] | None:
+    """Return the scales and integers that a weight came with; None where the site can't have them.
+
+    The integers include -128, which qtool's own rounding leaves out.
+    """
+    granularity = site.spec.granularity
+    scale = grids.weight_scale(site.value, array, granularity)
+    if site.kind is not Kind.WEIGHT or site.spec.qtype is not INT8 or scale is None:
+        return None
+    if floor is not None and (np.asarray(floor) > scale).any():
+        return None  # a bias would not fit int32
+    if isinstance(granularity, PerChannel) and not scale.ndim:
+        scale = np.broadcast_to(scale, array.shape[granularity.axis]).copy()
+    qparams = QParams(scale, np.zeros(scale.shape, np.int64))
+    steps = np.asarray(array, np.float64) / dequantize(np.ones(array.shape, np.int8), qparams, granularity)
+    return qparams, np.rint(steps).astype(np.int8)
 
 
 def _scales_of(weight_of: Mapping[Use, Site], bias: Site) -> tuple[str, Site]:
@@ -60,8 +100,10 @@ def _scales_of(weight_of: Mapping[Use, Site], bias: Site) -> tuple[str, Site]:
     return source, weight_of[node, 1]
 
 
-def _activations(plan: Plan, ranges: Ranges, view: View, estimator: Estimator) -> dict[str, QParams]:
-    """Return the scales of activations. A group shares the range that covers all its sites."""
+def _activations(
+    plan: Plan, ranges: Ranges, view: View, estimator: Estimator, grids: Grids
+) -> dict[str, QParams]:
+    """Return the scales of activations. A group shares the grid, or the range, that covers all its sites."""
     sites = [s for s in plan.sites if s.kind is Kind.ACTIVATION]
     shared: dict[str, tuple[float, float]] = {}
     for site in sites:
@@ -73,7 +115,17 @@ def _activations(plan: Plan, ranges: Ranges, view: View, estimator: Estimator) -
             ends = max(observed.lo, lo), _roomy(min(observed.hi * room, hi), site.spec)
         others = shared.get(site.group, ends)
         shared[site.group] = min(ends[0], others[0]), max(ends[1], others[1])
-    return {s.value: activation_qparams(*shared[s.group], s.spec) for s in sites}
+    own: dict[str, list[Grid]] = {}
+    for site in sites:
+        if (grid := grids.activations.get(site.value)) is not None:
+            own.setdefault(site.group, []).append(grid.within(site.bounds))
+
+    def params(site: Site) -> QParams:
+        kept = shared_grid(own.get(site.group, []), site.spec, site.bounds)
+        return kept or activation_qparams(*shared[site.group], site.spec)
+
+    by_group = {s.group: params(s) for s in sites}
+    return {s.value: by_group[s.group] for s in sites}
 
 
 def _roomy(hi: float, spec: TensorSpec) -> float:

@@ -41,7 +41,7 @@ class Choices:
         bits: weight-only: 8, 4 or 2.
         block: weight-only: values for each scale; 0: in 8 bits the most that the accuracy allows, in 4 bits
             32, in 2 bits 64.
-        requantize: turn parts that are quantized already back into floats first.
+        requantize: turn parts that are quantized already back into floats first, without their scales.
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
 

@@ -17,6 +17,7 @@ from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
     INT8,
+    INT8_REDUCED,
     INT32,
     PER_TENSOR,
     Granularity,
@@ -71,9 +72,34 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
         qtype = scheme.target.weight
         if size and not tied:
             granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
+    elif (kept := _kept_spec(quantized, array, assigned, granularity)) is not None:
+        return kept
     elif scheme.per_tensor or (quantized.node.op_type == "MatMul" and array.ndim > 2):
         granularity = PER_TENSOR  # onnxruntime's (1.31) kernels have one scale for a stack of matrices
     return TensorSpec(qtype, granularity, symmetric=centred)
+
+
+def _kept_spec(
+    quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, granularity: Granularity
+) -> TensorSpec | None:
+    """Return the quantization that a weight came with; None where it came with none that the target can keep.
+
+    Without VNNI, sums of 8-bit activations and 8-bit weights saturate: one of them must have 7 bits.
+    """
+    node, scheme = quantized.node, assigned.scheme
+    value, source = node.inputs[1], node.inputs[0]
+    if value is None or source is None:
+        return None
+    scale = assigned.grids.weight_scale(value.name or "", array, granularity)
+    if scale is None or scheme.weight not in (INT8, INT8_REDUCED):
+        return None
+    if scheme.weight is INT8_REDUCED:
+        grid = assigned.grids.activations.get(source.name or "")
+        halved = grid is not None and grid.steps < 1 << INT8_REDUCED.bits
+        largest = np.abs(np.asarray(array, np.float64)).max(initial=0) / scale.min(initial=np.inf)
+        if not halved and largest > INT8_REDUCED.qmax + 0.5:
+            return None
+    return TensorSpec(INT8, granularity if scale.ndim else PER_TENSOR, symmetric=True)
 
 
 def coarsest_granularity(node: ir.Node, rule: OpRule, ndim: int, index: int = -1) -> Granularity:

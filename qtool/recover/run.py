@@ -84,6 +84,8 @@ def recover(
     """
     if evaluator.statistics is None or evaluator.select is None:
         return candidate
+    if candidate.model.task.grids and candidate.model.options.recover == AUTO:
+        return candidate  # the model came with scales, perhaps trained ones
     options = candidate.model.options
     wanted = requested_steps(options) & set(STEPS if steps is None else steps)
     wanted -= steps_of(candidate, evaluator) - REPEATED

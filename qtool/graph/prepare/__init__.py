@@ -12,6 +12,7 @@ from functools import partial
 
 import onnx_ir as ir
 
+from qtool.graph.grids import NO_GRIDS, Grids
 from qtool.graph.prepare.affine import fold_affine
 from qtool.graph.prepare.biases import split_biases
 from qtool.graph.prepare.border_shapes import require_shapes
@@ -23,6 +24,7 @@ from qtool.graph.prepare.functions import inline_functions
 from qtool.graph.prepare.gelu import fuse_gelu
 from qtool.graph.prepare.gemm import normalize_gemm
 from qtool.graph.prepare.inputs import drop_initializer_inputs
+from qtool.graph.prepare.keep_grids import keep_grids
 from qtool.graph.prepare.lone_norms import replace_lone_norms
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
@@ -83,24 +85,24 @@ ONNXRUNTIME_PASSES: tuple[Pass, ...] = (
     drop_unused,
 )
 
-# --requantize: before the rest, once names and shapes are known.
-REQUANTIZE_PASSES: tuple[Pass, ...] = (
+# Before a model's own quantization is taken out, which goes before the rest: names and shapes must be known.
+_BEFORE_FLOATS: tuple[Pass, ...] = (
     inline_functions,
     drop_initializer_inputs,
     lift_constants,
     unique_names,
     infer_shapes,
-    restore_floats,
-    drop_unused,
 )
+REQUANTIZE_PASSES: tuple[Pass, ...] = (*_BEFORE_FLOATS, restore_floats, drop_unused)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared model, and a note for each pass that changed it."""
+    """A prepared model, a note for each pass that changed it, and the quantization that it came with."""
 
     model: ir.Model
     notes: tuple[str, ...]
+    grids: Grids = NO_GRIDS
 
 
 def prepare(
@@ -109,6 +111,7 @@ def prepare(
     onnxruntime: bool = False,
     opset: int = QDQ_OPSET,
     requantize: bool = False,
+    grid_bits: int = 0,
     needed: Sequence[str] = QDQ_OPS,
     runs: Runs = runs_all,
 ) -> Prepared:
@@ -119,6 +122,8 @@ def prepare(
         onnxruntime: also apply the passes for onnxruntime (Target.onnxruntime).
         opset: the lowest opset of the result; a model that can't be converted keeps its own.
         requantize: restore the floats of nodes that are already quantized.
+        grid_bits: restore them, and return the grids of activations of this width and of weights; 0: leave
+            quantized nodes as they are.
         needed: the ops that quantizing inserts.
         runs: (op, opset) -> whether the runtime has the op; the opset is lowered if it lacks a needed one.
 
@@ -127,7 +132,16 @@ def prepare(
     """
     clone = model.clone()
     settled = partial(settle_opset, least=opset, needed=needed, runs=runs)
-    passes = [*(REQUANTIZE_PASSES if requantize else ())]
+    grids = NO_GRIDS
+
+    def keep(model: ir.Model) -> str:
+        nonlocal grids
+        note, grids = keep_grids(model, grid_bits)
+        return note
+
+    passes: list[Pass] = []
+    if requantize or grid_bits:
+        passes += [*_BEFORE_FLOATS, restore_floats if requantize else keep, drop_unused]
     passes += [settled if one is upgrade_opset else one for one in PASSES]
     passes += ONNXRUNTIME_PASSES if onnxruntime else ()
     notes = []
@@ -135,4 +149,4 @@ def prepare(
         beat()
         if note := one(clone):
             notes.append(note)
-    return Prepared(clone, tuple(notes))
+    return Prepared(clone, tuple(notes), grids)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from qtool.errors import counted
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, take_over
+from qtool.graph.grids import Grid
 from qtool.graph.prepare.folding import evaluate, result_bytes
 from qtool.graph.view import constant, is_op, opset_of
 from qtool.tables.ops import OPS
@@ -20,6 +21,8 @@ _RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Slice", "Tra
 _EVALUATED_AS = 21
 # A weight of 4 bits becomes one of 32; a product of a column and a row may become anything.
 _MOST_GROWTH, _ROOM_BYTES = 8, 4096
+# The integers of activations.
+_INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})
 _REAL = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
@@ -31,31 +34,75 @@ def restore_floats(model: ir.Model) -> str:
     float form here and stay.
     """
     namer = Namer(model)
-    pairs = sum(_drop_pair(node, namer) for node in list(model.graph.all_nodes()))
-    weights = sum(_restore(model, node) for node in list(model.graph.all_nodes()))
+    pairs = sum(drop_pair(node, namer) is not None for node in list(model.graph.all_nodes()))
+    weights = sum(restore(model, node) for node in list(model.graph.all_nodes()))
     if not pairs and not weights:
         return ""
     return f"restored to floats: {counted(weights, 'weight')}, {counted(pairs, 'activation')}"
 
 
-def _drop_pair(node: ir.Node, namer: Namer) -> bool:
-    """Connect a DequantizeLinear's consumers to the input of its QuantizeLinear."""
+def pair_before(node: ir.Node) -> tuple[ir.Node, Grid] | None:
+    """Return the QuantizeLinear before a DequantizeLinear, and their grid: of one constant scale.
+
+    A Clip of the integers may lie between them, as PyTorch writes it for a reduced range.
+    """
     made = node.inputs[0] if is_op(node, "DequantizeLinear") else None
     quantizer = made.producer() if made is not None else None
+    clip = quantizer if quantizer is not None and is_op(quantizer, "Clip") else None
+    if clip is not None and clip.inputs[0] is not None:
+        quantizer = clip.inputs[0].producer()
     if quantizer is None or not is_op(quantizer, "QuantizeLinear"):
-        return False
-    source = quantizer.inputs[0]
+        return None
     scale = constant(quantizer.inputs[1])
-    if source is None or scale is None or source.dtype != ir.DataType.FLOAT or scale.size != 1:
-        return False
+    zero = constant(quantizer.inputs[2]) if len(quantizer.inputs) > 2 else np.asarray(0, np.uint8)
+    if (
+        scale is None
+        or zero is None
+        or scale.size != 1
+        or zero.size != 1
+        or not float(scale.reshape(-1)[0]) > 0
+    ):
+        return None
+    if zero.dtype.name not in _INTEGERS:
+        return None
+    limits = np.iinfo(zero.dtype.name)
+    ends = [float(limits.min), float(limits.max)]
+    for index in (0, 1) if clip is not None else ():
+        bound = (
+            constant(clip.inputs[1 + index]) if clip is not None and len(clip.inputs) > 1 + index else None
+        )
+        if bound is not None and bound.size == 1:
+            ends[index] = float(np.clip(bound.reshape(-1)[0], limits.min, limits.max))
+    step, middle = float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
+    return quantizer, Grid(step, (ends[0] - middle) * step, (ends[1] - middle) * step, limits.bits)
+
+
+def drop_pair(node: ir.Node, namer: Namer, *, clamp_inputs: bool = True) -> tuple[str, Grid] | None:
+    """Connect a DequantizeLinear's consumers to the input of its QuantizeLinear.
+
+    Args:
+        node: any.
+        namer: of the model.
+        clamp_inputs: write the clamp of a grid that starts at zero also on inputs of the model.
+
+    Returns:
+        The name of the value that they read now, and its grid; None where there is no such pair.
+    """
+    pair = pair_before(node)
+    if pair is None:
+        return None
+    quantizer, grid = pair
+    source = quantizer.inputs[0]
+    if source is None or source.dtype != ir.DataType.FLOAT:
+        return None
     old, graph = node.outputs[0], node.graph
     if old.is_graph_output() and (source.is_graph_input() or source.is_graph_output()):
-        return False  # its name would be lost
-    ceiling = _ceiling(quantizer, float(scale.reshape(-1)[0]))
-    if ceiling and not _is_positive(source) and isinstance(graph, ir.Graph):
+        return None  # its name would be lost
+    clamps = clamp_inputs or not source.is_graph_input()
+    if grid.lo == 0 and clamps and not _is_positive(source) and isinstance(graph, ir.Graph):
         bounds = [
             add_initializer(graph, namer(f"{old.name}_{word}"), np.asarray(x, np.float32))
-            for word, x in (("low", 0.0), ("high", ceiling))
+            for word, x in (("low", 0.0), ("high", grid.hi))
         ]
         clip = new_node(
             "Clip", [source, *bounds], name=namer(f"{old.name}_clip"), outputs=[namer(f"{old.name}_clipped")]
@@ -67,19 +114,7 @@ def _drop_pair(node: ir.Node, namer: Namer) -> bool:
         take_over(old, source, namer)
     else:
         old.replace_all_uses_with(source)
-    return True
-
-
-def _ceiling(quantizer: ir.Node, scale: float) -> float:
-    """Return the largest value of a grid that begins at zero; 0 for other grids."""
-    zero = constant(quantizer.inputs[2]) if len(quantizer.inputs) > 2 else None
-    if zero is None or zero.size != 1:
-        return 0.0
-    limits = {d.name: np.iinfo(d) for d in map(np.dtype, ("uint8", "int8", "uint16", "int16"))}
-    grid = limits.get(zero.dtype.name)
-    if grid is None or int(zero.reshape(-1)[0]) != grid.min:
-        return 0.0
-    return scale * (grid.max - grid.min)
+    return source.name or "", grid
 
 
 def _is_positive(value: ir.Value) -> bool:
@@ -88,7 +123,7 @@ def _is_positive(value: ir.Value) -> bool:
     return is_op(producer, "Clip") or (rule is not None and rule.bounds[0] >= 0)
 
 
-def _restore(model: ir.Model, node: ir.Node) -> bool:
+def restore(model: ir.Model, node: ir.Node) -> bool:
     """Compute a node that only restores a constant."""
     graph = node.graph
     if not is_op(node, *_RESTORING) or len(node.outputs) != 1 or not isinstance(graph, ir.Graph):

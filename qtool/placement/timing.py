@@ -19,6 +19,7 @@ from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.network import Network
 from qtool.placement.node_times import Times, fused, node_times
 from qtool.placement.regions import Region, find_regions
+from qtool.placement.whole_times import whole_times
 from qtool.plan.assignment import AssignedGraph, assigned_graph
 from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.eligible import rule_of
@@ -39,6 +40,7 @@ from qtool.tables.targets import TABLE
 # Bytes of weights beyond which several candidates at once would not fit.
 _LARGEST = 1 << 30
 _FORMS = frozenset({Form.INT8, Form.DYNAMIC})
+_LEAST_SECONDS = 1e-9  # some share for every region
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -98,8 +100,8 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
     if not scheme.runtime:
         why = f"--target {scheme.target.name} is for any runtime, and plans are timed in one"
         return why, "--target cpu, or --runtime NAME"
-    if scheme.timed is not Tells.NODES:
-        return f"runtime {scheme.runtime} does not tell {Tells.NODES.value}", "--target cpu"
+    if scheme.timed is Tells.OUTPUTS:
+        return f"plans are timed, and runtime {scheme.runtime} tells {Tells.OUTPUTS.value}", "--target cpu"
     if scheme.forces_form or scheme.form not in _FORMS:
         return (
             "placement measures default types only: --weights, --acts, --format, --io or --prefer set others",
@@ -153,6 +155,11 @@ def measure_timing(model: PreparedModel, progress: Progress = silent) -> Timing 
         regions = find_regions(model.view, assigned)
         times = {r.name: _looked_up(r, assigned, table) for r in regions}
         return Timing(all_int8, regions, times, _inference(model.view, table), table)
+    if model.scheme.timed is Tells.INFERENCES:
+        regions = find_regions(model.view, assigned)
+        work = {r.name: _work(r, model.view, table) for r in regions}
+        times, inference = whole_times(all_int8, regions, work, _inference(model.view, table))
+        return Timing(all_int8, regions, times, inference, table)
     ran = _time([all_int8])
     regions = find_regions(model.view, assigned, fused(ran, model.view))
     times = {r.name: (_sum(r, ran[0]), _sum(r, ran[1])) for r in regions}
@@ -167,7 +174,7 @@ def extra_seconds(timing: Timing, base: Candidate, candidate: Candidate) -> dict
         base: a candidate without outlier columns.
         candidate: the same one with them.
     """
-    if candidate.model.options.timing == TABLE:
+    if candidate.model.options.timing == TABLE or candidate.model.scheme.timed is not Tells.NODES:
         nodes = candidate.model.view.node_by_name
         return {
             r.name: math.fsum(_add_seconds(nodes[name], candidate.plan, timing.table) for name in r.nodes)
@@ -200,7 +207,7 @@ def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
     """
     model = candidate.model
     names = [s.value for s in candidate.plan.sites if s.kind is Kind.ACTIVATION]
-    if all_nodes or model.options.timing == TABLE:
+    if all_nodes or model.options.timing == TABLE or model.scheme.timed is not Tells.NODES:
         names = [name for name, value in model.view.values.items() if is_float32(value)]
     shapes: Shapes = {}
     if model.samples.select is not None:
@@ -242,6 +249,13 @@ def _inference(view: View, table: Table) -> float:
     """Seconds of an inference in float by the table, without the ops that it lacks."""
     seconds = (table.costs.seconds(node, None, table.shapes) for node in view.nodes)
     return math.fsum(s for s in seconds if s is not None)
+
+
+def _work(region: Region, view: View, table: Table) -> float:
+    """Seconds of a region in float by the table; nodes that it lacks count as a dispatch."""
+    nodes = (view.node_by_name[name] for name in region.nodes)
+    seconds = (table.costs.seconds(node, None, table.shapes) for node in nodes)
+    return max(math.fsum(table.costs.table.dispatch if s is None else s for s in seconds), _LEAST_SECONDS)
 
 
 def _looked_up(region: Region, assigned: AssignedGraph, table: Table) -> tuple[float, float]:

@@ -48,6 +48,8 @@ def activation_sites(view: View, assigned: AssignedGraph, scheme: Scheme) -> lis
     ports = [v for v in integer_ports(view, scheme) if v.name not in assigned.float_ports]
     for value in ports:
         order.setdefault(value.name or "", value)
+    if scheme.target.float_results:
+        order = {name: value for name, value in order.items() if name in uses or value in ports}
     everywhere |= {v.name or "" for v in ports}
     return [
         Site(

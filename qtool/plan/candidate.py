@@ -98,8 +98,14 @@ class Candidate:
             "rounded": self.rounded,
             "corrections": self.corrections if assignment.forms == self.assignment.forms else {},
             "steps": self.steps,
+            "runtime": self.plan.runtime,
         }
         return make_candidate(model, assignment, **{**inputs, **fields})
+
+    def in_runtime(self, runtime: str) -> Candidate:
+        """Return the candidate for a runtime, such as the target's at another precision: the same graph."""
+        plan, nearest = (replace(plan, runtime=runtime) for plan in (self.plan, self.nearest))
+        return replace(self, plan=plan, nearest=nearest)
 
     def with_plan(self, plan: Plan) -> Candidate:
         """Return the candidate with the integers and corrections of a plan for the same sites."""
@@ -122,6 +128,7 @@ def make_candidate(
     rounded: Mapping[WeightKey, RoundedWeight] | None = None,
     corrections: Mapping[str, tuple[float, ...]] | None = None,
     steps: tuple[int, ...] = (),
+    runtime: str = "",
 ) -> Candidate:
     """Draft and resolve an assignment after the calibration fallback.
 
@@ -147,7 +154,9 @@ def make_candidate(
         assignment = replace(reduced, float_ports=assignment.float_ports | ports)
     used = {name: ranges[name] for name in plan.observed if name in ranges}
     nearest = resolve(plan, used, task.view, ESTIMATORS[task.scheme.choices.method], task.grids)
-    nearest = replace(nearest, calibration_sha256=digest(used) if used else "")
+    nearest = replace(
+        nearest, calibration_sha256=digest(used) if used else "", runtime=runtime or nearest.runtime
+    )
     return Candidate(
         model,
         assignment,

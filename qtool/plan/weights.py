@@ -149,6 +149,8 @@ def _bias(quantized: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
     if quantized.form is not Form.INT8:
         added = added_bias(node) if rule.bias is None and scheme.target.onnxruntime else None
         return GraphEdit(EditKind.ADDED_BIAS, added.value, (added.use,), node=name) if added else None
+    if rule.bias is not None and scheme.target.float_biases:
+        return None
     int32 = TensorSpec(INT32, PER_TENSOR if scheme.per_tensor else PerChannel(0), symmetric=True)
     if rule.bias is not None:
         bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
@@ -158,7 +160,7 @@ def _bias(quantized: QuantizedNode, scheme: Scheme) -> Site | GraphEdit | None:
     added = None if scheme.target.linear_output else added_bias(node)
     if added is None:
         return None
-    if (rank(source) or 2) > 2:
+    if (rank(source) or 2) > 2 or scheme.target.float_biases:
         axes = rank(node.outputs[0]) or added.ndim
         return GraphEdit(EditKind.RESHAPED_BIAS, added.value, (added.use,), axes=axes)
     return Site(added.value, Kind.BIAS, (added.use,), int32, scale_from=scale_from)

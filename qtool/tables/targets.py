@@ -103,6 +103,8 @@ class Target:
         forms: the placements in each form of the target; those of FLOAT16 are in tables/float16.py.
         activation, weight: the fastest pair of types of its kernels, and the default.
         linear_output: whether a MatMul or Gemm quantizes its output, too; else that is float.
+        float_results: a result that no int8 op reads stays float: int8 products write floats, too.
+        float_biases: biases stay float, for the same reason.
         onnxruntime: whether the runtime is onnxruntime: it has com.microsoft's fused ops, and its optimizers
             need fusion barriers (plan/barriers.py, graph/prepare/norms.py).
         exact: its weights have all 8 bits, and its CPU sums their products without saturation.
@@ -118,6 +120,8 @@ class Target:
     activation: QType = UINT8
     weight: QType = INT8
     linear_output: bool = False
+    float_results: bool = False
+    float_biases: bool = False
     onnxruntime: bool = False
     exact: bool = False
     split: int = 512
@@ -185,10 +189,46 @@ _CPU_FORMS: dict[Form, Placements] = {
     ),
 }
 
+_TWO_IN_OPENVINO = _seldom("a product of two activations is seldom faster in int8", Worth.INSIDE)
+_IN_FLOAT = _never("OpenVINO computes it in float, between a DQ and a Q")
+_STANDARD_DYNAMIC = Placements(
+    {
+        "MatMul": ALWAYS,
+        "Gemm": ALWAYS,
+        "MatMul/activations": _never("a product of two activations has no weight to shrink"),
+        "Conv": ALWAYS,
+    },
+    _NO_DYNAMIC,
+)
+_OPENVINO_FORMS: dict[Form, Placements] = {
+    Form.INT8: Placements(
+        {
+            **{r.op_type: INSIDE for r in OPS.values() if r.role in (Role.PASS, Role.EPILOGUE)},
+            "Conv": ALWAYS,
+            "ConvTranspose": ALWAYS,
+            "MatMul": ALWAYS,
+            "Gemm": ALWAYS,
+            "MatMul/activations": _seldom(
+                "a product of two activations is seldom faster in int8", Worth.INSIDE
+            ),
+            "MatMul/fed": _seldom("a product of two activations is seldom faster in int8", Worth.INSIDE),
+            "Add": INSIDE,
+            "Mul": _seldom("Mul is faster in int8 between int8 ops only", Worth.INSIDE),
+            "Mul/square": _never("a square needs twice the bits of its argument"),
+            "AveragePool": INSIDE,
+            "GlobalAveragePool": INSIDE,
+            "Concat": INSIDE,
+            "Resize": INSIDE,
+        },
+        _IN_FLOAT,
+    ),
+    Form.DYNAMIC: _STANDARD_DYNAMIC,
+}
+
 # --target: the row that fits this machine's CPU (runtime/cpu.py).
 AUTO = "auto"
 
-TargetName = Literal["auto", "cpu", "cpu-avx2", "generic"]
+TargetName = Literal["auto", "cpu", "cpu-avx2", "generic", "openvino", "openvino-avx2"]
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
@@ -226,17 +266,27 @@ TARGETS: dict[str, Target] = {
                     },
                     ALWAYS,
                 ),
-                Form.DYNAMIC: Placements(
-                    {
-                        "MatMul": ALWAYS,
-                        "Gemm": ALWAYS,
-                        "MatMul/activations": _never("a product of two activations has no weight to shrink"),
-                        "Conv": ALWAYS,
-                    },
-                    _NO_DYNAMIC,
-                ),
+                Form.DYNAMIC: _STANDARD_DYNAMIC,
             },
             linear_output=True,
+        ),
+        Target(
+            "openvino",
+            "OpenVINO on a CPU with VNNI or AMX; plans are raced there (pip install onnxruntime-ep-openvino)",
+            _OPENVINO_FORMS,
+            float_results=True,
+            float_biases=True,
+            exact=True,
+            runtime="openvino",
+        ),
+        Target(
+            "openvino-avx2",
+            "OpenVINO on a CPU without VNNI: 7-bit weights",
+            _OPENVINO_FORMS,
+            weight=INT8_REDUCED,
+            float_results=True,
+            float_biases=True,
+            runtime="openvino",
         ),
     )
 }

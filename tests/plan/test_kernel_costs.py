@@ -67,9 +67,9 @@ def costs() -> KernelCosts:
     return load_kernel_costs(None, "cpu")
 
 
-def test_targets_of_onnxruntime_have_a_table_and_others_an_error() -> None:
+def test_targets_with_a_runtime_have_a_table_and_others_an_error() -> None:
     for target in TARGETS.values():
-        if target.onnxruntime:
+        if target.runtime:
             assert load_kernel_costs(None, target.name).quantize(1000) > 0
         else:
             with pytest.raises(DataError, match=f"'{target.name}'"):

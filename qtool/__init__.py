@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qtool.commands.analyze import Analyzing
+    from qtool.commands.analyze import analyze_model as analyze
     from qtool.commands.bench import Bench, Benching
     from qtool.commands.bench import bench_models as bench
     from qtool.commands.calibrate import Calibrating
@@ -41,11 +43,14 @@ if TYPE_CHECKING:
     from qtool.options import Comparing, Options
     from qtool.plan.cost_table import CostTable
     from qtool.plan.model import Plan
+    from qtool.report.analysis import Analysis
     from qtool.report.model import Report, Result
     from qtool.report.saved import read_report, rejudge
 
 # public name -> (module, name there)
 _PUBLIC = {
+    "Analysis": ("qtool.report.analysis", "Analysis"),
+    "Analyzing": ("qtool.commands.analyze", "Analyzing"),
     "Bench": ("qtool.commands.bench", "Bench"),
     "Benching": ("qtool.commands.bench", "Benching"),
     "Calibrating": ("qtool.commands.calibrate", "Calibrating"),
@@ -60,6 +65,7 @@ _PUBLIC = {
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.report.model", "Result"),
     "Survey": ("qtool.commands.data", "Survey"),
+    "analyze": ("qtool.commands.analyze", "analyze_model"),
     "bench": ("qtool.commands.bench", "bench_models"),
     "calibrate": ("qtool.commands.calibrate", "calibrate_model"),
     "compare": ("qtool.commands.compare", "compare_models"),
@@ -86,6 +92,8 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Analysis",
+    "Analyzing",
     "Bench",
     "Benching",
     "Calibrating",
@@ -106,6 +114,7 @@ __all__ = [
     "RuntimeFailure",
     "Survey",
     "UsageError",
+    "analyze",
     "bench",
     "calibrate",
     "compare",

@@ -17,7 +17,7 @@ from qtool.cli.output_files import reports_of
 from qtool.cli.streams import named
 from qtool.cli.types import OUTPUT
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
-from qtool.report.formats import FORMATS
+from qtool.report.formats import FORMATS, Format
 
 if TYPE_CHECKING:
     from qtool.report.model import Report
@@ -30,34 +30,39 @@ _SUMMARY = "GITHUB_STEP_SUMMARY"
 _report = under("Output and running")
 
 
-def report_options(command: F) -> F:
-    """Declare --report, --report-format, --github."""
-    formats = "; ".join(f"{row.suffix}: {name}, {row.help}" for name, row in FORMATS.items())
-    for option in (
-        _report(
-            "--github",
-            is_flag=True,
-            rare=True,
-            help="In a GitHub workflow: print an ::error line per failed gate and a ::warning line per "
-            f"warning, and append the Markdown to ${_SUMMARY}.",
-        ),
-        _report(
+def file_options(rows: Mapping[str, Format]) -> Callable[[F], F]:
+    """Return what declares --report and --report-format for these formats."""
+    formats = "; ".join(f"{row.suffix}: {name}, {row.help}" for name, row in rows.items())
+
+    def declare(command: F) -> F:
+        command = _report(
             "--report-format",
-            type=click.Choice(list(FORMATS)),
+            type=click.Choice(list(rows)),
             rare=True,
             help="The format of --report FILE. Default: by its suffix.",
-        ),
-        _report(
+        )(command)
+        return _report(
             "--report",
             type=OUTPUT,
             multiple=True,
             metavar="FILE",
-            brief=f"Write the result to FILE: {', '.join(f.suffix for f in FORMATS.values())}. Repeatable.",
+            brief=f"Write the result to FILE: {', '.join(f.suffix for f in rows.values())}. Repeatable.",
             help=f"Write the result to FILE, also when a gate fails. By suffix: {formats}. Repeatable.",
-        ),
-    ):
-        command = option(command)
-    return command
+        )(command)
+
+    return declare
+
+
+def report_options(command: F) -> F:
+    """Declare --report, --report-format, --github."""
+    command = _report(
+        "--github",
+        is_flag=True,
+        rare=True,
+        help="In a GitHub workflow: print an ::error line per failed gate and a ::warning line per "
+        f"warning, and append the Markdown to ${_SUMMARY}.",
+    )(command)
+    return file_options(FORMATS)(command)
 
 
 def form_of(values: Mapping[str, Any]) -> str:
@@ -84,7 +89,7 @@ def deliver(report: Report, form: str, values: Mapping[str, Any]) -> int:
     """
     report = named(report)
     try:
-        _write(report, values)
+        write_reports(report, values)
     finally:  # print the result even where a file can't be written
         try:
             _print(report, form, values)
@@ -97,16 +102,16 @@ def deliver(report: Report, form: str, values: Mapping[str, Any]) -> int:
     return EXIT_GATE if report.failed else EXIT_OK
 
 
-def _write(report: Report, values: Mapping[str, Any]) -> None:
+def write_reports(result: Any, values: Mapping[str, Any], formats: Mapping[str, Format] = FORMATS) -> None:
     """Write the files of --report, each completely or not at all."""
     if not values["report"]:
         return
     from qtool.graph.save import staged
     from qtool.report.formats import rendered
 
-    for path, name in reports_of(values):
+    for path, name in reports_of(values, formats):
         with staged(path) as staging:
-            staging.write_text(rendered(report, name))
+            staging.write_text(rendered(result, name, formats))
             staging.commit()
 
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 import click
 
 from qtool import __version__
+from qtool.cli.analyze import analyze
 from qtool.cli.bench import bench
 from qtool.cli.calibrate import calibrate
 from qtool.cli.command import GUARDED
@@ -68,6 +69,7 @@ def cli(ctx: click.Context) -> None:
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool tune model.onnx --calib samples/ --svg front.svg
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
+    qtool analyze model.onnx int8.onnx --data held_out/
     qtool report run.json --fail-if 'sqnr<25'
     qtool bench model.onnx int8.onnx --data held_out/
     qtool inspect model.onnx int8.onnx
@@ -90,6 +92,7 @@ cli.add_command(quantize)
 cli.add_command(tune)
 cli.add_command(calibrate)
 cli.add_command(compare)
+cli.add_command(analyze)
 cli.add_command(report)
 cli.add_command(inspect)
 cli.add_command(bench)

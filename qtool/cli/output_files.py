@@ -12,6 +12,7 @@ import click
 
 from qtool.cli.config import Settings
 from qtool.errors import DataError, UsageError
+from qtool.report.formats import FORMATS, Format, format_of
 
 if TYPE_CHECKING:
     from qtool.graph.save import Staging
@@ -47,13 +48,19 @@ def _code_of(text: str) -> Path:
     return Path(text.rpartition(":")[0])
 
 
-def check_reports(values: Mapping[str, Any], models: Iterable[Path], written: Iterable[Path | None]) -> None:
+def check_reports(
+    values: Mapping[str, Any],
+    models: Iterable[Path],
+    written: Iterable[Path | None],
+    formats: Mapping[str, Format] = FORMATS,
+) -> None:
     """Check, before any work is done, the format and the place of each --report.
 
     Args:
         values: the command's options.
         models: the models that it reads.
         written: the other files that it writes.
+        formats: of the command.
 
     Raises:
         UsageError: no format for the suffix; an input, an output, or a file that exists, without --force.
@@ -66,7 +73,7 @@ def check_reports(values: Mapping[str, Any], models: Iterable[Path], written: It
     models = list(models)
     read = [*models, *files_read(values)]
     taken = {_folded(path) for path in written if path is not None}
-    for path, _ in reports_of(values):
+    for path, _ in reports_of(values, formats):
         if _folded(path) in taken:
             raise UsageError(f"--report '{path}' is another output of this command", "name another file")
         taken.add(_folded(path))
@@ -75,15 +82,13 @@ def check_reports(values: Mapping[str, Any], models: Iterable[Path], written: It
             check_target(path, _side_files(models), values["force"])
 
 
-def reports_of(values: Mapping[str, Any]) -> list[tuple[Path, str]]:
+def reports_of(values: Mapping[str, Any], formats: Mapping[str, Format] = FORMATS) -> list[tuple[Path, str]]:
     """Return the files of --report, each with the name of its format.
 
     Raises:
         UsageError: a suffix that names no format.
     """
-    from qtool.report.formats import format_of
-
-    return [(path, values["report_format"] or format_of(path)) for path in values["report"]]
+    return [(path, values["report_format"] or format_of(path, formats)) for path in values["report"]]
 
 
 def same_name(a: Path, b: Path) -> bool:

@@ -35,6 +35,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "calibrate": ("prepare", "calibrate"),
     "compare": ("compare",),
+    "analyze": ("prepare", "calibrate", "analyze", "advice"),
     "data": ("survey",),
     "bench": ("bench",),
     "profile": ("profile",),

@@ -231,6 +231,28 @@ def source_options(*sources: str, named: str = "", rare: bool = True) -> Callabl
     return declare
 
 
+def source_flags(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options of reading samples that differ from their defaults, as they are typed."""
+    flags: list[str] = []
+    for (option, *_), _attributes in _OPTIONS:
+        name = "rename" if option == "--map" else option.removeprefix("--").replace("-", "_")
+        flags += _typed(option, values[name])
+    return tuple(flags)
+
+
+def _typed(option: str, value: Any) -> list[str]:
+    """Return the words of an option with a value; none for a value that is empty."""
+    if not value:
+        return []
+    if value is True:
+        return [option]
+    if isinstance(value, Mapping):
+        rows = [(k, v if isinstance(v, tuple) else (v,)) for k, v in value.items()]
+        texts = [f"{k}={','.join(map(str, v))}" if k else ",".join(map(str, v)) for k, v in rows]
+        return [word for text in texts for word in (option, text)]
+    return [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+
+
 def reading_of(values: Mapping[str, Any]) -> Any:
     """Return the Reading that the options describe."""
     from qtool.data.reading import Reading

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from qtool import __version__
 from qtool.graph.edit import Namer
 from qtool.graph.view import View, float_constant
+from qtool.plan.metadata import hidden_metadata
 from qtool.plan.model import EditKind, GraphEdit, Kind, Plan, Site
 from qtool.plan.serial import digest
 from qtool.rewrite.dynamic import (
@@ -150,6 +151,7 @@ def recipe(plan: Plan) -> dict[str, str]:
         "qtool.source_sha256": plan.model_sha256,
         "qtool.calibration_sha256": plan.calibration_sha256,
         "qtool.plan_sha256": digest(plan),
+        **hidden_metadata(plan),
         **_runtime(plan),
     }
 

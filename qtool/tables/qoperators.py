@@ -100,3 +100,31 @@ MOVES: dict[str, tuple[int, ...] | None] = {
     "Concat": None,
     "Where": (1, 2),
 }
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The inputs of an integer operator, by the inputs of the float op that it computes.
+
+    Args:
+        inputs: input of the float op -> (tensor, scale, zero point) of the operator; None: it has no such
+            input. Without a scale the tensor is quantized at run time, or its scale is behind the operator.
+        bias: the input with the int32 bias, at scale input * weight; None: it has none.
+    """
+
+    inputs: dict[int, tuple[int, int | None, int | None]]
+    bias: int | None = None
+
+
+LAYOUTS: dict[str, Layout] = {
+    "QLinearConv": Layout({0: (0, 1, 2), 1: (3, 4, 5)}, bias=8),
+    "QLinearMatMul": Layout({0: (0, 1, 2), 1: (3, 4, 5)}),
+    "QGemm": Layout({0: (0, 1, 2), 1: (3, 4, 5)}, bias=6),
+    "MatMulInteger": Layout({0: (0, None, 2), 1: (1, None, 3)}),
+    "ConvInteger": Layout({0: (0, None, 2), 1: (1, None, 3)}),
+    "DynamicQuantizeMatMul": Layout({0: (0, None, None), 1: (1, 2, 3)}),
+    "MatMulIntegerToFloat": Layout({0: (0, 2, 4), 1: (1, 3, 5)}),
+    "DynamicQuantizeLSTM": Layout({1: (1, 8, 9), 2: (2, 10, 11)}),
+}
+# Operators of ELEMENTWISE by their own name: the float op's row.
+FLOAT_OP: dict[str, tuple[str, Elementwise]] = {row.op_type: (op, row) for op, row in ELEMENTWISE.items()}

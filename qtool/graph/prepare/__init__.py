@@ -96,6 +96,15 @@ _BEFORE_FLOATS: tuple[Pass, ...] = (
 REQUANTIZE_PASSES: tuple[Pass, ...] = (*_BEFORE_FLOATS, restore_floats, drop_unused)
 
 
+# Every node and value has a name of its own, and every constant is an initializer.
+NAMING_PASSES: tuple[Pass, ...] = (
+    inline_functions,
+    drop_initializer_inputs,
+    lift_constants,
+    unique_names,
+)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A prepared model, a note for each pass that changed it, and the quantization that it came with."""
@@ -103,6 +112,23 @@ class Prepared:
     model: ir.Model
     notes: tuple[str, ...]
     grids: Grids = NO_GRIDS
+
+
+def with_names(model: ir.Model) -> ir.Model:
+    """Return a clone with names for all nodes and values, and else as it is."""
+    clone = model.clone()
+    for one in NAMING_PASSES:
+        one(clone)
+    return clone
+
+
+def with_opset(model: ir.Model, opset: int, runs: Runs) -> ir.Model:
+    """Return a clone with names for all nodes and values, in an opset that has the quantizing ops."""
+    clone = with_names(model)
+    settle_opset(clone, least=opset, needed=QDQ_OPS, runs=runs)
+    for one in (lift_constants, unique_names, infer_shapes):
+        one(clone)
+    return clone
 
 
 def prepare(

@@ -1,0 +1,226 @@
+"""The error at the outputs of each tensor and region alone, within a number of inferences.
+
+The model with switches (rewrite/simulate/switched.py) has one session for all of them. Every tensor is run on
+two samples first; the loudest regions, and then the loudest tensors, are run on all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qtool.data.samples import Arrays
+from qtool.evaluate.analysis.subject import Subject
+from qtool.evaluate.rows import Rows, matches
+from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner
+from qtool.graph.save import model_for_session
+from qtool.numerics.metrics import sqnr_db
+from qtool.plan.model import WEIGHTS
+from qtool.rewrite.simulate.switched import Switched, switched
+from qtool.runtime.heartbeat import StepProgress, beat
+from qtool.runtime.session import Session, running
+
+Powers = NDArray[np.float64]
+"""The sum of squares of each output: [outputs]."""
+
+_FIRST = 2
+# Regions that are run on all samples: the order of the first ones has to be right.
+_LOUDEST = 8
+
+
+@dataclass
+class Outputs:
+    """The FP32 outputs of some samples, to measure errors against.
+
+    Args:
+        names: of the float outputs.
+        rows: outputs whose number of rows depends on data.
+        samples: the inputs of each sample.
+        arrays: for each sample its outputs.
+        runs: the inferences so far, of any form of the model.
+    """
+
+    names: list[str]
+    rows: Mapping[str, Rows]
+    samples: Sequence[Arrays]
+    arrays: list[list[NDArray[np.float64]]] = field(default_factory=list)
+    runs: int = 0
+
+    @property
+    def signal(self) -> Powers:
+        """The power of the outputs over all samples."""
+        return self.signal_of(range(len(self.samples)))
+
+    def signal_of(self, positions: Collection[int]) -> Powers:
+        """Return the power of the outputs over some samples."""
+        squares = [[np.square(a[np.isfinite(a)]).sum() for a in self.arrays[i]] for i in positions]
+        return np.asarray(np.sum(squares, axis=0), np.float64)
+
+    def error(self, position: int, actual: Sequence[NDArray[np.float64]]) -> Powers:
+        """Return the power of the error of each output on a sample."""
+        powers = []
+        reference = self.arrays[position]
+        matched = matches(self.rows, self.names, reference, actual)
+        for name, a, b in zip(self.names, reference, actual, strict=True):
+            if name in matched:
+                a, b = matched[name].take(a, b)
+            with np.errstate(invalid="ignore"):  # infinities of both
+                d = a - b if a.shape == b.shape else a
+            powers.append(float(np.square(d[np.isfinite(d)]).sum()))
+        return np.asarray(powers)
+
+    def sqnr(self, noise: Powers) -> float:
+        """Return the SQNR of the worst output in dB."""
+        pairs = zip(self.signal.tolist(), noise.tolist(), strict=True)
+        return min((db for pair in pairs if not math.isnan(db := sqnr_db(*pair))), default=math.inf)
+
+    def scaled(self, noise: Powers, positions: Collection[int]) -> Powers:
+        """Return the noise over some samples as that over all of them."""
+        part, signal = self.signal_of(positions), self.signal
+        return np.asarray(noise * np.divide(signal, part, out=np.ones_like(part), where=part > 0))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The power of the error at each output over all samples, and the number of samples that were run."""
+
+    noise: Powers
+    samples: int
+
+
+def measure_effects(
+    subject: Subject,
+    outputs: Outputs,
+    regions: Sequence[Collection[str]],
+    faulty_biases: Mapping[str, str],
+    passes: int,
+    threads: int,
+    progress: StepProgress,
+) -> tuple[dict[str, Effect], list[Effect]]:
+    """Return the effect of each tensor, and of each region.
+
+    Args:
+        subject: the model.
+        outputs: FP32's.
+        regions: for each the tensors that are quantized when it alone is.
+        faulty_biases: bias -> the tensor whose scale makes it wrong, and whose switch it follows.
+        passes: the most inferences.
+        threads: of the runtime.
+        progress: called with the inferences done and their greatest number.
+    """
+    switches = switched(subject.model, subject.plan)
+    _switch_biases(subject, switches, faulty_biases)
+    with model_for_session(switches.model) as loadable:
+        session = Session(loadable, threads=threads, name="the model with switches")
+    bench = _Bench(subject, outputs, switches, session, outputs.runs + passes, progress)
+    with running(session):
+        return _effects(bench, regions)
+
+
+class _Bench:
+    """Runs the model with switches."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        outputs: Outputs,
+        switches: Switched,
+        session: Session,
+        most: int,
+        progress: StepProgress,
+    ) -> None:
+        self.subject, self.outputs = subject, outputs
+        self._switches, self._session, self._most, self._progress = switches, session, most, progress
+        self._off: Arrays = {n: np.asarray(False) for n in switches.switches.values()}
+        self._off |= dict.fromkeys(switches.fed.values(), np.zeros((), np.float32))
+        self._start = outputs.runs
+
+    @property
+    def left(self) -> int:
+        """The inferences that are left."""
+        return self._most - self.outputs.runs
+
+    def able(self, key: str) -> bool:
+        """Whether a tensor has a switch; values inside an If or Loop have none."""
+        site = self.subject.tensors[key][0]
+        return (site.value if site.kind in WEIGHTS else key) in self._switches.switches
+
+    def noise(self, keys: Collection[str], positions: Collection[int]) -> Powers:
+        """Return the power of the errors with these tensors quantized, over some samples."""
+        extra: Arrays = {}
+        for key in keys:
+            if self.able(key):
+                extra |= self._on(key)
+        total = np.zeros(len(self.outputs.names))
+        for i in positions:
+            actual = self._session.run({**self.outputs.samples[i], **self._off, **extra}, self.outputs.names)
+            self.outputs.runs += 1
+            self._progress(self.outputs.runs - self._start, self._most - self._start)
+            beat()
+            total += self.outputs.error(i, [np.asarray(a, np.float64) for a in actual])
+        return total
+
+    def _on(self, key: str) -> Arrays:
+        """Return the inputs that quantize a tensor."""
+        site, switches = self.subject.tensors[key][0], self._switches
+        if site.kind not in WEIGHTS:
+            return {switches.switches[key]: np.asarray(True)}
+        restored = self.subject.restored(site, switches.weights[site.value]).array
+        return {switches.switches[site.value]: np.asarray(True), switches.fed[site.value]: restored}
+
+
+def _effects(bench: _Bench, regions: Sequence[Collection[str]]) -> tuple[dict[str, Effect], list[Effect]]:
+    outputs = bench.outputs
+    everything = range(len(outputs.samples))
+    keys = [key for key in bench.subject.tensors if bench.able(key)]
+    first = list(everything)[:: max(1, len(everything) // _FIRST)][:_FIRST]
+    if len(keys) * len(first) > bench.left * 2 // 3:
+        first = first[:1]
+    rest = [i for i in everything if i not in first]
+
+    def loudness(noise: Powers) -> float:
+        signal = outputs.signal
+        return float(
+            np.max(np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0), initial=0.0)
+        )
+
+    looks = {key: bench.noise([key], first) for key in keys if bench.left >= len(first)}
+    tensors = {key: Effect(outputs.scaled(noise, first), len(first)) for key, noise in looks.items()}
+    nothing = np.zeros(len(outputs.names))
+    own = [sum((tensors[k].noise for k in keys if k in tensors), nothing) for keys in regions]
+    effects = [Effect(noise, 0) for noise in own]
+    for index in sorted(range(len(regions)), key=lambda i: -loudness(own[i]))[:_LOUDEST]:
+        if regions[index] and bench.left >= len(everything):
+            effects[index] = Effect(bench.noise(regions[index], everything), len(everything))
+    for key in sorted(tensors, key=lambda k: -loudness(tensors[k].noise)):
+        if rest and bench.left >= len(rest):
+            tensors[key] = Effect(looks[key] + bench.noise([key], rest), len(everything))
+    return tensors, effects
+
+
+def _switch_biases(subject: Subject, switches: Switched, faulty: Mapping[str, str]) -> None:
+    """Let a bias that a tensor's scale makes wrong be wrong where that tensor is quantized."""
+    model = switches.model
+    namer = Namer(model)
+    inputs = {v.name: v for v in model.graph.inputs}
+    constants = {v.name: v for v in model.graph.initializers.values()}
+    for name, key in faulty.items():
+        site = subject.tensors[key][0]
+        switch = inputs.get(switches.switches.get(site.value if site.kind in WEIGHTS else key, ""))
+        bias = constants.get(name)
+        if switch is None or bias is None:
+            continue
+        wrong = add_initializer(owner(bias), namer(f"{name}_wrong"), subject.biases[name].array)
+        chosen = new_node(
+            "Where", [switch, wrong, bias], name=namer(f"{name}_Where"), outputs=[namer(f"{name}_chosen")]
+        )
+        result = chosen.outputs[0]
+        result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), bias.shape
+        bias.replace_all_uses_with(result)
+        chosen.replace_input_with(2, bias)
+        insert_after_value(bias, [chosen], owner(bias))

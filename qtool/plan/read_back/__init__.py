@@ -1,0 +1,1 @@
+"""Read a plan back from a quantized model, of qtool or of another tool."""

@@ -1,15 +1,17 @@
 """Time the forms that the tables choose between, on this machine: the facts behind tables/targets.py.
 
-    python benchmarks/kernels.py
+    python benchmarks/kernels.py [WORD]
 
-Each line is the speed of a form against the baseline of its group, interleaved in one process, one thread,
-median of rounds; above 1 is faster. `ops` is what the runtime made of the graph.
+Each line is the speed of a form against the baseline of its group, interleaved in one process, one thread, by
+the processor's time, median of rounds; above 1 is faster. `ops` is what the runtime made of the graph. With
+WORD, only the groups whose name contains it.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -178,6 +180,38 @@ def stored(kind: str) -> Form:
     return form
 
 
+def between(kind: str, channels: int = 64, size: int = 28) -> Form:
+    """Convolution, something written in one of two ways, convolution."""
+    form = Form((1, channels, size, size))
+    w = form.constant("w", (RANDOM.standard_normal((channels, channels, 3, 3)) * 0.05).astype(np.float32))
+    x = form.op("Conv", ["x", w], "c", pads=[1] * 4)
+    slopes = RANDOM.uniform(-0.2, 0.5, (channels, 1, 1)).astype(np.float32)
+
+    def depthwise(data: str, scale: np.ndarray, name: str) -> str:
+        weight = form.constant(f"{name}_w", scale.reshape(-1, 1, 1, 1).astype(np.float32))
+        return form.op("Conv", [data, weight], name, group=channels)
+
+    match kind:
+        case "HardSwish, written out":
+            three, zero, six = (form.constant(f"n{v}", np.float32(v)) for v in (3, 0, 6))
+            clip = form.op("Clip", [form.op("Add", [x, three], "a"), zero, six], "l")
+            y = form.op("Div", [form.op("Mul", [x, clip], "m"), six], "r")
+        case "HardSwish, HardSigmoid and Mul":
+            y = form.op("Mul", [x, form.op("HardSigmoid", [x], "h", alpha=1 / 6, beta=0.5)], "r")
+        case "PRelu":
+            y = form.op("PRelu", [x, form.constant("k", slopes)], "r")
+        case "PRelu, two depthwise convolutions":
+            positive = depthwise(form.op("Relu", [x], "p"), 1 - slopes, "d")
+            y = form.op("Add", [positive, depthwise(x, slopes, "e")], "r")
+        case "Relu, Mul, Add":
+            scale, shift = form.constant("s", np.float32(1.1)), form.constant("t", np.float32(0.1))
+            y = form.op("Add", [form.op("Mul", [form.op("Relu", [x], "p"), scale], "m"), shift], "r")
+        case _:
+            y = depthwise(form.op("Relu", [x], "p"), np.full(channels, 1.1), "d")
+    form.op("Conv", [y, w], "y", pads=[1] * 4)
+    return form
+
+
 GROUPS: dict[str, dict[str, Form]] = {
     **{
         f"MatMul + bias, K=N=384, M={m}, {'dynamic' if d else 'static'} shape": {
@@ -218,6 +252,14 @@ GROUPS: dict[str, dict[str, Form]] = {
             (64, 56, 3, 1, 64, 4),
         )
     },
+    **{
+        f"{forms[0]} between convolutions, 64 x 28 x 28": {kind: between(kind) for kind in forms}
+        for forms in (
+            ("HardSwish, written out", "HardSwish, HardSigmoid and Mul"),
+            ("PRelu", "PRelu, two depthwise convolutions"),
+            ("Relu, Mul, Add", "Relu, a depthwise convolution"),
+        )
+    },
     "float Conv with its weight stored as": {
         k: stored(k) for k in ("float", "DequantizeLinear", "Cast -> Mul")
     },
@@ -227,16 +269,19 @@ GROUPS: dict[str, dict[str, Form]] = {
 def main() -> None:
     print(f"onnxruntime {ort.__version__}, one thread\n")
     print("| group | form | speed | ops |\n|---|---|---|---|")
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
     for group, forms in GROUPS.items():
+        if word not in group:
+            continue
         opened = {name: form.session() for name, form in forms.items()}
         feeds = {"x": RANDOM.standard_normal(next(iter(forms.values())).shape).astype(np.float32)}
         times: dict[str, list[float]] = {name: [] for name in opened}
         for _ in range(40):
             for name, (session, _) in opened.items():
-                start = time.perf_counter()
+                start = time.thread_time()
                 for _ in range(5):
                     session.run(None, feeds)
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.thread_time() - start)
         base = times[next(iter(times))]
         for name, (_, ops) in opened.items():
             ratio = statistics.median(b / t for b, t in zip(base[5:], times[name][5:], strict=True))

@@ -53,7 +53,7 @@ ON_CPU: dict[str, OnCpu] = {
     "matmul-stack": _gemms("MatMulIntegerToFloat", 2),
     "matmul-two-activations": _gemms("MatMulIntegerToFloat", 3, {"FusedMatMul": 1, "MatMul": 1}, MatMul="two activations", Softmax="0.16x"),
     "mlp-with-a-float-head": _gemms("QGemm", 3, {"QLinearAdd": 1}, Softmax="0.16x"),
-    "prelu": _convs(2, {"PRelu": 1}, PRelu=_NO_KERNEL),
+    "prelu": _convs(4, {"PRelu": 0, "QLinearAdd": 1}),
     "prelu-one-slope": _convs(2, {"QLinearLeakyRelu": 1, "PRelu": 0}),
     "silu": _convs(2, {"QLinearSigmoid": 1, "QLinearMul": 1}),
     "hard-swish": _convs(2, HardSwish=_NO_KERNEL),

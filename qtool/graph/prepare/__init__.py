@@ -23,9 +23,10 @@ from qtool.graph.prepare.folding import fold_constants
 from qtool.graph.prepare.functions import inline_functions
 from qtool.graph.prepare.gelu import fuse_gelu
 from qtool.graph.prepare.gemm import normalize_gemm
+from qtool.graph.prepare.hard_sigmoid import fuse_hard_sigmoids
 from qtool.graph.prepare.inputs import drop_initializer_inputs
 from qtool.graph.prepare.keep_grids import keep_grids
-from qtool.graph.prepare.lone_norms import replace_lone_norms
+from qtool.graph.prepare.lone_norms import replace_lone_norms, replace_lone_scales, replace_prelus
 from qtool.graph.prepare.names import unique_names
 from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
@@ -66,6 +67,7 @@ PASSES: tuple[Pass, ...] = (
     merge_slices,
     fold_pads,
     replace_sums,
+    fuse_hard_sigmoids,
     fold_affine,
     replace_lone_norms,
     fold_affine,
@@ -81,6 +83,9 @@ PASSES: tuple[Pass, ...] = (
 # Passes whose results only onnxruntime can read, or only its optimizers need.
 ONNXRUNTIME_PASSES: tuple[Pass, ...] = (
     fuse_gelu,
+    replace_lone_scales,
+    fold_affine,
+    replace_prelus,
     unfuse_norms,
     drop_unused,
 )

@@ -31,13 +31,14 @@ _OPS = ("Add", "Sub", "Mul", "Div", "BatchNormalization")
 
 
 def fold_affine(model: ir.Model) -> str:
-    """Fold y * scale + shift into a Conv, ConvTranspose, Gemm or MatMul, and a BatchNormalization before one.
+    """Fold y * scale + shift into the Conv, ConvTranspose, Gemm or MatMul before it, or the one behind it.
 
     1. Add, Sub, Mul and Div with a constant of one value a channel, and BatchNormalization in inference mode:
        y = gamma (conv(x) - mean) / sqrt(var + eps) + beta (Jacob et al. 2018, eq. 14).
     2. Only where the value between the two has no other consumer.
     3. An Add after a MatMul is its bias. A scale goes through it, into both.
-    4. A BatchNormalization before a convolution that pads stays: the padding would be shifted, too.
+    4. Into a product behind: a BatchNormalization, and before a Conv any but the last factor of a Gelu. A
+       convolution that pads takes a scale only: the padding would be shifted, too.
     """
     namer = Namer(model)
     nodes = [n for n in model.graph.all_nodes() if is_op(n, *_OPS)]
@@ -49,7 +50,7 @@ def fold_affine(model: ir.Model) -> str:
 
 def _into_producer(node: ir.Node, namer: Namer) -> bool:
     """Fold a node into the product before it, if that gives the same."""
-    for data, scale, shift in _forms(node):
+    for data, scale, shift in affine_forms(node):
         before = data.producer()
         if before is None or sole_consumer(data) is not node or before.graph is not node.graph:
             continue
@@ -76,15 +77,22 @@ def _into_producer(node: ir.Node, namer: Namer) -> bool:
 
 
 def _into_consumer(node: ir.Node, namer: Namer) -> bool:
-    """Fold a BatchNormalization into the product after it, if that gives the same."""
-    after = sole_consumer(node.outputs[0]) if is_op(node, "BatchNormalization") else None
-    graph = node.graph
-    if after is None or not is_op(after, *PRODUCTS) or after.inputs[0] is not node.outputs[0]:
+    """Fold a node into the product after it, if that gives the same."""
+    after, graph = sole_consumer(node.outputs[0]), node.graph
+    products = PRODUCTS if is_op(node, "BatchNormalization") else ("Conv",)
+    if after is None or not is_op(after, *products) or after.inputs[0] is not node.outputs[0]:
         return False
     matmul = is_op(after, "MatMul")
     if after.graph is not graph or not isinstance(graph, ir.Graph) or (matmul and rank(node.outputs[0]) != 2):
         return False  # of more axes, the second is not the one that a MatMul sums over
-    for data, scale, shift in _forms(node):
+    for data, *affine in affine_forms(node):
+        if completes_gelu(data):
+            continue
+        if not is_op(node, "BatchNormalization"):
+            affine = [vector for v in affine if (vector := channel_vector(v, data)) is not None]
+        if len(affine) < 2:
+            continue
+        scale, shift = affine
         weight = float_constant(after.inputs[1])
         if not rescale_inputs(after, scale, np.zeros_like(shift) if matmul else shift, namer):
             return False
@@ -97,7 +105,26 @@ def _into_consumer(node: ir.Node, namer: Namer) -> bool:
     return False
 
 
-def _forms(node: ir.Node) -> Iterator[tuple[ir.Value, F64, F64]]:
+def completes_gelu(data: ir.Value, steps: int = 3) -> bool:
+    """Return whether a value is x (1 + erf(..)) or the like: onnxruntime fuses it with the 0.5 behind."""
+    node = data.producer()
+    if node is None or is_op(node, "Erf", "Tanh"):
+        return node is not None
+    return (
+        steps > 1
+        and is_op(node, "Mul", "Add")
+        and any(completes_gelu(v, steps - 1) for v in node.inputs if v is not None)
+    )
+
+
+def channel_vector(array: F64, data: ir.Value) -> F64 | None:
+    """Return an array that is applied to a value [N, C, ..] as one number a channel [C]; None for others."""
+    channels = data.shape[1] if data.shape is not None and len(data.shape) > 2 else None
+    axes = rank(data) or 0
+    return _vector(array, axes, 1, channels) if isinstance(channels, int) else None
+
+
+def affine_forms(node: ir.Node) -> Iterator[tuple[ir.Value, F64, F64]]:
     """Yield a node as data * scale + shift: once for each operand that may be the data."""
     a, b = node.inputs[:2]
     if is_op(node, "BatchNormalization"):
@@ -192,7 +219,12 @@ def _per_channel(array: F64, node: ir.Node, product: ir.Node, data: ir.Value) ->
     else:
         axes = 2 if product.op_type == "Gemm" else (rank(data) or 1)
         axis = axes - 1
-    if array.ndim > axes or weight.ndim > (axes if convolution else 2):
+    return None if weight.ndim > (axes if convolution else 2) else _vector(array, axes, axis, channels)
+
+
+def _vector(array: F64, axes: int, axis: int, channels: int) -> F64 | None:
+    """Return an array that broadcasts along one axis only, as [channels]; None for others."""
+    if array.ndim > axes:
         return None
     shape = (1,) * (axes - array.ndim) + array.shape
     if shape[axis] not in (1, channels) or any(d != 1 for i, d in enumerate(shape) if i != axis):

@@ -1,4 +1,4 @@
-"""Constant Adds and Muls, one value a channel, become part of the convolution before them."""
+"""Constant Adds and Muls, one value a channel, become part of the convolution before or behind them."""
 
 from __future__ import annotations
 
@@ -224,3 +224,58 @@ def test_a_matmul_does_not_copy_a_weight_that_others_share() -> None:
         {"k": weights(4, 5), "c": filled(5)},
     )
     assert_untouched(proto, infer_shapes, fold_affine)
+
+
+def before_conv(op: str, constant: np.ndarray, **attributes: object) -> onnx.ModelProto:
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node(op, ["r", "c"], ["a"]),
+        node("Conv", ["a", "w"], ["y"], **attributes),
+    ]
+    return model(nodes, {"x": SHAPE}, ["y"], {"w": CONSTANTS["w"], "c": constant})
+
+
+@pytest.mark.parametrize(
+    "constant", [np.float32(3), filled(3, 1, 1), filled(1, 3, 1, 1)], ids=lambda c: str(c.shape)
+)
+@pytest.mark.parametrize(("op", "pads"), [("Add", 0), ("Sub", 0), ("Mul", 1), ("Div", 1)])
+def test_one_before_a_convolution_is_folded(op: str, pads: int, constant: np.ndarray) -> None:
+    proto = before_conv(op, constant, pads=[pads] * 4)
+    made, note = applied(proto, infer_shapes, fold_affine)
+    assert "1 constant scale" in note
+    assert ops(made) == ["Relu", "Conv"]
+    assert_alike(proto, made)
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        before_conv("Add", filled(3, 1, 1), pads=[1] * 4),
+        before_conv("Mul", filled(6)),
+        before_conv("Mul", filled(2, 3, 1, 1)),
+    ],
+    ids=["shifts-the-padding", "along-a-row", "along-the-batch"],
+)
+def test_another_before_a_convolution_is_left_alone(proto: onnx.ModelProto) -> None:
+    assert_untouched(proto, infer_shapes, fold_affine)
+
+
+def test_one_that_broadcasts_a_channel_before_a_convolution_is_left_alone() -> None:
+    nodes = [node("Mul", ["x", "c"], ["a"]), node("Conv", ["a", "w"], ["y"])]
+    proto = model(nodes, {"x": (1, 1, 6, 6)}, ["y"], {"w": CONSTANTS["w"], "c": filled(3, 1, 1)})
+    assert_untouched(proto, infer_shapes, fold_affine)
+
+
+def test_the_last_factor_of_a_gelu_stays_for_the_runtime_to_fuse() -> None:
+    gelu = [
+        node("Div", ["x", "root"], ["d"]),
+        node("Erf", ["d"], ["e"]),
+        node("Add", ["e", "one"], ["p"]),
+        node("Mul", ["x", "p"], ["m"]),
+        node("Mul", ["m", "half"], ["g"]),
+        node("Conv", ["g", "w"], ["y"]),
+    ]
+    numbers = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    assert_untouched(
+        model(gelu, {"x": SHAPE}, ["y"], {"w": CONSTANTS["w"], **numbers}), infer_shapes, fold_affine
+    )

@@ -130,7 +130,7 @@ def test_a_model_in_memory_is_not_changed(tmp_path: Path) -> None:
 def slow_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine does, int8 is measured at half the speed of FP32."""
 
-    def race(models: Collection[str], samples: object, threads: int) -> Race:
+    def race(models: Collection[str], samples: object, threads: int, **more: object) -> Race:
         return Race(1, {n: (1.0 if n in (ORIGINAL, PREPARED) else 2.0,) * 9 for n in models})
 
     monkeypatch.setattr("qtool.evaluate.evaluator.race_models", race)

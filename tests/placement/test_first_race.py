@@ -22,7 +22,7 @@ SAMPLES = [sample for _ in range(4) for sample in CASE.samples()]
 def race_of(monkeypatch: pytest.MonkeyPatch, int8_seconds: float) -> None:
     """Let every int8 candidate take this long, and FP32 one second."""
 
-    def race(models: Collection[str], samples: object, threads: int) -> Race:
+    def race(models: Collection[str], samples: object, threads: int, **more: object) -> Race:
         return Race(1, {n: (1.0 if n in (ORIGINAL, PREPARED) else int8_seconds,) * 9 for n in models})
 
     monkeypatch.setattr("qtool.evaluate.evaluator.race_models", race)

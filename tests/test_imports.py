@@ -173,7 +173,9 @@ def test_models_are_loaded_and_saved_in_graph_only() -> None:
 
 def test_commands_need_no_extra() -> None:
     """Every command is imported in a process where no library of an extra can be."""
-    extras = sorted({name for kind in KINDS.values() for name in kind.imports} | {"matplotlib"})
+    extras = sorted(
+        {name for kind in KINDS.values() for name in kind.imports} | {"matplotlib", "jinja2", "markupsafe"}
+    )
     code = (
         "import importlib, pkgutil, sys\n"
         f"sys.modules |= dict.fromkeys({extras!r})\n"

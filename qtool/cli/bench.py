@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtool.cli.command import Command
+from qtool.cli.command import Command, command_line
 from qtool.cli.common_options import runtime_option
+from qtool.cli.deliver import file_options, write_reports
+from qtool.cli.output_files import check_reports
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
 from qtool.cli.streams import called
 from qtool.cli.types import SRC
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, counted, printable
+from qtool.report.formats import BENCH_FORMATS
 
 if TYPE_CHECKING:
     from qtool.commands.bench import Bench
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
 @click.option("-v", "--verbose", is_flag=True, help="With --profile-ops: show every op and more nodes.")
 @click.option("-q", "--quiet", is_flag=True, help="No table and no progress; errors and failed gates only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+@click.option("--force", is_flag=True, help="Replace existing files of --report.")
+@file_options(BENCH_FORMATS)
 @source_options("data")
 def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
     """Time models side by side: latency, load time, memory, file size.
@@ -64,6 +70,7 @@ def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
     qtool bench model.onnx int8.onnx --data samples/
     qtool bench model.onnx int8.onnx --data random:8 --shape images=1,3,224,224 --profile-ops
     qtool bench model.onnx int8.onnx --data samples/ --fail-if 'speedup<1.2' && ship int8.onnx
+    qtool bench model.onnx int8.onnx --data samples/ --report bench.html
     qtool bench *.onnx --data samples/ --threads 2 --max-time 60 --json | jq '.models[].latency'
 
     \b
@@ -81,8 +88,19 @@ def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
 
     names = ("data_format", "runtime", "threads", "max_time", "profile_ops", "fail_if")
     options = Benching(**{name: values[name] for name in names}, reading=reading_of(values))
+    check_reports({**values, "data": data}, models, [], BENCH_FORMATS)
     with progress_line("bench", values["quiet"]) as progress:
         result = _named(bench_models(models, data, options, progress))
+    result = replace(result, arguments=command_line())
+    try:
+        write_reports(result, values, BENCH_FORMATS)
+    finally:  # print the result even where a file can't be written
+        _deliver(result, values)
+    return EXIT_GATE if result.failed else EXIT_OK
+
+
+def _deliver(result: Bench, values: Mapping[str, Any]) -> None:
+    """Print the result, its warnings and failed gates."""
     try:
         _print(result, values["as_json"], values["quiet"], values["verbose"])
     except BrokenPipeError:  # `| head`: the verdict below still counts
@@ -91,7 +109,6 @@ def bench(models: tuple[Path, ...], data: str | None, **values: Any) -> int:
         click.echo(f"warning: {printable(warning)}", err=True)
     for gate in result.failed:
         click.echo(f"gate failed: {printable(gate.why)} ({counted(result.rounds, 'round')})", err=True)
-    return EXIT_GATE if result.failed else EXIT_OK
 
 
 def _named(result: Bench) -> Bench:
@@ -103,9 +120,9 @@ def _named(result: Bench) -> Bench:
 
 def _print(result: Bench, as_json: bool, quiet: bool, verbose: bool) -> None:
     if as_json:
-        from qtool.report.bench import BENCH
+        from qtool.report.bench import to_json
 
-        click.echo(BENCH.to_json(result), nl=False)
+        click.echo(to_json(result), nl=False)
     elif not quiet:
         from qtool.report.bench import render_bench
         from qtool.report.terminal import TableConsole

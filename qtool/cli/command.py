@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from qtool.cli.config import settings
 from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
@@ -26,6 +27,7 @@ from qtool.errors import EXIT_OK, QtoolError, UsageError
 _SETTINGS = "qtool.cli.settings"
 _SHOW = "qtool.cli.show"
 _LIMITS = "qtool.cli.limits"
+_ARGUMENTS = "qtool.cli.arguments"
 
 # The parameter of a command that can be continued.
 _CHECKPOINT = "checkpoint"
@@ -84,6 +86,7 @@ class Command(click.Command):
         ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
         try:
             rest = super().parse_args(ctx, list(args))
         except click.MissingParameter:
@@ -128,6 +131,25 @@ class Command(click.Command):
         for param in twin.params:
             param.required = False
         return twin
+
+
+def command_line() -> tuple[str, ...]:
+    """Return the words of the command that runs, with flags in place of a file and of the environment."""
+    ctx = click.get_current_context()
+    words = [*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]]
+    for name, setting in ctx.meta[_SETTINGS].values.items():
+        if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+            option = next(param for param in ctx.command.params if param.name == name)
+            values = setting.value if isinstance(setting.value, (tuple, list)) else [setting.value]
+            for value in values:
+                words += (
+                    [option.opts[0]]
+                    if value is True
+                    else []
+                    if value is False
+                    else [option.opts[0], str(value)]
+                )
+    return tuple(words)
 
 
 def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:

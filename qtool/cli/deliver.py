@@ -7,11 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from qtool.cli.command import command_line
 from qtool.cli.help import under
 from qtool.cli.output_files import reports_of
 from qtool.cli.streams import named
@@ -88,6 +90,8 @@ def deliver(report: Report, form: str, values: Mapping[str, Any]) -> int:
         values: the command's options.
     """
     report = named(report)
+    if not report.arguments:  # a saved one has its own
+        report = replace(report, arguments=command_line())
     try:
         write_reports(report, values)
     finally:  # print the result even where a file can't be written

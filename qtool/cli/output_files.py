@@ -12,7 +12,7 @@ import click
 
 from qtool.cli.config import Settings
 from qtool.errors import DataError, UsageError
-from qtool.report.formats import FORMATS, Format, format_of
+from qtool.report.formats import FORMATS, Format, check_libraries, format_of
 
 if TYPE_CHECKING:
     from qtool.graph.save import Staging
@@ -64,7 +64,7 @@ def check_reports(
 
     Raises:
         UsageError: no format for the suffix; an input, an output, or a file that exists, without --force.
-        EnvironmentFailure: its folder is missing or can't be written.
+        EnvironmentFailure: its folder is missing or can't be written, or the format needs a library.
     """
     if not values["report"]:
         return
@@ -73,7 +73,8 @@ def check_reports(
     models = list(models)
     read = [*models, *files_read(values)]
     taken = {_folded(path) for path in written if path is not None}
-    for path, _ in reports_of(values, formats):
+    for path, name in reports_of(values, formats):
+        check_libraries(formats[name])
         if _folded(path) in taken:
             raise UsageError(f"--report '{path}' is another output of this command", "name another file")
         taken.add(_folded(path))

@@ -59,14 +59,14 @@ def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     decide which one is chosen. -o writes it under the gates of quantize.
 
     \b
-    qtool tune model.onnx --calib samples/ --svg front.svg
+    qtool tune model.onnx --calib samples/ --report tune.html
     qtool tune model.onnx --calib samples/ -o int8.onnx --save-plan plan.json --min-sqnr 30
     qtool tune model.onnx --calib samples/ --mode weight-only --max-size 25MB -o small.onnx
     qtool tune model.onnx --calib samples/ --json | jq '.trials[] | {name, speedup, sqnr, bytes}'
     """
     from qtool.commands.tune import tune as run
     from qtool.plan.serial import to_json
-    from qtool.report.picture import require_matplotlib, to_svg
+    from qtool.report.html.charts import require_matplotlib, to_svg
 
     form = form_of(values)
     options = options_of(values)

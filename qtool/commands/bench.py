@@ -144,6 +144,7 @@ class Bench:
         models: the first is what the others are held against.
         gates: every gate on every model but the first.
         warnings: what a reader should know.
+        arguments: the command line; empty in Python.
     """
 
     version: str
@@ -156,6 +157,7 @@ class Bench:
     models: tuple[Benched, ...]
     gates: tuple[Judged, ...] = ()
     warnings: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Judged, ...]:

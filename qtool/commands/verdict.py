@@ -27,7 +27,7 @@ from qtool.plan.model import Plan
 from qtool.plan.notes import plan_notes
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme
-from qtool.report.coverage import coverage, explained
+from qtool.report.coverage import coverage, explained, outcomes
 from qtool.report.model import ModelFile, Report, SearchCost, Selection, Timing
 from qtool.runtime.cpu import saturates
 from qtool.runtime.session import Session
@@ -202,6 +202,7 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
         ),
         plan_sha256=serial.digest(plan),
         weights_only=model.scheme.mode.form is None,
+        nodes=outcomes(model.view, plan),
     )
 
 

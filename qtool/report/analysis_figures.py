@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from qtool.errors import counted
 from qtool.report.analysis import Advice, Analysis
+from qtool.report.columns import Column, Columns, name_of, number_of
 from qtool.report.figures import decibels
 from qtool.report.tables import percent
-
-Columns = dict[str, tuple[Callable[[Any], str], bool]]
-"""Title -> the text of a cell, and whether it holds names or sentences of the user's files."""
 
 
 def verdict(analysis: Analysis) -> str:
@@ -39,16 +37,27 @@ def cost_text(analysis: Analysis) -> str:
     return f"{cost.runs:.1f} runs over {counted(cost.samples, 'sample')}, of at most {cost.limit}"
 
 
-def _db(attribute: str) -> Callable[[Any], str]:
-    return lambda row: "" if math.isnan(value := getattr(row, attribute)) else decibels(value)
+def _db(attribute: str) -> Column:
+    def text(row: Any) -> str:
+        return "" if math.isnan(value := getattr(row, attribute)) else decibels(value)
+
+    return Column(text, value=attrgetter(attribute), optional=True)
 
 
-def _span(low: str, high: str) -> Callable[[Any], str]:
+def _share(attribute: str) -> Column:
+    return Column(
+        lambda row: percent(getattr(row, attribute)) if getattr(row, attribute) else "",
+        value=attrgetter(attribute),
+        optional=True,
+    )
+
+
+def _span(low: str, high: str) -> Column:
     def text(row: Any) -> str:
         ends = getattr(row, low), getattr(row, high)
         return "" if math.isnan(ends[0]) else f"{ends[0]:.3g}..{ends[1]:.3g}"
 
-    return text
+    return Column(text, optional=True)
 
 
 def _channels(tensor: Any) -> str:
@@ -61,31 +70,32 @@ def _channels(tensor: Any) -> str:
     return ", ".join(parts)
 
 
+_FAULT = Column(lambda row: row.problem, foreign=True, optional=True)
 REGIONS: Columns = {
-    "region": (lambda r: r.name, True),
-    "ops": (lambda r: ", ".join(dict.fromkeys(r.ops)), True),
-    "local dB": (_db("sqnr"), False),
-    "accumulated dB": (_db("accumulated"), False),
-    "share": (lambda r: percent(r.share), False),
-    "fault": (lambda r: r.problem, True),
+    "region": name_of("name"),
+    "ops": Column(lambda r: ", ".join(dict.fromkeys(r.ops)), foreign=True),
+    "local dB": _db("sqnr"),
+    "accumulated dB": _db("accumulated"),
+    "share": _share("share"),
+    "fault": _FAULT,
 }
 TENSORS: Columns = {
-    "tensor": (lambda t: t.name, True),
-    "is": (lambda t: f"{t.kind} {t.qtype}".strip(), False),
-    "local dB": (_db("sqnr"), False),
-    "accumulated dB": (_db("accumulated"), False),
-    "share": (lambda t: percent(t.share), False),
-    "RMSE/scale": (lambda t: "" if math.isnan(t.rmse_steps) else f"{t.rmse_steps:.3f}", False),
-    "clipped": (lambda t: percent(t.clipped) if t.clipped else "", False),
-    "range": (_span("low", "high"), False),
-    "grid": (_span("grid_low", "grid_high"), False),
-    "channels": (_channels, False),
-    "fault": (lambda t: t.problem, True),
+    "tensor": name_of("name"),
+    "is": Column(lambda t: f"{t.kind} {t.qtype}".strip()),
+    "local dB": _db("sqnr"),
+    "accumulated dB": _db("accumulated"),
+    "share": _share("share"),
+    "RMSE/scale": number_of(lambda t: t.rmse_steps, "{:.3f}", optional=True),
+    "clipped": _share("clipped"),
+    "range": _span("low", "high"),
+    "grid": _span("grid_low", "grid_high"),
+    "channels": Column(_channels, optional=True),
+    "fault": _FAULT,
 }
 BLOCKS: Columns = {
-    "block": (lambda b: b.name, True),
-    "regions": (lambda b: f"{b.regions}", False),
-    "share": (lambda b: percent(b.share), False),
+    "block": name_of("name"),
+    "regions": number_of(lambda b: b.regions, "{}"),
+    "share": _share("share"),
 }
 
 

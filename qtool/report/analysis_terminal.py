@@ -14,12 +14,12 @@ from qtool.report.analysis_figures import (
     BLOCKS,
     REGIONS,
     TENSORS,
-    Columns,
     cost_text,
     gain_text,
     subject,
     verdict,
 )
+from qtool.report.columns import Columns, shown
 from qtool.report.tables import bare_table, labelled, plain
 
 _MOST_ROWS = 10
@@ -55,13 +55,11 @@ def render_analysis(analysis: Analysis, console: Console, verbose: bool = False)
 
 def _table(title: str, columns: Columns, rows: Sequence[object], most: int) -> Table:
     """A row an object, without columns that are empty."""
-    shown = rows[:most]
-    cells = {name: [text(row) for row in shown] for name, (text, _) in columns.items()}
-    used = [name for name in columns if any(cells[name])]
-    table = bare_table(*used)
+    columns = shown(columns, rows[:most])
+    table = bare_table(*columns)
     table.title, table.title_justify, table.title_style = plain(title), "left", "italic"
-    for index in range(len(shown)):
-        table.add_row(*(plain(printable(cells[name][index], _LONGEST_NAME)) for name in used))
+    for row in rows[:most]:
+        table.add_row(*(plain(printable(column.text(row), _LONGEST_NAME)) for column in columns.values()))
     if len(rows) > most:
         table.add_row(plain(f"and {len(rows) - most} more (-v)", "dim"))
     return table

@@ -37,6 +37,7 @@ BENCH = JsonFormat(
         Bench: {"failed": lambda bench: tuple(f"{g.model}: {g.result.gate.text}" for g in bench.failed)}
     },
 )
+to_json = BENCH.to_json
 
 
 def render_bench(bench: Bench, console: Console, verbose: bool = False) -> None:
@@ -45,7 +46,7 @@ def render_bench(bench: Bench, console: Console, verbose: bool = False) -> None:
     op_times = [m.op_times for m in bench.models if m.op_times is not None]
     if op_times:
         console.print(_ops(bench, op_times, verbose), Text(), _nodes(bench, verbose), Text(), sep="\n")
-    console.print(labelled([(label, plain(text)) for label, text in _facts(bench)]))
+    console.print(labelled([(label, plain(text)) for label, text in facts(bench)]))
 
 
 def _latency(bench: Bench) -> Table:
@@ -70,9 +71,18 @@ def _name(bench: Bench, model: Benched) -> Text:
 
 
 def _verdict(model: Benched) -> Text:
-    interval = f"{model.speedup.low:.2f}-{model.speedup.high:.2f}" if model.speedup else ""
     styles = {FASTER: "green", SLOWER: "red"}
+    interval = f"{model.speedup.low:.2f}-{model.speedup.high:.2f}" if model.speedup else ""
     return plain(_VERDICTS[model.verdict].format(interval), styles.get(model.verdict, ""))
+
+
+def verdict_text(model: Benched) -> str:
+    """Return the speed against the first model, with its interval, in words; '' for the first."""
+    if model.speedup is None:
+        return ""
+    low, high = model.speedup.low, model.speedup.high
+    words = _VERDICTS[model.verdict].format(f"95%: {low:.2f}-{high:.2f}")
+    return f"{model.speedup.median:.2f}x as fast, {words}"
 
 
 def _ms(milliseconds: float | None) -> Text:
@@ -97,7 +107,7 @@ def _costs(bench: Bench) -> Table:
 
 def _ops(bench: Bench, op_times: list[OpTimes], verbose: bool) -> Table:
     """A row an op: the milliseconds of an inference, their share, and the nodes, a model beside the other."""
-    columns = (f"{name} {what}" for name in _short(bench) for what in ("ms", "share", "nodes"))
+    columns = (f"{name} {what}" for name in short_names(bench) for what in ("ms", "share", "nodes"))
     table = bare_table("op", *columns)
     slowest: dict[str, float] = {}
     for times in op_times:
@@ -134,7 +144,7 @@ def _nodes(bench: Bench, verbose: bool) -> Table:
         table.add_column(column, overflow="fold")
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
-    for name, model in zip(_short(bench), bench.models, strict=True):
+    for name, model in zip(short_names(bench), bench.models, strict=True):
         nodes = model.op_times.slowest if model.op_times else ()
         for place, node in enumerate(nodes if verbose else nodes[:_MOST_NODES]):
             cells = ("" if place else name, node.name, node.op)
@@ -142,14 +152,15 @@ def _nodes(bench: Bench, verbose: bool) -> Table:
     return table
 
 
-def _short(bench: Bench) -> list[str]:
-    """Names for the heads of columns: the files', with a number where they are the same."""
+def short_names(bench: Bench) -> list[str]:
+    """Return names for the heads of columns: the files', with a number where they are the same."""
     names = [PurePath(model.path).name for model in bench.models]
     many = Counter(names)
     return [f"{name} #{i}" if many[name] > 1 else name for i, name in enumerate(names, start=1)]
 
 
-def _facts(bench: Bench) -> list[tuple[str, str]]:
+def facts(bench: Bench) -> list[tuple[str, str]]:
+    """Return how it was measured, a label and a text each."""
     samples = f"{counted(bench.samples, 'sample')} of {bench.data}"
     made_up = ", made up: it says nothing of accuracy" if bench.synthetic else ""
     threads = f"{counted(bench.threads, 'thread')}"

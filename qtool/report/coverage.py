@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from qtool.graph.view import View, op_key
 from qtool.plan.model import Kind, Plan
@@ -44,6 +45,11 @@ def coverage(view: View, plan: Plan) -> tuple[CoverageRow, ...]:
         for op, c in counts.items()
     ]
     return tuple(sorted(rows, key=lambda r: (-r.computed, -(r.total - r.floats), -r.total, r.op)))
+
+
+def outcomes(view: View, plan: Plan) -> tuple[Explained, ...]:
+    """Return what became of every node that computes floats, without its measurements."""
+    return tuple(replace(row, region=None) for row in explained(view, plan, kinds_of_nodes(view, plan)))
 
 
 def explained(view: View, plan: Plan, names: Iterable[str]) -> tuple[Explained, ...]:

@@ -22,21 +22,35 @@ class Format:
         suffix: of its files.
         function: 'module:function' that renders a report as text.
         help: what it is for.
+        needs: 'module:function' that raises an EnvironmentFailure where a library is missing; '' for none.
     """
 
     suffix: str
     function: str
     help: str
+    needs: str = ""
+
+
+def _html(function: str) -> Format:
+    help_ = "one page with charts that needs nothing beside it"
+    return Format(".html", function, help_, "qtool.report.html.page:require_html")
 
 
 FORMATS = {
+    "html": _html("qtool.report.html.report:to_html"),
     "json": Format(".json", "qtool.report.json:to_json", "all of it, for qtool report and other programs"),
     "markdown": Format(".md", "qtool.report.markdown:to_markdown", "for a CI step's summary"),
     "junit": Format(".xml", "qtool.report.junit:to_junit", "a test case a gate, for CI's list of tests"),
     "csv": Format(".csv", "qtool.report.csv:to_csv", "a row an output, all measures"),
 }
+# Those of `qtool bench`.
+BENCH_FORMATS = {
+    "html": _html("qtool.report.html.bench:to_html"),
+    "json": Format(".json", "qtool.report.bench:to_json", "all of it, for other programs"),
+}
 # Those of `qtool analyze`.
 ANALYSIS_FORMATS = {
+    "html": _html("qtool.report.html.analysis:to_html"),
     "json": Format(".json", "qtool.report.analysis:to_json", "all of it, for other programs"),
     "markdown": Format(".md", "qtool.report.analysis_markdown:to_markdown", "for a CI step's summary"),
     "csv": Format(".csv", "qtool.report.analysis_csv:to_csv", "a row a tensor, all measures"),
@@ -45,9 +59,18 @@ ANALYSIS_FORMATS = {
 
 def rendered(report: Any, name: str, formats: Mapping[str, Format] = FORMATS) -> str:
     """A report in the format of that name, with a final newline."""
-    module, function = formats[name].function.split(":")
-    text: str = getattr(import_module(module), function)(report)
+    text: str = _function(formats[name].function)(report)
     return text if text.endswith("\n") else f"{text}\n"
+
+
+def check_libraries(row: Format) -> None:
+    """Check that a format can be written.
+
+    Raises:
+        EnvironmentFailure: a library is missing.
+    """
+    if row.needs:
+        _function(row.needs)()
 
 
 def format_of(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:
@@ -64,3 +87,8 @@ def format_of(path: Path, formats: Mapping[str, Format] = FORMATS) -> str:
         message = f"report '{path}': the suffix names no format (there are: {every})"
         raise UsageError(message, hint or f"name it '{path.stem or 'run'}.json', or add --report-format")
     return by_suffix[suffix]
+
+
+def _function(text: str) -> Any:
+    module, name = text.split(":")
+    return getattr(import_module(module), name)

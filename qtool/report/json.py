@@ -65,7 +65,10 @@ def _check(report: Report) -> None:
     """
     if report.command not in COMMANDS:
         raise ValueError(f"command is {report.command!r}")
-    for kind in (*(k for row in report.coverage for k in row.counts), *(e.kind for e in report.explained)):
+    for kind in (
+        *(k for row in report.coverage for k in row.counts),
+        *(e.kind for e in (*report.explained, *report.nodes)),
+    ):
         if kind:
             heading(kind)
     for output in report.comparison.outputs if report.comparison else ():

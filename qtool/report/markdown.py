@@ -6,34 +6,38 @@ name holds that, every mark in it is written as a character reference, which Mar
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from qtool.errors import counted, printable
 from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison
-from qtool.evaluate.gates import GateResult
-from qtool.evaluate.output_metrics import OutputMetrics
+from qtool.report.columns import (
+    DEVIATIONS,
+    EXPLAINED,
+    GATES,
+    OUTPUTS,
+    Column,
+    Columns,
+    coverage_columns,
+    shown,
+    trial_columns,
+)
 from qtool.report.figures import (
     cost_line,
-    decibels,
     gain_lines,
     labels_text,
     merged,
     ordered,
-    row_text,
     selection_lines,
-    share,
     size_text,
     speed_lines,
-    trial_speed,
 )
-from qtool.report.model import FLOAT, CoverageRow, Explained, Report, heading
+from qtool.report.model import CoverageRow, Report
 from qtool.report.verdict import gates_line, tone, verdict_line
 
 _MOST_OUTPUTS = 50
-_MOST_REASONS = 3
 _MOST_NODES = 50
 _LONGEST_NAME = 120
 _MARKS = re.compile(r"[!-/:-@\[-`{-~]")
@@ -73,12 +77,12 @@ def to_markdown(report: Report) -> str:
         f"## {sign} qtool {report.command}: {gates_line(report)}",
         prose(verdict_line(report)),
         " → ".join(models),
-        _table(_GATES, report.gates),
+        _table(GATES, report.gates),
         _figures(report),
         _outputs(report.comparison),
         _coverage(report.coverage),
         _trials(report),
-        _explained(report.explained),
+        section("Why", EXPLAINED, report.explained, _MOST_NODES),
         _audit(report.audit),
         "\n".join(f"- ⚠️ {prose(warning)}" for warning in report.warnings),
         f"<sub>qtool {prose(report.version)}</sub>",
@@ -86,37 +90,21 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-Columns = dict[str, Callable[..., str]]
-
-
-def _table(columns: Columns, rows: Sequence[object], *, optional: Iterable[str] = ()) -> str:
+def _table(columns: Columns, rows: Sequence[Any]) -> str:
     """A row an object; optional columns are left out where no row has something in them."""
-    cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
-    cells = {t: column for t, column in cells.items() if t not in optional or any(column)}
     if not rows:
         return ""
-    lines = [cells.keys(), ["---"] + ["--:"] * (len(cells) - 1), *zip(*cells.values(), strict=True)]
+    columns = shown(columns, rows)
+    cells = [[_cell(column, row) for column in columns.values()] for row in rows]
+    lines = [[prose(title) for title in columns], ["---"] + ["--:"] * (len(columns) - 1), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _gate_value(gate: GateResult) -> str:
-    value = "nothing to judge" if math.isnan(gate.value) else f"{gate.value:.4g}"
-    return f"{value} ({gate.interval[0]:.4g} to {gate.interval[1]:.4g})" if gate.interval else value
-
-
-def _gate_verdict(gate: GateResult) -> str:
-    if gate.synthetic:
-        return "❌ random data"
-    return "❌ inconclusive" if gate.inconclusive else "❌ failed" if gate.failed else "✅ held"
-
-
-_GATES: Columns = {
-    "fails if": lambda g: code(g.gate.text),
-    "value": _gate_value,
-    "threshold": lambda g: f"{g.gate.threshold:g}",
-    "samples": lambda g: f"{g.samples}",
-    "verdict": _gate_verdict,
-}
+def _cell(column: Column, row: Any) -> str:
+    text = column.text(row)
+    if column.good is not None:
+        text = f"{'✅' if column.good(row) else '❌'} {text}"
+    return code(text) if column.name else prose(text) if column.foreign else text
 
 
 def _figures(report: Report) -> str:
@@ -141,112 +129,30 @@ def _figures(report: Report) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _measure(text: Callable[[OutputMetrics], str]) -> Callable[[OutputMetrics], str]:
-    """A measure of floats, which other outputs lack."""
-    return lambda o: "" if o.exact else text(o)
-
-
-_OUTPUTS: Columns = {
-    "output": lambda o: code(o.name),
-    "SQNR dB": _measure(lambda o: decibels(o.sqnr)),
-    "worst sample": _measure(
-        lambda o: f"{decibels(o.sqnr_worst)} ({code(o.worst_sample)})" if o.worst_sample else ""
-    ),
-    "mean dB": _measure(lambda o: decibels(o.sqnr_mean)),
-    "centred dB": _measure(lambda o: decibels(o.centred_sqnr)),
-    "cosine": _measure(lambda o: f"{o.cosine:.5f}"),
-    "rel. L2": _measure(lambda o: f"{o.relative_l2:.3g}"),
-    "max error": _measure(lambda o: f"{o.max_error:.3g}"),
-    "mean": _measure(lambda o: f"{o.mean_error:.3g}"),
-    "p99": _measure(lambda o: f"{o.p99_error:.3g}"),
-    "mismatch": _measure(lambda o: f"{o.mismatch:.3g}"),
-    "top-1": _measure(lambda o: share(o.top1, o.top1_interval) if o.rows else ""),
-    "top-5": _measure(lambda o: share(o.top5, o.top5_interval) if o.rows else ""),
-    "KL": _measure(lambda o: f"{o.kl:.3g}" if o.rows else ""),
-    "rows": lambda o: row_text(o) if o.matchable else "",
-    "not finite": lambda o: f"{o.nonfinite}" if o.nonfinite else "",
-    "differ": lambda o: f"{o.unequal} of {o.count}" if o.exact else "",
-}
-
-
 def _outputs(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
-    table = _table(_OUTPUTS, comparison.outputs[:_MOST_OUTPUTS], optional=_OUTPUTS.keys() - {"output"})
-    more = len(comparison.outputs) - _MOST_OUTPUTS
-    rest = f"\n\nand {more} more" if more > 0 else ""
     samples = f"{counted(comparison.samples, 'sample')}"
-    return f"### Against FP32 on {samples} of {code(comparison.data)}\n\n{table}{rest}"
+    title = f"Against FP32 on {samples} of {code(comparison.data)}"
+    return section(title, OUTPUTS, comparison.outputs, _MOST_OUTPUTS)
 
 
 def _coverage(rows: Sequence[CoverageRow]) -> str:
-    if not rows:
-        return ""
-    kinds = [k for k in dict.fromkeys(k for row in rows for k in row.counts) if k != FLOAT]
-    columns: Columns = {"op": lambda r: code(r.op)}
-    for kind in (*kinds, FLOAT):
-        columns[prose(heading(kind))] = lambda r, kind=kind: str(r.counts.get(kind) or "")
-    columns["why in float"] = _reasons
-    return f"### What became of each op\n\n{_table(columns, merged(rows), optional=(FLOAT, 'why in float'))}"
-
-
-_TRIALS: Columns = {
-    "plan": lambda t: code(t.name),
-    "speed": lambda t: trial_speed(t) if t.timed else f"{t.speedup:.2f}x (predicted)",
-    "select SQNR dB": lambda t: decibels(t.sqnr),
-    "bytes": lambda t: f"{t.bytes:,}",
-    "int8 regions": lambda t: str(t.regions or ""),
-}
+    return section("What became of each op", coverage_columns(rows), merged(rows), len(rows))
 
 
 def _trials(report: Report) -> str:
     """The plans that were raced, where there was a choice."""
-    if len(report.trials) < 2:
-        return ""
-    front = set(report.front)
-    columns = dict(_TRIALS)
-    columns[""] = lambda t: (
-        "**chosen**" if t.name == report.chosen else "" if t.name in front else "dominated"
-    )
-    table = _table(columns, ordered(report), optional=("int8 regions",))
-    return f"### Plans that were built and run\n\n{table}"
-
-
-_EXPLAINED: Columns = {
-    "node": lambda e: code(e.node),
-    "op": lambda e: code(e.op),
-    "is": lambda e: prose(heading(e.kind)) if e.kind else "",
-    "float µs": lambda e: f"{e.region.float_us:.1f}" if e.region else "",
-    "int8 µs": lambda e: f"{e.region.int8_us:.1f}" if e.region else "",
-    "isolated dB": lambda e: decibels(e.region.sqnr) if e.region and not math.isnan(e.region.sqnr) else "",
-    "why": lambda e: prose(e.why),
-}
-
-
-def _explained(nodes: Sequence[Explained]) -> str:
-    table = _table(_EXPLAINED, nodes[:_MOST_NODES], optional=("float µs", "int8 µs", "isolated dB"))
-    more = f"\n\nand {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
-    return f"### Why\n\n{table}{more}" if nodes else ""
-
-
-_DEVIATIONS: Columns = {
-    "node": lambda d: code(d.node),
-    "op": lambda d: code(d.op),
-    "planned": lambda d: prose(d.planned),
-    "kernels": lambda d: code(", ".join(d.kernels)),
-    "what": lambda d: prose(d.what),
-}
+    rows = ordered(report) if len(report.trials) > 1 else []
+    return section("Plans that were built and run", trial_columns(report), rows, len(rows))
 
 
 def _audit(audit: Audit | None) -> str:
-    if audit is None or not audit.deviations:
-        return ""
-    count = len(audit.deviations)
-    more = f"\n\nand {count - _MOST_NODES} more" if count > _MOST_NODES else ""
-    return f"### Not run as planned\n\n{_table(_DEVIATIONS, audit.deviations[:_MOST_NODES])}{more}"
+    rows = audit.deviations if audit else ()
+    return section("Not run as planned", DEVIATIONS, rows, _MOST_NODES)
 
 
-def _reasons(row: CoverageRow) -> str:
-    shown = [f"{prose(str(c.reason))} ({c.count})" for c in row.reasons[:_MOST_REASONS]]
-    more = len(row.reasons) - _MOST_REASONS
-    return "; ".join([*shown, *([f"and {more} more"] if more > 0 else [])])
+def section(title: str, columns: Columns, rows: Sequence[Any], most: int) -> str:
+    """Return a heading, a table, and how many rows it leaves out; '' where there are none."""
+    rest = f"\n\nand {len(rows) - most} more" if len(rows) > most else ""
+    return f"### {title}\n\n{_table(columns, rows[:most])}{rest}" if rows else ""

@@ -18,7 +18,7 @@ from qtool.plan.model import Plan, RegionNote, Skip
 from qtool.tables.forms import HEADINGS, Form
 from qtool.tables.reasons import Reason
 
-SCHEMA = "qtool.report/5"
+SCHEMA = "qtool.report/6"
 COMMANDS = ("quantize", "compare", "tune")
 
 
@@ -200,6 +200,8 @@ class Report:
         recovered: what won accuracy back, or did not.
         explained: the nodes that were asked about.
         audit: the kernels that the runtime has for the file, held against the plan.
+        nodes: what became of every node that computes floats, in graph order, without measurements.
+        arguments: the command line, with options of the environment and of a file; empty in Python.
     """
 
     command: str
@@ -226,6 +228,8 @@ class Report:
     recovered: tuple[Gain, ...] = ()
     explained: tuple[Explained, ...] = ()
     audit: Audit | None = None
+    nodes: tuple[Explained, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         from qtool.report.verdict import verdict_line
@@ -245,7 +249,7 @@ class Report:
         return to_markdown(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the report to a file, in the format of its suffix: .json, .md, .xml (JUnit) or .csv.
+        """Write the report to a file, in the format of its suffix: .html, .json, .md, .xml (JUnit) or .csv.
 
         Raises:
             UsageError: another suffix.

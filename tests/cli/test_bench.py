@@ -93,6 +93,19 @@ def test_json_holds_every_measurement(place: Workplace, tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+def test_the_page_and_the_document_are_files(here: Path) -> None:
+    words = ("a.onnx", "--data", "random:2", "--report", "b.html", "--report", "b.json")
+    done = bench(*words, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert (here / "b.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    document = json.loads((here / "b.json").read_text(encoding="utf-8"))
+    assert document["arguments"][:3] == ["qtool", "bench", "a.onnx"]
+    done = bench(*words, cwd=here)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--force" in done.stderr
+
+
+@pytest.mark.nightly
 def test_one_model_has_latency_only_and_no_file_appears(here: Path) -> None:
     before = sorted(here.rglob("*"))
     tmp = here.with_name(here.name + "-tmp")

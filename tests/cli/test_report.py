@@ -106,9 +106,9 @@ def test_a_file_that_exists_is_replaced_by_force_only(
 MISTAKES = {
     # name: (words, what the message says, what the hint says)
     "no suffix": (["--report", "run"], "names no format", "--report-format"),
-    "unknown suffix": (["--report", "run.txt"], "names no format (there are: .json (json), .md", "run.json"),
+    "unknown suffix": (["--report", "run.txt"], "names no format (there are: .html (html), .json (json)", "run.json"),
     "misspelt suffix": (["--report", "run.jsno"], "names no format", ".json"),
-    "unknown format": (["--report", "r.md", "--report-format", "html"], "html", ""),
+    "unknown format": (["--report", "r.md", "--report-format", "pdf"], "pdf", ""),
     "twice": (["--report", "r.md", "--report", "./r.md"], "another output", "another file"),
     "twice but for case": (["--report", "r.md", "--report", "R.md"], "another output", "another file"),
     "the FP32 model": (["--report", "{model}", "--report-format", "json", "--force"], "is the input", ""),
@@ -257,7 +257,7 @@ def test_random_data_satisfies_no_gate_of_a_saved_run(place: Workplace, tmp_path
 
 def test_2_a_damaged_run_is_named(saved: Mapping[str, Path], tmp_path: Path) -> None:
     text = saved["failed"].read_text(encoding="utf-8")
-    for damaged in ("", text[:-20], text.replace("report/5", "report/1"), text.replace('"failed": true', '"failed": false')):  # fmt: skip
+    for damaged in ("", text[:-20], text.replace("report/6", "report/1"), text.replace('"failed": true', '"failed": false')):  # fmt: skip
         (tmp_path / "run.json").write_text(damaged, encoding="utf-8")
         done = run("report", tmp_path / "run.json")
         assert (done.returncode, done.stdout) == (2, "")
@@ -270,7 +270,7 @@ def test_2_a_damaged_run_is_named(saved: Mapping[str, Path], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fail-if", "sqrn<1"], "sqrn"), (["--fail-if", "z:sqnr<1"], "'z'"), (["--format", "html"], "html"),
+        (["--fail-if", "sqrn<1"], "sqrn"), (["--fail-if", "z:sqnr<1"], "'z'"), (["--format", "pdf"], "pdf"),
         (["--report", "run.txt"], "names no format"), (["--gates", "none.txt"], "none.txt"),
         (["--report", "{run}", "--force"], "is the input"),
     ],
@@ -306,8 +306,14 @@ def test_options_of_other_commands_do_not_apply(saved: Mapping[str, Path], tmp_p
     assert run("report", saved["held"], cwd=tmp_path).returncode == 2
 
 
-def test_reports_can_be_configured_in_a_file(place: Workplace, tmp_path: Path) -> None:
-    (tmp_path / "qtool.toml").write_text('[compare]\nreport = ["run.xml", "run.md"]\n', encoding="utf-8")
-    assert compare(place, cwd=tmp_path).returncode == 0
+def test_reports_can_be_configured_and_hold_the_whole_command(place: Workplace, tmp_path: Path) -> None:
+    text = '[compare]\nreport = ["run.xml", "run.json"]\nspeed = true\n'
+    (tmp_path / "qtool.toml").write_text(text, encoding="utf-8")
+    assert compare(place, "--rtol", 0.5, cwd=tmp_path, env={"QTOOL_ATOL": "0.25"}).returncode == 0
     assert (tmp_path / "run.xml").exists()
-    assert (tmp_path / "run.md").exists()
+    arguments = " ".join(read_report(tmp_path / "run.json").arguments)
+    assert arguments.startswith(
+        f"qtool compare {place.model} {place.quantized} --data {place.calib} --rtol 0.5"
+    )
+    for configured in ("run.xml --report", "run.json", "--speed", "--atol 0.25"):
+        assert configured in arguments

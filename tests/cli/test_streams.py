@@ -25,7 +25,7 @@ def compare(place: Workplace, *more: object) -> subprocess.CompletedProcess[str]
 
 def test_json_is_one_document_on_stdout(place: Workplace, tmp_path: Path) -> None:
     document = json.loads(compare(place, "--json", "--fail-if", "sqnr<1").stdout)
-    assert document["schema"] == "qtool.report/5"
+    assert document["schema"] == "qtool.report/6"
     out = tmp_path / "q.onnx"
     done = run("quantize", place.model, "-o", out, "--calib", place.calib, "--json", "--target", "generic")
     document = json.loads(done.stdout)

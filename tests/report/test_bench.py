@@ -14,6 +14,7 @@ from qtool.commands.bench import FASTER, SAME, SLOWER, UNDECIDED, Bench, Benched
 from qtool.evaluate.bench_models import Memory
 from qtool.evaluate.latency import Ratio
 from qtool.report.bench import BENCH, render_bench
+from qtool.report.html.bench import to_html
 from qtool.runtime.trace import NodeTime, OpTime, OpTimes
 from tests.test_docs import section
 
@@ -85,6 +86,13 @@ def test_json_is_standard() -> None:
     )
     assert document["schema"] == BENCH.schema
     assert document["models"][1]["speedup"]["high"] == "inf"
+
+
+def test_the_page_shows_every_model_and_the_interval() -> None:
+    text = to_html(bench())
+    assert "m/a.onnx" in text and "Op19" in text
+    assert "1.50x as fast, faster (95%: 1.45-1.55)" in text
+    assert "\x1b" not in text
 
 
 @pytest.mark.parametrize(

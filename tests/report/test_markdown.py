@@ -76,7 +76,7 @@ def test_measurements_follow_the_verdict() -> None:
     _, outputs = tables(to_markdown(GATED))
     first = dict(zip(outputs[0], outputs[1], strict=True))
     assert first["output"] == "scores"
-    assert first["worst sample"] == "22.0 (7.npz)"
+    assert (first["worst sample dB"], first["worst sample"]) == ("22.0", "7.npz")
     assert first["top-1"] == "0.9900 (0.964-0.997)"
     assert "differ" not in first, "no output of integers"
     text = to_markdown(GATED)

@@ -37,7 +37,7 @@ def refuse(token: str) -> Any:
 @pytest.mark.parametrize("report", [FULL, BARE], ids=["full", "bare"])
 def test_json_is_strict_json(report: Report) -> None:
     document = json.loads(to_json(report), parse_constant=refuse)
-    assert document["schema"] == "qtool.report/5"
+    assert document["schema"] == "qtool.report/6"
     assert document["command"] == report.command
 
 

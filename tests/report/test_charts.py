@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qtool.errors import EnvironmentFailure
 from qtool.placement.trials import Trial
-from qtool.report.picture import to_svg
+from qtool.report.html.charts import to_svg
 from tests.report.made import BARE, FULL, TEXTS, TUNED, anything
 from tests.tiers import examples
 

@@ -9,14 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.errors import counted
-from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, take_over
+from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, replace_node, take_over
 from qtool.graph.grids import Grid
 from qtool.graph.prepare.folding import evaluate, result_bytes
-from qtool.graph.view import constant, is_op, opset_of
+from qtool.graph.view import attribute_int, constant, is_op, opset_of
 from qtool.tables.ops import OPS
 
 # Ops that restore weights in files of qtool and of other tools.
 _RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Slice", "Transpose")
+# Of these, the ones that restore each row of a table by itself.
+_ELEMENTWISE = ("DequantizeLinear", "Cast", "Sub", "Mul")
 # onnx.reference has DequantizeLinear from opset 19 on, where these ops accept all earlier forms.
 _EVALUATED_AS = 21
 # A weight of 4 bits becomes one of 32; a product of a column and a row may become anything.
@@ -36,6 +38,7 @@ def restore_floats(model: ir.Model) -> str:
     namer = Namer(model)
     pairs = sum(drop_pair(node, namer) is not None for node in list(model.graph.all_nodes()))
     weights = sum(restore(model, node) for node in list(model.graph.all_nodes()))
+    weights += sum(_restore_rows(model, node, namer) for node in list(model.graph.all_nodes()))
     if not pairs and not weights:
         return ""
     return f"restored to floats: {counted(weights, 'weight')}, {counted(pairs, 'activation')}"
@@ -133,15 +136,56 @@ def restore(model: ir.Model, node: ir.Node) -> bool:
     arrays = [a for v in values if (a := constant(v)) is not None]
     if old.is_graph_output() or not arrays or len(arrays) < len(values):
         return False
-    if is_op(node, "Cast") and old.dtype not in _REAL:
-        return False  # it casts indices, not a weight
-    if result_bytes(node, arrays) > _ROOM_BYTES + _MOST_GROWTH * sum(a.nbytes for a in arrays):
-        return False
-    result = evaluate(node, arrays, max(opset_of(model), _EVALUATED_AS))
+    result = _computed(model, node, arrays)
     if result is None:
         return False
     name = old.name or ""
     old.name = f"{name}_stored"
     old.replace_all_uses_with(add_initializer(graph, name, result))
     graph.remove(node, safe=True)
+    return True
+
+
+def _computed(model: ir.Model, node: ir.Node, arrays: list[np.ndarray]) -> np.ndarray | None:
+    """Return the result of a node on constants; None if it is no weight, or too large."""
+    if is_op(node, "Cast") and node.outputs[0].dtype not in _REAL:
+        return None  # it casts indices, not a weight
+    if result_bytes(node, arrays) > _ROOM_BYTES + _MOST_GROWTH * sum(a.nbytes for a in arrays):
+        return None
+    return evaluate(node, arrays, max(opset_of(model), _EVALUATED_AS))
+
+
+def _restore_rows(model: ir.Model, node: ir.Node, namer: Namer) -> bool:
+    """Compute a node on tables, and pick rows of the result: it restores rows that Gathers pick from them."""
+    if not is_op(node, *_ELEMENTWISE) or not isinstance(node.graph, ir.Graph):
+        return False
+    arrays: list[np.ndarray] = []
+    picked = dict[tuple[ir.Value | None, int, int], ir.Value]()  # indices, axes and rows -> a table
+    for value in (v for v in node.inputs if v is not None):
+        gather = value.producer()
+        picks = gather is not None and is_op(gather, "Gather") and attribute_int(gather, "axis", 0) == 0
+        source = gather.inputs[0] if gather is not None and picks else value
+        array = constant(source)
+        if (
+            array is None
+            or source is None
+            or not (array.ndim if picks else array.size == 1 and array.ndim < 2)
+        ):
+            return False
+        arrays.append(array)
+        if gather is not None and picks:
+            picked.setdefault((gather.inputs[1], array.ndim, len(array)), source)
+    if len(picked) != 1 or (result := _computed(model, node, arrays)) is None:
+        return False
+    (((indices, _, _), source),) = picked.items()
+    old = node.outputs[0]
+    table = add_initializer(model.graph, namer(f"{source.name}_restored"), result)
+    made = new_node(
+        "Gather",
+        [table, indices],
+        name=namer(f"{node.name}_rows"),
+        outputs=[namer(f"{old.name}_rows")],
+        attributes={"axis": ir.AttrInt64("axis", 0)},
+    )
+    replace_node(node, [made], old, made.outputs[0], namer)
     return True

@@ -12,7 +12,7 @@ through it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
@@ -44,10 +44,7 @@ def norm_barriers(view: View, fp16: Fp16Assignment, sites: Iterable[Site] = ()) 
 
 
 class _Types:
-    """The types of all values once they are cast, and the consumers of a value in each type.
-
-    Casts of the model that float16 makes idle do not count: the writer removes them (rewrite/fp16/casts.py).
-    """
+    """The types of all values once they are cast, and the consumers of a value in each type."""
 
     def __init__(self, view: View, fp16: Fp16Assignment, sites: Iterable[Site]) -> None:
         quantizers = [s for s in sites if s.kind is Kind.ACTIVATION]
@@ -63,26 +60,26 @@ class _Types:
         self._outputs: set[_Typed] = set()
         for value in view.values.values():
             for use in value.uses():
-                if not self._is_quantized(value, use.node, use.idx) and not _is_float_cast(use.node):
+                if not self._is_quantized(value, use.node, use.idx):
                     typed, _ = self.read(use.node, use.idx)
                     self._consumers[typed].append((use.node.name or "", use.idx))
             if value.is_graph_output():
                 wanted = _FLOAT16 if value.name in self._ports else value.dtype
-                self._outputs.add(self._typed(value, wanted)[0])
+                self._outputs.add((id(value), wanted))
 
     def made(self, value: ir.Value) -> ir.DataType | None:
         """Return the type in which a value is computed."""
         return _FLOAT16 if value.name in self._in_float16 else value.dtype
 
     def read(self, node: ir.Node, index: int) -> tuple[_Typed, ir.Value]:
-        """Return the type of an input and its value, or the value that it is cast from."""
+        """Return the type in which a node reads an input, and the input."""
         value = node.inputs[index]
         if value is None:
             raise ValueError(f"'{node.name}' has no input {index}")
         if (node.name or "", index) in self._reads:
-            return self._typed(value, _FLOAT16)
+            return (id(value), _FLOAT16), value
         taken = is_float32(value) and not is_blind(node, index)
-        return self._typed(value, _FLOAT if taken else self.made(value))
+        return (id(value), _FLOAT if taken else self.made(value)), value
 
     def consumers(self, typed: _Typed) -> list[Use]:
         """Return the consumers of a value in a type, without Casts to the other type."""
@@ -104,46 +101,16 @@ class _Types:
         if producer is not None and is_op(producer, "If"):
             index = value.index() or 0
             ends = [a.as_graph().outputs[index] for a in producer.attributes.values()]
-            return set().union(*(self.sources(*self._root(end, end.dtype)) for end in ends))
+            return set().union(*(self.sources(end, end.dtype) for end in ends))
         source = producer.inputs[0] if producer is not None and is_op(producer, "Cast") else None
         return {wanted if source is None else self.made(source)}
 
-    def past_casts(self, value: ir.Value) -> Iterator[ir.Node]:
-        """Yield the consumers of a value, also behind Casts, without those of the quantized value."""
-        for use in value.uses():
-            if self._is_quantized(value, use.node, use.idx):
-                continue
-            yield from self.past_casts(use.node.outputs[0]) if is_op(use.node, "Cast") else (use.node,)
+    def readers(self, value: ir.Value) -> list[ir.Node]:
+        """Return the consumers of a value, without those of the quantized value."""
+        return [use.node for use in value.uses() if not self._is_quantized(value, use.node, use.idx)]
 
     def _is_quantized(self, value: ir.Value, node: ir.Node, index: int) -> bool:
         return value.name in self._quantized_values or (node.name or "", index) in self._quantized_uses
-
-    def _typed(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[_Typed, ir.Value]:
-        root, wanted = self._root(value, wanted)
-        return (id(root), wanted), root
-
-    def _root(self, value: ir.Value, wanted: ir.DataType | None) -> tuple[ir.Value, ir.DataType | None]:
-        """Return the value that `value` is cast from without a loss of rounding, and the type."""
-        while (producer := value.producer()) is not None and _is_float_cast(producer):
-            source = producer.inputs[0]
-            if (
-                source is None
-                or value.name in self._quantized_values
-                or source.name in self._quantized_values
-            ):
-                break
-            made, before = self.made(value), self.made(source)
-            idle = made == before or (wanted == _FLOAT16 and before == _FLOAT16)
-            if not idle and (producer.graph is not source.graph or (before == _FLOAT and wanted == _FLOAT)):
-                break
-            value = source
-        return value, wanted
-
-
-def _is_float_cast(node: ir.Node) -> bool:
-    """Whether a node casts between float16 and float32."""
-    ends = (node.inputs[0], node.outputs[0]) if is_op(node, "Cast") else ()
-    return bool(ends) and all(v is not None and v.dtype in (_FLOAT, _FLOAT16) for v in ends)
 
 
 def _barrier(mean: ir.Node, types: _Types) -> GraphEdit | None:
@@ -159,9 +126,9 @@ def _barrier(mean: ir.Node, types: _Types) -> GraphEdit | None:
         return None
     within = {(mean.name or "", 0), *((node.name or "", i) for node, i in others)}
     alone = set(types.consumers(typed)) == within and (types.made(x) != wanted or not types.is_cast(x))
-    for division in (n for use in subs for n in types.past_casts(use.node.outputs[0]) if is_op(n, "Div")):
-        for scale in (n for n in types.past_casts(division.outputs[0]) if is_op(n, "Mul")):
-            for bias in (n for n in types.past_casts(scale.outputs[0]) if is_op(n, "Add")):
+    for division in (n for use in subs for n in types.readers(use.node.outputs[0]) if is_op(n, "Div")):
+        for scale in (n for n in types.readers(division.outputs[0]) if is_op(n, "Mul")):
+            for bias in (n for n in types.readers(scale.outputs[0]) if is_op(n, "Add")):
                 ends = {types.made(scale.outputs[0]), types.made(bias.outputs[0])}
                 if (types.sources(x, wanted) if alone else {wanted}) | ends != {_FLOAT, _FLOAT16}:
                     continue

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 
-from qtool.graph.view import constant, is_read, op_key
+from qtool.graph.view import constant, is_op, is_read, op_key
 from qtool.plan.eligible import CONTROL_FLOW, rule_of
 from qtool.plan.model import Fp16Node
 from qtool.tables.float16 import (
@@ -80,8 +80,24 @@ def _is_unknown(value: ir.Value) -> bool:
 
 def _never(node: ir.Node) -> str:
     key = op_key(node)
+    if key == "Transpose" and _crashes(node):
+        return "onnxruntime crashes on it in float16, fused with the product after it"
     kinds = (f"{key}/{a.name}={_text(a)}" for a in node.attributes.values())
     return next((NEVER[k] for k in (key, *kinds) if k in NEVER), "")
+
+
+def _crashes(node: ir.Node) -> bool:
+    """Whether onnxruntime (1.32) dies of a float16 Transpose: it moves the batch inwards, before a weight.
+
+    Its NchwcTransformer fails on the FusedMatMul that its MatmulTransposeFusion has made, also behind a Cast.
+    """
+    perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else ()
+    if len(perm) < 3 or list(perm[:-2]) != list(range(1, len(perm) - 1)):
+        return False
+    readers = [use.node for use in node.outputs[0].uses()]
+    readers += [use.node for cast in readers if is_op(cast, "Cast") for use in cast.outputs[0].uses()]
+    weights = (constant(v) for n in readers if is_op(n, "MatMul") for v in n.inputs)
+    return any(w is not None and w.ndim == 2 for w in weights)
 
 
 def _text(attribute: ir.Attr) -> str:

@@ -12,7 +12,7 @@ from qtool.graph.prepare import REQUANTIZE_PASSES, prepare
 from qtool.graph.save import to_bytes
 from qtool.plan.model import Kind, Plan
 from tests.graph.prepare.alike import all_ops, applied
-from tests.graphs import model, node, samples, weights
+from tests.graphs import model, node, rng, samples, weights
 from tests.rewrite.flow import run, sqnr, write, written
 
 REQUANTIZE = {
@@ -59,6 +59,29 @@ def test_quantized_models_are_dequantized(requantize: str, target: str) -> None:
     # What is left of the difference is the activations' grids. Computed in float: int8 kernels saturate on a
     # CPU without VNNI, which cost 20 dB here on an EPYC that has AVX2 alone.
     assert sqnr(run(quantized.data, fed, optimize=False), run(to_bytes(floats), fed)) >= 35
+
+
+def picked_rows() -> onnx.ModelProto:
+    """Rows of an int8 table, made floats by one DequantizeLinear, as onnxruntime's quantize_dynamic has it."""
+    table = rng().integers(-127, 127, (512, 64)).astype(np.int8)
+    nodes = [node("Gather", ["t", "ids"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
+    constants = {"t": table, "s": np.float32(0.02), "z": np.int8(3)}
+    return model(nodes, {"ids": (2, 5)}, ["y"], constants, input_type=onnx.TensorProto.INT64)
+
+
+@pytest.mark.parametrize("made_by", ["qtool", "onnxruntime"])
+def test_a_table_whose_rows_are_picked_is_dequantized(made_by: str) -> None:
+    fed = [{"ids": rng(i).integers(0, 512, (2, 5))} for i in range(3)]
+    proto = picked_rows()
+    if made_by != "onnxruntime":
+        table = {"t": weights(512, 64)}
+        proto = model([node("Gather", ["t", "ids"], ["y"])], {"ids": (2, 5)}, ["y"], table, input_type=onnx.TensorProto.INT64)  # fmt: skip
+        proto = onnx.load_from_string(write(proto, fed, "cpu", mode="weight-only").data)
+        assert {"Cast", "Mul"} <= {n.op_type for n in proto.graph.node}
+    floats = restored(proto.SerializeToString())
+    assert all_ops(floats) == ["Gather"]
+    assert sqnr(run(proto, fed), run(to_bytes(floats), fed)) > 120
+    assert write(proto, fed, "cpu", mode="weight-only", requantize=True).plan.sites
 
 
 def test_it_can_be_quantized_anew_where_its_scales_would_be_kept() -> None:

@@ -68,6 +68,20 @@ def test_ops_with_a_type_attribute(case: str, everything: bool) -> None:
         assert element_types(made.proto)["m"] == FLOAT16
 
 
+@pytest.mark.parametrize(("perm", "wanted"), [((1, 0, 2), FLOAT), ((1, 2, 0), FLOAT), ((0, 2, 1), FLOAT16)])
+def test_a_transpose_that_would_crash_the_runtime_stays_float32(perm: tuple[int, ...], wanted: int) -> None:
+    """Of two GRU layers, as PyTorch exports them; without the rule this process dies."""
+    sequence = [
+        node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["r"]), node("Transpose", ["r"], ["m"], perm=perm),
+        node("MatMul", ["m", "v"], ["y"]),
+    ]  # fmt: skip
+    constants = {"w": graphs.weights(64, 64), "v": graphs.weights(64, 64, seed=1)}
+    proto = graphs.model(sequence, {"x": (64, 64, 64)}, ["y"], constants)
+    made = converted(proto, graphs.samples(2, x=(64, 64, 64)))
+    check(made)
+    assert element_types(made.proto)["m"] == wanted
+
+
 def _needs(op: str) -> list[onnx.NodeProto]:
     """An op with random output: only its type is tested."""
     if op in ("RandomNormal", "RandomUniform"):

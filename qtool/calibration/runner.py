@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from qtool.calibration.observer import Observer
 from qtool.calibration.ranges import Ranges, merged
@@ -138,7 +139,10 @@ def value_reader(model: ir.Model, values: Sequence[str], threads: int, name: str
 
 
 def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
-    """Return a copy of the model whose outputs are these values; its own outputs where there are none."""
+    """Return a copy of the model whose outputs are these values; its own outputs where there are none.
+
+    The runtime would run the nodes that no output depends on: they are left out.
+    """
     clone = model.clone()
     if not values:
         return clone
@@ -147,6 +151,7 @@ def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
     for value in outputs:
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
     clone.graph.outputs[:] = outputs
+    RemoveUnusedNodesPass()(clone)
     return clone
 
 

@@ -185,11 +185,9 @@ class Evaluator:
         samples = self._part(self.effort.judged if most is None else most)
         key = digest(candidate.plan), len(samples), optimize
         if key not in self._comparisons:
-            model = written(candidate.model.model, candidate.plan)
-            self._sizes[key[0]] = file_size(model)
-            with model_for_session(model) as loadable:
+            with ExitStack() as stack:
                 session = Session(
-                    loadable,
+                    self._loadable(candidate, stack),
                     threads=self.model.threads,
                     name="the candidate",
                     runtime=candidate.runtime,
@@ -271,8 +269,7 @@ class Evaluator:
                 PREPARED: stack.enter_context(model_for_session(self.model.model)),
             }
             for name, candidate in candidates.items():
-                model = written(candidate.model.model, candidate.plan)
-                models[name] = stack.enter_context(model_for_session(model))
+                models[name] = self._loadable(candidate, stack)
             runtimes = {PREPARED: self.model.runtime} | {n: c.runtime for n, c in candidates.items()}
             stack.enter_context(self.budget.timed())
             race = race_models(models, self.model.timing_samples, self.model.threads, runtimes=runtimes)
@@ -306,6 +303,14 @@ class Evaluator:
         if key not in self._sizes:
             self._sizes[key] = file_size(written(candidate.model.model, candidate.plan))
         return self._sizes[key]
+
+    def _loadable(self, candidate: Candidate, stack: ExitStack) -> bytes | Path:
+        """Return the file of a candidate for a session, and note its size."""
+        model = written(candidate.model.model, candidate.plan)
+        loadable = stack.enter_context(model_for_session(model, shapes=False))
+        size = len(loadable) if isinstance(loadable, bytes) else file_size(model)
+        self._sizes[digest(candidate.plan)] = size
+        return loadable
 
     def logged(self, chosen: Candidate) -> tuple[Gain, ...]:
         """Return the recovery log, with the steps that the chosen candidate contains marked as applied."""

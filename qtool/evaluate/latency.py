@@ -1,8 +1,8 @@
 """The speed of models side by side, and which differences are larger than the noise.
 
 Models take turns within each round, so that a drifting clock slows all alike, and are compared by the ratio
-of their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached. With
-one thread the time is that of the processor: other programs hardly change it, and on an idle machine it
+of their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached; where
+all of the first few rounds agree to 3%, those suffice. With one thread the time is that of the processor: other programs hardly change it, and on an idle machine it
 equals the time on the wall.
 
 The interval leaves one thing out: the place of a session's memory changes its speed by up to 5% for some
@@ -47,7 +47,8 @@ class Limits:
     """When a race ends.
 
     Args:
-        least_rounds: rounds before an interval counts: with fewer it is narrow by chance too often.
+        least_rounds: rounds before an interval counts: with fewer it is narrow by chance too often, and the
+            ratios of all rounds must be as close.
         most_rounds: the most rounds. With timings that vary by 15% from round to round, an interval of 3%
             takes about 150 rounds (1.25 * 1.96 * 0.15 / 0.03, squared); beyond that predictions decide.
         seconds: no round begins after this long, once there are CERTAIN_ROUNDS.
@@ -100,15 +101,15 @@ class Race:
         """The median time of one inference."""
         return statistics.median(self.seconds[name]) * 1e3
 
-    def ratio(self, name: str, against: str) -> Ratio:
+    def ratio(self, name: str, against: str, *, every_round: bool = False) -> Ratio:
         """Return the time of `against` / the time of `name`, over rounds.
 
         The interval is between order statistics and holds for any distribution (Conover, Practical
-        Nonparametric Statistics, 3rd ed., 3.2). With fewer than CERTAIN_ROUNDS it spans all values, and is
-        less than 95% certain.
+        Nonparametric Statistics, 3rd ed., 3.2). With fewer than CERTAIN_ROUNDS, or on demand, it spans all
+        values; with fewer it is less than 95% certain.
         """
         ratios = sorted(b / a for a, b in zip(self.seconds[name], self.seconds[against], strict=True))
-        below = max(0, int(len(ratios) / 2 - _Z95 * math.sqrt(len(ratios)) / 2))
+        below = 0 if every_round else max(0, int(len(ratios) / 2 - _Z95 * math.sqrt(len(ratios)) / 2))
         return Ratio(statistics.median(ratios), ratios[below], ratios[-1 - below])
 
     @cached_property
@@ -121,9 +122,14 @@ class Race:
         }
         return min(shares, key=lambda name: shares[name])
 
-    def is_settled(self, half_width: float = HALF_WIDTH) -> bool:
-        """Whether each model's ratio to the fastest is known to this half-width, or it is clearly slower."""
-        ratios = [self.ratio(name, self.fastest) for name in self.seconds]
+    def is_settled(self, half_width: float = HALF_WIDTH, *, every_round: bool = False) -> bool:
+        """Whether each model's ratio to the fastest is known to this half-width, or it is clearly slower.
+
+        Args:
+            half_width: as a share of the ratio.
+            every_round: the ratios of all rounds must lie so close, not the interval of their median.
+        """
+        ratios = [self.ratio(name, self.fastest, every_round=every_round) for name in self.seconds]
         return all(r.half_width <= half_width or r.high < _CLEARLY_SLOWER for r in ratios)
 
 
@@ -219,7 +225,10 @@ def race(
             return timed
         if done >= CERTAIN_ROUNDS and clock() - start >= limits.seconds:
             return timed
-        if done >= limits.least_rounds and timed.is_settled(limits.half_width):
+        few = done < limits.least_rounds
+        # A round for each place in the order of turns, at least.
+        least = min(limits.least_rounds, max(CERTAIN_ROUNDS, len(names)))
+        if done >= least and timed.is_settled(limits.half_width, every_round=few):
             return timed
 
 
@@ -266,15 +275,20 @@ def race_models(
     inputs = {name: session_inputs(s, chosen, samples.name) for name, s in sessions.items()}
     # With one thread a runtime computes in the thread that calls it.
     clock = time.thread_time if (threads or 1) == 1 else time.perf_counter
-    # The first pass warms up (memory arenas, packed weights), the others estimate the time of a sample.
-    each = []
-    for name, session in sessions.items():
-        passes = [statistics.fmean(single_times(session, inputs[name], 1, clock)) for _ in range(1 + _PASSES)]
-        each.append(max(min(passes[1:]), 1e-7))
+    each = [_seconds(session, inputs[name], clock) for name, session in sessions.items()]
     count = max(1, min(len(chosen), int(_LONGEST_TURN / max(each))))
     repeats = _repeats(min(each) * count, max(each) * count)
     turns = {name: _turn(session, inputs[name], count, repeats, clock) for name, session in sessions.items()}
     return race(turns, threads=threads or 1, limits=limits)
+
+
+def _seconds(session: Session, samples: Sequence[Mapping[str, Array]], clock: Clock) -> float:
+    """Estimate the seconds of an inference. The first pass warms up: memory arenas, packed weights."""
+    first = statistics.fmean(single_times(session, samples, 1, clock))
+    if first > _TURN_SECONDS:  # a turn runs each sample once, however fast the model is once warm
+        return first
+    passes = (statistics.fmean(single_times(session, samples, 1, clock)) for _ in range(_PASSES))
+    return max(min(passes), 1e-7)
 
 
 def _repeats(fastest: float, slowest: float) -> int:

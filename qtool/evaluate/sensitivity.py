@@ -71,6 +71,8 @@ def sensitivity(
         RuntimeFailure: the model fails on a sample.
     """
     joined = _joined(plans)
+    if keys is not None:  # the others need no switch
+        joined = replace(joined, sites=tuple(s for s in joined.sites if key_of(s) in keys))
     switches = switched(model, joined)
     # Of several sites with one key the first.
     weights = {key_of(s): s for s in reversed(joined.sites) if s.kind in WEIGHTS}

@@ -52,17 +52,28 @@ def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol
                 yield value, tensor
 
 
-def to_bytes(model: ir.Model) -> bytes:
-    """Return the bytes of a model whose tensors fit in one protobuf; external ones are loaded."""
-    data: bytes = ir.to_proto(with_tensors(model)).SerializeToString(deterministic=True)
+def to_bytes(model: ir.Model, *, shapes: bool = True) -> bytes:
+    """Return the bytes of a model whose tensors fit in one protobuf; external ones are loaded.
+
+    Args:
+        model: any.
+        shapes: with the shapes of inner values. A file is saved without them.
+    """
+    proto = ir.to_proto(with_tensors(model))
+    if not shapes:
+        forget_inner_shapes(proto.graph)
+    data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
 
 def with_tensors(model: ir.Model) -> ir.Model:
-    """Return a clone whose tensors are in memory.
+    """Return the model, or a clone of it whose external tensors are in memory.
 
     `ir.external_data.load_to_model` closes the files, which fails while an array of a tensor in one is held.
     """
+    tensors = (v.const_value for g in model.graphs() for v in g.initializers.values())
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        return model
     clone = model.clone()
     for graph in clone.graphs():
         for value in graph.initializers.values():
@@ -76,9 +87,7 @@ def file_size(model: ir.Model) -> int:
     """Return the bytes of the model once saved, without the padding of a side file."""
     if tensor_bytes(model) > SIDE_FILE_BYTES:
         return tensor_bytes(model)  # the rest is negligible
-    proto = ir.to_proto(with_tensors(model))
-    forget_inner_shapes(proto.graph)
-    return int(proto.ByteSize())
+    return len(to_bytes(model, shapes=False))
 
 
 def forget_inner_shapes(graph: onnx.GraphProto) -> None:
@@ -303,10 +312,15 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 @contextlib.contextmanager
-def model_for_session(model: ir.Model) -> Iterator[bytes | Path]:
-    """Yield the argument for a session: bytes, or a temporary file where the model is too large for that."""
+def model_for_session(model: ir.Model, *, shapes: bool = True) -> Iterator[bytes | Path]:
+    """Yield the argument for a session: bytes, or a temporary file where the model is too large for that.
+
+    Args:
+        model: any.
+        shapes: with the shapes of inner values; a file has none.
+    """
     if tensor_bytes(model) <= SIDE_FILE_BYTES:
-        yield to_bytes(model)
+        yield to_bytes(model, shapes=shapes)
         return
     with (
         tempfile.TemporaryDirectory(prefix="qtool-model-") as folder,

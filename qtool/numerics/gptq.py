@@ -93,6 +93,11 @@ class Hessian:
         e = error.astype(np.float64)
         return np.asarray(np.einsum("gok,gok->go", np.matmul(e, self.h), e))
 
+    def difference(self, a: NDArray[np.floating], b: NDArray[np.floating]) -> F64:
+        """Return a H a^T - b H b^T of each row, by one product: H is symmetric. [G, O, K] -> [G, O]."""
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        return np.asarray(np.einsum("gok,gok->go", np.matmul(x - y, self.h), x + y))
+
 
 def hessian(h: F64) -> Hessian:
     """Return the damped Hessian of sums [G, K, K]; one that is not finite or positive compensates nothing."""
@@ -148,7 +153,7 @@ def _better(w: F32, on: Hessian, grid: Grid) -> Integers:
     q = _rounded(sorted_w, on.u, grid.wide(w.shape[2]).sorted(on.order))
     q = np.take_along_axis(q, np.argsort(on.order, axis=1)[:, None, :], 2)
     nearest = grid.nearest(w)
-    better = on.objective(w - grid.restored(q)) < on.objective(w - grid.restored(nearest))
+    better = on.difference(w - grid.restored(q), w - grid.restored(nearest)) < 0
     return np.where(better[..., None], q, nearest)
 
 

@@ -15,11 +15,18 @@ from qtool.plan.model import Fp16Assignment, Plan, Site
 from qtool.serialize.json_format import JsonFormat
 
 SCHEMA = "qtool.plan/8"
+_DIGEST = "digest of the decisions"  # an entry beside the fields, which `replace` and == leave out
 
 
 def digest(plan: Plan) -> str:
-    """Return a sha256 of the decisions of a plan, for the model's metadata: not of reasons and timings."""
-    return PLAN.digest(replace(plan, regions=(), skips=()))
+    """Return a sha256 of the decisions of a plan, for the model's metadata: not of reasons and timings.
+
+    It is kept with the plan: that of a transformer takes as long as some inferences.
+    """
+    kept = vars(plan)
+    if _DIGEST not in kept:
+        kept[_DIGEST] = PLAN.digest(replace(plan, regions=(), skips=()))
+    return str(kept[_DIGEST])
 
 
 def _check(plan: Plan) -> None:

@@ -87,17 +87,16 @@ def hessians(run: ModelRun, specs: Sequence[HessianSpec]) -> Iterator[tuple[Hess
     rounds = [first, more - first]
     total = len(first | more)
     for number, batch in enumerate(batches):
-        sums = {spec: np.zeros((spec.groups, spec.columns, spec.columns)) for spec in batch}
-        rows = dict.fromkeys(batch, 0)
+        sums = {spec: _Sum(spec) for spec in batch}
         for done, values in enumerate(_values(run, batch, rounds), start=1):
-            for spec in batch:
+            for spec, total_of in sums.items():
                 for operand in spec.operands:
-                    rows[spec] += _add(sums[spec], operand, values[operand.value], spec.share)
+                    total_of.add(operand, values[operand.value])
             run.progress(number * total + done, len(batches) * total)
-            if done >= len(first) and all(rows[spec] >= spec.enough for spec in batch):
+            if done >= len(first) and all(s.count >= spec.enough for spec, s in sums.items()):
                 break
         for spec in batch:
-            yield spec, sums.pop(spec)
+            yield spec, sums.pop(spec).total
 
 
 def _batches(run: ModelRun, specs: list[HessianSpec]) -> list[list[HessianSpec]]:
@@ -128,14 +127,45 @@ def _values(
             yield {n: np.asarray(a, np.float32) for n, a in zip(names, arrays, strict=True)}
 
 
-def _add(total: F64, operand: Operand, x: F32, most: int) -> int:
-    """Add the products of at most `most` of a sample's rows; return the number of rows."""
-    groups, columns = total.shape[:2]
-    positions = operand.positions(x, most)
-    x = operand.rounded(x)
-    step = max(1, _PATCHES // (4 * groups * columns))
-    for start in range(0, len(positions), step):
-        rows = operand.rows(x, positions[start : start + step])
+class _Sum:
+    """The sum of x x^T over the rows of one weight.
+
+    Rows of several samples wait for a product of their own: to add a large matrix for a few rows costs more
+    than their product.
+
+    Args:
+        spec: of the weight.
+    """
+
+    def __init__(self, spec: HessianSpec) -> None:
+        self._total = np.zeros((spec.groups, spec.columns, spec.columns))
+        self._share = spec.share
+        self._waiting: list[F32] = []
+        self._most = min(spec.bytes, _PATCHES)  # bytes
+        self._row = 4 * spec.groups * spec.columns
+        self.count = 0
+
+    def add(self, operand: Operand, x: F32) -> None:
+        """Add rows of a sample, as many as the spec's share."""
+        positions = operand.positions(x, self._share)
+        x = operand.rounded(x)
+        step = max(1, _PATCHES // self._row)
+        for start in range(0, len(positions), step):
+            self._waiting.append(operand.rows(x, positions[start : start + step]))
+            if sum(rows.nbytes for rows in self._waiting) >= self._most:
+                self._multiply()
+        self.count += len(positions)
+
+    @property
+    def total(self) -> F64:
+        """The sum over all rows: [groups, columns, columns]."""
+        self._multiply()
+        return self._total
+
+    def _multiply(self) -> None:
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting, axis=1)
+        self._waiting = []
         with np.errstate(over="ignore", invalid="ignore"):  # weights with an overflow are rounded to nearest
-            total += np.matmul(rows.swapaxes(1, 2), rows)
-    return len(positions)
+            self._total += np.matmul(rows.swapaxes(1, 2), rows)

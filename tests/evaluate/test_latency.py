@@ -114,8 +114,12 @@ def turns(*sequences: tuple[float, ...]) -> dict[str, Callable[[int], float]]:
 QUICK = Limits(least_rounds=8, most_rounds=40, seconds=100.0)
 
 
-def test_a_quiet_race_ends_after_the_least_rounds() -> None:
-    assert race(turns((1.0,), (2.0,)), threads=1, limits=QUICK, clock=lambda: 0.0).rounds == 8
+@pytest.mark.parametrize(
+    ("first", "rounds"), [((1.0,), CERTAIN_ROUNDS), ((1.0, 1.0, 1.2, 1.0), 8)], ids=["all alike", "one not"]
+)
+def test_a_quiet_race_ends_early_only_if_all_rounds_agree(first: tuple[float, ...], rounds: int) -> None:
+    """One round in eight is off: the interval of the median leaves it out, and holds from 8 rounds on."""
+    assert race(turns(first, (1.0,)), threads=1, limits=QUICK, clock=lambda: 0.0).rounds == rounds
 
 
 def test_rounds_are_added_until_every_ratio_to_the_fastest_is_known() -> None:

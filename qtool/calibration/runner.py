@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import onnx_ir as ir
@@ -183,36 +182,56 @@ def groups_of(
 
 def _sizes(model: ir.Model, values: Sequence[str], source: Samples, threads: int) -> Mapping[str, int]:
     """Return the number of elements of each value."""
-    shapes = {v.name: v.shape for node in model.graph for v in node.outputs} | {
-        v.name: v.shape for v in model.graph.inputs
-    }
+    shapes = shapes_of(model, values, source, threads)
+    return {value: math.prod(shape) for value, shape in shapes.items()}
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes_of(model: ir.Model, values: Iterable[str], source: Samples, threads: int = 0) -> Shapes:
+    """Return the shapes of values of the main graph; others have none.
+
+    Where the model lacks a static shape, it is that of the first sample, which is run for it.
+
+    Args:
+        model: prepared.
+        values: names.
+        source: its first sample is run.
+        threads: of the runtime.
+
+    Raises:
+        DataError: the sample does not fit.
+        RuntimeFailure: the model fails on it.
+    """
+    main = {v.name: v.shape for v in (*model.graph.inputs, *(v for n in model.graph for v in n.outputs))}
+    names = [v for v in dict.fromkeys(values) if v and v in main]
     static = {
-        v: math.prod(int(axis) for axis in shape if isinstance(axis, int))
-        for v in values
-        if (shape := shapes.get(v)) is not None and all(isinstance(axis, int) for axis in shape)
+        v: tuple(axis for axis in shape if isinstance(axis, int))
+        for v in names
+        if (shape := main[v]) is not None and all(isinstance(axis, int) for axis in shape)
     }
-    rest = [v for v in values if v not in static and v not in {i.name for i in model.graph.inputs}]
+    rest = [v for v in names if v not in static]
     return {**static, **_measured(model, rest, source, threads)} if rest else static
 
 
-def _measured(model: ir.Model, values: Sequence[str], source: Samples, threads: int) -> dict[str, int]:
-    """Return the sizes in the first sample, by Size nodes: the tensors themselves are not outputs."""
+def _measured(model: ir.Model, values: Sequence[str], source: Samples, threads: int) -> Shapes:
+    """Return the shapes in the first sample, by Shape nodes: the tensors themselves are not outputs."""
     clone = model.clone()
-    by_name = {v.name: v for node in clone.graph for v in node.outputs}
-    names = {v: f"{v}/size" for v in values}
+    by_name = {v.name: v for v in (*clone.graph.inputs, *(v for n in clone.graph for v in n.outputs))}
     outputs = []
-    for value, name in names.items():
-        node = ir.node("Size", [by_name[value]])
-        size = node.outputs[0]
-        size.name, size.type, size.shape = name, ir.TensorType(ir.DataType.INT64), ir.Shape([])
+    for value in values:
+        node = ir.node("Shape", [by_name[value]])
+        shape = node.outputs[0]
+        shape.name, shape.type = f"{value}/shape", ir.TensorType(ir.DataType.INT64)
         clone.graph.append(node)
-        outputs.append(size)
+        outputs.append(shape)
     clone.graph.outputs[:] = outputs
+    RemoveUnusedNodesPass()(clone)
     with model_for_session(clone) as loadable:
         session = Session(loadable, threads=threads, name="calibration model")
-        for sample in islice(source.read(frozenset({0})), 1):
-            inputs = fit(sample, session.inputs, session.input_dtypes, source.name)
-            with running(session):
-                sizes = session.run(inputs, list(names.values()))
-            return {v: int(size) for v, size in zip(values, sizes, strict=True)}
-    return {}
+    sample = next(iter(source.read(frozenset({0}))))
+    inputs = fit(sample, session.inputs, session.input_dtypes, source.name)
+    with running(session):
+        shapes = session.run(inputs)
+    return {v: tuple(map(int, shape)) for v, shape in zip(values, shapes, strict=True)}

@@ -2,8 +2,8 @@
 
 Models take turns within each round, so that a drifting clock slows all alike, and are compared by the ratio
 of their times within a round. Rounds are added until every ratio is known to 3%, or a limit is reached; where
-all of the first few rounds agree to 3%, those suffice. With one thread the time is that of the processor: other programs hardly change it, and on an idle machine it
-equals the time on the wall.
+all of the first few rounds agree to 3%, those suffice. With one thread the time is that of the processor:
+other programs hardly change it, and on an idle machine it equals the time on the wall.
 
 The interval leaves one thing out: the place of a session's memory changes its speed by up to 5% for some
 models, as long as it is open. `qtool bench` (bench_rounds.py) opens models anew to average over that.

@@ -41,7 +41,7 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> i
     shape [1].
     """
     data = np.array(array, order="C", copy=True)
-    tensor = ir.tensor(data, name=name)
+    tensor = ir.Tensor(data, name=name)  # `ir.tensor` takes ten times as long
     value = ir.Value(
         name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from qtool.calibration.runner import value_reader
-from qtool.data.samples import Samples, synthetic
+from qtool.calibration.runner import Shapes, shapes_of
+from qtool.data.samples import synthetic
 from qtool.errors import UsageError
 from qtool.graph.save import tensor_bytes
 from qtool.graph.view import View, is_op
@@ -41,8 +41,6 @@ from qtool.tables.targets import TABLE
 _LARGEST = 1 << 30
 _FORMS = frozenset({Form.INT8, Form.DYNAMIC})
 _LEAST_SECONDS = 1e-9  # some share for every region
-
-Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def measure_timing(model: PreparedModel, progress: Progress = silent) -> Timing 
         return None
     all_int8 = make_candidate(model, maximal(model.task))
     progress("timing", 0, 0)
-    table = table_of(all_int8)
+    table = table_of(model)
     assigned = assigned_graph(model.task, all_int8.assignment)
     if model.options.timing == TABLE:
         regions = find_regions(model.view, assigned)
@@ -187,7 +185,7 @@ def extra_seconds(timing: Timing, base: Candidate, candidate: Candidate) -> dict
 def predicted_speed(candidate: Candidate) -> float:
     """Return the time of optimized FP32 / the time of a candidate, by the cost table."""
     model = candidate.model
-    table = table_of(candidate, all_nodes=True)
+    table = table_of(model)
     assigned = assigned_graph(model.task, candidate.assignment)
     regions = find_regions(model.view, assigned)
     times = {r.name: _looked_up(r, assigned, table) for r in regions}
@@ -198,20 +196,14 @@ def predicted_speed(candidate: Candidate) -> float:
     return timing.speed(network, frozenset(r.name for r in regions))
 
 
-def table_of(candidate: Candidate, *, all_nodes: bool = False) -> Table:
-    """Return the cost table for a model, with the sizes of its values on the first sample.
-
-    Args:
-        candidate: its Q and DQ are looked up.
-        all_nodes: all nodes are looked up as well.
-    """
-    model = candidate.model
-    names = [s.value for s in candidate.plan.sites if s.kind is Kind.ACTIVATION]
-    if all_nodes or model.options.timing == TABLE or model.scheme.timed is not Tells.NODES:
-        names = [name for name, value in model.view.values.items() if is_float32(value)]
+def table_of(model: PreparedModel) -> Table:
+    """Return the cost table for a model, with the shapes of its values on the first sample."""
     shapes: Shapes = {}
     if model.samples.select is not None:
-        shapes = shapes_of(model.model, names, model.timing_samples, model.threads)
+        names = [name for name, value in model.view.values.items() if is_float32(value)]
+        shapes = model.view.once(
+            "shapes of floats", lambda: shapes_of(model.model, names, model.timing_samples, model.threads)
+        )
     return Table(load_kernel_costs(model.options.costs, model.scheme.target.name), shapes)
 
 
@@ -289,24 +281,3 @@ def _clamped(node: ir.Node) -> list[ir.Node]:
     source = node.inputs[0] if rule is not None and rule.role is Role.EPILOGUE else None
     producer = source.producer() if source is not None else None
     return [] if producer is None else [producer]
-
-
-def shapes_of(model: ir.Model, values: Iterable[str], source: Samples, threads: int = 0) -> Shapes:
-    """Return the shapes of values on the first sample; values in an If, Loop or Scan have none.
-
-    Args:
-        model: prepared.
-        values: names.
-        source: its first sample is run.
-        threads: of the runtime.
-
-    Raises:
-        DataError: the sample does not fit.
-        RuntimeFailure: the model fails on it.
-    """
-    produced = (v for node in model.graph for v in node.outputs)
-    main = {v.name for v in (*model.graph.inputs, *produced) if v.name}
-    names = sorted(main & set(values))
-    sample = next(iter(source.read(frozenset({0}))))
-    with value_reader(model, names, threads, "the model with shapes as outputs") as look:
-        return {name: np.shape(array) for name, array in zip(names, look(sample, source.name), strict=True)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from qtool.calibration.runner import shapes_of
 from qtool.data.iterables import InMemory
-from qtool.placement.timing import shapes_of
 from tests.plan.flow import ready
 from tests.rewrite.zoo import CASES
 

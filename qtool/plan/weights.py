@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.view import View, float_constant, is_vector, rank, sole_consumer
+from qtool.graph.view import View, attribute_int, float_constant, is_op, is_vector, rank, sole_consumer
 from qtool.plan.assignment import AssignedGraph, QuantizedNode
 from qtool.plan.eligible import channel_axis, nbits_block, row_axis
 from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
@@ -24,6 +24,7 @@ from qtool.tables.qtypes import (
     PerBlock,
     PerChannel,
     PerRowOfLast,
+    QType,
     TensorSpec,
 )
 
@@ -59,7 +60,7 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
     """Return the quantization of a weight; `tied` to a table, it has the scales of the rows of the table."""
     scheme = assigned.scheme
     granularity = coarsest_granularity(quantized.node, quantized.rule, array.ndim)
-    qtype = scheme.weight
+    qtype = _product_type(quantized.node, array, scheme)
     centred = True
     if quantized.form is Form.NBITS:
         qtype = assigned.weight_types.get(quantized.node.name or "", INT8 if tied else scheme.storage)
@@ -79,12 +80,22 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
     return TensorSpec(qtype, granularity, symmetric=centred)
 
 
+def _product_type(node: ir.Node, array: np.ndarray, scheme: Scheme) -> QType:
+    """Return the type of a product's weight: the target's own for a depthwise convolution, unless chosen."""
+    group, wider = attribute_int(node, "group", 1), scheme.target.depthwise_weight
+    depthwise = is_op(node, "Conv") and group > 1 and array.shape[:2] == (group, 1)
+    return (
+        wider if depthwise and wider is not None and scheme.weight is scheme.target.weight else scheme.weight
+    )
+
+
 def _kept_spec(
     quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, granularity: Granularity
 ) -> TensorSpec | None:
     """Return the quantization that a weight came with; None where it came with none that the target can keep.
 
-    Without VNNI, sums of 8-bit activations and 8-bit weights saturate: one of them must have 7 bits.
+    Where the target has weights of 7 bits, sums of 8-bit activations and 8-bit weights saturate: one of them
+    must have 7 bits.
     """
     node, scheme = quantized.node, assigned.scheme
     value, source = node.inputs[1], node.inputs[0]
@@ -93,7 +104,7 @@ def _kept_spec(
     scale = assigned.grids.weight_scale(value.name or "", array, granularity)
     if scale is None or scheme.weight not in (INT8, INT8_REDUCED):
         return None
-    if scheme.weight is INT8_REDUCED:
+    if _product_type(node, array, scheme) is INT8_REDUCED:
         grid = assigned.grids.activations.get(source.name or "")
         halved = grid is not None and grid.steps < 1 << INT8_REDUCED.bits
         largest = np.abs(np.asarray(array, np.float64)).max(initial=0) / scale.min(initial=np.inf)

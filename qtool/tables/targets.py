@@ -102,6 +102,7 @@ class Target:
     Args:
         forms: the placements in each form of the target; those of FLOAT16 are in tables/float16.py.
         activation, weight: the fastest pair of types of its kernels, and the default.
+        depthwise_weight: the type of a depthwise convolution's weight, where its kernel takes a wider one.
         linear_output: whether a MatMul or Gemm quantizes its output, too; else that is float.
         float_results: a result that no int8 op reads stays float: int8 products write floats, too.
         float_biases: biases stay float, for the same reason.
@@ -119,6 +120,7 @@ class Target:
     forms: Mapping[Form, Placements]
     activation: QType = UINT8
     weight: QType = INT8
+    depthwise_weight: QType | None = None
     linear_output: bool = False
     float_results: bool = False
     float_biases: bool = False
@@ -245,6 +247,7 @@ TARGETS: dict[str, Target] = {
             "onnxruntime on a CPU without VNNI: 7-bit weights, since u8 x s8 sums saturate there",
             _CPU_FORMS,
             weight=INT8_REDUCED,
+            depthwise_weight=INT8,  # its kernel multiplies in 16 bits and adds in 32 (docs/targets.md)
             onnxruntime=True,
             runtime=DEFAULT,
         ),

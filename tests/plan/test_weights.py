@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qtool.plan.model import Kind
 from qtool.plan.storage import storage_granularity
+from qtool.runtime.session import Session
 from qtool.tables.modes import MODES
 from qtool.tables.qtypes import PerBlock, PerChannel
 from tests.graphs import node, rng, samples, weights
@@ -129,3 +130,47 @@ def test_a_weight_that_is_also_stored_keeps_the_scales_of_its_own_type(
 def test_storage_uses_the_coarsest_block_within_its_error(w: np.ndarray, wanted: object) -> None:
     granularity = storage_granularity(w, PerChannel(1), MODES["static"].storage_floor_db)
     assert granularity == wanted or (isinstance(wanted, type) and isinstance(granularity, wanted))
+
+
+@pytest.mark.parametrize(
+    ("group", "outputs", "wanted"),
+    [(8, 8, "int8"), (8, 16, "int8-reduced"), (4, 8, "int8-reduced")],
+    ids=["depthwise", "multiplied", "grouped"],
+)
+def test_without_vnni_only_depthwise_weights_have_eight_bits(group: int, outputs: int, wanted: str) -> None:
+    """The kernels of all others add two products in 16 bits."""
+    convs = [
+        node("Conv", ["x", "v"], ["c"], kernel_shape=[3, 3]),
+        node("Conv", ["c", "w"], ["d"], group=group, kernel_shape=[3, 3]),
+        node("Conv", ["d", "u"], ["y"], kernel_shape=[3, 3]),
+    ]
+    constants = {
+        "v": weights(8, 8, 3, 3),
+        "w": weights(outputs, 8 // group, 3, 3),
+        "u": weights(8, outputs, 3, 3),
+    }
+    proto = model(convs, {"x": [1, 8, 12, 12]}, ["y"], constants)
+    plan = drafted(proto, "cpu-avx2", include=["*"])
+    assert sites(plan, Kind.WEIGHT)["w"].spec.qtype.name == wanted
+
+
+def test_the_depthwise_kernel_sums_the_largest_products_exactly() -> None:
+    """The fact behind Target.depthwise_weight, on this CPU: as the runtime's own float operators."""
+    numbers = {"s": np.float32(1), "z": np.uint8(0), "t": np.float32(2000), "half": np.uint8(128)}
+    weight = {
+        "w": np.full((16, 1, 3, 3), 127, np.int8),
+        "ones": np.ones(16, np.float32),
+        "zeros": np.zeros(16, np.int8),
+    }
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("DequantizeLinear", ["w", "ones", "zeros"], ["v"], axis=0),
+        node("Conv", ["d", "v"], ["c"], group=16),
+        node("QuantizeLinear", ["c", "t", "half"], ["r"]),
+        node("DequantizeLinear", ["r", "t", "half"], ["y"]),
+    ]
+    data = model(nodes, {"x": [1, 16, 9, 9]}, ["y"], {**numbers, **weight}).SerializeToString()
+    feed = {"x": rng().integers(240, 256, (1, 16, 9, 9)).astype(np.float32)}
+    fused, plain = (Session(data, optimize=o).run(feed)[0] for o in (True, False))
+    np.testing.assert_array_equal(fused, plain)

@@ -41,7 +41,7 @@ class Options(Choices, Judging):
 
     Args:
         mode, target: names of rows in tables/modes.py and tables/targets.py; target 'auto': the row that fits
-            this CPU.
+            this CPU; 'best', or several separated by commas: raced against each other.
         runtime: a row of tables/runtimes.py in which plans are raced and judged, and its precision, such as
             'openvino:bf16'; '': the target's own.
         calib: samples that set the ranges: a source that tables/sources.py knows, or an object that

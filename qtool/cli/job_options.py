@@ -11,7 +11,7 @@ import click
 from qtool.cli.common_options import JUDGING, gates_of, runtime_option
 from qtool.cli.help import under
 from qtool.cli.source_options import reading_of, source_help
-from qtool.cli.types import BYTES, OUTPUT, SRC
+from qtool.cli.types import BYTES, OUTPUT, SRC, ListOfChoices
 from qtool.plan.scheme import (
     ACTIVATION_TYPES,
     BLOCKS,
@@ -27,7 +27,7 @@ from qtool.tables.methods import METHODS
 from qtool.tables.modes import MODES, WEIGHT_BITS
 from qtool.tables.recoveries import AUTO, RECOVERIES
 from qtool.tables.targets import AUTO as AUTO_TARGET
-from qtool.tables.targets import MEASURED, TARGETS, TIMINGS
+from qtool.tables.targets import BEST, MEASURED, TARGETS, TIMINGS
 
 if TYPE_CHECKING:
     from qtool.options import Options
@@ -83,12 +83,14 @@ _NODES = (
     ),
     _nodes(
         "--target",
-        type=click.Choice([AUTO_TARGET, *TARGETS]),
-        metavar="TARGET",
+        type=ListOfChoices([AUTO_TARGET, BEST, *TARGETS]),
+        metavar="TARGET[,TARGET]",
         default=AUTO_TARGET,
         show_default=True,
-        help="auto: cpu or cpu-avx2, by this machine's CPU alone; " + _rows(TARGETS) + ".",
-        brief="cpu: has VNNI; cpu-avx2: has none; generic: any runtime.  [default: auto, by this CPU]",
+        help="auto: cpu or cpu-avx2, by this machine's CPU alone; best: those of this CPU whose runtimes are "
+        f"installed, raced against each other, as several targets with commas are; {_rows(TARGETS)}.",
+        brief="cpu: has VNNI; cpu-avx2: has none; openvino; generic: any runtime; best: race what is "
+        "installed.  [default: auto, by this CPU]",
     ),
     _nodes(
         "--bits",

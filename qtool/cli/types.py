@@ -30,6 +30,15 @@ class SourceType(click.types.StringParamType):
         return [CompletionItem(incomplete, type="file")]
 
 
+class ListOfChoices(click.Choice[str]):
+    """One of some words, or several of them separated by commas."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the words, separated by commas."""
+        own = super().convert
+        return ",".join(own(part.strip(), param, ctx) for part in str(value).split(","))
+
+
 class BytesType(click.types.StringParamType):
     """A number of bytes: 250MB (10^6), 8GiB (2^30), 1000."""
 

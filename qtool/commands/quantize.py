@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
-from qtool.commands.prepare import NO_SAMPLES, prepare_model, refusal
+from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, refusal
+from qtool.commands.targets import Outcome, best_outcome, check_racing, targets_of, with_targets
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
-from qtool.errors import ModelError, UsageError
+from qtool.errors import ModelError, QtoolError, RuntimeFailure, UsageError
 from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
@@ -26,15 +28,15 @@ from qtool.placement.acceptance import first_accepted
 from qtool.placement.first_race import FirstRace, race_first
 from qtool.placement.place import Placement, place
 from qtool.placement.timing import check_tunable, measure_timing
+from qtool.placement.trials import Trial
 from qtool.plan import serial
 from qtool.plan.candidate import MAKE_ANEW, Candidate, from_plan, make_candidate
 from qtool.plan.draft import draft
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
-from qtool.report.model import Report, Result
+from qtool.report.model import RacedTarget, Report, Result
 from qtool.runtime.blas import single_threaded_blas
-from qtool.runtime.providers import check_runtime
 from qtool.runtime.session import Session
 
 
@@ -66,38 +68,63 @@ def quantize(
     options = options or Options()
     output = target_path(output)
     request = _check(model, output, options)
-    prepared = prepare_model(model, options, progress)
-    request = replace(request, measures=with_scores(request.measures, options, prepared.source.model))
-    check_target(output, list(prepared.source.files), options.force)
-    if points is not None:
-        check_tunable(prepared)
-    criteria = criteria_of(prepared, request.gates, request.measures)
-    with (
-        _blamed(prepared),
-        Evaluator(prepared, criteria, progress, _checkpoint(options)) as evaluator,
-        staged(output) as staging,
-    ):
-        if options.plan is not None and not options.resume:
-            placement = Placement(from_plan(prepared, options.plan))
-            chosen = placement.candidate
-        else:
-            timing = measure_timing(prepared, progress)
-            first = None if timing is None else race_first(timing, evaluator)
-            base = draft_all(prepared, first)
-            if first is not None and first.pays:
-                base = recover(base, evaluator, steps=BEFORE_PLACEMENT)
-            placement = place(base, first, evaluator, points)
-            evaluator.keep(placement.candidate)
-            best = recover(placement.candidate, evaluator)
-            chosen = placement.annotated(first_accepted(placement, best, evaluator))
+    names, left_out = targets_of(options)
+    source = load_model(model)
+    check_target(output, list(source.files), options.force)
+    request = replace(request, measures=with_scores(request.measures, options, source.model))
+    outcomes, failed = list[Outcome](), dict[str, QtoolError]()
+    targets, trials = tuple[RacedTarget, ...](), tuple[Trial, ...]()
+    with ExitStack() as stack:
+        staging = stack.enter_context(staged(output))
+        for name in names:
+            prepared = prepare_model(source, replace(options, target=name), progress)
+            if points is not None:
+                check_tunable(prepared)
+            if len(names) > 1:
+                check_racing(prepared)
+            criteria = criteria_of(prepared, request.gates, request.measures)
+            evaluator = stack.enter_context(Evaluator(prepared, criteria, progress, _checkpoint(options)))
+            try:
+                with _blamed(prepared):
+                    placement, chosen = _search(prepared, evaluator, points, progress)
+            except (ModelError, RuntimeFailure) as error:
+                failed[name] = error
+            else:
+                outcomes.append(Outcome(evaluator, placement, chosen))
+        if not outcomes:
+            raise next(iter(failed.values()))
+        best = outcomes[0]
+        if len(names) > 1 or left_out:
+            best, targets, trials = best_outcome(outcomes, failed, left_out)
+        placement, chosen, evaluator = best.placement, best.chosen, best.evaluator
+        stack.enter_context(_blamed(chosen.model))
         progress("write", 0, 0)
         mend = options.plan is None or options.resume
         chosen, audit = write_audited(chosen, staging, evaluator.sqnr_of_few, mend=mend)
         selection = selection_of(chosen, evaluator) if mend else None
         verdict = judge_file(chosen, staging, request, progress)
         report = result_report(chosen, placement, evaluator, selection, verdict, staging)
-        report = with_audit(report, audit)
+        report = with_targets(with_audit(report, audit), targets, trials)
         return _commit(report, chosen, staging, options)
+
+
+def _search(
+    prepared: PreparedModel, evaluator: Evaluator, points: int | None, progress: Progress
+) -> tuple[Placement, Candidate]:
+    """Return the candidates that were built for a target, and the best accepted one."""
+    options = prepared.options
+    if options.plan is not None and not options.resume:
+        placement = Placement(from_plan(prepared, options.plan))
+        return placement, placement.candidate
+    timing = measure_timing(prepared, progress)
+    first = None if timing is None else race_first(timing, evaluator)
+    base = draft_all(prepared, first)
+    if first is not None and first.pays:
+        base = recover(base, evaluator, steps=BEFORE_PLACEMENT)
+    placement = place(base, first, evaluator, points)
+    evaluator.keep(placement.candidate)
+    best = recover(placement.candidate, evaluator)
+    return placement, placement.annotated(first_accepted(placement, best, evaluator))
 
 
 def draft_all(model: PreparedModel, first: FirstRace | None) -> Candidate:
@@ -115,7 +142,11 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
 
     Calibration may still put nodes back to float (outliers, masks, branches that never ran).
     """
-    prepared = prepare_model(model, options or Options(), sets=NO_SAMPLES)
+    options = options or Options()
+    names, _ = targets_of(options)
+    if len(names) > 1:
+        raise UsageError(f"a dry run shows one target, not {len(names)}", f"--target {names[0]}")
+    prepared = prepare_model(model, replace(options, target=names[0]), sets=NO_SAMPLES)
     plan = prepared.options.plan or draft(prepared.task, rule_based(prepared.task))
     return Result(plan_report(prepared, plan), plan)
 
@@ -123,8 +154,6 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
 def _check(model: ModelLike, output: Path, options: Options) -> Request:
     """Refuse what can be refused before anything is loaded."""
     request = Request(measures_of(options), gates_of(options))
-    if options.runtime:
-        check_runtime(options.runtime)
     requested_steps(options)
     check_target(output, [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     return request

@@ -30,14 +30,16 @@ from qtool.plan.scheme import Scheme
 from qtool.report.coverage import coverage, explained, outcomes
 from qtool.report.model import ModelFile, Report, SearchCost, Selection, Timing
 from qtool.runtime.cpu import saturates
+from qtool.runtime.providers import as_made_for, opening_lines, runtime_of
 from qtool.runtime.session import Session
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import INT8
+from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import MEASURED
 
 SATURATES = (
-    "this CPU has no VNNI: its int8 kernels saturate with the weights of --target cpu, so the SQNR and the "
-    "speed measured here are not those of a CPU that has it (--target cpu-avx2 fits this one)"
+    "this CPU has no VNNI: its int8 kernels saturate with the weights of --target {0}, so the SQNR and the "
+    "speed measured here are not those of a CPU that has it (--target {0}-avx2 fits this one)"
 )
 
 QUANTIZED = "quantized"
@@ -154,6 +156,8 @@ def result_report(
         recovered=evaluator.logged(chosen),
         trials=placement.trials,
         chosen=placement.name_of(chosen),
+        runtime=as_made_for(chosen.runtime, {}),
+        opening=_opening(chosen, staging),
     )
     rough = roughness(model.ranges.basis(chosen.plan.observed)) if model.options.estimates else ""
     warnings = _warnings(report, model, rough, evaluator.unreliable)
@@ -168,6 +172,13 @@ def result_report(
         ),
         gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)),
     )
+
+
+def _opening(chosen: Candidate, staging: Staging) -> tuple[str, ...]:
+    """Return the lines of Python that open the file in its runtime; () for onnxruntime, which needs none."""
+    if runtime_of(chosen.runtime)[0].name == DEFAULT:
+        return ()
+    return opening_lines(chosen.runtime, str(staging.target), chosen.model.threads)
 
 
 def with_audit(report: Report, audit: Audit | None) -> Report:
@@ -210,7 +221,7 @@ def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
     """Yield a warning where the plan is for another CPU than this one."""
     integers = {*plan.forms.values()} & {Form.INT8, Form.DYNAMIC}
     if integers and scheme.target.exact and scheme.weight is INT8 and saturates():
-        yield SATURATES
+        yield SATURATES.format(scheme.target.name)
 
 
 def _left_out(cost: SearchCost, model: PreparedModel) -> str:

@@ -15,6 +15,7 @@ from qtool.plan.candidate import Candidate
 from qtool.plan.predict import keys_of
 from qtool.plan.rules import to_float
 from qtool.recover.run import recover
+from qtool.runtime.providers import runtime_of
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
@@ -118,9 +119,12 @@ def fallback(
 ) -> Candidate | None:
     """Return the next candidate after one that was refused; None when there is none.
 
-    After a candidate that is not faster comes float. After one that is not accurate enough comes the next
-    point of the Pareto front, then repair, which ends in float.
+    After a candidate that is not faster comes float. After one that is not accurate enough comes the same one
+    in the target's precision, then the next point of the Pareto front, then repair, which ends in float.
     """
+    own = candidate.model.runtime
+    if refusal.reason.code is Code.ACCURACY and runtime_of(candidate.runtime) != runtime_of(own):
+        return candidate.in_runtime(candidate.model.scheme.runtime)
     spent = not evaluator.affords("repair", len(candidate.model.timing_samples))
     if refusal.reason.code is Code.NOT_FASTER or spent:
         return recover(float_candidate(candidate, refusal.reason), evaluator)

@@ -16,10 +16,10 @@ from qtool.placement.region_reasons import region_notes
 from qtool.placement.timing import Timing, predicted_speed
 from qtool.placement.trials import Trial, choose
 from qtool.plan.candidate import Candidate, make_candidate
-from qtool.plan.model import RegionNote
+from qtool.plan.model import Plan, RegionNote
 from qtool.plan.rules import rule_based, to_float
 from qtool.recover.run import recover
-from qtool.tables.forms import Form
+from qtool.runtime.providers import precisions_here, runtime_of
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
@@ -37,18 +37,20 @@ class Placement:
         trials: the candidates that were built and run.
         cost_model: of the regions that can pay; None where none can, or placement goes by the rules.
         timing: of all regions; None where placement goes by the rules.
-        forms: trial -> its quantized nodes.
+        plans: trial -> its plan.
     """
 
     candidate: Candidate
     trials: tuple[Trial, ...] = ()
     cost_model: CostModel | None = None
-    forms: Mapping[str, Mapping[str, Form]] = field(default_factory=dict)
+    plans: Mapping[str, Plan] = field(default_factory=dict)
     timing: Timing | None = None
 
     def name_of(self, candidate: Candidate) -> str:
-        """Return the name of the trial with the candidate's nodes in int8; '' for none."""
-        return next((n for n, forms in self.forms.items() if forms == candidate.plan.forms), "")
+        """Return the name of the trial with the candidate's nodes in int8, in its runtime; '' for none."""
+        own = candidate.plan
+        same = (n for n, p in self.plans.items() if (p.forms, p.runtime) == (own.forms, own.runtime))
+        return next(same, "")
 
     def annotated(self, candidate: Candidate) -> Candidate:
         """Return the candidate with the measurements of each region in its plan, for the report."""
@@ -97,6 +99,7 @@ def place(
     if _corrects_much(evaluator):
         candidates = {n: recover(c, evaluator, steps=["bias"], log=False) for n, c in candidates.items()}
     candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
+    candidates |= _in_other_precisions(candidates)
     placement = _best_of(_distinct(candidates), costs, evaluator, first=first)
     if base.model.options.requests and not placement.candidate.plan.forms:
         rules = with_assignment(costs.base, rule_based(base.model.task))
@@ -111,6 +114,8 @@ def _without_cuts(base: Candidate, first: FirstRace, evaluator: Evaluator) -> Pl
         return _best_of(candidates, None, evaluator, first=first)
     slower = _slower_trials(first, evaluator)
     candidate = float_candidate(first.base, _why_float(slower))
+    if others := _in_other_precisions({FLOAT: candidate}):
+        return _best_of({FLOAT: candidate, **others}, None, evaluator, first=first)
     error, ratio = evaluator.error(candidate), first.preparation
     floats = Trial(
         FLOAT,
@@ -121,7 +126,18 @@ def _without_cuts(base: Candidate, first: FirstRace, evaluator: Evaluator) -> Pl
         interval=None if ratio is None else (ratio.low, ratio.high),
         bytes=evaluator.size(candidate),
     )
-    return Placement(candidate, (floats, *slower), forms={FLOAT: candidate.plan.forms})
+    return Placement(candidate, (floats, *slower), plans={FLOAT: candidate.plan})
+
+
+def _in_other_precisions(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """Return candidates in the other precisions in which the runtime computes float nodes here.
+
+    None where the user names a precision.
+    """
+    runtime = next(iter(candidates.values())).model.runtime
+    row, own = runtime_of(runtime)
+    others = [p for p in precisions_here(row) if p != own and ":" not in runtime]
+    return {f"{n} {p}": c.in_runtime(f"{row.name}:{p}") for p in others for n, c in candidates.items()}
 
 
 def _slower_trials(first: FirstRace, evaluator: Evaluator) -> tuple[Trial, ...]:
@@ -230,12 +246,12 @@ def _best_of(
     ]
     ratios = [replace(t, speed=evaluator.model.source.size / t.bytes) for t in trials]
     best = choose(ratios if by_size else trials, evaluator.criteria).name
-    forms = {name: candidate.plan.forms for name, candidate in candidates.items()}
+    plans = {name: candidate.plan for name, candidate in candidates.items()}
     candidate = candidates[best]
     if best == FLOAT and costs is not None:
         candidate = float_candidate(costs.base, _why_float(trials))
     slower = () if first is None else _slower_trials(first, evaluator)
-    return Placement(candidate, (*trials, *slower), costs, forms)
+    return Placement(candidate, (*trials, *slower), costs, plans)
 
 
 def _why_float(trials: Sequence[Trial]) -> Reason:

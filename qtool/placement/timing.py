@@ -96,7 +96,7 @@ def obstacle(model: PreparedModel) -> tuple[str, str] | None:
     if not EFFORTS[options.effort].measures:
         return f"--effort {options.effort} measures nothing: the rules decide", "leave it out"
     if not scheme.runtime:
-        why = f"--target {scheme.target.name} is for any runtime, and plans are timed in one"
+        why = f"--target {scheme.target.name} is for another runtime, and plans are timed in onnxruntime"
         return why, "--target cpu, or --runtime NAME"
     if scheme.timed is Tells.OUTPUTS:
         return f"plans are timed, and runtime {scheme.runtime} tells {Tells.OUTPUTS.value}", "--target cpu"

@@ -10,7 +10,7 @@ from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.labels import Accuracy
 from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.placement.trials import Trial
-from qtool.report.model import CoverageRow, ReasonCount, Report, Timing
+from qtool.report.model import CoverageRow, RacedTarget, ReasonCount, Report, Timing
 
 
 def decibels(value: float) -> str:
@@ -85,6 +85,20 @@ def size_text(report: Report) -> str:
         return ""
     a, b = report.fp32.bytes, report.quantized.bytes
     return f"{a:,} -> {b:,} bytes ({a / max(b, 1):.2f}x smaller)"
+
+
+def target_lines(report: Report) -> list[str]:
+    """Return a line for each target that was raced: its figures on the select set, and why it lost."""
+    return [_target(raced) for raced in report.targets]
+
+
+def _target(raced: RacedTarget) -> str:
+    figures = [f"in {raced.runtime}"] if raced.runtime else []
+    figures += [f"'{raced.plan}'"] if raced.plan else []
+    figures += [f"{raced.speedup.median:.2f}x as fast"] if raced.speedup else []
+    figures += [] if math.isnan(raced.sqnr) else [f"{decibels(raced.sqnr)} dB"]
+    outcome = "chosen" if raced.chosen else f"not chosen: {printable(raced.why)}"
+    return f"{raced.target}: {', '.join([*figures, outcome])}"
 
 
 def gain_lines(report: Report) -> list[str]:

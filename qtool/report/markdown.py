@@ -33,6 +33,7 @@ from qtool.report.figures import (
     selection_lines,
     size_text,
     speed_lines,
+    target_lines,
 )
 from qtool.report.model import CoverageRow, Report
 from qtool.report.verdict import gates_line, tone, verdict_line
@@ -115,6 +116,7 @@ def _figures(report: Report) -> str:
         lines.append(f"**Quantized:** {report.quantized_nodes} of {total} nodes ({scheme})")
     if text := size_text(report):
         lines.append(f"**Size:** {text}")
+    lines += [f"**Target:** {prose(text)}" for text in target_lines(report)]
     lines += [f"**Speed:** {text}" for text in speed_lines(report)]
     lines += [f"**Recovered:** {text}" for text in gain_lines(report)]
     if text := cost_line(report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +176,29 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class RacedTarget:
+    """A target that was raced against others, on the select set.
+
+    Args:
+        target: its name.
+        runtime: that the best plan is for, with its precision; '' where there is none.
+        plan: the best plan there, by the name of its trial.
+        sqnr: of that plan in dB, of the worst output; nan where there is none.
+        speedup: against the original in onnxruntime; None where there is none.
+        chosen: it is the result.
+        why: the reason that it is not; '' for the result.
+    """
+
+    target: str
+    runtime: str = ""
+    plan: str = ""
+    sqnr: float = math.nan
+    speedup: Ratio | None = None
+    chosen: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of one command; None or empty where a command has no such part.
 
@@ -202,6 +226,9 @@ class Report:
         audit: the kernels that the runtime has for the file, held against the plan.
         nodes: what became of every node that computes floats, in graph order, without measurements.
         arguments: the command line, with options of the environment and of a file; empty in Python.
+        runtime: in which the file was judged, with the precision of its float nodes where it has several.
+        opening: the lines of Python that open the file there; () for onnxruntime.
+        targets: that were raced against each other.
     """
 
     command: str
@@ -230,6 +257,9 @@ class Report:
     audit: Audit | None = None
     nodes: tuple[Explained, ...] = ()
     arguments: tuple[str, ...] = ()
+    runtime: str = ""
+    opening: tuple[str, ...] = ()
+    targets: tuple[RacedTarget, ...] = ()
 
     def __repr__(self) -> str:
         from qtool.report.verdict import verdict_line

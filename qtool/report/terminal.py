@@ -26,6 +26,7 @@ from qtool.report.figures import (
     share,
     size_text,
     speed_lines,
+    target_lines,
 )
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.tables import plain
@@ -209,6 +210,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         total = sum(row.total for row in report.coverage)
         scheme = f"({report.mode}, target {report.target})"
         rows.append(("quantized", f"{report.quantized_nodes} of {counted(total, 'node')} {scheme}"))
+    rows += [("" if index else "targets", text) for index, text in enumerate(target_lines(report))]
     if text := size_text(report):
         rows.append(("size", text))
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
@@ -223,6 +225,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     if report.quantized is not None and report.command != "compare":
         none = "output", "none: a gate failed" if report.failed else "none: -o FILE writes what was chosen"
         rows.append(("written", report.quantized.path) if report.written else none)
+        rows += [("" if index else "open with", line) for index, line in enumerate(report.opening)]
     return rows
 
 

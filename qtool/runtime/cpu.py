@@ -5,6 +5,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+from qtool.tables.runtimes import DEFAULT
+from qtool.tables.targets import TARGETS
+
 _X86 = ("x86_64", "amd64", "i386", "i686")
 # Instructions that sum products of u8 and s8 in 32 bits. Other x86 kernels sum pairs in 16, and saturate.
 _EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
@@ -31,6 +34,10 @@ def saturates() -> bool:
     return platform.machine().lower() in _X86 and not flags() & _EXACT
 
 
-def fitting_target() -> str:
-    """Return the target of `--target auto`, by the CPU alone, never by what is installed."""
-    return "cpu-avx2" if saturates() else "cpu"
+def fitting_target(runtime: str = DEFAULT) -> str:
+    """Return the target in a runtime that fits this CPU; '' for none. It never depends on what is installed.
+
+    `--target auto` is that in onnxruntime.
+    """
+    able = (t.name for t in TARGETS.values() if t.runtime == runtime and t.exact != saturates())
+    return next(able, "")

@@ -229,8 +229,10 @@ _OPENVINO_FORMS: dict[Form, Placements] = {
 
 # --target: the row that fits this machine's CPU (runtime/cpu.py).
 AUTO = "auto"
+# The targets of this machine's CPU whose runtimes are installed, raced against each other.
+BEST = "best"
 
-TargetName = Literal["auto", "cpu", "cpu-avx2", "generic", "openvino", "openvino-avx2"]
+TargetName = Literal["auto", "best", "cpu", "cpu-avx2", "generic", "openvino", "openvino-avx2"]
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (

@@ -48,7 +48,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 
 CHOICES: dict[str, Collection[object]] = {
-    "mode": MODES, "target": ("auto", *TARGETS), "effort": EFFORTS, "method": METHODS, "gate": (NONE, TASK, USUAL, AUTO),
+    "mode": MODES, "target": ("auto", "best", *TARGETS), "effort": EFFORTS, "method": METHODS, "gate": (NONE, TASK, USUAL, AUTO),
     "task": ("", *TASKS),
     "format": scheme.FORMATS, "io": scheme.IO_TYPES, "prefer": scheme.PREFERENCES, "bits": WEIGHT_BITS,
     "block": (0, *scheme.BLOCKS), "weights": ("", *(t.name for t in scheme.WEIGHT_TYPES)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import qtool
-from qtool.commands.verdict import SATURATES
+from qtool.commands import verdict
 from qtool.runtime import cpu
 from tests.graphs import SAMPLE_MODELS
 
@@ -23,6 +23,8 @@ FLAGS = {
     "unknown": (None, "x86_64", "cpu-avx2"),
     "apple": (None, "arm64", "cpu"),
 }
+
+SATURATES = verdict.SATURATES.format("cpu")
 
 
 def be(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -18,7 +18,8 @@ from qtool.evaluate.gates import Gate, judge
 from qtool.evaluate.labels import label_warnings
 from qtool.evaluate.latency import Race, race_models
 from qtool.graph.load import model_size
-from qtool.graph.save import SIDE_FILE_BYTES, Staging, model_for_session, tensor_bytes
+from qtool.graph.prepare.shapes import light_file
+from qtool.graph.save import LARGE_BYTES, Staging, model_for_session, tensor_bytes
 from qtool.options import Progress
 from qtool.placement.place import Placement
 from qtool.plan import serial
@@ -101,14 +102,14 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     samples = model.samples.judge
     if samples is None:
         if model.scheme.runtime and not custom_ops(model.source.model):
-            # Folding the weights of a large model would take several times the memory of its floats.
-            light = tensor_bytes(model.model) > SIDE_FILE_BYTES
+            # A large model takes several times the memory of its floats: only its graph is opened.
+            large = tensor_bytes(model.model) > LARGE_BYTES
             Session(
-                staging.path,
+                light_file(staging.path) if large else staging.path,
                 threads=model.threads,
                 name="the quantized model",
                 runtime=chosen.runtime,
-                optimize=not light,
+                optimize=not large,
             )
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
     comparison = compare(

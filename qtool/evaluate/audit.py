@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from qtool.errors import ModelError
-from qtool.graph.save import SIDE_FILE_BYTES, Staging, tensor_bytes
+from qtool.graph.save import LARGE_BYTES, Staging, tensor_bytes
 from qtool.graph.view import View, sole_consumer
 from qtool.plan.barriers import missing_barriers
 from qtool.plan.candidate import Candidate
@@ -121,7 +121,8 @@ def write_audited(
     staging.write(written(model.model, candidate.plan))
     if not model.scheme.target.onnxruntime or model.scheme.form is Form.FLOAT16:
         return candidate, None
-    if not candidate.plan.forms and tensor_bytes(model.model) > SIDE_FILE_BYTES:
+    large = tensor_bytes(model.model) > LARGE_BYTES
+    if large and (not candidate.plan.forms or model.samples.judge is None):
         return candidate, None  # to open it would fold its weights, in several times the memory of its floats
     view, added = model.view, list[str]()
     try:

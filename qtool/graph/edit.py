@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
+from qtool.graph.view import in_side_file
 
 
 class Namer:
@@ -40,13 +43,45 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> i
     `np.ascontiguousarray` would give a scalar rank 1, and the runtime does not fuse nodes around a scale of
     shape [1].
     """
-    data = np.array(array, order="C", copy=True)
-    tensor = ir.Tensor(data, name=name)  # `ir.tensor` takes ten times as long
+    # `ir.tensor` takes ten times as long as `ir.Tensor`.
+    return add_constant(graph, name, ir.Tensor(np.array(array, order="C", copy=True)))
+
+
+def add_constant(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """Register a tensor as an initializer of a graph."""
+    tensor.name = name
     value = ir.Value(
-        name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=name,
+        shape=ir.Shape(tensor.shape.numpy()),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value
+
+
+class Computed(ir.LazyTensor):
+    """A constant that is made of one in a side file at each access."""
+
+
+def computed(
+    value: ir.Value, compute: Callable[[NDArray[Any]], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int]
+) -> ir.TensorProtocol:
+    """Return the tensor that a function makes of a constant: at each access, of one in a side file.
+
+    Args:
+        value: the constant.
+        compute: takes its array, and returns a new one.
+        dtype, shape: of the new one.
+    """
+    source = value.const_value
+    if source is None:
+        raise KeyError(f"'{value.name}' is no constant")
+
+    def made() -> ir.TensorProtocol:
+        return ir.tensor(np.array(compute(source.numpy()), order="C"))
+
+    return Computed(made, dtype, ir.Shape(shape)) if in_side_file(value) else made()
 
 
 def new_node(

@@ -20,7 +20,7 @@ from qtool.graph.limits import LIMITS, Survey, survey, too_deep
 from qtool.graph.repair import repair
 from qtool.graph.structure import structure_problem
 from qtool.graph.tensors import check_tensors
-from qtool.runtime.heartbeat import step, weighs
+from qtool.runtime.heartbeat import beat, step, weighs
 
 # Its warnings about unusual models would otherwise go to stderr.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -86,9 +86,14 @@ def _load(path: Path, size: int) -> Source:
     warnings = _checked(
         proto, contents, str(path), lambda: onnx.checker.check_model(str(path), full_check=True)
     )
-    model = from_proto(proto, str(path))
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    return Source(model, path, _digest(files), total, files=tuple(files), warnings=warnings)
+    return Source(
+        from_proto(proto, str(path), path.parent),
+        path,
+        _digest(files),
+        total,
+        files=tuple(files),
+        warnings=warnings,
+    )
 
 
 def from_model(proto: onnx.ModelProto) -> Source:
@@ -114,10 +119,13 @@ def from_model(proto: onnx.ModelProto) -> Source:
     return Source(from_proto(copy), None, digest, len(raw), raw, warnings=warnings)
 
 
-def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
-    """Return a checked model as onnx-ir."""
+def from_proto(proto: onnx.ModelProto, name: str = "model", folder: Path | None = None) -> ir.Model:
+    """Return a checked model, whose side files are in `folder`, as onnx-ir."""
     try:
-        return _with_arrays(ir.from_proto(proto))
+        model = ir.from_proto(proto)
+        if folder is not None:
+            ir.external_data.set_base_dir(model.graph, folder)
+        return _with_arrays(model)
     except Exception as error:
         if is_out_of_memory(error):
             raise out_of_memory(name, "its graph is built") from error
@@ -125,13 +133,37 @@ def from_proto(proto: onnx.ModelProto, name: str = "model") -> ir.Model:
 
 
 def _with_arrays(model: ir.Model) -> ir.Model:
-    """Hold the constants of a model as arrays: protobuf copies all bytes of a tensor each time it is read."""
+    """Hold the constants of a model as arrays, or as tensors that read them.
+
+    1. Protobuf copies all bytes of a tensor each time it is read: it becomes an array.
+    2. onnx-ir keeps a side file mapped once it was read, and the memory with it: a tensor in one is mapped at
+       each access, so that its pages are free when the array is.
+    """
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _ARRAYS:
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            elif isinstance(tensor, ir.ExternalTensor):
+                value.const_value = _mapped(tensor)
     return model
+
+
+def _mapped(tensor: ir.ExternalTensor) -> ir.LazyTensor:
+    """Return a tensor that maps its file at each access."""
+
+    def read() -> ir.ExternalTensor:
+        return ir.ExternalTensor(
+            tensor.location,
+            tensor.offset,
+            tensor.length,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name or "",
+            base_dir=tensor.base_dir,
+        )
+
+    return ir.LazyTensor(read, tensor.dtype, tensor.shape, name=tensor.name)
 
 
 def model_size(path: Path) -> int:
@@ -246,9 +278,10 @@ def _similar_file(path: Path) -> str:
 
 
 def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 18))
     for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        with file.open("rb", buffering=0) as stream:
+            while count := stream.readinto(block):
+                digest.update(block[:count])
+                beat()
     return digest.hexdigest()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -22,12 +23,19 @@ from qtool.errors import (
     out_of_memory,
     printable,
 )
-from qtool.runtime.heartbeat import step, writing_in
+from qtool.graph.view import in_side_file
+from qtool.runtime.heartbeat import beat, step, writing_in
 from qtool.runtime.tempdirs import alone_in, flush, flush_folder, sweep, temporary
+from qtool.runtime.threads import usable_cores
 
-# protobuf can't serialize 2 GiB: above this size, weights go to a side file.
+# protobuf can't serialize 2 GiB: above this size, weights go to a side file. Those that come from one are
+# computed as they are written, and go to one from this size on: a protobuf holds all of them, twice.
 SIDE_FILE_BYTES = 1 << 30
+STREAMED_BYTES = 1 << 27
+# A model of this size is opened only to run samples.
+LARGE_BYTES = 1 << 30
 _SIDE_TENSOR_BYTES = 1024
+_AHEAD = 3  # tensors a core: the integers, the scales and the zero points of a weight
 _SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: enough for any element type, and a cache line
 
 
@@ -48,44 +56,36 @@ def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol
             tensor = value.const_value
             if tensor is None or tensor.dtype == ir.DataType.STRING:
                 continue
-            if tensor.nbytes >= _SIDE_TENSOR_BYTES or isinstance(tensor, ir.ExternalTensor):
+            if tensor.nbytes >= _SIDE_TENSOR_BYTES:
                 yield value, tensor
 
 
 def to_bytes(model: ir.Model, *, shapes: bool = True) -> bytes:
-    """Return the bytes of a model whose tensors fit in one protobuf; external ones are loaded.
+    """Return the bytes of a model whose tensors fit in one protobuf; those in files are read.
 
     Args:
         model: any.
         shapes: with the shapes of inner values. A file is saved without them.
     """
-    proto = ir.to_proto(with_tensors(model))
+    proto = ir.to_proto(model)
     if not shapes:
         forget_inner_shapes(proto.graph)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
 
-def with_tensors(model: ir.Model) -> ir.Model:
-    """Return the model, or a clone of it whose external tensors are in memory.
-
-    `ir.external_data.load_to_model` closes the files, which fails while an array of a tensor in one is held.
-    """
-    tensors = (v.const_value for g in model.graphs() for v in g.initializers.values())
-    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
-        return model
-    clone = model.clone()
-    for graph in clone.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
-    return clone
+def needs_side_file(model: ir.Model) -> bool:
+    """Return whether the weights of a model are written to a second file."""
+    size = tensor_bytes(model)
+    if size > SIDE_FILE_BYTES:
+        return True
+    values = (v for graph in model.graphs() for v in graph.initializers.values())
+    return size > STREAMED_BYTES and any(map(in_side_file, values))
 
 
 def file_size(model: ir.Model) -> int:
     """Return the bytes of the model once saved, without the padding of a side file."""
-    if tensor_bytes(model) > SIDE_FILE_BYTES:
+    if needs_side_file(model):
         return tensor_bytes(model)  # the rest is negligible
     return len(to_bytes(model, shapes=False))
 
@@ -97,6 +97,20 @@ def forget_inner_shapes(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
                 forget_inner_shapes(inner)
+
+
+def _read_ahead(
+    tensors: Sequence[tuple[ir.Value, ir.TensorProtocol]],
+) -> Iterator[tuple[ir.Value, ir.TensorProtocol, bytes]]:
+    """Yield the tensors in order with their bytes. A few are computed at once."""
+    waiting: deque[Future[bytes]] = deque()
+    cores = usable_cores()
+    with ThreadPoolExecutor(cores) as pool:
+        for index, (value, tensor) in enumerate(tensors):
+            while len(waiting) < _AHEAD * cores and index + len(waiting) < len(tensors):
+                waiting.append(pool.submit(tensors[index + len(waiting)][1].tobytes))
+            yield value, tensor, waiting.popleft().result()
+            beat()
 
 
 class Staging:
@@ -137,9 +151,9 @@ class Staging:
         if self._side is not None:
             self._side.unlink()
             self._side = None
-        if tensor_bytes(model) > SIDE_FILE_BYTES:
+        if needs_side_file(model):
             model = self._write_side(model)
-        proto = ir.to_proto(with_tensors(model) if self._side is None else model)
+        proto = ir.to_proto(model)
         forget_inner_shapes(proto.graph)
         self._write(proto.SerializeToString(deterministic=True))
 
@@ -172,8 +186,7 @@ class Staging:
         places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
         digest = hashlib.sha256()
         with draft.open("wb") as stream:
-            for value, tensor in _side_tensors(clone):
-                data = tensor.tobytes()
+            for value, tensor, data in _read_ahead(list(_side_tensors(clone))):
                 padding = bytes(-stream.tell() % _SIDE_ALIGNMENT)
                 for part in (padding, data):
                     stream.write(part)
@@ -212,17 +225,24 @@ def _is_named(side: Path) -> bool:
     """Return whether a model beside a side file refers to it, or may. A model has less than 2 GiB."""
     for file in side.parent.iterdir():
         try:
-            if file.is_file() and 0 < file.stat().st_size < 1 << 31 and file.name != side.name:
-                with (
-                    file.open("rb") as stream,
-                    mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-                ):
-                    if data.find(os.fsencode(side.name)) >= 0:
-                        return True
+            other = file.is_file() and file.name != side.name and file.stat().st_size < 1 << 31
+            if other and _holds(file, os.fsencode(side.name)):
+                return True
         except FileNotFoundError:
             continue
         except OSError:  # unreadable: it may
             return True
+    return False
+
+
+def _holds(file: Path, text: bytes) -> bool:
+    """Return whether a file holds some bytes; little of it is in memory at a time."""
+    end = b""
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            if text in end + block:
+                return True
+            end = block[-len(text) :]
     return False
 
 
@@ -319,7 +339,7 @@ def model_for_session(model: ir.Model, *, shapes: bool = True) -> Iterator[bytes
         model: any.
         shapes: with the shapes of inner values; a file has none.
     """
-    if tensor_bytes(model) <= SIDE_FILE_BYTES:
+    if not needs_side_file(model):
         yield to_bytes(model, shapes=shapes)
         return
     with (

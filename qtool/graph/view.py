@@ -110,6 +110,11 @@ def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
     return None if array is None else np.asarray(array, np.float32)
 
 
+def in_side_file(value: ir.Value) -> bool:
+    """Return whether a constant is read from a file at each access (graph/load.py): it is not in memory."""
+    return isinstance(value.const_value, ir.LazyTensor)
+
+
 def is_tied(weight: ir.Value) -> bool:
     """Return whether a weight is the transpose of a table that a Gather picks rows of."""
     graph = weight.graph

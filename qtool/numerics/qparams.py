@@ -7,6 +7,7 @@ Everything is computed in float64 and rounded once to the float32 that the model
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,10 @@ F64 = NDArray[np.float64]
 # flush denormals, and a scale of zero divides by zero.
 SMALLEST_SCALE = 2.0**-60
 LARGEST_SCALE = 2.0**60
+
+
+# Elements that are computed together: their temporaries stay in the cache.
+PART = 1 << 16
 
 
 def scalable(size: float) -> bool:
@@ -106,8 +111,43 @@ def magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
 
     w: any shape -> [] / [C] / [D, R] / [.., K/size, ..] / [C, K/size].
     """
-    size = unfold(np.abs(w).astype(np.float64), granularity)
-    return np.asarray(size.max(axis=scaled_axes(granularity, w.ndim), initial=0.0))
+    values, axes = unfold(w, granularity), scaled_axes(granularity, w.ndim)
+    size = np.maximum(values.max(axis=axes, initial=0), -values.min(axis=axes, initial=0))
+    return np.asarray(size, np.float64)
+
+
+def scale_shape(shape: Sequence[int], granularity: Granularity) -> tuple[int, ...]:
+    """Return the shape of the scales of a tensor."""
+    covered = scaled_axes(granularity, len(shape))
+    return tuple(d for i, d in enumerate(unfolded_shape(shape, granularity)) if i not in covered)
+
+
+def unfolded_shape(shape: Sequence[int], granularity: Granularity) -> tuple[int, ...]:
+    """Return the shape that `unfold` gives a tensor."""
+    match granularity:
+        case PerBlock(axis, size):
+            return blocked_shape(tuple(shape), axis, size)
+        case PerRun(size):
+            return blocked_shape((shape[0], math.prod(shape[1:])), 1, size)
+    return tuple(shape)
+
+
+def parts(shape: Sequence[int], covered: Sequence[int] = ()) -> Iterator[tuple[slice, ...]]:
+    """Yield indices that cut an array into parts whose temporaries stay in the cache.
+
+    Args:
+        shape: of the array.
+        covered: axes that stay whole.
+    """
+    free = [i for i in range(len(shape)) if i not in covered]
+    axis = next((i for i in free if shape[i] > 1), 0)  # the first is contiguous in memory
+    size = math.prod(shape)
+    if not free or size <= PART:
+        yield ()
+        return
+    step = max(1, PART * shape[axis] // size)
+    for start in range(0, shape[axis], step):
+        yield (*(slice(None),) * axis, slice(start, start + step))
 
 
 def unfold(x: NDArray[Any], granularity: Granularity) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qtool.numerics.qparams import F32, QParams, fold, unfold
+from qtool.numerics.qparams import F32, QParams, fold, parts, unfold
 from qtool.tables.qtypes import (
     PER_TENSOR,
     Granularity,
@@ -46,14 +46,34 @@ def quantize(
     x: any shape, float -> same shape, qtype.dtype. NaN is not allowed.
     """
     values = unfold(np.asarray(x, np.float32), granularity)
-    scale = spread(params.scale, granularity, x.ndim)
-    zero = spread(params.zero_point.astype(np.float32), granularity, x.ndim)
-    with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
-        q = np.asarray(values / scale)
-    np.rint(q, out=q)  # in place: a weight may take a large part of the memory
-    q += zero
-    np.clip(q, qtype.qmin, qtype.qmax, out=q)
-    return fold(np.asarray(q, np.dtype(qtype.dtype)), granularity, x.shape)
+    scale = np.broadcast_to(spread(params.scale, granularity, x.ndim), values.shape)
+    zeros = spread(params.zero_point.astype(np.float32), granularity, x.ndim)
+    zero = np.broadcast_to(zeros, values.shape)
+    integers = np.empty(values.shape, qtype.dtype)
+    for part in parts(values.shape):
+        with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
+            q = np.asarray(values[part] / scale[part])
+        np.rint(q, out=q)
+        q += zero[part]
+        np.clip(q, qtype.qmin, qtype.qmax, out=q)
+        integers[part] = q
+    return fold(integers, granularity, x.shape)
+
+
+def rounding_energies(
+    x: NDArray[np.floating], params: QParams, qtype: QType, granularity: Granularity = PER_TENSOR
+) -> tuple[float, float]:
+    """Return the sums of squares of a tensor and of its rounding error, in little memory."""
+    values = unfold(np.asarray(x, np.float32), granularity)
+    scale = np.broadcast_to(spread(params.scale, granularity, x.ndim), values.shape)
+    zero = np.broadcast_to(spread(params.zero_point, granularity, x.ndim), values.shape)
+    signal = noise = 0.0
+    for part in parts(values.shape):
+        one = QParams(scale[part], zero[part])
+        restored = dequantize(quantize(values[part], one, qtype), one)
+        signal += float(np.square(values[part], dtype=np.float64).sum())
+        noise += float(np.square(values[part].astype(np.float64) - restored).sum())
+    return signal, noise
 
 
 def dequantize(

@@ -13,6 +13,7 @@ from qtool.numerics.qparams import (
     QParams,
     magnitudes,
     midpoint,
+    parts,
     scaled_axes,
     symmetric,
     unfold,
@@ -25,10 +26,8 @@ _BIAS_LIMIT = 2.0**30
 # Clipping gains 0.1 dB at 8 bits, and 1 to 1.5 dB at 4. Two least-squares steps from a few starting points
 # find all but a tenth of it.
 _CLIPPED_BITS = 4
-_CLIP_RATIOS = (1.0, 0.88, 0.76)
+_CLIP_RATIOS = (0.88, 0.76)
 _REFINEMENTS = 2
-# Elements that are fitted together: temporaries stay in the cache, and small beside a large weight.
-_ROOM = 1 << 18
 
 
 def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | None = None) -> QParams:
@@ -59,47 +58,57 @@ def affine_qparams(w: NDArray[np.floating], spec: TensorSpec) -> QParams:
     """
     values = unfold(np.asarray(w, np.float32), spec.granularity)
     axes = scaled_axes(spec.granularity, w.ndim)
-    others = [i for i in range(values.ndim) if i not in axes]
-    if not others:
-        return _affine(values, axes, spec.qtype)
-    along = max(others, key=lambda i: values.shape[i])
-    count = min(values.shape[along], -(-values.size // _ROOM))
-    parts = [_affine(part, axes, spec.qtype) for part in np.array_split(values, max(count, 1), along)]
-    joined = others.index(along)
-    scales, zeros = [p.scale for p in parts], [p.zero_point for p in parts]
-    return QParams(np.concatenate(scales, joined), np.concatenate(zeros, joined))
+    shape = tuple(1 if i in axes else d for i, d in enumerate(values.shape))
+    scale, zero = np.empty(shape, np.float32), np.empty(shape, np.int64)
+    for part in parts(values.shape, axes):
+        scale[part], zero[part] = _affine(values[part], axes, spec.qtype)
+    return QParams(np.squeeze(scale, axes), np.squeeze(zero, axes))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a fit that overflows float32 is dropped
-def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> QParams:
-    """Fit the scales that each cover these axes of unfolded values."""
+def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> tuple[F32, F32]:
+    """Fit the scales that each cover these axes of unfolded values. Returns scales and zero points.
+
+    All is in steps of the scale that covers the whole range.
+    """
     hi = np.maximum(values.max(axis=axes, keepdims=True, initial=0.0), 0)
     lo = np.minimum(values.min(axis=axes, keepdims=True, initial=0.0), 0)
-    steps = np.float32(qtype.qmax - qtype.qmin)
-    full = np.clip(np.where(hi > lo, hi - lo, 1) / steps, SMALLEST_SCALE, LARGEST_SCALE).astype(np.float32)
+    steps_in_all = np.float32(qtype.qmax - qtype.qmin)
+    width = hi.astype(np.float64) - lo  # float32 may not hold it
+    full = np.clip(np.where(width > 0, width, 1) / steps_in_all, SMALLEST_SCALE, LARGEST_SCALE).astype(
+        np.float32
+    )
+    zero = np.clip(np.rint(qtype.qmin - lo / full), qtype.qmin, qtype.qmax).astype(np.float32)
+    if qtype.bits > _CLIPPED_BITS:
+        return full, zero
+    steps = np.asarray(values / full)
+    least_q, most_q = qtype.qmin - zero, qtype.qmax - zero
+    q, rest = np.empty_like(steps), np.empty_like(steps)
 
-    def integers(scale: F32, zero: F32) -> F32:
-        return np.asarray(np.clip(np.rint(values / scale) + zero, qtype.qmin, qtype.qmax) - zero, np.float32)
+    def lost(step: F32 | float) -> F32:
+        """Round to integers of this many steps, into q, and return the squared error."""
+        np.multiply(steps, 1 / step, out=q)
+        np.rint(q, out=q)
+        np.maximum(q, least_q, out=q)
+        np.minimum(q, most_q, out=q)
+        np.multiply(q, step, out=rest)
+        np.subtract(rest, steps, out=rest)
+        np.square(rest, out=rest)
+        return np.asarray(rest.sum(axis=axes, keepdims=True))
 
-    def error(q: F32, scale: F32) -> F64:
-        return np.asarray(np.square(values - q * scale, dtype=np.float64).sum(axis=axes, keepdims=True))
-
-    few = qtype.bits <= _CLIPPED_BITS
-    scale, zero, least = full, np.zeros_like(full), np.full(full.shape, np.inf)
-    for ratio in _CLIP_RATIOS if few else (1.0,):
-        tried = np.maximum(full * np.float32(ratio), np.float32(SMALLEST_SCALE))
-        start = np.clip(np.rint(qtype.qmin - lo / full), qtype.qmin, qtype.qmax).astype(np.float32)
-        lost = error(integers(tried, start), tried)
-        scale, zero = np.where(lost < least, tried, scale), np.where(lost < least, start, zero)
-        least = np.minimum(lost, least)
-    for _ in range(_REFINEMENTS if few else 0):
-        q = integers(scale, zero)
-        energy = np.square(q).sum(axis=axes, keepdims=True)
-        fitted = (q * values).sum(axis=axes, keepdims=True) / np.where(energy > 0, energy, 1)
-        tried = np.where(fitted > SMALLEST_SCALE, fitted, scale).astype(np.float32)
-        lost = error(integers(tried, zero), tried)
-        scale, least = np.where(lost < least, tried, scale), np.minimum(lost, least)
-    return QParams(np.squeeze(scale, axes), np.squeeze(zero, axes).astype(np.int64))
+    step = np.ones_like(full)
+    least = lost(1.0)
+    for ratio in _CLIP_RATIOS:
+        error = lost(ratio)
+        step, least = np.where(error < least, np.float32(ratio), step), np.minimum(error, least)
+    lost(step)
+    for _ in range(_REFINEMENTS):
+        products = np.multiply(q, steps, out=rest).sum(axis=axes, keepdims=True)
+        energy = np.square(q, out=rest).sum(axis=axes, keepdims=True)
+        tried = np.where((energy > 0) & (products > 0), products / np.where(energy > 0, energy, 1), step)
+        error = lost(tried)
+        step, least = np.where(error < least, tried, step), np.minimum(error, least)
+    return np.maximum(full * step, np.float32(SMALLEST_SCALE)), zero
 
 
 def bias_scale_floor(bias: NDArray[np.floating], input_scale: F32) -> F64:

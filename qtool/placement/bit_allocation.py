@@ -10,6 +10,7 @@ from itertools import pairwise
 from qtool.errors import UsageError
 from qtool.evaluate.evaluator import Evaluator
 from qtool.graph.view import float_constant
+from qtool.numerics.qparams import scale_shape
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Plan, Site
@@ -178,9 +179,11 @@ def _levels(base: Candidate, plans: Sequence[Plan], errors: TensorNoise) -> dict
     for plan in plans:
         for site in _weights(plan):
             array = float_constant(base.model.view.values[site.value])
-            if array is None or site.qparams is None:
+            if array is None:
                 continue
-            scales = site.qparams.scale.size * (_SCALE_BYTES + (0 if site.spec.symmetric else 1))
+            scales = math.prod(scale_shape(array.shape, site.spec.granularity)) * (
+                _SCALE_BYTES + (0 if site.spec.symmetric else 1)
+            )
             size = array.size * site.spec.qtype.bits // 8 + scales
             own = levels.setdefault(site.value, [Level(FLOAT32, array.nbytes, 0.0)])
             own.append(Level(site.spec.qtype, size, errors.relative(key_of(site))))

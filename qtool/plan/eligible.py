@@ -144,7 +144,7 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
         return "its weight is empty"
     if not np.isfinite(weight).all():
         return f"its weight '{value.name if value else ''}' holds NaN or infinity"
-    if not scalable(size := float(np.abs(weight).max())):
+    if not scalable(size := max(float(weight.max()), -float(weight.min()))):
         return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
     if rule.product and weight.size < _min_weight(node, scheme.target.forms[form]):
         return f"its weight of {counted(weight.size, 'value')} is too small to pay for quantizing its input"

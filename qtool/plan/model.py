@@ -57,7 +57,7 @@ class Site:
         group: activation sites of one group share one scale (pass-through ops).
         bounds: limits of the range, from the op that computes the value.
         scale_from: for a bias, the two factors of its scale: (input value, node with the weight).
-        qparams: None until resolved.
+        qparams: None until resolved; of a weight in a side file, it may follow from it (plan/resolve.py).
         dequantizer: the nodes that turn a STORED weight into floats.
         integers: of a weight, in its shape and qtype.dtype; None: rounded to nearest (plan/resolve.py).
     """
@@ -298,5 +298,6 @@ class Plan:
 
     @property
     def resolved(self) -> bool:
-        """Whether every site that needs a scale has one."""
-        return all(s.qparams is not None or not s.scaled for s in self.sites)
+        """Whether every site has a scale whose scale does not follow from the weight alone."""
+        needed = (Kind.ACTIVATION, Kind.WEIGHT, Kind.BIAS)
+        return all(s.qparams is not None for s in self.sites if s.kind in needed)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qtool.calibration.estimators import Estimator, minmax
 from qtool.calibration.ranges import Ranges
 from qtool.graph.grids import NO_GRIDS, Grid, Grids, shared_grid
-from qtool.graph.view import View, float_constant
+from qtool.graph.view import View, float_constant, in_side_file
 from qtool.numerics.qparams import QParams, activation_qparams, midpoint
 from qtool.numerics.quantize import bias_scale, dequantize, quantize
 from qtool.numerics.weights import bias_scale_floor, weight_qparams
@@ -36,6 +36,9 @@ def resolve(
         grids: the quantization that the model came with. Its scales and integers are kept where the type and
             granularity of the site can hold them.
 
+    A weight in a side file whose scale follows from it alone gets none (`weight_params`): the scales of all
+    blocks of a large model take a sixth of the memory of its weights.
+
     Raises:
         KeyError: a planned activation has no range. `fallback_nodes` finds those beforehand.
     """
@@ -44,9 +47,13 @@ def resolve(
     floors = _floors(plan, activations, view, weight_of)
     weights: dict[tuple[str, TensorSpec], QParams] = {}
     integers: dict[tuple[str, TensorSpec], NDArray[np.integer]] = {}
+    derived = {
+        (s.value, s.spec) for s in plan.sites if s.kind in WEIGHTS and in_side_file(view.values[s.value])
+    }
+    derived -= {(s.value, s.spec) for s in weight_of.values()}
     for site in plan.sites:
         key = site.value, site.spec
-        if site.kind in WEIGHTS and key not in weights:
+        if site.kind in WEIGHTS and key not in weights and key not in derived:
             array, floor = _array(view, site), floors.get(key)
             weights[key] = weight_qparams(array, site.spec, floor)
             if (kept := _kept_weight(site, array, floor, grids)) is not None:
@@ -64,7 +71,7 @@ def resolve(
             groups = _array(view, site).size // step.size if step.ndim else 1
             scale = bias_scale(activations[source].scale, step, groups)
             return QParams(scale, np.zeros(scale.shape, np.int64))
-        return weights[site.value, site.spec]
+        return weights.get((site.value, site.spec))
 
     return replace(
         plan,
@@ -171,26 +178,19 @@ def _array(view: View, site: Site) -> np.ndarray:
     return array
 
 
-def integers_of(site: Site, weight: NDArray[np.floating]) -> NDArray[np.integer]:
-    """Return the integers of a weight, those of the plan or else the nearest. Same shape, qtype.dtype.
+def weight_params(site: Site, weight: NDArray[np.floating]) -> QParams:
+    """Return the scales of a weight: those of the plan, or else those that follow from the weight."""
+    return weight_qparams(weight, site.spec) if site.qparams is None else site.qparams
 
-    Raises:
-        KeyError: the site is not resolved.
-    """
-    if site.qparams is None:
-        raise KeyError(f"site '{site.value}' is not resolved")
+
+def integers_of(site: Site, weight: NDArray[np.floating]) -> NDArray[np.integer]:
+    """Return the integers of a weight, those of the plan or else the nearest. Same shape, qtype.dtype."""
     if site.integers is not None:
         return site.integers
-    return quantize(weight, site.qparams, site.spec.qtype, site.spec.granularity)
+    return quantize(weight, weight_params(site, weight), site.spec.qtype, site.spec.granularity)
 
 
 def dequantized(site: Site, weight: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return a weight after quantization, as floats. Same shape, float32.
-
-    Raises:
-        KeyError: the site is not resolved.
-    """
-    q = integers_of(site, weight)
-    if site.qparams is None:
-        raise KeyError(f"site '{site.value}' is not resolved")
-    return dequantize(q, site.qparams, site.spec.granularity)
+    """Return a weight after quantization, as floats. Same shape, float32."""
+    params = weight_params(site, weight)
+    return dequantize(integers_of(replace(site, qparams=params), weight), params, site.spec.granularity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.view import View, attribute_int, float_constant, opset_of
-from qtool.numerics.metrics import weight_sqnr
+from qtool.numerics.metrics import sqnr_db
 from qtool.numerics.qparams import scalable
-from qtool.numerics.quantize import dequantize, quantize
+from qtool.numerics.quantize import rounding_energies
 from qtool.numerics.weights import weight_qparams
 from qtool.plan.eligible import rule_of
 from qtool.plan.model import WEIGHTS, Dequantizer, Kind, Site, Use
@@ -157,9 +158,9 @@ def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
     least = max(scheme.mode.storage_min_elements, rule.storage_min_elements)
     if array.size < least:
         return f"its weight of fewer than {least} values is not worth it"
-    if not np.isfinite(array).all():
+    size = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))  # NaN if there is one
+    if not math.isfinite(size):
         return "its weight holds NaN or infinity"
-    size = float(np.abs(array).max(initial=0.0))
     return "" if scalable(size) else f"its weight reaches {size:.3g}, beyond what a scale can be"
 
 
@@ -245,7 +246,7 @@ def storage_granularity(
         options = [b for b in blocked if b.size <= first] or [coarse, *blocked]
     for option in options:
         params = weight_qparams(w, TensorSpec(qtype, option, symmetric=True))
-        if weight_sqnr(w, dequantize(quantize(w, params, qtype, option), params, option)) >= floor_db:
+        if sqnr_db(*rounding_energies(w, params, qtype, option)) >= floor_db:
             return option
     return None
 

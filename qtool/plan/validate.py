@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qtool.graph.view import View, float_constant, is_op
-from qtool.numerics.qparams import magnitudes, midpoint
+from qtool.graph.view import View, float_constant, in_side_file, is_op
+from qtool.numerics.qparams import midpoint, scale_shape
 from qtool.numerics.quantize import bias_scale
 from qtool.plan.fp16.assignment import copied_weights, float32_ports
 from qtool.plan.fp16.norms import norm_barriers
@@ -146,7 +146,9 @@ def _site(site: Site, view: View) -> str:
     if not site.scaled:
         return ""
     if site.qparams is None:
-        return "it has no scale"
+        value = view.values[site.value]
+        follows = site.kind in WEIGHTS and site.kind is not Kind.WEIGHT and in_side_file(value)
+        return "" if follows and site.integers is None else "it has no scale"
     scale, zero = site.qparams.scale, site.qparams.zero_point
     if site.kind is Kind.ACTIVATION:
         fits = scale.shape == ()
@@ -155,9 +157,9 @@ def _site(site: Site, view: View) -> str:
         if array is None:
             return "it is no float constant"
         per_tensor = isinstance(site.spec.granularity, PerTensor)
-        wanted = () if per_tensor else (array.size,)
+        wanted: tuple[int, ...] = () if per_tensor else (array.size,)
         if site.kind in WEIGHTS:
-            wanted = magnitudes(array, site.spec.granularity).shape
+            wanted = scale_shape(array.shape, site.spec.granularity)
         if site.integers is not None and site.integers.shape != array.shape:
             return f"its integers have shape {site.integers.shape}, the weight {array.shape}"
         centred = not site.spec.symmetric or bool((zero == midpoint(site.spec.qtype)).all())

@@ -20,7 +20,7 @@ from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
 from qtool.numerics.qparams import F32, F64, QParams, fold, unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.resolve import dequantized, integers_of
+from qtool.plan.resolve import dequantized, integers_of, weight_params
 from qtool.recover.hessians import HessianSpec, ModelRun, hessians
 from qtool.recover.operands import Operand, Rounding, operand_of, roundings_of
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
@@ -90,7 +90,7 @@ def hessian_specs(view: View, plan: Plan) -> dict[Key, tuple[Site, HessianSpec]]
     consumers: dict[Key, list[Operand | None]] = {}
     sites: dict[Key, Site] = {}
     for site in plan.sites:
-        if site.kind not in KINDS or site.spec.qtype.bits > _MOST_BITS or site.qparams is None:
+        if site.kind not in KINDS or site.spec.qtype.bits > _MOST_BITS:
             continue
         key = site.value, site.spec
         sites[key] = site
@@ -197,9 +197,9 @@ def _joined(view: View, site: Site, weight: WeightRows, fits: list[Fitted], oper
 
 def _resolved(view: View, site: Site) -> tuple[F32, QParams]:
     w = float_constant(view.values[site.value])
-    if w is None or site.qparams is None:
-        raise KeyError(f"'{site.value}' is not a float constant, or not resolved")
-    return w, site.qparams
+    if w is None:
+        raise KeyError(f"'{site.value}' is not a float constant")
+    return w, weight_params(site, w)
 
 
 def by_gptq(weight: WeightRows, on: Hessian) -> Fitted:

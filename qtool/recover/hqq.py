@@ -8,6 +8,7 @@ from qtool.graph.view import View, float_constant
 from qtool.numerics.clip import FEW_BITS
 from qtool.numerics.hqq import half_quadratic
 from qtool.plan.model import Kind, Plan, Site
+from qtool.plan.resolve import weight_params
 from qtool.runtime.heartbeat import beat
 
 # Weights with scales for blocks, and no bias that depends on them.
@@ -27,7 +28,7 @@ def half_quadratic_plan(view: View, plan: Plan) -> Plan:
 def _with_scales(view: View, site: Site) -> Site:
     few = site.kind in _KINDS and site.spec.qtype.bits <= FEW_BITS
     weight = float_constant(view.values[site.value]) if few else None
-    if weight is None or site.qparams is None or site.integers is not None:
+    if weight is None or site.integers is not None:
         return site
     beat()
-    return replace(site, qparams=half_quadratic(weight, site.spec, site.qparams))
+    return replace(site, qparams=half_quadratic(weight, site.spec, weight_params(site, weight)))

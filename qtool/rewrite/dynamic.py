@@ -10,6 +10,8 @@ where several products read the same activation, which is then quantized once
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -21,11 +23,12 @@ from qtool.graph.view import (
     float_constant,
     rank,
 )
+from qtool.numerics.qparams import QParams, scale_shape
 from qtool.plan.eligible import summed_axis
-from qtool.plan.model import Kind, Site
-from qtool.plan.resolve import integers_of
+from qtool.plan.model import Kind
 from qtool.rewrite.dynamic_operands import Quantized, at_run_time, one_node, split, transposed
-from qtool.rewrite.writer import Writer, float_array, home, params, vector
+from qtool.rewrite.weights import dtype_in_file, rounded, weight_constant, weight_shape
+from qtool.rewrite.writer import Writer, home, vector
 from qtool.tables.qtypes import PerBlock
 
 
@@ -99,29 +102,43 @@ def _parts(writer: Writer, node: ir.Node) -> list[tuple[str, ir.Value, Quantized
     if site.kind is Kind.RUNTIME:
         weight = at_run_time(writer, right)
         return [("", left, weight if upright else transposed(writer, weight))]
-    integers, scales = _matrix(writer, site, upright)
-    sources = split(writer, left, [len(q) for q in integers], summed_axis(node))
-    graph, parts = home(node), []
-    for index, (source, q, scale) in enumerate(zip(sources, integers, scales, strict=True)):
-        suffix = f"_{index}" if len(sources) > 1 else ""
-        key = (site.value, site.spec, node.op_type, upright, index)
-        w = writer.once(("dynamic", *key), graph, f"{site.value}_quantized{suffix}", q)
-        s = writer.once(("dynamic scale", *key), graph, f"{site.value}_scale{suffix}", scale)
+    shape, granularity = weight_shape(writer, site), site.spec.granularity
+    shape = shape if upright else shape[::-1]
+    blocks = isinstance(granularity, PerBlock)
+    count = shape[0] // granularity.size if isinstance(granularity, PerBlock) else 1
+    sources, graph, parts = (
+        split(writer, left, [shape[0] // count] * count, summed_axis(node)),
+        home(node),
+        [],
+    )
+    for index, source in enumerate(sources):
+        suffix = f"_{index}" if count > 1 else ""
+        key = (node.op_type, upright)
+
+        def matrix(q: NDArray[Any], _: QParams, index: int = index) -> NDArray[Any]:
+            rows = q if upright else q.T
+            return np.asarray(np.split(rows, count)[index] if blocks else rows)
+
+        def scale(_: NDArray[Any], params: QParams, index: int = index) -> NDArray[Any]:
+            rows = params.scale if upright else params.scale.T
+            return np.asarray(rows[index] if blocks else rows)
+
+        w = weight_constant(
+            writer,
+            site,
+            f"{site.value}_quantized{suffix}",
+            matrix,
+            dtype_in_file(site.spec.qtype),
+            (shape[0] // count, *shape[1:]),
+            graph=graph,
+            key=key,
+        )
+        dims = shape[1:] if blocks else scale_shape(weight_shape(writer, site), granularity)
+        s = weight_constant(
+            writer, site, f"{site.value}_scale{suffix}", scale, ir.DataType.FLOAT, dims, graph=graph, key=key
+        )
         parts.append((suffix, source, Quantized(w, s)))
     return parts
-
-
-def _matrix(
-    writer: Writer, site: Site, upright: bool
-) -> tuple[list[NDArray[np.integer]], list[NDArray[np.float32]]]:
-    """Return a weight as integers [.., K, N] with scales [N], or its parts along K with scales of each."""
-    q = integers_of(site, float_array(writer.view.values[site.value]))
-    scale = params(site).scale
-    if not upright:
-        q, scale = q.T, scale.T
-    if not isinstance(site.spec.granularity, PerBlock):
-        return [q], [scale]
-    return np.split(q, len(scale)), list(scale)
 
 
 def _summed(writer: Writer, node: ir.Node, parts: list[ir.Node]) -> list[ir.Node]:
@@ -193,10 +210,10 @@ def _filters(writer: Writer, node: ir.Node, weight: ir.Value, spatial: tuple[int
     if site.kind is Kind.RUNTIME:
         return at_run_time(writer, weight)
     key, graph = (site.value, site.spec), home(node)
-    q = integers_of(site, float_array(weight))
+    q, qparams = rounded(writer, site)
     # ConvInteger has no kernel for s8 weights in onnxruntime (1.31): the same integers, 128 higher.
     q = (q.astype(np.int16) + 128).astype(np.uint8)
-    scales = params(site).scale.reshape(-1, *spatial)
+    scales = qparams.scale.reshape(-1, *spatial)
     return Quantized(
         writer.once(("conv", *key), graph, f"{site.value}_quantized", q),
         writer.once(("conv scale", *key), graph, f"{site.value}_scale", scales),

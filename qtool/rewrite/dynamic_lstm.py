@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from qtool.graph.edit import new_node, take_over
 from qtool.plan.model import Site
-from qtool.plan.resolve import integers_of
-from qtool.rewrite.writer import Writer, float_array, home, params
+from qtool.rewrite.weights import rounded
+from qtool.rewrite.writer import Writer, home
 
 # The fused node takes W as [D, I, 4H] where ONNX's LSTM has [D, 4H, I]; the scales stay [D, 4H].
 # Inputs: X W R B sequence_lens initial_h initial_c P W_scale W_zero_point R_scale R_zero_point
@@ -49,7 +49,7 @@ def _initializers(
     writer: Writer, graph: ir.Graph, value: ir.Value, site: Site
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return a weight [D, R, C] as integers [D, C, R], its scale and its zero_point [D, R]."""
-    q, qparams = integers_of(site, float_array(value)), params(site)
+    q, qparams = rounded(writer, site)
     name, key = site.value, (site.value, site.spec)
     zeros = np.zeros(qparams.scale.shape, q.dtype)
     return (

@@ -7,6 +7,7 @@ middle of the unsigned range (onnxruntime docs/ContribOperators.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from qtool.graph.edit import insert_after_value, new_node, replace_node
 from qtool.graph.view import attribute_int
-from qtool.numerics.qparams import unfold
+from qtool.numerics.qparams import QParams, unfold, unfolded_shape
 from qtool.plan.eligible import nbits_block
 from qtool.plan.model import Site
-from qtool.plan.resolve import integers_of
+from qtool.plan.resolve import integers_of, weight_params
 from qtool.rewrite.dynamic_operands import one_node
-from qtool.rewrite.writer import Writer, float_array, home, params, vector
+from qtool.rewrite.weights import Make, weight_constant, weight_shape
+from qtool.rewrite.writer import Writer, float_array, home, vector
 from qtool.tables.qtypes import PerBlock
 
 # Level 4 computes in int8. The default, 0, runs at a twentieth of the speed of float.
@@ -32,32 +34,22 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
     writer.use_contrib()
     site = writer.sites_of[node.name or "", 1]
     granularity, bits = site.spec.granularity, site.spec.qtype.bits
-    value = writer.view.values[site.value]
-    array, qparams, graph = float_array(value), params(site), home(node)
-    q = integers_of(site, array)
-    scale = qparams.scale
-    if not attribute_int(node, "transB", 0):
-        q, scale = q.T, np.ascontiguousarray(scale.T)
-    columns, total = q.shape
-    key = (site.value, site.spec, columns)
+    value, graph = writer.view.values[site.value], home(node)
+    upright = not attribute_int(node, "transB", 0)
+    shape = weight_shape(writer, site)
+    columns, total = shape[::-1] if upright else shape
     inputs: list[ir.Value | None] = [node.inputs[0]]
     if isinstance(granularity, PerBlock):
         size = granularity.size
-        if site.spec.symmetric:
-            q = q.astype(np.int16) + 2 ** (bits - 1)  # the default zero point
-        packed = pack(unfold(q, PerBlock(1, size)), bits)
-        inputs.append(writer.once(("nbits", *key), graph, f"{site.value}_packed", packed))
-        inputs.append(writer.once(("nbits scale", *key), graph, f"{site.value}_scale", scale))
+        inputs += _blocks(writer, site, graph, upright=upright)
     else:
         size = nbits_block(total, site.spec.qtype, 0)
-        inputs += _blocks_of_rows(writer, site, q, size)
+        array = float_array(value)
+        q = integers_of(site, array)
+        inputs += _blocks_of_rows(writer, site, q.T if upright else q, weight_params(site, array), size)
     added = writer.added.get(node.name or "")
     last = writer.view.node_by_name[added.uses[0][0]] if added is not None and added.uses else node
     bias = writer.view.values[added.value] if added is not None else (*node.inputs, None, None)[2]
-    if not site.spec.symmetric:
-        zeros = qparams.zero_point if attribute_int(node, "transB", 0) else qparams.zero_point.T
-        zero_points = pack(zeros[:, None, :], bits).reshape(columns, -1)
-        inputs.append(writer.once(("nbits zero", *key), graph, f"{site.value}_zero_points", zero_points))
     if bias is not None:
         inputs += [None] * (_BIAS_INPUT - len(inputs)) + [vector(writer, graph, bias)]
     numbers = {
@@ -80,7 +72,40 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
         node.graph.remove(node, safe=True)
 
 
-def _blocks_of_rows(writer: Writer, site: Site, q: NDArray[np.integer], size: int) -> Sequence[ir.Value]:
+def _blocks(writer: Writer, site: Site, graph: ir.Graph, *, upright: bool) -> list[ir.Value | None]:
+    """Return the packed blocks of a weight, [K, N] if upright, their scales, and zero points if any."""
+    bits, granularity = site.spec.qtype.bits, PerBlock(1, getattr(site.spec.granularity, "size", 0))
+    shape = weight_shape(writer, site)
+    columns, count, size = unfolded_shape(shape[::-1] if upright else shape, granularity)
+
+    def rows(array: NDArray[Any]) -> NDArray[Any]:
+        return array.T if upright else array
+
+    def blocks(q: NDArray[Any], _: QParams) -> NDArray[Any]:
+        # Without a zero point it is the middle of the range.
+        unsigned = (q.astype(np.int16) + 2 ** (bits - 1) if site.spec.symmetric else q).astype(np.uint8)
+        return pack(unfold(np.ascontiguousarray(rows(unsigned)), granularity), bits)
+
+    def zero_points(_: NDArray[Any], params: QParams) -> NDArray[Any]:
+        return pack(rows(params.zero_point)[:, None, :], bits).reshape(columns, -1)
+
+    made: list[tuple[str, Make, ir.DataType, tuple[int, ...]]] = [
+        ("packed", blocks, ir.DataType.UINT8, (columns, count, size * bits // 8)),
+        ("scale", lambda _, p: rows(p.scale), ir.DataType.FLOAT, (columns, count)),
+    ]
+    if not site.spec.symmetric:
+        made.append(("zero_points", zero_points, ir.DataType.UINT8, (columns, -(-count * bits // 8))))
+    return [
+        weight_constant(
+            writer, site, f"{site.value}_{what}", make, dtype, dims, graph=graph, key=("nbits", upright)
+        )
+        for what, make, dtype, dims in made
+    ]
+
+
+def _blocks_of_rows(
+    writer: Writer, site: Site, q: NDArray[np.integer], params: QParams, size: int
+) -> Sequence[ir.Value]:
     """Return a table [N, K] of int8 with a scale a row as blocks and their scales.
 
     Nodes make them, so that a Gather can read the same table; onnxruntime runs these at load.
@@ -107,7 +132,7 @@ def _blocks_of_rows(writer: Writer, site: Site, q: NDArray[np.integer], size: in
                 one_node(writer, op_type, [last, *others], f"{name}_{op_type}", attributes=attributes)
             )
             last = nodes[-1].outputs[0]
-        scale = constant("scale", params(site).scale.reshape(rows, 1))
+        scale = constant("scale", params.scale.reshape(rows, 1))
         nodes.append(
             one_node(
                 writer, "Expand", [scale, constant("scales", np.asarray([rows, count]))], f"{name}_Expand"

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, take_output_name
 from qtool.numerics.quantize import quantize_bias
 from qtool.plan.model import GraphEdit, Site
-from qtool.rewrite.writer import Writer, axis, constants, float_array, integers, params, redirect
+from qtool.rewrite.weights import integers
+from qtool.rewrite.writer import Writer, axis, constants, float_array, params, redirect
 
 # Max(x, this) changes no activation in practice, and onnxruntime fuses nothing across it.
 _BARRIER_FLOOR = -3e38
@@ -80,11 +81,10 @@ def write_weight(writer: Writer, site: Site) -> None:
     """Write a weight as integers -> DequantizeLinear."""
     value = writer.view.values[site.value]
     graph = owner(value)
-    q = integers(writer, site, value, float_array(value))
     scale, zero = constants(writer, site, graph)
     dq = new_node(
         "DequantizeLinear",
-        [q, scale, zero],
+        [integers(writer, site), scale, zero],
         name=writer.namer(f"{site.value}_DequantizeLinear"),
         outputs=[writer.namer(f"{site.value}_dequantized")],
         attributes=axis(site),

@@ -9,36 +9,31 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.edit import add_initializer, insert_after_value, new_node, owner, replace_node
-from qtool.numerics.qparams import fold
-from qtool.numerics.quantize import spread
 from qtool.plan.model import Dequantizer, Site
-from qtool.rewrite.writer import Writer, float_array, integers, packed, params, redirect
+from qtool.rewrite.weights import integers, scales, weight_shape, zero_points
+from qtool.rewrite.writer import Writer, redirect
 from qtool.tables.qtypes import Granularity, PerBlock, PerChannel, PerRowOfLast, PerRun
 
 
 def write_stored(writer: Writer, site: Site) -> None:
     """Write a weight as integers with scales a channel or a block, and the nodes that restore floats."""
     value = writer.view.values[site.value]
-    q = integers(writer, site, value, float_array(value))
-    nodes = _NODES[site.dequantizer](writer, site, value, q)
+    nodes = _NODES[site.dequantizer](writer, site, value)
     last = nodes[-1].outputs[0]
     insert_after_value(value, nodes, owner(value))
     redirect(writer, site.uses, value, last)
 
 
-def _folded(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
+def _folded(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
     """Return Cast (-> Sub(zero point)) -> Mul(scale) (-> Reshape, for blocks): folded by onnxruntime at load.
 
     It does not fold a DequantizeLinear, and would run that at every inference.
     """
-    name, graph = site.value, owner(value)
-    array = float_array(value)
-    factor = spread(params(site).scale, site.spec.granularity, array.ndim)
-    scale = add_initializer(graph, writer.namer(f"{name}_storage_scale"), factor)
+    name, q = site.value, integers(writer, site)
+    scale = scales(writer, site, f"{name}_storage_scale", spread_out=True)
     nodes = [_node(writer, "Cast", [q], name, "cast", {"to": ir.AttrInt64("to", ir.DataType.FLOAT)})]
     if not site.spec.symmetric:
-        zeros = spread(params(site).zero_point, site.spec.granularity, array.ndim)
-        zero = add_initializer(graph, writer.namer(f"{name}_zero_point"), packed(zeros, site.spec.qtype))
+        zero = zero_points(writer, site, f"{name}_zero_point", spread_out=True)
         to_float = {"to": ir.AttrInt64("to", ir.DataType.FLOAT)}
         nodes.append(_node(writer, "Cast", [zero], name, "zero_point_cast", to_float))
         nodes.append(_node(writer, "Sub", [nodes[0].outputs[0], nodes[1].outputs[0]], name, "centred"))
@@ -58,11 +53,10 @@ def _node(
     return new_node(op_type, inputs, name=f"{name}_{op_type}", outputs=[name], attributes=attributes)
 
 
-def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[ir.Node]:
+def _standard(writer: Writer, site: Site, value: ir.Value) -> list[ir.Node]:
     """Return DequantizeLinear, per channel or (opset 21) in blocks, and a Reshape where runs cross axes."""
     name, namer, granularity = site.value, writer.namer, site.spec.granularity
-    shape = tuple(float_array(value).shape)
-    scales = params(site).scale
+    shape = weight_shape(writer, site)
     match granularity:
         case PerChannel(axis):
             stored, block = shape, 0
@@ -71,19 +65,13 @@ def _standard(writer: Writer, site: Site, value: ir.Value, q: ir.Value) -> list[
         case PerRun(block):
             stored, axis = (shape[0], math.prod(shape[1:])), 1
         case PerRowOfLast():
-            stored, axis, block, scales = shape, len(shape) - 1, shape[-1], scales[..., None]
+            stored, axis, block = shape, len(shape) - 1, shape[-1]
         case _:
             raise KeyError(f"'{name}' has no scale a channel or a block")
-    if q.const_value is None:
-        raise KeyError(f"'{name}' is no constant")
-    if tuple(q.shape or ()) != stored:  # integers() unfolds blocks, which DequantizeLinear takes folded
-        flat = fold(q.const_value.numpy(), granularity, shape).reshape(stored)
-        q = writer.once(("folded", site.value, site.spec), owner(value), f"{name}_quantized", flat)
-    scale = add_initializer(owner(value), namer(f"{name}_scale"), scales)
-    inputs = [q, scale]
+    by_row = isinstance(granularity, PerRowOfLast)  # its one block takes the whole axis
+    inputs = [integers(writer, site, shape=stored), scales(writer, site, f"{name}_scale", spread_out=by_row)]
     if not site.spec.symmetric:
-        zeros = packed(params(site).zero_point, site.spec.qtype)
-        inputs.append(add_initializer(owner(value), namer(f"{name}_zero_point"), zeros))
+        inputs.append(zero_points(writer, site, f"{name}_zero_point", spread_out=by_row))
     attributes = {"axis": ir.AttrInt64("axis", axis)}
     if block:
         attributes["block_size"] = ir.AttrInt64("block_size", block)
@@ -101,7 +89,7 @@ def _folded_back(
     writer: Writer, value: ir.Value, granularity: Granularity, source: ir.Value
 ) -> list[ir.Node]:
     """Return the nodes that bring a weight of blocks back to its shape: Reshape (-> Slice (-> Reshape))."""
-    shape = tuple(float_array(value).shape)
+    shape = tuple(value.const_value.shape.numpy()) if value.const_value is not None else ()
     match granularity:
         case PerBlock(axis, size):
             folded = shape
@@ -136,11 +124,7 @@ def write_lookup(writer: Writer, site: Site) -> None:
 
     The table stays small in memory, too; only the selected rows become floats.
     """
-    value = writer.view.values[site.value]
-    array = float_array(value)
-    q = integers(writer, site, value, array)
-    rows = params(site).scale.reshape((-1,) + (1,) * (array.ndim - 1))
-    scale = writer.once(("rows", site.value, site.spec), owner(value), f"{site.value}_scale", rows)
+    q, scale = integers(writer, site), scales(writer, site, f"{site.value}_scale", spread_out=True)
     for name, _ in site.uses or ():
         gather = writer.view.node_by_name[name]
         _restore_rows(writer, gather, q, scale)
@@ -171,7 +155,7 @@ def _restore_rows(writer: Writer, gather: ir.Node, q: ir.Value, scale: ir.Value)
     replace_node(gather, [*picks, cast, mul], out, mul.outputs[0], namer)
 
 
-_NODES: dict[Dequantizer, Callable[[Writer, Site, ir.Value, ir.Value], list[ir.Node]]] = {
+_NODES: dict[Dequantizer, Callable[[Writer, Site, ir.Value], list[ir.Node]]] = {
     Dequantizer.CAST_MUL: _folded,
     Dequantizer.OPERATOR: _standard,
 }

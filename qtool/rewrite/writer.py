@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.edit import Namer, add_initializer, owner
+from qtool.graph.edit import Namer, add_initializer
 from qtool.graph.view import View, float_constant, rank
-from qtool.numerics.qparams import QParams, unfold
+from qtool.numerics.qparams import QParams
 from qtool.plan.model import GraphEdit, Site, Use
-from qtool.plan.resolve import integers_of
-from qtool.tables.modes import FEW_BITS
-from qtool.tables.qtypes import PerChannel, QType
+from qtool.plan.resolve import integers_of, weight_params
+from qtool.tables.qtypes import PerChannel
 from qtool.tables.targets import Target
+
+# Several constants of a weight are saved one after the other, and several weights at once.
+_KEPT = 8
+
+
+class RoundedWeights:
+    """Integers and scales of weights. The last few stay in memory; threads may share it."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[object, tuple[NDArray[Any], QParams]] = OrderedDict()
+        self._busy: dict[object, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def of(self, site: Site, tensor: ir.TensorProtocol) -> tuple[NDArray[Any], QParams]:
+        """Return the integers of a weight, in its shape, and its scales."""
+        key = (site.value, site.spec)
+        with self._lock:
+            busy = self._busy.setdefault(key, threading.Lock())
+        with busy:  # who comes second waits for the first
+            rounded = self._kept.get(key)
+            if rounded is None:
+                weight = np.asarray(tensor.numpy(), np.float32)
+                params = weight_params(site, weight)
+                rounded = integers_of(replace(site, qparams=params), weight), params
+                with self._lock:
+                    self._kept[key] = rounded
+                    while len(self._kept) > _KEPT:
+                        self._kept.popitem(last=False)
+            return rounded
 
 
 @dataclass
@@ -33,6 +62,7 @@ class Writer:
         added: product -> the edit that gives it the bias of the Add behind it.
         quantizer_barriers: values whose QuantizeLinear stands behind a fusion barrier.
         initializers: those that the writers have added, by their source and their graph.
+        rounded: the weights of sites.
         made: values that the writers have added and that others may read, by their source.
     """
 
@@ -43,6 +73,7 @@ class Writer:
     added: Mapping[str, GraphEdit] = field(default_factory=dict)
     quantizer_barriers: frozenset[str] = frozenset()
     initializers: dict[tuple[Any, ...], ir.Value] = field(default_factory=dict)
+    rounded: RoundedWeights = field(default_factory=RoundedWeights)
     made: dict[tuple[Any, ...], Sequence[ir.Value]] = field(default_factory=dict)
 
     @property
@@ -108,22 +139,6 @@ def redirect(
         return
     for name, index in uses:
         writer.view.node_by_name[name].replace_input_with(index, new)
-
-
-def integers(writer: Writer, site: Site, value: ir.Value, array: NDArray[np.float32]) -> ir.Value:
-    """Return the integers of a weight: one initializer for all sites of the same weight and granularity."""
-    key = ("integers", site.value, site.spec)
-    graph = owner(value)
-    if (*key, id(graph)) in writer.initializers:
-        return writer.initializers[*key, id(graph)]
-    spec = site.spec
-    q: NDArray[Any] = unfold(integers_of(site, array), spec.granularity)
-    return writer.once(key, graph, f"{site.value}_quantized", packed(q, spec.qtype))
-
-
-def packed(q: NDArray[Any], qtype: QType) -> NDArray[Any]:
-    """Return integers in the type that they have in the file."""
-    return q.astype(getattr(ml_dtypes, qtype.name) if qtype in FEW_BITS else qtype.dtype)
 
 
 def home(node: ir.Node) -> ir.Graph:

@@ -22,6 +22,11 @@ def default_threads(cgroup: Path = _CGROUP) -> int:
     return max(allowed, 1) if allowed < cores else 0
 
 
+def usable_cores() -> int:
+    """Return the cores that this process may use."""
+    return default_threads() or os.cpu_count() or 1
+
+
 def _quota(cgroup: Path) -> float:
     """Return the quota in cores; 0 for none."""
     try:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from qtool.graph.edit import computed
 from qtool.graph.view import float_constant
+from qtool.numerics.qparams import parts
 
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -24,10 +27,19 @@ def flush_denormals(model: ir.Model) -> str:
             array = float_constant(value)
             if array is None or value.is_graph_output():
                 continue
-            size = np.abs(array)
-            tiny = (size < _LEAST) & (size > 0)
-            if not tiny.any() or not (size >= _LEAST).any():
+            tiny, normal = 0, False
+            for part in parts(array.shape):
+                size = np.abs(array[part])
+                above = int(np.count_nonzero(size >= _LEAST))
+                tiny += int(np.count_nonzero(size)) - above
+                normal |= above > 0
+            if not tiny or not normal:
                 continue
-            value.const_value = ir.tensor(np.where(tiny, np.float32(0), array), name=name)
-            flushed += int(tiny.sum())
+            value.const_value = computed(value, _flushed, ir.DataType.FLOAT, array.shape)
+            value.const_value.name = name
+            flushed += tiny
     return f"{flushed} denormal weights are 0" if flushed else ""
+
+
+def _flushed(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.abs(array) < _LEAST, np.float32(0), array)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from qtool.graph.edit import Computed
+
 # Smaller ones (shapes, axes) stay: shape inference inside a branch needs them there.
 _SHARED_FROM_BYTES = 1024
+_BEGINNING = 1024  # values
 
 
 def share_duplicates(model: ir.Model) -> str:
@@ -17,12 +20,8 @@ def share_duplicates(model: ir.Model) -> str:
     1. Equal means the same type, shape and bytes.
     2. An initializer that is a graph's input or output keeps its own.
     """
-    groups: dict[tuple[object, ...], list[ir.Value]] = {}
-    for value, tensor in large_constants(model):
-        digest = hashlib.sha256(tensor.tobytes()).digest()
-        groups.setdefault((tensor.dtype, tuple(tensor.shape), digest), []).append(value)
     saved = 0
-    for values in groups.values():
+    for values in equal_constants(list(large_constants(model))):
         first, *others = values
         if others and any(v.graph is not first.graph for v in others):
             hoist(first, model.graph)
@@ -33,12 +32,34 @@ def share_duplicates(model: ir.Model) -> str:
     return f"{saved} copies of constants shared" if saved else ""
 
 
+def equal_constants(constants: Sequence[tuple[ir.Value, ir.TensorProtocol]]) -> list[list[ir.Value]]:
+    """Return the constants of the same type, shape and bytes in groups, those without an equal left out.
+
+    Only constants that begin alike are read in full.
+    """
+    alike: dict[tuple[object, ...], list[tuple[ir.Value, ir.TensorProtocol]]] = {}
+    for value, tensor in constants:
+        beginning = tensor.numpy().reshape(-1)[:_BEGINNING].tobytes()
+        alike.setdefault((tensor.dtype, *tensor.shape.numpy(), beginning), []).append((value, tensor))
+    equal: dict[tuple[object, ...], list[ir.Value]] = {}
+    for key, members in alike.items():
+        for value, tensor in members if len(members) > 1 else ():
+            digest = hashlib.sha256(tensor.tobytes()).digest()
+            equal.setdefault((*key, digest), []).append(value)
+    return [values for values in equal.values() if len(values) > 1]
+
+
 def large_constants(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """Yield the initializers that are worth sharing, and that are no graph's input or output."""
+    """Yield the initializers that are worth sharing, and that are no graph's input or output.
+
+    One that is computed while the model is saved equals no other: its source is one of a kind.
+    """
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < _SHARED_FROM_BYTES:
+            if tensor is None or tensor.dtype == ir.DataType.STRING or isinstance(tensor, Computed):
+                continue
+            if tensor.nbytes < _SHARED_FROM_BYTES:
                 continue
             if not (value.is_graph_input() or value.is_graph_output()):
                 yield value, tensor

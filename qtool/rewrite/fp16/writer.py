@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner, take_output_name
+from qtool.graph.edit import (
+    Namer,
+    add_constant,
+    add_initializer,
+    computed,
+    insert_after_value,
+    new_node,
+    owner,
+    take_output_name,
+)
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import is_op
 from qtool.plan.fp16.ports import is_blind, is_float32
@@ -115,11 +124,13 @@ def _write_constant(writer: _Writer, value: ir.Value) -> None:
     float16_uses, float32_uses = _readers(writer, value)
     if not (float16_uses or value.name in writer.fp16.stored or writer.is_own(value)):
         return
-    array = value.const_value.numpy().astype(np.float16)
+    tensor = computed(
+        value, lambda array: array.astype(np.float16), _FLOAT16, value.const_value.shape.numpy()
+    )
     if value.name in writer.fp16.copied:
-        _redirect(float16_uses, add_initializer(owner(value), writer.namer(f"{value.name}_float16"), array))
+        _redirect(float16_uses, add_constant(owner(value), writer.namer(f"{value.name}_float16"), tensor))
         return
-    value.const_value = ir.tensor(array, name=value.name)
+    tensor.name, value.const_value = value.name, tensor
     value.type = ir.TensorType(_FLOAT16)
     if float32_uses:
         _cast(writer, value, _FLOAT, float32_uses)

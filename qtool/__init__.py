@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qtool.commands.advise import Advising
+    from qtool.commands.advise import advise_on as advise
     from qtool.commands.analyze import Analyzing
     from qtool.commands.analyze import analyze_model as analyze
     from qtool.commands.bench import Bench, Benching
@@ -44,14 +46,17 @@ if TYPE_CHECKING:
     from qtool.plan.cost_table import CostTable
     from qtool.plan.model import Plan
     from qtool.report.analysis import Analysis
+    from qtool.report.checklist import Checklist
     from qtool.report.model import Report, Result
     from qtool.report.saved import read_report, rejudge
 
 # public name -> (module, name there)
 _PUBLIC = {
+    "Advising": ("qtool.commands.advise", "Advising"),
     "Analysis": ("qtool.report.analysis", "Analysis"),
     "Analyzing": ("qtool.commands.analyze", "Analyzing"),
     "Bench": ("qtool.commands.bench", "Bench"),
+    "Checklist": ("qtool.report.checklist", "Checklist"),
     "Benching": ("qtool.commands.bench", "Benching"),
     "Calibrating": ("qtool.commands.calibrate", "Calibrating"),
     "Comparing": ("qtool.options", "Comparing"),
@@ -65,6 +70,7 @@ _PUBLIC = {
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.report.model", "Result"),
     "Survey": ("qtool.commands.data", "Survey"),
+    "advise": ("qtool.commands.advise", "advise_on"),
     "analyze": ("qtool.commands.analyze", "analyze_model"),
     "bench": ("qtool.commands.bench", "bench_models"),
     "calibrate": ("qtool.commands.calibrate", "calibrate_model"),
@@ -92,11 +98,13 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Advising",
     "Analysis",
     "Analyzing",
     "Bench",
     "Benching",
     "Calibrating",
+    "Checklist",
     "Comparing",
     "CostTable",
     "DataError",
@@ -114,6 +122,7 @@ __all__ = [
     "RuntimeFailure",
     "Survey",
     "UsageError",
+    "advise",
     "analyze",
     "bench",
     "calibrate",

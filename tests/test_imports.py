@@ -42,7 +42,7 @@ MAY_IMPORT = {
 }
 RENDERERS = tuple(
     f"report/{name}.py"
-    for name in "terminal analysis_terminal inspection difference survey bench profile placement tables".split()
+    for name in "terminal analysis_terminal checklist inspection difference survey bench profile placement tables".split()
 )
 ON_TOP = {"__init__", "__main__", "errors", "options"}
 

@@ -61,8 +61,8 @@ def analyze(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
     """Show which tensors and nodes carry the error of a quantized model, and what would lower it.
 
     QUANTIZED is a model of qtool or of another tool (QDQ, integer operators, run-time or weight-only);
-    without it, the model that qtool would make by its rules (--effort fast). Advice is printed as commands
-    that can be pasted, each with its predicted gain.
+    without it, the model that qtool would make by its rules (--effort fast --timing table). Advice is
+    printed as commands that can be pasted, each with its predicted gain.
 
     \b
     qtool analyze model.onnx int8.onnx --data held_out/

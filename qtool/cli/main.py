@@ -17,6 +17,7 @@ from typing import NoReturn
 import click
 
 from qtool import __version__
+from qtool.cli.advise import advise
 from qtool.cli.analyze import analyze
 from qtool.cli.bench import bench
 from qtool.cli.calibrate import calibrate
@@ -66,6 +67,7 @@ def cli(ctx: click.Context) -> None:
     """Quantize ONNX models after training, and prove that the result still works.
 
     \b
+    qtool advise model.onnx --calib samples/
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool tune model.onnx --calib samples/ --svg front.svg
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
@@ -88,6 +90,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+cli.add_command(advise)
 cli.add_command(quantize)
 cli.add_command(tune)
 cli.add_command(calibrate)

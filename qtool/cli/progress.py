@@ -35,6 +35,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "calibrate": ("prepare", "calibrate"),
     "compare": ("compare",),
+    "advise": ("prepare",),
     "analyze": ("prepare", "calibrate", "analyze", "advice"),
     "data": ("survey",),
     "bench": ("bench",),

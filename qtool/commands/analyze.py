@@ -157,7 +157,7 @@ def analyze_model(
 
 
 def rule_based_candidate(prepared: PreparedModel) -> Candidate:
-    """Return the candidate of `--effort fast`."""
+    """Return the candidate of `--effort fast --timing table`."""
     return make_candidate(prepared, rule_based(prepared.task))
 
 

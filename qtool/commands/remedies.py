@@ -53,6 +53,8 @@ _SAMPLES = 16
 _MOST_WEIGHTS = 8_000_000
 # A file that is better by more than this has had recovery: advice starts from it.
 _BETTER_DB = 1.0
+# The rules' plan, also where it is no faster here: what was simulated.
+_FAST = ("--effort", "fast", "--timing", "table")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def command_of(base: Base, flags: Sequence[str], *, fast: bool = True) -> str:
         ("set", options.sets),
     ):
         words += [word for pattern in patterns for word in (f"--{option}", pattern)]
-    return shlex.join([*words, *base.flags, *(["--effort", "fast"] if fast else []), *flags])
+    return shlex.join([*words, *base.flags, *(_FAST if fast else ()), *flags])
 
 
 def remedies(

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.data.samples import Arrays
+from qtool.evaluate.analysis.pieces import Pieces, split
 from qtool.evaluate.analysis.subject import Subject
 from qtool.evaluate.rows import Rows, matches
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner
@@ -30,7 +31,7 @@ Powers = NDArray[np.float64]
 
 _FIRST = 2
 # Regions that are run on all samples: the order of the first ones has to be right.
-_LOUDEST = 8
+_LOUDEST = 6
 
 
 @dataclass
@@ -96,7 +97,6 @@ class Effect:
 def measure_effects(
     subject: Subject,
     outputs: Outputs,
-    regions: Sequence[Collection[str]],
     faulty_biases: Mapping[str, str],
     passes: int,
     threads: int,
@@ -107,19 +107,19 @@ def measure_effects(
     Args:
         subject: the model.
         outputs: FP32's.
-        regions: for each the tensors that are quantized when it alone is.
         faulty_biases: bias -> the tensor whose scale makes it wrong, and whose switch it follows.
         passes: the most inferences.
         threads: of the runtime.
         progress: called with the inferences done and their greatest number.
     """
-    switches = switched(subject.model, subject.plan)
-    _switch_biases(subject, switches, faulty_biases)
+    pieces = split(subject)
+    switches = switched(subject.model, pieces.plan)
+    _switch_biases(subject, pieces, switches, faulty_biases)
     with model_for_session(switches.model) as loadable:
         session = Session(loadable, threads=threads, name="the model with switches")
     bench = _Bench(subject, outputs, switches, session, outputs.runs + passes, progress)
     with running(session):
-        return _effects(bench, regions)
+        return _effects(bench, pieces)
 
 
 class _Bench:
@@ -145,17 +145,20 @@ class _Bench:
         """The inferences that are left."""
         return self._most - self.outputs.runs
 
-    def able(self, key: str) -> bool:
-        """Whether a tensor has a switch; values inside an If or Loop have none."""
-        site = self.subject.tensors[key][0]
-        return (site.value if site.kind in WEIGHTS else key) in self._switches.switches
+    def able(self, part: str) -> bool:
+        """Whether a part of a tensor has a switch; values inside an If or Loop have none."""
+        return self._switch(part) in self._switches.switches
 
-    def noise(self, keys: Collection[str], positions: Collection[int]) -> Powers:
-        """Return the power of the errors with these tensors quantized, over some samples."""
+    def _switch(self, part: str) -> str:
+        sites = self.subject.tensors.get(part, ())
+        return sites[0].value if sites and sites[0].kind in WEIGHTS else part
+
+    def noise(self, parts: Collection[str], positions: Collection[int]) -> Powers:
+        """Return the power of the errors with these parts quantized, over some samples."""
         extra: Arrays = {}
-        for key in keys:
-            if self.able(key):
-                extra |= self._on(key)
+        for part in parts:
+            if self.able(part):
+                extra |= self._on(part)
         total = np.zeros(len(self.outputs.names))
         for i in positions:
             actual = self._session.run({**self.outputs.samples[i], **self._off, **extra}, self.outputs.names)
@@ -165,19 +168,22 @@ class _Bench:
             total += self.outputs.error(i, [np.asarray(a, np.float64) for a in actual])
         return total
 
-    def _on(self, key: str) -> Arrays:
-        """Return the inputs that quantize a tensor."""
-        site, switches = self.subject.tensors[key][0], self._switches
-        if site.kind not in WEIGHTS:
-            return {switches.switches[key]: np.asarray(True)}
-        restored = self.subject.restored(site, switches.weights[site.value]).array
-        return {switches.switches[site.value]: np.asarray(True), switches.fed[site.value]: restored}
+    def _on(self, part: str) -> Arrays:
+        """Return the inputs that quantize a part."""
+        switches, on = self._switches, np.asarray(True)
+        name = self._switch(part)
+        if name not in switches.fed:
+            return {switches.switches[name]: on}
+        site = self.subject.tensors[part][0]
+        restored = self.subject.restored(site, switches.weights[name]).array
+        return {switches.switches[name]: on, switches.fed[name]: restored}
 
 
-def _effects(bench: _Bench, regions: Sequence[Collection[str]]) -> tuple[dict[str, Effect], list[Effect]]:
-    outputs = bench.outputs
+def _effects(bench: _Bench, pieces: Pieces) -> tuple[dict[str, Effect], list[Effect]]:
+    outputs, regions = bench.outputs, pieces.regions
     everything = range(len(outputs.samples))
-    keys = [key for key in bench.subject.tensors if bench.able(key)]
+    keys = [key for key, parts in pieces.tensors.items() if any(map(bench.able, parts))]
+    home = {part: key for key, parts in pieces.tensors.items() for part in parts}
     first = list(everything)[:: max(1, len(everything) // _FIRST)][:_FIRST]
     if len(keys) * len(first) > bench.left * 2 // 3:
         first = first[:1]
@@ -189,21 +195,28 @@ def _effects(bench: _Bench, regions: Sequence[Collection[str]]) -> tuple[dict[st
             np.max(np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0), initial=0.0)
         )
 
-    looks = {key: bench.noise([key], first) for key in keys if bench.left >= len(first)}
+    looks = {key: bench.noise(pieces.tensors[key], first) for key in keys if bench.left >= len(first)}
     tensors = {key: Effect(outputs.scaled(noise, first), len(first)) for key, noise in looks.items()}
     nothing = np.zeros(len(outputs.names))
-    own = [sum((tensors[k].noise for k in keys if k in tensors), nothing) for keys in regions]
-    effects = [Effect(noise, 0) for noise in own]
-    for index in sorted(range(len(regions)), key=lambda i: -loudness(own[i]))[:_LOUDEST]:
-        if regions[index] and bench.left >= len(everything):
-            effects[index] = Effect(bench.noise(regions[index], everything), len(everything))
+    inside = [dict.fromkeys(home[part] for part in parts) for parts in regions]
+    sums = [sum((tensors[k].noise for k in keys if k in tensors), nothing) for keys in inside]
+    effects = [Effect(noise, 0) for noise in sums]
+    while bench.left >= len(
+        everything
+    ):  # until the loudest are known: a sum counts too much of shared inputs
+        order = sorted(range(len(regions)), key=lambda i: -loudness(effects[i].noise))[:_LOUDEST]
+        index = next((i for i in order if not effects[i].samples and regions[i]), None)
+        if index is None:
+            break
+        effects[index] = Effect(bench.noise(regions[index], everything), len(everything))
     for key in sorted(tensors, key=lambda k: -loudness(tensors[k].noise)):
         if rest and bench.left >= len(rest):
-            tensors[key] = Effect(looks[key] + bench.noise([key], rest), len(everything))
+            noise = looks[key] + bench.noise(pieces.tensors[key], rest)
+            tensors[key] = Effect(noise, len(everything))
     return tensors, effects
 
 
-def _switch_biases(subject: Subject, switches: Switched, faulty: Mapping[str, str]) -> None:
+def _switch_biases(subject: Subject, pieces: Pieces, switches: Switched, faulty: Mapping[str, str]) -> None:
     """Let a bias that a tensor's scale makes wrong be wrong where that tensor is quantized."""
     model = switches.model
     namer = Namer(model)
@@ -211,7 +224,9 @@ def _switch_biases(subject: Subject, switches: Switched, faulty: Mapping[str, st
     constants = {v.name: v for v in model.graph.initializers.values()}
     for name, key in faulty.items():
         site = subject.tensors[key][0]
-        switch = inputs.get(switches.switches.get(site.value if site.kind in WEIGHTS else key, ""))
+        readers = {use.node.name for use in constants[name].uses()} if name in constants else set()
+        part = _part_read_by(subject, pieces, key, readers)
+        switch = inputs.get(switches.switches.get(site.value if site.kind in WEIGHTS else part, ""))
         bias = constants.get(name)
         if switch is None or bias is None:
             continue
@@ -224,3 +239,10 @@ def _switch_biases(subject: Subject, switches: Switched, faulty: Mapping[str, st
         bias.replace_all_uses_with(result)
         chosen.replace_input_with(2, bias)
         insert_after_value(bias, [chosen], owner(bias))
+
+
+def _part_read_by(subject: Subject, pieces: Pieces, key: str, readers: Collection[str | None]) -> str:
+    """Return the part of a tensor that some nodes read."""
+    own = [s for s in pieces.plan.sites if s.group in pieces.tensors[key]]
+    near = (s.group for s in own if any(node in readers for node, _ in subject.uses(s)))
+    return next(near, key)

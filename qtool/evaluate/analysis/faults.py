@@ -18,6 +18,8 @@ from qtool.tables.qtypes import QTYPES
 
 # Samples for ranges and samples to analyze differ by less than this.
 _TOO_WIDE = 5.0
+# Channels below this part of the largest one.
+_FAINT = 0.1
 # Share of the values beyond a grid that no range estimator gives up.
 _CLIPPED = 0.01
 # A scale of an eighth leaves half of the values beyond the grid.
@@ -77,7 +79,9 @@ def weight_fault(array: NDArray[np.float32], stored: Stored) -> Fault | None:
     others = tuple(i for i, n in enumerate(stored.steps.shape) if n == 1)
     largest = np.abs(array).max(axis=others if stored.steps.ndim else None, keepdims=bool(stored.steps.ndim))
     levels = max(qtype.qmax - midpoint(qtype), 1)
-    ratios = np.divide(stored.steps * levels, largest, out=np.zeros_like(stored.steps), where=largest > 0)
+    # The scale of a faint channel is the one that its bias needs.
+    loud = largest > _FAINT * float(np.max(largest, initial=0.0))
+    ratios = np.divide(stored.steps * levels, largest, out=np.zeros_like(stored.steps), where=loud)
     ratio = float(np.max(ratios))
     return (
         Fault(f"the scale is {ratio:.1f} times that of its values", math.log2(ratio))

@@ -95,13 +95,12 @@ def measure(
     outputs = open_outputs(subject, samples)
     statistics, noise = _observe(subject, outputs, threads)
     problems = _problems(subject, statistics)
-    keys = [region_keys(subject, nodes) for nodes in subject.regions]
-    passes = (RUNS + len(keys) - reserve) * len(samples) - outputs.runs
+    passes = (RUNS + len(subject.regions) - reserve) * len(samples) - outputs.runs
     biases = faulty_biases(subject, problems)
-    effects, alone = measure_effects(subject, outputs, keys, biases, passes, threads, progress)
+    effects, alone = measure_effects(subject, outputs, biases, passes, threads, progress)
     table = _Table(subject, outputs, statistics, effects, problems, _homes(subject))
     tensors = {key: table.tensor(key) for key in subject.tensors}
-    regions = with_blocks([table.region(i, alone[i], tensors) for i in range(len(keys))])
+    regions = with_blocks([table.region(i, alone[i], tensors) for i in range(len(subject.regions))])
     severity = {tensors[key].name: fault.severity for key, fault in problems.items()}
     regions.sort(key=lambda r: (-max((severity.get(t, 0.0) for t in r.tensors), default=0.0), r.sqnr))
     ranked = sorted(tensors.values(), key=lambda t: (-severity.get(t.name, 0.0), t.sqnr))
@@ -124,7 +123,7 @@ def _observe(
     statistics: dict[str, Statistics] = {}
     for name in names:
         key = owners.get(name, name)
-        axis = _channel_axis(view.values[name]) if first.get(key, name) == name else None
+        axis = channel_axis_of(view.values[name]) if first.get(key, name) == name else None
         if key not in statistics or axis is not None:
             statistics[key] = Statistics(axis)
     grids = {key: grid_of_site(sites[0]) for key, sites in subject.tensors.items()}
@@ -206,7 +205,7 @@ def grid_of_site(site: Site) -> Grid | None:
     return Grid(float(site.qparams.scale), float(site.qparams.zero_point), *ends)
 
 
-def _channel_axis(value: ir.Value) -> int | None:
+def channel_axis_of(value: ir.Value) -> int | None:
     """Return the axis of an activation's channels: the second one around convolutions, else the last."""
     axes = rank(value)
     if axes is None or axes < 2:
@@ -239,29 +238,6 @@ def _fixed_bound(subject: Subject, sites: Sequence[Site]) -> float:
     return max((abs(b) for pair in bounds for b in pair if all(map(math.isfinite, pair))), default=0.0)
 
 
-def region_keys(subject: Subject, nodes: Sequence[str]) -> tuple[str, ...]:
-    """Return the tensors that are quantized when a region alone is: its inputs, weights and results."""
-    members = set(nodes)
-    keys = []
-    for key, sites in subject.tensors.items():
-        for site in sites:
-            reads = any(name in members for name, _ in subject.uses(site))
-            if reads or (site.uses is None and _producer(subject, site) in members):
-                keys.append(key)
-                break
-    return tuple(keys)
-
-
-def _producer(subject: Subject, site: Site) -> str:
-    """Return the quantized node that computes a value, itself or through a clamp; '' for none."""
-    producer = subject.view.values[site.value].producer()
-    regions = {n for nodes in subject.regions for n in nodes}
-    while producer is not None and producer.name not in regions and is_op(producer, "Relu", "Clip"):
-        source = producer.inputs[0]
-        producer = source.producer() if source is not None else None
-    return producer.name or "" if producer is not None and producer.name in regions else ""
-
-
 def result_of(subject: Subject, nodes: Sequence[str]) -> str:
     """Return the last value that a region computes, behind a clamp; '' inside an If or Loop."""
     node = subject.view.node_by_name[nodes[-1]]
@@ -279,9 +255,7 @@ def _homes(subject: Subject) -> dict[str, int]:
     homes: dict[str, int] = {}
     for key, sites in subject.tensors.items():
         made = [
-            place[m]
-            for s in sites
-            if s.kind not in WEIGHTS and s.uses is None and (m := _producer(subject, s))
+            place[m] for s in sites if s.kind not in WEIGHTS and s.uses is None and (m := subject.producer(s))
         ]
         read = [place[n] for s in sites for n, _ in subject.uses(s) if n in place]
         if made or read:

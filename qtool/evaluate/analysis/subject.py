@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import Namer, owner
-from qtool.graph.view import View
+from qtool.graph.view import View, is_op
 from qtool.numerics.quantize import spread
 from qtool.plan.model import OBSERVED, WEIGHTS, Plan, Site, Use
 from qtool.plan.read_back.inputs import Stored
@@ -62,6 +62,15 @@ class Subject:
         if site.uses is not None:
             return site.uses
         return tuple((use.node.name or "", use.idx) for use in self.view.values[site.value].uses())
+
+    def producer(self, site: Site) -> str:
+        """Return the quantized node that computes a value, itself or through a clamp; '' for none."""
+        node = self.view.values[site.value].producer()
+        members = {name for nodes in self.regions for name in nodes}
+        while node is not None and node.name not in members and is_op(node, "Relu", "Clip"):
+            source = node.inputs[0]
+            node = source.producer() if source is not None else None
+        return node.name or "" if node is not None and node.name in members else ""
 
     def restored(self, site: Site, array: NDArray[np.float32]) -> Stored:
         """Return a weight after quantization, with its scales.

@@ -1,0 +1,138 @@
+"""The figures of `qtool analyze` beside those of models that are built.
+
+    python benchmarks/analyze.py ../shared/models/{resnet20_cifar10,lprnet} sample_models/cnn
+
+A model's folder holds model.onnx, calib/ and eval/. Regions: each region is quantized alone, by building the
+model; the table has the SQNR of analyze's first three, and that of the third of all. Advice: the first
+command is run as printed, and so is the command without the advice; both are judged on all of eval/. Costs
+are inferences of the whole model. Prints a Markdown table of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+from table import expand, program
+
+import qtool
+from qtool.commands.prepare import prepare_model
+from qtool.data.samples import Part, evenly
+from qtool.errors import ModelError, QtoolError
+from qtool.evaluate.compare import compare
+from qtool.graph.save import model_for_session
+from qtool.plan.candidate import make_candidate
+from qtool.plan.rules import rule_based
+from qtool.report.analysis import Analysis
+from qtool.report.model import Report
+from qtool.rewrite.write import written
+from qtool.runtime.session import Session
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--target", default="auto")
+    parser.add_argument("--only", choices=["regions", "advice"])
+    args = parser.parse_args()
+    folders = expand(args.folders)
+    made = {}
+    for folder in folders:
+        options = qtool.Analyzing(calib=str(folder / "calib"), target=args.target, threads=1)
+        try:
+            made[folder] = qtool.analyze(folder / "model.onnx", None, str(folder / "eval"), options)
+        except ModelError as error:
+            print(f"{folder.name}: {error.message}")
+    if args.only != "advice":
+        print("| model | regions | analyze's first three dB | built | third of all | within 1 dB | runs |")
+        print("|---|---|---|---|---|---|---|")
+        for folder, analysis in made.items():
+            print(regions_row(folder, analysis, args.target), flush=True)
+        print()
+    if args.only != "regions":
+        print("| model | advice | predicted gain dB | SQNR before | after | gain dB | runs |")
+        print("|---|---|---|---|---|---|---|")
+        for folder, analysis in made.items():
+            print(advice_row(folder, analysis), flush=True)
+
+
+def regions_row(folder: Path, analysis: Analysis, target: str) -> str:
+    """Build every region alone, and compare the first three with the third of all."""
+    built = {region.name: alone(folder, region.nodes, target) for region in analysis.regions}
+    order = sorted(db for db in built.values() if np.isfinite(db))
+    first = analysis.regions[:3]
+    third = order[min(2, len(order) - 1)] if order else float("inf")
+    right = all(built[r.name] <= third + 1 for r in first)
+    said = ", ".join(f"{r.sqnr:.1f}" for r in first)
+    ours = ", ".join(f"{built[r.name]:.1f}" for r in first)
+    cost = f"{analysis.cost.runs:.1f} of {analysis.cost.limit}"
+    within = "yes" if right else "no"
+    return f"| {folder.name} | {len(built)} | {said} | {ours} | {third:.1f} | {within} | {cost} |"
+
+
+def alone(folder: Path, nodes: tuple[str, ...], target: str) -> float:
+    """SQNR on 8 samples of eval/ of the model with only these nodes quantized."""
+    options = qtool.Options(
+        calib=str(folder / "calib"),
+        data=str(folder / "eval"),
+        target=target,
+        effort="fast",
+        exclude=["*"],
+        include=list(nodes),
+        threads=1,
+    )
+    prepared = prepare_model(folder / "model.onnx", options)
+    candidate = make_candidate(prepared, rule_based(prepared.task))
+    judge = prepared.samples.judge
+    assert judge is not None
+    with model_for_session(written(prepared.model, candidate.plan)) as model:
+        session = Session(model, threads=1, name="one region")
+    reference = Session(prepared.source.loadable, threads=1, name="FP32")
+    return compare(reference, session, Part(judge, evenly(len(judge), 8), judge.name)).sqnr
+
+
+def advice_row(folder: Path, analysis: Analysis) -> str:
+    """Run the first command, and the command without its advice."""
+    if not analysis.advice:
+        return f"| {folder.name} | none | | | | | |"
+    first = analysis.advice[0]
+    before, after = (run(folder, command) for command in (analysis.made_by, first.command))
+    cost = f"{analysis.cost.runs:.1f} of {analysis.cost.limit}"
+    return (
+        f"| {folder.name} | `{first.options}` | {first.gain:+.1f} | {before:.1f} | {after:.1f} | "
+        f"{after - before:+.1f} | {cost} |"
+    )
+
+
+def run(folder: Path, command: str) -> float:
+    """SQNR on all of eval/ of the model that a command makes."""
+    with tempfile.TemporaryDirectory() as place:
+        words = [str(program()), *shlex.split(command)[1:], "--json", "--threads", "1"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=place)
+        if done.returncode not in (0, 1):
+            raise RuntimeError(done.stderr)
+        report: Report = qtool.read_report(_saved(Path(place), done.stdout))
+    return report.comparison.sqnr if report.comparison else float("nan")
+
+
+def _saved(place: Path, text: str) -> Path:
+    path = place / "run.json"
+    path.write_text(text)
+    return path
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except QtoolError as error:
+        sys.exit(error.message)

@@ -1,0 +1,64 @@
+"""A plan with a switch of its own for each region that reads a tensor.
+
+A region that is quantized alone reads its input rounded, and other consumers of that input do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from qtool.evaluate.analysis.subject import Subject, tensor_key
+from qtool.plan.model import WEIGHTS, Plan, Site, Use
+
+# The consumers that are in no region.
+_REST = -1
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Parts of tensors that are quantized together.
+
+    Args:
+        plan: that of the subject, its activations split by the regions of their consumers.
+        tensors: tensor -> its parts; a weight has one.
+        regions: for each region the parts that are quantized when it alone is.
+    """
+
+    plan: Plan
+    tensors: Mapping[str, tuple[str, ...]]
+    regions: tuple[tuple[str, ...], ...]
+
+
+def split(subject: Subject) -> Pieces:
+    """Return the tensors of a subject in parts."""
+    places = {name: i for i, nodes in enumerate(subject.regions) for name in nodes}
+    tensors: dict[str, dict[str, None]] = {}
+    regions: list[dict[str, None]] = [{} for _ in subject.regions]
+    sites: list[Site] = []
+    for site in subject.plan.sites:
+        key = tensor_key(site)
+        readers: dict[int, list[Use]] = {}
+        for use in subject.uses(site):
+            readers.setdefault(places.get(use[0], _REST), []).append(use)
+        returned = subject.view.values[site.value].is_graph_output()
+        if site.kind in WEIGHTS or len(readers) < 2 or returned:
+            parts = dict.fromkeys(readers or [_REST], key)
+            sites.append(site if site.kind in WEIGHTS else replace(site, group=key))
+        else:
+            parts = {place: f"{key}, region {place}" for place in readers}
+            sites += [replace(site, uses=tuple(u), group=parts[place]) for place, u in readers.items()]
+        if key not in subject.tensors:  # biases add no noise
+            continue
+        tensors.setdefault(key, {}).update(dict.fromkeys(parts.values()))
+        for place, part in parts.items():
+            if place != _REST:
+                regions[place][part] = None
+        made = places.get(subject.producer(site)) if site.uses is None and site.kind not in WEIGHTS else None
+        if made is not None:
+            regions[made].update(dict.fromkeys(parts.values()))
+    return Pieces(
+        replace(subject.plan, sites=tuple(sites)),
+        {key: tuple(parts) for key, parts in tensors.items()},
+        tuple(tuple(parts) for parts in regions),
+    )

@@ -166,6 +166,7 @@ def deviations(view: View, plan: Plan, kernels: Sequence[Kernel]) -> Iterator[De
     floats -= {name for s in plan.sites if s.kind is Kind.LOOKUP for name, _ in s.uses or ()}
     per_channel = _per_channel(plan)
     converted = _converted(plan, kernels)
+    biases = _added_biases(plan)
     for node in view.nodes:
         name, rule = node.name or "", rule_of(node)
         form, own = plan.forms.get(name), by_node.get(name, [])
@@ -176,7 +177,7 @@ def deviations(view: View, plan: Plan, kernels: Sequence[Kernel]) -> Iterator[De
         if form is Form.INT8 or (form in _INTEGER_FORMS and has_weights):
             own = own if own or folds else _fused_kernels(node, by_node)
             ops = tuple(dict.fromkeys(k.op for k in own))
-            if own and not any(k.integer for k in own):
+            if own and not any(k.integer for k in own) and name not in biases:
                 yield Deviation(name, node.op_type, planned, ops, "runs in float")
             elif name in per_channel and any(k.weight_scales == 1 for k in own):
                 yield Deviation(
@@ -201,6 +202,12 @@ def _per_channel(plan: Plan) -> set[str]:
         for name, _ in s.uses or ()
         if s.qparams is not None and s.qparams.scale.size > 1
     }
+
+
+def _added_biases(plan: Plan) -> set[str]:
+    """Return the Adds of an int32 bias, which the runtime may leave in float behind an int8 product."""
+    biases = (s for s in plan.sites if s.kind is Kind.BIAS and s.scale_from is not None)
+    return {name for s in biases for name, _ in s.uses or () if s.scale_from and name != s.scale_from[1]}
 
 
 def _converted(plan: Plan, kernels: Sequence[Kernel]) -> dict[str, tuple[str, ...]]:

@@ -184,3 +184,16 @@ def test_the_report_tells_of_nodes_that_deviate(tmp_path: Path) -> None:
     assert any("Tanh" in w and "as planned" in w for w in report.warnings)
     assert "runs in float (Tanh)" in report.explained[0].why
     assert "### Not run as planned" in report.to_markdown()
+
+
+def test_the_bias_of_an_int8_product_may_be_added_in_float(tmp_path: Path) -> None:
+    nodes = [
+        node("Squeeze", ["x"], ["s"]),
+        node("MatMul", ["s", "v0"], ["m"]),
+        node("Add", ["m", "d"], ["y"]),
+    ]
+    proto = model(nodes, {"x": ["n", 24, 64]}, ["y"], {k: CONSTANTS[k] for k in ("v0", "d")})
+    made = candidate(proto, samples(4, x=(2, 24, 64)), "cpu-avx2")
+    assert "Add_y" in made.plan.forms
+    _, found = _audited(made, tmp_path)
+    assert found is not None and found.deviations == ()

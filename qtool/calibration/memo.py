@@ -20,12 +20,12 @@ class RangeMemo:
     Args:
         sets: names of values, each in one set at most; a value in no set has no range.
         observe: returns the ranges of a set, without values that never held an element.
-        known: ranges that need no observation.
+        fixed: ranges that need no observation.
     """
 
-    def __init__(self, sets: Sequence[Sequence[str]], observe: Observe, known: Ranges | None = None) -> None:
-        self._known = known or {}
-        self._sets = [[name for name in names if name not in self._known] for names in sets]
+    def __init__(self, sets: Sequence[Sequence[str]], observe: Observe, fixed: Ranges | None = None) -> None:
+        self._fixed = fixed or {}
+        self._sets = [[name for name in names if name not in self._fixed] for names in sets]
         self._set_of = {name: index for index, names in enumerate(self._sets) for name in names}
         self._observe = observe
         self._observed: dict[int, Ranges] = {}
@@ -40,8 +40,8 @@ class RangeMemo:
         """
         ranges: dict[str, Range] = {}
         for name in values:
-            if name in self._known:
-                ranges[name] = self._known[name]
+            if name in self._fixed:
+                ranges[name] = self._fixed[name]
             if name not in self._set_of:
                 continue
             observed = self._ranges_of(self._set_of[name])

@@ -87,8 +87,8 @@ _NODES = (
         metavar="TARGET[,TARGET]",
         default=AUTO_TARGET,
         show_default=True,
-        help="auto: cpu or cpu-avx2, by this machine's CPU alone; best: those of this CPU whose runtimes are "
-        f"installed, raced against each other, as several targets with commas are; {_rows(TARGETS)}.",
+        help="auto: cpu, cpu-avx2 or arm64, by this machine's CPU alone; best: those of this CPU whose "
+        f"runtimes are installed, raced against each other, as several with commas are; {_rows(TARGETS)}.",
         brief="cpu: has VNNI; cpu-avx2: has none; openvino; generic: any runtime; best: race what is "
         "installed.  [default: auto, by this CPU]",
     ),

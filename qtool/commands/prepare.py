@@ -22,7 +22,7 @@ from qtool.data.open import Data, open_source
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples, check_used, synthetic
 from qtool.data.split import SampleSets, split_samples
-from qtool.errors import DataError, ModelError, UsageError
+from qtool.errors import DataError, ModelError, UsageError, printable
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import prepare
 from qtool.graph.prepare.keep_grids import has_quantizers
@@ -46,6 +46,7 @@ from qtool.tables.forms import Form
 from qtool.tables.images import PROCESSOR
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES, ModeName
+from qtool.tables.runtimes import RUNTIMES, Runtime
 from qtool.tables.targets import AUTO, TargetName
 
 NO_SAMPLES = SampleSets(None, None, None, False, False)
@@ -81,6 +82,8 @@ def prepare_model(
     calibration = _ranges_option(source, options)
     sets = _split(source, scheme, options, calibration) if sets is None else sets
     shaped = _with_ranks(source.model, sets)
+    if (runtime := RUNTIMES[(scheme.target.runtime or scheme.judge).partition(":")[0]]).static:
+        shaped = _with_static_shapes(shaped, runtime, options.reading, sets)
     sets, budget = _counted(sets, options)
     if custom and sets.judge is None:
         note = f"not run: onnxruntime has no {', '.join(custom)}"
@@ -160,6 +163,34 @@ def _with_ranks(model: ir.Model, sets: SampleSets) -> ir.Model:
         array = shown.inputs.get(value.name or "") if shown is not None else None
         if value.name in bare and array is not None:
             value.shape = ir.Shape([None] * array.ndim)
+    return clone
+
+
+def _with_static_shapes(model: ir.Model, runtime: Runtime, reading: Reading, sets: SampleSets) -> ir.Model:
+    """Return the model with the shapes of --shape fixed; all other shapes follow from them.
+
+    Raises:
+        UsageError: an input keeps a free axis.
+    """
+    clone = model.clone()
+    inputs = with_shapes(inputs_of(model), reading.shape)
+    samples = sets.calibrate or sets.judge
+    for value in clone.graph.inputs:
+        spec = inputs.get(value.name or "")
+        if spec is None:
+            continue  # an initializer
+        if spec.shape is None or not all(isinstance(axis, int) and axis > 0 for axis in spec.shape):
+            shown = next(iter(samples.read(frozenset({0}))), None) if samples is not None else None
+            array = None if shown is None else shown.inputs.get(value.name or "")
+            shape = "1,3,224,224" if array is None else ",".join(map(str, array.shape))
+            raise UsageError(
+                f"input '{printable(value.name or '', 80)}' is {spec}: {runtime.title} needs fixed shapes",
+                f"--shape {value.name}={shape}",
+            )
+        value.shape = ir.Shape(spec.shape)
+    for value in (*clone.graph.outputs, *(v for node in clone.graph.all_nodes() for v in node.outputs)):
+        if value.shape is not None and not value.shape.is_static():
+            value.shape = None  # inferred anew
     return clone
 
 

@@ -65,6 +65,7 @@ class Verdict:
         synthetic: the samples are made up, and satisfy no gate.
         gates: that the user asked for.
         implied: the gates that options stand for.
+        cpu_sqnr: dB on onnxruntime's CPU provider, where the comparison is of a simulator.
     """
 
     comparison: Comparison | None
@@ -72,6 +73,7 @@ class Verdict:
     synthetic: bool
     gates: list[Gate]
     implied: list[Gate]
+    cpu_sqnr: float | None = None
 
 
 def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
@@ -112,8 +114,9 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
                 optimize=not large,
             )
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
+    original = with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name))
     comparison = compare(
-        with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name)),
+        original,
         with_float_io(
             Session(staging.path, threads=model.threads, name="the quantized model", runtime=chosen.runtime)
         ),
@@ -134,7 +137,13 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
             models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
             runtimes = {PREPARED: model.runtime, QUANTIZED: chosen.runtime}
             race = race_models(models, samples, model.threads, runtimes=runtimes)
-    return Verdict(comparison, race, made_up, request.gates, implied)
+    cpu_sqnr = None
+    if model.scheme.simulated:
+        on_cpu = Session(
+            staging.path, threads=model.threads, name="the quantized model", optimize=not saturates()
+        )
+        cpu_sqnr = compare(original, with_float_io(on_cpu), samples, request.measures).sqnr
+    return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr)
 
 
 def result_report(
@@ -159,6 +168,7 @@ def result_report(
         chosen=placement.name_of(chosen),
         runtime=as_made_for(chosen.runtime, {}),
         opening=_opening(chosen, staging),
+        cpu_sqnr=verdict.cpu_sqnr,
     )
     rough = roughness(model.ranges.basis(chosen.plan.observed)) if model.options.estimates else ""
     warnings = _warnings(report, model, rough, evaluator.unreliable)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from qtool.graph.view import View, float_constant, is_op, op_key
+from qtool.graph.view import View, float_constant, is_op, op_key, sole_consumer
 from qtool.plan.assignment import AssignedGraph
 from qtool.plan.eligible import data_inputs, rule_of, summed_axis
 from qtool.plan.model import Kind, Site, Use
@@ -34,6 +34,8 @@ def activation_sites(view: View, assigned: AssignedGraph, scheme: Scheme) -> lis
             continue
         clamped = _is_epilogue(assigned, node)
         inputs = [] if clamped else data_inputs(node, quantized.rule)
+        fused = fused_operand(assigned, node)
+        inputs = [(index, value) for index, value in inputs if value is not fused]
         for index, value in inputs:
             name = value.name or ""
             order.setdefault(name, value)
@@ -62,6 +64,18 @@ def activation_sites(view: View, assigned: AssignedGraph, scheme: Scheme) -> lis
         )
         for name, value in order.items()
     ]
+
+
+def fused_operand(assigned: AssignedGraph, node: ir.Node) -> ir.Value | None:
+    """Return the operand of an Add that an int8 Conv computes for it alone, where the two are fused."""
+    if not assigned.scheme.target.fused_adds or not is_op(node, "Add"):
+        return None
+    for value in node.inputs:
+        producer = value.producer() if value is not None else None
+        own = assigned.chosen.get(producer.name or "") if producer is not None else None
+        if value is not None and own is not None and is_op(producer, "Conv") and sole_consumer(value) is node:
+            return value
+    return None
 
 
 def integer_ports(view: View, scheme: Scheme) -> list[ir.Value]:

@@ -21,9 +21,9 @@ from qtool.tables.kernels import BORDER, DEQUANTIZE, QUANTIZE, Kind, kind_of
 
 _SHIPPED = Path(__file__).parent.parent / "tables" / "costs"
 # The table of each target that ships with one. No machine without VNNI has been measured yet: there the table
-# of `cpu` overrates int8. In OpenVINO whole inferences are timed, and the table shares their times out among
-# regions (placement/whole_times.py).
-_TABLES = dict.fromkeys(("cpu", "cpu-avx2", "openvino", "openvino-avx2"), "cpu.json")
+# of `cpu` overrates int8. ARM is not measured either. In OpenVINO whole inferences are timed, and the table
+# shares their times out among regions (placement/whole_times.py).
+_TABLES = dict.fromkeys(("cpu", "cpu-avx2", "arm64", "openvino", "openvino-avx2"), "cpu.json")
 
 
 @dataclass(frozen=True)

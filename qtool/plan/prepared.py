@@ -19,7 +19,8 @@ from qtool.graph.view import View, float_constant
 from qtool.plan.assignment import PlanInput
 from qtool.plan.constraints import Constraints
 from qtool.plan.model import Scaled
-from qtool.plan.scheme import Scheme
+from qtool.plan.scheme import Choices, Scheme
+from qtool.tables.qtypes import QType
 
 if TYPE_CHECKING:
     from qtool.options import Options
@@ -93,6 +94,14 @@ class PreparedModel:
     def threads(self) -> int:
         """Intra-op threads of the runtime; 0 leaves the choice to it."""
         return self.options.threads
+
+    def with_activations(self, qtype: QType) -> PreparedModel:
+        """Return the model to plan with activations of another type."""
+        scheme = self.scheme
+        choices = Choices(**(vars(scheme.choices) | {"acts": qtype.name}))
+        return replace(
+            self, task=replace(self.task, scheme=replace(scheme, activation=qtype, choices=choices))
+        )
 
     def rescaled(self, scaled: Mapping[str, tuple[Scaled, ...]]) -> PreparedModel:
         """Return the model with some constants scaled, without ranges.

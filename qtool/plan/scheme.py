@@ -170,12 +170,14 @@ def make_scheme(
     if form is Form.NBITS and form not in target.forms:
         raise UsageError(
             f"--prefer speed has no kernel on --target {target.name}",
-            "targets: cpu, cpu-avx2, or leave it out",
+            f"targets: {', '.join(t.name for t in TARGETS.values() if form in t.forms)}, or leave it out",
         )
     storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
     few = FEW_BITS.get(storage)
     block = choices.block or (few.block if few else 0)
     types = {activation, weight, storage, *(PRECISIONS.get(t.rpartition("=")[2], INT8) for t in sets)}
+    if target.wide is not None and mode.form is Form.INT8:
+        types.add(target.wide)
     since = max(t.since for t in types)
     blocked = storage is INT8 and not target.onnxruntime and mode.form is None
     return Scheme(
@@ -184,7 +186,7 @@ def make_scheme(
         form,
         activation,
         weight,
-        choices.symmetric,
+        choices.symmetric or target.symmetric,
         choices.per_tensor,
         storage,
         block,

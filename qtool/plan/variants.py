@@ -48,4 +48,15 @@ def _mul(node: ir.Node) -> str:
     return ""
 
 
-_VARIANTS: dict[str, Callable[[ir.Node], str]] = {"Conv": _conv, "MatMul": _matmul, "Mul": _mul}
+def _add(node: ir.Node) -> str:
+    """Return 'residual' for the sum of a convolution's result, perhaps behind a clamp, and another result."""
+    for value in node.inputs:
+        producer = value.producer() if value is not None else None
+        if producer is not None and producer.op_type in ("Relu", "Clip") and producer.inputs[0] is not None:
+            producer = producer.inputs[0].producer()
+        if producer is not None and producer.op_type in ("Conv", "ConvTranspose"):
+            return "residual"
+    return ""
+
+
+_VARIANTS: dict[str, Callable[[ir.Node], str]] = {"Conv": _conv, "MatMul": _matmul, "Mul": _mul, "Add": _add}

@@ -73,7 +73,7 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
         qtype = scheme.target.weight
         if size and not tied:
             granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
-    elif (kept := _kept_spec(quantized, array, assigned, granularity)) is not None:
+    elif (kept := _kept_spec(quantized, array, assigned, granularity, qtype)) is not None:
         return kept
     elif scheme.per_tensor or (quantized.node.op_type == "MatMul" and array.ndim > 2):
         granularity = PER_TENSOR  # onnxruntime's (1.31) kernels have one scale for a stack of matrices
@@ -90,21 +90,23 @@ def _product_type(node: ir.Node, array: np.ndarray, scheme: Scheme) -> QType:
 
 
 def _kept_spec(
-    quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, granularity: Granularity
+    quantized: QuantizedNode,
+    array: np.ndarray,
+    assigned: AssignedGraph,
+    granularity: Granularity,
+    qtype: QType,
 ) -> TensorSpec | None:
-    """Return the quantization that a weight came with; None where it came with none that the target can keep.
+    """Return the quantization that a weight came with; None where it came with none that `qtype` can keep.
 
-    Where the target has weights of 7 bits, sums of 8-bit activations and 8-bit weights saturate: one of them
-    must have 7 bits.
+    Without VNNI, sums of 8-bit activations and 8-bit weights saturate: one of them must have 7 bits.
     """
-    node, scheme = quantized.node, assigned.scheme
-    value, source = node.inputs[1], node.inputs[0]
-    if value is None or source is None:
+    value, source = quantized.node.inputs[1], quantized.node.inputs[0]
+    if value is None or source is None or qtype not in (INT8, INT8_REDUCED):
         return None
     scale = assigned.grids.weight_scale(value.name or "", array, granularity)
-    if scale is None or scheme.weight not in (INT8, INT8_REDUCED):
+    if scale is None:
         return None
-    if _product_type(node, array, scheme) is INT8_REDUCED:
+    if qtype is INT8_REDUCED:
         grid = assigned.grids.activations.get(source.name or "")
         halved = grid is not None and grid.steps < 1 << INT8_REDUCED.bits
         largest = np.abs(np.asarray(array, np.float64)).max(initial=0) / scale.min(initial=np.inf)

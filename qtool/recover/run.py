@@ -23,6 +23,7 @@ from qtool.recover.gptq import round_weights
 from qtool.recover.hqq import half_quadratic_plan
 from qtool.recover.range_search import search_ranges
 from qtool.recover.smoothquant import SMOOTHQUANT
+from qtool.recover.wide_activations import widen
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.runtime.heartbeat import StepProgress
 from qtool.tables.efforts import EFFORTS
@@ -192,6 +193,7 @@ def _split(candidate: Candidate) -> View:
 # In the order of tables/recoveries.py: first changes of the float model, then ranges, then integers, and last
 # biases. Outlier columns affect placement and are chosen there.
 STEPS: Mapping[str, Step] = {
+    "wide": widen,
     "equalize": _scaling(EQUALIZE),
     "smooth": _scaling(SMOOTHQUANT),
     "awq": _scaling(AWQ),

@@ -68,6 +68,8 @@ def selection_lines(report: Report) -> list[str]:
         lines.append(
             text + (", made none" if chosen.judge_independent else ", not independent: they chose as well")
         )
+    if report.cpu_sqnr is not None:
+        lines.append(f"judge set in onnxruntime's CPU provider: {decibels(report.cpu_sqnr)} dB")
     return lines
 
 

@@ -229,6 +229,7 @@ class Report:
         runtime: in which the file was judged, with the precision of its float nodes where it has several.
         opening: the lines of Python that open the file there; () for onnxruntime.
         targets: that were raced against each other.
+        cpu_sqnr: dB of the worst output in onnxruntime's CPU provider; `comparison` is of a simulator.
     """
 
     command: str
@@ -260,6 +261,7 @@ class Report:
     runtime: str = ""
     opening: tuple[str, ...] = ()
     targets: tuple[RacedTarget, ...] = ()
+    cpu_sqnr: float | None = None
 
     def __repr__(self) -> str:
         from qtool.report.verdict import verdict_line

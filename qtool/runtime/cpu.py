@@ -9,6 +9,7 @@ from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import TARGETS
 
 _X86 = ("x86_64", "amd64", "i386", "i686")
+_ARM = ("aarch64", "arm64")
 # Instructions that sum products of u8 and s8 in 32 bits. Other x86 kernels sum pairs in 16, and saturate.
 _EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _FILE = Path("/proc/cpuinfo")
@@ -39,5 +40,7 @@ def fitting_target(runtime: str = DEFAULT) -> str:
 
     `--target auto` is that in onnxruntime.
     """
-    able = (t.name for t in TARGETS.values() if t.runtime == runtime and t.exact != saturates())
-    return next(able, "")
+    arm = platform.machine().lower() in _ARM
+    able = [t for t in TARGETS.values() if t.runtime == runtime and t.exact != saturates()]
+    own = [t.name for t in able if t.arm == arm] or [t.name for t in able if not t.arm]
+    return own[0] if own else ""

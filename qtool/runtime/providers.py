@@ -16,6 +16,8 @@ from qtool.tables.runtimes import DEFAULT, RUNTIMES, Runtime
 
 # The metadata of a model that name the runtime and the precision that it was made for.
 RUNTIME_KEY = "qtool.runtime"
+# Refused nodes that an error names.
+_SHOWN = 8
 
 
 def runtime_of(text: str) -> tuple[Runtime, str]:
@@ -69,7 +71,33 @@ def open_in(runtime: str, source: str | bytes, options: Any, threads: int) -> An
         return OpenVinoSession(source, row.device, properties_of(row, precision, threads))
     paths = {option: getattr(import_module(row.module), name)() for option, name in row.paths.items()}
     options.add_provider_for_devices(devices, {**fixed_options(row, precision, threads), **paths})
-    return ort.InferenceSession(source, options)
+    for key, value in row.session.items():
+        options.add_session_config_entry(key, value)
+    try:
+        return ort.InferenceSession(source, options)
+    except Exception as error:
+        if not (nodes := _refused(row, source)):
+            raise
+        shown = ", ".join(f"{op} '{printable(name, 60)}'" for op, name in nodes[:_SHOWN])
+        more = f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else ""
+        raise RuntimeError(f"it does not run {shown}{more}") from error
+
+
+def _refused(row: Runtime, source: str | bytes) -> list[tuple[str, str]]:
+    """Return the op and name of each node that a provider would leave to the CPU."""
+    if not row.session:
+        return []
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    paths = {option: getattr(import_module(row.module), name)() for option, name in row.paths.items()}
+    options.add_provider_for_devices(_devices(row), {**fixed_options(row, row.default, 0), **paths})
+    try:
+        parts = ort.InferenceSession(source, options).get_provider_graph_assignment_info()
+    except Exception:  # it can't be opened at all, and the first error says why
+        return []
+    left = [node for part in parts if part.ep_name != row.provider for node in part.get_nodes()]
+    return sorted((node.op_type, node.name) for node in left)
 
 
 def check_runtime(runtime: str) -> None:

@@ -31,6 +31,7 @@ RECOVERIES: dict[str, Recovery] = {
     r.name: r
     for r in (
         Recovery("columns", "outlier columns of activations are multiplied in float beside the int8 product"),
+        Recovery("wide", "16-bit activations, on a target that has them, where 8 bits lose much"),
         Recovery("equalize", "cross-layer equalization: balance the channel ranges of two layers"),
         Recovery(
             "smooth", "SmoothQuant: move activation outliers into the weights after a normalization", BEST

@@ -53,6 +53,7 @@ class Runtime:
         device: that name.
         capabilities: the entry of a device's metadata with what it can do.
         static: it takes static shapes only.
+        session: entries of the session's configuration.
         opset: the highest that it takes; 0: that of onnxruntime.
     """
 
@@ -73,6 +74,7 @@ class Runtime:
     device: str = ""
     capabilities: str = ""
     static: bool = False
+    session: Mapping[str, str] = field(default_factory=dict)
     opset: int = 0
 
     @property
@@ -110,6 +112,22 @@ RUNTIMES: dict[str, Runtime] = {
             nested="load_config",
             device="CPU",
             capabilities="OPTIMIZATION_CAPABILITIES",
+        ),
+        # The Hexagon processor of a Snapdragon 8 Gen 2. Some graphs can't be finalized without
+        # soc_model (onnxruntime-qnn 2.7.0). Without fallback a node that it lacks is an error.
+        Runtime(
+            "qnn",
+            "QNN",
+            "the simulator of Qualcomm's NPU on an x86 CPU; it has no speed",
+            "QNNExecutionProvider",
+            Tells.OUTPUTS,
+            {"f16": Precision("float16")},
+            package="onnxruntime-qnn",
+            module="onnxruntime_qnn",
+            options={"htp_arch": "73", "soc_model": "43", "offload_graph_io_quantization": "0"},
+            paths={"backend_path": "get_qnn_htp_path"},
+            static=True,
+            session={"session.disable_cpu_ep_fallback": "1"},
         ),
     )
 }

@@ -14,7 +14,7 @@ from typing import Literal
 
 from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
-from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, QType
+from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, UINT16, QType
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.runtimes import DEFAULT
 
@@ -106,6 +106,10 @@ class Target:
         linear_output: whether a MatMul or Gemm quantizes its output, too; else that is float.
         float_results: a result that no int8 op reads stays float: int8 products write floats, too.
         float_biases: biases stay float, for the same reason.
+        symmetric: ranges of activations are symmetric about 0.
+        fused_adds: an Add is computed with the convolution before it, whose result therefore stays float.
+        arm: it is for ARM CPUs.
+        wide: the type of activations where the default one loses too much; None: there is none.
         onnxruntime: whether the runtime is onnxruntime: it has com.microsoft's fused ops, and its optimizers
             need fusion barriers (plan/barriers.py, graph/prepare/norms.py).
         exact: its weights have all 8 bits, and its CPU sums their products without saturation.
@@ -124,6 +128,10 @@ class Target:
     linear_output: bool = False
     float_results: bool = False
     float_biases: bool = False
+    symmetric: bool = False
+    fused_adds: bool = False
+    arm: bool = False
+    wide: QType | None = None
     onnxruntime: bool = False
     exact: bool = False
     split: int = 512
@@ -227,12 +235,34 @@ _OPENVINO_FORMS: dict[Form, Placements] = {
     Form.DYNAMIC: _STANDARD_DYNAMIC,
 }
 
+_QNN_INT8: dict[str, Placement] = {
+    **{r.op_type: INSIDE for r in OPS.values() if r.role in (Role.PASS, Role.EPILOGUE)},
+    "InstanceNormalization": _never("its norm is in float16 there"),
+    "LayerNormalization": _never("its norm is in float16 there"),
+    "BatchNormalization": _never("its norm is in float16 there"),
+}
+_BY_TENSORRT = _never("TensorRT moves Q and DQ past it, or computes it in float16")
+_TENSORRT_FORMS: dict[Form, Placements] = {
+    Form.INT8: Placements(
+        {
+            "Conv": ALWAYS,
+            "ConvTranspose": ALWAYS,
+            "MatMul": ALWAYS,
+            "Gemm": ALWAYS,
+            "Add/residual": ALWAYS,
+        },
+        _BY_TENSORRT,
+    )
+}
+
 # --target: the row that fits this machine's CPU (runtime/cpu.py).
 AUTO = "auto"
 # The targets of this machine's CPU whose runtimes are installed, raced against each other.
 BEST = "best"
 
-TargetName = Literal["auto", "best", "cpu", "cpu-avx2", "generic", "openvino", "openvino-avx2"]
+TargetName = Literal[
+    "auto", "best", "cpu", "cpu-avx2", "arm64", "generic", "openvino", "openvino-avx2", "qnn", "tensorrt"
+]
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
@@ -251,6 +281,15 @@ TARGETS: dict[str, Target] = {
             weight=INT8_REDUCED,
             depthwise_weight=INT8,  # its kernel multiplies in 16 bits and adds in 32 (docs/targets.md)
             onnxruntime=True,
+            runtime=DEFAULT,
+        ),
+        Target(
+            "arm64",
+            "onnxruntime on an ARM CPU, whose kernels sum products of 8 bits exactly",
+            _CPU_FORMS,
+            arm=True,
+            onnxruntime=True,
+            exact=True,
             runtime=DEFAULT,
         ),
         Target(
@@ -292,6 +331,25 @@ TARGETS: dict[str, Target] = {
             float_results=True,
             float_biases=True,
             runtime="openvino",
+        ),
+        Target(
+            "qnn",
+            "Qualcomm's NPU, judged on its simulator (pip install onnxruntime-qnn); shapes must be static",
+            {Form.INT8: Placements(_QNN_INT8, ALWAYS)},
+            linear_output=True,
+            wide=UINT16,
+            runtime="qnn",
+        ),
+        Target(
+            "tensorrt",
+            "TensorRT: symmetric int8 before convolutions and products, all other nodes in float",
+            _TENSORRT_FORMS,
+            activation=INT8,
+            symmetric=True,
+            float_results=True,
+            float_biases=True,
+            fused_adds=True,
+            exact=True,
         ),
     )
 }

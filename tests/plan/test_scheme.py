@@ -171,7 +171,9 @@ def test_pairs_of_types(weight: QType, act: QType) -> None:
         assert scheme.activation is act
         # int8 is the target's own 8 signed bits; AVX2 has 7.
         assert scheme.weight is (TARGETS[target].weight if weight is INT8 else weight)
-        assert scheme.opset == (WIDE_OPSET if 16 in (act.bits, weight.bits) else PER_CHANNEL_OPSET)
+        assert scheme.opset == (
+            WIDE_OPSET if 16 in (act.bits, weight.bits) or TARGETS[target].wide else PER_CHANNEL_OPSET
+        )
         assert scheme.forces_form
 
 

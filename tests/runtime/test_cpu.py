@@ -19,9 +19,9 @@ FLAGS = {
     "avx-vnni": ("processor : 0\nflags : avx_vnni\n", "AMD64", "cpu"),
     "amx": ("flags : amx_int8\n", "x86_64", "cpu"),
     "another-avx512": ("flags : avx512f avx512_vnni_like\n", "x86_64", "cpu-avx2"),
-    "arm": ("Features : fp asimd asimddp\n", "aarch64", "cpu"),
+    "arm": ("Features : fp asimd asimddp\n", "aarch64", "arm64"),
     "unknown": (None, "x86_64", "cpu-avx2"),
-    "apple": (None, "arm64", "cpu"),
+    "apple": (None, "arm64", "arm64"),
 }
 
 SATURATES = verdict.SATURATES.format("cpu")

@@ -34,6 +34,11 @@ EXAMPLES = {
         {"x": (1, 8, 8, 8)},
         {"w": weights(4, 4, 3, 3)},
     ),
+    "Add/residual": (
+        [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["r"]), node("Add", ["r", "z"], ["y"])],
+        {"x": (1, 4, 8, 8), "z": (1, 4, 6, 6)},
+        {"w": weights(4, 4, 3, 3)},
+    ),
     "MatMul/activations": (
         [node("Sigmoid", ["z"], ["s"]), node("MatMul", ["x", "s"], ["y"])],
         {"x": (2, 3), "z": (3, 2)},

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 
 _STD, _OUTLIERS, _OUTLIER = 0.02, 200, 8.0
 _ALIGNMENT = 4096
+_MOST_WIDTH = 1792
 _DRAWN = 1 << 22  # numbers that are drawn at once
 
 
@@ -47,9 +48,12 @@ class Shape:
 
 
 def shape_of(size: int) -> Shape:
-    """Return the shape of a model of about `size` bytes in float32: 16 blocks or more."""
+    """Return the shape of a model of about `size` bytes in float32: as wide as 16 blocks allow, up to 1,792.
+
+    Larger ones have more blocks, so that their largest tensors are alike.
+    """
     width = 512
-    while Shape(width + 256, 16).weights * 4 <= size:
+    while width < _MOST_WIDTH and Shape(width + 256, 16).weights * 4 <= size:
         width += 256
     blocks = 16
     while Shape(width, blocks + 1).weights * 4 <= size:

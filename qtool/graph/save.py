@@ -32,8 +32,8 @@ from qtool.runtime.threads import usable_cores
 # computed as they are written, and go to one from this size on: a protobuf holds all of them, twice.
 SIDE_FILE_BYTES = 1 << 30
 STREAMED_BYTES = 1 << 27
-# A model of this size is opened only to run samples.
-LARGE_BYTES = 1 << 30
+# A model of this size is opened only to run samples: that takes several times the memory of its floats.
+LARGE_BYTES = 1 << 27
 _SIDE_TENSOR_BYTES = 1024
 _AHEAD = 3  # tensors a core: the integers, the scales and the zero points of a weight
 _SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: enough for any element type, and a cache line

@@ -21,6 +21,7 @@ from qtool.graph.load import model_size
 from qtool.graph.prepare.shapes import light_file
 from qtool.graph.save import LARGE_BYTES, Staging, model_for_session, tensor_bytes
 from qtool.options import Progress
+from qtool.placement.acceptance import REPAIR
 from qtool.placement.place import Placement
 from qtool.plan import serial
 from qtool.plan.candidate import Candidate
@@ -170,6 +171,7 @@ def result_report(
         opening=_opening(chosen, staging),
         cpu_sqnr=verdict.cpu_sqnr,
     )
+    report = replace(report, gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)))
     rough = roughness(model.ranges.basis(chosen.plan.observed)) if model.options.estimates else ""
     warnings = _warnings(report, model, rough, evaluator.unreliable)
     return replace(
@@ -181,7 +183,6 @@ def result_report(
             *evaluator.notes,
             *warnings,
         ),
-        gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)),
     )
 
 
@@ -235,20 +236,28 @@ def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
         yield SATURATES.format(scheme.target.name)
 
 
-def _left_out(cost: SearchCost, model: PreparedModel) -> str:
-    """Name the steps that the limits of the search left out."""
+def _left_out(cost: SearchCost, report: Report, model: PreparedModel) -> str:
+    """Name the steps that the limits of the search left out, where the user would miss them; else ''.
+
+    A result that holds its gates needs no further step: the cost of the search names them. But a step may
+    have been asked for by name, and without repair nothing is quantized.
+    """
     steps = ", ".join(cost.left_out)
     if model.budget.out_of_time:
         limit = f"{model.options.time_budget:g} s"
         return f"--time-budget {limit} left out: {steps}; the result depends on this machine's speed"
+    named = {name.strip() for name in model.options.recover.split(",")} | {REPAIR}
+    if not report.failed and not named & {*cost.left_out}:
+        return ""
     return f"{cost.limit} inferences a select sample left out: {steps}; --effort best has no such limit"
 
 
 def _warnings(report: Report, model: PreparedModel, rough: str, unreliable: bool) -> tuple[str, ...]:
     """Return warnings about the result."""
     warnings = [rough] if rough else []
-    if report.selection is not None and report.selection.cost.left_out:
-        warnings.append(_left_out(report.selection.cost, model))
+    cost = None if report.selection is None else report.selection.cost
+    if cost is not None and cost.left_out and (limited := _left_out(cost, report, model)):
+        warnings.append(limited)
     if unreliable:
         warnings.append("timing unreliable here: decided by the cost table")
     if not report.quantized_nodes:

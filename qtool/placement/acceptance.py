@@ -19,6 +19,8 @@ from qtool.runtime.providers import runtime_of
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
+REPAIR = "repair"
+"""The step that takes nodes back to float until the criteria hold; without it everything is float."""
 # Predictions are off by about this much: the next candidate aims this much higher.
 _MARGIN_DB = 0.5
 # Where too many decisions change, the amplitude of the noise is halved before the next look.
@@ -125,9 +127,11 @@ def fallback(
     own = candidate.model.runtime
     if refusal.reason.code is Code.ACCURACY and runtime_of(candidate.runtime) != runtime_of(own):
         return candidate.in_runtime(candidate.model.scheme.runtime)
-    spent = not evaluator.affords("repair", len(candidate.model.timing_samples))
+    spent = not evaluator.affords(REPAIR, len(candidate.model.timing_samples))
     if refusal.reason.code is Code.NOT_FASTER or spent:
-        return recover(float_candidate(candidate, refusal.reason), evaluator)
+        floats = float_candidate(candidate, refusal.reason)
+        # Stored weights may be below the floor as well: without inferences left nothing mends that.
+        return None if floats.plan.forms == candidate.plan.forms else recover(floats, evaluator)
     costs = placement.cost_model
     errors = evaluator.errors_of(candidate)
     aim = errors.sqnr(keys_of(candidate.plan)) + refusal.missing_db + _MARGIN_DB

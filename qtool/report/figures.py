@@ -115,7 +115,8 @@ def cost_line(report: Report) -> str:
     cost = report.selection.cost
     limit = "" if cost.limit is None else f" of at most {cost.limit}"
     text = f"{cost.inferences:.0f}{limit} inferences a select sample, {cost.seconds:.1f} s"
-    return text + (f", {cost.timing_seconds:.1f} s of it for timing" if cost.timing_seconds else "")
+    text += f", {cost.timing_seconds:.1f} s of it for timing" if cost.timing_seconds else ""
+    return text + (f"; left out: {', '.join(cost.left_out)}" if cost.left_out else "")
 
 
 def _gain(step: Gain) -> str:

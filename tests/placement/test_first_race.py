@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import qtool
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED
 from qtool.evaluate.latency import Race
+from qtool.report.figures import cost_line
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.reasons import Code
 from tests.exact import honest_target
@@ -56,6 +58,24 @@ def test_balanced_effort_keeps_its_promise(tmp_path: Path, monkeypatch: pytest.M
     cost = report.selection.cost
     assert cost.limit == EFFORTS["balanced"].inferences
     assert 0 < cost.inferences <= (cost.limit or 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "warns"),
+    [({}, False), ({"recover": "gptq,bias"}, True), ({"fail_if": ["sqnr<99"], "keep_failed": True}, True)],
+    ids=["default", "steps by name", "a gate fails"],
+)
+def test_steps_beyond_the_budget_are_a_warning_only_to_who_misses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], warns: bool
+) -> None:
+    """The search ends even where no plan within the budget holds the gate."""
+    race_of(monkeypatch, 0.5)
+    monkeypatch.setitem(EFFORTS, "balanced", replace(EFFORTS["balanced"], inferences=6))
+    report = quantize(tmp_path, **options).report
+    assert report.selection is not None
+    assert "gptq" in report.selection.cost.left_out
+    assert any("gptq" in warning for warning in report.warnings) is warns
+    assert "gptq" in cost_line(report)
 
 
 def test_a_time_budget_ends_the_search_with_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,7 +268,7 @@ def _checks(
         return
     yield row.watch
     if samples is None:
-        yield "no samples were ranges: --calib SRC sets ranges and judges; without it the error is unknown"
+        yield "no samples were given: --calib SRC sets ranges and judges; without it the error is unknown"
         return
     if len(samples) < _FEW_SAMPLES:
         yield f"{counted(len(samples), 'sample')}: 50 to 300 that cover the model's use set better ranges"

@@ -190,6 +190,7 @@ def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
             if death is not None:
                 _end(pid, alive)
                 raise _dead(death, snapshot, limits)
+        ignore_signals()  # the work is over, and a child can be waited for only once
         return os.waitpid(pid, 0)[1]
     except KeyboardInterrupt:
         status = _end(pid, alive)

@@ -238,6 +238,21 @@ def test_signals_end_both_processes(number: signal.Signals, group: bool, work: s
     assert [p.name for p in tmp_path.iterdir()] == ["begun"]
 
 
+def test_a_signal_after_the_end_of_the_work_changes_nothing(tmp_path: Path) -> None:
+    late = """
+wait = os.waitpid
+def late(*arguments):
+    status = wait(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return status
+os.waitpid = late
+
+def tell("""
+    before = PROGRAM.format(work="    return 0", limits="").replace("\ndef tell(", late, 1)
+    process = Program(before=before, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    assert ended(process)[-1] == {"child": False, "code": 0}
+
+
 @pytest.mark.parametrize("work", [BUSY, DEAF], ids=["hears", "deaf"])
 def test_the_child_dies_with_its_parent(work: str, tmp_path: Path) -> None:
     process = start(tmp_path, work)

@@ -39,11 +39,11 @@ _LITTER = re.compile(r"\.qtool-\w+\.tmp|q\.onnx\.[0-9a-f]{16}\.data|ckpt")
 _SECONDS = 900.0
 
 
-def start(name: str, folder: Path) -> Program:
+def start(name: str, folder: Path, *more: str) -> Program:
     """Begin a command in a folder, in a process group of its own."""
     side = 1000 if "side" in name else 1 << 30
     before = f"import os; os.setsid(); from qtool.graph import save; save.SIDE_FILE_BYTES = {side}"
-    words = (name.split()[0], "m.onnx", *COMMANDS[name], "--force")
+    words = (name.split()[0], "m.onnx", *COMMANDS[name], "--force", *more)
     return Program(*words, cwd=folder, env={"TMPDIR": str(folder / "tmp")}, before=before)
 
 
@@ -116,7 +116,8 @@ def main() -> int:
         try:
             problem = fault(folder, before, number, program.returncode, stderr)
             if not problem and number == signal.SIGKILL:
-                stderr = finish(again := start(name, folder))
+                resume = ("--resume",) if "ckpt" in files(folder) else ()
+                stderr = finish(again := start(name, folder, *resume))
                 more = [n for n in files(folder).keys() - before.keys() if not n.startswith("out/q.onnx.")]
                 problem = f"after another run: {more} {stderr}" if more or again.returncode else ""
         except Exception as error:

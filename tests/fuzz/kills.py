@@ -42,7 +42,11 @@ _SECONDS = 900.0
 def start(name: str, folder: Path, *more: str) -> Program:
     """Begin a command in a folder, in a process group of its own."""
     side = 1000 if "side" in name else 1 << 30
-    before = f"import os; os.setsid(); from qtool.graph import save; save.SIDE_FILE_BYTES = {side}"
+    # A shell lets what it starts in the background ignore SIGQUIT.
+    before = (
+        "import os, signal; os.setsid(); signal.signal(signal.SIGQUIT, signal.SIG_DFL); "
+        f"from qtool.graph import save; save.SIDE_FILE_BYTES = {side}"
+    )
     words = (name.split()[0], "m.onnx", *COMMANDS[name], "--force", *more)
     return Program(*words, cwd=folder, env={"TMPDIR": str(folder / "tmp")}, before=before)
 

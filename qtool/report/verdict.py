@@ -148,7 +148,8 @@ def _fidelity(report: Report) -> str:
         return ""
     sqnr = comparison.sqnr
     if math.isnan(sqnr):
-        return "SQNR is not a number"
+        empty = all(o.exact or not o.count for o in comparison.outputs)
+        return "not judged: no sample gives a value" if empty else "SQNR is not a number"
     if sqnr == math.inf:
         return "outputs exact"
     percent = 100 * 10 ** min(-sqnr / 20, 10.0)

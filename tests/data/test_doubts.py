@@ -33,6 +33,19 @@ def net(channels: int = 3, *, scale: bool = False, norm: bool = False) -> onnx.M
     return model(nodes, {"x": ["N", channels, 16, 16]}, ["y" if norm else "c"], constants)
 
 
+def folded(bias: float, first: float = 1.0) -> onnx.ModelProto:
+    """Four Convs on one channel, with biases that are this large beside filters of norm 1."""
+    nodes = [node("Conv", [["x", "c0", "c1", "c2"][i], f"w{i}", f"b{i}"], [f"c{i}"]) for i in range(4)]
+    constants = {f"b{i}": np.full(8, bias, np.float32) for i in range(4)}
+    for i in range(4):
+        filters = rng(i).standard_normal((8, 8 if i else 1, 3, 3)).astype(np.float32)
+        scale = 1 if i else first
+        constants[f"w{i}"] = (
+            scale * filters / np.linalg.norm(filters.reshape(8, -1), axis=1).reshape(8, 1, 1, 1)
+        )
+    return model(nodes, {"x": ["N", 1, 16, 16]}, ["c3"], constants)
+
+
 def images(count: int = 6, channels: int = 3, high: float = 1.0, seed: int = 0, **shift: Any) -> Made:
     means = np.linspace(0.9, 0.1, channels, dtype=np.float32)[:: shift.get("step", 1)].reshape(1, -1, 1, 1)
     made = [means + 0.1 * rng(seed + i).random((1, channels, 16, 16), np.float32) for i in range(count)]
@@ -51,6 +64,7 @@ WRONG: dict[str, tuple[onnx.ModelProto, Made, str]] = {
     "pixels": (net(), images(high=255), "looks unnormalised"),
     "whole pixels": (net(), [{"x": np.round(s["x"])} for s in images(high=255)], "looks unnormalised"),
     "one channel": (net(1, norm=True), images(channels=1, high=255), "looks unnormalised"),
+    "one channel, folded": (folded(0.3), images(channels=1, high=255), "looks unnormalised"),
     "all zero": (net(), BLANK * 4, "is 0 everywhere"),
     "one is constant": (net(), [*images(), {"x": np.full((1, 3, 16, 16), 0.5, np.float32)}], "1 of 7 samples are constant"),
     "the same": (net(), images(1) * 4, "all 4 samples that were read are the same"),
@@ -66,6 +80,8 @@ RIGHT: dict[str, tuple[onnx.ModelProto, Made]] = {
     "normalised": (net(), images()),
     "the model divides": (net(scale=True), images(high=255)),
     "digits, one channel": (net(1), images(channels=1, high=255)),
+    "digits, no BatchNormalization": (folded(0.05), images(channels=1, high=255)),
+    "pixels, folded": (folded(0.3, first=0.01), images(channels=1, high=255)),
     "normalised, one channel": (net(1, norm=True), images(channels=1)),
     "one sample": (net(), images(1)),
 }

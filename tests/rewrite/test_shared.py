@@ -125,7 +125,7 @@ def test_a_projection_of_other_values_has_its_own_table() -> None:
 
 
 def branches(op: str) -> onnx.ModelProto:
-    """An If both of whose branches, or a Loop and the main graph, multiply by the same weight."""
+    """An If both of whose branches, two Scans, or a Loop and the main graph, multiply by the same weight."""
     inside = helper.make_tensor_value_info
 
     def body(tag: str, ends: list[onnx.NodeProto]) -> onnx.GraphProto:
@@ -137,6 +137,17 @@ def branches(op: str) -> onnx.ModelProto:
         then = body("t", [helper.make_node("Relu", ["tp"], ["ty"])])
         other = body("e", [helper.make_node("Neg", ["ep"], ["ey"])])
         nodes = [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)]
+    elif op == "Scan":
+        nodes = [helper.make_node("Unsqueeze", ["x", "zero"], ["x3"])]
+        for tag in "ab":
+            step = body(tag, [helper.make_node("Relu", [f"{tag}p"], [f"{tag}r"])])
+            step.node[0].input[0] = f"{tag}x"
+            step.input.append(inside(f"{tag}x", TensorProto.FLOAT, [8, 512]))
+            nodes.append(helper.make_node("Scan", ["x3"], [f"{tag}y"], body=step, num_scan_inputs=1))
+        nodes += [
+            helper.make_node("Add", ["ay", "by"], ["s"]),
+            helper.make_node("Where", ["c", "s", "ay"], ["y"]),
+        ]
     else:
         loop = body("l", [helper.make_node("Relu", ["lp"], ["ly"])])
         loop.input.extend([inside("i", TensorProto.INT64, []), inside("k", TensorProto.BOOL, [])])
@@ -152,12 +163,16 @@ def branches(op: str) -> onnx.ModelProto:
         "g",
         [inside("x", TensorProto.FLOAT, [8, 512]), inside("c", TensorProto.BOOL, [])],
         [inside("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weights(512, 512), "w"), numpy_helper.from_array(np.asarray(2), "two")],
+        [
+            numpy_helper.from_array(weights(512, 512), "w"),
+            numpy_helper.from_array(np.asarray(2), "two"),
+            numpy_helper.from_array(np.asarray([0]), "zero"),
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize("op", ["If", "Loop"])
+@pytest.mark.parametrize("op", ["If", "Loop", "Scan"])
 @pytest.mark.parametrize("target", [honest_target(), "generic"])
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_a_weight_of_several_graphs_is_written_once(mode: str, target: str, op: str) -> None:

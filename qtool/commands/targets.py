@@ -17,6 +17,7 @@ from qtool.options import Options
 from qtool.placement.place import Placement
 from qtool.placement.trials import Trial, choose
 from qtool.plan.candidate import Candidate
+from qtool.plan.model import Plan
 from qtool.plan.prepared import PreparedModel
 from qtool.report.model import RacedTarget, Report
 from qtool.rewrite.write import written
@@ -117,6 +118,8 @@ def best_outcome(
             o.trial,
             finals[o.target].sqnr,
             race.ratio(o.target, ORIGINAL),
+            _coverage(o.chosen.plan),
+            finals[o.target].holds(o.evaluator.criteria),
             o.target == best,
             "" if o.target == best else _why(finals[o.target], finals[best]),
         )
@@ -143,7 +146,13 @@ def _named(target: str, plan: str) -> str:
 def _alone(outcome: Outcome) -> RacedTarget:
     """The only target, where nothing can be timed."""
     runtime = as_made_for(outcome.chosen.runtime, {})
-    return RacedTarget(outcome.target, runtime, outcome.trial, chosen=True)
+    coverage = _coverage(outcome.chosen.plan)
+    return RacedTarget(outcome.target, runtime, outcome.trial, coverage=coverage, chosen=True)
+
+
+def _coverage(plan: Plan) -> float:
+    """The share of nodes that compute floats that are quantized."""
+    return len(plan.forms) / max(len(plan.forms) + len(plan.skips), 1)
 
 
 def _refused(failed: Mapping[str, QtoolError]) -> list[RacedTarget]:

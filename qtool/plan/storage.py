@@ -153,6 +153,8 @@ def _tied_types(
 
 def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
     """Return the reason why a weight stays float; '' when it can be stored in fewer bits."""
+    if rule.role is Role.RECURRENT and scheme.target.constant_recurrent and scheme.form is not None:
+        return "the runtime takes constants only as the weights of recurrent layers"
     if array.ndim < 2:
         return "its weight is a vector: a scale for each of its values would save nothing"
     least = max(scheme.mode.storage_min_elements, rule.storage_min_elements)

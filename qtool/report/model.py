@@ -185,6 +185,8 @@ class RacedTarget:
         plan: the best plan there, by the name of its trial.
         sqnr: of that plan in dB, of the worst output; nan where there is none.
         speedup: against the original in onnxruntime; None where there is none.
+        coverage: the share of the nodes that compute floats that it has in int8.
+        accepted: it meets the criteria.
         chosen: it is the result.
         why: the reason that it is not; '' for the result.
     """
@@ -194,6 +196,8 @@ class RacedTarget:
     plan: str = ""
     sqnr: float = math.nan
     speedup: Ratio | None = None
+    coverage: float = 0.0
+    accepted: bool = False
     chosen: bool = False
     why: str = ""
 

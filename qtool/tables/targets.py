@@ -110,6 +110,7 @@ class Target:
         fused_adds: an Add is computed with the convolution before it, whose result therefore stays float.
         arm: it is for ARM CPUs.
         wide: the type of activations where the default one loses too much; None: there is none.
+        constant_recurrent: the weights of recurrent layers must be constants: they have no stored form.
         onnxruntime: whether the runtime is onnxruntime: it has com.microsoft's fused ops, and its optimizers
             need fusion barriers (plan/barriers.py, graph/prepare/norms.py).
         exact: its weights have all 8 bits, and its CPU sums their products without saturation.
@@ -132,6 +133,7 @@ class Target:
     fused_adds: bool = False
     arm: bool = False
     wide: QType | None = None
+    constant_recurrent: bool = False
     onnxruntime: bool = False
     exact: bool = False
     split: int = 512
@@ -320,6 +322,7 @@ TARGETS: dict[str, Target] = {
             _OPENVINO_FORMS,
             float_results=True,
             float_biases=True,
+            constant_recurrent=True,
             exact=True,
             runtime="openvino",
         ),
@@ -330,6 +333,7 @@ TARGETS: dict[str, Target] = {
             weight=INT8_REDUCED,
             float_results=True,
             float_biases=True,
+            constant_recurrent=True,
             runtime="openvino",
         ),
         Target(

@@ -1,0 +1,98 @@
+"""Every model on every runtime that is installed here: the table in docs/targets.md, from one run.
+
+    python benchmarks/targets.py sample_models ../shared/models
+    python benchmarks/targets.py sample_models/cnn --effort fast
+
+A model's folder holds model.onnx, calib/*.npz and eval/*.npz. `qtool quantize --target best` runs once a
+model: the best plan of each target is raced against the original in onnxruntime, on the select set (a fourth
+of calib/), one thread. The last column is the chosen file on eval/. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--effort", default="balanced")
+    parser.add_argument("--target", default="best", help="best, or targets separated by commas")
+    args = parser.parse_args()
+    print("| model | target | runtime | speed | SQNR dB | in int8 | accepted | chosen, on eval |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    speeds = []
+    for folder in models(args.folders):
+        report = quantized(folder, args.target, args.effort)
+        if report.get("race"):
+            speeds.append(max(report["race"]["speedup"]["original"]["median"], 1e-9))
+        for line in rows(folder.name, report):
+            print(line, flush=True)
+    if speeds:
+        mean = math.exp(math.fsum(map(math.log, speeds)) / len(speeds))
+        print(f"\nGeometric mean of the chosen files on eval, {len(speeds)} models: {mean:.2f}x")
+
+
+def models(folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders of models, in those named and right below them."""
+    for folder in folders:
+        below = sorted(p.parent for p in folder.glob("*/model.onnx"))
+        yield from [folder] if (folder / "model.onnx").is_file() else below
+
+
+def quantized(folder: Path, target: str, effort: str) -> dict[str, Any]:
+    """Return the report of a run; {"error": ..} where it ends in an error."""
+    with tempfile.TemporaryDirectory() as place:
+        report = Path(place, "report.json")
+        command = [
+            sys.executable,
+            "-m",
+            "qtool",
+            "quantize",
+            folder / "model.onnx",
+            "-o",
+            Path(place, "q.onnx"),
+        ]
+        command += ["--calib", folder / "calib", "--data", folder / "eval", "--target", target, "--quiet"]
+        command += ["--effort", effort, "--threads", "1", "--keep-failed", "--report", report]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+            return {"error": errors[0] if errors else "no report"}
+        loaded: dict[str, Any] = json.loads(report.read_text())
+        return loaded
+
+
+def rows(name: str, report: dict[str, Any]) -> Iterator[str]:
+    """Yield the rows of a model: one for each target."""
+    if "error" in report:
+        yield f"| {name} | | | {report['error']} | | | | |"
+        return
+    for raced in report["targets"]:
+        if raced["speedup"] is None:
+            yield f"| {name} | {raced['target']} | {raced['runtime']} | {raced['why']} | | | no | |"
+            continue
+        speed, judged = f"{raced['speedup']['median']:.2f}x", ""
+        if raced["chosen"]:
+            ratio, sqnr = report["race"]["speedup"]["original"], float(report["comparison"]["sqnr"])
+            judged = f"{ratio['median']:.2f}x ({ratio['low']:.2f}-{ratio['high']:.2f}), {sqnr:.1f} dB"
+            judged += ", a gate failed" if report["failed"] else ""
+        cells = (
+            name, raced["target"], raced["runtime"], speed, f"{float(raced['sqnr']):.1f}",
+            f"{raced['coverage']:.0%}", "yes" if raced["accepted"] else "no", judged,
+        )  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

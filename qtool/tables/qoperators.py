@@ -125,6 +125,10 @@ LAYOUTS: dict[str, Layout] = {
     "DynamicQuantizeMatMul": Layout({0: (0, None, None), 1: (1, 2, 3)}),
     "MatMulIntegerToFloat": Layout({0: (0, 2, 4), 1: (1, 3, 5)}),
     "DynamicQuantizeLSTM": Layout({1: (1, 8, 9), 2: (2, 10, 11)}),
+    "QAttention": Layout({0: (0, 3, 6), 1: (1, 4, 7)}),
 }
 # Operators of ELEMENTWISE by their own name: the float op's row.
-FLOAT_OP: dict[str, tuple[str, Elementwise]] = {row.op_type: (op, row) for op, row in ELEMENTWISE.items()}
+FLOAT_OP: dict[str, tuple[str, Elementwise]] = {
+    row.op_type: (op, row)
+    for op, row in (*ELEMENTWISE.items(), ("ReduceMean", Elementwise("QLinearReduceMean")))
+}

@@ -26,6 +26,8 @@ _CLIPPED = 0.01
 _CLIPPED_WEIGHT = 8.0
 # A weight keeps its size when it is rounded, even to 2 bits.
 _LARGER, _SMALLER = 1.5, 0.6
+# A weight may also be too small because the scale of its activation is too large.
+_SMALL = 0.9
 # A bias that a wrong scale multiplies is no corrected one: what is left without that factor.
 _REST = 0.1
 
@@ -70,7 +72,8 @@ def weight_fault(array: NDArray[np.float32], stored: Stored) -> Fault | None:
     """Return the fault of a weight's scale; None without one."""
     factor = size_factor(array, stored.array)
     if factor > _LARGER or factor < _SMALLER:
-        return Fault(f"it is {factor:.2g} times FP32's weight", abs(math.log2(max(factor, 1e-9))))
+        severity = abs(math.log2(max(factor, 1e-9)))
+        return Fault(f"it is {factor:.2g} times FP32's weight", severity if factor > 1 else severity * _SMALL)
     if (worst := _worst_channel(array, stored)) is not None:
         return worst
     qtype = QTYPES.get(stored.qtype)

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qtool.graph.inspection.ops import QUANTIZED_OPS
 from qtool.graph.prepare.folding import evaluate
-from qtool.graph.view import attribute_int, constant, is_op, opset_of
+from qtool.graph.view import attribute_int, constant, is_op, op_key, opset_of
 from qtool.numerics.qparams import QParams
 from qtool.plan.model import Kind
 from qtool.plan.read_back.nbits import nbits_weight
@@ -97,6 +98,16 @@ def _grid_behind(node: ir.Node) -> _Grid | None:
     return grid_of(node.inputs[0], *node.inputs[1:3])
 
 
+def unread(model: ir.Model) -> list[str]:
+    """Return the nodes that compute on integers and that `quantized_inputs` does not know."""
+    read = {*LAYOUTS, *FLOAT_OP, "MatMulNBits", *_CONVERTING}
+    return [
+        node.name or ""
+        for node in model.graph.all_nodes()
+        if node.op_type not in read and (row := QUANTIZED_OPS.get(op_key(node))) and row.integers is not None
+    ]
+
+
 _Grid = tuple[Kind, QType, QParams | None, str]
 
 
@@ -158,6 +169,8 @@ def _elementwise_layout(node: ir.Node) -> Layout:
 def _of_layout(node: ir.Node, layout: Layout, opset: int) -> Iterator[QuantizedInput]:
     inputs = [*node.inputs, *[None] * 16]
     factors: list[NDArray[np.float32]] = []
+    behind = _behind(node)
+    bias = constant(inputs[layout.bias]) if layout.bias is not None else behind.bias
     for index, (tensor, scale, zero) in layout.inputs.items():
         value = inputs[tensor]
         step = inputs[scale] if scale is not None else None
@@ -169,30 +182,54 @@ def _of_layout(node: ir.Node, layout: Layout, opset: int) -> Iterator[QuantizedI
             if grid is not None:
                 yield QuantizedInput(node, index, *grid)
                 factors += [] if grid[2] is None else [grid[2].scale]
-        elif (stored := _stored_operand(node, value, step, origin)) is not None:
+        elif (stored := _stored_operand(node, value, step, origin, behind, factors)) is not None:
             yield QuantizedInput(node, index, Kind.WEIGHT, stored=stored)
             factors += [] if stored.steps is None else [stored.steps.reshape(-1)]
-    bias = constant(inputs[layout.bias]) if layout.bias is not None else None
     if bias is not None and len(factors) == 2:
         steps = np.asarray(factors[0] * factors[1], np.float32)
         stored = Stored(np.asarray(bias.astype(np.float64) * steps, np.float32), steps, "", "int32")
         yield QuantizedInput(node, 2, Kind.BIAS, stored=stored)
 
 
+@dataclass(frozen=True)
+class _Behind:
+    """The nodes behind an integer product: Add (a bias), Cast, Mul (the scales).
+
+    Args:
+        named: the first constant scale.
+        factor: the product of all of them; None where there is none.
+        bias: int32.
+    """
+
+    named: ir.Value | None = None
+    factor: NDArray[np.float32] | None = None
+    bias: NDArray[np.generic] | None = None
+
+
 def _stored_operand(
-    node: ir.Node, value: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None
+    node: ir.Node,
+    value: ir.Value | None,
+    scale: ir.Value | None,
+    zero: ir.Value | None,
+    behind: _Behind,
+    factors: list[NDArray[np.float32]],
 ) -> Stored | None:
-    """Return the weight of an integer operator; its scale may be behind the operator."""
-    q = constant(value)
-    named, step = (scale, constant(scale)) if scale is not None else _scale_behind(node)
+    """Return the weight of an integer operator.
+
+    Its scale may be behind the operator, multiplied by that of an activation with a scale in the file.
+    """
+    q, named, step = constant(value), scale, constant(scale)
+    if scale is None:
+        named, step = behind.named, behind.factor
+        step = np.asarray(step / factors[0]) if step is not None and factors else step
     if q is None or step is None:
         return None
     # A scale a channel: of a convolution on the first axis, of a product on the last one.
     first = node.op_type.endswith(("Conv", "ConvInteger"))
     if node.op_type == "QGemm" and attribute_int(node, "transB", 0):
         first = True
-    if node.op_type == "DynamicQuantizeLSTM" and step.ndim == 2:  # [D, 4H] of [D, K, 4H]
-        step = step[:, None, :]
+    if node.op_type == "DynamicQuantizeLSTM":  # [D] or [D, 4H] of [D, K, 4H]
+        step = step.reshape(len(q), 1, -1)
     origin = constant(zero)
     if step.size > 1 and step.ndim != q.ndim:
         step = step.reshape((-1,) + (1,) * (q.ndim - 1) if first else (1,) * (q.ndim - 1) + (-1,))
@@ -205,18 +242,20 @@ def _stored_operand(
     return Stored((q.astype(np.float32) - offset) * steps, steps, _name(named), q.dtype.name)
 
 
-def _scale_behind(node: ir.Node) -> tuple[ir.Value | None, NDArray[np.float32] | None]:
-    """Return the constant scale that an integer product is multiplied by: behind a Cast, in Mul nodes."""
-    value = node.outputs[0]
+def _behind(node: ir.Node) -> _Behind:
+    """Return the bias and the constant scales that follow an integer product."""
+    value, bias = node.outputs[0], None
     for _ in range(_MOST_FACTORS):
         readers = [u.node for u in value.uses()]
-        if len(readers) != 1 or not is_op(readers[0], "Cast", "Mul"):
-            return None, None
+        if len(readers) != 1 or not is_op(readers[0], "Cast", "Mul", "Add"):
+            break
+        other = next((v for v in readers[0].inputs if v is not value), None)
         if is_op(readers[0], "Mul"):
-            other = readers[0].inputs[1 if readers[0].inputs[0] is value else 0]
-            return _constant_factor(other, _MOST_FACTORS)
+            return _Behind(*_constant_factor(other, _MOST_FACTORS), bias)
+        if is_op(readers[0], "Add"):
+            bias = constant(other)
         value = readers[0].outputs[0]
-    return None, None
+    return _Behind()
 
 
 def _constant_factor(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtool.graph.view import View, constant, float_constant
 from qtool.plan.model import Kind, Plan, Site, Use
-from qtool.plan.read_back.inputs import QuantizedInput, Stored, quantized_inputs
+from qtool.plan.read_back.inputs import QuantizedInput, Stored, quantized_inputs, unread
 from qtool.plan.read_back.match import match_nodes, oriented, unmatched
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import PER_TENSOR, QTYPES, UINT8, TensorSpec
@@ -26,7 +26,7 @@ class ReadPlan:
         weights: weight -> its floats after quantization, in the FP32 model's shape, with their scales.
         biases: bias -> the same.
         scales: site -> the name of its scale in the file.
-        unmatched: nodes with quantized inputs that the FP32 model lacks.
+        unmatched: quantized nodes that the FP32 model lacks, or whose op is not known.
         fit: the share of quantized inputs that were placed, and how well weights fit: 1 is all.
     """
 
@@ -105,7 +105,8 @@ def read_plan(quantized: ir.Model, fp32: ir.Model, mode: str, target: str) -> Re
     }
     plan = Plan(mode, target, "", forms, tuple(sites), ())
     share = float(np.mean(fits)) if fits else 0.0
-    return ReadPlan(plan, weights, biases, scales, unmatched(inputs, pairs), share)
+    left_out = (*unmatched(inputs, pairs), *unread(quantized))
+    return ReadPlan(plan, weights, biases, scales, left_out, share)
 
 
 def _uses(value: ir.Value, uses: Sequence[Use], outputs: set[str]) -> tuple[Use, ...] | None:

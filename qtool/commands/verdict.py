@@ -134,7 +134,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     )
     if wanted and not model.scheme.simulated:
         progress("validate", 0, 0)
-        with model_for_session(model.original.model) as prepared:
+        with model_for_session(model.original.model, in_file=True) as prepared:
             models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
             runtimes = {PREPARED: model.runtime, QUANTIZED: chosen.runtime}
             race = race_models(models, samples, model.threads, runtimes=runtimes)

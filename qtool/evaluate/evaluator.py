@@ -266,10 +266,10 @@ class Evaluator:
         with ExitStack() as stack:
             models: dict[str, Path | bytes] = {
                 ORIGINAL: self.model.source.loadable,
-                PREPARED: stack.enter_context(model_for_session(self.model.model)),
+                PREPARED: stack.enter_context(model_for_session(self.model.model, in_file=True)),
             }
             for name, candidate in candidates.items():
-                models[name] = self._loadable(candidate, stack)
+                models[name] = self._loadable(candidate, stack, in_file=True)
             runtimes = {PREPARED: self.model.runtime} | {n: c.runtime for n, c in candidates.items()}
             stack.enter_context(self.budget.timed())
             race = race_models(models, self.model.timing_samples, self.model.threads, runtimes=runtimes)
@@ -304,12 +304,12 @@ class Evaluator:
             self._sizes[key] = file_size(written(candidate.model.model, candidate.plan))
         return self._sizes[key]
 
-    def _loadable(self, candidate: Candidate, stack: ExitStack) -> bytes | Path:
+    def _loadable(self, candidate: Candidate, stack: ExitStack, *, in_file: bool = False) -> bytes | Path:
         """Return the file of a candidate for a session, and note its size."""
         model = written(candidate.model.model, candidate.plan)
-        loadable = stack.enter_context(model_for_session(model, shapes=False))
-        size = len(loadable) if isinstance(loadable, bytes) else file_size(model)
-        self._sizes[digest(candidate.plan)] = size
+        loadable = stack.enter_context(model_for_session(model, shapes=False, in_file=in_file))
+        if isinstance(loadable, bytes):
+            self._sizes[digest(candidate.plan)] = len(loadable)
         return loadable
 
     def logged(self, chosen: Candidate) -> tuple[Gain, ...]:

@@ -332,14 +332,18 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 @contextlib.contextmanager
-def model_for_session(model: ir.Model, *, shapes: bool = True) -> Iterator[bytes | Path]:
+def model_for_session(
+    model: ir.Model, *, shapes: bool = True, in_file: bool = False
+) -> Iterator[bytes | Path]:
     """Yield the argument for a session: bytes, or a temporary file where the model is too large for that.
 
     Args:
         model: any.
         shapes: with the shapes of inner values; a file has none.
+        in_file: a file in any case: sessions keep the bytes that they are opened from, which adds up where
+            many are open.
     """
-    if not needs_side_file(model):
+    if not in_file and not needs_side_file(model):
         yield to_bytes(model, shapes=shapes)
         return
     with (
@@ -347,4 +351,5 @@ def model_for_session(model: ir.Model, *, shapes: bool = True) -> Iterator[bytes
         staged(Path(folder) / "m.onnx") as staging,
     ):
         staging.write_unchecked(model)
+        del model
         yield staging.path

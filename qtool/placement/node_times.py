@@ -69,7 +69,7 @@ def node_times(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qtool-trace-")))
         sessions, graphs = [], []
         for number, model in enumerate(models):
-            loadable = stack.enter_context(model_for_session(model))
+            loadable = stack.enter_context(model_for_session(model, in_file=True))
             graph = folder / f"{number}.onnx"
             name = "the profiled model"
             trace = folder / f"trace{number}"

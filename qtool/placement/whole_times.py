@@ -44,10 +44,12 @@ def whole_times(
     kinds = _kinds(all_int8, regions, work)
     candidates = {INT8: all_int8} | {kind: _without(all_int8, own) for kind, own in kinds.items()}
     with ExitStack() as stack:
-        models: dict[str, Path | bytes] = {FLOAT: stack.enter_context(model_for_session(model.model))}
+        models: dict[str, Path | bytes] = {
+            FLOAT: stack.enter_context(model_for_session(model.model, in_file=True))
+        }
         for name, candidate in candidates.items():
             graph = written(candidate.model.model, candidate.plan)
-            models[name] = stack.enter_context(model_for_session(graph))
+            models[name] = stack.enter_context(model_for_session(graph, in_file=True))
         stack.enter_context(model.budget.timed())
         runtimes = dict.fromkeys(models, model.runtime)
         race = race_models(models, model.timing_samples, model.threads, runtimes=runtimes, limits=_LIMITS)

@@ -25,6 +25,7 @@ from qtool.errors import (
 )
 from qtool.graph.view import in_side_file
 from qtool.runtime.heartbeat import beat, step, writing_in
+from qtool.runtime.memory import give_back
 from qtool.runtime.tempdirs import alone_in, flush, flush_folder, sweep, temporary
 from qtool.runtime.threads import usable_cores
 
@@ -35,6 +36,7 @@ STREAMED_BYTES = 1 << 27
 # A model of this size is opened only to run samples: that takes several times the memory of its floats.
 LARGE_BYTES = 1 << 27
 _SIDE_TENSOR_BYTES = 1024
+_IN_MEMORY = 32 << 20  # bytes of the weights of a model that sessions are opened from in memory
 _AHEAD = 3  # tensors a core: the integers, the scales and the zero points of a weight
 _SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: enough for any element type, and a cache line
 
@@ -135,7 +137,7 @@ class Staging:
         Raises:
             ModelError: the checker refuses the written file, which is a bug of qtool.
         """
-        self.write_unchecked(model)
+        self.write_unchecked(model, durable=True)
         try:
             with step(str(self.target), "the checker reads the written file", ModelError):
                 onnx.checker.check_model(str(self.path), full_check=True)
@@ -146,8 +148,8 @@ class Staging:
                 f"the rewritten model is invalid: {printable(str(error))}", "a bug in qtool: please report it"
             ) from error
 
-    def write_unchecked(self, model: ir.Model) -> None:
-        """Write a model that only a session of this process reads."""
+    def write_unchecked(self, model: ir.Model, *, durable: bool = False) -> None:
+        """Write a model that only a session of this process reads, unless it is durable: flushed to disk."""
         if self._side is not None:
             self._side.unlink()
             self._side = None
@@ -155,11 +157,13 @@ class Staging:
             model = self._write_side(model)
         proto = ir.to_proto(model)
         forget_inner_shapes(proto.graph)
-        self._write(proto.SerializeToString(deterministic=True))
+        data = proto.SerializeToString(deterministic=True)
+        del proto  # as large as the model
+        self._write(data, durable=durable)
 
     def write_text(self, text: str) -> None:
         """Write a text file and flush it to disk."""
-        self._write(text.encode())
+        self._write(text.encode(), durable=True)
 
     def commit(self) -> None:
         """Rename into place: first the side file, then the model, whose rename commits."""
@@ -174,11 +178,12 @@ class Staging:
             finally:  # the side file of the old model, or of the new one where its rename failed
                 self._remove_unnamed()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, durable: bool) -> None:
         with self.path.open("wb") as stream:
             stream.write(data)
-            stream.flush()
-            flush(stream.fileno())
+            if durable:
+                stream.flush()
+                flush(stream.fileno())
 
     def _write_side(self, model: ir.Model) -> ir.Model:
         """Write the large tensors to a side file, and return a clone that refers to it."""
@@ -335,15 +340,16 @@ def _is_same(a: Path, b: Path) -> bool:
 def model_for_session(
     model: ir.Model, *, shapes: bool = True, in_file: bool = False
 ) -> Iterator[bytes | Path]:
-    """Yield the argument for a session: bytes, or a temporary file where the model is too large for that.
+    """Yield the argument for a session: bytes, or a temporary file of a large model.
+
+    A session keeps the bytes that it is opened from.
 
     Args:
         model: any.
         shapes: with the shapes of inner values; a file has none.
-        in_file: a file in any case: sessions keep the bytes that they are opened from, which adds up where
-            many are open.
+        in_file: a file in any case, where many sessions are open at once.
     """
-    if not in_file and not needs_side_file(model):
+    if not in_file and tensor_bytes(model) <= _IN_MEMORY and not needs_side_file(model):
         yield to_bytes(model, shapes=shapes)
         return
     with (
@@ -352,4 +358,5 @@ def model_for_session(
     ):
         staging.write_unchecked(model)
         del model
+        give_back()
         yield staging.path

@@ -37,6 +37,7 @@ from qtool.plan.model import OBSERVED, WEIGHTS, Plan
 from qtool.plan.prepared import PreparedModel, rescaled
 from qtool.plan.read_back.plan import read_plan
 from qtool.plan.rules import rule_based
+from qtool.plan.scheme import make_scheme
 from qtool.report.analysis import Analysis, Cost
 from qtool.report.model import ModelFile
 from qtool.runtime.blas import single_threaded_blas
@@ -109,7 +110,7 @@ def analyze_model(
     source = load_model(fp32)
     other = None if quantized is None else load_model(quantized)
     settings = _settings(options, source, other, data)
-    prepared = prepare_model(source, settings, progress)
+    prepared = _prepared(source, settings, progress)
     judge = prepared.samples.judge
     if judge is None:
         raise DataError("no samples to analyze on", "--data SRC")
@@ -159,6 +160,16 @@ def analyze_model(
 def rule_based_candidate(prepared: PreparedModel) -> Candidate:
     """Return the candidate of `--effort fast --timing table`."""
     return make_candidate(prepared, rule_based(prepared.task))
+
+
+def _prepared(source: Source, settings: Options, progress: Progress) -> PreparedModel:
+    """Return the prepared model; in static mode calibration collects what every range estimator needs."""
+    if settings.mode != "static":
+        return prepare_model(source, settings, progress)
+    prepared = prepare_model(source, replace(settings, method="auto"), progress)
+    options = replace(prepared.options, method=settings.method)
+    scheme = make_scheme(options.mode, options.target, options.choices, options.sets)
+    return replace(prepared, options=options, task=replace(prepared.task, scheme=scheme))
 
 
 def _settings(options: Analyzing, source: Source, other: Source | None, data: Data) -> Options:

@@ -62,7 +62,7 @@ class Base:
     """The model that the commands of the advice change.
 
     Args:
-        candidate: of `qtool quantize --effort fast`.
+        candidate: of `qtool quantize --effort fast --timing table`; its ranges have histograms.
         flags: options of reading samples, as they are typed.
         calib: the samples that set ranges.
     """
@@ -89,7 +89,7 @@ class _Change:
         why: the reason.
         subject: the changed model.
         candidate: the same.
-        effort: whether the command has `--effort fast`.
+        fast: whether the command has the options of the base.
     """
 
     flags: tuple[str, ...]
@@ -109,7 +109,7 @@ def command_of(base: Base, flags: Sequence[str], *, fast: bool = True) -> str:
         words += ["--data", str(options.data) if isinstance(options.data, str | Path) else "SAMPLES"]
     words += [] if options.mode == "static" else ["--mode", options.mode]
     words += [] if options.target == fitting_target() else ["--target", options.target]
-    for choice, value in replace(options.choices, method="minmax").made().items():
+    for choice, value in options.choices.made().items():
         words += [f"--{choice.replace('_', '-')}", *([] if value is True else [str(value)])]
     for option, patterns in (
         ("exclude", options.exclude),
@@ -135,7 +135,7 @@ def remedies(
     """
     outputs = measured.outputs
     start, made = outputs.runs, list[Remedy]()
-    count = len(outputs.samples)
+    count, threads = len(outputs.samples), base.candidate.model.threads
 
     def left() -> float:
         return most - (outputs.runs - start) / count
@@ -143,7 +143,7 @@ def remedies(
     first = _drafted(base.candidate)
     better = False
     if foreign:
-        predicted = _simulate(first, outputs)
+        predicted = _simulate(first, outputs, threads)
         better = sqnr > predicted + _BETTER_DB
         if not better:
             why = "qtool's rules choose other scales, and leave other nodes in float"
@@ -153,7 +153,7 @@ def remedies(
         if left() < 1:
             break
         try:
-            predicted = _simulate(change.subject, outputs)
+            predicted = _simulate(change.subject, outputs, threads)
         except (ModelError, RuntimeFailure):  # one change that can't be simulated is no advice
             continue
         made.append(_remedy(base, change, predicted, sqnr))
@@ -175,10 +175,10 @@ def _measured(remedy: Remedy, outputs: Outputs, threads: int) -> float:
     return _sqnr(session, outputs)
 
 
-def _simulate(subject: Subject, outputs: Outputs) -> float:
+def _simulate(subject: Subject, outputs: Outputs, threads: int) -> float:
     """Return the SQNR of a simulated model."""
     with model_for_session(subject.simulated()) as loadable:
-        session = Session(loadable, name="the simulated model", integers=False)
+        session = Session(loadable, threads=threads, name="the simulated model", integers=False)
     return _sqnr(session, outputs)
 
 
@@ -295,7 +295,7 @@ def _changed(candidate: Candidate, flags: Sequence[str]) -> Candidate | None:
         options,
         exclude=(*options.exclude, *(v for f, v in pairs if f == "--exclude")),
         sets=(*options.sets, *(v for f, v in pairs if f == "--set")),
-        method=cast(Any, next((v for f, v in pairs if f == "--method"), "minmax")),
+        method=cast(Any, next((v for f, v in pairs if f == "--method"), options.method)),
     )
     scheme = make_scheme(options.mode, options.target, options.choices, options.sets)
     patterns = Patterns(tuple(options.exclude), tuple(options.include), tuple(options.sets))

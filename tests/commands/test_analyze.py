@@ -167,6 +167,13 @@ def test_advice_says_what_its_command_gains(default: Analysis) -> None:
     assert built(**options) - default.sqnr == pytest.approx(best.gain, abs=2)
 
 
+def test_a_range_that_one_sample_widens_is_a_fault() -> None:
+    calib = [{"x": CALIB[0]["x"] * 30}, *CALIB]
+    options = qtool.Analyzing(calib=calib, threads=1, advise=False, **TARGET)
+    analysis = qtool.analyze(net(), None, DATA, options)
+    assert "times as wide as the values" in analysis.problems[0].problem
+
+
 def test_the_cost_keeps_its_limit(default: Analysis) -> None:
     assert default.cost.limit == 20 + len(default.regions)
     assert default.cost.runs <= default.cost.limit

@@ -34,9 +34,9 @@ def test_scales_and_weights(case: str, form: str) -> None:
     assert not back.unmatched
     assert back.fit > 0.99
     written = {s.value: s for s in plan.sites if s.kind is Kind.ACTIVATION}
-    seen = {s.value: s for s in back.plan.sites if s.kind is Kind.ACTIVATION}
-    assert seen.keys() <= written.keys()
-    for name, site in seen.items():
+    back_sites = {s.value: s for s in back.plan.sites if s.kind is Kind.ACTIVATION}
+    assert back_sites.keys() <= written.keys()
+    for name, site in back_sites.items():
         assert site.qparams == written[name].qparams
     stored = {s.value: s for s in plan.sites if s.kind is Kind.WEIGHT}
     assert stored

@@ -61,7 +61,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def fault(folder: Path, before: dict[str, bytes], number: int, code: int | None, stderr: str) -> str:
-    """What is wrong after an end; '' for nothing."""
+    """The fault that an end left; '' for none."""
     expected = (0, -9) if number == signal.SIGKILL else (0, 5, 130)
     if code not in expected:
         return f"exit code {code}: {stderr.strip()[-200:]}"
@@ -121,9 +121,9 @@ def main() -> int:
             problem = fault(folder, before, number, program.returncode, stderr)
             if not problem and number == signal.SIGKILL:
                 resume = ("--resume",) if "ckpt" in files(folder) else ()
-                stderr = finish(again := start(name, folder, *resume))
+                stderr = finish(resumed := start(name, folder, *resume))
                 more = [n for n in files(folder).keys() - before.keys() if not n.startswith("out/q.onnx.")]
-                problem = f"after another run: {more} {stderr}" if more or again.returncode else ""
+                problem = f"after another run: {more} {stderr}" if more or resumed.returncode else ""
         except Exception as error:
             problem = f"torn: {type(error).__name__}: {error}"
         ends[f"{number.name} {program.returncode}"] = ends.get(f"{number.name} {program.returncode}", 0) + 1

@@ -119,6 +119,7 @@ def compare_models(
             *label_warnings(comparison.accuracy, comparison.samples),
         ),
         synthetic=synthetic(samples),
+        runtime=runtime,
     )
     return replace(report, gates=tuple(judge(gates, report.verdict)))
 

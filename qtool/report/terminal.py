@@ -32,6 +32,7 @@ from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.tables import plain
 from qtool.report.verdict import gate_row, tone, verdict_line
 from qtool.tables.forms import HEADINGS
+from qtool.tables.runtimes import DEFAULT
 
 _MOST_REASONS = 3
 _MOST_OUTPUTS = 12
@@ -210,6 +211,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         total = sum(row.total for row in report.coverage)
         scheme = f"({report.mode}, target {report.target})"
         rows.append(("quantized", f"{report.quantized_nodes} of {counted(total, 'node')} {scheme}"))
+    if report.runtime not in ("", DEFAULT):
+        rows.append(("runtime", f"{report.runtime}; FP32 in {DEFAULT}"))
     rows += [("" if index else "targets", text) for index, text in enumerate(target_lines(report))]
     if text := size_text(report):
         rows.append(("size", text))

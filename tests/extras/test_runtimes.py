@@ -110,6 +110,17 @@ def test_tune_shows_one_front_over_targets() -> None:
     assert report.chosen in {trial.name for trial in report.trials}
 
 
+def test_other_precisions_are_candidates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OpenVINO computes in float32 where the processor lacks bf16: the flow is the same."""
+    for module in ("qtool.runtime.providers", "qtool.placement.place"):
+        monkeypatch.setattr(f"{module}.precisions_here", lambda row: list(row.precisions)[:2])
+    chosen = options(LSTM, target=HERE, effort="balanced", recover="none")
+    report = qtool.quantize(LSTM / "model.onnx", tmp_path / "q.onnx", chosen).report
+    names = {trial.name for trial in report.trials}
+    assert {"float", "float bf16"} <= names
+    assert report.runtime == ("openvino:bf16" if report.chosen.endswith(" bf16") else "openvino:f32")
+
+
 def test_compare_and_bench_run_in_the_runtime(file: Path) -> None:
     compared = qtool.compare(
         CNN / "model.onnx", file, CNN / "eval", qtool.Comparing(runtime="openvino", gate="none")

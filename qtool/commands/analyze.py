@@ -282,6 +282,11 @@ def _nothing(source: Source, other: Source | None) -> tuple[str, str]:
             f"{source.name}: nothing in it would be quantized",
             f"qtool quantize {source.name} --dry-run gives the reason for each node",
         )
+    if inspect_source(source).forms and not inspect_source(other).forms:
+        return (
+            f"'{source.name}' is quantized and '{other.name}' is not",
+            "FP32 comes first: are they swapped?",
+        )
     return (
         f"{other.name}: no quantized tensor of it is one of '{source.name}'",
         "is it a quantized version of that model? For float16, qtool compare has the error",

@@ -205,6 +205,12 @@ def test_2_a_model_of_another_one(made: Callable[[str], onnx.ModelProto]) -> Non
         qtool.analyze(other, made("qtool qdq"), DATA, OPTIONS)
 
 
+def test_3_swapped_models(made: Callable[[str], onnx.ModelProto]) -> None:
+    with pytest.raises(qtool.ModelError) as caught:
+        qtool.analyze(made("qtool qdq"), net(), DATA, OPTIONS)
+    assert "swapped" in caught.value.hint
+
+
 def test_3_a_float_model_has_nothing_to_analyze() -> None:
     with pytest.raises(qtool.ModelError, match="no quantized tensor"):
         qtool.analyze(net(), net(), DATA, OPTIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from qtool.evaluate.float_io import InputInfo
 from qtool.evaluate.reference_outputs import digest
 from qtool.runtime.session import Model
 
@@ -18,17 +20,32 @@ from qtool.runtime.session import Model
 MEMORY = 64 << 20  # bytes
 
 
+@dataclass(frozen=True)
+class _Signature:
+    """The inputs and outputs of a model, without its session."""
+
+    inputs: Mapping[str, InputInfo]
+    input_dtypes: dict[str, str | None]
+    outputs: list[str]
+    output_shapes: dict[str, list[int | str | None]]
+
+    @classmethod
+    def of(cls, model: Model) -> _Signature:
+        inputs = {name: InputInfo(list(i.shape), str(i.type)) for name, i in model.inputs.items()}
+        return cls(inputs, dict(model.input_dtypes), list(model.outputs), dict(model.output_shapes))
+
+
 class CachedOutputs:
     """A model that remembers its outputs, for use as the FP32 model of `compare`.
 
     A sample is identified by the digest of its inputs, so any subset of a sample set, in any order and under
-    any name, gets the outputs that were computed for its samples. The model is opened when it is first needed
-    and run once for each sample. Arrays stay in memory up to a limit; later ones go to .npy files in a
+    any name, gets the outputs that were computed for its samples. The model is opened when it is needed, and
+    run once for each sample. Arrays stay in memory up to a limit; later ones go to .npy files in a
     temporary folder, which `close` removes.
 
     Args:
         name: the model's name in errors.
-        open_model: opens the model; called at most once.
+        open_model: opens the model; called once, and after `release` once more for new samples.
         memory: the most bytes of arrays to hold in memory.
     """
 
@@ -40,30 +57,41 @@ class CachedOutputs:
         self._held = 0
         self._files = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._opened: Model | None = None
+
+    @property
+    def _model(self) -> Model:
+        if self._opened is None:
+            self._opened = self._open_model()
+        return self._opened
 
     @cached_property
-    def _model(self) -> Model:
-        return self._open_model()
+    def _signature(self) -> _Signature:
+        return _Signature.of(self._model)
+
+    def release(self) -> None:
+        """Close the model, whose session takes as much memory as its weights, and more. Outputs are kept."""
+        self._opened = None
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """The runtime's description of each input."""
-        return self._model.inputs
+        return self._signature.inputs
 
     @property
     def input_dtypes(self) -> dict[str, str | None]:
         """Input -> numpy's name of its type."""
-        return self._model.input_dtypes
+        return self._signature.input_dtypes
 
     @property
     def outputs(self) -> list[str]:
         """The names of the outputs."""
-        return self._model.outputs
+        return self._signature.outputs
 
     @property
     def output_shapes(self) -> dict[str, list[int | str | None]]:
         """Output -> the shape that the model declares."""
-        return self._model.output_shapes
+        return self._signature.output_shapes
 
     def run(self, sample: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """Return the named outputs (all of them when None) for one sample. Arrays are read-only.

@@ -196,6 +196,7 @@ class Evaluator:
                 self._comparisons[key] = compare(
                     self._float, with_float_io(session), samples, self.criteria.measures
                 )
+            self._float.release()
         return self._comparisons[key]
 
     def sqnr_of_few(self, candidate: Candidate, optimize: bool) -> float | None:

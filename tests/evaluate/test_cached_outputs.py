@@ -81,7 +81,7 @@ def test_each_sample_is_computed_once_whatever_subset_comes_first() -> None:
         assert model.runs == 20
 
 
-def test_the_model_is_opened_once_and_only_when_it_is_needed() -> None:
+def test_the_model_is_opened_only_when_it_is_needed() -> None:
     opened: list[Counted] = []
 
     def open_model() -> Counted:
@@ -93,7 +93,13 @@ def test_the_model_is_opened_once_and_only_when_it_is_needed() -> None:
         assert not opened
         golden.run(at(1))
         golden.run(at(2))
-    assert len(opened) == 1
+        assert len(opened) == 1
+        golden.release()
+        golden.run(at(1))
+        assert golden.outputs == ["y"]
+        assert len(opened) == 1
+        golden.run(at(3))
+    assert len(opened) == 2
 
 
 def test_the_cache_key_has_values_types_and_shapes() -> None:

@@ -14,7 +14,7 @@ import torch
 import qtool
 from qtool.runtime.session import Session
 from qtool.tables.reasons import Code
-from tests.torch.nets import NETS, Net
+from tests.torch.architectures import NETS, Net
 
 EXPORTERS = ("dynamo", "torchscript")
 # Mode -> its options, the least SQNR, and what the report calls its products.

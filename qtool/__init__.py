@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qtool.commands.profile import Profiling
     from qtool.commands.profile import profile_machine as profile
     from qtool.commands.quantize import dry_run, quantize
+    from qtool.commands.table import tune_table
     from qtool.commands.tune import tune
     from qtool.data.reading import Reading
     from qtool.errors import (
@@ -84,6 +85,7 @@ _PUBLIC = {
     "rejudge": ("qtool.report.saved", "rejudge"),
     "survey": ("qtool.commands.data", "survey"),
     "tune": ("qtool.commands.tune", "tune"),
+    "tune_table": ("qtool.commands.table", "tune_table"),
     **{
         name: ("qtool.errors", name)
         for name in (
@@ -136,6 +138,7 @@ __all__ = [
     "rejudge",
     "survey",
     "tune",
+    "tune_table",
 ]
 
 

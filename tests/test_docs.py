@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 # Pages about a model that the reader has quantized already.
-QUANTIZED = {"accuracy-dropped.md", "slower-than-expected.md"}
+QUANTIZED = {"accuracy-dropped.md", "metrics.md", "slower-than-expected.md"}
 
 
 @pytest.mark.nightly

@@ -42,7 +42,9 @@ MAY_IMPORT = {
 }
 RENDERERS = tuple(
     f"report/{name}.py"
-    for name in "terminal analysis_terminal checklist inspection difference survey bench profile placement tables".split()
+    for name in (
+        "terminal analysis_terminal checklist table inspection difference survey bench profile placement tables"
+    ).split()
 )
 ON_TOP = {"__init__", "__main__", "errors", "options"}
 
@@ -174,7 +176,8 @@ def test_models_are_loaded_and_saved_in_graph_only() -> None:
 def test_commands_need_no_extra() -> None:
     """Every command is imported in a process where no library of an extra can be."""
     extras = sorted(
-        {name for kind in KINDS.values() for name in kind.imports} | {"matplotlib", "jinja2", "markupsafe"}
+        {name for kind in KINDS.values() for name in kind.imports}
+        | {"matplotlib", "jinja2", "markupsafe", "faster_coco_eval"}
     )
     code = (
         "import importlib, pkgutil, sys\n"

@@ -11,6 +11,7 @@ import click
 from qtool.cli.help import under
 from qtool.tables.judging import AUTO, NONE, TASK, TASKS, USUAL, Task
 from qtool.tables.runtimes import RUNTIMES
+from qtool.tables.task_metrics import TASK_METRICS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,10 +111,12 @@ def gate_options(command: F) -> F:
             "--metric",
             "metrics",
             multiple=True,
-            metavar="FILE.py:FUNCTION",
+            metavar="NAME",
             rare=True,
-            help="A metric of your own: a function of a sample's FP32 and quantized outputs (dicts of "
-            "arrays) that returns a number; --fail-if 'FUNCTION<0.9' judges the mean. Repeatable.",
+            help=f"A metric of the model's task, of both models against --labels: {', '.join(TASK_METRICS)}; "
+            "NAME:OPTION=VALUE,.. sets its options (docs/metrics.md). Or a metric of your own, "
+            "FILE.py:FUNCTION: a function of a sample's FP32 and quantized outputs (dicts of arrays) that "
+            "returns a number. --fail-if 'NAME<0.9' judges it; of a task metric also NAME_drop. Repeatable.",
         ),
         _gate(
             "--gate",
@@ -149,7 +152,8 @@ def gate_options(command: F) -> F:
             "--labels",
             type=click.Path(path_type=Path),
             rare=True,
-            help="The true classes, for both models' accuracy: JSON or .csv, sample file name -> class.",
+            help="The true classes, for both models' accuracy: JSON or .csv, sample file name -> class. With "
+            "--metric NAME: the labels that this metric takes, as JSON, or a folder of .npy.",
         ),
         _gate(
             "--fail-if",

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from qtool.cli.command import Command
+from qtool.cli.command import Command, command_line
 from qtool.cli.common_options import gate_options, output_options
-from qtool.cli.deliver import deliver, form_of, report_options
+from qtool.cli.deliver import deliver, form_of, report_options, write_reports
 from qtool.cli.help import Option
 from qtool.cli.job_options import options_of, tune_options
-from qtool.cli.output_files import check_targets, text_file
+from qtool.cli.output_files import check_reports, check_targets, text_file
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import source_options
+from qtool.cli.streams import called
 from qtool.cli.types import OUTPUT, OUTPUT_OR_STDOUT
+from qtool.errors import EXIT_OK, UsageError, printable
+from qtool.report.formats import TABLE_FORMATS
+
+if TYPE_CHECKING:
+    from qtool.options import Options
 
 
 @click.command(cls=Command)
@@ -46,6 +55,14 @@ from qtool.cli.types import OUTPUT, OUTPUT_OR_STDOUT
     metavar="FILE",
     help="Write a picture of speed against SQNR as SVG. It needs matplotlib.",
 )
+@click.option(
+    "--table",
+    is_flag=True,
+    cls=Option,
+    topic="Pareto front",
+    help="Quantize in every mode instead (FP16, int8 dynamic and static, weights of 8 and 4 bits), and print "
+    "one table of size, speed, SQNR and, with --labels or --metric, the metrics of the task.",
+)
 @tune_options
 @gate_options
 @source_options("calib", "data")
@@ -62,6 +79,7 @@ def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     qtool tune model.onnx --calib samples/ --report tune.html
     qtool tune model.onnx --calib samples/ -o int8.onnx --save-plan plan.json --min-sqnr 30
     qtool tune model.onnx --calib samples/ --mode weight-only --max-size 25MB -o small.onnx
+    qtool tune model.onnx --calib samples/ --data held_out/ --labels labels.json --table --report table.md
     qtool tune model.onnx --calib samples/ --json | jq '.trials[] | {name, speedup, sqnr, bytes}'
     """
     from qtool.commands.tune import tune as run
@@ -70,6 +88,8 @@ def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
 
     form = form_of(values)
     options = options_of(values)
+    if values["table"]:
+        return _table(model, options, form, values)
     written = {"--output": output, "--save-plan": values["save_plan"], "--svg": values["svg"]}
     check_targets(model, values, written)
     if values["svg"] is not None:
@@ -84,3 +104,41 @@ def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
             svg_file.write_text(to_svg(result.report))
             svg_file.commit()
     return deliver(result.report, form, values)
+
+
+# What says what to choose, judge or write of one model: a table has none.
+_OF_ONE_MODEL = (
+    "output", "points", "svg", "save_plan", "mode", "bits", "min_sqnr", "min_speedup", "max_size", "fail_if",
+    "gates", "gate", "github", "explain",
+)  # fmt: skip
+
+
+def _table(model: Path, options: Options, form: str, values: Mapping[str, Any]) -> int:
+    """Print the table of all modes, and write it to the files of --report."""
+    from qtool.commands.table import tune_table
+    from qtool.report.table import render_table, to_json
+    from qtool.report.terminal import TableConsole
+
+    ctx = click.get_current_context()
+    for param in ctx.command.params:
+        if (
+            param.name in _OF_ONE_MODEL
+            and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+        ):
+            raise UsageError(
+                f"{param.opts[-1]} is of one model, and --table shows every mode", "leave one out"
+            )
+    check_reports(values, [model], [], TABLE_FORMATS)
+    with progress_line("tune", values["quiet"]) as progress:
+        table = tune_table(model, options, progress)
+    table = replace(table, fp32=replace(table.fp32, path=called(table.fp32.path)), arguments=command_line())
+    try:
+        write_reports(table, values, TABLE_FORMATS)
+    finally:  # print the result even where a file can't be written
+        if form == "json":
+            click.echo(to_json(table), nl=False)
+        elif form:
+            render_table(table, TableConsole())
+    for warning in table.warnings:
+        click.echo(f"warning: {printable(warning)}", err=True)
+    return EXIT_OK

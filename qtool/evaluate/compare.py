@@ -14,6 +14,7 @@ from qtool.evaluate.labels import Accuracy, Labels, Truth
 from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
 from qtool.evaluate.rows import Rows, matches
 from qtool.evaluate.scored import Scored
+from qtool.evaluate.tasks.load import TaskPair
 from qtool.evaluate.user_metrics import UserMetric
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.runtime.heartbeat import StepProgress, no_progress
@@ -29,7 +30,7 @@ class Comparison:
     """Two models over the samples of a source.
 
     Args:
-        user_metrics: the user's own metrics: function -> mean over samples.
+        user_metrics: name -> value of task metrics, and mean over samples of the user's own functions.
     """
 
     data: str
@@ -90,12 +91,12 @@ class Measures:
         labels: for true accuracy.
         scored: output -> how argmax scores it.
         rows: output -> its rows, where their number depends on data.
-        user_metrics: the user's own metrics.
+        user_metrics: task metrics, and the user's own.
         tolerance: the difference up to which elements match.
     """
 
     labels: Labels | None = None
-    user_metrics: Sequence[UserMetric] = ()
+    user_metrics: Sequence[UserMetric | TaskPair] = ()
     tolerance: Tolerance = TOLERANCE
     scored: Mapping[str, Scored] = field(default_factory=dict)
     rows: Mapping[str, Rows] = field(default_factory=dict)
@@ -165,7 +166,10 @@ def compare(
             accumulator.add(sample.name, a, b, matched.get(name))
         for metric in measures.user_metrics:
             metric.add(
-                sample.name, dict(zip(names, expected, strict=True)), dict(zip(names, actual, strict=True))
+                sample.name,
+                dict(zip(names, expected, strict=True)),
+                dict(zip(names, actual, strict=True)),
+                inputs,
             )
         if truth is not None:
             truth.add(sample.name, expected, actual, where(source.name, sample.name))
@@ -176,7 +180,8 @@ def compare(
         named.scored = named.scored or Scored(CLASSIFY)
         accuracy = truth.accuracy(names[truth.output])
     outputs = tuple(accumulator.metrics() for accumulator in accumulators)
-    return Comparison(source.name, total, outputs, accuracy, {m.name: m.mean for m in measures.user_metrics})
+    values = {name: value for metric in measures.user_metrics for name, value in metric.values().items()}
+    return Comparison(source.name, total, outputs, accuracy, values)
 
 
 def check_labelled(comparison: Comparison, measures: Measures) -> None:

@@ -209,7 +209,7 @@ class GateResult:
 
 
 def _help(metric: str) -> str:
-    return METRICS[metric].help if metric in METRICS else "the user's own metric"
+    return METRICS[metric].help if metric in METRICS else "of --metric"
 
 
 def parse(text: str, user_metrics: Collection[str] = ()) -> Gate:

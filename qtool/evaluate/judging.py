@@ -16,6 +16,7 @@ from qtool.evaluate.gates import Gate, parse
 from qtool.evaluate.labels import read_labels
 from qtool.evaluate.rows import row_outputs
 from qtool.evaluate.scored import scored_outputs
+from qtool.evaluate.tasks.load import read_truths, task_of
 from qtool.evaluate.user_metrics import load_metrics
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.tables.judging import TASK, TASKS, TaskName
@@ -28,12 +29,13 @@ class Judging(ListFields):
     """Options: what to measure, and what to fail on.
 
     Args:
-        labels: a JSON or .csv file of sample name -> class, for true accuracy.
+        labels: a JSON or .csv file of sample name -> class, for true accuracy; or labels of task
+            metrics.
         fail_if: gates, such as 'sqnr<20'.
         gate: the default gates, a word of tables/judging.py.
         task: what argmax decides of the outputs that are scored by it; '': found out from the model.
         class_axis: the axis of their classes; None: that of the Softmax at the end, else the last one.
-        metrics: the user's own metrics, 'file.py:function' each.
+        metrics: task metrics, rows of tables/task_metrics.py, or the user's own, 'file.py:function'.
         atol, rtol: an element matches where |a - b| <= atol + rtol * |a|.
     """
 
@@ -58,7 +60,11 @@ def measures_of(judging: Judging) -> Measures:
     Raises:
         QtoolError: labels or code that can't be read.
     """
-    labels = None if judging.labels is None else read_labels(Path(judging.labels))
+    path = None if judging.labels is None else Path(judging.labels)
+    if any(task_of(text) for text in judging.metrics):  # the labels are theirs
+        truths = None if path is None else read_truths(path)
+        return Measures(None, load_metrics(judging.metrics, truths), judging.tolerance)
+    labels = None if path is None else read_labels(path)
     return Measures(labels, load_metrics(judging.metrics), judging.tolerance)
 
 
@@ -80,5 +86,8 @@ def gates_of(judging: Judging) -> list[Gate]:
     Raises:
         UsageError: a text is not a gate, or its metric is unknown.
     """
-    metrics = [text.rpartition(":")[2] for text in judging.metrics]
+    metrics: list[str] = []
+    for text in judging.metrics:
+        row = task_of(text)
+        metrics += [text.rpartition(":")[2]] if row is None else row.names
     return [parse(text, metrics) for text in judging.fail_if]

@@ -1,4 +1,4 @@
-"""The user's own metrics: a function of FP32's outputs and the quantized model's, sample by sample."""
+"""The metrics of --metric: those of tasks (evaluate/tasks/), and functions of the user's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from qtool.data.user_code import UserFunction, load_function
 from qtool.errors import DataError, UsageError, printable
+from qtool.evaluate.tasks.load import TaskPair, load_task, task_of
+from qtool.evaluate.tasks.score import Truths
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -22,13 +24,13 @@ class UserMetric:
     """
 
     def __init__(self, function: UserFunction) -> None:
-        self.name = function.name
+        self.names = (function.name,)
         self._function = function
         self._takes_name = function.arguments == 3
         self._total = 0.0
         self._samples = 0
 
-    def add(self, sample: str, fp32: Outputs, quantized: Outputs) -> None:
+    def add(self, sample: str, fp32: Outputs, quantized: Outputs, inputs: Outputs) -> None:
         """Add a sample.
 
         Raises:
@@ -45,21 +47,30 @@ class UserMetric:
         self._total += number
         self._samples += 1
 
-    @property
-    def mean(self) -> float:
-        """The mean over the samples added; nan without any, or where one is nan."""
-        return self._total / self._samples if self._samples else math.nan
+    def values(self) -> dict[str, float]:
+        """Return the mean over the samples added; nan without any, or where one is nan."""
+        return {self.names[0]: self._total / self._samples if self._samples else math.nan}
 
 
-def load_metrics(texts: Sequence[str]) -> list[UserMetric]:
-    """Return the metrics that 'file.py:function' name.
+def load_metrics(texts: Sequence[str], truths: Truths | None = None) -> list[UserMetric | TaskPair]:
+    """Return the metrics that 'file.py:function', or rows of tables/task_metrics.py, name.
+
+    Args:
+        texts: of --metric.
+        truths: the labels of task metrics; None: there are none.
 
     Raises:
         DataError: there is no such file, or its code fails.
+        EnvironmentFailure: a task metric needs a library that is missing.
         UsageError: there is no such function, it has other arguments, or two have the same name.
     """
-    metrics: dict[str, UserMetric] = {}
+    metrics: dict[str, UserMetric | TaskPair] = {}
     for text in texts:
+        if (row := task_of(text)) is not None:
+            if row.name in metrics:
+                raise UsageError(f"--metric {text}: {row.name} is there twice")
+            metrics[row.name] = load_task(text, row, truths)
+            continue
         function = load_function(text)
         if function.arguments not in (2, 3):
             plural = "" if function.arguments == 1 else "s"

@@ -48,6 +48,13 @@ BENCH_FORMATS = {
     "html": _html("qtool.report.html.bench:to_html"),
     "json": Format(".json", "qtool.report.bench:to_json", "all of it, for other programs"),
 }
+# Those of `qtool tune --table`.
+TABLE_FORMATS = {
+    "html": _html("qtool.report.html.table:to_html"),
+    "json": Format(".json", "qtool.report.table:to_json", "all of it, for other programs"),
+    "markdown": Format(".md", "qtool.report.table:to_markdown", "for a README"),
+    "csv": Format(".csv", "qtool.report.table:to_csv", "a row a mode, numbers in full"),
+}
 # Those of `qtool analyze`.
 ANALYSIS_FORMATS = {
     "html": _html("qtool.report.html.analysis:to_html"),

@@ -246,5 +246,5 @@ def _judged(comparison: Comparison) -> list[tuple[str, str]]:
     if comparison.accuracy is not None:
         a = comparison.accuracy
         rows.append(("accuracy", f"{a.fp32:.4f} -> {a.quantized:.4f} ({labels_text(a, comparison.samples)})"))
-    samples = f"mean over {counted(comparison.samples, 'sample')}"
+    samples = counted(comparison.samples, "sample")
     return rows + [(name, f"{value:.4g} ({samples})") for name, value in comparison.user_metrics.items()]

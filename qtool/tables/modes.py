@@ -115,3 +115,21 @@ class FewBits:
 
 
 FEW_BITS: dict[QType, FewBits] = {UINT4: FewBits(32, 10.0), UINT2: FewBits(64, 5.0)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the table of `tune --table`: a mode and its choices."""
+
+    name: str
+    mode: ModeName
+    bits: Literal[8, 4] = 8
+
+
+PUBLISHED: tuple[Published, ...] = (
+    Published("FP16", "fp16"),
+    Published("int8 dynamic", "dynamic"),
+    Published("int8 static", "static"),
+    Published("int8 weights", "weight-only"),
+    Published("int4 weights", "weight-only", 4),
+)

@@ -209,3 +209,31 @@ def test_no_name_of_a_model_is_in_the_code() -> None:
             if isinstance(one, ast.Constant) and isinstance(one.value, str) and id(one) not in told:
                 words |= {one.value, *one.value.split()}
     assert names & words == set()
+
+
+@pytest.mark.nightly
+def test_the_table_has_every_mode_and_the_metric(tmp_path: Path) -> None:
+    done = run(
+        "tune", CNN / "model.onnx", "--calib", CNN / "calib", "--data", CNN / "eval", "--labels", CNN / "labels.json",
+        "--metric", "top5_accuracy", "--table", "--timing", "table", "--report", tmp_path / "t.json", *BRIEFLY,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "t.json").read_text())
+    names = ["FP32", "FP16", "int8 dynamic", "int8 static", "int8 weights", "int4 weights"]
+    assert [row["name"] for row in document["rows"]] == names
+    assert all(row["metrics"]["top5_accuracy"] > 0.9 and not row["failed"] for row in document["rows"])
+    assert all(any(line.startswith(name) for line in done.stdout.splitlines()) for name in names)
+    sizes = {row["name"]: row["bytes"] for row in document["rows"]}
+    assert sizes["int4 weights"] < sizes["int8 weights"] < sizes["FP16"] < sizes["FP32"]
+
+
+def test_2_a_table_is_of_no_single_mode(tmp_path: Path) -> None:
+    for words in (
+        ["-o", tmp_path / "q.onnx"],
+        ["--mode", "dynamic"],
+        ["--fail-if", "sqnr<1"],
+        ["--report", "t.xml"],
+    ):
+        done = run("tune", CNN / "model.onnx", "--calib", CNN / "calib", "--table", *words)
+        assert done.returncode == 2, words
+        assert left(tmp_path) == []

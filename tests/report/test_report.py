@@ -96,7 +96,7 @@ def test_verbose_adds_the_other_measures() -> None:
 def test_the_summary_does_not_repeat_the_table() -> None:
     lines = [" ".join(x.split()) for x in shown(GATED).splitlines()]
     assert "worst output 28.0 dB" in lines
-    assert "f1 0.875 (mean over 200 samples)" in lines
+    assert "f1 0.875 (200 samples)" in lines
     assert "not finite 3 elements of scores, finite in FP32" in lines
     one = replace(GATED, comparison=replace(JUDGED, outputs=JUDGED.outputs[:1]))
     assert "\nworst output" not in shown(one), "there is but one, and the table has it"

@@ -62,4 +62,4 @@ def _containers(value: Any) -> Iterator[Any]:
 
 def test_fields_have_descriptions() -> None:
     described = SCHEMA["$defs"]["Comparison"]["properties"]["user_metrics"]
-    assert described["description"].startswith("the user's own metrics")
+    assert described["description"].startswith("name -> value of task metrics")

@@ -1,0 +1,102 @@
+"""The table of all modes: for a terminal, as Markdown, CSV, JSON and HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+from rich.console import Console
+from rich.text import Text
+
+from qtool.commands.table import FP32, ModeRow, ModeTable
+from qtool.errors import counted
+from qtool.report import csv as report_csv
+from qtool.report.columns import Column, Columns, shown
+from qtool.report.figures import decibels
+from qtool.report.markdown import prose, section
+from qtool.report.tables import bare_table, plain
+from qtool.serialize.json_format import JsonFormat
+
+TABLE = JsonFormat(ModeTable, "qtool.table/1", "table")
+to_json = TABLE.to_json
+
+
+def columns(table: ModeTable) -> Columns:
+    """Return the columns: a row a mode."""
+    size = table.fp32.bytes
+
+    def metric(name: str) -> Column:
+        return Column(
+            lambda row: f"{row.metrics[name]:.4g}" if name in row.metrics else "",
+            value=lambda row: row.metrics.get(name, math.nan),
+            optional=True,
+        )
+
+    return {
+        "model": Column(lambda row: row.name),
+        "MB": Column(lambda row: f"{row.bytes / 1e6:.3g}" if row.bytes else "", value=lambda row: row.bytes),
+        "smaller": Column(
+            lambda row: f"{size / row.bytes:.2f}x" if row.bytes else "",
+            value=lambda row: size / row.bytes if row.bytes else math.nan,
+        ),
+        "speed (95%)": Column(
+            _speed, value=lambda row: row.speedup.median if row.speedup else math.nan, optional=True
+        ),
+        "SQNR dB": Column(_sqnr, value=lambda row: row.sqnr, optional=True),
+        **{name: metric(name) for name in table.metrics},
+        "quantized": Column(
+            lambda row: f"{row.quantized} of {row.nodes}" if row.nodes and row.name != FP32 else "",
+            value=lambda row: row.quantized,
+        ),
+        "no such model": Column(lambda row: row.failed, foreign=True, optional=True),
+    }
+
+
+def _speed(row: ModeRow) -> str:
+    if row.speedup is None:
+        return ""
+    ends = "" if row.name == FP32 else f" ({row.speedup.low:.2f}-{row.speedup.high:.2f})"
+    return f"{row.speedup.median:.2f}x{ends}"
+
+
+def _sqnr(row: ModeRow) -> str:
+    return "" if row.name == FP32 or math.isnan(row.sqnr) else decibels(row.sqnr)
+
+
+def caption(table: ModeTable) -> str:
+    """Return what the table was measured on."""
+    threads = f", timed with {counted(table.threads, 'thread')}" if table.threads else ""
+    judged = f"judged on {counted(table.samples, 'sample')} of {table.data} that no choice used"
+    return f"{table.fp32.path}, target {table.target}: {judged}{threads}"
+
+
+def render_table(table: ModeTable, console: Console) -> None:
+    """Print the table, and what it was measured on."""
+    cells = shown(columns(table), table.rows)
+    drawn = bare_table(*cells)
+    for row in table.rows:
+        drawn.add_row(*(plain(column.text(row)) for column in cells.values()))
+    console.print(drawn, Text(), plain(caption(table)), sep="\n")
+
+
+def to_markdown(table: ModeTable) -> str:
+    """Return the table as GitHub's Markdown."""
+    warnings = "\n".join(f"- ⚠️ {prose(warning)}" for warning in table.warnings)
+    rows = section("Every mode", columns(table), table.rows, len(table.rows))
+    parts = (rows, prose(caption(table)), warnings, f"<sub>qtool {prose(table.version)}</sub>")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_csv(table: ModeTable) -> str:
+    """Return a row a mode, numbers in full."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    heads = ["model", "bytes", "speed", "speed_low", "speed_high", "sqnr", "sqnr_low", "sqnr_high"]
+    writer.writerow([*heads, *map(report_csv.cell, table.metrics), "quantized", "nodes", "failed"])
+    for row in table.rows:
+        speed = (row.speedup.median, row.speedup.low, row.speedup.high) if row.speedup else ("", "", "")
+        metrics = [row.metrics.get(name, "") for name in table.metrics]
+        values = [row.name, row.bytes, *speed, row.sqnr, *row.sqnr_interval, *metrics]
+        writer.writerow(map(report_csv.cell, [*values, row.quantized, row.nodes, row.failed]))
+    return stream.getvalue()

@@ -212,6 +212,28 @@ def between(kind: str, channels: int = 64, size: int = 28) -> Form:
     return form
 
 
+def gated(kind: str, channels: int, size: int) -> Form:
+    """Three convolutions, each with a SiLU behind it."""
+    form = Form((1, channels, size, size))
+    x = "x" if kind == "float" else form.qdq("x")
+    for k in range(3):
+        w = (RANDOM.standard_normal((channels, channels, 3, 3)) * 0.05).astype(np.float32)
+        weight = form.constant(f"w{k}", w) if kind == "float" else form.weight(f"w{k}", w, 0)[0]
+        y = form.op("Conv", [x, weight], f"c{k}", pads=[1] * 4)
+        match kind:
+            case "float":
+                x = form.op("Mul", [y, form.op("Sigmoid", [y], f"s{k}")], f"m{k}")
+            case "int8, SiLU in int8":
+                y = form.qdq(y)
+                gate = form.qdq(form.op("Sigmoid", [y], f"s{k}"), 1 / 256, 0)
+                x = form.qdq(form.op("Mul", [y, gate], f"m{k}"))
+            case _:
+                gelu = form.op("QuickGelu", [form.qdq(y)], f"m{k}", "com.microsoft", alpha=1.0)
+                x = form.qdq(gelu)
+    form.op("GlobalAveragePool", [x], "y")
+    return form
+
+
 GROUPS: dict[str, dict[str, Form]] = {
     **{
         f"MatMul + bias, K=N=384, M={m}, {'dynamic' if d else 'static'} shape": {
@@ -259,6 +281,12 @@ GROUPS: dict[str, dict[str, Form]] = {
             ("PRelu", "PRelu, two depthwise convolutions"),
             ("Relu, Mul, Add", "Relu, a depthwise convolution"),
         )
+    },
+    **{
+        f"Conv, SiLU, three times, {c} channels of {s} x {s}": {
+            kind: gated(kind, c, s) for kind in ("float", "int8, SiLU in int8", "int8, SiLU in float")
+        }
+        for c, s in ((32, 56), (64, 28), (128, 14))
     },
     "float Conv with its weight stored as": {
         k: stored(k) for k in ("float", "DequantizeLinear", "Cast -> Mul")

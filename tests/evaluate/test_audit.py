@@ -195,5 +195,5 @@ def test_the_bias_of_an_int8_product_may_be_added_in_float(tmp_path: Path) -> No
     proto = model(nodes, {"x": ["n", 24, 64]}, ["y"], {k: CONSTANTS[k] for k in ("v0", "d")})
     made = candidate(proto, samples(4, x=(2, 24, 64)), "cpu-avx2")
     assert "Add_y" in made.plan.forms
-    _, found = _audited(made, tmp_path)
-    assert found is not None and found.deviations == ()
+    _, outcome = _audited(made, tmp_path)
+    assert outcome is not None and outcome.deviations == ()

@@ -9,13 +9,14 @@ from qtool.errors import printable
 from qtool.evaluate.evaluator import Evaluator
 from qtool.placement.network import noise_db
 from qtool.placement.place import Placement, float_candidate
-from qtool.placement.repair import repair
+from qtool.placement.repair import STORED, repair
 from qtool.placement.timing import predicted_speed
 from qtool.plan.candidate import Candidate
 from qtool.plan.predict import keys_of
 from qtool.plan.rules import to_float
 from qtool.recover.run import recover
 from qtool.runtime.providers import runtime_of
+from qtool.tables.qtypes import FLOAT32
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
@@ -130,8 +131,10 @@ def fallback(
     spent = not evaluator.affords(REPAIR, len(candidate.model.timing_samples))
     if refusal.reason.code is Code.NOT_FASTER or spent:
         floats = float_candidate(candidate, refusal.reason)
-        # Stored weights may be below the floor as well: without inferences left nothing mends that.
-        return None if floats.plan.forms == candidate.plan.forms else recover(floats, evaluator)
+        if floats.plan.forms != candidate.plan.forms:
+            return recover(floats, evaluator)
+        # Stored weights may be below the floor, too: where int8 is for speed, FP32 is better than no file.
+        return _unstored(floats) if candidate.model.scheme.mode.for_speed else None
     costs = placement.cost_model
     errors = evaluator.errors_of(candidate)
     aim = errors.sqnr(keys_of(candidate.plan)) + refusal.missing_db + _MARGIN_DB
@@ -145,6 +148,17 @@ def fallback(
     if assignment is None:
         return None
     return _recovered(candidate.changed(assignment=assignment), evaluator)
+
+
+def _unstored(candidate: Candidate) -> Candidate | None:
+    """The candidate with its stored weights in float, but for those that the user chose; None for none."""
+    constraints, assignment = candidate.model.constraints, candidate.assignment
+    nodes = {n for s in candidate.plan.sites if s.kind in STORED for n, _ in s.uses or ()}
+    floats = {n for n in nodes - constraints.weight_types.keys() if not constraints.forbids_float(n)}
+    types = {**assignment.weight_types, **dict.fromkeys(floats, FLOAT32)}
+    if types == assignment.weight_types:
+        return None
+    return candidate.changed(assignment=replace(assignment, weight_types=types))
 
 
 def _recovered(candidate: Candidate, evaluator: Evaluator) -> Candidate:

@@ -14,7 +14,7 @@ from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import FLOAT32, QType
 from qtool.tables.reasons import Code, Reason
 
-_STORED = frozenset({Kind.STORED, Kind.LOOKUP})
+STORED = frozenset({Kind.STORED, Kind.LOOKUP})
 
 
 def repair(candidate: Candidate, errors: TensorNoise, aim_db: float, because: str = "") -> Assignment | None:
@@ -37,7 +37,7 @@ def repair(candidate: Candidate, errors: TensorNoise, aim_db: float, because: st
         if site.kind in OBSERVED or site.kind in WEIGHTS:
             sites.setdefault(key_of(site), []).append(site)
     around = {
-        key: {n for site in own if site.kind not in _STORED for n in nodes_around(site, candidate.model.view)}
+        key: {n for site in own if site.kind not in STORED for n in nodes_around(site, candidate.model.view)}
         for key, own in sites.items()
     }
     fused = _clamped(candidate)
@@ -53,7 +53,7 @@ def repair(candidate: Candidate, errors: TensorNoise, aim_db: float, because: st
             for name in dict.fromkeys((*nodes, *(fused[n] for n in nodes if n in fused))):
                 if constraints.forbids_float(name):
                     continue
-                if site.kind in _STORED:
+                if site.kind in STORED:
                     changed |= _widen(types, name, site.spec.qtype, name in constraints.weight_types)
                 elif name in candidate.assignment.forms and name not in floats:
                     floats[name], changed = reason, True

@@ -62,7 +62,7 @@ def test_balanced_effort_keeps_its_promise(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("options", "warns"),
-    [({}, False), ({"recover": "gptq,bias"}, True), ({"fail_if": ["sqnr<99"], "keep_failed": True}, True)],
+    [({}, False), ({"recover": "gptq,bias"}, True), ({"fail_if": ["speedup<99"], "keep_failed": True}, True)],
     ids=["default", "steps by name", "a gate fails"],
 )
 def test_steps_beyond_the_budget_are_a_warning_only_to_who_misses_them(

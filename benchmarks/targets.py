@@ -80,7 +80,7 @@ def rows(name: str, report: dict[str, Any]) -> Iterator[str]:
         return
     for raced in report["targets"]:
         if raced["speedup"] is None:
-            yield f"| {name} | {raced['target']} | {raced['runtime']} | {raced['why']} | | | no | |"
+            yield f"| {name} | {raced['target']} | {raced['runtime']} | {raced['why'][:100]} | | | no | |"
             continue
         speed, judged = f"{raced['speedup']['median']:.2f}x", ""
         if raced["chosen"]:

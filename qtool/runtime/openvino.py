@@ -43,7 +43,7 @@ class OpenVinoSession:
             compiled = core.compile_model(core.read_model(source), device, dict(properties))
         except RuntimeError as error:
             lines = [line for line in str(error).splitlines() if line and not line.startswith(_NOISE)]
-            raise RuntimeError(" ".join(lines)) from error
+            raise RuntimeError(" ".join(lines) or str(error)) from error
         self._request = compiled.create_infer_request()
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         model = onnx.ModelProto.FromString(data)

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 (GATES,) = blocks("text")
-GITHUB, GITLAB = map(yaml.safe_load, blocks("yaml"))
+GITHUB, ACTION, GITLAB = map(yaml.safe_load, blocks("yaml"))
 SHELL, LATER = blocks("bash")
 
 
@@ -104,6 +104,11 @@ def test_the_shell_runs_every_step(folder: Path) -> None:
     done = shell(SHELL, folder)
     assert done.returncode == 2
     assert done.stdout.endswith("not judged: exit code 2\n")
+
+
+def test_the_action_takes_the_inputs_of_the_example() -> None:
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    assert ACTION["steps"][-1]["with"].keys() <= action["inputs"].keys()
 
 
 def test_every_format_is_in_the_table() -> None:

@@ -12,10 +12,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import qtool
 from qtool.evaluate.tasks.boxes import mean_average_precision
 from qtool.evaluate.tasks.load import load_task, task_of
 from qtool.evaluate.tasks.score import Truths
 from qtool.evaluate.tasks.sequences import edit_distance
+from qtool.options import Comparing
+from tests.graphs import SAMPLE_MODELS
 
 IMAGES = 200
 
@@ -117,3 +120,11 @@ def test_error_rates_are_those_of_jiwer() -> None:
     assert edits / sum(len(a.split()) for a in truths) == pytest.approx(jiwer.wer(truths, texts))
     edits = sum(edit_distance(list(a), list(b)) for a, b in pairs)
     assert edits / sum(map(len, truths)) == pytest.approx(jiwer.cer(truths, texts))
+
+
+def test_the_detector_keeps_its_map() -> None:
+    folder = SAMPLE_MODELS / "detector"
+    chosen = Comparing(metrics="map", labels=folder / "boxes.json", fail_if="map_drop>0.001")
+    report = qtool.compare(folder / "model.onnx", folder / "model.onnx", folder / "eval", chosen)
+    assert report.comparison is not None and not report.failed
+    assert report.comparison.user_metrics["map_fp32"] > 0.8

@@ -1,7 +1,7 @@
 """The error at the outputs of each tensor and region alone, within a number of inferences.
 
 The model with switches (rewrite/simulate/switched.py) has one session for all of them. Every tensor is run on
-two samples first; the loudest regions, and then the loudest tensors, are run on all.
+two samples first. Regions are then run on all, the loudest first, and with what is left tensors are.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ Powers = NDArray[np.float64]
 """The sum of squares of each output: [outputs]."""
 
 _FIRST = 2
-# Regions that are run on all samples: the order of the first ones has to be right.
-_LOUDEST = 6
 
 
 @dataclass
@@ -201,10 +199,8 @@ def _effects(bench: _Bench, pieces: Pieces) -> tuple[dict[str, Effect], list[Eff
     inside = [dict.fromkeys(home[part] for part in parts) for parts in regions]
     sums = [sum((tensors[k].noise for k in keys if k in tensors), nothing) for keys in inside]
     effects = [Effect(noise, 0) for noise in sums]
-    while bench.left >= len(
-        everything
-    ):  # until the loudest are known: a sum counts too much of shared inputs
-        order = sorted(range(len(regions)), key=lambda i: -loudness(effects[i].noise))[:_LOUDEST]
+    while bench.left >= len(everything):  # the loudest first: two samples may be quiet ones
+        order = sorted(range(len(regions)), key=lambda i: -loudness(effects[i].noise))
         index = next((i for i in order if not effects[i].samples and regions[i]), None)
         if index is None:
             break

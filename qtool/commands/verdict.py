@@ -13,7 +13,7 @@ from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
 from qtool.evaluate.criteria import implied_gates
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
-from qtool.evaluate.float_io import with_float_io
+from qtool.evaluate.float_io import open_original, with_float_io
 from qtool.evaluate.gates import Gate, judge
 from qtool.evaluate.labels import label_warnings
 from qtool.evaluate.latency import Race, race_models
@@ -115,7 +115,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
                 optimize=not large,
             )
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
-    original = with_float_io(Session(model.source.loadable, threads=model.threads, name=model.source.name))
+    original = open_original(model)
     comparison = compare(
         original,
         with_float_io(

@@ -19,7 +19,7 @@ from qtool.errors import ModelError, RuntimeFailure
 from qtool.evaluate.cached_outputs import CachedOutputs
 from qtool.evaluate.compare import Comparison, compare
 from qtool.evaluate.criteria import Criteria
-from qtool.evaluate.float_io import with_float_io
+from qtool.evaluate.float_io import open_original, with_float_io
 from qtool.evaluate.latency import Race, Ratio, SettledSpeeds, race_models, settle
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.graph.save import file_size, model_for_session
@@ -324,8 +324,7 @@ class Evaluator:
         return samples if most is None else Part(samples, evenly(len(samples), most), samples.name)
 
     def _open_original(self) -> Model:
-        source = self.model.source
-        return with_float_io(Session(source.loadable, threads=self.model.threads, name=source.name))
+        return open_original(self.model)
 
 
 def _signatures(plan: Plan, model: PreparedModel) -> dict[str, str]:

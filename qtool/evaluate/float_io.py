@@ -15,6 +15,7 @@ from qtool.data.samples import Sample as NamedSample
 from qtool.errors import ModelError
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import dequantize, quantize
+from qtool.plan.prepared import PreparedModel
 from qtool.rewrite.integer_io import METADATA_KEY
 from qtool.runtime.session import Feeds, Model, Sample, Session
 from qtool.tables.qtypes import QTYPES, QType
@@ -113,3 +114,18 @@ def _quantization(row: dict[str, Any]) -> tuple[QType, QParams]:
         raise ValueError("a zero point beyond the type")
     full = QType(qtype.name, qtype.dtype, qtype.bits, int(limits.min), int(limits.max))
     return full, QParams(scale, zero_point)
+
+
+def open_original(model: PreparedModel) -> Model:
+    """Return the source model as the reference of all candidates.
+
+    One that came quantized runs in floats between its Q and DQ: its integer kernels would saturate on a CPU
+    without VNNI.
+    """
+    session = Session(
+        model.source.loadable,
+        threads=model.threads,
+        name=model.source.name,
+        optimize=not model.task.grids,
+    )
+    return with_float_io(session)

@@ -13,7 +13,7 @@ from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_nod
 from qtool.graph.grids import Grid
 from qtool.graph.prepare.folding import evaluate, result_bytes
 from qtool.graph.view import attribute_int, constant, is_op, opset_of
-from qtool.tables.ops import OPS
+from qtool.tables.ops import OPS, Role
 
 # Ops that restore weights in files of qtool and of other tools.
 _RESTORING = ("DequantizeLinear", "Cast", "Sub", "Mul", "Reshape", "Slice", "Transpose")
@@ -23,6 +23,8 @@ _ELEMENTWISE = ("DequantizeLinear", "Cast", "Sub", "Mul")
 _EVALUATED_AS = 21
 # A weight of 4 bits becomes one of 32; a product of a column and a row may become anything.
 _MOST_GROWTH, _ROOM_BYTES = 8, 4096
+# Of values that are not negative, neither is the mean.
+_MEANS = ("ReduceMean", "AveragePool", "GlobalAveragePool")
 # The integers of activations.
 _INTEGERS = frozenset({"uint8", "int8", "uint16", "int16"})
 _REAL = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -123,7 +125,13 @@ def drop_pair(node: ir.Node, namer: Namer, *, clamp_inputs: bool = True) -> tupl
 def _is_positive(value: ir.Value) -> bool:
     producer = value.producer()
     rule = OPS.get(producer.op_type) if producer is not None else None
-    return is_op(producer, "Clip") or (rule is not None and rule.bounds[0] >= 0)
+    if producer is None or rule is None:
+        return False
+    if is_op(producer, "Clip") or rule.bounds[0] >= 0:
+        return True
+    source = producer.inputs[0]
+    keeps = is_op(producer, *_MEANS) or (rule.role is Role.PASS and rule.data is not None)
+    return keeps and source is not None and _is_positive(source)
 
 
 def restore(model: ir.Model, node: ir.Node) -> bool:

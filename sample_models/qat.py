@@ -1,12 +1,11 @@
 """Fine-tune the sample CNN with PyTorch's quantization-aware training, and export it with QuantizeLinear.
 
     python sample_models/qat.py fbgemm cnn.qat.onnx       # FX graph mode: u8 activations of 7 bits
-    python sample_models/qat.py qnnpack cnn.qat.onnx      # FX graph mode: u8 activations, one scale a weight
     python sample_models/qat.py x86 cnn.qat.onnx          # PT2E: u8 activations, no Q behind a Conv
     python sample_models/qat.py xnnpack cnn.qat.onnx      # PT2E: s8 activations, symmetric s8 weights
 
 Needs torch, torchao, onnxscript, scikit-learn, onnx, onnxruntime, numpy and pillow. Seeded.
-The files that PyTorch writes are what `qtool quantize` takes further (docs/quantized-elsewhere.md).
+The files that PyTorch writes are what `qtool quantize` takes further (docs/pytorch-hugging-face.md).
 """
 
 from __future__ import annotations
@@ -121,7 +120,6 @@ def xnnpack() -> object:
 
 RECIPES = {
     "fbgemm": by_fx("fbgemm"),
-    "qnnpack": by_fx("qnnpack"),
     "x86": by_pt2e(x86),
     "xnnpack": by_pt2e(xnnpack),
 }

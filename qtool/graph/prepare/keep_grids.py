@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.errors import counted
-from qtool.graph.edit import Namer, add_initializer
+from qtool.graph.edit import Namer, add_initializer, new_node
 from qtool.graph.grids import Grid, Grids
 from qtool.graph.prepare.folding import evaluate
 from qtool.graph.prepare.requantize import drop_pair, pair_before, restore
 from qtool.graph.prepare.unused import drop_unused
-from qtool.graph.view import constant, is_op, opset_of
-from qtool.tables.ops import OPS, Role
+from qtool.graph.view import constant, is_op, opset_of, sole_consumer
+from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
@@ -47,6 +47,8 @@ def keep_grids(model: ir.Model, bits: int) -> tuple[str, Grids]:
     for node in list(model.graph):
         if is_op(node, "QuantizeLinear") and constant(node.inputs[0]) is not None:
             _compute(model, node)
+    for node in list(model.graph):
+        _raise(model, node, namer)
     activations: dict[str, Grid] = {}
     for node in list(model.graph):
         pair = pair_before(node)
@@ -74,6 +76,30 @@ def keep_grids(model: ir.Model, bits: int) -> tuple[str, Grids]:
         return "", grids
     kept = counted(len(activations), "activation"), counted(len(weights), "constant")
     return f"scales of the model kept: {kept[0]}, {kept[1]}", grids
+
+
+def _raise(model: ir.Model, node: ir.Node, namer: Namer) -> None:
+    """Move a DequantizeLinear up past moves of integers, which tf2onnx writes between it and its Q."""
+    while is_op(node, "DequantizeLinear") and not node.outputs[0].is_graph_output():
+        moved, scale = node.inputs[0], constant(node.inputs[1])
+        move = moved.producer() if moved is not None else None
+        if moved is None or move is None or scale is None or scale.size != 1:
+            return
+        if not is_op(move, *Q_MOVES_UP_THROUGH) or sole_consumer(moved) is not node or len(move.outputs) > 1:
+            return
+        source, old = move.inputs[0], node.outputs[0]
+        name = namer(f"{moved.name}_DequantizeLinear")
+        above = new_node(
+            "DequantizeLinear", [source, *node.inputs[1:]], name=name, outputs=[namer(f"{name}_y")]
+        )
+        above.outputs[0].type = old.type
+        above.outputs[0].shape = source.shape if source is not None else None
+        model.graph.insert_before(move, above)
+        move.replace_input_with(0, above.outputs[0])
+        moved.type = old.type
+        old.replace_all_uses_with(moved)
+        model.graph.remove(node, safe=True)
+        node = above
 
 
 def _weight_scale(node: ir.Node) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 
 from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, refusal
+from qtool.commands.sizes import choice_sizes
 from qtool.commands.targets import Outcome, best_outcome, check_racing, targets_of, with_targets
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
 from qtool.errors import ModelError, QtoolError, RuntimeFailure, UsageError
@@ -38,6 +39,7 @@ from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import RacedTarget, Report, Result
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Session
+from qtool.tables.targets import BEST
 
 
 @single_threaded_blas()
@@ -140,15 +142,17 @@ def draft_all(model: PreparedModel, first: FirstRace | None) -> Candidate:
 def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     """Return what quantize would do by the rules, without data: nothing is run or written.
 
+    The report has the size of the file in each mode that needs no samples.
     Calibration may still put nodes back to float (outliers, masks, branches that never ran).
     """
     options = options or Options()
-    names, _ = targets_of(options)
-    if len(names) > 1:
-        raise UsageError(f"a dry run shows one target, not {len(names)}", f"--target {names[0]}")
-    prepared = prepare_model(model, replace(options, target=names[0]), sets=NO_SAMPLES)
+    target = options.plan.target if options.plan is not None else options.target
+    if "," in target or target == BEST:
+        raise UsageError("a dry run shows one target, and races none", "name one target")
+    prepared = prepare_model(model, options, sets=NO_SAMPLES)
     plan = prepared.options.plan or draft(prepared.task, rule_based(prepared.task))
-    return Result(plan_report(prepared, plan), plan)
+    report = replace(plan_report(prepared, plan), sizes=choice_sizes(prepared.source, options))
+    return Result(report, plan)
 
 
 def _check(model: ModelLike, output: Path, options: Options) -> Request:

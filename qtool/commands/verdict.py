@@ -37,11 +37,11 @@ from qtool.runtime.session import Session
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import INT8
 from qtool.tables.runtimes import DEFAULT
-from qtool.tables.targets import MEASURED
+from qtool.tables.targets import MEASURED, TARGETS
 
 SATURATES = (
     "this CPU has no VNNI: its int8 kernels saturate with the weights of --target {0}, so the SQNR and the "
-    "speed measured here are not those of a CPU that has it (--target {0}-avx2 fits this one)"
+    "speed measured here are not those of a CPU that has it"
 )
 
 QUANTIZED = "quantized"
@@ -233,7 +233,9 @@ def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
     """Yield a warning where the plan is for another CPU than this one."""
     integers = {*plan.forms.values()} & {Form.INT8, Form.DYNAMIC}
     if integers and scheme.target.exact and scheme.weight is INT8 and saturates():
-        yield SATURATES.format(scheme.target.name)
+        fitting = f"{scheme.target.name}-avx2"
+        hint = f" (--target {fitting} fits this one)" if fitting in TARGETS else ""
+        yield SATURATES.format(scheme.target.name) + hint
 
 
 def _left_out(cost: SearchCost, report: Report, model: PreparedModel) -> str:

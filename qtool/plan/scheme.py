@@ -167,11 +167,10 @@ def make_scheme(
     if problem := _unsuited(activation, weight, choices):
         raise UsageError(problem[0], problem[1])
     form = Form.NBITS if choices.prefer == "speed" else mode.form
-    if form is Form.NBITS and form not in target.forms:
-        raise UsageError(
-            f"--prefer speed has no kernel on --target {target.name}",
-            f"targets: {', '.join(t.name for t in TARGETS.values() if form in t.forms)}, or leave it out",
-        )
+    if form not in (None, Form.FLOAT16) and form not in target.forms:
+        asked = "--prefer speed" if form is Form.NBITS else f"--mode {mode.name}"
+        able = ", ".join(t.name for t in TARGETS.values() if form in t.forms)
+        raise UsageError(f"{asked} has no kernel on --target {target.name}", f"targets: {able}")
     storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
     few = FEW_BITS.get(storage)
     block = choices.block or (few.block if few else 0)

@@ -89,6 +89,15 @@ def size_text(report: Report) -> str:
     return f"{a:,} -> {b:,} bytes ({a / max(b, 1):.2f}x smaller)"
 
 
+def choice_lines(report: Report) -> list[str]:
+    """Return a line for each mode that needs no samples: the size of its file."""
+    source = report.fp32.bytes
+    return [
+        f"{size.mode}, {size.bits} bits: {size.bytes:,} bytes ({source / max(size.bytes, 1):.2f}x smaller)"
+        for size in report.sizes
+    ]
+
+
 def target_lines(report: Report) -> list[str]:
     """Return a line for each target that was raced: its figures on the select set, and why it lost."""
     return [_target(raced) for raced in report.targets]

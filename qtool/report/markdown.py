@@ -25,6 +25,7 @@ from qtool.report.columns import (
     trial_columns,
 )
 from qtool.report.figures import (
+    choice_lines,
     cost_line,
     gain_lines,
     labels_text,
@@ -116,6 +117,7 @@ def _figures(report: Report) -> str:
         lines.append(f"**Quantized:** {report.quantized_nodes} of {total} nodes ({scheme})")
     if text := size_text(report):
         lines.append(f"**Size:** {text}")
+    lines += [f"**Size in {text}".replace(":", ":**", 1) for text in choice_lines(report)]
     lines += [f"**Target:** {prose(text)}" for text in target_lines(report)]
     lines += [f"**Speed:** {text}" for text in speed_lines(report)]
     lines += [f"**Recovered:** {text}" for text in gain_lines(report)]

@@ -176,6 +176,15 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class ChoiceSize:
+    """The bytes of the file that a mode would write, with weights of `bits` bits."""
+
+    mode: str
+    bits: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class RacedTarget:
     """A target that was raced against others, on the select set.
 
@@ -233,6 +242,7 @@ class Report:
         runtime: in which the file was judged, with the precision of its float nodes where it has several.
         opening: the lines of Python that open the file there; () for onnxruntime.
         targets: that were raced against each other.
+        sizes: of the file in each mode that needs no samples; of a dry run.
         cpu_sqnr: dB of the worst output in onnxruntime's CPU provider; `comparison` is of a simulator.
     """
 
@@ -266,6 +276,7 @@ class Report:
     opening: tuple[str, ...] = ()
     targets: tuple[RacedTarget, ...] = ()
     cpu_sqnr: float | None = None
+    sizes: tuple[ChoiceSize, ...] = ()
 
     def __repr__(self) -> str:
         from qtool.report.verdict import verdict_line

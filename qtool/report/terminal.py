@@ -16,6 +16,7 @@ from qtool.evaluate.output_metrics import OutputMetrics
 from qtool.report import placement
 from qtool.report.figures import (
     audit_lines,
+    choice_lines,
     cost_line,
     decibels,
     gain_lines,
@@ -216,6 +217,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     rows += [("" if index else "targets", text) for index, text in enumerate(target_lines(report))]
     if text := size_text(report):
         rows.append(("size", text))
+    rows += [("" if index else "sizes", text) for index, text in enumerate(choice_lines(report))]
     rows += [("" if index else "speed", text) for index, text in enumerate(speed_lines(report))]
     rows += [("" if index else "recovered", text) for index, text in enumerate(gain_lines(report))]
     if text := cost_line(report):

@@ -95,6 +95,15 @@ MODES: dict[str, Mode] = {
     )
 }
 
+# The modes that need no samples, with the bits of a weight: a dry run shows the size of each.
+SIZED: tuple[tuple[ModeName, int], ...] = (
+    ("fp16", 16),
+    ("dynamic", 8),
+    ("weight-only", 8),
+    ("weight-only", 4),
+    ("weight-only", 2),
+)
+
 # --bits: the types that weights are stored in.
 WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4, 2: UINT2}
 # The first bits of layers in mixed precision, unless --bits is less.

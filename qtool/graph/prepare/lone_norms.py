@@ -38,6 +38,7 @@ def replace_lone_norms(model: ir.Model) -> str:
             continue
         if _between_convolutions(node, data) and (made := _depthwise(data, *affine, node, namer)):
             replace_node(node, [made], node.outputs[0], made.outputs[0], namer)
+            made.name = node.name  # which the user's patterns match
             count += 1
     return f"{count} BatchNormalizations made depthwise convolutions" if count else ""
 
@@ -61,6 +62,7 @@ def replace_lone_scales(model: ir.Model) -> str:
                 continue
             if made := _depthwise(data, vectors[0], vectors[1], node, namer):
                 replace_node(node, [made], node.outputs[0], made.outputs[0], namer)
+                made.name = node.name  # which the user's patterns match
                 count += 1
                 break
     return f"{count} constant scales and shifts made depthwise convolutions" if count else ""

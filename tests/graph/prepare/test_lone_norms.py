@@ -39,6 +39,8 @@ def test_between_convolutions_it_is_one(middle: list[onnx.NodeProto], left: list
     made, note = applied(proto, *PASSES[: PASSES.index(replace_lone_norms) + 1])
     assert ops(made) == ["Conv", "Relu", *left, "Conv"]
     assert "1 BatchNormalization" in note
+    (name,) = (n.name for n in proto.graph.node if n.op_type == "BatchNormalization")
+    assert name in {n.name for n in made.graph}
     assert_alike(proto, made)
 
 

@@ -18,7 +18,7 @@ from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, refusa
 from qtool.commands.sizes import choice_sizes
 from qtool.commands.targets import Outcome, best_outcome, check_racing, targets_of, with_targets
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
-from qtool.errors import ModelError, QtoolError, RuntimeFailure, UsageError
+from qtool.errors import ModelError, QtoolError, RuntimeFailure, UsageError, printable
 from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
@@ -188,6 +188,12 @@ def _blamed(model: PreparedModel) -> Iterator[None]:
         if model.options.plan is None:
             raise
         raise UsageError(f"the plan does not fit the model: {error.message}", MAKE_ANEW) from error
+    except (LookupError, ValueError) as error:  # of a part that an edited plan lacks
+        if model.options.plan is None:
+            raise
+        raise UsageError(
+            f"the plan does not fit the model: no {printable(str(error), 80)}", MAKE_ANEW
+        ) from error
 
 
 def _commit(report: Report, chosen: Candidate, staging: Staging, options: Options) -> Result:

@@ -21,7 +21,7 @@ import qtool
 from qtool.commands.calibrate import Calibrating, calibrate_model
 from qtool.errors import UsageError
 from qtool.plan import serial
-from qtool.plan.model import Skip
+from qtool.plan.model import WEIGHTS, Skip
 from qtool.tables.reasons import Code, Reason
 from tests.cli.program import run
 from tests.graphs import samples, write_samples
@@ -77,6 +77,15 @@ def test_a_plan_whose_model_is_invalid_is_refused_as_a_plan(net: onnx.ModelProto
     with pytest.raises(UsageError, match="the plan does not fit the model: "):
         qtool.quantize(net, tmp_path / "r.onnx", qtool.Options(plan=plan))
     assert [f.name for f in tmp_path.iterdir()] == ["q.onnx"]
+
+
+def test_a_plan_without_the_weight_of_a_node_is_refused_as_a_plan(
+    net: onnx.ModelProto, tmp_path: Path
+) -> None:
+    plan = qtool.quantize(net, tmp_path / "q.onnx", qtool.Options(mode="dynamic", include=["*"])).plan
+    plan = replace(plan, sites=tuple(replace(s, uses=()) if s.kind in WEIGHTS else s for s in plan.sites))
+    with pytest.raises(UsageError, match="the plan does not fit the model: "):
+        qtool.quantize(net, tmp_path / "r.onnx", qtool.Options(plan=plan))
 
 
 def test_a_gate_that_fails_on_the_judge_set_leaves_no_file_and_both_numbers(

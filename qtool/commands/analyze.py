@@ -300,7 +300,7 @@ def _doubts(
     if unmatched:
         names = printable(", ".join(unmatched[:3]), 120)
         count = counted(len(unmatched), "quantized node")
-        yield f"{count} of the file has no counterpart in the FP32 model and is left out: {names}"
+        yield f"left out: {count} of the file without a counterpart in the FP32 model: {names}"
     simulated = measured.outputs.sqnr(measured.simulated)
     if noise is None or not abs(sqnr - simulated) > _APART_DB:
         return

@@ -127,6 +127,7 @@ def test_the_spoiled_scale_comes_first(way: str, made: Callable[[str], onnx.Mode
     proto = made(way)
     sound = qtool.analyze(net(), proto, DATA, OPTIONS)
     assert not sound.problems
+    assert not sound.warnings
     assert abs(sound.sqnr - sound.outputs[0].simulated) < 0.5
     for scale in sample(list(scales_of(sound).values()), 2):
         first = qtool.analyze(net(), spoiled(proto, scale), DATA, OPTIONS)

@@ -280,6 +280,8 @@ def _constant_factor(
 
 def _of_float_op(node: ir.Node, opset: int) -> Iterator[QuantizedInput]:
     """Yield the inputs of a float op that come from a DequantizeLinear, or from a stored weight."""
+    if is_op(node, *_RESTORING) and all(computed(v, opset) is not None for v in node.inputs if v is not None):
+        return  # it only restores a weight for its own consumer
     for index, value in enumerate(node.inputs):
         producer = value.producer() if value is not None else None
         if producer is None or value is None:

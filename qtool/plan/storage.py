@@ -60,6 +60,8 @@ def stored_weights(
     chosen: dict[tuple[str, Granularity, str], TensorSpec | None] = {}
     tied = _tied_types(view, scheme, types, sites)
     storage = Storage()
+    if scheme.target.float_storage:
+        return storage
     for node in view.nodes:
         rule = rule_of(node)
         for index in (*rule.weight, *rule.kept) if rule else ():

@@ -109,6 +109,7 @@ class Target:
         symmetric: ranges of activations are symmetric about 0.
         fused_adds: an Add is computed with the convolution before it, whose result therefore stays float.
         arm: it is for ARM CPUs.
+        float_storage: weights of float nodes stay float: the runtime has no DequantizeLinear before them.
         wide: the type of activations where the default one loses too much; None: there is none.
         constant_recurrent: the weights of recurrent layers must be constants: they have no stored form.
         onnxruntime: whether the runtime is onnxruntime: it has com.microsoft's fused ops, and its optimizers
@@ -132,6 +133,7 @@ class Target:
     symmetric: bool = False
     fused_adds: bool = False
     arm: bool = False
+    float_storage: bool = False
     wide: QType | None = None
     constant_recurrent: bool = False
     onnxruntime: bool = False
@@ -342,6 +344,7 @@ TARGETS: dict[str, Target] = {
             {Form.INT8: Placements(_QNN_INT8, ALWAYS)},
             linear_output=True,
             wide=UINT16,
+            float_storage=True,
             runtime="qnn",
         ),
         Target(

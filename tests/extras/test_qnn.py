@@ -14,7 +14,7 @@ from qtool.plan.model import Kind
 from tests.graphs import SAMPLE_MODELS, model, node, samples, weights
 
 CNN = SAMPLE_MODELS / "cnn"
-FIXED = Reading(shape={"image": (1, 1, 32, 32)}, samples=16)
+FIXED = Reading(shape={"image": (1, 1, 32, 32)}, samples=32)
 
 
 def quantized(tmp_path: Path, **options: object) -> qtool.Result:

@@ -182,11 +182,8 @@ def _with_static_shapes(model: ir.Model, runtime: Runtime, reading: Reading, set
         if spec.shape is None or not all(isinstance(axis, int) and axis > 0 for axis in spec.shape):
             shown = next(iter(samples.read(frozenset({0}))), None) if samples is not None else None
             array = None if shown is None else shown.inputs.get(value.name or "")
-            known = spec.shape or (1, 3, 224, 224)
-            fixed = (
-                [d if isinstance(d, int) and d > 0 else 1 for d in known] if array is None else array.shape
-            )
-            shape = ",".join(map(str, fixed))
+            axes = (spec.shape or (1, 3, 224, 224)) if array is None else array.shape
+            shape = ",".join(str(axis) if isinstance(axis, int) and axis > 0 else "1" for axis in axes)
             raise UsageError(
                 f"input '{printable(value.name or '', 80)}' is {spec}: {runtime.title} needs fixed shapes",
                 f"--shape {value.name}={shape}",

@@ -168,9 +168,9 @@ def make_scheme(
         raise UsageError(problem[0], problem[1])
     form = Form.NBITS if choices.prefer == "speed" else mode.form
     if form not in (None, Form.FLOAT16) and form not in target.forms:
-        asked = "--prefer speed" if form is Form.NBITS else f"--mode {mode.name}"
+        option = "--prefer speed" if form is Form.NBITS else f"--mode {mode.name}"
         able = ", ".join(t.name for t in TARGETS.values() if form in t.forms)
-        raise UsageError(f"{asked} has no kernel on --target {target.name}", f"targets: {able}")
+        raise UsageError(f"{option} has no kernel on --target {target.name}", f"targets: {able}")
     storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
     few = FEW_BITS.get(storage)
     block = choices.block or (few.block if few else 0)

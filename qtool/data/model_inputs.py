@@ -28,8 +28,8 @@ _RESCALING = (
     "Normalizer", "MeanVarianceNormalization",
 )  # fmt: skip
 
-# Of the filter's norm, the median bias of a Conv: 0.13 to 0.58 in lprnet and resnet20, whose
-# BatchNormalizations are folded; 0.07 in mnist_opset8, which has none, and as PyTorch initializes 16 channels
+# Of the filter's norm, the median bias of a Conv: 0.13 to 0.58 in two trained networks whose
+# BatchNormalizations are folded; 0.07 in one that has none, and as PyTorch initializes 16 channels
 # of 3x3 (../shared/models, 2026-11-30).
 _FOLDED, _LEAST_CONVS = 0.12, 4
 
@@ -108,7 +108,7 @@ def _has_folded_norms(model: ir.Model) -> bool:
     ratios = []
     for conv in (node for node in model.graph if node.op_type == "Conv" and len(node.inputs) > 2):
         weight, bias = (v.const_value if v is not None else None for v in conv.inputs[1:3])
-        if weight is not None and bias is not None and bias.size > 1:
+        if weight is not None and bias is not None and bias.size > 1 and weight.size % bias.size == 0:
             filters = weight.numpy().astype(np.float64).reshape(bias.size, -1)
             norms = np.median(np.linalg.norm(filters, axis=1))
             ratios.append(float(np.median(np.abs(bias.numpy())) / max(norms, 1e-30)))

@@ -18,7 +18,7 @@ def give_back() -> None:
     """Return freed memory to the system, where the C library can.
 
     glibc keeps pages between blocks that are in use. After some sessions of a model of 90 MB these were
-    115 MB (MiniLM-L6, 2026-11-30).
+    115 MB (a sentence transformer of 90 MB, 2026-11-30).
     """
     if (trim := _trim()) is not None:
         trim(0)

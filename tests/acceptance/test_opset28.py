@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 import qtool
-from qtool.runtime.session import Session, has_op
+from qtool.runtime.library import has_op
+from qtool.runtime.session import Session
 from tests.graphs import model, node, samples, weights
 
 OPSET = 28

@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from qtool.tables.targets import TARGETS
 from tests.cli.program import MEASURED, run
 from tests.exact import exact, honest_target
 from tests.graphs import SAMPLE_MODELS
+from tests.targets import COMMON
 
 NAMES = ("cnn", "transformer", "lstm")
 
@@ -27,7 +27,7 @@ CASES = [
         name, target, marks=() if (name, target) == ("lstm", honest_target()) else pytest.mark.nightly
     )
     for name in NAMES
-    for target in (TARGETS if exact() else [honest_target()])
+    for target in (COMMON if exact() else [honest_target()])
 ]
 
 

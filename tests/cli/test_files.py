@@ -10,13 +10,13 @@ import onnx
 import pytest
 
 from qtool.plan import serial
-from qtool.tables.targets import TARGETS
 from tests.cli.conftest import Workplace
 from tests.cli.program import run, run_bytes, run_installed
 from tests.graphs import write_samples
 from tests.rewrite.flow import run as run_model
 from tests.rewrite.flow import sqnr
 from tests.rewrite.zoo import CASES
+from tests.targets import COMMON
 
 
 def digest(path: Path) -> str:
@@ -28,7 +28,7 @@ def left(folder: Path) -> list[str]:
 
 
 def test_dry_run_needs_no_samples_and_writes_nothing(place: Workplace, tmp_path: Path) -> None:
-    for target in TARGETS.keys() - {"qnn"}:  # it takes fixed shapes only
+    for target in COMMON:
         done = run("quantize", place.model, "--dry-run", "-v", "--target", target, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "MatMul" in done.stdout

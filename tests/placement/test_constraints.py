@@ -78,8 +78,8 @@ def test_every_producer_of_assignments_holds_the_constraints(case: str, data: st
         costs = placement.cost_model
         for point in () if costs is None else costs.front:
             assert holds(costs.assignment(point), before)
-        for forms in placement.forms.values():
-            assert holds(Assignment(forms), before)
+        for plan in placement.plans.values():
+            assert holds(Assignment(plan.forms), before)
         base = timing.all_int8
         errors = evaluator.errors_of(base)
         repaired = repair(base, errors, errors.sqnr(keys_of(base.plan)) + 6)

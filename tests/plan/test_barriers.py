@@ -6,10 +6,10 @@ import onnx
 import pytest
 
 from qtool.plan.model import EditKind, Plan
-from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted
+from tests.targets import COMMON
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 GROUPED = [node("Conv", ["a", "wg"], ["f"], name="between", group=4, **CONV3)]
@@ -51,7 +51,7 @@ def test_generic_has_no_barriers() -> None:
     assert not any(_barriers(drafted(graph(between, 1), "generic")) for between in BETWEEN)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_an_int8_result_needs_no_barrier(target: str) -> None:
     nodes = [node("Conv", ["x", "w0"], ["a"], **CONV3), node("Conv", ["a", "w1"], ["y"], **CONV3)]
     constants = {f"w{i}": weights(16, 16, 3, 3, seed=i) for i in range(2)}

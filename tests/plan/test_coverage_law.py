@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qtool.plan.model import Kind
-from qtool.tables.targets import TARGETS
 from tests.graphs import node, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted, ready, rules_plan
+from tests.targets import COMMON
 from tests.tiers import examples
 
 CHANNELS, SIZE = 8, 4
@@ -100,7 +100,7 @@ SLOW = settings(max_examples=examples(25), deadline=None, suppress_health_check=
 
 
 @SLOW
-@given(graphs(), st.sampled_from(sorted(TARGETS)))
+@given(graphs(), st.sampled_from(sorted(COMMON)))
 def test_every_computing_node_is_quantized_or_skipped_with_a_reason(
     proto: onnx.ModelProto, target: str
 ) -> None:
@@ -114,7 +114,7 @@ def test_every_computing_node_is_quantized_or_skipped_with_a_reason(
 
 
 @SLOW
-@given(graphs(), st.sampled_from(sorted(TARGETS)))
+@given(graphs(), st.sampled_from(sorted(COMMON)))
 def test_plans_are_well_formed(proto: onnx.ModelProto, target: str) -> None:
     """Sites name what exists, each use once; int8 nodes read int8 on every activation input."""
     job = ready(proto, target)
@@ -137,6 +137,6 @@ def test_plans_are_well_formed(proto: onnx.ModelProto, target: str) -> None:
 
 
 @settings(SLOW, max_examples=examples(5))
-@given(graphs(), st.sampled_from(sorted(TARGETS)))
+@given(graphs(), st.sampled_from(sorted(COMMON)))
 def test_drafting_twice_gives_the_same_plan(proto: onnx.ModelProto, target: str) -> None:
     assert drafted(proto, target) == drafted(proto, target)

@@ -8,11 +8,11 @@ import pytest
 
 from qtool.plan.model import Kind, Plan
 from qtool.tables.forms import Form
-from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8
 from qtool.tables.targets import TARGETS, Worth
 from tests.graphs import node, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted, ready, reasons, rules_plan, sites
+from tests.targets import COMMON
 
 CONV3 = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 W = {f"w{i}": weights(16, 16, 3, 3, seed=i) for i in range(4)}
@@ -156,12 +156,12 @@ def test_generic_linears_quantize_their_output_too(op: str) -> None:
     assert {"x", "m" if op == "MatMul+Add" else "y"} <= activations(plan)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_types_are_those_of_the_target(target: str) -> None:
     plan = drafted(linear("Gemm"), target)
-    assert {s.spec.qtype for s in plan.sites if s.kind is Kind.ACTIVATION} == {UINT8}
-    wanted = INT8_REDUCED if target.endswith("avx2") else INT8
-    assert {s.spec.qtype for s in plan.sites if s.kind is Kind.WEIGHT} == {wanted}
+    row = TARGETS[target]
+    assert {s.spec.qtype for s in plan.sites if s.kind is Kind.ACTIVATION} == {row.activation}
+    assert {s.spec.qtype for s in plan.sites if s.kind is Kind.WEIGHT} == {row.weight}
     assert all(s.spec.symmetric for s in plan.sites if s.kind is not Kind.ACTIVATION)
 
 
@@ -276,7 +276,7 @@ def test_generic_does_not_round_a_divisor() -> None:
     assert "d" not in activations(plan)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_every_op_of_a_target_s_table_is_in_the_op_table(target: str) -> None:
     from qtool.tables.ops import OPS
 
@@ -284,7 +284,7 @@ def test_every_op_of_a_target_s_table_is_in_the_op_table(target: str) -> None:
         assert {key.split("/")[0] for key in placements.rows} <= OPS.keys()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_placements_that_may_stay_float_have_a_reason(target: str) -> None:
     for table in TARGETS[target].forms.values():
         rows = [table.otherwise, *table.rows.values()]

@@ -12,14 +12,14 @@ from qtool.plan.serial import digest, from_json, to_json
 from qtool.plan.validate import validate_plan
 from qtool.rewrite.write import rewrite
 from qtool.tables.modes import MODES
-from qtool.tables.targets import TARGETS
 from tests.plan.flow import candidate, sites
 from tests.rewrite.zoo import CASES
+from tests.targets import COMMON
 
 OTHER_MODES = [m for m in MODES if m != "static"]
 # Each case in static mode and in one other mode. Targets take turns, so that each meets every kind of case.
 PLANS = [
-    (case, mode, list(TARGETS)[index % len(TARGETS)])
+    (case, mode, COMMON[index % len(COMMON)])
     for index, case in enumerate(CASES)
     for mode in ("static", OTHER_MODES[index % len(OTHER_MODES)])
 ]

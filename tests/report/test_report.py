@@ -18,10 +18,10 @@ from qtool.report.model import CoverageRow, ModelFile, ReasonCount, Report
 from qtool.report.terminal import render
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
-from qtool.tables.targets import TARGETS
 from tests.plan.flow import candidate
 from tests.report.made import BARE, FULL, GATED, JUDGED, OUTPUT, ROWS
 from tests.rewrite.zoo import CASES
+from tests.targets import COMMON
 
 
 def shown(report: Report, *, verbose: bool = False, width: int = 160, color: bool = False) -> str:
@@ -159,9 +159,7 @@ def test_names_are_escaped_in_the_terminal(name: str, verbose: bool) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    "target", [t.name for t in TARGETS.values() if t.name != "qnn"]
-)  # it takes fixed shapes only
+@pytest.mark.parametrize("target", COMMON)
 def test_coverage_counts_every_node_of_the_plan_once(case: str, target: str) -> None:
     row = CASES[case]
     done = candidate(row.build(), row.samples(), target)

@@ -21,6 +21,7 @@ from tests.plan.build import model
 from tests.plan.flow import reasons, sites
 from tests.rewrite.flow import Written, evaluate, run, sqnr, write
 from tests.rewrite.zoo import CASES as ZOO
+from tests.targets import COMMON
 from tests.tiers import in_turn
 
 K, N = 128, 96  # enough values to be worth it on every target
@@ -122,7 +123,7 @@ CASES: dict[str, Product] = {
     "no-split-at-512": Product(x=(16, 512), w=(512, 32)),
 }  # fmt: skip
 # onnxruntime (1.31) fuses MatMulInteger .. Add with a bias of more axes than the product, and loses the axes.
-EVERYWHERE = [(c, t) for c, t in in_turn(CASES, TARGETS) if (c, t) != ("matmul-bias-raises-rank", "generic")]
+EVERYWHERE = [(c, t) for c, t in in_turn(CASES, COMMON) if (c, t) != ("matmul-bias-raises-rank", "generic")]
 
 
 def build(case: Product) -> onnx.ModelProto:
@@ -213,7 +214,7 @@ def _by_the_formula(case: Product, done: Written) -> list[dict[str, np.ndarray]]
     return wanted
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_an_outlier_spoils_its_own_part_only(target: str) -> None:
     """The purpose of splitting: a channel 1000 times the others coarsens 512 values, not all 1024."""
     proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": [16, 1024]}, ["y"], {"w": weights(1024, 32)})
@@ -226,7 +227,7 @@ def test_an_outlier_spoils_its_own_part_only(target: str) -> None:
     assert sqnr(run(proto, [{"x": far}]), [{"y": both["y"] - first["y"]}]) > 30
 
 
-@pytest.mark.parametrize(("target", "total"), in_turn(TARGETS, [1024, 128]))
+@pytest.mark.parametrize(("target", "total"), in_turn(COMMON, [1024, 128]))
 def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> None:
     nodes = [node("MatMul", ["x", f"w{i}"], [f"y{i}"]) for i in range(3)]
     constants = {f"w{i}": weights(total, 96, seed=i) for i in range(3)}
@@ -242,7 +243,7 @@ def test_readers_of_one_activation_quantize_it_once(target: str, total: int) -> 
         assert sqnr(run(proto, fed), run(done.data, fed, optimize)) > 30
 
 
-@pytest.mark.parametrize(("target", "trans"), in_turn(TARGETS, [(0, 1), (0, 0)]))
+@pytest.mark.parametrize(("target", "trans"), in_turn(COMMON, [(0, 1), (0, 0)]))
 @exact_products
 def test_equal_uses_of_one_weight_share_its_integers(target: str, trans: tuple[int, int]) -> None:
     nodes = [node("Gemm", [f"x{i}", "w"], [f"y{i}"], transB=t) for i, t in enumerate(trans)]
@@ -254,7 +255,7 @@ def test_equal_uses_of_one_weight_share_its_integers(target: str, trans: tuple[i
     assert sqnr(run(proto, fed), run(done.data, fed)) > 30
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_blocks_of_the_weight_are_those_of_the_activation(target: str) -> None:
     plan = written("split-1536-3d", target).plan
     (fused,) = (s for s in plan.sites if s.kind is Kind.FUSED)
@@ -292,7 +293,7 @@ GATHERS: dict[str, tuple[tuple[int, ...], int, Sequence[int]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "mode"), in_turn(GATHERS, TARGETS, ["dynamic", "static", "weight-only"])
+    ("name", "target", "mode"), in_turn(GATHERS, COMMON, ["dynamic", "static", "weight-only"])
 )
 def test_an_embedding_is_int8_in_the_file_and_gives_the_rows_it_did(
     name: str, target: str, mode: str

@@ -17,9 +17,10 @@ from tests.graphs import node, samples, weights
 from tests.plan.build import model
 from tests.plan.flow import drafted, reasons, sites
 from tests.rewrite.flow import Written, evaluate, run, sqnr, write
+from tests.targets import COMMON
 from tests.tiers import in_turn
 
-ORT_TARGETS = [t for t, row in TARGETS.items() if row.onnxruntime]
+ORT_TARGETS = [t for t in COMMON if TARGETS[t].onnxruntime]
 Shape = tuple[int, ...]
 
 
@@ -150,7 +151,7 @@ def test_fused_operators_need_the_weight_itself(target: str, name: str) -> None:
     assert reasons(plan) == {"n": "its weight is not a constant"}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_attention_stays_float(target: str) -> None:
     """Products of what other nodes make lose too much to one scale a run for all that they hold."""
     nodes = [

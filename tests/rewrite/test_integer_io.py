@@ -34,6 +34,7 @@ from tests.exact import exact, exact_products
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import Written, run, sqnr, write
+from tests.targets import COMMON
 from tests.tiers import examples, in_turn
 
 LAW = settings(deadline=None, max_examples=examples(100), derandomize=True, database=None)
@@ -89,7 +90,7 @@ GRAPHS: dict[str, Graph] = {
         [conv("x", "y")], ("y", "z"), inputs={**IMAGE, "z": [1, 16, 6, 6]}, floats=frozenset({"z"})
     ),
 }  # fmt: skip
-EVERY = in_turn(GRAPHS, IO, TARGETS)
+EVERY = in_turn(GRAPHS, IO, COMMON)
 
 
 @cache
@@ -158,7 +159,7 @@ def _describes_each_integer(graph: Graph, done: Written, rows: dict[str, Any], i
     assert json.loads(Session(done.data).metadata[METADATA_KEY]) == rows
 
 
-@pytest.mark.parametrize(("name", "target"), in_turn(GRAPHS, TARGETS))
+@pytest.mark.parametrize(("name", "target"), in_turn(GRAPHS, COMMON))
 def test_both_types_say_the_same(name: str, target: str) -> None:
     """uint8 and int8 integers of one value are 128 apart, at one scale; the outputs agree to the bit."""
     a, b = written(name, "uint8", target), written(name, "int8", target)
@@ -180,7 +181,7 @@ def shown(done: Written) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "io", "target"), in_turn(product(["one-conv", "two-convs", "gemm"], IO), TARGETS)
+    ("name", "io", "target"), in_turn(product(["one-conv", "two-convs", "gemm"], IO), COMMON)
 )
 def test_no_integer_is_quantized_twice(name: str, io: str, target: str) -> None:
     """A port of the activations' own type is read by the DQ and made by the Q; another needs one pair more."""
@@ -195,7 +196,7 @@ def test_no_integer_is_quantized_twice(name: str, io: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("acts", "io", "symmetric", "target"),
-    in_turn([t.name for t in ACTIVATION_TYPES], IO, [False, True], TARGETS),
+    in_turn([t.name for t in ACTIVATION_TYPES], IO, [False, True], COMMON),
 )
 @exact_products
 def test_any_activations_can_stand_behind_the_ports(acts: str, io: str, symmetric: bool, target: str) -> None:
@@ -205,7 +206,7 @@ def test_any_activations_can_stand_behind_the_ports(acts: str, io: str, symmetri
     assert sqnr(run(done.original, done.samples), got) > 25
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 @pytest.mark.parametrize("io", IO)
 def test_integer_operators_take_the_ports_as_they_are(io: str, target: str) -> None:
     """With --format qoperator and the activations' own type not one Q or DQ is left."""
@@ -251,7 +252,7 @@ def test_inputs_of_other_types_stay() -> None:
     assert described(done.proto).keys() == {"x", "y"}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 def test_without_integer_ports_there_is_no_metadata(target: str) -> None:
     done = written("one-conv", "float", target)
     assert METADATA_KEY not in {p.key for p in done.proto.metadata_props}

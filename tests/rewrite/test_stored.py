@@ -23,6 +23,7 @@ from qtool.tables.targets import TARGETS
 from tests.graphs import node, rng, samples, weights
 from tests.plan.build import model
 from tests.rewrite.flow import FIRST_REFERENCE_OPSET, Written, ran, run, sqnr, write
+from tests.targets import COMMON
 from tests.tiers import in_turn
 
 FLOORS = {8: 33.0, 4: 12.0, 2: 4.0}
@@ -109,7 +110,7 @@ def probe(done: Written, site: Site) -> bytes:
     return proto.SerializeToString()
 
 
-CASES = in_turn(product(LAYERS, WEIGHT_BITS), (0, BLOCKS[0], BLOCKS[-1]), TARGETS)
+CASES = in_turn(product(LAYERS, WEIGHT_BITS), (0, BLOCKS[0], BLOCKS[-1]), COMMON)
 
 
 @pytest.mark.parametrize(("name", "bits", "block", "target"), CASES)
@@ -204,7 +205,7 @@ SHAPES_OF_SCALES = {
 }
 
 
-@pytest.mark.parametrize(("name", "wanted", "target"), in_turn(SHAPES_OF_SCALES.items(), TARGETS))
+@pytest.mark.parametrize(("name", "wanted", "target"), in_turn(SHAPES_OF_SCALES.items(), COMMON))
 def test_blocks_are_near_32_for_all_sizes(name: str, wanted: PerBlock | PerRun | None, target: str) -> None:
     """A weight without a divisor near 32 has 8 bits and a scale a channel."""
     done = written(name, 4, 0, target)
@@ -222,7 +223,7 @@ def test_blocks_are_near_32_for_all_sizes(name: str, wanted: PerBlock | PerRun |
     assert unfold(value.numpy(), wanted).shape != value.numpy().shape
 
 
-@pytest.mark.parametrize(("target", "bits"), in_turn(TARGETS, WEIGHT_BITS))
+@pytest.mark.parametrize(("target", "bits"), in_turn(COMMON, WEIGHT_BITS))
 def test_readers_of_one_weight_share_its_integers(bits: int, target: str) -> None:
     nodes = [node("MatMul", ["x", "w"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
     proto = model(nodes, {"x": [2, 64]}, ["y"], {"w": weights(64, 64)})
@@ -233,9 +234,7 @@ def test_readers_of_one_weight_share_its_integers(bits: int, target: str) -> Non
     assert len(set(read)) == 1
 
 
-@pytest.mark.parametrize(
-    ("shift", "bits", "target"), in_turn(product([-1.0, 0.0, 1.0], WEIGHT_BITS), TARGETS)
-)
+@pytest.mark.parametrize(("shift", "bits", "target"), in_turn(product([-1.0, 0.0, 1.0], WEIGHT_BITS), COMMON))
 def test_weights_on_one_side_of_zero(shift: float, bits: int, target: str) -> None:
     """A zero point at an end of the range, where few bits pay for holding 0 exactly."""
     w = (rng(0).uniform(-1, 1, (128, 64)) + shift).astype(np.float32)
@@ -255,7 +254,7 @@ def lookup(ids: int) -> onnx.ModelProto:
     return model(nodes, shapes, outputs, {"table": weights(512, 32)}, input_type=TensorProto.INT64)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", COMMON)
 @pytest.mark.parametrize("count", [1, 2], ids=["one-reader", "two-readers"])
 def test_a_lookup_restores_only_the_rows_that_are_picked(count: int, target: str) -> None:
     """The table stays int8 in memory; the rows are to the bit what the plan's table has."""

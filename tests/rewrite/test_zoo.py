@@ -17,6 +17,7 @@ from qtool.tables.qtypes import PerTensor
 from qtool.tables.targets import TARGETS
 from tests.rewrite.flow import Written, evaluate, ran, run, sqnr, write, written
 from tests.rewrite.zoo import CASES
+from tests.targets import COMMON
 from tests.tiers import in_turn
 
 # Two forms of one computation may round a tie apart here and there. A runtime that computes
@@ -26,7 +27,7 @@ MATRIX_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatM
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-@pytest.mark.parametrize(("case", "target"), in_turn(CASES, TARGETS))
+@pytest.mark.parametrize(("case", "target"), in_turn(CASES, COMMON))
 def test_each_graph(case: str, target: str) -> None:
     """Each tiny graph, on each target in turn: the file, what it computes, and what the runtime makes of it."""
     result = written(case, target)
@@ -154,7 +155,7 @@ def test_stored_weights_are_folded_by_the_runtime() -> None:
 def test_a_weight_both_in_int8_and_stored_is_right_in_both() -> None:
     """The 4 bits of one consumer must not change the integers of the other."""
     case = CASES["shared-weights"]
-    for target in TARGETS:
+    for target in COMMON:
         both = write(case.build(), case.samples(), target)
         half = write(case.build(), case.samples(), target, sets=["Conv_c1=int4"])
         expected = run(both.original, both.samples)

@@ -79,7 +79,7 @@ def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     qtool tune model.onnx --calib samples/ --report tune.html
     qtool tune model.onnx --calib samples/ -o int8.onnx --save-plan plan.json --min-sqnr 30
     qtool tune model.onnx --calib samples/ --mode weight-only --max-size 25MB -o small.onnx
-    qtool tune model.onnx --calib samples/ --data held_out/ --labels labels.json --table --report table.md
+    qtool tune model.onnx --calib samples/ --labels labels.json --table --report table.md
     qtool tune model.onnx --calib samples/ --json | jq '.trials[] | {name, speedup, sqnr, bytes}'
     """
     from qtool.commands.tune import tune as run

@@ -16,9 +16,9 @@ import onnx
 
 from qtool.commands.prepare import NO_SAMPLES, load_model, prepare_model, refusal
 from qtool.commands.sizes import choice_sizes
-from qtool.commands.targets import Outcome, best_outcome, check_racing, targets_of, with_targets
+from qtool.commands.targets import Outcome, check_racing, search_targets, targets_of, with_targets
 from qtool.commands.verdict import Request, judge_file, plan_report, result_report, selection_of, with_audit
-from qtool.errors import ModelError, QtoolError, RuntimeFailure, UsageError, printable
+from qtool.errors import ModelError, UsageError, printable
 from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
@@ -29,17 +29,16 @@ from qtool.placement.acceptance import first_accepted
 from qtool.placement.first_race import FirstRace, race_first
 from qtool.placement.place import Placement, place
 from qtool.placement.timing import check_tunable, measure_timing
-from qtool.placement.trials import Trial
 from qtool.plan import serial
 from qtool.plan.candidate import MAKE_ANEW, Candidate, from_plan, make_candidate
 from qtool.plan.draft import draft
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
-from qtool.report.model import RacedTarget, Report, Result
+from qtool.report.model import Report, Result
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.session import Session
-from qtool.tables.targets import BEST
+from qtool.tables.targets import BEST, TargetName
 
 
 @single_threaded_blas()
@@ -74,11 +73,10 @@ def quantize(
     source = load_model(model)
     check_target(output, list(source.files), options.force)
     request = replace(request, measures=with_scores(request.measures, options, source.model))
-    outcomes, failed = list[Outcome](), dict[str, QtoolError]()
-    targets, trials = tuple[RacedTarget, ...](), tuple[Trial, ...]()
     with ExitStack() as stack:
         staging = stack.enter_context(staged(output))
-        for name in names:
+
+        def search(name: TargetName) -> Outcome:
             prepared = prepare_model(source, replace(options, target=name), progress)
             if points is not None:
                 check_tunable(prepared)
@@ -86,18 +84,10 @@ def quantize(
                 check_racing(prepared)
             criteria = criteria_of(prepared, request.gates, request.measures)
             evaluator = stack.enter_context(Evaluator(prepared, criteria, progress, _checkpoint(options)))
-            try:
-                with _blamed(prepared):
-                    placement, chosen = _search(prepared, evaluator, points, progress)
-            except (ModelError, RuntimeFailure) as error:
-                failed[name] = error
-            else:
-                outcomes.append(Outcome(evaluator, placement, chosen))
-        if not outcomes:
-            raise next(iter(failed.values()))
-        best = outcomes[0]
-        if len(names) > 1 or left_out:
-            best, targets, trials = best_outcome(outcomes, failed, left_out)
+            with _blamed(prepared):
+                return Outcome(evaluator, *_search(prepared, evaluator, points, progress))
+
+        best, targets, trials = search_targets(names, left_out, search)
         placement, chosen, evaluator = best.placement, best.chosen, best.evaluator
         stack.enter_context(_blamed(chosen.model))
         progress("write", 0, 0)

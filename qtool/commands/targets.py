@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from qtool.errors import EnvironmentFailure, QtoolError, UsageError
+from qtool.errors import EnvironmentFailure, ModelError, QtoolError, RuntimeFailure, UsageError
 from qtool.evaluate.evaluator import ORIGINAL, Evaluator
 from qtool.evaluate.latency import Race, SettledSpeeds, race_models, settle
 from qtool.graph.save import model_for_session
@@ -92,7 +92,30 @@ def check_racing(model: PreparedModel) -> None:
         raise UsageError("several targets are raced on samples, and there are none", "add --calib SRC")
 
 
-def best_outcome(
+def search_targets(
+    names: Sequence[TargetName],
+    left_out: Sequence[RacedTarget],
+    search: Callable[[TargetName], Outcome],
+) -> tuple[Outcome, tuple[RacedTarget, ...], tuple[Trial, ...]]:
+    """Search on every target, and return the best outcome, the targets, and their trials; of one, that one.
+
+    Raises:
+        QtoolError: the search failed on all of them.
+    """
+    outcomes, failed = list[Outcome](), dict[str, QtoolError]()
+    for name in names:
+        try:
+            outcomes.append(search(name))
+        except (ModelError, RuntimeFailure) as error:
+            failed[name] = error
+    if not outcomes:
+        raise next(iter(failed.values()))
+    if len(names) == 1 and not left_out:
+        return outcomes[0], (), ()
+    return _best_outcome(outcomes, failed, left_out)
+
+
+def _best_outcome(
     outcomes: Sequence[Outcome], failed: Mapping[str, QtoolError], left_out: Sequence[RacedTarget]
 ) -> tuple[Outcome, tuple[RacedTarget, ...], tuple[Trial, ...]]:
     """Race the chosen candidates of all targets in one race, and choose by the criteria.

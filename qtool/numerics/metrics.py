@@ -329,9 +329,3 @@ def wilson(hits: int, of: int) -> tuple[float, float]:
 def top1_agreement(s: Sums) -> float:
     """Return the share of rows (last axis) whose largest entry is the same; nan where there are none."""
     return s.rows_agree / s.rows if s.rows and not s.nonfinite else math.nan
-
-
-def weight_sqnr(w: NDArray[np.floating], restored: NDArray[np.floating]) -> float:
-    """Return the SQNR in dB of a weight that was quantized and restored."""
-    d = w.astype(np.float64) - restored.astype(np.float64)
-    return sqnr_db(float(np.square(w, dtype=np.float64).sum()), float(np.square(d).sum()))

@@ -55,15 +55,17 @@ def _row(
     return Architecture(name, frozenset(needs.split()), speed, size, accuracy, without_samples, watch)
 
 
+OUTLIERS = "a few activation columns set the scale: outlier columns stay in float by default"
+
 ARCHITECTURES = (
     _row("language model", "tokens attention vocabulary", FOUR_BITS, FEW_BITS, STORED, STORED,
          "4 bits cost perplexity: judge the task; --set 'NODE=int8' keeps a sensitive layer in 8 bits"),
     _row("text encoder", "tokens attention", STATIC, STORED, CAREFUL, DYNAMIC,
-         "a few activation columns set the scale: outlier columns stay in float by default"),
+         OUTLIERS),
     _row("vision transformer", "attention conv", STATIC, STORED, CAREFUL, DYNAMIC,
-         "a few activation columns set the scale: outlier columns stay in float by default"),
+         OUTLIERS),
     _row("transformer", "attention", STATIC, STORED, CAREFUL, DYNAMIC,
-         "a few activation columns set the scale: outlier columns stay in float by default"),
+         OUTLIERS),
     _row("recurrent network", "recurrent", DYNAMIC, DYNAMIC, STORED, DYNAMIC,
          "errors add up over steps: judge on sequences as long as in use"),
     _row("detector", "conv boxes", STATIC, STORED, CAREFUL, STORED,

@@ -28,7 +28,6 @@ from qtool.numerics.metrics import (
     sqnr_db,
     top1_agreement,
     top5_agreement,
-    weight_sqnr,
     wilson,
 )
 from tests.graphs import rng
@@ -281,12 +280,6 @@ def test_two_finite_sums_have_a_finite_ratio_in_db(signal: float, noise: float) 
 )
 def test_sqnr_at_its_limits(signal: float, noise: float, want: float) -> None:
     assert sqnr_db(signal, noise) == pytest.approx(want, nan_ok=True)
-
-
-@LAW
-@given(pair=pairs_of(np.float32, st.floats(-1e3, 1e3, width=32)))
-def test_weight_sqnr_is_the_sqnr_of_the_arrays(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    assert weight_sqnr(*pair) == pytest.approx(sqnr(compare_arrays(*pair)), rel=1e-9, abs=1e-9, nan_ok=True)
 
 
 def test_arrays_are_left_as_they_were() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from qtool.numerics.metrics import weight_sqnr
+from qtool.numerics.metrics import sqnr
 from qtool.numerics.qparams import LARGEST_SCALE, SMALLEST_SCALE, QParams, fold, midpoint, unfold
 from qtool.numerics.quantize import dequantize, quantize, spread
 from qtool.numerics.weights import affine_qparams, bias_scale_floor, weight_qparams
@@ -30,6 +30,7 @@ from qtool.tables.qtypes import (
     TensorSpec,
 )
 from tests.graphs import rng, weights
+from tests.numerics.test_metrics import compare_arrays
 from tests.tiers import examples
 
 LAW = settings(deadline=None, max_examples=examples(60), derandomize=True, database=None)
@@ -135,8 +136,10 @@ def test_each_bit_is_worth_six_decibels(
 ) -> None:
     w = weights(*shape)
     ratios = {
-        t.name: weight_sqnr(
-            w, there_and_back(w, weight_qparams(w, TensorSpec(t, granularity, True)), t, granularity)
+        t.name: sqnr(
+            compare_arrays(
+                w, there_and_back(w, weight_qparams(w, TensorSpec(t, granularity, True)), t, granularity)
+            )
         )
         for t in (fine, coarse)
     }
@@ -167,7 +170,7 @@ def test_affine_scales_have_the_shape_of_symmetric_ones(
     p = weight_qparams(w, TensorSpec(qtype, granularity, symmetric=False))
     assert_sane(p, qtype)
     assert p.scale.shape == weight_qparams(w, TensorSpec(INT8, granularity, symmetric=True)).scale.shape
-    assert weight_sqnr(w, there_and_back(w, p, qtype, granularity)) > 5 * qtype.bits - 5
+    assert sqnr(compare_arrays(w, there_and_back(w, p, qtype, granularity))) > 5 * qtype.bits - 5
 
 
 @pytest.mark.parametrize("qtype", AFFINE, ids=by_name)
@@ -224,7 +227,7 @@ def test_four_bits_gain_by_clipping_what_is_gaussian(size: int) -> None:
     scale = (hi - lo) / np.float32(15)
     plain = QParams(scale, np.rint(-lo / scale).astype(np.int64))
     fitted = affine_qparams(w, TensorSpec(UINT4, granularity, symmetric=False))
-    a, b = (weight_sqnr(w, there_and_back(w, p, UINT4, granularity)) for p in (plain, fitted))
+    a, b = (sqnr(compare_arrays(w, there_and_back(w, p, UINT4, granularity))) for p in (plain, fitted))
     assert b > a + 0.15
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from qtool.numerics.metrics import weight_sqnr
+from qtool.numerics.metrics import sqnr
 from qtool.numerics.qparams import magnitudes
 from qtool.numerics.quantize import dequantize, quantize
 from qtool.numerics.weights import weight_qparams
@@ -37,6 +37,7 @@ from qtool.tables.qtypes import (
 )
 from qtool.tables.targets import TARGETS
 from tests.graphs import node, rng, weights
+from tests.numerics.test_metrics import compare_arrays
 from tests.plan.build import model
 from tests.plan.flow import drafted, reasons
 from tests.tiers import examples
@@ -148,7 +149,7 @@ def test_the_coarsest_granularity_above_the_floor_is_found(
 
     def loss(option: Granularity) -> float:
         p = weight_qparams(w, TensorSpec(INT8, option, symmetric=True))
-        return weight_sqnr(w, dequantize(quantize(w, p, INT8, option), p, option))
+        return sqnr(compare_arrays(w, dequantize(quantize(w, p, INT8, option), p, option)))
 
     along = 1 - coarse.axis
     cuts = [PerBlock(along, size) for size in BLOCKS[::-1] if shape[along] % size == 0] if can_block else []

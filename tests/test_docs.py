@@ -15,8 +15,8 @@ import pytest
 import qtool
 from qtool.cli.main import cli
 from qtool.commands.data import InputSeen, SampleSeen, ShapeSeen, Survey
+from qtool.data.decoder_inputs import ROLES
 from qtool.data.statistics import Figures
-from qtool.data.tokenizer import ROLES
 from qtool.evaluate.compare import Accuracy, Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import Gate, GateResult

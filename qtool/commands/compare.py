@@ -12,7 +12,7 @@ from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
-from qtool.evaluate.compare import Comparison, check_labelled, compare
+from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
 from qtool.evaluate.criteria import row_gates, task_gates
 from qtool.evaluate.float_io import with_float_io
 from qtool.evaluate.gates import judge, parse
@@ -83,7 +83,7 @@ def compare_models(
         other if isinstance(first, ReferenceOutputs) else first, data, options.reading, options.data_format
     )
     check_used(options.reading, [samples])
-    with _reference(first, options) as reference:
+    with _reference(first, options, measures) as reference:
         session = Session(other.loadable, threads=options.threads, name=other.name, runtime=runtime)
         model = with_float_io(session)
         comparison = compare(
@@ -141,14 +141,15 @@ def _mistaken(fp32: Source | ReferenceOutputs, quantized: Source, comparison: Co
 
 
 @contextlib.contextmanager
-def _reference(source: Source | ReferenceOutputs, options: Comparing) -> Iterator[Model]:
+def _reference(source: Source | ReferenceOutputs, options: Comparing, measures: Measures) -> Iterator[Model]:
     """FP32: its model, its outputs from a file, or the former on their way into one."""
     if isinstance(source, ReferenceOutputs):
         if options.save_ref is not None:
             raise UsageError("FP32's outputs are in a file already", "leave out --save-ref")
         yield source
         return
-    model = with_float_io(Session(source.loadable, threads=options.threads, name=source.name))
+    session = Session(source.loadable, threads=options.threads, name=source.name)
+    model = measures.model(with_float_io(session))
     if options.save_ref is None:
         yield model
         return

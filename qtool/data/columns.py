@@ -97,8 +97,9 @@ def assigned(columns: Sequence[Column], source: SourceSpec) -> list[InputColumns
     if not source.wanted:
         raise DataError(f"{table}: the model has no input that columns could be for")
     by_input = {name: _columns_of(name, columns, places) for name in source.wanted}
+    by_input = {n: own for n, own in by_input.items() if own or n in source.needed}
     if len(by_input) == 1 and not any(by_input.values()):
-        ((name, spec),) = source.wanted.items()
+        ((name, spec),) = source.needed.items()
         by_input = {name: _all_columns(columns, places, spec, patterns)}
     for name, own in by_input.items():
         if not own:

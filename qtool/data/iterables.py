@@ -34,7 +34,7 @@ def open_iterable(data: Any, source: SourceSpec) -> Samples:
     Raises:
         DataError: it is none of these, it is empty, or it holds what is no array.
     """
-    only_input = next(iter(source.wanted)) if len(source.wanted) == 1 else ""
+    only_input = next(iter(source.needed)) if len(source.needed) == 1 else ""
     if isinstance(data, Mapping | np.ndarray):
         if isinstance(data, Mapping) and not data:
             raise DataError("the dict of samples is empty")

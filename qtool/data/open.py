@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from qtool.data.decoder_inputs import unneeded_inputs
 from qtool.data.files import names_in, shown, with_suffix
 from qtool.data.iterables import open_iterable
 from qtool.data.model_inputs import ModelInputs, with_shapes
@@ -69,8 +70,9 @@ def open_source(
     reading = reading or Reading()
     inputs = with_shapes(inputs or {}, reading.shape)
     check_names(inputs, reading)
+    unneeded = unneeded_inputs(inputs)
     if not isinstance(data, str | Path):
-        source = SourceSpec("samples", Path(), [], inputs, reading, model)
+        source = SourceSpec("samples", Path(), [], inputs, reading, model, unneeded)
         return transformed(open_iterable(data, source), inputs, reading)
     if kind and kind not in KINDS:
         raise UsageError(f"no such kind of samples: '{printable(kind)}'", did_you_mean(kind, KINDS))
@@ -78,7 +80,7 @@ def open_source(
     _check_libraries(row)
     module, function = _OPENERS[row.name]
     opener: Callable[[SourceSpec], Samples] = getattr(import_module(module), function)
-    source = SourceSpec(str(data), folder, names, inputs, reading, model)
+    source = SourceSpec(str(data), folder, names, inputs, reading, model, unneeded)
     return transformed(opener(source), inputs, reading)
 
 

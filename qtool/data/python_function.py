@@ -31,7 +31,7 @@ def open_function(source: SourceSpec) -> Samples:
     """
     file, name = split_name(source.text)
     where = f"{shown(file)}:{name}"
-    only_input = next(iter(source.wanted)) if len(source.wanted) == 1 else ""
+    only_input = next(iter(source.needed)) if len(source.needed) == 1 else ""
     with running_code(file) as run:
         function = named(run(lambda: loaded(file)), name, file)
         samples = samples_in(run(lambda: call(function, source.inputs, where)), where)

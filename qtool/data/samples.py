@@ -140,6 +140,7 @@ class SourceSpec:
         inputs: of the model, with shapes as the user gave them.
         reading: how the user wants the samples read.
         model: the folder of the model, for files that lie beside it; None for a model in memory.
+        unneeded: inputs that are made where samples lack them (data/decoder_inputs.py).
     """
 
     text: str
@@ -148,6 +149,7 @@ class SourceSpec:
     inputs: ModelInputs
     reading: Reading
     model: Path | None = None
+    unneeded: Set[str] = frozenset()
 
     @property
     def files(self) -> dict[str, Path]:
@@ -164,6 +166,11 @@ class SourceSpec:
         renamed = {old: self.inputs[new] for old, new in rename.items() if new in self.inputs}
         return {n: p for n, p in (own | renamed).items() if p.name not in fill}
 
+    @property
+    def needed(self) -> dict[str, ModelInput]:
+        """The wanted inputs without those that can be made: a decoder's samples may be token ids alone."""
+        return {n: p for n, p in self.wanted.items() if p.name not in self.unneeded}
+
     def only_input(self, problem: str) -> tuple[str, ModelInput]:
         """Return the one input that samples must have, and its name in the samples.
 
@@ -173,14 +180,14 @@ class SourceSpec:
         Raises:
             DataError: the model has another number of inputs.
         """
-        if len(self.wanted) != 1:
-            names = printable(", ".join(self.wanted), 120) or "none"
+        if len(self.needed) != 1:
+            names = printable(", ".join(self.needed), 120) or "none"
             raise DataError(
                 f"{printable(self.text)}: {problem}, and the model has "
-                f"{counted(len(self.wanted), 'input')} ({names})",
+                f"{counted(len(self.needed), 'input')} ({names})",
                 "save .npz files, whose keys are input names; or --fill INPUT=NUMBER for all but one",
             )
-        return next(iter(self.wanted.items()))
+        return next(iter(self.needed.items()))
 
 
 def by_file(starts: Sequence[int], positions: Set[int] | None = None) -> Iterator[tuple[int, Sequence[int]]]:

@@ -12,24 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from qtool.data.decoder_inputs import IDS, MASK, POSITIONS, ROLES, TYPES, plain_name
 from qtool.data.files import opened, shown
 from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
 from qtool.errors import DataError, UsageError, printable
-
-# What the inputs of text models are called, by what they hold; the commonest name first.
-IDS = "token ids"
-MASK = "1 for tokens, 0 for padding"
-TYPES = "segment of each token"
-POSITIONS = "position of each token"
-
-# Compared in lower case, and without what exporters add: input_ids:0.
-ROLES: dict[str, tuple[str, ...]] = {
-    IDS: ("input_ids", "input", "inputs", "tokens", "ids", "token_ids", "input_tokens"),
-    MASK: ("attention_mask", "input_mask", "mask", "padding_mask"),
-    TYPES: ("token_type_ids", "segment_ids", "token_types"),
-    POSITIONS: ("position_ids", "positions"),
-}
 
 # What tokenizers call padding, where their file does not say.
 PADDING = ("[PAD]", "<pad>", "<PAD>", "[pad]")
@@ -141,7 +128,7 @@ def roles_of(inputs: ModelInputs, filled: Container[str]) -> dict[str, str]:
     roles: dict[str, str] = {}
     for role, names in ROLES.items():
         for common in names:  # the most common name first: a model with input_ids may have another `input`
-            own = [n for n, p in wanted.items() if _plain(n) == common and _takes(p, role)]
+            own = [n for n, p in wanted.items() if plain_name(n) == common and _takes(p, role)]
             if own:
                 roles[own[0]] = role
                 break
@@ -162,10 +149,6 @@ def roles_of(inputs: ModelInputs, filled: Container[str]) -> dict[str, str]:
                 "export the model with an open batch, or save batches as .npz",
             )
     return roles
-
-
-def _plain(name: str) -> str:
-    return name.split(":")[0].lower()
 
 
 def _takes(spec: ModelInput, role: str) -> bool:

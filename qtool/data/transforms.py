@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.data.decoder_inputs import completed, unneeded_inputs
 from qtool.data.model_inputs import ModelInput, ModelInputs
 from qtool.data.reading import Reading
 from qtool.data.samples import Arrays, Part, Sample, Samples, Wrapped, by_file, where
@@ -54,6 +55,8 @@ def transformed(source: Samples, inputs: ModelInputs, reading: Reading) -> Sampl
     if reading.fill:
         filled = {inputs[name]: value for name, value in reading.fill.items()}
         source = Changed(source, partial(_filled, filled, inputs, source.name))
+    if unneeded_inputs(inputs):
+        source = Changed(source, partial(completed, inputs))
     if reading.split_batch:
         source = SplitBatch(source, inputs)
     if 0 < reading.samples < len(source):

@@ -10,6 +10,7 @@ from typing import Any
 from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Samples, where
 from qtool.errors import DataError, ModelError, printable
+from qtool.evaluate.decoding import is_stepped, stepped
 from qtool.evaluate.labels import Accuracy, Labels, Truth
 from qtool.evaluate.output_metrics import OutputAccumulator, OutputMetrics
 from qtool.evaluate.rows import Rows, matches
@@ -101,6 +102,15 @@ class Measures:
     scored: Mapping[str, Scored] = field(default_factory=dict)
     rows: Mapping[str, Rows] = field(default_factory=dict)
 
+    def model(self, model: Model) -> Model:
+        """Return the model with the outputs that the metrics need beside its own.
+
+        Raises:
+            QtoolError: it can't have them.
+        """
+        outputs = [metric.stepped for metric in self.user_metrics if metric.stepped is not None]
+        return stepped(model, outputs[0]) if outputs else model
+
 
 PLAIN = Measures()
 
@@ -111,6 +121,8 @@ def match_outputs(reference: list[str], other: list[str]) -> dict[str, str]:
     Raises:
         ModelError: there is no such match.
     """
+    if not any(map(is_stepped, other)):  # a file of outputs may hold those of single tokens, too
+        reference = [name for name in reference if not is_stepped(name)]
     if set(reference) <= set(other):
         return {name: name for name in reference}
     if len(reference) == len(other) and not set(reference) & set(other):
@@ -145,8 +157,10 @@ def compare(
     if not total:
         raise DataError(f"{source.name}: no samples to compare on")
     labels = measures.labels
+    fp32, quantized = measures.model(fp32), measures.model(quantized)
     pairs = match_outputs(fp32.outputs, quantized.outputs)
-    names = list(pairs)
+    names = [name for name in pairs if not is_stepped(name)]
+    steps = [name for name in pairs if is_stepped(name)]  # of these, only metrics are judged
     accumulators = [
         OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance, measures.scored.get(name))
         for name in names
@@ -157,20 +171,17 @@ def compare(
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
         with running(fp32):
-            expected = _expected(fp32, inputs, names, where(source.name, sample.name))
+            expected = _expected(fp32, inputs, [*names, *steps], where(source.name, sample.name))
         inputs = fit(sample, quantized.inputs, quantized.input_dtypes, source.name)
         with running(quantized):
-            actual = quantized.run(inputs, [pairs[n] for n in names])
+            actual = quantized.run(inputs, [pairs[n] for n in (*names, *steps)])
+        first, second = (dict(zip((*names, *steps), arrays, strict=True)) for arrays in (expected, actual))
+        expected, actual = expected[: len(names)], actual[: len(names)]
         matched = matches(measures.rows, names, expected, actual)
         for name, accumulator, a, b in zip(names, accumulators, expected, actual, strict=True):
             accumulator.add(sample.name, a, b, matched.get(name))
         for metric in measures.user_metrics:
-            metric.add(
-                sample.name,
-                dict(zip(names, expected, strict=True)),
-                dict(zip(names, actual, strict=True)),
-                inputs,
-            )
+            metric.add(sample.name, first, second, inputs)
         if truth is not None:
             truth.add(sample.name, expected, actual, where(source.name, sample.name))
         progress(done, total)
@@ -179,9 +190,9 @@ def compare(
         named = accumulators[truth.output]
         named.scored = named.scored or Scored(CLASSIFY)
         accuracy = truth.accuracy(names[truth.output])
-    outputs = tuple(accumulator.metrics() for accumulator in accumulators)
     values = {name: value for metric in measures.user_metrics for name, value in metric.values().items()}
-    return Comparison(source.name, total, outputs, accuracy, values)
+    metrics = tuple(accumulator.metrics() for accumulator in accumulators)
+    return Comparison(source.name, total, metrics, accuracy, values)
 
 
 def check_labelled(comparison: Comparison, measures: Measures) -> None:

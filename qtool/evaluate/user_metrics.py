@@ -10,6 +10,7 @@ import numpy as np
 
 from qtool.data.user_code import UserFunction, load_function
 from qtool.errors import DataError, UsageError, printable
+from qtool.evaluate.decoding import is_stepped
 from qtool.evaluate.tasks.load import TaskPair, load_task, task_of
 from qtool.evaluate.tasks.score import Truths
 
@@ -22,6 +23,8 @@ class UserMetric:
     The function takes {output: array} of FP32 and of the quantized model, both under FP32's names, and
     returns a number (or bool). With a third argument it takes the sample's file name as well.
     """
+
+    stepped: str | None = None
 
     def __init__(self, function: UserFunction) -> None:
         self.names = (function.name,)
@@ -36,7 +39,8 @@ class UserMetric:
         Raises:
             DataError: the function fails, or returns no number.
         """
-        value: Any = self._function(fp32, quantized, *([sample] if self._takes_name else []))
+        own = ({n: a for n, a in arrays.items() if not is_stepped(n)} for arrays in (fp32, quantized))
+        value: Any = self._function(*own, *([sample] if self._takes_name else []))
         try:
             number = float(value)
         except (TypeError, ValueError) as error:

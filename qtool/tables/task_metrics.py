@@ -70,8 +70,8 @@ TASK_METRICS: dict[str, TaskMetric] = {
             lower=True,
         ),
         TaskMetric(
-            "perplexity", "of a language model (token ids, -100 is skipped; default: the input, shifted)",
-            f"{_TEXT}Perplexity", lower=True, labels=False,
+            "perplexity", "of a language model (token ids, -100 is skipped; default: the input, shifted); "
+            "with a cache, token by token", f"{_TEXT}Perplexity", {"cache": 1}, lower=True, labels=False,
         ),
         TaskMetric(
             "psnr", "peak signal to noise ratio in dB of all values (a folder of .npy)",

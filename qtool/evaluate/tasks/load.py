@@ -17,10 +17,24 @@ from qtool.tables.task_metrics import TASK_METRICS, TaskMetric
 
 
 class TaskPair:
-    """A task metric of FP32 and of the quantized model, over the same samples."""
+    """A task metric of FP32 and of the quantized model, over the same samples.
 
-    def __init__(self, row: TaskMetric, scorers: tuple[Scorer, Scorer], truths: Truths) -> None:
+    Args:
+        row: of the metric.
+        scorers: of the two models.
+        truths: the labels.
+        stepped: the output whose steps it needs (evaluate/decoding.py), '' for the usual one; None: none.
+    """
+
+    def __init__(
+        self,
+        row: TaskMetric,
+        scorers: tuple[Scorer, Scorer],
+        truths: Truths,
+        stepped: str | None = None,
+    ) -> None:
         self.names = row.names
+        self.stepped = stepped
         self._row, self._scorers, self._truths = row, scorers, truths
         self._samples = 0
 
@@ -89,7 +103,8 @@ def load_task(text: str, row: TaskMetric, truths: Truths | None) -> TaskPair:
     module, _, cls = row.scorer.partition(":")
     scorer = getattr(import_module(module), cls)
     truths = truths or Truths()
-    return TaskPair(row, (scorer(options, truths), scorer(options, truths)), truths)
+    stepped = options["output"] if options.get("cache") else None
+    return TaskPair(row, (scorer(options, truths), scorer(options, truths)), truths, stepped)
 
 
 def read_truths(path: Path) -> Truths:

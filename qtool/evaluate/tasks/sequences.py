@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qtool.data.decoder_inputs import MASK, role_of, token_ids
 from qtool.errors import UsageError
+from qtool.evaluate.decoding import is_stepped
 from qtool.evaluate.tasks.classes import IGNORED
-from qtool.evaluate.tasks.score import Options, Prediction, Truths, scores_of
+from qtool.evaluate.tasks.score import Arrays, Options, Prediction, Truths, scores_of
 
 
 class ErrorRate:
@@ -65,27 +67,28 @@ def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 class Perplexity:
-    """exp of the mean negative log-likelihood of the next tokens."""
+    """exp of the mean negative log-likelihood of the next tokens.
+
+    A decoder with a cache is scored on what it gives token by token (evaluate/decoding.py).
+    """
 
     def __init__(self, options: Options, truths: Truths) -> None:
-        self._output = str(options["output"])
+        self._output, self._cache = str(options["output"]), bool(options["cache"])
         self._loss, self._tokens = 0.0, 0
 
     def add(self, prediction: Prediction) -> None:
-        logits = prediction.output(self._output)
-        steps = logits.size // logits.shape[-1]
+        stepped = next(filter(is_stepped, prediction.outputs), "") if self._cache else ""
+        logits = prediction.output(stepped or self._output)
         if prediction.truth is None:
-            ids = next(
-                (a for a in prediction.inputs.values() if a.dtype.kind in "iu" and a.size == steps), None
-            )
-            if ids is None:
+            ids = token_ids(prediction.inputs)
+            if ids is None or ids.size != logits.size // logits.shape[-1]:
                 return
-            truth = np.append(np.asarray(ids, np.int64).reshape(-1)[1:], IGNORED)
+            truth = _next_tokens(ids, prediction.inputs)
         else:
             truth = np.asarray(prediction.truth).reshape(-1)
             if truth.dtype.kind not in "iu":
                 raise prediction.wrong("token ids")
-        scores = scores_of(prediction, truth.size, self._output)
+        scores = scores_of(prediction, truth.size, stepped or self._output)
         kept = truth != IGNORED
         scores, truth = scores[kept], truth[kept].astype(np.int64)
         if truth.size and (truth.max() >= scores.shape[1] or truth.min() < 0):
@@ -97,3 +100,14 @@ class Perplexity:
 
     def value(self) -> float:
         return math.exp(min(self._loss / self._tokens, 700.0)) if self._tokens else math.nan
+
+
+def _next_tokens(ids: np.ndarray, inputs: Arrays) -> np.ndarray:
+    """The token after each one, int64 [tokens of all rows]; IGNORED after the last, and for padding."""
+    truth = np.full(ids.shape, IGNORED, np.int64)
+    truth[..., :-1] = ids[..., 1:]
+    for name, mask in inputs.items():
+        if role_of(name) == MASK and mask.ndim == ids.ndim and mask.shape[-1] >= ids.shape[-1]:
+            used = mask[..., mask.shape[-1] - ids.shape[-1] :] != 0
+            truth[..., :-1][~(used[..., 1:] & used[..., :-1])] = IGNORED
+    return truth.reshape(-1)

@@ -21,9 +21,17 @@ class RangeMemo:
         sets: names of values, each in one set at most; a value in no set has no range.
         observe: returns the ranges of a set, without values that never held an element.
         fixed: ranges that need no observation.
+        parts: the memos of the buckets of steps, where the model has such.
     """
 
-    def __init__(self, sets: Sequence[Sequence[str]], observe: Observe, fixed: Ranges | None = None) -> None:
+    def __init__(
+        self,
+        sets: Sequence[Sequence[str]],
+        observe: Observe,
+        fixed: Ranges | None = None,
+        parts: Sequence[RangeMemo] = (),
+    ) -> None:
+        self.parts = parts
         self._fixed = fixed or {}
         self._sets = [[name for name in names if name not in self._fixed] for names in sets]
         self._set_of = {name: index for index, names in enumerate(self._sets) for name in names}

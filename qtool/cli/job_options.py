@@ -269,6 +269,21 @@ _TYPES = (
         help="static: QuantizeLinear/DequantizeLinear pairs, or integer operators (QLinearConv ..).",
     ),
     _type(
+        "--timestep",
+        metavar="INPUT",
+        default="",
+        help="static: the input that tells the step of a model that is run step after step (diffusion): each "
+        "bucket of steps has ranges of its own.",
+    ),
+    _type(
+        "--buckets",
+        type=click.IntRange(2),
+        metavar="N",
+        default=8,
+        show_default=True,
+        help="static: the most buckets of steps, with --timestep.",
+    ),
+    _type(
         "--weights",
         type=click.Choice([t.name for t in WEIGHT_TYPES]),
         show_default="the target's",
@@ -320,8 +335,9 @@ _NAMES = (
     "mode", "target", "runtime", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING,
     "exclude", "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
     "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
-    "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size", "target_size", "target_bits",
-    "keep_failed", "allow_float", "recover", "effort", "time_budget", "timing", "costs",
+    "timestep", "buckets", "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size",
+    "target_size", "target_bits", "keep_failed", "allow_float", "recover", "effort", "time_budget",
+    "timing", "costs",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import cast
 
@@ -11,8 +12,9 @@ import onnx
 import onnx_ir as ir
 
 from qtool.calibration.analytic import estimate_ranges
+from qtool.calibration.buckets import Buckets, buckets_of
 from qtool.calibration.memo import RangeMemo
-from qtool.calibration.ranges import Ranges
+from qtool.calibration.ranges import Ranges, merged
 from qtool.calibration.ranges_file import Calibration, read
 from qtool.calibration.runner import calibrate
 from qtool.data.budget import Budget, Counted
@@ -20,9 +22,9 @@ from qtool.data.doubts import Habits, ObservedSamples, doubts_of
 from qtool.data.model_inputs import inputs_of, rescaled_inputs, usual_magnitudes, with_shapes
 from qtool.data.open import Data, open_source
 from qtool.data.reading import Reading
-from qtool.data.samples import Samples, check_used, synthetic
+from qtool.data.samples import Part, Samples, check_used, synthetic
 from qtool.data.split import SampleSets, split_samples
-from qtool.errors import DataError, ModelError, UsageError, printable
+from qtool.errors import DataError, ModelError, UsageError, did_you_mean, printable
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import prepare
 from qtool.graph.prepare.keep_grids import has_quantizers
@@ -84,6 +86,7 @@ def prepare_model(
     shaped = _with_ranks(source.model, sets)
     if (runtime := RUNTIMES[(scheme.target.runtime or scheme.judge).partition(":")[0]]).static:
         shaped = _with_static_shapes(shaped, runtime, options.reading, sets)
+    buckets = _buckets(source, options, sets)
     sets, budget = _counted(sets, options)
     if custom and sets.judge is None:
         note = f"not run: onnxruntime has no {', '.join(custom)}"
@@ -115,7 +118,8 @@ def prepare_model(
         # float16 needs no ranges, and looks for overflow on the samples that there are.
         looks = scheme.form is Form.FLOAT16 and sets.calibrate is None
         observed = sets.select if looks else sets.calibrate
-        return _memo(source, model, task, options, observed, calibration, progress)
+        parts = [Part(observed, p, observed.name) for p in buckets.positions] if observed and buckets else ()
+        return _memo(source, model, task, options, observed, calibration, progress, parts)
 
     ready = PreparedModel(
         source,
@@ -128,6 +132,7 @@ def prepare_model(
         explain,
         memo_of(prepared.model, task),
         memo_of,
+        buckets,
     )
     return _scaled_as_planned(ready)
 
@@ -280,6 +285,27 @@ def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibr
     return replace(sets, notes=(*sets.notes, *made_up(calib, data)), doubts=lambda: doubts_of(calib, data))
 
 
+def _buckets(source: Source, options: Options, sets: SampleSets) -> Buckets | None:
+    """The samples that set ranges, by step; None without --timestep, and where a plan has the scales.
+
+    Raises:
+        UsageError: there is no such input, or there are no such samples.
+    """
+    name = options.timestep
+    if not name or options.plan is not None:
+        return None
+    if name not in (inputs := inputs_of(source.model)):
+        raise UsageError(
+            f"--timestep: {source.name} has no input '{printable(name, 80)}'",
+            did_you_mean(name, inputs) or f"it has: {printable(', '.join(inputs), 120)}",
+        )
+    if sets.calibrate is None:
+        raise UsageError(
+            "--timestep needs samples that set ranges", "add --calib SRC, and leave --ranges out"
+        )
+    return buckets_of(sets.calibrate, name, options.buckets)
+
+
 def _counted(sets: SampleSets, options: Options) -> tuple[SampleSets, Budget]:
     """The sample sets that count what choices cost, and the budget that they count for."""
     each = EFFORTS[options.effort].inferences
@@ -301,11 +327,26 @@ def _memo(
     calib: Samples | None,
     calibration: Calibration | None,
     progress: Progress,
+    parts: Sequence[Samples] = (),
 ) -> RangeMemo:
-    """The ranges of a model: from samples, from a file, or from the model alone."""
+    """The ranges of a model: from samples, from a file, or from the model alone; of parts of samples too."""
     kept = known_ranges(task.grids)
     if calibration is not None:
         return RangeMemo([list(calibration.ranges)], lambda values: (calibration.ranges, {}), kept)
+    if parts:
+        memos, before = [], 0
+        for part in parts:
+
+            def report_part(stage: str, done: int, total: int, before: int = before) -> None:
+                progress(stage, before + done, sum(map(len, parts)))
+
+            memos.append(_memo(source, model, task, options, part, None, report_part))
+            before += len(part)
+
+        def joined(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
+            return reduce(merged, (memo.of(values) for memo in memos)), {}
+
+        return RangeMemo(observation_sets(task), joined, kept, memos)
     if calib is not None:
 
         def observe(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:

@@ -25,6 +25,7 @@ from qtool.plan.model import WEIGHTS, EditKind, Kind, OutlierColumns, Plan, Site
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.resolve import resolve
 from qtool.plan.rules import to_float
+from qtool.plan.steps import with_steps
 from qtool.plan.validate import validate_plan
 from qtool.tables.forms import Form
 from qtool.tables.ops import Bounds
@@ -157,6 +158,10 @@ def make_candidate(
     nearest = replace(
         nearest, calibration_sha256=digest(used) if used else "", runtime=runtime or nearest.runtime
     )
+    if model.buckets is not None:
+        by_bucket = [{**used, **part.of(plan.observed)} for part in model.ranges.parts]
+        estimator = ESTIMATORS[task.scheme.choices.method]
+        nearest = with_steps(nearest, model.buckets, by_bucket, task.view, estimator, task.grids)
     return Candidate(
         model,
         assignment,

@@ -215,6 +215,22 @@ class RegionNote:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """Scales that follow an input of the model, such as the time step of a diffusion model.
+
+    Args:
+        input: its name.
+        bounds: the steps, ascending, at which the next bucket begins.
+        qparams: activation -> its scale in each bucket, one more than `bounds`. Other activations have the
+            scale of their site at every step.
+    """
+
+    input: str
+    bounds: tuple[float, ...]
+    qparams: Mapping[str, tuple[QParams, ...]]
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that rewrite needs.
 
@@ -238,6 +254,7 @@ class Plan:
         integer_ports: inputs and outputs of the model that become integers of the type of choices.io.
         runtime: that the plan is for, and the precision of its float nodes there, such as 'openvino:bf16';
             '': not known. It changes nothing in the graph.
+        steps: scales that follow an input; None: every scale is a constant.
     """
 
     mode: str
@@ -261,6 +278,7 @@ class Plan:
     operators: Mapping[str, Operator] = field(default_factory=dict)
     integer_ports: tuple[str, ...] = ()
     runtime: str = ""
+    steps: Steps | None = None
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.forms), 'node')} quantized, {len(self.skips)} float"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from qtool.calibration.buckets import Buckets
 from qtool.calibration.memo import RangeMemo
 from qtool.data.budget import Budget, Counted
 from qtool.data.samples import Samples
@@ -41,6 +42,7 @@ class PreparedModel:
         explain: nodes that the report explains.
         ranges: of the activations of `model`.
         memo_of: returns the memo of a model with other constants.
+        buckets: the samples that set ranges, by step (--timestep); None: ranges hold for every step.
         unscaled: the model before its constants were scaled; None: this one.
     """
 
@@ -54,6 +56,7 @@ class PreparedModel:
     explain: tuple[str, ...]
     ranges: RangeMemo
     memo_of: Callable[[ir.Model, PlanInput], RangeMemo]
+    buckets: Buckets | None = None
     unscaled: PreparedModel | None = None
 
     @property

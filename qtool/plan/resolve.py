@@ -42,7 +42,7 @@ def resolve(
     Raises:
         KeyError: a planned activation has no range. `fallback_nodes` finds those beforehand.
     """
-    activations = _activations(plan, ranges, view, estimator, grids)
+    activations = activation_scales(plan, ranges, view, estimator, grids)
     weight_of = {(n, i): s for s in reversed(plan.sites) if s.kind is Kind.WEIGHT for n, i in s.uses or ()}
     floors = _floors(plan, activations, view, weight_of)
     weights: dict[tuple[str, TensorSpec], QParams] = {}
@@ -107,7 +107,7 @@ def _scales_of(weight_of: Mapping[Use, Site], bias: Site) -> tuple[str, Site]:
     return source, weight_of[node, 1]
 
 
-def _activations(
+def activation_scales(
     plan: Plan, ranges: Ranges, view: View, estimator: Estimator, grids: Grids
 ) -> dict[str, QParams]:
     """Return the scales of activations. A group shares the grid, or the range, that covers all its sites."""

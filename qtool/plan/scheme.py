@@ -41,6 +41,9 @@ class Choices:
         bits: weight-only: 8, 4 or 2.
         block: weight-only: values for each scale; 0: in 8 bits the most that the accuracy allows, in 4 bits
             32, in 2 bits 64.
+        timestep: static: the input that tells the step of a model that is run step after step; activations
+            have scales for each bucket of steps, in integer operators. '': scales are constants.
+        buckets: the most buckets of steps.
         requantize: turn parts that are quantized already back into floats first, without their scales.
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
@@ -55,6 +58,8 @@ class Choices:
     bits: Literal[8, 4, 2] = 8
     block: Literal[0, 32, 64, 128] = 0
     prefer: Literal["size", "speed"] = "size"
+    timestep: str = ""
+    buckets: int = 8
     requantize: bool = False
 
     def made(self) -> dict[str, Any]:
@@ -189,12 +194,12 @@ def make_scheme(
         choices.per_tensor,
         storage,
         block,
-        choices.format,
+        "qoperator" if choices.timestep else choices.format,
         io,
         opset=max(since, WIDE_OPSET if blocked else PER_CHANNEL_OPSET),
         requires_opset=_requires_opset(since, io),
         floor_db=few.floor_db if few else mode.floor_db,
-        forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io"}),
+        forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io", "timestep"}),
         choices=choices,
         runtime=runtime or target.runtime,
     )
@@ -213,16 +218,19 @@ def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, 
         return f"--bits {choices.bits}: weights are stored in {' or '.join(map(str, WEIGHT_BITS))} bits", ""
     if choices.block and choices.block not in BLOCKS:
         return f"--block {choices.block}: blocks are of {', '.join(map(str, BLOCKS))} values", ""
-    if choices.format == "qoperator":
+    if choices.buckets < 2:
+        return f"--buckets {choices.buckets}: there are at least 2 buckets of steps", ""
+    if choices.format == "qoperator" or choices.timestep:
+        form = "--timestep" if choices.timestep else "--format qoperator"
         for name, qtype in (("acts", activation), ("weights", weight)):
             if qtype.bits > 8:
                 return (
-                    f"--format qoperator has no integer operators for --{name} {qtype.name}",
-                    "leave out --format for QuantizeLinear/DequantizeLinear",
+                    f"{form} has no integer operators for --{name} {qtype.name}",
+                    "leave it out for QuantizeLinear/DequantizeLinear",
                 )
         if activation is INT8 and weight is UINT8:
             return (
-                "--format qoperator with --acts int8 needs --weights int8: there are no kernels for uint8",
+                f"{form} with --acts int8 needs --weights int8: there are no kernels for uint8",
                 "",
             )
     return None

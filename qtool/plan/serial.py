@@ -14,7 +14,7 @@ import numpy as np
 from qtool.plan.model import Fp16Assignment, Plan, Site
 from qtool.serialize.json_format import JsonFormat
 
-SCHEMA = "qtool.plan/8"
+SCHEMA = "qtool.plan/9"
 _DIGEST = "digest of the decisions"  # an entry beside the fields, which `replace` and == leave out
 
 

@@ -11,6 +11,7 @@ from qtool.plan.fp16.assignment import copied_weights, float32_ports
 from qtool.plan.fp16.norms import norm_barriers
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, EditKind, GraphEdit, Kind, Plan, Site, Use
+from qtool.plan.steps import at_bucket
 from qtool.tables.forms import WRITTEN_AS, Form
 from qtool.tables.qtypes import FLOAT16, PerTensor
 
@@ -34,7 +35,28 @@ def validate_plan(plan: Plan, view: View) -> str:
     for edit in plan.edits:
         if problem := _edit(edit, plan, view):
             return f"'{edit.value}': {edit.kind.value}: {problem}"
-    return _fp16(plan, view) or _operators(plan, view) or _together(plan)
+    if problem := _fp16(plan, view) or _operators(plan, view) or _together(plan):
+        return problem
+    return _steps(plan, view)
+
+
+def _steps(plan: Plan, view: View) -> str:
+    """Return the first problem of the scales that follow an input."""
+    steps = plan.steps
+    if steps is None:
+        return ""
+    if steps.input not in {v.name for v in view.model.graph.inputs}:
+        return f"there is no input '{steps.input}' for scales to follow"
+    if not steps.bounds or list(steps.bounds) != sorted(set(steps.bounds)):
+        return f"the bounds of '{steps.input}' do not ascend"
+    planned = {s.value for s in plan.sites if s.kind is Kind.ACTIVATION}
+    for value, params in steps.qparams.items():
+        if value not in planned or len(params) != len(steps.bounds) + 1:
+            return f"'{value}' has no scale for each bucket of '{steps.input}'"
+        if any(each.scale.ndim or not np.isfinite(each.scale) or each.scale <= 0 for each in params):
+            return f"'{value}' has a scale that is not finite and positive"
+    parts = (at_bucket(plan, index) for index in range(len(steps.bounds) + 1))
+    return next((problem for part in parts if (problem := _together(part))), "")
 
 
 def _fp16(plan: Plan, view: View) -> str:

@@ -14,6 +14,7 @@ from qtool.graph.view import View, float_constant
 from qtool.plan.metadata import hidden_metadata
 from qtool.plan.model import EditKind, GraphEdit, Kind, Plan, Site
 from qtool.plan.serial import digest
+from qtool.plan.steps import at_bucket
 from qtool.rewrite.dynamic import (
     write_conv_integer,
     write_dynamic_quantize_matmul,
@@ -35,6 +36,7 @@ from qtool.rewrite.qdq import (
 )
 from qtool.rewrite.qoperator.lower import lower_to_qoperator
 from qtool.rewrite.shared import share_constants
+from qtool.rewrite.steps import choose_by_step
 from qtool.rewrite.stored import write_lookup, write_stored
 from qtool.rewrite.writer import Writer
 from qtool.runtime.heartbeat import beat
@@ -78,7 +80,19 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
 
     Raises:
         KeyError: the plan names a node or value that the model lacks, or is not resolved.
+        ModelError: scales that follow an input need graphs that differ by more than constants.
     """
+    if plan.steps is None:
+        clone = _rewritten(model, plan)
+    else:
+        buckets = range(len(plan.steps.bounds) + 1)
+        clone = choose_by_step([_rewritten(model, at_bucket(plan, index)) for index in buckets], plan.steps)
+    share_constants(clone, Namer(clone))
+    return clone
+
+
+def _rewritten(model: ir.Model, plan: Plan) -> ir.Model:
+    """Return a clone as the plan has it, with each constant in its own place."""
     clone = model.clone()
     correct_biases(clone, plan)
     split_outlier_columns(clone, plan)
@@ -99,10 +113,9 @@ def rewrite(model: ir.Model, plan: Plan) -> ir.Model:
     if plan.fp16.nodes or plan.fp16.stored or plan.choices.io == "float16":
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
         write_fp16(clone, plan.fp16, norms)
-    if plan.choices.format == "qoperator":
+    if plan.choices.format == "qoperator" or plan.choices.timestep:
         lower_to_qoperator(clone, TARGETS[plan.target].onnxruntime)
     _drop_unused_initializers(clone)
-    share_constants(clone, writer.namer)
     return clone
 
 

@@ -57,7 +57,18 @@ MODES: dict[str, Mode] = {
             form=Form.INT8,
             storage=INT8,
             options=frozenset(
-                {"weights", "acts", "symmetric", "per_tensor", "format", "method", "io", "input_range"}
+                {
+                    "weights",
+                    "acts",
+                    "symmetric",
+                    "per_tensor",
+                    "format",
+                    "method",
+                    "io",
+                    "input_range",
+                    "timestep",
+                    "buckets",
+                }
             )
             | _EVERYWHERE,
             io=(FLOAT32, UINT8, INT8),

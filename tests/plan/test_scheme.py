@@ -37,6 +37,8 @@ MADE: dict[str, Any] = {
     "block": 64,
     "prefer": "speed",
     "method": "mse",
+    "timestep": "t",
+    "buckets": 4,
     "requantize": True,
 }
 CHOSEN = [*MADE.items(), *(("io", t) for t in IO_TYPES if t != "float")]

@@ -1,0 +1,85 @@
+"""Scales that follow the step of a model that is run step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from qtool.calibration.buckets import Buckets
+from qtool.calibration.estimators import Estimator
+from qtool.calibration.ranges import Ranges
+from qtool.graph.grids import Grids
+from qtool.graph.view import View, float_constant
+from qtool.numerics.qparams import QParams
+from qtool.numerics.quantize import bias_scale
+from qtool.plan.model import Kind, Plan, Site, Steps
+from qtool.plan.resolve import activation_scales
+
+# Biases are int32: room for the rounding of their scales.
+_LARGEST_BIAS = 2.0**31 * 0.999
+
+
+def with_steps(
+    plan: Plan,
+    buckets: Buckets,
+    ranges: Sequence[Ranges],
+    view: View,
+    estimator: Estimator,
+    grids: Grids,
+) -> Plan:
+    """Return a resolved plan with scales of its activations for each bucket of steps.
+
+    Args:
+        plan: resolved by the ranges of all samples.
+        buckets: of steps.
+        ranges: of all planned activations in each bucket.
+        view: of the prepared model.
+        estimator: reduces a range to its ends.
+        grids: the quantization that the model came with.
+    """
+    scales = [activation_scales(plan, each, view, estimator, grids) for each in ranges]
+    steps = Steps(
+        buckets.input, buckets.bounds, {value: tuple(s[value] for s in scales) for value in scales[0]}
+    )
+    overflowing = {
+        site.scale_from[0]
+        for index in range(len(ranges))
+        for site in at_bucket(replace(plan, steps=steps), index).sites
+        if site.kind is Kind.BIAS and site.scale_from and not _fits(site, view)
+    }
+    kept = {value: params for value, params in steps.qparams.items() if value not in overflowing}
+    groups = {s.group for s in plan.sites if s.value in overflowing}
+    kept = {s.value: kept[s.value] for s in plan.sites if s.value in kept and s.group not in groups}
+    return replace(plan, steps=replace(steps, qparams=kept))
+
+
+def _fits(bias: Site, view: View) -> bool:
+    array = float_constant(view.values[bias.value])
+    if array is None or bias.qparams is None:
+        return False
+    return bool((np.abs(array.reshape(-1)) <= _LARGEST_BIAS * bias.qparams.scale.astype(np.float64)).all())
+
+
+def at_bucket(plan: Plan, index: int) -> Plan:
+    """Return the plan with the scales of one bucket of steps, for every run alike."""
+    if plan.steps is None:
+        return plan
+    own = {value: params[index] for value, params in plan.steps.qparams.items()}
+    weights = {use: s for s in plan.sites if s.kind is Kind.WEIGHT for use in s.uses or ()}
+    activations = {s.value: own.get(s.value, s.qparams) for s in plan.sites if s.kind is Kind.ACTIVATION}
+
+    def one(site: Site) -> Site:
+        if site.kind is Kind.ACTIVATION:
+            return replace(site, qparams=activations[site.value])
+        if site.kind is not Kind.BIAS or site.scale_from is None or site.scale_from[0] not in own:
+            return site
+        value, node = site.scale_from
+        weight, before = weights[node, 1].qparams, site.qparams
+        if weight is None or before is None:
+            raise KeyError(f"site '{site.value}' is not resolved")
+        scale = bias_scale(own[value].scale, weight.scale, before.scale.size // max(weight.scale.size, 1))
+        return replace(site, qparams=QParams(scale, np.zeros(scale.shape, np.int64)))
+
+    return replace(plan, sites=tuple(map(one, plan.sites)), steps=None)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qtool.commands.calibrate import calibrate_model as calibrate
     from qtool.commands.compare import compare_models as compare
     from qtool.commands.data import Survey, survey
+    from qtool.commands.folder import FolderReport, compare_folders, quantize_folder
     from qtool.commands.profile import Profiling
     from qtool.commands.profile import profile_machine as profile
     from qtool.commands.quantize import dry_run, quantize
@@ -64,6 +65,7 @@ _PUBLIC = {
     "CostTable": ("qtool.plan.cost_table", "CostTable"),
     "Difference": ("qtool.graph.inspection.model", "Difference"),
     "Inspection": ("qtool.graph.inspection.model", "Inspection"),
+    "FolderReport": ("qtool.commands.folder", "FolderReport"),
     "Options": ("qtool.options", "Options"),
     "Plan": ("qtool.plan.model", "Plan"),
     "Profiling": ("qtool.commands.profile", "Profiling"),
@@ -77,9 +79,11 @@ _PUBLIC = {
     "calibrate": ("qtool.commands.calibrate", "calibrate_model"),
     "compare": ("qtool.commands.compare", "compare_models"),
     "dry_run": ("qtool.commands.quantize", "dry_run"),
+    "compare_folders": ("qtool.commands.folder", "compare_folders"),
     "difference": ("qtool.graph.inspection.change", "difference"),
     "inspect": ("qtool.graph.inspection.read", "inspect_model"),
     "profile": ("qtool.commands.profile", "profile_machine"),
+    "quantize_folder": ("qtool.commands.folder", "quantize_folder"),
     "quantize": ("qtool.commands.quantize", "quantize"),
     "read_report": ("qtool.report.saved", "read_report"),
     "rejudge": ("qtool.report.saved", "rejudge"),
@@ -112,6 +116,7 @@ __all__ = [
     "DataError",
     "Difference",
     "EnvironmentFailure",
+    "FolderReport",
     "Inspection",
     "ModelError",
     "Options",
@@ -129,11 +134,13 @@ __all__ = [
     "bench",
     "calibrate",
     "compare",
+    "compare_folders",
     "difference",
     "dry_run",
     "inspect",
     "profile",
     "quantize",
+    "quantize_folder",
     "read_report",
     "rejudge",
     "survey",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from qtool.cli.command import Command
 from qtool.cli.common_options import JUDGING, gate_options, gates_of, output_options, runtime_option
 from qtool.cli.deliver import deliver, form_of, report_options
+from qtool.cli.folder import run_folder
 from qtool.cli.output_files import check_reports, files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
@@ -19,6 +21,7 @@ from qtool.tables.judging import TASK
 
 if TYPE_CHECKING:
     from qtool.evaluate.reference_outputs import ReferenceOutputs
+    from qtool.options import Comparing
 
 
 @click.command(cls=Command)
@@ -53,7 +56,7 @@ def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
     """Compare a quantized model with FP32 on the same samples, and judge gates.
 
     One of the two may be -, a model on stdin. With --load-ref, the outputs of FP32 come from a file that
-    --save-ref wrote, and QUANTIZED is the only model.
+    --save-ref wrote, and QUANTIZED is the only model. Of two folders, models of the same name are compared.
 
     \b
     qtool compare model.onnx int8.onnx --data held_out/
@@ -66,25 +69,46 @@ def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
     """
     from qtool.commands.compare import compare_models
     from qtool.graph.save import check_target
-    from qtool.options import Comparing
 
     form = form_of(values)
+    if fp32.is_dir():
+        return _folders(fp32, quantized, data, values)
     models = [model for model in (fp32, quantized) if model is not None]
     read = {**values, "data": data}
     if values["save_ref"] is not None:
         check_target(values["save_ref"], [*models, *files_read(read)], values["force"])
     check_reports(read, models, [values["save_ref"]])
     reference, model = _models(fp32, quantized, values["load_ref"])
+    options = _options(values)
+    with progress_line("compare", values["quiet"]) as progress:
+        report = compare_models(reference, model, data, options, progress)
+    return deliver(report, form, values)
+
+
+def _options(values: Mapping[str, Any]) -> Comparing:
+    from qtool.options import Comparing
+
     names = ("data_format", "speed", "runtime", "threads", "save_ref", "force", *JUDGING)
-    options = Comparing(
+    return Comparing(
         **{name: values[name] for name in names},
         gate=values["gate"] or TASK,
         fail_if=gates_of(values),
         reading=reading_of(values),
     )
-    with progress_line("compare", values["quiet"]) as progress:
-        report = compare_models(reference, model, data, options, progress)
-    return deliver(report, form, values)
+
+
+def _folders(fp32: Path, quantized: Path | None, data: str, values: Mapping[str, Any]) -> int:
+    """Compare the models of two folders."""
+    from qtool.commands.folder import compare_folders
+
+    if quantized is None:
+        raise UsageError("compare needs two folders", "qtool compare FOLDER QUANTIZED --data SRC")
+    return run_folder(
+        "compare",
+        [fp32, quantized],
+        values,
+        lambda progress: compare_folders(fp32, quantized, data, _options(values), progress),
+    )
 
 
 def _models(fp32: Path, quantized: Path | None, kept: Path | None) -> tuple[Path | ReferenceOutputs, Path]:

@@ -87,9 +87,14 @@ def reports_of(values: Mapping[str, Any], formats: Mapping[str, Format] = FORMAT
     """Return the files of --report, each with the name of its format.
 
     Raises:
-        UsageError: a suffix that names no format.
+        UsageError: a suffix that names no format, or a format of other reports.
     """
-    return [(path, values["report_format"] or format_of(path, formats)) for path in values["report"]]
+    named = values["report_format"]
+    if named and named not in formats:
+        raise UsageError(
+            f"--report-format {named}: this report has no such form", f"one of {', '.join(formats)}"
+        )
+    return [(path, named or format_of(path, formats)) for path in values["report"]]
 
 
 def same_name(a: Path, b: Path) -> bool:

@@ -11,12 +11,13 @@ import click
 from qtool.cli.command import Command
 from qtool.cli.common_options import gate_options, output_options
 from qtool.cli.deliver import deliver, form_of, report_options
+from qtool.cli.folder import run_folder
 from qtool.cli.help import Option, under
 from qtool.cli.job_options import options_of, quantize_options
 from qtool.cli.output_files import check_reports, check_targets, text_file
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import source_options
-from qtool.cli.types import OUTPUT, OUTPUT_OR_STDOUT
+from qtool.cli.types import OUTPUT, OUTPUT_OF_QUANTIZE
 from qtool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ _plan = under("What to quantize")
     "--output",
     cls=Option,
     topic="Model and samples",
-    type=OUTPUT_OR_STDOUT,
-    help="The model to write; - is stdout, and tables then go to stderr.",
+    type=OUTPUT_OF_QUANTIZE,
+    help="The model to write; - is stdout, and tables then go to stderr. Of a folder of models: a folder.",
 )
 @quantize_options
 @_plan(
@@ -61,17 +62,43 @@ _plan = under("What to quantize")
 @source_options("calib", "data")
 @report_options
 @output_options
-def quantize(model: Path, output: Path | None, **values: Any) -> int:
-    """Quantize a model, and judge the file that was written.
+def quantize(model: Path, output: str | None, **values: Any) -> int:
+    """Quantize a model, or every model of a folder, and judge what was written.
 
     OUTPUT is written only when every gate holds. Where int8 is slower than FP32 here, it is the FP32
-    model with its weights stored as int8.
+    model with its weights stored as int8. A folder (of optimum, onnxruntime-genai, sherpa-onnx ..) is written
+    with its other files, under the same names.
 
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool quantize model.onnx -o int8.onnx --calib samples/ --data held_out/ --min-sqnr 30
     qtool quantize model.onnx -o int8.onnx --mode dynamic
+    qtool quantize whisper/ -o whisper-int8/ --mode dynamic
     """
+    from qtool.graph.save import target_path
+
+    if model.is_dir():
+        return _folder(model, output, values)
+    return _model(model, None if output is None else target_path(output), values)
+
+
+def _folder(folder: Path, output: str | None, values: Mapping[str, Any]) -> int:
+    """Quantize a folder of models."""
+    from qtool.commands.folder import quantize_folder
+
+    if output is None and not values["dry_run"]:
+        raise UsageError("no output", "add -o FOLDER, or --dry-run")
+    target = None if values["dry_run"] or output is None else Path(output)
+    return run_folder(
+        "quantize",
+        [folder],
+        values,
+        lambda progress: quantize_folder(folder, target, options_of(values), progress),
+    )
+
+
+def _model(model: Path, output: Path | None, values: Mapping[str, Any]) -> int:
+    """Quantize one model."""
     from qtool.commands.quantize import dry_run
     from qtool.commands.quantize import quantize as run
     from qtool.plan.serial import to_json

@@ -54,20 +54,28 @@ class BytesType(click.types.StringParamType):
 
 
 class OutputType(click.Path):
-    """A file to write, or '-' where that is allowed."""
+    """A file to write, or '-' where that is allowed.
 
-    def __init__(self, allow_dash: bool = False) -> None:
-        super().__init__(path_type=Path, allow_dash=allow_dash)
+    Args:
+        allow_dash: it may be stdout.
+        folder: it may be a folder; the value is then the text, which may end with a slash.
+    """
+
+    def __init__(self, allow_dash: bool = False, folder: bool = False) -> None:
+        super().__init__(path_type=None if folder else Path, allow_dash=allow_dash)
+        self._folder = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return its path; one that ends with a slash names a folder, and is refused."""
+        """Return its path; one that ends with a slash names a folder, and is refused unless it may be one."""
         from qtool.graph.save import target_path
 
-        target_path(value)
+        if not self._folder:
+            target_path(value)
         return super().convert(value, param, ctx)
 
 
 SRC = SourceType()
 OUTPUT = OutputType()
 OUTPUT_OR_STDOUT = OutputType(allow_dash=True)
+OUTPUT_OF_QUANTIZE = OutputType(allow_dash=True, folder=True)
 BYTES = BytesType()

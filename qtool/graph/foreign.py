@@ -42,11 +42,21 @@ def refuse_folder(path: Path) -> None:
     models = []
     with contextlib.suppress(OSError):
         models = sorted(path.glob("*.onnx")) or sorted(path.glob("*/*.onnx"))
-        for name, row in FOLDERS.items():
-            if (path / name).exists() and not models:
-                raise _refusal(path, row)
+    if not models:
+        refuse_foreign_folder(path)
     hint = f"name the file: {models[0]}" if models else "name a .onnx file"
     raise ModelError(f"model '{path}' is a folder and not a regular file", hint)
+
+
+def refuse_foreign_folder(path: Path) -> None:
+    """Refuse a folder without ONNX models that another tool made.
+
+    Raises:
+        ModelError: it is one of tables/foreign.py.
+    """
+    for name, row in FOLDERS.items():
+        if (path / name).exists():
+            raise _refusal(path, row)
 
 
 def hub_hint(path: Path) -> str:

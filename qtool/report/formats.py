@@ -55,6 +55,12 @@ TABLE_FORMATS = {
     "markdown": Format(".md", "qtool.report.table:to_markdown", "for a README"),
     "csv": Format(".csv", "qtool.report.table:to_csv", "a row a mode, numbers in full"),
 }
+# Those of a folder of models.
+FOLDER_FORMATS = {
+    "html": _html("qtool.report.html.folder:to_html"),
+    "json": Format(".json", "qtool.report.folder:to_json", "all of it, for other programs"),
+    "markdown": Format(".md", "qtool.report.folder:to_markdown", "for a CI step's summary"),
+}
 # Those of `qtool analyze`.
 ANALYSIS_FORMATS = {
     "html": _html("qtool.report.html.analysis:to_html"),

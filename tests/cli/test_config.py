@@ -218,7 +218,7 @@ MISTAKES = {
     "a list for a string": ('calib = ["a", "b"]', ["calib: wants a string", '["a", "b"]']),
     "a number in a list": ('fail-if = ["sqnr<20", 3]', ["fail-if: wants a string, or a list of such", "not 3"]),
     "a list in a list": ('fail-if = [["sqnr<20"]]', ["fail-if: wants a string"]),
-    "a folder for a file": ('output = "results/"', ["qtool.toml: output: ", "results/' is a folder"]),
+    "a folder for a file": ('save-plan = "results/"', ["qtool.toml: save-plan: ", "results/' is a folder"]),
     "a null character": ('output = "a\\u0000b"', ["output: holds a null character"]),
     "the same twice": ('fail-if = "sqnr<20"\nfail_if = "sqnr<30"', ["'fail-if' and 'fail_if' are the same"]),
     "broken": ("threads = 1\nmode = static\n", ["qtool.toml", "not valid TOML", "line 2", "quoted"]),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qtool.cli.command import Command
-from qtool.cli.common_options import output_options
+from qtool.cli.command import Command, command_line
+from qtool.cli.common_options import output_options, runtime_option
 from qtool.cli.deliver import file_options, write_reports
 from qtool.cli.help import under
 from qtool.cli.output_files import check_reports
@@ -53,6 +53,10 @@ _MODES = [name for name in MODES if name != "fp16"]
 @_default(
     "--target", type=click.Choice([AUTO, *TARGETS]), default=AUTO, show_default=True, help="Its target."
 )
+@runtime_option(
+    "Runtime that runs QUANTIZED; without QUANTIZED, the model that qtool would make",
+    "that of the target of QUANTIZED; without QUANTIZED, nothing but a simulation is run",
+)
 @click.option("--force", is_flag=True, help="Replace existing files of --report.")
 @output_options
 @file_options(ANALYSIS_FORMATS)
@@ -77,7 +81,17 @@ def analyze(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
 
     models = [model for model in (fp32, quantized) if model is not None]
     check_reports({**values, "data": data}, models, [], ANALYSIS_FORMATS)
-    names = ("calib", "calib_format", "data_format", "mode", "target", "advise", "try_best", "threads")
+    names = (
+        "calib",
+        "calib_format",
+        "data_format",
+        "mode",
+        "target",
+        "advise",
+        "try_best",
+        "runtime",
+        "threads",
+    )
     options = Analyzing(
         **{name: values[name] for name in names},
         reading=reading_of(values),
@@ -85,6 +99,7 @@ def analyze(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
     )
     with progress_line("analyze", values["quiet"]) as progress:
         analysis = _named(analyze_model(fp32, quantized, data, options, progress))
+    analysis = replace(analysis, arguments=command_line())
     try:
         write_reports(analysis, values, ANALYSIS_FORMATS)
     finally:  # print the result even where a file can't be written

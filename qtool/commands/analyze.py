@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from qtool import __version__
 from qtool.commands.prepare import load_model, made_up, prepare_model
-from qtool.commands.remedies import Base, Remedy, build, command_of, remedies
+from qtool.commands.remedies import Base, Remedy, Start, build, command_of, remedies
 from qtool.data.open import Data
 from qtool.data.reading import Reading
+from qtool.data.samples import Samples, evenly
 from qtool.errors import DataError, ModelError, UsageError, counted, printable
 from qtool.evaluate.analysis.effects import Outputs
 from qtool.evaluate.analysis.measure import RUNS, Measured, first_samples, measure
@@ -22,9 +23,11 @@ from qtool.evaluate.analysis.model import OutputError
 from qtool.evaluate.analysis.subject import Subject
 from qtool.evaluate.compare import match_outputs
 from qtool.evaluate.float_io import with_float_io
+from qtool.graph.inspection.model import Inspection
 from qtool.graph.inspection.read import inspect_source
 from qtool.graph.load import Source
 from qtool.graph.prepare import with_names, with_opset
+from qtool.graph.save import model_for_session
 from qtool.graph.view import View
 from qtool.numerics.metrics import sqnr_db
 from qtool.options import ModelLike, Options, Progress, silent
@@ -40,15 +43,21 @@ from qtool.plan.rules import rule_based
 from qtool.plan.scheme import make_scheme
 from qtool.report.analysis import Analysis, Cost
 from qtool.report.model import ModelFile
+from qtool.report.tables import percent
+from qtool.rewrite.write import written
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.cpu import saturates
 from qtool.runtime.library import has_op
-from qtool.runtime.session import Session, running
+from qtool.runtime.providers import as_made_for, check_runtime, runtime_of
+from qtool.runtime.session import Session
 from qtool.tables.modes import ModeName
+from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import TargetName
 
 # Runs over all samples for advice, and for building the best three.
 _ADVICE_RUNS, _TRIED = 14, 3
+# One sample with a larger share of the error, which is one that is heard, says nothing of the others.
+_ALONE, _ACCURATE_DB = 0.9, 60.0
 # A simulated model that differs from the file by more dB does not explain it.
 _APART_DB = 1.5
 _MODES: dict[str, ModeName] = {
@@ -71,6 +80,8 @@ class Analyzing:
         mode, target: of the model that qtool would make; those of a quantized model of qtool win.
         advise: look for changes that lower the error.
         try_best: build the best three pieces of advice, and measure them.
+        runtime: that runs the quantized model, a row of tables/runtimes.py, or 'NAME:PRECISION'; '': that of
+            the target, and the model that qtool would make is only simulated.
         threads: of the runtime.
     """
 
@@ -83,6 +94,7 @@ class Analyzing:
     target: TargetName = "auto"
     advise: bool = True
     try_best: bool = False
+    runtime: str = ""
     threads: int = 0
 
 
@@ -109,8 +121,13 @@ def analyze_model(
     options = options or Analyzing()
     source = load_model(fp32)
     other = None if quantized is None else load_model(quantized)
-    settings = _settings(options, source, other, data)
+    inspection = None if other is None else inspect_source(other)
+    settings = _settings(options, source, inspection, data)
+    runs = other is not None or bool(options.runtime)
     prepared = _prepared(source, settings, progress)
+    runtime = as_made_for(prepared.runtime, {} if inspection is None else inspection.metadata) if runs else ""
+    if runs:
+        check_runtime(runtime)
     judge = prepared.samples.judge
     if judge is None:
         raise DataError("no samples to analyze on", "--data SRC")
@@ -124,26 +141,34 @@ def analyze_model(
     if other is not None:
         subject, unmatched = _read(prepared, source, other)
     if not subject.tensors:
-        raise ModelError(*_nothing(source, other))
-    reserve = _ADVICE_RUNS + _TRIED * options.try_best + (other is not None)
+        raise ModelError(*_nothing(source, inspection))
+    reserve = _ADVICE_RUNS + _TRIED * options.try_best + runs
     measured = measure(
         subject, samples, reserve, options.threads, lambda done, total: progress("analyze", done, total)
     )
-    outputs = measured.outputs
-    noise = None if other is None else _run_file(other, outputs, options.threads)
-    sqnr = outputs.sqnr(measured.simulated if noise is None else noise)
-    form = _form(other, settings)
+    outputs, simulated = measured.outputs, measured.simulated
+    noise = _run(other or base.candidate, outputs, options.threads, runtime) if runs else None
+    actual = simulated if noise is None else noise
+    sqnr = outputs.sqnr(actual.sum(axis=0))
+    form = _form(inspection, settings)
     advice: list[Remedy] = []
     if options.advise or options.try_best:
         progress("advice", 0, 0)
-        advice = remedies(base, subject, measured, sqnr, foreign=other is not None, most=_ADVICE_RUNS)
+        kept = np.zeros_like(actual)
+        if (
+            inspection is None or inspection.recipe or runtime != DEFAULT
+        ):  # the int8 kernels that a change has, too
+            kept = np.maximum(actual - simulated, 0)
+        start = Start(actual, kept, foreign=other is not None)
+        advice = remedies(base, subject, measured, start, most=_ADVICE_RUNS)
     if options.try_best:
-        advice = [*build(advice[:_TRIED], outputs, options.threads), *advice[_TRIED:]]
+        built = build(advice[:_TRIED], outputs, options.threads, runtime or DEFAULT)
+        advice = [*built, *advice[_TRIED:]]
     return Analysis(
         __version__,
         ModelFile(source.name, source.size, source.sha256),
         None if other is None else ModelFile(other.name, other.size, other.sha256),
-        _made_by(other, base),
+        _made_by(inspection, base),
         form,
         printable(judge.name),
         sqnr,
@@ -153,7 +178,13 @@ def analyze_model(
         measured.blocks,
         tuple(a.advice for a in advice),
         Cost(len(samples), outputs.runs / len(samples), RUNS + len(measured.regions)),
-        (*source.warnings, *_doubts(sqnr, measured, noise, unmatched, form), *made_up(judge)),
+        (
+            *source.warnings,
+            *_doubts(sqnr, measured, noise, unmatched, form, runtime),
+            *_rare(outputs, actual, judge),
+            *made_up(judge),
+        ),
+        runtime,
     )
 
 
@@ -172,7 +203,7 @@ def _prepared(source: Source, settings: Options, progress: Progress) -> Prepared
     return replace(prepared, options=options, task=replace(prepared.task, scheme=scheme))
 
 
-def _settings(options: Analyzing, source: Source, other: Source | None, data: Data) -> Options:
+def _settings(options: Analyzing, source: Source, other: Inspection | None, data: Data) -> Options:
     """Return the options of the model that qtool would make: those of a quantized model of qtool, if any."""
     settings = Options(
         mode=options.mode,
@@ -182,23 +213,23 @@ def _settings(options: Analyzing, source: Source, other: Source | None, data: Da
         data=None if options.calib is None else data,
         data_format=options.data_format,
         reading=options.reading,
+        runtime=options.runtime,
         threads=options.threads,
         effort="fast",
     )
     if other is None:
         return settings
-    inspection = inspect_source(other)
-    recipe = inspection.recipe
+    recipe = other.recipe
     if recipe.get("source_sha256", source.sha256) != source.sha256:
-        raise UsageError(f"'{other.name}' was made from another model than '{source.name}'")
+        raise UsageError(f"'{other.path}' was made from another model than '{source.name}'")
     if "options" in recipe:
         try:
             chosen = json.loads(recipe["options"])
             chosen |= {"sets": chosen.pop("set"), "mode": recipe["mode"], "target": recipe["target"]}
             return replace(settings, **chosen)
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{other.name}: its metadata 'qtool.options' can't be read") from error
-    modes = [_MODES[form] for form in inspection.forms if form in _MODES]
+            raise ModelError(f"{other.path}: its metadata 'qtool.options' can't be read") from error
+    modes = [_MODES[form] for form in other.forms if form in _MODES]
     return replace(settings, mode=modes[0]) if modes else settings
 
 
@@ -239,72 +270,89 @@ def _read(prepared: PreparedModel, source: Source, other: Source) -> tuple[Subje
     return Subject(model, plan, regions, read.weights, read.biases, read.scales), read.unmatched
 
 
-def _run_file(other: Source, outputs: Outputs, threads: int) -> NDArray[np.float64]:
-    """Run the quantized file on the samples; return the power of the error of each output."""
-    model = with_float_io(Session(other.loadable, threads=threads, name=other.name))
-    names = list(match_outputs(outputs.names, model.outputs).values())
-    noise = np.zeros(len(names))
-    with running(model):
-        for position, sample in enumerate(outputs.samples):
-            arrays = [np.asarray(a, np.float64) for a in model.run(sample, names)]
-            noise += outputs.error(position, arrays)
-            outputs.runs += 1
-    return noise
+def _run(model: Source | Candidate, outputs: Outputs, threads: int, runtime: str) -> NDArray[np.float64]:
+    """Run a quantized model; return [samples, outputs] the power of its error."""
+    if isinstance(model, Source):
+        session = Session(model.loadable, threads=threads, name=model.name, runtime=runtime)
+    else:
+        with model_for_session(written(model.model.model, model.plan)) as loadable:
+            name = "the model that qtool would make"
+            session = Session(loadable, threads=threads, name=name, runtime=runtime)
+    opened = with_float_io(session)
+    return outputs.errors_of(opened, list(match_outputs(outputs.names, opened.outputs).values()))
 
 
 def _output_errors(measured: Measured, noise: NDArray[np.float64] | None) -> tuple[OutputError, ...]:
     outputs = measured.outputs
-    actual = [math.nan] * len(outputs.names) if noise is None else noise.tolist()
-    rows = zip(outputs.names, outputs.signal.tolist(), actual, measured.simulated.tolist(), strict=True)
+    actual = [math.nan] * len(outputs.names) if noise is None else noise.sum(axis=0).tolist()
+    simulated = measured.simulated.sum(axis=0).tolist()
+    rows = zip(outputs.names, outputs.signal.tolist(), actual, simulated, strict=True)
     return tuple(OutputError(name, sqnr_db(s, n), sqnr_db(s, m)) for name, s, n, m in rows)
 
 
-def _made_by(other: Source | None, base: Base) -> str:
+def _made_by(other: Inspection | None, base: Base) -> str:
     """Return the tool that made the file, or the command that makes the model that was analyzed."""
     if other is None:
         return command_of(base, ())
-    inspection = inspect_source(other)
-    if "version" in inspection.recipe:
-        return f"qtool {inspection.recipe['version']}"
-    return inspection.producer or "an unknown tool"
+    if "version" in other.recipe:
+        return f"qtool {other.recipe['version']}"
+    return other.producer or "an unknown tool"
 
 
-def _form(other: Source | None, settings: Options) -> str:
+def _form(other: Inspection | None, settings: Options) -> str:
     if other is None:
         return settings.format if settings.mode == "static" else settings.mode
-    return ", ".join(inspect_source(other).forms)
+    return ", ".join(other.forms)
 
 
-def _nothing(source: Source, other: Source | None) -> tuple[str, str]:
+def _nothing(source: Source, other: Inspection | None) -> tuple[str, str]:
     """Return the message and the hint where no tensor is quantized."""
     if other is None:
         return (
             f"{source.name}: nothing in it would be quantized",
             f"qtool quantize {source.name} --dry-run gives the reason for each node",
         )
-    if inspect_source(source).forms and not inspect_source(other).forms:
+    if inspect_source(source).forms and not other.forms:
         return (
-            f"'{source.name}' is quantized and '{other.name}' is not",
+            f"'{source.name}' is quantized and '{other.path}' is not",
             "FP32 comes first: are they swapped?",
         )
     return (
-        f"{other.name}: no quantized tensor of it is one of '{source.name}'",
+        f"{other.path}: no quantized tensor of it is one of '{source.name}'",
         "is it a quantized version of that model? For float16, qtool compare has the error",
     )
 
 
 def _doubts(
-    sqnr: float, measured: Measured, noise: NDArray[np.float64] | None, unmatched: Sequence[str], form: str
+    sqnr: float,
+    measured: Measured,
+    noise: NDArray[np.float64] | None,
+    unmatched: Sequence[str],
+    form: str,
+    runtime: str,
 ) -> Iterator[str]:
     """Yield what limits the result."""
     if unmatched:
         names = printable(", ".join(unmatched[:3]), 120)
         count = counted(len(unmatched), "quantized node")
         yield f"left out: {count} of the file without a counterpart in the FP32 model: {names}"
-    simulated = measured.outputs.sqnr(measured.simulated)
+    simulated = measured.outputs.sqnr(measured.simulated.sum(axis=0))
     if noise is None or not abs(sqnr - simulated) > _APART_DB:
         return
-    text = f"the file has {sqnr:.1f} dB, its scales and weights alone explain {simulated:.1f} dB"
-    if saturates() and sqnr < simulated and form in ("qdq", "qoperator"):
+    text = f"the model has {sqnr:.1f} dB, its scales and weights alone explain {simulated:.1f} dB"
+    if runtime != DEFAULT:
+        text += f": the rest is of the arithmetic of {runtime_of(runtime)[0].title}"
+    elif saturates() and sqnr < simulated and form in ("qdq", "qoperator"):
         text += ": int8 sums saturate on this CPU, which has no VNNI (--target cpu-avx2 fits it)"
     yield text
+
+
+def _rare(outputs: Outputs, noise: NDArray[np.float64], judge: Samples) -> Iterator[str]:
+    """Yield a warning where one of several samples makes nearly all of the error."""
+    shares = np.divide(noise, total := noise.sum(axis=0), out=np.zeros_like(noise), where=total > 0).mean(
+        axis=1
+    )
+    if len(shares) > 1 and outputs.sqnr(noise.sum(axis=0)) < _ACCURATE_DB and shares.max() > _ALONE:
+        place = sorted(evenly(len(judge), len(shares)))[int(shares.argmax())]
+        text = f"sample {place + 1} of {judge.name} makes {percent(float(shares.max()))} of the error"
+        yield f"{text}: other samples may have other causes; qtool compare judges all {len(judge)}"

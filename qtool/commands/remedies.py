@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from qtool.data.open import Data
 from qtool.data.samples import Part, evenly
 from qtool.errors import ModelError, RuntimeFailure, counted
-from qtool.evaluate.analysis.effects import Outputs
+from qtool.evaluate.analysis.effects import Outputs, Powers
 from qtool.evaluate.analysis.measure import Measured
 from qtool.evaluate.analysis.model import RegionError
 from qtool.evaluate.analysis.subject import Subject
@@ -31,13 +33,15 @@ from qtool.report.tables import percent
 from qtool.rewrite.write import written
 from qtool.rewrite.writer import float_array
 from qtool.runtime.cpu import fitting_target
-from qtool.runtime.session import Session, running
+from qtool.runtime.session import Session
 from qtool.tables.methods import METHODS
 from qtool.tables.modes import FEW_BITS, MODES
 from qtool.tables.recoveries import RECOVERIES
 
 # Less than this is within the error of a prediction.
 _LEAST_DB = 0.3
+# Of the mean gain over samples: 8 samples of which one alone gains are no promise for the others.
+_CONFIDENCE = 0.95
 _MOST_ADVICE = 6
 # Shares of the error that regions are taken out for, the largest first; 0: one region.
 _PARTS = (0.0, 0.5, 0.75)
@@ -70,6 +74,21 @@ class Base:
     candidate: Candidate
     flags: tuple[str, ...]
     calib: Data
+
+
+@dataclass(frozen=True)
+class Start:
+    """The error that remedies lower.
+
+    Args:
+        noise: [samples, outputs] its power.
+        kept: of that, what no change of the plan lowers: the runtime makes it, not the scales.
+        foreign: the model was read from a file.
+    """
+
+    noise: Powers
+    kept: Powers
+    foreign: bool
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,7 @@ def command_of(base: Base, flags: Sequence[str], *, fast: bool = True) -> str:
         words += ["--data", str(options.data) if isinstance(options.data, str | Path) else "SAMPLES"]
     words += [] if options.mode == "static" else ["--mode", options.mode]
     words += [] if options.target == fitting_target() else ["--target", options.target]
+    words += ["--runtime", options.runtime] if options.runtime else []
     for choice, value in options.choices.made().items():
         words += [f"--{choice.replace('_', '-')}", *([] if value is True else [str(value)])]
     for option, patterns in (
@@ -120,77 +140,80 @@ def command_of(base: Base, flags: Sequence[str], *, fast: bool = True) -> str:
     return shlex.join([*words, *base.flags, *(_FAST if fast else ()), *flags])
 
 
-def remedies(
-    base: Base, subject: Subject, measured: Measured, sqnr: float, *, foreign: bool, most: int
-) -> list[Remedy]:
+def remedies(base: Base, subject: Subject, measured: Measured, start: Start, most: int) -> list[Remedy]:
     """Return the changes that are predicted to help, the best first.
 
     Args:
         base: the model that commands change.
         subject: the analyzed model: that of `base`, or one that was read from a file.
         measured: its errors.
-        sqnr: of the analyzed model in dB.
-        foreign: it was read from a file.
+        start: what gains are against.
         most: the most runs over all samples.
     """
     outputs = measured.outputs
-    start, made = outputs.runs, list[Remedy]()
+    first_run, made = outputs.runs, list[Remedy]()
     count, threads = len(outputs.samples), base.candidate.model.threads
+    sqnr = outputs.sqnr(start.noise.sum(axis=0))
 
     def left() -> float:
-        return most - (outputs.runs - start) / count
+        return most - (outputs.runs - first_run) / count
+
+    def add(change: _Change, noise: Powers) -> None:
+        """Keep a change whose gain the samples agree on."""
+        noise = noise + start.kept
+        if _least_gain(outputs.levels(noise) - outputs.levels(start.noise)) > 0:
+            made.append(_remedy(base, change, outputs.sqnr(noise.sum(axis=0)), sqnr))
 
     first = _drafted(base.candidate)
     better = False
-    if foreign:
-        predicted = _simulate(first, outputs, threads)
-        better = sqnr > predicted + _BETTER_DB
+    if start.foreign:
+        noise = _simulate(first, outputs, threads)
+        better = sqnr > outputs.sqnr(noise.sum(axis=0)) + _BETTER_DB
         if not better:
             why = "qtool's rules choose other scales, and leave other nodes in float"
-            made.append(_remedy(base, _Change((), why, first, base.candidate), predicted, sqnr))
+            add(_Change((), why, first, base.candidate), noise)
     changes = _from_file(subject, measured) if better else _changes(base, subject, measured, outputs, left)
     for change in changes:
         if left() < 1:
             break
         try:
-            predicted = _simulate(change.subject, outputs, threads)
+            noise = _simulate(change.subject, outputs, threads)
         except (ModelError, RuntimeFailure):  # one change that can't be simulated is no advice
             continue
-        made.append(_remedy(base, change, predicted, sqnr))
+        add(change, noise)
     good = sorted((r for r in made if r.advice.gain >= _LEAST_DB), key=lambda r: -r.advice.gain)
     return good[:_MOST_ADVICE]
 
 
-def build(remedies: Sequence[Remedy], outputs: Outputs, threads: int) -> list[Remedy]:
+def _least_gain(gains: NDArray[np.float64]) -> float:
+    """Return the lower end of the mean gain in dB, of [samples] gains: one of them alone is no promise."""
+    if len(gains) < 2:
+        return float(gains.sum())
+    return float(gains.mean() - stdtrit(len(gains) - 1, _CONFIDENCE) * gains.std(ddof=1) / len(gains) ** 0.5)
+
+
+def build(remedies: Sequence[Remedy], outputs: Outputs, threads: int, runtime: str) -> list[Remedy]:
     """Return the remedies with the SQNR of the models that they make, each written and run."""
-    return [replace(r, advice=replace(r.advice, measured=_measured(r, outputs, threads))) for r in remedies]
+    return [
+        replace(r, advice=replace(r.advice, measured=_measured(r, outputs, threads, runtime)))
+        for r in remedies
+    ]
 
 
-def _measured(remedy: Remedy, outputs: Outputs, threads: int) -> float:
+def _measured(remedy: Remedy, outputs: Outputs, threads: int, runtime: str) -> float:
     if remedy.candidate is None:
         return math.nan
     model = written(remedy.candidate.model.model, remedy.candidate.plan)
     with model_for_session(model) as loadable:
-        session = Session(loadable, threads=threads, name="the model of the advice")
-    return _sqnr(session, outputs)
+        session = Session(loadable, threads=threads, name="the model of the advice", runtime=runtime)
+    return outputs.sqnr(outputs.errors_of(session, outputs.names).sum(axis=0))
 
 
-def _simulate(subject: Subject, outputs: Outputs, threads: int) -> float:
-    """Return the SQNR of a simulated model."""
+def _simulate(subject: Subject, outputs: Outputs, threads: int) -> Powers:
+    """Return [samples, outputs] the power of the error of a simulated model."""
     with model_for_session(subject.simulated()) as loadable:
         session = Session(loadable, threads=threads, name="the simulated model", integers=False)
-    return _sqnr(session, outputs)
-
-
-def _sqnr(session: Session, outputs: Outputs) -> float:
-    """Return the SQNR of the worst output over the samples."""
-    noise = np.zeros(len(outputs.names))
-    with running(session):
-        for position, sample in enumerate(outputs.samples):
-            arrays = session.run(sample, outputs.names)
-            noise += outputs.error(position, [np.asarray(a, np.float64) for a in arrays])
-            outputs.runs += 1
-    return outputs.sqnr(noise)
+    return outputs.errors_of(session, outputs.names)
 
 
 def _remedy(base: Base, change: _Change, predicted: float, before: float) -> Remedy:

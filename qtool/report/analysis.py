@@ -52,7 +52,7 @@ class Analysis:
         made_by: the tool that made the quantized model, or the command that makes it.
         form: 'qdq', 'qoperator', 'dynamic', ..
         data: the samples.
-        sqnr: SQNR of the worst output in dB: of the file, or else simulated.
+        sqnr: SQNR of the worst output in dB: of the model that ran, or else simulated.
         outputs: the error of each output.
         regions: the regions with a fault of a scale first, then by local error, the largest first.
         tensors: in the same order.
@@ -60,6 +60,8 @@ class Analysis:
         advice: by gain, the largest first.
         cost: what it took.
         warnings: what limits the result.
+        runtime: that ran the quantized model, with its precision; '' where it was simulated alone.
+        arguments: the command line, with options of the environment and of a file; empty in Python.
     """
 
     version: str
@@ -76,6 +78,8 @@ class Analysis:
     advice: tuple[Advice, ...]
     cost: Cost
     warnings: tuple[str, ...] = ()
+    runtime: str = ""
+    arguments: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         worst = self.regions[0].name if self.regions else "none"

@@ -49,7 +49,7 @@ def render_analysis(analysis: Analysis, console: Console, verbose: bool = False)
         console.print(Text(printable(advice.command, _LONGEST_COMMAND), "cyan"), soft_wrap=True)
         console.print(Text("    "), plain(f"{gain_text(advice)}: {advice.why}"), sep="", soft_wrap=True)
     if not analysis.advice:
-        console.print(plain("no advice: no change that was simulated raises the SQNR by 0.3 dB"))
+        console.print(plain("no advice: no simulated change raises the SQNR by 0.3 dB across the samples"))
     console.print(Text(), labelled([("cost", plain(cost_text(analysis)))]), sep="\n")
 
 

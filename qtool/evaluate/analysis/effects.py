@@ -24,12 +24,14 @@ from qtool.numerics.metrics import sqnr_db
 from qtool.plan.model import WEIGHTS
 from qtool.rewrite.simulate.switched import Switched, switched
 from qtool.runtime.heartbeat import StepProgress, beat
-from qtool.runtime.session import Session, running
+from qtool.runtime.session import Model, Session, running
 
 Powers = NDArray[np.float64]
-"""The sum of squares of each output: [outputs]."""
+"""The sum of squares of each output: [outputs]; or also of each sample: [samples, outputs]."""
 
 _FIRST = 2
+# An error of more dB is that of float32 itself.
+_EXACT_DB = 100.0
 
 
 @dataclass
@@ -74,9 +76,33 @@ class Outputs:
         return np.asarray(powers)
 
     def sqnr(self, noise: Powers) -> float:
-        """Return the SQNR of the worst output in dB."""
+        """Return the SQNR of the worst output over all samples in dB."""
         pairs = zip(self.signal.tolist(), noise.tolist(), strict=True)
         return min((db for pair in pairs if not math.isnan(db := sqnr_db(*pair))), default=math.inf)
+
+    def errors_of(self, model: Model, names: Sequence[str]) -> Powers:
+        """Run a model on every sample; return [samples, outputs] the power of its error.
+
+        Args:
+            model: any form of the model.
+            names: its names of these outputs.
+        """
+        powers = []
+        with running(model):
+            for position, sample in enumerate(self.samples):
+                actual = [np.asarray(a, np.float64) for a in model.run(sample, names)]
+                powers.append(self.error(position, actual))
+                self.runs += 1
+        return np.asarray(powers)
+
+    def levels(self, noise: Powers) -> Powers:
+        """Return [samples] the SQNR of the worst output in dB; of [samples, outputs] powers."""
+        signals = [self.signal_of([i]).tolist() for i in range(len(self.samples))]
+        rows = (zip(*pair, strict=True) for pair in zip(signals, noise.tolist(), strict=True))
+        worst = (
+            min((db for p in row if not math.isnan(db := sqnr_db(*p))), default=math.inf) for row in rows
+        )
+        return np.asarray([max(min(db, _EXACT_DB), -_EXACT_DB) for db in worst])
 
     def scaled(self, noise: Powers, positions: Collection[int]) -> Powers:
         """Return the noise over some samples as that over all of them."""

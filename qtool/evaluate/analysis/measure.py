@@ -42,7 +42,7 @@ class Measured:
 
     Args:
         outputs: FP32's, and the inferences so far.
-        simulated: [outputs] the power of the error of the simulated model.
+        simulated: [samples, outputs] the power of the error of the simulated model.
         regions: with a fault first, then by local error.
         tensors: in the same order.
         blocks: by share.
@@ -113,7 +113,7 @@ def _observe(
     """Run FP32 and the simulated model; return the statistics of values, and the error at the outputs.
 
     Returns:
-        tensor -> statistics, also of the results of regions; [outputs] sums of squares.
+        tensor -> statistics, also of the results of regions; [samples, outputs] sums of squares.
     """
     view = subject.view
     first = {key: sites[0].value for key, sites in subject.tensors.items()}
@@ -127,7 +127,7 @@ def _observe(
         if key not in statistics or axis is not None:
             statistics[key] = Statistics(axis)
     grids = {key: grid_of_site(sites[0]) for key, sites in subject.tensors.items()}
-    noise = np.zeros(len(outputs.names))
+    noise = np.zeros((len(outputs.samples), len(outputs.names)))
     float_model = _Reader(subject.model, names, outputs.names, threads, "the FP32 model")
     simulated = _Reader(subject.simulated(), names, outputs.names, threads, "the simulated model")
     for position, sample in enumerate(outputs.samples):
@@ -135,7 +135,7 @@ def _observe(
         actual, results_of_it = simulated.read(sample)
         outputs.runs += 2
         outputs.arrays.append(reference)
-        noise += outputs.error(position, results_of_it)
+        noise[position] = outputs.error(position, results_of_it)
         for name, a, b in zip(names, expected, actual, strict=True):
             key = owners.get(name, name)
             channels = first.get(key, name) == name

@@ -129,10 +129,10 @@ class BlockError:
 
 @dataclass(frozen=True)
 class OutputError:
-    """The error of one output: of the file as it runs, and of the simulation that the shares are of.
+    """The error of one output: of the model as it runs, and of the simulation that the shares are of.
 
     Args:
-        sqnr: measured; nan where there is no file.
+        sqnr: measured; nan where nothing but a simulation ran.
         simulated: in dB.
     """
 

@@ -20,7 +20,16 @@ from qtool.report.analysis_figures import (
 )
 from qtool.report.figures import decibels
 from qtool.report.html import charts
-from qtool.report.html.page import Details, Page, Section, figures, render_page, require_html, table
+from qtool.report.html.page import (
+    Details,
+    Page,
+    Section,
+    figures,
+    render_page,
+    reproduce,
+    require_html,
+    table,
+)
 from qtool.report.tables import percent
 
 _WORST = 8
@@ -51,6 +60,7 @@ def to_html(analysis: Analysis) -> str:
                 Section("Regions", table=table(REGIONS, analysis.regions)),
                 Section("Tensors", table=table(TENSORS, analysis.tensors)),
                 Section("Cost", facts=(("model", subject(analysis)), ("inferences", cost_text(analysis)))),
+                reproduce(analysis.arguments, {"FP32": analysis.fp32.sha256, "qtool": analysis.version}),
             ),
             version=analysis.version,
         )

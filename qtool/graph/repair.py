@@ -18,6 +18,8 @@ from qtool.graph.limits import Survey
 # Versions that onnxruntime (1.31) takes for domains that are used and not imported. Of ai.onnx.ml it takes
 # a newer one, in which it still knows all that was there in 3.
 _IMPORTED = {"com.microsoft": 1, "ai.onnx.ml": 3}
+# The first IR version in which an initializer need not be an input.
+_FREE_INITIALIZERS = 4
 # The opsets whose GroupNormalization has one scale and bias a group; 21 has one a channel.
 _GROUP_SCALES = range(18, 21)
 # The checker infers shapes without larger constants.
@@ -32,11 +34,12 @@ def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
     """Repair a model that the full check refuses, in place, until the check passes.
 
     1. Domains that are used and not imported are imported, where the runtime does so too.
-    2. GroupNormalization of opset 18 to 20 is deprecated: its ops are written out.
-    3. A size below 0 becomes an unknown size.
-    4. Recorded shapes of inner values are removed.
-    5. An output's shape that contradicts the inferred one is replaced by it.
-    6. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
+    2. Below IR version 4, with initializers that are no inputs, which quantizers add, the version becomes 4.
+    3. GroupNormalization of opset 18 to 20 is deprecated: its ops are written out.
+    4. A size below 0 becomes an unknown size.
+    5. Recorded shapes of inner values are removed.
+    6. An output's shape that contradicts the inferred one is replaced by it.
+    7. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
        that stays missing is no error here: `require_shapes` refuses it where a model is written.
 
     Args:
@@ -54,6 +57,7 @@ def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
     complaint = _complaint(proto)
     for attempt in (
         _import_domains,
+        _raise_ir_version,
         _write_out_group_norms,
         _forget_negatives,
         _forget_inner,
@@ -81,7 +85,7 @@ def _complaint(proto: onnx.ModelProto) -> str:
 
 
 def _shown(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (6)."""
+    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (7)."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
@@ -126,6 +130,15 @@ def _import_domains(proto: onnx.ModelProto, contents: Survey) -> str:
     for domain in missing:
         proto.opset_import.append(helper.make_opsetid(domain, _IMPORTED[domain]))
     return f"the model does not import {', '.join(missing)}, which it uses" if missing else ""
+
+
+def _raise_ir_version(proto: onnx.ModelProto, contents: Survey) -> str:
+    inputs = [({i.name for i in g.input}, g) for g in contents.graphs]
+    free = [t.name for names, g in inputs for t in g.initializer if t.name not in names]
+    if not free or proto.ir_version >= _FREE_INITIALIZERS:
+        return ""
+    old, proto.ir_version = proto.ir_version, _FREE_INITIALIZERS
+    return f"IR version {old} has no initializers beside the inputs, such as '{printable(free[0], 80)}': read as 4"
 
 
 def _write_out_group_norms(proto: onnx.ModelProto, contents: Survey) -> str:

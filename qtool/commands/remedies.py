@@ -40,7 +40,7 @@ from qtool.tables.recoveries import RECOVERIES
 
 # Less than this is within the error of a prediction.
 _LEAST_DB = 0.3
-# Of the mean gain over samples: 8 samples of which one alone gains are no promise for the others.
+# Of the mean gain over samples: what one sample gains alone is no promise for the others.
 _CONFIDENCE = 0.95
 _MOST_ADVICE = 6
 # Shares of the error that regions are taken out for, the largest first; 0: one region.

@@ -138,7 +138,8 @@ def _raise_ir_version(proto: onnx.ModelProto, contents: Survey) -> str:
     if not free or proto.ir_version >= _FREE_INITIALIZERS:
         return ""
     old, proto.ir_version = proto.ir_version, _FREE_INITIALIZERS
-    return f"IR version {old} has no initializers beside the inputs, such as '{printable(free[0], 80)}': read as 4"
+    name = printable(free[0], 80)
+    return f"IR version {old} has no initializers beside the inputs, such as '{name}': read as 4"
 
 
 def _write_out_group_norms(proto: onnx.ModelProto, contents: Survey) -> str:

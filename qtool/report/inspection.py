@@ -159,6 +159,7 @@ def _weights(inspection: Inspection) -> Table:
 
 def _figures(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
     rows = [("nodes", _computes(inspection)), ("quantized", quantized_text(inspection))]
+    rows += _missing(inspection, verbose)
     if inspection.graphs or inspection.functions:
         counts = (counted(inspection.graphs, "nested graph"), counted(inspection.functions, "function"))
         rows.append(("holds", ", ".join(c for c in counts if not c.startswith("0 "))))
@@ -171,6 +172,22 @@ def _figures(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
         rows += [("constants", f"{rest}, which are no weights")] if rest else []
         rows.append(("sha256", inspection.sha256))
     return rows
+
+
+def _missing(inspection: Inspection, verbose: bool) -> list[tuple[str, str]]:
+    """Return the values that lack Q and DQ, and how to add them."""
+    values = inspection.missing
+    if not values:
+        return []
+    shown = values if verbose else values[:MOST_NAMES]
+    rows = []
+    for each in shown:
+        ends = f"from {each.made_by} to" if each.made_by else "read by"
+        rows.append(printable(f"{each.value}, {ends} {', '.join(each.read_by)}", 2 * LONGEST_VALUE))
+    if len(shown) < len(values):
+        rows.append(f"and {counted(len(values) - len(shown), 'other value')} (-v)")
+    remedy = f"quantize --mode static {inspection.path} adds them"
+    return [("no Q/DQ", text) for text in [*rows, remedy]]
 
 
 def _computes(inspection: Inspection) -> str:

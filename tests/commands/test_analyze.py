@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -173,6 +174,23 @@ def test_a_range_that_one_sample_widens_is_a_fault() -> None:
     options = qtool.Analyzing(calib=calib, threads=1, advise=False, **TARGET)
     analysis = qtool.analyze(net(), None, DATA, options)
     assert "times as wide as the values" in analysis.problems[0].problem
+
+
+def test_a_named_runtime_runs_the_model_that_qtool_would_make(default: Analysis) -> None:
+    analysis = qtool.analyze(
+        net(), None, DATA, replace(OPTIONS, calib=CALIB, runtime="onnxruntime", target="cpu-avx2")
+    )
+    assert analysis.runtime == "onnxruntime"
+    assert analysis.outputs[0].sqnr == analysis.sqnr == pytest.approx(default.sqnr, abs=0.5)
+    assert default.runtime == ""
+    assert np.isnan(default.outputs[0].sqnr)
+
+
+def test_one_sample_with_all_of_the_error_is_named(default: Analysis) -> None:
+    data = [*DATA[:5], {"x": DATA[5]["x"] * 50}, *DATA[6:]]
+    (warning,) = qtool.analyze(net(), None, data, replace(OPTIONS, calib=CALIB, **TARGET)).warnings
+    assert "sample 6 of" in warning
+    assert not default.warnings
 
 
 def test_the_cost_keeps_its_limit(default: Analysis) -> None:

@@ -81,6 +81,21 @@ class Tensors:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """A value of a QDQ model without a QuantizeLinear and a DequantizeLinear.
+
+    Args:
+        value: its name.
+        made_by: op and name of its producer; '' for a constant or an input.
+        read_by: ops and names of its consumers that have an int8 form.
+    """
+
+    value: str
+    made_by: str
+    read_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """The contents of a model.
 
@@ -101,6 +116,7 @@ class Inspection:
             'bfloat16', 'float8'.
         metadata: metadata_props.
         external: data files beside the model -> bytes.
+        missing: the values of a QDQ model of another tool that lack a scale and keep nodes in float.
     """
 
     path: str
@@ -119,6 +135,7 @@ class Inspection:
     forms: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     external: dict[str, int] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
 
     @property
     def nodes(self) -> int:

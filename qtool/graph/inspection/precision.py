@@ -33,7 +33,7 @@ INT8 = "int8"
 INT16 = "int16"
 # The most moves before a Q; a longer chain is not the work of a quantizer.
 _MOST_BETWEEN = 4
-_QUANTIZE = ("QuantizeLinear", MICROSOFT + "QuantizeLinear")
+QUANTIZE = frozenset({"QuantizeLinear", MICROSOFT + "QuantizeLinear"})
 _DEQUANTIZE = ("DequantizeLinear", MICROSOFT + "DequantizeLinear")
 # In the order of the report.
 FORMS = ("qdq", "qoperator", "dynamic", "weight-only", "float16", "bfloat16", "float8")
@@ -119,6 +119,14 @@ class Precisions:
 
     def _fed_by(self, node: ir.Node) -> ir.DataType | None:
         """Return the integer type from which all of a node's data is dequantized; else None."""
+        restored, floats = self.operands(node)
+        if not restored or floats:
+            return None
+        activations = [v for v in restored if v not in self._constants.fixed]
+        return self._dtypes.of((activations or restored)[0])
+
+    def operands(self, node: ir.Node) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Return the integers that a node's data is dequantized from, and the rest of its data."""
         rule = OPS.get(op_key(node))
         slots: Iterable[int] = range(len(node.inputs))
         if rule is not None and rule.data is not None:
@@ -133,20 +141,12 @@ class Precisions:
         ]
         # Exporters put a Transpose between a weight and its product; elsewhere a float move is just that.
         through_moves = rule is not None and rule.role is Role.WEIGHTED
-        restored = [
-            self._restored[v] for v in data if v in self._restored and (through_moves or _dequantized(v))
-        ]
-        if not data or len(restored) < len(data):
-            return None
-        activations = [v for v in restored if v not in self._constants.fixed]
-        return self._dtypes.of((activations or restored)[0])
+        able = [v for v in data if v in self._restored and (through_moves or _dequantized(v))]
+        return [self._restored[v] for v in able], [v for v in data if v not in able]
 
 
-def count_ops(
-    nodes: Sequence[ir.Node], dtypes: Dtypes, constants: Constants
-) -> tuple[dict[str, OpCount], tuple[str, ...]]:
+def count_ops(nodes: Sequence[ir.Node], precisions: Precisions) -> tuple[dict[str, OpCount], tuple[str, ...]]:
     """Return the nodes by op type, the commonest first, and the ways of quantizing that they show."""
-    precisions = Precisions(nodes, dtypes, constants)
     computes: dict[str, Counter[str]] = {}
     stored: Counter[str] = Counter()
     forms: set[str] = set()
@@ -167,6 +167,12 @@ def count_ops(
 
 def _multiplies_int8(node: ir.Node) -> bool:
     return own_int(node, "accuracy_level", 0) == INT8_ACCURACY_LEVEL
+
+
+def behind_clamp(value: ir.Value) -> ir.Value:
+    """Return the result of the Relu or Clip that is the only consumer of a value; else the value."""
+    reader = sole_consumer(value)
+    return reader.outputs[0] if reader is not None and _is_clamp(reader) else value
 
 
 def _clamped_by(node: ir.Node) -> ir.Node | None:
@@ -195,7 +201,7 @@ def _dequantized(value: ir.Value) -> bool:
 
 
 def _quantizes(node: ir.Node) -> bool:
-    return op_key(node) in _QUANTIZE
+    return op_key(node) in QUANTIZE
 
 
 def _is_clamp(node: ir.Node) -> bool:

@@ -8,8 +8,9 @@ import onnx
 import onnx_ir as ir
 
 from qtool.graph.inspection.dtypes import dtype_name, infer_dtypes
-from qtool.graph.inspection.model import GraphValue, Inspection
-from qtool.graph.inspection.precision import count_ops
+from qtool.graph.inspection.missing import missing_pairs
+from qtool.graph.inspection.model import RECIPE, GraphValue, Inspection
+from qtool.graph.inspection.precision import QUANTIZE, Precisions, count_ops
 from qtool.graph.inspection.walk import walk
 from qtool.graph.inspection.weights import count_constants, find_constants
 from qtool.graph.load import Source, from_model, load
@@ -40,8 +41,10 @@ def inspect_source(source: Source) -> Inspection:
     model = source.model
     walked = walk(model)
     constants = find_constants(walked)
-    ops, forms = count_ops(walked.nodes, infer_dtypes(model, walked), constants)
+    precisions = Precisions(walked.nodes, infer_dtypes(model, walked), constants)
+    ops, forms = count_ops(walked.nodes, precisions)
     weights, others = count_constants(constants)
+    foreign = not any(key.startswith(RECIPE) for key in model.metadata_props)
     half_types = tuple(name for name in ("float16", "bfloat16") if name in weights and name not in forms)
     return Inspection(
         path=source.name,
@@ -60,6 +63,7 @@ def inspect_source(source: Source) -> Inspection:
         forms=(*forms, *half_types),
         metadata=dict(sorted(model.metadata_props.items())),
         external=_external(source),
+        missing=missing_pairs(walked.nodes, precisions) if foreign and QUANTIZE & ops.keys() else (),
     )
 
 

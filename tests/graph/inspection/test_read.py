@@ -18,7 +18,7 @@ from qtool.graph.inspection.walk import walk
 from qtool.graph.load import from_proto
 from tests.graph.inspection import graphs
 from tests.graph.inspection.graphs import QUANTIZED
-from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, model, node, weights
+from tests.graphs import ROOT, SAMPLE_MODELS, SHARED_MODELS, model, node, weights
 
 # What each graph computes in, its forms, nodes on stored weights, weights (elements by type) and share.
 INSPECTIONS: dict[str, tuple[dict[str, int], tuple[str, ...], int, dict[str, int], float]] = {
@@ -279,3 +279,29 @@ def test_attributes_that_a_function_gets_from_its_caller_are_unknown_here() -> N
     inspection = inspect_model(made)
     assert inspection.ops["MatMul"].computes == {"float32": 1}
     assert inspection.ops["Constant"].computes == {"constant": 1}
+
+
+FIXTURES = ROOT / "tests/rewrite/fixtures"
+
+
+def test_it_lists_what_lacks_a_scale_in_a_model_of_another_tool() -> None:
+    missing = inspect_model(FIXTURES / "pytorch-x86.onnx").missing
+    assert [(m.value, m.made_by, m.read_by) for m in missing] == [
+        ("conv2d_1", "Conv node_conv2d_1", ("Add node_add",)),
+        ("relu_2", "Relu node_relu_2", ("ReduceMean node_mean",)),
+    ]
+
+
+def test_a_weight_without_a_scale_is_missing_too() -> None:
+    made = graphs.qdq()
+    conv = next(n for n in made.graph.node if n.op_type == "Conv")
+    conv.input[1] = "plain"
+    made.graph.initializer.append(onnx.numpy_helper.from_array(weights(4, 8, 1, 1), "plain"))
+    assert [(m.value, m.made_by) for m in inspect_model(made).missing if m.value == "plain"] == [
+        ("plain", "")
+    ]
+
+
+@pytest.mark.parametrize("name", ["pytorch-xnnpack", "tensorflow"])
+def test_nothing_is_missing_where_all_is_quantized(name: str) -> None:
+    assert inspect_model(FIXTURES / f"{name}.onnx").missing == ()

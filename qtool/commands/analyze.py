@@ -236,7 +236,8 @@ def _settings(options: Analyzing, source: Source, other: Inspection | None, data
 def _drafted(candidate: Candidate) -> Subject:
     """Return the subject of a candidate."""
     model = candidate.model
-    return Subject(model.model, candidate.plan, _regions(model.task, candidate.assignment, candidate.plan))
+    regions = _regions(model.task, candidate.assignment, candidate.plan)
+    return Subject(model.model, candidate.plan, regions, own_scales=candidate.own_scales)
 
 
 def _regions(task: PlanInput, assignment: Assignment, plan: Plan) -> tuple[tuple[str, ...], ...]:

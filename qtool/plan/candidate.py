@@ -108,6 +108,11 @@ class Candidate:
         plan, nearest = (replace(plan, runtime=runtime) for plan in (self.plan, self.nearest))
         return replace(self, plan=plan, nearest=nearest)
 
+    def own_scales(self, plan: Plan) -> Plan:
+        """Return a plan of some of its activations, with the scales that they have without the others."""
+        task = self.model.task
+        return resolve(plan, self.ranges, task.view, ESTIMATORS[task.scheme.choices.method], task.grids)
+
     def with_plan(self, plan: Plan) -> Candidate:
         """Return the candidate with the integers and corrections of a plan for the same sites."""
         nearest = {(s.value, s.spec): s.qparams for s in self.nearest.sites if s.kind in WEIGHTS}

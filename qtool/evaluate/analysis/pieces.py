@@ -1,18 +1,20 @@
 """A plan with a switch of its own for each region that reads a tensor.
 
-A region that is quantized alone reads its input rounded, and other consumers of that input do not.
+A region that is quantized alone reads its input rounded, and other consumers of that input do not. Of a scale
+that many values share it has its own part: that of its values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from qtool.evaluate.analysis.subject import Subject, tensor_key
-from qtool.plan.model import WEIGHTS, Plan, Site, Use
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site, Use
 
 # The consumers that are in no region.
 _REST = -1
+_PART = ", region "
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Pieces:
     """Parts of tensors that are quantized together.
 
     Args:
-        plan: that of the subject, its activations split by the regions of their consumers.
+        plan: that of the subject, its activations split by the regions of their consumers; each part has the
+            scale of its values.
         tensors: tensor -> its parts; a weight has one.
         regions: for each region the parts that are quantized when it alone is.
     """
@@ -42,11 +45,12 @@ def split(subject: Subject) -> Pieces:
         for use in subject.uses(site):
             readers.setdefault(places.get(use[0], _REST), []).append(use)
         returned = subject.view.values[site.value].is_graph_output()
-        if site.kind in WEIGHTS or len(readers) < 2 or returned:
+        alone = len(readers) < 2 and len(subject.tensors.get(key, ())) < 2
+        if site.kind in WEIGHTS or returned or alone or not readers:
             parts = dict.fromkeys(readers or [_REST], key)
             sites.append(site if site.kind in WEIGHTS else replace(site, group=key))
         else:
-            parts = {place: f"{key}, region {place}" for place in readers}
+            parts = {place: f"{key}{_PART}{place}" for place in readers}
             sites += [replace(site, uses=tuple(u), group=parts[place]) for place, u in readers.items()]
         if key not in subject.tensors:  # biases add no noise
             continue
@@ -58,7 +62,21 @@ def split(subject: Subject) -> Pieces:
         if made is not None:
             regions[made].update(dict.fromkeys(parts.values()))
     return Pieces(
-        replace(subject.plan, sites=tuple(sites)),
+        replace(subject.plan, sites=tuple(_with_own_scales(subject, sites))),
         {key: tuple(parts) for key, parts in tensors.items()},
         tuple(tuple(parts) for parts in regions),
     )
+
+
+def _with_own_scales(subject: Subject, sites: Sequence[Site]) -> Iterator[Site]:
+    """Yield the sites; those whose scale is shared with other values have the scale of their part."""
+    shared = {s.group for s in sites if len(subject.tensors.get(s.group.partition(_PART)[0], ())) > 1}
+    parts: dict[str, list[Site]] = {}
+    for site in sites:
+        if site.kind is Kind.ACTIVATION and site.group in shared and subject.own_scales is not None:
+            parts.setdefault(site.group, []).append(site)
+        else:
+            yield site
+    for own in parts.values():
+        assert subject.own_scales is not None
+        yield from subject.own_scales(replace(subject.plan, sites=tuple(own))).sites

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -33,6 +33,7 @@ class Subject:
         regions: the nodes of each region, in graph order.
         weights, biases: constant -> its floats after quantization, of a model that was read back.
         scales: tensor -> the name of its scale in the file.
+        own_scales: gives some activations the scales that they have without the others; None: of a file.
     """
 
     model: ir.Model
@@ -41,6 +42,7 @@ class Subject:
     weights: Mapping[str, Stored] = field(default_factory=dict)
     biases: Mapping[str, Stored] = field(default_factory=dict)
     scales: Mapping[str, str] = field(default_factory=dict)
+    own_scales: Callable[[Plan], Plan] | None = None
 
     @cached_property
     def view(self) -> View:

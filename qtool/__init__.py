@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qtool.commands.profile import Profiling
     from qtool.commands.profile import profile_machine as profile
     from qtool.commands.quantize import dry_run, quantize
+    from qtool.commands.sweep import Sweep, sweep
     from qtool.commands.table import tune_table
     from qtool.commands.tune import tune
     from qtool.data.reading import Reading
@@ -73,6 +74,7 @@ _PUBLIC = {
     "Report": ("qtool.report.model", "Report"),
     "Result": ("qtool.report.model", "Result"),
     "Survey": ("qtool.commands.data", "Survey"),
+    "Sweep": ("qtool.commands.sweep", "Sweep"),
     "advise": ("qtool.commands.advise", "advise_on"),
     "analyze": ("qtool.commands.analyze", "analyze_model"),
     "bench": ("qtool.commands.bench", "bench_models"),
@@ -88,6 +90,7 @@ _PUBLIC = {
     "read_report": ("qtool.report.saved", "read_report"),
     "rejudge": ("qtool.report.saved", "rejudge"),
     "survey": ("qtool.commands.data", "survey"),
+    "sweep": ("qtool.commands.sweep", "sweep"),
     "tune": ("qtool.commands.tune", "tune"),
     "tune_table": ("qtool.commands.table", "tune_table"),
     **{
@@ -128,6 +131,7 @@ __all__ = [
     "Result",
     "RuntimeFailure",
     "Survey",
+    "Sweep",
     "UsageError",
     "advise",
     "analyze",
@@ -144,6 +148,7 @@ __all__ = [
     "read_report",
     "rejudge",
     "survey",
+    "sweep",
     "tune",
     "tune_table",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,9 @@ from qtool.cli.command import Command
 from qtool.cli.output_files import files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
-from qtool.cli.types import BYTES, OUTPUT, SRC
+from qtool.cli.types import BYTES, OUTPUT, SRC, part_of
 from qtool.errors import EXIT_OK, UsageError, counted, printable
 from qtool.tables.targets import AUTO, TARGETS
-
-
-def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int]:
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
-    index, count = (int(n) for n in match.groups()) if match else (0, 0)
-    if not 1 <= index <= count:
-        raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", ctx, param)
-    return index, count
 
 
 @click.command(cls=Command)
@@ -43,7 +34,7 @@ def _shard(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
 @click.option(
     "--shard",
     metavar="I/N",
-    callback=_shard,
+    callback=part_of,
     help="Read only samples I, I+N, ..: one of N parts for --merge.",
 )
 @click.option(

@@ -15,13 +15,14 @@ import click
 from click.core import ParameterSource
 
 from qtool.cli.config import settings
-from qtool.cli.guard import HERE, SECONDS, SECONDS_A_GB, Limits, guarded
+from qtool.cli.guard import HERE, guarded
 from qtool.cli.help import Option, format_options, help_all_option
 from qtool.cli.progress import clear_line
 from qtool.cli.show_config import show
 from qtool.cli.streams import refuse_dash_files, streams
 from qtool.cli.types import BYTES
 from qtool.errors import EXIT_OK, QtoolError, UsageError
+from qtool.runtime.deaths import SECONDS, SECONDS_A_GB, Limits
 
 # In click's ctx.meta.
 _SETTINGS = "qtool.cli.settings"
@@ -140,16 +141,15 @@ def command_line() -> tuple[str, ...]:
     for name, setting in ctx.meta[_SETTINGS].values.items():
         if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
             option = next(param for param in ctx.command.params if param.name == name)
-            values = setting.value if isinstance(setting.value, (tuple, list)) else [setting.value]
-            for value in values:
-                words += (
-                    [option.opts[0]]
-                    if value is True
-                    else []
-                    if value is False
-                    else [option.opts[0], str(value)]
-                )
+            words += flags_of(option, setting.value)
     return tuple(words)
+
+
+def flags_of(option: click.Parameter, value: Any) -> list[str]:
+    """Return an option with its value as words of a command line."""
+    values = value if isinstance(value, (tuple, list)) else [value]
+    flag = option.opts[0]
+    return [w for v in values for w in ([flag] if v is True else [] if v is False else [flag, str(v)])]
 
 
 def _configure(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:

@@ -88,6 +88,29 @@ def settings(
     return Settings(file.name if file else None, values)
 
 
+def checked_table(
+    where: str, table: Mapping[str, Any], command: click.Command, names: Set[str]
+) -> dict[str, tuple[str, click.Option, Any]]:
+    """Return the entries of a table of a command's options: key -> place, option, value as it stands there.
+
+    Args:
+        where: the table, for messages.
+        table: of a TOML file.
+        command: whose options they are.
+        names: of the parameters that the table may set.
+
+    Raises:
+        UsageError: another key, or a key that is there twice.
+    """
+    options = _Options({str(command.name): command})
+    own = {
+        key: option for key, option in options.by_command[str(command.name)].items() if option.name in names
+    }
+    return {
+        key: (place, own[key], value) for place, key, value in _checked(where, table, own.keys(), options)
+    }
+
+
 def key_of(option: click.Option) -> str:
     """Return the name of an option in a file: its first long name, without the dashes."""
     return next(iter(_keys(option)), option.name or "")

@@ -40,15 +40,24 @@ def find(path: Path | None) -> ConfigFile | None:
         UsageError: it can't be read, or is no TOML.
     """
     if path is not None:
-        file = _pyproject(path) if path.name == PYPROJECT else _own(path)
-        if file is None:
-            raise UsageError(f"config '{path}' has no [tool.qtool]", "add the table, or name another file")
-        return file
+        return read(path)
     own, pyproject = Path(OWN), Path(PYPROJECT)
     # An unreadable qtool.toml is an error; a pyproject.toml without our table is not.
     if own.exists() or own.is_symlink():
         return _own(own)
     return _pyproject(pyproject) if pyproject.is_file() else None
+
+
+def read(path: Path) -> ConfigFile:
+    """Return the file of this name.
+
+    Raises:
+        UsageError: it can't be read, or is no TOML.
+    """
+    file = _pyproject(path) if path.name == PYPROJECT else _own(path)
+    if file is None:
+        raise UsageError(f"config '{path}' has no [tool.qtool]", "add the table, or name another file")
+    return file
 
 
 def _own(path: Path) -> ConfigFile:

@@ -17,21 +17,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from qtool.cli.watchdog import LOOK, Death, Watchdog, thread_seconds
-from qtool.errors import (
-    EXIT_INTERRUPTED,
-    DataError,
-    EnvironmentFailure,
-    ModelError,
-    QtoolError,
-    RuntimeFailure,
-    UsageError,
-)
+from qtool.errors import EXIT_INTERRUPTED, EnvironmentFailure
 from qtool.runtime import heartbeat
+from qtool.runtime.deaths import Limits, dead, died, gave_up, limit_steps
 from qtool.runtime.tempdirs import sweep, temporary
+from qtool.runtime.watchdog import LOOK, Watchdog, thread_seconds
 
 HERE = hasattr(os, "fork")
 # Signals that end a process, and that it can handle: all of them request an end.
@@ -40,36 +32,8 @@ END_SIGNALS = {
     for name in "SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGXCPU".split()
     if hasattr(signal, name)
 }
-SECONDS = 60
-SECONDS_A_GB = 60
 _SHARE_OF_MEMORY = 0.9
-_MORE_MEMORY = "a larger --memory-limit, or a machine with more"
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
-_ERRORS: dict[int, type[QtoolError]] = {
-    e.exit_code: e
-    for e in (QtoolError, ModelError, DataError, EnvironmentFailure, RuntimeFailure, UsageError)
-}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of the work; 0 is no limit.
-
-    Args:
-        seconds: of CPU time of one step; None: SECONDS, and SECONDS_A_GB more per GB of model.
-        memory: bytes that it may allocate; None: 90% of the machine's or container's.
-        advice: a hint for work that is ended by force: how to keep its results.
-    """
-
-    seconds: float | None = None
-    memory: int | None = None
-    advice: str = ""
-
-    def patience(self, model_bytes: int) -> float:
-        """Return the seconds of CPU time without a heartbeat after which the work is ended."""
-        if self.seconds is None:
-            return SECONDS + SECONDS_A_GB * model_bytes / 1e9
-        return self.seconds or float("inf")
 
 
 def guarded(work: Callable[[], int], limits: Limits) -> int:
@@ -118,9 +82,9 @@ def guarded(work: Callable[[], int], limits: Limits) -> int:
             _sweep(page)
         snapshot = heartbeat.read(page)
         if os.WIFSIGNALED(status):
-            raise _died(os.WTERMSIG(status), snapshot, limits)
+            raise died(os.WTERMSIG(status), snapshot, limits)
         if not snapshot.ended:
-            raise _gave_up(snapshot)
+            raise gave_up(snapshot)
         if os.WEXITSTATUS(status) == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         return os.WEXITSTATUS(status)
@@ -147,6 +111,7 @@ def _become_child(page: mmap.mmap, folder: Path, parent: int, limits: Limits) ->
     heartbeat.show_on(page)
     heartbeat.beat_on_imports()
     _limit_memory(limits)
+    limit_steps(limits)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
 
@@ -189,7 +154,7 @@ def _watch(pid: int, alive: int, page: mmap.mmap, limits: Limits) -> int:
             death = dog.look(snapshot.beats, thread_seconds(pid), limits.patience(snapshot.model_bytes))
             if death is not None:
                 _end(pid, alive)
-                raise _dead(death, snapshot, limits)
+                raise dead(death, snapshot, limits)
         ignore_signals()  # the work is over, and a child can be waited for only once
         return os.waitpid(pid, 0)[1]
     except KeyboardInterrupt:
@@ -225,48 +190,3 @@ def _sweep(page: mmap.mmap) -> None:
     """Remove temporary files that a killed child has left beside its output."""
     for folder in heartbeat.read(page).folders:
         sweep(Path(folder))
-
-
-def _dead(death: Death, snapshot: heartbeat.Snapshot, limits: Limits) -> QtoolError:
-    """The error of work that the watchdog ended. Only what used its CPU time can be the model's fault."""
-    step, hint = snapshot.step, _hints("--time-limit SECONDS for more", limits)
-    if death.idle:
-        message = f"no heartbeat and no CPU time used for {death.seconds:.6g} s{_while(snapshot)}"
-        return EnvironmentFailure(message, hint)
-    if step is None:
-        return EnvironmentFailure(
-            f"no heartbeat in {death.seconds:.6g} s of CPU time{_while(snapshot)}", hint
-        )
-    return _ERRORS[step.blame](
-        f"{step.subject}: no end after {death.seconds:.6g} s of CPU time: {step.doing}",
-        f"a hostile or very slow model? {hint}",
-    )
-
-
-def _died(number: int, snapshot: heartbeat.Snapshot, limits: Limits) -> QtoolError:
-    step = snapshot.step
-    if number == signal.SIGKILL:
-        message = f"killed by the system{_while(snapshot)}: out of memory?"
-        return EnvironmentFailure(message, _hints(_MORE_MEMORY, limits))
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    if step is None:
-        return QtoolError(f"qtool crashed ({name})", "please report it")
-    return _ERRORS[step.blame](
-        f"{step.subject}: a native library crashed ({name}): {step.doing}", "is it damaged, or hostile?"
-    )
-
-
-def _gave_up(snapshot: heartbeat.Snapshot) -> QtoolError:
-    """A library ended the process by itself, as OpenBLAS does without memory."""
-    return EnvironmentFailure(f"a native library gave up{_while(snapshot)}: out of memory?", _MORE_MEMORY)
-
-
-def _while(snapshot: heartbeat.Snapshot) -> str:
-    """The step that was going on, or the stage of the work, in brackets; '' for neither."""
-    step = snapshot.step
-    doing = f"{step.subject}: {step.doing}" if step else snapshot.stage
-    return f" ({doing})" if doing else ""
-
-
-def _hints(hint: str, limits: Limits) -> str:
-    return "; ".join(filter(None, (hint, limits.advice)))

@@ -10,6 +10,7 @@ import click
 
 from qtool.cli.common_options import JUDGING, gates_of, runtime_option
 from qtool.cli.help import under
+from qtool.cli.source_options import NAMES as SOURCE_NAMES
 from qtool.cli.source_options import reading_of, source_help
 from qtool.cli.types import BYTES, OUTPUT, SRC, ListOfChoices
 from qtool.plan.scheme import (
@@ -339,6 +340,9 @@ _NAMES = (
     "target_size", "target_bits", "keep_failed", "allow_float", "recover", "effort", "time_budget",
     "timing", "costs",
 )  # fmt: skip
+
+# The parameters that `options_of` reads.
+JOB = frozenset({*_NAMES, *SOURCE_NAMES, "gate", "gates", "fail_if"})
 
 
 def quantize_options(command: F) -> F:

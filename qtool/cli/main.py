@@ -31,6 +31,7 @@ from qtool.cli.profile import profile
 from qtool.cli.quantize import quantize
 from qtool.cli.report import report
 from qtool.cli.standard_streams import repair_streams
+from qtool.cli.sweep import sweep
 from qtool.cli.tune import tune
 from qtool.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EnvironmentFailure, QtoolError, printable
 from qtool.runtime.tempdirs import lasting
@@ -70,6 +71,7 @@ def cli(ctx: click.Context) -> None:
     qtool advise model.onnx --calib samples/
     qtool quantize model.onnx -o int8.onnx --calib samples/
     qtool tune model.onnx --calib samples/ --svg front.svg
+    qtool sweep models/*.onnx --configs configs.toml -o results/
     qtool compare model.onnx int8.onnx --data held_out/ --fail-if 'sqnr<20'
     qtool analyze model.onnx int8.onnx --data held_out/
     qtool report run.json --fail-if 'sqnr<25'
@@ -93,6 +95,7 @@ def cli(ctx: click.Context) -> None:
 cli.add_command(advise)
 cli.add_command(quantize)
 cli.add_command(tune)
+cli.add_command(sweep)
 cli.add_command(calibrate)
 cli.add_command(compare)
 cli.add_command(analyze)

@@ -40,6 +40,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "data": ("survey",),
     "bench": ("bench",),
     "profile": ("profile",),
+    "sweep": ("sweep",),
 }
 STAGES["tune"] = STAGES["quantize"]
 

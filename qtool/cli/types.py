@@ -74,6 +74,15 @@ class OutputType(click.Path):
         return super().convert(value, param, ctx)
 
 
+def part_of(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int]:
+    """Return I and N of 'I/N', as a callback of click; one part of one without a value."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text or "1/1")
+    index, count = (int(n) for n in match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N", ctx, param)
+    return index, count
+
+
 SRC = SourceType()
 OUTPUT = OutputType()
 OUTPUT_OR_STDOUT = OutputType(allow_dash=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
+from typing import cast
 
 from qtool.calibration.checkpoint import Checkpoint, CheckpointFile
 from qtool.calibration.ranges_file import Calibration
@@ -24,8 +25,9 @@ from qtool.plan.activations import nonnegative
 from qtool.plan.eligible import observable
 from qtool.plan.prepared import PreparedModel
 from qtool.runtime.blas import single_threaded_blas
-from qtool.runtime.worker_pool import in_processes
-from qtool.tables.targets import TargetName
+from qtool.runtime.cpu import fitting_target
+from qtool.runtime.pool import all_results, opened
+from qtool.tables.targets import AUTO, TargetName
 
 # Samples that the main process looks at where others read them.
 _LOOKED_AT = 8
@@ -191,7 +193,12 @@ def _by_processes(model: ModelLike, data: Data, options: Calibrating, progress: 
         raise UsageError("several processes need a model and samples that are named by paths", "jobs=1")
     if options.checkpoint is not None:
         raise UsageError("--checkpoint is for one process", "leave out -j, or run shards of their own")
+    target = cast(TargetName, fitting_target()) if options.target == AUTO else options.target
+    options = replace(options, target=target)  # not that of another machine, which may run a part
     parts = [replace(options, shard=shard, jobs=1) for shard in options.shard.split(options.jobs)]
     calls = [(str(model), str(data), part) for part in parts]
-    shards = in_processes(calibrate_model, calls, lambda done, total: progress("calibrate", done, total))
+    with opened(options.jobs) as pool:
+        shards = all_results(
+            pool, calibrate_model, calls, lambda done, total: progress("calibrate", done, total)
+        )
     return reduce(Calibration.merge, shards)

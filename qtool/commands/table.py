@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class ModeTable:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that some row has."""
-        return tuple(dict.fromkeys(name for row in self.rows for name in row.metrics))
+        return metrics_of(self.rows)
 
     def save(self, path: str | Path) -> None:
         """Write the table to a file, in the format of its suffix: .md, .csv, .json or .html.
@@ -151,7 +151,7 @@ def _table(reports: Mapping[str, Report], failed: Mapping[str, str]) -> ModeTabl
             _metrics(first, fp32=True),
             nodes=sum(row.total for row in first.coverage),
         ),
-        *(_row(row.name, reports.get(row.name), failed.get(row.name, "")) for row in PUBLISHED),
+        *(row_of(row.name, reports.get(row.name), failed.get(row.name, "")) for row in PUBLISHED),
     ]
     return ModeTable(
         __version__,
@@ -165,7 +165,19 @@ def _table(reports: Mapping[str, Report], failed: Mapping[str, str]) -> ModeTabl
     )
 
 
-def _row(name: str, report: Report | None, failed: str) -> ModeRow:
+def metrics_of(rows: Sequence[ModeRow]) -> tuple[str, ...]:
+    """Return the names of the metrics that some row has."""
+    return tuple(dict.fromkeys(name for row in rows for name in row.metrics))
+
+
+def row_of(name: str, report: Report | None, failed: str = "") -> ModeRow:
+    """Return the figures of a report as a row.
+
+    Args:
+        name: of the mode or configuration.
+        report: of its model; None where it could not be made.
+        failed: why not.
+    """
     if report is None:
         return ModeRow(name, failed=failed)
     comparison = report.comparison

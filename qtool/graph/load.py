@@ -168,9 +168,22 @@ def _mapped(tensor: ir.ExternalTensor) -> ir.LazyTensor:
 
 def model_size(path: Path) -> int:
     """Return the bytes on disk of a model file and its external data."""
-    proto = onnx.load(str(path), format="protobuf", load_external_data=False)
-    files = external_files(survey(proto, str(path)).tensors, path)
-    return path.stat().st_size + sum(f.stat().st_size for f in files)
+    return sum(f.stat().st_size for f in _files_of(path))
+
+
+def model_digest(path: Path) -> str:
+    """Return the sha256 of a model, as its Source has it, without a check of the model.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    with step(str(path), "it is read", ModelError):
+        return _digest(_files_of(path))
+
+
+def _files_of(path: Path) -> list[Path]:
+    proto = _parse(path, _regular_file(path))
+    return [path, *external_files(survey(proto, str(path)).tensors, path)]
 
 
 def _parse(path: Path, size: int) -> onnx.ModelProto:

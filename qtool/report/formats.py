@@ -61,6 +61,13 @@ FOLDER_FORMATS = {
     "json": Format(".json", "qtool.report.folder:to_json", "all of it, for other programs"),
     "markdown": Format(".md", "qtool.report.folder:to_markdown", "for a CI step's summary"),
 }
+# Those of `qtool sweep`.
+SWEEP_FORMATS = {
+    "html": _html("qtool.report.html.sweep:to_html"),
+    "json": Format(".json", "qtool.report.sweep:to_json", "all of it, for other programs"),
+    "markdown": Format(".md", "qtool.report.sweep:to_markdown", "for a CI step's summary"),
+    "csv": Format(".csv", "qtool.report.sweep:to_csv", "a row a model and configuration, numbers in full"),
+}
 # Those of `qtool analyze`.
 ANALYSIS_FORMATS = {
     "html": _html("qtool.report.html.analysis:to_html"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -24,7 +26,20 @@ to_json = TABLE.to_json
 
 def columns(table: ModeTable) -> Columns:
     """Return the columns: a row a mode."""
-    size = table.fp32.bytes
+    return {
+        "model": Column(lambda row: row.name),
+        **figures(lambda row: table.fp32.bytes, table.metrics),
+        "no such model": Column(lambda row: row.failed, foreign=True, optional=True),
+    }
+
+
+def figures(size: Callable[[Any], int], metrics: Sequence[str]) -> Columns:
+    """Return the columns of a model's figures.
+
+    Args:
+        size: a row -> the bytes of the FP32 model.
+        metrics: the names of those that some row has.
+    """
 
     def metric(name: str) -> Column:
         return Column(
@@ -34,22 +49,20 @@ def columns(table: ModeTable) -> Columns:
         )
 
     return {
-        "model": Column(lambda row: row.name),
         "MB": Column(lambda row: f"{row.bytes / 1e6:.3g}" if row.bytes else "", value=lambda row: row.bytes),
         "smaller": Column(
-            lambda row: f"{size / row.bytes:.2f}x" if row.bytes else "",
-            value=lambda row: size / row.bytes if row.bytes else math.nan,
+            lambda row: f"{size(row) / row.bytes:.2f}x" if row.bytes else "",
+            value=lambda row: size(row) / row.bytes if row.bytes else math.nan,
         ),
         "speed (95%)": Column(
             _speed, value=lambda row: row.speedup.median if row.speedup else math.nan, optional=True
         ),
         "SQNR dB": Column(_sqnr, value=lambda row: row.sqnr, optional=True),
-        **{name: metric(name) for name in table.metrics},
+        **{name: metric(name) for name in metrics},
         "quantized": Column(
             lambda row: f"{row.quantized} of {row.nodes}" if row.nodes and row.name != FP32 else "",
             value=lambda row: row.quantized,
         ),
-        "no such model": Column(lambda row: row.failed, foreign=True, optional=True),
     }
 
 
@@ -92,11 +105,20 @@ def to_csv(table: ModeTable) -> str:
     """Return a row a mode, numbers in full."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    heads = ["model", "bytes", "speed", "speed_low", "speed_high", "sqnr", "sqnr_low", "sqnr_high"]
-    writer.writerow([*heads, *map(report_csv.cell, table.metrics), "quantized", "nodes", "failed"])
+    writer.writerow(["model", *csv_heads(table.metrics), "failed"])
     for row in table.rows:
-        speed = (row.speedup.median, row.speedup.low, row.speedup.high) if row.speedup else ("", "", "")
-        metrics = [row.metrics.get(name, "") for name in table.metrics]
-        values = [row.name, row.bytes, *speed, row.sqnr, *row.sqnr_interval, *metrics]
-        writer.writerow(map(report_csv.cell, [*values, row.quantized, row.nodes, row.failed]))
+        writer.writerow(map(report_csv.cell, [row.name, *csv_cells(row, table.metrics), row.failed]))
     return stream.getvalue()
+
+
+def csv_heads(metrics: Sequence[str]) -> list[str]:
+    """Return the titles of `csv_cells`."""
+    heads = ["bytes", "speed", "speed_low", "speed_high", "sqnr", "sqnr_low", "sqnr_high"]
+    return [*heads, *map(report_csv.cell, metrics), "quantized", "nodes"]
+
+
+def csv_cells(row: ModeRow, metrics: Sequence[str]) -> list[Any]:
+    """Return the figures of a row, numbers in full."""
+    speed = (row.speedup.median, row.speedup.low, row.speedup.high) if row.speedup else ("", "", "")
+    values = [row.metrics.get(name, "") for name in metrics]
+    return [row.bytes, *speed, row.sqnr, *row.sqnr_interval, *values, row.quantized, row.nodes]

@@ -20,8 +20,9 @@ from importlib import import_module
 from typing import IO, Any, cast
 
 from qtool.errors import EXIT_INTERRUPTED, EnvironmentFailure, QtoolError, RuntimeFailure
+from qtool.runtime.deaths import cause_of_death
 from qtool.runtime.heartbeat import beat, step
-from qtool.runtime.worker_pool import cause_of_death, error_of, error_to_send
+from qtool.runtime.pool import error_of, error_to_send
 
 # -P: nothing is imported from the current folder.
 _PYTHON = ("-P", "-W", "ignore", "-c")

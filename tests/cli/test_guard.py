@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from qtool.cli.guard import END_SIGNALS, Limits
+from qtool.cli.guard import END_SIGNALS
 from qtool.errors import DataError, ModelError, RuntimeFailure
 from qtool.runtime import heartbeat
+from qtool.runtime.deaths import Limits
 from qtool.runtime.heartbeat import writing_in
 from tests.cli.program import Program
 
@@ -23,9 +24,10 @@ PROGRAM = """
 import os; os.setsid()
 import ctypes, json, os, signal, sys, tempfile, time
 from pathlib import Path
-from qtool.cli import guard, watchdog
+from qtool.cli import guard
 from qtool.cli.main import _interrupt
 from qtool.errors import ModelError, QtoolError
+from qtool.runtime import watchdog
 from qtool.runtime.heartbeat import beat, step, weighs, writing_in
 
 for number in guard.END_SIGNALS:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from qtool.cli.watchdog import IDLE_SECONDS, LOOK, Death, Watchdog, thread_seconds
+from qtool.runtime.watchdog import IDLE_SECONDS, LOOK, Death, Watchdog, thread_seconds
 
 
 def deaths(

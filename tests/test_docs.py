@@ -46,6 +46,8 @@ FOREIGN = {
     "--efforts",
     "--regions",
     "--graph",
+    "--array",
+    "--wrap",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from qtool.cli.command import Command
+from qtool.cli.common_options import worker_options
 from qtool.cli.output_files import files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
@@ -37,15 +38,7 @@ from qtool.tables.targets import AUTO, TARGETS
     callback=part_of,
     help="Read only samples I, I+N, ..: one of N parts for --merge.",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Number of processes. Each reads a part of the samples.",
-)
+@worker_options("Each reads a part of the samples")
 @click.option(
     "--memory",
     type=BYTES,
@@ -103,7 +96,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
     else:
         doubts: list[str] = []
         with progress_line("calibrate", values["quiet"]) as progress:
-            names = ("calib_format", "target", "threads", "memory", "jobs", "checkpoint", "resume")
+            names = ("calib_format", "target", "threads", "memory", "jobs", "ray", "checkpoint", "resume")
             options = Calibrating(
                 reading=reading_of(values),
                 shard=Shard(*values["shard"]),

@@ -73,6 +73,34 @@ def output_options(command: F) -> F:
     return command
 
 
+def worker_options(what: str) -> Callable[[F], F]:
+    """Declare -j and --ray.
+
+    Args:
+        what: the work of each, as a sentence without its full stop.
+    """
+
+    def declare(command: F) -> F:
+        command = _output(
+            "--ray",
+            metavar="ADDRESS",
+            default="",
+            rare=True,
+            help="Workers on a Ray cluster: auto for that of this machine, or HOST:PORT. Each machine must "
+            "see the current folder and all files of the command. Default: processes on this machine.",
+        )(command)
+        return _output(
+            "-j",
+            "--jobs",
+            type=click.IntRange(min=1),
+            callback=lambda context, option, value: value or 0,
+            metavar="N",
+            help=f"Number of workers. {what}. Default: 1; with --ray the CPUs of the cluster.",
+        )(command)
+
+    return declare
+
+
 def _rows(tasks: Mapping[str, Task]) -> str:
     return "; ".join(f"{name}: {row.summary}" for name, row in tasks.items())
 

@@ -11,6 +11,7 @@ import click
 
 from qtool.cli import config_file, config_values
 from qtool.cli.command import Command, command_line, flags_of
+from qtool.cli.common_options import worker_options
 from qtool.cli.config import checked_table
 from qtool.cli.deliver import file_options, write_reports
 from qtool.cli.job_options import JOB, options_of
@@ -47,15 +48,7 @@ _OF_THE_SWEEP = {"force", "checkpoint", "resume"}
     metavar="FOLDER",
     help="The folder of the results: MODEL/CONFIG.onnx, .json (the report) and .plan.json.",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Number of models at a time, each in a process. Speeds are exact with 1.",
-)
+@worker_options("A worker takes a model and configuration at a time; speeds are exact with one")
 @click.option(
     "--resume",
     is_flag=True,
@@ -93,7 +86,7 @@ def sweep(models: tuple[Path, ...], configs: Path, output: Path, **values: Any) 
             items,
             output,
             progress=progress,
-            **{name: values[name] for name in ("jobs", "resume", "force", "part")},
+            **{name: values[name] for name in ("jobs", "ray", "resume", "force", "part")},
         )
     result = replace(result, arguments=command_line())
     try:

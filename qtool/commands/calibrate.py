@@ -69,7 +69,9 @@ class Calibrating(ListFields):
         threads: of the runtime in each process; 0 leaves the choice to it.
         memory: bytes that the observed activations of a sample may take; where all would take more, the
             samples pass several times. None: no limit.
-        jobs: processes, each with a part of the samples; needs a model and samples that are named by paths.
+        jobs: workers, each with a part of the samples; 0: one, or with `ray` the CPUs of the cluster. More
+            than one needs a model and samples that are named by paths.
+        ray: 'auto' or the address of a Ray cluster, for workers there; '': processes here.
         checkpoint: a file that is kept up to date, for a run that goes on from it with `resume`.
     """
 
@@ -79,7 +81,8 @@ class Calibrating(ListFields):
     shard: Shard = Shard()
     threads: int = 0
     memory: int | None = None
-    jobs: int = 1
+    jobs: int = 0
+    ray: str = ""
     checkpoint: str | Path | None = None
     resume: bool = False
 
@@ -136,11 +139,10 @@ def calibrate_model(
     if not len(samples):
         raise DataError(f"{samples.name}: shard {options.shard} has no samples", "fewer shards")
     prepared = prepare_model(source, Options(target=options.target), sets=replace(NO_SAMPLES, judge=samples))
-    jobs = min(options.jobs, len(samples))
-    if jobs > 1:
-        calibration = _by_processes(model, data, replace(options, jobs=jobs), progress)
+    if options.ray or min(options.jobs, len(samples)) > 1:
+        calibration = _by_workers(model, data, options, len(samples), progress)
         for _ in samples.read(evenly(len(samples), _LOOKED_AT)):
-            pass  # the processes read the others
+            pass  # the workers read the others
     else:
         calibration = _by_this_process(prepared, samples, options, progress)
     for doubt in observed.doubts():
@@ -187,18 +189,21 @@ def _by_this_process(
     return Calibration(prepared.source.sha256, len(source), source.digest % (1 << 256), ranges)
 
 
-def _by_processes(model: ModelLike, data: Data, options: Calibrating, progress: Progress) -> Calibration:
-    """The parts of a calibration, one a process, merged."""
+def _by_workers(
+    model: ModelLike, data: Data, options: Calibrating, samples: int, progress: Progress
+) -> Calibration:
+    """The parts of a calibration, one a worker, merged."""
     if not isinstance(model, str | Path) or not isinstance(data, str | Path):
-        raise UsageError("several processes need a model and samples that are named by paths", "jobs=1")
+        raise UsageError("several workers need a model and samples that are named by paths", "jobs=1")
     if options.checkpoint is not None:
-        raise UsageError("--checkpoint is for one process", "leave out -j, or run shards of their own")
+        raise UsageError("--checkpoint is for one worker", "leave out -j, or run shards of their own")
     target = cast(TargetName, fitting_target()) if options.target == AUTO else options.target
     options = replace(options, target=target)  # not that of another machine, which may run a part
-    parts = [replace(options, shard=shard, jobs=1) for shard in options.shard.split(options.jobs)]
-    calls = [(str(model), str(data), part) for part in parts]
-    with opened(options.jobs) as pool:
-        shards = all_results(
+    with opened(options.jobs, options.ray) as pool:
+        shards = options.shard.split(min(pool.jobs, samples))
+        parts = [replace(options, shard=shard, jobs=1, ray="") for shard in shards]
+        calls = [(str(model), str(data), part) for part in parts]
+        done = all_results(
             pool, calibrate_model, calls, lambda done, total: progress("calibrate", done, total)
         )
-    return reduce(Calibration.merge, shards)
+    return reduce(Calibration.merge, done)

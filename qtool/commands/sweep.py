@@ -127,7 +127,8 @@ def sweep(
     configs: Mapping[str, Configuration],
     folder: str | Path,
     *,
-    jobs: int = 1,
+    jobs: int = 0,
+    ray: str = "",
     resume: bool = False,
     force: bool = False,
     part: tuple[int, int] = (1, 1),
@@ -142,7 +143,8 @@ def sweep(
         models: paths.
         configs: name -> options of quantize, or a function of the model's path that returns them.
         folder: the folder of the results; it is made if its parent exists.
-        jobs: the number of processes.
+        jobs: the number of workers; 0: one, or with `ray` the CPUs of the cluster.
+        ray: 'auto' or the address of a Ray cluster, for workers there; '': processes here.
         resume: skip what an earlier run with the same models, samples, options and version has done.
         force: replace results in the folder.
         part: (i, n): only the i-th, i+n-th, .. of all pairs, counted from 1.
@@ -153,7 +155,9 @@ def sweep(
         EnvironmentFailure: the folder can't be made.
     """
     items = sweep_items(models, {name: (config, ()) for name, config in configs.items()}, Path(folder))
-    return run_sweep(items, Path(folder), jobs=jobs, resume=resume, force=force, part=part, progress=progress)
+    return run_sweep(
+        items, Path(folder), jobs=jobs, ray=ray, resume=resume, force=force, part=part, progress=progress
+    )
 
 
 def sweep_items(
@@ -212,6 +216,7 @@ def run_sweep(
     folder: Path,
     *,
     jobs: int,
+    ray: str,
     resume: bool,
     force: bool,
     part: tuple[int, int],
@@ -231,7 +236,11 @@ def run_sweep(
     failed: dict[Path, QtoolError] = {}
     resumed = len(items) - len(waiting)
     progress("sweep", resumed, len(items))
-    with opened(jobs) as pool, closing(pool.outcomes(run_item, [(item,) for item in waiting])) as outcomes:
+    with (
+        opened(jobs, ray) as pool,
+        closing(pool.outcomes(run_item, [(item,) for item in waiting])) as outcomes,
+    ):
+        jobs = pool.jobs
         for done, (number, outcome) in enumerate(outcomes, start=resumed + 1):
             if isinstance(outcome, QtoolError):
                 failed[waiting[number].output] = outcome

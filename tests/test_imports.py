@@ -43,7 +43,7 @@ MAY_IMPORT = {
 RENDERERS = tuple(
     f"report/{name}.py"
     for name in (
-        "terminal analysis_terminal checklist table inspection difference survey bench profile placement tables folder"
+        "terminal analysis_terminal checklist table sweep inspection difference survey bench profile placement tables folder"
     ).split()
 )
 ON_TOP = {"__init__", "__main__", "errors", "options"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qtool.numerics.pairs import pair_magnitudes
 from qtool.numerics.qparams import (
     F32,
     F64,
@@ -43,7 +44,8 @@ def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | 
     """
     if not spec.symmetric:
         return affine_qparams(w, spec)
-    size = magnitudes(w, spec.granularity)
+    # A step of 1 / 127 of the sum leaves room for rounding both.
+    size = (pair_magnitudes if spec.qtype.pairs else magnitudes)(w, spec.granularity)
     size = np.where(size > 0, size, size.max(initial=0.0))
     if bias_floor is not None:
         size = np.maximum(size, bias_floor * (spec.qtype.qmax - midpoint(spec.qtype)))

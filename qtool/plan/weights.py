@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qtool.graph.view import View, attribute_int, float_constant, is_op, is_vector, rank, sole_consumer
+from qtool.numerics.pairs import pair_magnitudes
+from qtool.numerics.qparams import magnitudes
 from qtool.plan.assignment import AssignedGraph, QuantizedNode
 from qtool.plan.eligible import channel_axis, nbits_block, row_axis
 from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
@@ -17,6 +19,7 @@ from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
     INT8,
+    INT8_PAIRED,
     INT8_REDUCED,
     INT32,
     PER_TENSOR,
@@ -98,19 +101,20 @@ def _kept_spec(
 ) -> TensorSpec | None:
     """Return the quantization that a weight came with; None where it came with none that `qtype` can keep.
 
-    Without VNNI, sums of 8-bit activations and 8-bit weights saturate: one of them must have 7 bits.
+    Without VNNI, sums of 8-bit activations and 8-bit weights saturate: the activations must have 7 bits, or
+    the weights must be as small as `qtype` has them.
     """
     value, source = quantized.node.inputs[1], quantized.node.inputs[0]
-    if value is None or source is None or qtype not in (INT8, INT8_REDUCED):
+    if value is None or source is None or qtype not in (INT8, INT8_PAIRED, INT8_REDUCED):
         return None
     scale = assigned.grids.weight_scale(value.name or "", array, granularity)
     if scale is None:
         return None
-    if qtype is INT8_REDUCED:
+    if qtype is not INT8:
         grid = assigned.grids.activations.get(source.name or "")
         halved = grid is not None and grid.steps < 1 << INT8_REDUCED.bits
-        largest = np.abs(np.asarray(array, np.float64)).max(initial=0) / scale.min(initial=np.inf)
-        if not halved and largest > INT8_REDUCED.qmax + 0.5:
+        sums = (pair_magnitudes if qtype.pairs else magnitudes)(array, granularity)
+        if not halved and (sums > ((qtype.pairs or qtype.qmax) + 0.5) * scale).any():
             return None
     return TensorSpec(INT8, granularity if scale.ndim else PER_TENSOR, symmetric=True)
 

@@ -17,6 +17,7 @@ from qtool.graph.view import View, float_constant, is_op
 from qtool.numerics.clip import FEW_BITS
 from qtool.numerics.descent import fitted
 from qtool.numerics.gptq import Grid, Hessian, Integers, gptq, hessian
+from qtool.numerics.pairs import within_pairs
 from qtool.numerics.qparams import F32, F64, QParams, fold, unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Kind, Plan, Site
@@ -189,6 +190,8 @@ def _joined(view: View, site: Site, weight: WeightRows, fits: list[Fitted], oper
         scale.reshape(-1)[weight.index], zero.reshape(-1)[weight.index] = scales, zeros
         params = QParams(scale, zero)
     integers = operand.weight_of(q, w.shape).astype(site.spec.qtype.dtype)
+    if site.spec.qtype.pairs:
+        integers = within_pairs(integers, site.spec.granularity, site.spec.qtype.pairs)
     new = replace(site, integers=integers, qparams=params)
     plain = replace(new, integers=None)
     # Integers that are the nearest ones are not stored.

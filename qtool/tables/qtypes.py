@@ -15,6 +15,7 @@ class QType:
         bits: bits of information an element holds.
         qmin, qmax: the integers that may appear; a symmetric signed type of 8 bits or more leaves out
             its lowest value so that -x and x have the same precision. 0 for float types.
+        pairs: the most that two weights of one sign that a kernel adds in 16 bits may sum to; 0: any sum.
         since: the first opset whose QuantizeLinear, DequantizeLinear and Cast take it.
     """
 
@@ -24,12 +25,14 @@ class QType:
     qmin: int
     qmax: int
     since: int = 10
+    pairs: int = 0
 
 
 UINT8 = QType("uint8", "uint8", 8, 0, 255)
 INT8 = QType("int8", "int8", 8, -127, 127)
-# 255 * 64 * 2 < 2**15: two products of u8 x s8 fit in the 16-bit lanes that AVX2's VPMADDUBSW
-# saturates in, so a CPU without VNNI sums them exactly.
+# 255 * 128 < 2**15: two products of u8 x s8 fit in the 16-bit lanes that AVX2's VPMADDUBSW saturates in, so a
+# CPU without VNNI sums them exactly. Where the pairs are known their sum is limited, and else each weight.
+INT8_PAIRED = QType("int8-paired", "int8", 8, -127, 127, pairs=128)
 INT8_REDUCED = QType("int8-reduced", "int8", 7, -64, 64)
 UINT16 = QType("uint16", "uint16", 16, 0, 2**16 - 1, since=21)
 INT16 = QType("int16", "int16", 16, -(2**15) + 1, 2**15 - 1, since=21)
@@ -40,7 +43,20 @@ FLOAT16 = QType("float16", "float16", 16, 0, 0)
 FLOAT32 = QType("float32", "float32", 32, 0, 0)
 
 QTYPES = {
-    t.name: t for t in (UINT8, INT8, INT8_REDUCED, UINT16, INT16, UINT4, UINT2, INT32, FLOAT16, FLOAT32)
+    t.name: t
+    for t in (
+        UINT8,
+        INT8,
+        INT8_PAIRED,
+        INT8_REDUCED,
+        UINT16,
+        INT16,
+        UINT4,
+        UINT2,
+        INT32,
+        FLOAT16,
+        FLOAT32,
+    )
 }
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from qtool.tables.forms import Form
 from qtool.tables.ops import OPS, Role
-from qtool.tables.qtypes import INT8, INT8_REDUCED, UINT8, UINT16, QType
+from qtool.tables.qtypes import INT8, INT8_PAIRED, INT8_REDUCED, UINT8, UINT16, QType
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.runtimes import DEFAULT
 
@@ -280,9 +280,9 @@ TARGETS: dict[str, Target] = {
         ),
         Target(
             "cpu-avx2",
-            "onnxruntime on a CPU without VNNI: 7-bit weights, since u8 x s8 sums saturate there",
+            "onnxruntime on a CPU without VNNI: weights of 7 to 8 bits, since u8 x s8 sums saturate there",
             _CPU_FORMS,
-            weight=INT8_REDUCED,
+            weight=INT8_PAIRED,
             depthwise_weight=INT8,  # its kernel multiplies in 16 bits and adds in 32 (docs/targets.md)
             onnxruntime=True,
             runtime=DEFAULT,

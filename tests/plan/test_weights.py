@@ -134,7 +134,7 @@ def test_storage_uses_the_coarsest_block_within_its_error(w: np.ndarray, wanted:
 
 @pytest.mark.parametrize(
     ("group", "outputs", "wanted"),
-    [(8, 8, "int8"), (8, 16, "int8-reduced"), (4, 8, "int8-reduced")],
+    [(8, 8, "int8"), (8, 16, "int8-paired"), (4, 8, "int8-paired")],
     ids=["depthwise", "multiplied", "grouped"],
 )
 def test_without_vnni_only_depthwise_weights_have_eight_bits(group: int, outputs: int, wanted: str) -> None:

@@ -108,5 +108,5 @@ def test_scales_suffice_without_samples_where_none_is_missing() -> None:
 def test_without_vnni_8_bit_weights_stay_beside_7_bit_activations_alone(clip: int, kept: bool) -> None:
     plan = write(net(clip=clip, zero=64 if clip else 128), _FED, "cpu-avx2", include=["*"]).plan
     weight = site(plan, Kind.WEIGHT, "w")
-    assert weight.spec.qtype.name == ("int8" if kept else "int8-reduced")
+    assert weight.spec.qtype.name == ("int8" if kept else "int8-paired")
     assert (weight.integers is not None) == kept

@@ -7,7 +7,7 @@ import pytest
 
 from qtool.plan.variants import variant
 from qtool.tables.ops import OPS
-from qtool.tables.qtypes import INT8_REDUCED, QTYPES
+from qtool.tables.qtypes import INT8_PAIRED, QTYPES
 from qtool.tables.targets import TARGETS, Placement, Placements, Target, Worth
 from tests.graphs import model, node, weights
 
@@ -104,4 +104,4 @@ def test_placements_other_than_always_have_a_reason(placements: Placements) -> N
 
 
 def test_the_target_without_vnni_takes_weights_whose_sums_do_not_saturate() -> None:
-    assert TARGETS["cpu-avx2"].weight is INT8_REDUCED
+    assert TARGETS["cpu-avx2"].weight is INT8_PAIRED

@@ -1,0 +1,56 @@
+"""The limit on the weights of CPUs that add two products of u8 x s8 in 16 bits (VPMADDUBSW), and saturate.
+
+The two belong to neighbours in the order of the kernel's sum: 2k and 2k + 1 of a matrix's rows; of a
+convolution's weights with channels last, tap by tap. tests/numerics/test_pairs.py asks the kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtool.numerics.qparams import F64, fold, magnitudes, scaled_axes, unfold
+from qtool.tables.qtypes import Granularity, PerTensor
+
+
+def pair_magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
+    """Return the largest sum under each scale of two neighbours of one sign, without it.
+
+    With one scale for all channels any two may be neighbours. Shapes are those of `magnitudes`.
+    """
+    if isinstance(granularity, PerTensor):
+        return 2 * magnitudes(w, granularity)
+    pairs, *_ = _pairs(np.asarray(w), granularity)
+    sums = [np.maximum(sign * pairs, 0).sum(axis=-1, dtype=np.float64) for sign in (1, -1)]
+    return np.asarray(np.maximum(*sums).max(axis=-1, initial=0.0))
+
+
+def within_pairs(q: NDArray[np.integer], granularity: Granularity, limit: int) -> NDArray[np.integer]:
+    """Return integers whose pairs of one sign sum to `limit` at most: the larger one gives way.
+
+    q: any shape, centred on 0 -> same shape and type.
+    """
+    if isinstance(granularity, PerTensor):
+        return np.asarray(np.clip(q, -(limit // 2), limit // 2))
+    pairs, order, shape = _pairs(q.astype(np.int16), granularity)
+    for sign in (1, -1):
+        over = np.maximum(np.maximum(sign * pairs, 0).sum(axis=-1, keepdims=True) - limit, 0)
+        larger = np.argmax(sign * pairs, axis=-1, keepdims=True)
+        np.put_along_axis(pairs, larger, np.take_along_axis(pairs, larger, -1) - sign * over, -1)
+    columns = math.prod(shape[pairs.ndim - 2 :])
+    rows = pairs.reshape(*pairs.shape[:-2], 2 * pairs.shape[-2])[..., :columns]
+    return fold(rows.reshape(shape).transpose(np.argsort(order)), granularity, q.shape).astype(q.dtype)
+
+
+def _pairs(w: NDArray[Any], granularity: Granularity) -> tuple[NDArray[Any], list[int], tuple[int, ...]]:
+    """Return a copy [.., K/2, 2] in the kernel's order, with the order of the axes and their lengths."""
+    values, covered = unfold(w, granularity), scaled_axes(granularity, w.ndim)
+    scaled = [i for i in range(values.ndim) if i not in covered]
+    order = [*scaled, *covered[1:], covered[0]]
+    ordered = values.transpose(order)
+    rows = ordered.reshape(*ordered.shape[: len(scaled)], math.prod(ordered.shape[len(scaled) :]))
+    padded = np.pad(rows, [(0, 0)] * len(scaled) + [(0, rows.shape[-1] % 2)])
+    return padded.reshape(*padded.shape[:-1], padded.shape[-1] // 2, 2), order, ordered.shape

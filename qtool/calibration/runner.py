@@ -138,15 +138,21 @@ def value_reader(model: ir.Model, values: Sequence[str], threads: int, name: str
 
 
 def _with_outputs(model: ir.Model, values: Sequence[str]) -> ir.Model:
-    """Return a copy of the model whose outputs are these values; its own outputs where there are none.
+    """Return a copy of the model whose outputs are these values, or a copy of an input where there are none.
 
     The runtime would run the nodes that no output depends on: they are left out.
     """
     clone = model.clone()
-    if not values:
-        return clone
     by_name = {v.name: v for node in clone.graph for v in node.outputs}
     outputs = [by_name[name] for name in values]
+    source = next((v for v in clone.graph.inputs if isinstance(v.type, ir.TensorType)), None)
+    if not outputs:  # samples are fitted to the inputs alone
+        if source is None:
+            return clone
+        copy = ir.node("Identity", [source])
+        clone.graph.append(copy)
+        outputs = [copy.outputs[0]]
+        outputs[0].name, outputs[0].type = "qtool_copy", source.type
     for value in outputs:
         value.type = value.type or ir.TensorType(ir.DataType.FLOAT)
     clone.graph.outputs[:] = outputs

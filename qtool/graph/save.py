@@ -36,7 +36,7 @@ STREAMED_BYTES = 1 << 27
 # A model of this size is opened only to run samples: that takes several times the memory of its floats.
 LARGE_BYTES = 1 << 27
 _SIDE_TENSOR_BYTES = 1024
-_IN_MEMORY = 32 << 20  # bytes of the weights of a model that sessions are opened from in memory
+_IN_MEMORY = 8 << 20  # bytes of the weights of a model that sessions are opened from in memory
 _AHEAD = 3  # tensors a core: the integers, the scales and the zero points of a weight
 _SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: enough for any element type, and a cache line
 
@@ -149,12 +149,15 @@ class Staging:
             ) from error
 
     def write_unchecked(self, model: ir.Model, *, durable: bool = False) -> None:
-        """Write a model that only a session of this process reads, unless it is durable: flushed to disk."""
+        """Write a model that only a session of this process reads, unless it is durable: flushed to disk.
+
+        A session maps the tensors of a side file, and copies those of a protobuf more than once.
+        """
         if self._side is not None:
             self._side.unlink()
             self._side = None
-        if needs_side_file(model):
-            model = self._write_side(model)
+        if not durable or needs_side_file(model):
+            model = self._write_side(model, durable=durable)
         proto = ir.to_proto(model)
         forget_inner_shapes(proto.graph)
         data = proto.SerializeToString(deterministic=True)
@@ -185,7 +188,7 @@ class Staging:
                 stream.flush()
                 flush(stream.fileno())
 
-    def _write_side(self, model: ir.Model) -> ir.Model:
+    def _write_side(self, model: ir.Model, *, durable: bool) -> ir.Model:
         """Write the large tensors to a side file, and return a clone that refers to it."""
         draft, clone = self._folder / "side", model.clone()
         places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
@@ -195,10 +198,12 @@ class Staging:
                 padding = bytes(-stream.tell() % _SIDE_ALIGNMENT)
                 for part in (padding, data):
                     stream.write(part)
-                    digest.update(part)
+                    if durable:
+                        digest.update(part)
                 places.append((value, tensor, stream.tell() - len(data)))
-            stream.flush()
-            flush(stream.fileno())
+            if durable:
+                stream.flush()
+                flush(stream.fileno())
         # Named by content, so that an older side file of the same model is never overwritten.
         self._side = draft.replace(self._folder / f"{self.target.name}.{digest.hexdigest()[:16]}.data")
         for value, tensor, offset in places:

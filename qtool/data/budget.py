@@ -6,6 +6,7 @@ work on single layers (GPTQ) are not inferences of the whole model.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
@@ -61,11 +62,15 @@ class Budget:
         """Whether --time-budget is used up."""
         return 0 < self.seconds <= self.elapsed
 
-    def affords(self, inferences: int) -> bool:
-        """Return whether this number of further inferences are within the budget, and there is time."""
-        return not self.out_of_time and (
-            self.most is None or self.spent + inferences <= self.most - self.reserve
-        )
+    def affords(self, inferences: int, *, last: bool = False) -> bool:
+        """Return whether this number of further inferences are within the budget, and there is time.
+
+        Args:
+            inferences: their number.
+            last: for one of the last steps, which may use the reserve.
+        """
+        most = math.inf if self.most is None else self.most - (0 if last else self.reserve)
+        return not self.out_of_time and self.spent + inferences <= most
 
     def share(self, part: float) -> int | None:
         """Return a share of all inferences, or what is left where that is less; None: any number."""

@@ -158,14 +158,15 @@ class Evaluator:
         """The row of --effort."""
         return EFFORTS[self.model.options.effort]
 
-    def affords(self, step: str, inferences: int) -> bool:
+    def affords(self, step: str, inferences: int, *, last: bool = False) -> bool:
         """Return whether the budget allows a step; if not, the report names it.
 
         Args:
             step: its name.
             inferences: about as many as it takes.
+            last: it is one of the last steps, which may use the budget's reserve.
         """
-        able = self.budget.affords(inferences)
+        able = self.budget.affords(inferences, last=last)
         if not able and step not in self.left_out:
             self.left_out.append(step)
         return able

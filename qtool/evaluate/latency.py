@@ -164,6 +164,11 @@ class SettledSpeeds:
         return self.speeds[name] / self.speeds[against]
 
 
+def is_faster(speed: float) -> bool:
+    """Return whether a ratio to decide by is a gain: more than two races of the same models differ by."""
+    return speed > 1 + HALF_WIDTH
+
+
 def settle(race: Race, predicted: Mapping[str, float] | None = None) -> SettledSpeeds:
     """Return the speeds to decide by, and which differences are noise.
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from qtool.errors import printable
 from qtool.evaluate.evaluator import Evaluator
+from qtool.evaluate.latency import HALF_WIDTH, is_faster
 from qtool.placement.network import noise_db
-from qtool.placement.place import Placement, float_candidate
+from qtool.placement.place import Placement, float_candidate, speed_decides
 from qtool.placement.repair import STORED, repair
 from qtool.placement.timing import predicted_speed
 from qtool.plan.candidate import Candidate
@@ -18,7 +19,6 @@ from qtool.recover.run import recover
 from qtool.runtime.providers import runtime_of
 from qtool.tables.qtypes import FLOAT32
 from qtool.tables.reasons import Code, Reason
-from qtool.tables.targets import TABLE
 
 REPAIR = "repair"
 """The step that takes nodes back to float until the criteria hold; without it everything is float."""
@@ -98,13 +98,15 @@ def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
             text = f"below the {floor:g} dB gate: {low:.1f} dB at the lower end of its interval"
             return Refusal(Reason(Code.ACCURACY, text), floor - low)
     if evaluator.select is not None:
-        for limit in evaluator.criteria.broken(evaluator.error(candidate)):
+        in_float = candidate.model.scheme.mode.for_speed and not candidate.plan.forms
+        for limit in evaluator.criteria.broken(evaluator.error(candidate), in_float=in_float):
             return Refusal(Reason(Code.ACCURACY, limit.why), _missing_db(limit.excess))
-    if evaluator.times and _speed_decides(candidate):
+    if evaluator.times and speed_decides(candidate):
         speed = evaluator.speed(candidate, predicted_speed)
-        if speed.decided <= 1:
+        if not is_faster(speed.decided):
             ratio = speed.measured
             text = f"{ratio.median:.2f}x as fast as FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"
+            text += f"; two races differ by {HALF_WIDTH:.0%}" if ratio.median > 1 else ""
             return Refusal(Reason(Code.NOT_FASTER, text))
     return None
 
@@ -128,7 +130,7 @@ def fallback(
     own = candidate.model.runtime
     if refusal.reason.code is Code.ACCURACY and runtime_of(candidate.runtime) != runtime_of(own):
         return candidate.in_runtime(candidate.model.scheme.runtime)
-    spent = not evaluator.affords(REPAIR, len(candidate.model.timing_samples))
+    spent = not evaluator.affords(REPAIR, len(candidate.model.timing_samples), last=True)
     if refusal.reason.code is Code.NOT_FASTER or spent:
         floats = float_candidate(candidate, refusal.reason)
         if floats.plan.forms != candidate.plan.forms:
@@ -173,15 +175,3 @@ def _recovered(candidate: Candidate, evaluator: Evaluator) -> Candidate:
         gone.add("ranges")
     steps = tuple(i for i in candidate.steps if evaluator.log[i].name not in gone)
     return recover(replace(candidate, steps=steps), evaluator)
-
-
-def _speed_decides(candidate: Candidate) -> bool:
-    """Whether int8 must be faster: unless options ask for int8, or the target is another runtime."""
-    model = candidate.model
-    options = model.options
-    required = options.timing == TABLE or bool(options.requests)
-    return (
-        not required
-        and model.scheme.mode.for_speed
-        and bool(candidate.plan.forms.keys() - model.constraints.quantize)
-    )

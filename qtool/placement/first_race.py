@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
-from qtool.evaluate.latency import Ratio
+from qtool.evaluate.latency import Ratio, is_faster
 from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.cost_model import with_assignment
 from qtool.placement.network import Network
@@ -84,7 +84,7 @@ def race_first(timing: Timing, evaluator: Evaluator) -> FirstRace:
     speeds = {name: settled.ratio(name, PREPARED) for name in candidates}
     best = max(speeds, key=lambda name: speeds[name])
     required = bool(model.constraints.quantize) or bool(model.options.requests)
-    pays = speeds[best] > 1 or required
+    pays = is_faster(speeds[best]) or required
     slower = {
         name: RacedSpeed(candidate, speeds[name], race.ratio(name, ORIGINAL))
         for name, candidate in candidates.items()

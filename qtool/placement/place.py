@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
+from qtool.evaluate.latency import HALF_WIDTH, is_faster
 from qtool.placement.bit_allocation import allocate_bits, spread_bits
 from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
 from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace, time_network
@@ -24,7 +25,7 @@ from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
 FLOAT = "float"
-# Where bias correction gains more than this on the all-int8 candidate, all candidates are raced with it.
+# Where bias correction gains more than this on the all-int8 candidate, all that are faster get it.
 _MUCH_DB = 0.5
 
 
@@ -96,8 +97,6 @@ def place(
     for number, point in enumerate(chosen, start=1):
         if point.int8:
             candidates[f"mixed {number}"] = costs.base.changed(assignment=costs.assignment(point))
-    if _corrects_much(evaluator):
-        candidates = {n: recover(c, evaluator, steps=["bias"], log=False) for n, c in candidates.items()}
     candidates[FLOAT] = float_candidate(costs.base, Reason(Code.NOT_FASTER))
     candidates |= _in_other_precisions(candidates)
     placement = _best_of(_distinct(candidates), costs, evaluator, first=first)
@@ -173,6 +172,18 @@ def float_candidate(candidate: Candidate, reason: Reason) -> Candidate:
     return make_candidate(model, to_float(model.task, candidate.assignment, keep))
 
 
+def speed_decides(candidate: Candidate) -> bool:
+    """Return whether int8 must be faster: unless options ask for int8, or the target is another runtime."""
+    model = candidate.model
+    options = model.options
+    required = options.timing == TABLE or bool(options.requests)
+    return (
+        not required
+        and model.scheme.mode.for_speed
+        and bool(candidate.plan.forms.keys() - model.constraints.quantize)
+    )
+
+
 def shortlist(costs: CostModel, criteria: Criteria, count: int) -> list[ParetoPoint]:
     """Return the points that are predicted to be the best, the best one first.
 
@@ -225,13 +236,20 @@ def _best_of(
         by_size: size counts in place of speed.
         first: the first race, which has ruled out some candidates.
     """
+    speeds = _predicted_speeds(candidates, costs)
+    if evaluator.model.options.timing != TABLE:
+        speeds = _raced_speeds(candidates, evaluator)
+    if _corrects_much(evaluator):  # biases change no speed
+        candidates = {
+            name: recover(candidate, evaluator, steps=["bias"], log=False)
+            if candidate.plan.forms and (is_faster(speeds[name][0]) or not speed_decides(candidate))
+            else candidate
+            for name, candidate in candidates.items()
+        }
     comparisons = {}
     for done, (name, candidate) in enumerate(candidates.items(), start=1):
         comparisons[name] = evaluator.error(candidate)
         evaluator.progress("candidates", done, len(candidates))
-    speeds = _predicted_speeds(candidates, costs)
-    if evaluator.model.options.timing != TABLE:
-        speeds = _raced_speeds(candidates, evaluator)
     trials = [
         Trial(
             name,
@@ -260,9 +278,9 @@ def _why_float(trials: Sequence[Trial]) -> Reason:
     if other is None:
         return Reason(Code.NOT_FASTER)
     text = f"'{other.name}' is {other.speed:.2f}x as fast as FP32"
-    if other.speed > 1:
+    if is_faster(other.speed):
         return Reason(Code.ACCURACY, f"{text} and has {other.sqnr:.1f} dB")
-    return Reason(Code.NOT_FASTER, text)
+    return Reason(Code.NOT_FASTER, text + f"; two races differ by {HALF_WIDTH:.0%}" * (other.speed > 1))
 
 
 _Speeds = tuple[float, float, tuple[float, float] | None]

@@ -50,6 +50,16 @@ def test_where_int8_is_slower_nothing_else_is_measured(
     assert report.selection.cost.inferences < 10
 
 
+@pytest.mark.parametrize(("seconds", "pays"), [(0.98, False), (0.94, True)])
+def test_a_gain_that_two_races_may_differ_by_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, pays: bool
+) -> None:
+    race_of(monkeypatch, seconds)
+    report = quantize(tmp_path, recover="none").report
+    assert bool(report.quantized_nodes) is pays
+    assert any("two races differ by 3%" in skip.reason.detail for skip in report.skips) is not pays
+
+
 def test_balanced_effort_keeps_its_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     race_of(monkeypatch, 0.5)
     report = quantize(tmp_path).report

@@ -1,26 +1,37 @@
-"""Bit allocation: the types of all weights with the least noise at the outputs within a number of bytes."""
+"""Bit allocation: the types of all weights with the least noise at the outputs within a number of bytes.
+
+The noise is measured where there are samples, else assumed by a rule of thumb (plan/sensitive_layers.py). The
+bytes are those of --target-size or --target-bits, else those that the rule of thumb takes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qtool.errors import UsageError
 from qtool.evaluate.evaluator import Evaluator
-from qtool.graph.view import float_constant
+from qtool.graph.save import LARGE_BYTES, tensor_bytes
+from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import scale_shape
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Plan, Site
-from qtool.plan.predict import TensorNoise, key_of
+from qtool.plan.predict import key_of
+from qtool.plan.sensitive_layers import sensitive_types
 from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import FLOAT32, QType
 
 _SCALE_BYTES = 4
 # The part of the budget for the noise of all weights in all types.
 _PART = 0.6
+# Where nothing is measured: the noise of an element of a sensitive layer, as a multiple of that of others.
+_SENSITIVE = 16
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,10 @@ class Level:
     qtype: QType
     bytes: int
     noise: float
+
+
+Noise = Callable[[Site, int], float]
+"""Returns the noise at the outputs of a weight of that many elements, quantized alone."""
 
 
 def allocate(levels: Mapping[str, Sequence[Level]], most: int) -> dict[str, QType]:
@@ -101,6 +116,14 @@ class WeightLevels:
         """The bytes of all weights at their smallest."""
         return sum(min(level.bytes for level in own) for own in self.levels.values())
 
+    def bytes_of(self, plan: Plan) -> int:
+        """Return the bytes of the weights of a plan that has these types."""
+        return sum(
+            _bytes(s, array)
+            for s in _weights(plan)
+            if (array := _array(self.fewest.model.view, s)) is not None
+        )
+
     def within(self, most: int) -> Assignment:
         """Return the assignment of types with the least noise whose weights take at most `most` bytes."""
         chosen = allocate(self.levels, most)
@@ -109,40 +132,52 @@ class WeightLevels:
         return replace(before, weight_types={**types, **self.fewest.model.constraints.weight_types})
 
 
-def measure_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
-    """Measure the noise of each weight in --bits, and in every larger number of bits.
+def weight_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
+    """Return the noise of each weight in --bits, and in every larger number of bits.
+
+    It is measured on a few samples of the select set. Without samples, with --effort fast and for large
+    models it is assumed: an element of a sensitive layer costs _SENSITIVE times as much as another.
 
     Args:
         base: of a mode that quantizes only weights, with fewer than 8 bits.
-        evaluator: with a select set; a few of its samples are run.
+        evaluator: with a select set, or without one.
     """
     model = base.model
-    settled = model.constraints.weight_types.keys()
-    able = {n for s in _weights(base.plan) for n, _ in s.uses or ()} - settled
+    set_by_user = model.constraints.weight_types
+    fewest = base.changed(assignment=replace(base.assignment, weight_types=dict(set_by_user)))
     more = [q for bits, q in WEIGHT_BITS.items() if bits > model.options.bits]
-    wider = [base.changed(assignment=_widened(base, q)) for q in more]
-    errors = evaluator.errors_of(base, *wider, part=_PART)
-    plans = [base.plan, *(candidate.plan for candidate in wider)]
+    wider = [_widened(fewest, q) for q in more]
+    plans = [candidate.plan for candidate in (fewest, *wider)]
     nodes: dict[str, list[str]] = {}
     for site in (s for plan in plans for s in _weights(plan)):
-        nodes.setdefault(site.value, []).extend(node for node, _ in site.uses or () if node in able)
-    arrays = (float_constant(model.view.values[name]) for name in {s.value for s in _weights(base.plan)})
+        own = nodes.setdefault(site.value, [])
+        own += [node for node, _ in site.uses or () if node not in set_by_user and node not in own]
+    arrays = (_array(model.view, s) for s in {s.value: s for s in _weights(fewest.plan)}.values())
     elements = sum(array.size for array in arrays if array is not None)
-    return WeightLevels(base, nodes, _levels(base, plans, errors), elements)
+    noise = _measured(fewest, wider, evaluator) if _measures(base, evaluator) else _assumed(base)
+    return WeightLevels(fewest, nodes, _levels(model.view, plans, nodes, noise), elements)
 
 
 def allocate_bits(base: Candidate, evaluator: Evaluator) -> Candidate:
     """Return the candidate with the least noise within --target-size or --target-bits.
 
+    Without such an aim: within the bytes of `base`, whose types are those of the rule of thumb. Of both the
+    more accurate one is returned, and `base` itself where nothing can be measured.
+
     Raises:
-        UsageError: there are no samples to choose by, or all weights in --bits are already larger.
+        UsageError: all weights in --bits are already larger.
     """
-    if evaluator.select is None:
-        raise UsageError(
-            "--target-size and --target-bits choose by errors on samples", "add --calib SRC or --data SRC"
-        )
-    weights = measure_levels(base, evaluator)
-    return base.changed(assignment=weights.within(_most(weights, evaluator)))
+    options = base.model.options
+    aimed = bool(options.target_size or options.target_bits)
+    by_rule = base.assignment.weight_types != base.model.constraints.weight_types
+    if not aimed and not (by_rule and _measures(base, evaluator)):
+        return base
+    weights = weight_levels(base, evaluator)
+    most = _most(weights, evaluator) if aimed else weights.bytes_of(base.plan)
+    chosen = weights.fewest.changed(assignment=weights.within(most))
+    if aimed or evaluator.error(chosen).sqnr > evaluator.error(base).sqnr:
+        return chosen
+    return base
 
 
 def spread_bits(base: Candidate, evaluator: Evaluator, count: int) -> dict[str, Candidate]:
@@ -150,7 +185,7 @@ def spread_bits(base: Candidate, evaluator: Evaluator, count: int) -> dict[str, 
 
     Their bytes are spread evenly up to those of 8 bits, beyond which few models gain.
     """
-    weights = measure_levels(base, evaluator)
+    weights = weight_levels(base, evaluator)
     levels = weights.levels.values()
     eight = sum(max(one.bytes for one in own if one.qtype is not FLOAT32) for own in levels)
     steps = max(count - 1, 1)
@@ -166,28 +201,61 @@ def _weights(plan: Plan) -> list[Site]:
     return [s for s in plan.sites if s.kind in WEIGHTS]
 
 
-def _widened(base: Candidate, qtype: QType) -> Assignment:
-    """The assignment with this type for all weights that have fewer bits."""
+def _measures(base: Candidate, evaluator: Evaluator) -> bool:
+    """Whether the noise of weights is measured: the model with switches holds each weight several times."""
+    small = tensor_bytes(base.model.model) <= LARGE_BYTES
+    return evaluator.select is not None and evaluator.effort.measures and small
+
+
+def _measured(fewest: Candidate, wider: Sequence[Candidate], evaluator: Evaluator) -> Noise:
+    errors = evaluator.errors_of(fewest, *wider, part=_PART)
+    return lambda site, size: errors.relative(key_of(site))
+
+
+def _assumed(base: Candidate) -> Noise:
+    sensitive = sensitive_types(base.model.view, base.model.scheme)
+
+    def noise(site: Site, size: int) -> float:
+        factor = _SENSITIVE if any(node in sensitive for node, _ in site.uses or ()) else 1
+        return factor * float(size) * 4.0**-site.spec.qtype.bits
+
+    return noise
+
+
+def _widened(base: Candidate, qtype: QType) -> Candidate:
+    """The candidate with this type for all weights that have fewer bits."""
     nodes = (n for s in _weights(base.plan) if s.spec.qtype.bits < qtype.bits for n, _ in s.uses or ())
     types = {**dict.fromkeys(nodes, qtype), **base.model.constraints.weight_types}
-    return replace(base.assignment, weight_types=types)
+    return base.changed(assignment=replace(base.assignment, weight_types=types))
 
 
-def _levels(base: Candidate, plans: Sequence[Plan], errors: TensorNoise) -> dict[str, list[Level]]:
-    """The types that each weight can be stored in."""
+def _levels(
+    view: View, plans: Sequence[Plan], nodes: Mapping[str, Sequence[str]], noise: Noise
+) -> dict[str, list[Level]]:
+    """The types that each weight can be stored in; that of the user alone where there is one."""
     levels: dict[str, list[Level]] = {}
     for plan in plans:
         for site in _weights(plan):
-            array = float_constant(base.model.view.values[site.value])
+            array = _array(view, site)
             if array is None:
                 continue
-            scales = math.prod(scale_shape(array.shape, site.spec.granularity)) * (
-                _SCALE_BYTES + (0 if site.spec.symmetric else 1)
-            )
-            size = array.size * site.spec.qtype.bits // 8 + scales
-            own = levels.setdefault(site.value, [Level(FLOAT32, array.nbytes, 0.0)])
-            own.append(Level(site.spec.qtype, size, errors.relative(key_of(site))))
+            own = levels.setdefault(site.value, [])
+            if not own and nodes.get(site.value):
+                own.append(Level(FLOAT32, array.nbytes, 0.0))
+            own.append(Level(site.spec.qtype, _bytes(site, array), noise(site, array.size)))
     return levels
+
+
+def _array(view: View, site: Site) -> NDArray[np.float32] | None:
+    return float_constant(view.values[site.value])
+
+
+def _bytes(site: Site, array: NDArray[np.float32]) -> int:
+    """The bytes of a weight in the file, scales included."""
+    scales = math.prod(scale_shape(array.shape, site.spec.granularity))
+    return array.size * site.spec.qtype.bits // 8 + scales * (
+        _SCALE_BYTES + (0 if site.spec.symmetric else 1)
+    )
 
 
 def _most(weights: WeightLevels, evaluator: Evaluator) -> int:

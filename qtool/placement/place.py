@@ -21,6 +21,7 @@ from qtool.plan.model import Plan, RegionNote
 from qtool.plan.rules import rule_based, to_float
 from qtool.recover.run import recover
 from qtool.runtime.providers import precisions_here, runtime_of
+from qtool.tables.modes import FEW_BITS
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
@@ -78,6 +79,9 @@ def place(
         points: number of Pareto points to build and race, spread along the front; None: the most promising
             ones, their number by the effort.
     """
+    if base.model.scheme.storage in FEW_BITS:
+        base = base if points is not None and first is None else allocate_bits(base, evaluator)
+        first = None if first is None else replace(first, base=base)
     if first is None:
         return _place_weights(base, evaluator, points)
     if not first.pays or evaluator.budget.out_of_time:
@@ -153,12 +157,9 @@ def _slower_trials(first: FirstRace, evaluator: Evaluator) -> tuple[Trial, ...]:
 
 
 def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) -> Placement:
-    """Placement where only weights are quantized: the bits of each, for a target size or for `tune`."""
-    options = base.model.options
+    """Placement where only weights are quantized, or all goes by the rules; for `tune` with several sizes."""
     if points is not None:
         return _best_of(_distinct(spread_bits(base, evaluator, points)), None, evaluator, by_size=True)
-    if options.target_size or options.target_bits:
-        return Placement(allocate_bits(base, evaluator))
     return Placement(base)
 
 

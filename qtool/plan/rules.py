@@ -16,6 +16,7 @@ from qtool.graph.view import constant
 from qtool.plan.assignment import AssignedGraph, Assignment, PlanInput, assigned_graph, placement_of
 from qtool.plan.eligible import CONTROL_FLOW, rule_of, why_ineligible
 from qtool.plan.model import Skip
+from qtool.plan.sensitive_layers import sensitive_types
 from qtool.tables.forms import Form
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import NO_FORM, Worth
@@ -88,7 +89,8 @@ def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
             reasons[name] = reason or NO_FORM.reason
         else:
             forms[name] = form
-    start = Assignment(forms, reasons, dict(task.constraints.weight_types))
+    types = sensitive_types(task.view, task.scheme) | dict(task.constraints.weight_types)
+    start = Assignment(forms, reasons, types)
     lost = _settle(assigned_graph(task, start), forms)
     kept = {name: form for name, form in forms.items() if name not in lost}
     return replace(start, forms=kept, reasons={**reasons, **lost})

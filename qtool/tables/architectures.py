@@ -59,7 +59,7 @@ OUTLIERS = "a few activation columns set the scale: outlier columns stay in floa
 
 ARCHITECTURES = (
     _row("language model", "tokens attention vocabulary", FOUR_BITS, FEW_BITS, STORED, STORED,
-         "4 bits cost perplexity: judge the task; --set 'NODE=int8' keeps a sensitive layer in 8 bits"),
+         "4 bits cost perplexity: judge by --metric perplexity; --target-bits gives sensitive layers more"),
     _row("text encoder", "tokens attention", STATIC, STORED, CAREFUL, DYNAMIC,
          OUTLIERS),
     _row("vision transformer", "attention conv", STATIC, STORED, CAREFUL, DYNAMIC,

@@ -73,8 +73,8 @@ def test_perplexity_is_that_of_the_steps(decoder: onnx.ModelProto) -> None:
 
 def test_the_cache_is_in_use(decoder: onnx.ModelProto) -> None:
     broken = forgetful(decoder)
-    whole = compared(decoder, broken, "perplexity:cache=0").comparison.user_metrics
-    assert whole["perplexity"] == whole["perplexity_fp32"], "a single run never reads what it wrote"
+    single = compared(decoder, broken, "perplexity:cache=0").comparison.user_metrics
+    assert single["perplexity"] == single["perplexity_fp32"], "a single run never reads what it wrote"
     steps = compared(decoder, broken).comparison
     assert steps.user_metrics["perplexity"] != pytest.approx(steps.user_metrics["perplexity_fp32"], rel=1e-3)
     assert [o.name for o in steps.outputs] == [o.name for o in whole_outputs(decoder)], (

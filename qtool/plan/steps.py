@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -40,9 +40,8 @@ def with_steps(
         grids: the quantization that the model came with.
     """
     scales = [activation_scales(plan, each, view, estimator, grids) for each in ranges]
-    steps = Steps(
-        buckets.input, buckets.bounds, {value: tuple(s[value] for s in scales) for value in scales[0]}
-    )
+    by_value = {value: tuple(each[value] for each in scales) for value in scales[0]}
+    steps = Steps(buckets.input, buckets.bounds, _told_apart(by_value))
     overflowing = {
         site.scale_from[0]
         for index in range(len(ranges))
@@ -53,6 +52,23 @@ def with_steps(
     groups = {s.group for s in plan.sites if s.value in overflowing}
     kept = {s.value: kept[s.value] for s in plan.sites if s.value in kept and s.group not in groups}
     return replace(plan, steps=replace(steps, qparams=kept))
+
+
+def _told_apart(qparams: Mapping[str, tuple[QParams, ...]]) -> dict[str, tuple[QParams, ...]]:
+    """Return the scales; those that equal another value's in some buckets only are changed by a last bit.
+
+    Operators that move values take the integers where both scales are equal: in all buckets, or in none.
+    """
+    profiles = dict.fromkeys(qparams.values())
+    for index in range(len(next(iter(profiles), ()))):
+        taken: set[QParams] = set()
+        for profile, changed in profiles.items():
+            own = (changed or profile)[index]
+            while own in taken:
+                own = QParams(np.nextafter(own.scale, np.float32(np.inf)), own.zero_point)
+            taken.add(own)
+            profiles[profile] = (*(changed or profile)[:index], own, *profile[index + 1 :])
+    return {value: profiles[profile] or profile for value, profile in qparams.items()}
 
 
 def _fits(bias: Site, view: View) -> bool:

@@ -32,7 +32,7 @@ def choose_by_step(models: Sequence[ir.Model], steps: Steps) -> ir.Model:
     if any(_structure(model) != _structure(result) for model in models[1:]):
         raise ModelError(
             f"the steps of '{steps.input}' need different graphs",
-            "leave --timestep out, or --exclude the nodes with a Clip behind them",
+            "--exclude the nodes with a Clip behind them, or leave --timestep out",
         )
     graph, namer = result.graph, Namer(result)
     tables = {}

@@ -16,6 +16,8 @@ from qtool.calibration.buckets import buckets_of
 from qtool.data.iterables import InMemory
 from qtool.errors import DataError, UsageError
 from qtool.graph.save import to_bytes
+from qtool.plan.candidate import make_candidate
+from qtool.plan.rules import rule_based
 from qtool.plan.serial import PLAN
 from qtool.rewrite.write import rewrite
 from qtool.runtime.session import Session
@@ -104,6 +106,20 @@ def test_the_graph_runs_integer_operators_and_the_plan_replays_it() -> None:
     assert ops["Gather"] >= 3
     replayed = PLAN.from_json(PLAN.to_json(case.plan), "the plan")
     assert to_bytes(rewrite(case.candidate.model.model, replayed)) == case.data
+
+
+def test_values_with_one_scale_at_some_steps_only_get_one_graph() -> None:
+    """A Resize takes integers where both its scales are equal, which a tighter bound undoes at large steps."""
+    proto = network()
+    resize = helper.make_node("Resize", ["c1", "", "sizes"], ["r1"], name="relu", mode="nearest")
+    proto.graph.node[1].CopyFrom(resize)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "sizes"))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 12, 12]))
+    model = prepared(proto, samples(), "cpu", include=["op:Conv"], timestep="step")
+    base = make_candidate(model, rule_based(model.task))
+    assert {"c1", "r1"} <= base.plan.steps.qparams.keys()
+    tight = base.changed(bounds={"r1": (-20.0, 20.0)})
+    assert rewrite(model.model, tight.plan).graph
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,10 @@ def choose_by_step(models: Sequence[ir.Model], steps: Steps) -> ir.Model:
     bucket = nodes[-1].outputs[0]
     for name, table in tables.items():
         old = graph.initializers.pop(name)
-        held = add_initializer(graph, namer(f"{name}_by_step"), table)
-        gather = new_node("Gather", [held, bucket], name=namer(f"{name}_Gather"), outputs=[name])
+        # The names begin with the input's: the audit would take them for parts of the node that they scale.
+        name = f"{steps.input}/{name}"
+        held = add_initializer(graph, namer(f"{name}_table"), table)
+        gather = new_node("Gather", [held, bucket], name=namer(f"{name}_Gather"), outputs=[namer(name)])
         gather.outputs[0].type, gather.outputs[0].shape = old.type, old.shape
         old.replace_all_uses_with(gather.outputs[0])
         nodes.append(gather)

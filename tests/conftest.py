@@ -96,6 +96,7 @@ _SATURATING = {
     "test_fed_weights.py::test_each_operator": "gemm-bias-alone gemm-all-but-w",
     "test_outlier_columns.py::test_it_recovers_the_loss_by_outliers": "dynamic-",
     "rewrite/test_simulated.py": "shared-weights-",
+    "sweep/test_zoo.py": "computed-constant-output-static-generic",  # the switch spoils it (onnxruntime 1.31)
     "rewrite/test_zoo.py": "lstm shared-weights if-weights-generic",
     "test_modes.py::test_allowed_forms_run_near_fp32[static-cpu": "lstm",
     "test_modes.py::test_allowed_forms_run_near_fp32[static-generic": ("qoperator-cnn qoperator-transformer"),

@@ -180,8 +180,18 @@ def gate_options(command: F) -> F:
             "--labels",
             type=click.Path(path_type=Path),
             rare=True,
-            help="The true classes, for both models' accuracy: JSON or .csv, sample file name -> class. With "
-            "--metric NAME: the labels that this metric takes, as JSON, or a folder of .npy.",
+            help="The true classes, for both models' accuracy: JSON or .csv, sample file name -> class, or a "
+            "text (see --alphabet). With --metric NAME: the labels that this metric takes, as JSON, or a "
+            "folder of .npy.",
+        ),
+        _gate(
+            "--alphabet",
+            default="",
+            metavar="SYMBOLS|FILE",
+            rare=True,
+            help="The symbols of the classes, in order, where labels are texts: their characters, or a file "
+            "with one symbol a line or a JSON list; with or without the blank. Default: '_classes' in the "
+            "labels.",
         ),
         _gate(
             "--fail-if",
@@ -199,7 +209,7 @@ def gate_options(command: F) -> F:
     return command
 
 
-JUDGING = ("labels", "task", "class_axis", "metrics", "atol", "rtol")
+JUDGING = ("labels", "alphabet", "task", "class_axis", "metrics", "atol", "rtol")
 
 
 def gates_of(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -35,13 +35,13 @@ from qtool.runtime.cpu import saturates
 from qtool.runtime.providers import as_made_for, opening_lines, runtime_of
 from qtool.runtime.session import Session
 from qtool.tables.forms import Form
-from qtool.tables.qtypes import INT8
+from qtool.tables.qtypes import INT8, UINT8
 from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import MEASURED, TARGETS
 
 SATURATES = (
-    "this CPU has no VNNI: its int8 kernels saturate with the weights of --target {0}, so the SQNR and the "
-    "speed measured here are not those of a CPU that has it"
+    "judged on this CPU, which has no VNNI: its int8 kernels saturate with 8-bit weights, so the SQNR is "
+    "lower here, and the speed is another, than where --target {0} runs"
 )
 
 QUANTIZED = "quantized"
@@ -230,12 +230,13 @@ def plan_report(model: PreparedModel, plan: Plan) -> Report:
 
 
 def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
-    """Yield a warning where the plan is for another CPU than this one."""
-    integers = {*plan.forms.values()} & {Form.INT8, Form.DYNAMIC}
-    if integers and scheme.target.exact and scheme.weight is INT8 and saturates():
+    """Yield a warning where this CPU judges the plan by sums that saturate: of u8 x s8 at full range."""
+    forms = {*plan.forms.values()}
+    unsigned = Form.DYNAMIC in forms or (Form.INT8 in forms and scheme.activation is UINT8)
+    if unsigned and scheme.weight is INT8 and not scheme.simulated and saturates():
         fitting = f"{scheme.target.name}-avx2"
-        hint = f" (--target {fitting} fits this one)" if fitting in TARGETS else ""
-        yield SATURATES.format(scheme.target.name) + hint
+        hint = f"--target {fitting} fits this one" if fitting in TARGETS else "qtool compare there judges it"
+        yield f"{SATURATES.format(scheme.target.name)} ({hint})"
 
 
 def _left_out(cost: SearchCost, report: Report, model: PreparedModel) -> str:

@@ -11,15 +11,16 @@ import onnx_ir as ir
 
 from qtool.data.reading import ListFields
 from qtool.errors import UsageError
+from qtool.evaluate.alphabet import read_alphabet
 from qtool.evaluate.compare import Measures
 from qtool.evaluate.gates import Gate, parse
-from qtool.evaluate.labels import read_labels
+from qtool.evaluate.labels import alphabet_of, read_labels
 from qtool.evaluate.rows import row_outputs
 from qtool.evaluate.scored import scored_outputs
 from qtool.evaluate.tasks.load import read_truths, task_of
 from qtool.evaluate.user_metrics import load_metrics
 from qtool.numerics.metrics import TOLERANCE, Tolerance
-from qtool.tables.judging import TASK, TASKS, TaskName
+from qtool.tables.judging import CTC, TASK, TASKS, TOKENS, TaskName
 
 GateName = Literal["none", "task", "usual", "auto"]
 
@@ -31,6 +32,8 @@ class Judging(ListFields):
     Args:
         labels: a JSON or .csv file of sample name -> class, for true accuracy; or labels of task
             metrics.
+        alphabet: the symbols of the classes, where labels are texts: the characters, or a file with one a
+            line.
         fail_if: gates, such as 'sqnr<20'.
         gate: the default gates, a word of tables/judging.py.
         task: what argmax decides of the outputs that are scored by it; '': found out from the model.
@@ -40,6 +43,7 @@ class Judging(ListFields):
     """
 
     labels: str | Path | None = None
+    alphabet: str = ""
     fail_if: Sequence[str] = ()
     gate: GateName = TASK
     task: TaskName = ""
@@ -58,13 +62,17 @@ def measures_of(judging: Judging) -> Measures:
     """Return the measures that the options name, for any model.
 
     Raises:
-        QtoolError: labels or code that can't be read.
+        QtoolError: labels or code that can't be read, or an alphabet without labels.
     """
     path = None if judging.labels is None else Path(judging.labels)
+    if judging.alphabet and path is None:
+        raise UsageError("--alphabet is for texts in --labels", "--labels FILE")
+    alphabet = read_alphabet(judging.alphabet) if judging.alphabet else None
     if any(task_of(text) for text in judging.metrics):  # the labels are theirs
-        truths = None if path is None else read_truths(path)
+        truths = None if path is None else read_truths(path, alphabet)
         return Measures(None, load_metrics(judging.metrics, truths), judging.tolerance)
-    labels = None if path is None else read_labels(path)
+    sequences = judging.task in (TOKENS, CTC)
+    labels = None if path is None else read_labels(path, alphabet, sequences=sequences)
     return Measures(labels, load_metrics(judging.metrics), judging.tolerance)
 
 
@@ -76,7 +84,15 @@ def with_scores(measures: Measures, judging: Judging, model: ir.Model) -> Measur
     """
     if judging.task and judging.task not in TASKS:
         raise UsageError(f"no task '{judging.task}'", f"tasks: {', '.join(TASKS)}")
-    scored = scored_outputs(model, judging.task, judging.class_axis)
+    alphabet = alphabet_of(measures.labels)
+    task = (judging.task or CTC) if alphabet else judging.task
+    scored = scored_outputs(model, task, judging.class_axis)
+    if alphabet and judging.class_axis is None:
+        shapes = {o.name: [*o.shape] for o in model.graph.outputs if o.shape is not None}
+        axes = {
+            n: alphabet.axis_of(shapes[n]) for n, r in scored.items() if n in shapes and r.axis is not None
+        }
+        scored = {n: replace(row, axis=axes.get(n) or row.axis) for n, row in scored.items()}
     return replace(measures, scored=scored, rows=row_outputs(model))
 
 

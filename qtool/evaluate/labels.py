@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from qtool.data.files import opened
 from qtool.errors import DataError, printable
+from qtool.evaluate.alphabet import Alphabet, Spelled
 from qtool.numerics.metrics import wilson
 
-Labels = dict[str, NDArray[np.int64]]
+Label = NDArray[np.int64] | Spelled
+Labels = dict[str, Label]
 
 LARGEST = 1 << 28  # bytes
 # A model that gains less than this share of what guessing leaves is judged by the wrong labels, most likely.
 _LEAST_SKILL = 0.1
 _LEAST_LABELS = 4
+# The first cell of a .csv's header, where the other cells may be texts as in all rows.
+_HEADINGS = frozenset("name file filename file_name image path sample id".split())
 
 
 @dataclass(frozen=True)
@@ -66,56 +70,85 @@ class Accuracy:
         return self.labels >= _LEAST_LABELS and self.fp32 < chance + _LEAST_SKILL * (1 - chance)
 
 
-def read_labels(path: Path) -> Labels:
-    """Return sample file name (or its stem) -> class, or several classes, one for each position.
+def read_labels(path: Path, alphabet: Alphabet | None = None, *, sequences: bool = False) -> Labels:
+    """Return sample file name (or its stem) -> class, or several classes, one for each position; or its text.
 
-    A file is a JSON object, where keys that start with '_' are skipped as metadata; or a .csv of rows
+    A file is a JSON object, where keys that start with '_' hold for all samples; or a .csv of rows
     `name,class` (or `name,class,class,..`), with or without a header.
 
+    Args:
+        path: of the file.
+        alphabet: the text of each class; None: the file's own, '_classes' or '_chars', if it has one.
+        sequences: a text is that of a sequence, even where each text is the name of a class.
+
     Raises:
-        DataError: the file is missing or has another form, or a label is not a class number.
+        DataError: the file is missing or has another form, or a label is no class number and no text of an
+            alphabet.
     """
     if not path.exists():
         raise DataError(f"labels '{path}' do not exist")
     with opened(path, LARGEST) as stream:
         text = stream.read().decode("utf-8-sig")
-        rows = list(_of_csv(text) if path.suffix.lower() == ".csv" else _of_json(text, path))
+        if path.suffix.lower() == ".csv":
+            rows = list(_of_csv(text, texts=alphabet is not None))
+        else:
+            rows, notes = _of_json(text, path)
+            symbols = notes.get("_classes", notes.get("_chars"))
+            if alphabet is None and isinstance(symbols, list):
+                alphabet = Alphabet(tuple(map(str, symbols)))
+    lists = [(key, value if isinstance(value, list) else [value]) for key, value in rows]
+    words = {word for _, values in lists for word in values if isinstance(word, str)}
+    names = {} if alphabet is None or sequences else {s: i for i, s in enumerate(alphabet.symbols)}
+    if words <= names.keys():
+        lists = [(key, [names[v] if isinstance(v, str) else v for v in values]) for key, values in lists]
     labels: Labels = {}
-    for key, value in rows:
-        classes = value if isinstance(value, list) else [value]
-        if not classes or not all(isinstance(c, int) and not isinstance(c, bool) for c in classes):
-            raise DataError(
-                f"labels '{path}': '{printable(key)}' has {printable(repr(value), 40)}, not a class number",
-                "only class numbers (or lists of them) can be judged",
-            )
+    for key, values in lists:
         if key in labels:
             raise DataError(f"labels '{path}': '{printable(key)}' is there twice")
-        labels[key] = np.asarray(classes, np.int64)
+        if values and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            labels[key] = np.asarray(values, np.int64)
+        elif values and alphabet is not None and all(isinstance(v, str) for v in values):
+            labels[key] = Spelled(tuple(values), alphabet)
+        else:
+            shown = repr(values[0] if len(values) == 1 else values)
+            raise DataError(
+                f"labels '{path}': '{printable(key)}' has {printable(shown, 40)}, not a class number",
+                "class numbers (or lists of them), or texts, which need the symbols of the classes: "
+                "--alphabet, or '_classes' in the JSON",
+            )
     return labels
 
 
-def _of_json(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+def alphabet_of(labels: Labels | None) -> Alphabet | None:
+    """Return the alphabet of labels that are texts; None of others."""
+    return next((label.alphabet for label in (labels or {}).values() if isinstance(label, Spelled)), None)
+
+
+def _of_json(text: str, path: Path) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
+    """Return the labels, and what holds for all of them."""
     try:
         document: Any = json.loads(text, object_pairs_hook=list)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not text.lstrip().startswith("{"):
         raise DataError(f"labels '{path}': not an object of file name -> class")
-    yield from ((key, value) for key, value in document if not key.startswith("_"))
+    notes = {key: value for key, value in document if key.startswith("_")}
+    return [(key, value) for key, value in document if key not in notes], notes
 
 
-def _of_csv(text: str) -> Iterator[tuple[str, Any]]:
+def _of_csv(text: str, *, texts: bool) -> Iterator[tuple[str, Any]]:
     for number, row in enumerate(csv.reader(io.StringIO(text), strict=True)):
         if not row:
             continue
         name, *cells = (cell.strip() for cell in row)
-        classes = [int(c) if re.fullmatch(r"[-+]?[0-9]{1,18}", c) else c for c in cells]
-        if number == 0 and not any(isinstance(c, int) for c in classes):
-            continue  # a header
+        classes = [int(c) if not texts and re.fullmatch(r"[-+]?[0-9]{1,18}", c) else c for c in cells]
+        header = name.lower() in _HEADINGS if texts else not any(isinstance(c, int) for c in classes)
+        if number == 0 and header:
+            continue
         yield name, classes
 
 
-def label_of(labels: Labels, sample: str) -> NDArray[np.int64] | None:
+def label_of(labels: Labels, sample: str) -> Label | None:
     """Return the label of a sample, by its file name or its name without the suffix; None without one."""
     return labels.get(sample, labels.get(Path(sample).stem))
 
@@ -176,42 +209,68 @@ class Truth:
         self._labels = labels
         self._axes = axes
         self.output: int | None = None
-        self._hits = np.zeros((2, 2), np.int64)  # [FP32 is right, the other is right]
+        self._hits: NDArray[np.int64] | None = (
+            None  # [convention of texts, FP32 is right, the other is right]
+        )
         self._samples = self._classes = 0
 
     def add(self, name: str, expected: list[Any], actual: list[Any], place: str) -> None:
         """Add a sample, if it has a label; the first one shows the output that the labels are of.
 
         Raises:
-            DataError: no output predicts as many classes as the label has.
+            DataError: no output predicts as many classes as the label has, or spells its texts.
         """
         label = label_of(self._labels, name)
         if label is None:
-            if self.output is None:
-                reading = predict(expected, next(iter(self._labels.values()), np.zeros(0)).size, self._axes)
+            if self.output is None and self._labels:
+                reading = self._right(expected, next(iter(self._labels.values())))
                 self.output = None if reading is None else reading[0]
             return
-        fp32, other = (predict(outputs, label.size, self._axes) for outputs in (expected, actual))
+        fp32, other = (self._right(outputs, label) for outputs in (expected, actual))
         if fp32 is None or other is None:
-            raise DataError(
-                f"{place}: no output predicts {label.size} class(es)",
-                "labels are compared with integer outputs, or with the largest entry of the last axis",
-            )
-        self.output, classes = fp32
-        right = np.stack([classes == label, other[1] == label]).astype(np.int64)
-        np.add.at(self._hits, tuple(right), 1)
+            raise _unpredicted(place, label)
+        self.output, right = fp32
+        if self._hits is None:
+            self._hits = np.zeros((len(right), 2, 2), np.int64)
+        for way, pair in enumerate(zip(right.astype(np.int64), other[1].astype(np.int64), strict=True)):
+            np.add.at(self._hits[way], pair, 1)
         scores, axis = np.asarray(expected[self.output]), self._axes[self.output]
         if axis is not None and scores.dtype.kind == "f":
             self._classes = int(scores.shape[axis])
         self._samples += 1
 
+    def _right(self, outputs: list[Any], label: Label) -> tuple[int, NDArray[np.bool_]] | None:
+        """The output that the label is of, and which of its entries are right [convention, entry]."""
+        if isinstance(label, Spelled):
+            return label.read(outputs, self._axes)
+        reading = predict(outputs, label.size, self._axes)
+        return None if reading is None else (reading[0], (reading[1] == label)[None])
+
     def accuracy(self, output: str) -> Accuracy | None:
-        """Return the accuracy of both models; None where no sample had a label."""
-        total = int(self._hits.sum())
-        if not total:
+        """Return the accuracy of both models; None where no sample had a label.
+
+        The convention of texts is that by which FP32 is right most often.
+        """
+        if self._hits is None:
             return None
-        (_, won), (lost, both) = self._hits.tolist()
-        classes = self._classes or len({int(c) for label in self._labels.values() for c in label})
+        hits = self._hits[int(self._hits[:, 1].sum(-1).argmax())]
+        total = int(hits.sum())
+        (_, won), (lost, both) = hits.tolist()
+        entries = (e.texts if isinstance(e, Spelled) else e.tolist() for e in self._labels.values())
+        classes = self._classes or len({each for entry in entries for each in entry})
         return Accuracy(
             (lost + both) / total, (won + both) / total, total, self._samples, lost, won, output, classes
         )
+
+
+def _unpredicted(place: str, label: Label) -> DataError:
+    """The error of a label that is of no output."""
+    if isinstance(label, Spelled):
+        return DataError(
+            f"{place}: no output has scores of {len(label.alphabet.symbols)} symbols for each step of a text",
+            "an alphabet has the text of each class, with or without the blank; --class-axis names the axis",
+        )
+    return DataError(
+        f"{place}: no output predicts {label.size} class(es)",
+        "labels are compared with integer outputs, or with the largest entry of the last axis",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +79,19 @@ def jpeg(folder: Path) -> bytes:
     return content
 
 
-@pytest.mark.parametrize(
-    ("name", "spoil"),
-    [
-        ("a.jpg", lambda b: b[: len(b) // 2]),
-        ("a.jpg", lambda b: b[:20]),
-        ("a.jpg", lambda b: b""),
-        ("a.png", lambda b: b"no image"),
-        ("a.webp", lambda b: b"RIFF\x00\x00\x00\x00WEBPVP8 "),
-        ("a.jpg", lambda b: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"),
-        ("a.tif", lambda b: b"II*\x00\x08\x00\x00\x00" + b"\xff" * 200),
-        ("a.gif", lambda b: b"GIF89a" + b"\xff" * 30),
-    ],
-    ids=["half", "head", "empty", "text", "webp", "postscript", "tiff", "gif"],
-)
+DAMAGED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "half": ("a.jpg", lambda b: b[: len(b) // 2]),
+    "head": ("a.jpg", lambda b: b[:20]),
+    "empty": ("a.jpg", lambda b: b""),
+    "text": ("a.png", lambda b: b"no image"),
+    "webp": ("a.webp", lambda b: b"RIFF\x00\x00\x00\x00WEBPVP8 "),
+    "postscript": ("a.jpg", lambda b: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"),
+    "tiff": ("a.tif", lambda b: b"II*\x00\x08\x00\x00\x00" + b"\xff" * 200),
+    "gif": ("a.gif", lambda b: b"GIF89a" + b"\xff" * 30),
+}
+
+
+@pytest.mark.parametrize(("name", "spoil"), DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, name: str, spoil: Any) -> None:
     (tmp_path / name).write_bytes(spoil(jpeg(tmp_path)))
     error = refused(tmp_path, port(1, 3, 5, 6))

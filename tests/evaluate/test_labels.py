@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from qtool.data.iterables import InMemory
 from qtool.errors import DataError
+from qtool.evaluate.alphabet import Alphabet, Spelled, read_alphabet
 from qtool.evaluate.compare import Measures, check_labelled, compare
+from qtool.evaluate.judging import Judging, measures_of, with_scores
 from qtool.evaluate.labels import Accuracy, label_of, predict, read_labels
 from qtool.runtime.session import Session
 from tests.graphs import node
@@ -185,3 +188,50 @@ def test_labels_that_no_output_predicts_are_an_error() -> None:
 
 def test_without_labels_there_is_no_accuracy() -> None:
     assert compare(classifier([0, 0, 0]), classifier([0, 0, 0]), InMemory(ROWS)).accuracy is None
+
+
+STEPS = {"AAB": [0, 2, 0, 1, 1, 2], "B": [2, 1, 1, 2, 2, 2], "": [2, 2, 2, 2, 2, 2]}  # 2 is the blank
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "order", "axis"),
+    [("AB-", [0, 1, 2], 2), ("-AB", [2, 0, 1], 2), ("AB", [2, 0, 1], 2), ("AB", [0, 1, 2], 1)],
+    ids=["blank last", "blank first", "no symbol, first", "no symbol, last; classes on axis 1"],
+)
+def test_texts_are_what_ctc_reads(alphabet: str, order: list[int], axis: int, tmp_path: Path) -> None:
+    """The second model takes every B for an A."""
+    scores = [{"x": np.eye(3, dtype=np.float32)[steps][None][..., order]} for steps in STEPS.values()]
+    mistake = np.zeros((1, 1, 3), np.float32)
+    mistake[..., order.index(1)] = -5
+    perm = [0, 1, 2] if axis == 2 else [0, 2, 1]
+    protos = [
+        model(
+            [node("Add", ["x", "c"], ["h"]), node("Transpose", ["h"], ["y"], perm=perm)],
+            {"x": [1, 6, 3]}, ["y"], {"c": c},
+        )
+        for c in (np.zeros_like(mistake), mistake)
+    ]  # fmt: skip
+    judging = Judging(
+        labels=write(tmp_path / "l.json", dict(zip("012", STEPS, strict=True))), alphabet=alphabet
+    )
+    measures = with_scores(measures_of(judging), judging, ir.from_proto(protos[0]))
+    fp32, other = (Session(proto.SerializeToString(), threads=1) for proto in protos)
+    actual = compare(fp32, other, InMemory(scores), measures)
+    assert actual.accuracy is not None
+    assert (actual.accuracy.fp32, actual.accuracy.quantized) == pytest.approx((1, 1 / 3))
+    assert actual.outputs[0].task == "ctc"
+
+
+@pytest.mark.parametrize("alphabet", ["ab\n", '["a", "b"]'], ids=["lines", "JSON"])
+def test_an_alphabet_is_read_from_a_file(alphabet: str, tmp_path: Path) -> None:
+    file = write(
+        tmp_path / ("a.json" if alphabet.startswith("[") else "a.txt"), alphabet.replace("ab", "a\nb")
+    )
+    assert read_alphabet(str(file)).symbols == ("a", "b")
+
+
+def test_names_of_classes_are_classes_unless_they_are_sequences(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.json", {"_classes": ["cat", "dog"], "0": "dog", "1": ["cat", "dog"]})
+    assert {k: v.tolist() for k, v in read_labels(path).items()} == {"0": [1], "1": [0, 1]}  # type: ignore[union-attr]
+    spelled = read_labels(write(tmp_path / "l.csv", "name,text\n0,2019\n"), Alphabet(tuple("0129")))
+    assert spelled == {"0": Spelled(("2019",), Alphabet(tuple("0129")))}

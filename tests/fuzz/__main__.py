@@ -35,7 +35,7 @@ import qtool.report.terminal
 from qtool.evaluate import latency
 from tests.fuzz.damage import damage, rearranged, strange
 from tests.fuzz.documents import documents, garbled, lay, reading
-from tests.fuzz.forked import SCRATCH, Outcome, command, run
+from tests.fuzz.forked import SCRATCH, TEMPORARY, Outcome, command, run
 from tests.fuzz.seeds import Seed, seeds
 from tests.graphs import write_samples
 
@@ -68,7 +68,7 @@ def keep(folder: Path, where: Path, words: list[str], seed: Seed, outcome: Outco
     shutil.copytree(folder, where)
     notes = {"command": words, "seed": seed.name, **vars(outcome)}
     (where / "case.json").write_text(json.dumps(notes, indent=1))
-    for report in SCRATCH.glob("qtool-bug-*"):
+    for report in TEMPORARY.glob("qtool-bug-*"):
         shutil.move(report, where / "trace.txt")
 
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.cli import main as program
+from tests.acceptance.hostile import content
 
-# Where the temporary files of the program go, its bug reports too.
 SCRATCH = Path(tempfile.mkdtemp(prefix="qtool-fuzz-"))
+# Where the temporary files of the program go, its bug reports too.
+TEMPORARY = SCRATCH / "tmp"
 STEP_SECONDS = 15
-CASE_SECONDS = 90
+CASE_SECONDS = 600  # of the clock: a busy machine may need them
 MEMORY = "4GB"
 # What the program says when a native library did what it should not.
 TOLD = {"crash": "a native library crashed", "hang": "no end after", "memory": "out of memory"}
@@ -69,14 +71,15 @@ def command(chance: random.Random) -> list[str]:
     )
 
 
-def run(words: list[str], folder: Path) -> Outcome:
-    """Run the program in a fork, and look at what is left."""
+def run(words: list[str], folder: Path, step: int = STEP_SECONDS) -> Outcome:
+    """Run the program in a fork, with a limit of CPU seconds for each step, and look at what is left."""
+    TEMPORARY.mkdir(exist_ok=True)
     before = content(folder)
     start = time.monotonic()
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        work(words, folder)
+        work(words, folder, step)
     code = wait(pid, start)
     seconds = time.monotonic() - start
     stderr = (SCRATCH / "stderr").read_text(encoding="utf-8", errors="replace")
@@ -90,15 +93,15 @@ def run(words: list[str], folder: Path) -> Outcome:
     )
 
 
-def work(words: list[str], folder: Path) -> None:
+def work(words: list[str], folder: Path, step: int) -> None:
     """The child: be the program."""
     os.setsid()
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(SCRATCH / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
-    tempfile.tempdir = str(SCRATCH)
+    tempfile.tempdir = str(TEMPORARY)
     threads = [] if words[0] == "inspect" else ["--threads", "1"]
-    sys.argv = ["qtool", *words, *threads, "--time-limit", str(STEP_SECONDS), "--memory-limit", MEMORY]
+    sys.argv = ["qtool", *words, *threads, "--time-limit", str(step), "--memory-limit", MEMORY]
     code = 99
     try:
         program.main()
@@ -123,15 +126,17 @@ def wait(pid: int, start: float) -> int | None:
     return None
 
 
-def judged(code: int, stderr: str, before: dict[str, bytes], folder: Path) -> str:
+def judged(code: int, stderr: str, before: dict[str, object], folder: Path) -> str:
     """The fault of an end; '' for none."""
     if code < 0:
         return f"died of {signal.Signals(-code).name}"
     if code not in (0, 1, 2, 3, 4, 5, 6):
         return f"exit code {code}"
     after = content(folder)
-    if {k: v for k, v in after.items() if k != "q.onnx"} != before:
-        return f"left or changed files: {sorted(after.items() ^ before.items())[:3]}"[:300]
+    if changed := [n for n in {**before, **after} if n != "q.onnx" and after.get(n) != before.get(n)]:
+        return f"left or changed files: {changed[:3]}"
+    if left := [p.name for p in TEMPORARY.iterdir() if code != 70]:
+        return f"left temporary files: {left[:3]}"
     if code > 1 and "q.onnx" in after:
         return "an output in spite of an error"
     lines = stderr.splitlines()
@@ -145,7 +150,3 @@ def judged(code: int, stderr: str, before: dict[str, bytes], folder: Path) -> st
         return "control characters on stderr"
     out = (SCRATCH / "stdout").read_text(encoding="utf-8", errors="replace")
     return "" if out.replace("\n", "").isprintable() else "control characters on stdout"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -49,7 +49,7 @@ def test_the_plan_holds_it(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not any("VNNI" in warning for warning in result.report.warnings)
 
 
-def test_the_target_of_another_cpu_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_that_saturate_here_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     be("avx2", tmp_path, monkeypatch)
 
     def warned(**options: object) -> int:
@@ -57,7 +57,11 @@ def test_the_target_of_another_cpu_is_warned_of(tmp_path: Path, monkeypatch: pyt
         return sum("VNNI" in warning for warning in report.warnings)
 
     assert warned(mode="static", target="cpu") == 1
-    assert not warned(mode="static", target="generic")
+    assert warned(mode="static", target="generic") == 1
     assert not warned(mode="static", target="cpu", weights="uint8")
+    assert not warned(mode="static", target="cpu", acts="int8")
+    assert not warned(mode="static", target="tensorrt")
     assert not warned(mode="weight-only", target="cpu")
     assert not warned(mode="fp16", target="cpu")
+    be("amx", tmp_path, monkeypatch)
+    assert not warned(mode="static", target="generic")

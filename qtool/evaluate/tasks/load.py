@@ -11,6 +11,7 @@ import numpy as np
 
 from qtool.data.files import opened
 from qtool.errors import DataError, UsageError, did_you_mean, printable
+from qtool.evaluate.alphabet import Alphabet
 from qtool.evaluate.labels import LARGEST
 from qtool.evaluate.tasks.score import Arrays, Prediction, Scorer, Truths
 from qtool.tables.task_metrics import TASK_METRICS, TaskMetric
@@ -107,10 +108,11 @@ def load_task(text: str, row: TaskMetric, truths: Truths | None) -> TaskPair:
     return TaskPair(row, (scorer(options, truths), scorer(options, truths)), truths, stepped)
 
 
-def read_truths(path: Path) -> Truths:
+def read_truths(path: Path, alphabet: Alphabet | None = None) -> Truths:
     """Return the labels of task metrics: a JSON object of sample file name -> label, or a folder of .npy.
 
-    Keys that begin with '_' hold for all samples: '_classes', '_pairs'.
+    Keys that begin with '_' hold for all samples: '_classes', '_pairs'. An alphabet takes the place of
+    '_classes'.
 
     Raises:
         DataError: the file is missing or has another form.
@@ -130,4 +132,6 @@ def read_truths(path: Path) -> Truths:
     if not isinstance(document, dict):
         raise DataError(f"labels '{path}': not an object of file name -> label")
     notes = {key: value for key, value in document.items() if key.startswith("_")}
+    if alphabet is not None:
+        notes["_classes"] = list(alphabet.symbols)
     return Truths(str(path), {k: v for k, v in document.items() if k not in notes}, notes)

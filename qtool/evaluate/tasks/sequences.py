@@ -9,6 +9,7 @@ import numpy as np
 
 from qtool.data.decoder_inputs import MASK, role_of, token_ids
 from qtool.errors import UsageError
+from qtool.evaluate.alphabet import Alphabet
 from qtool.evaluate.decoding import is_stepped
 from qtool.evaluate.tasks.classes import IGNORED
 from qtool.evaluate.tasks.score import Arrays, Options, Prediction, Truths, scores_of
@@ -23,10 +24,12 @@ class ErrorRate:
 
     def __init__(self, options: Options, truths: Truths) -> None:
         self._options = options
-        self._symbols = [str(s) for s in truths.notes.get("_classes", truths.notes.get("_chars", ()))]
-        if not self._symbols:
+        symbols = truths.notes.get("_classes", truths.notes.get("_chars", ()))
+        self._alphabet = Alphabet(tuple(map(str, symbols)))
+        if not symbols:
             raise UsageError(
-                f"labels '{truths.file}' have no symbols", "add '_classes': a list of the text of each class"
+                f"labels '{truths.file}' have no symbols",
+                "--alphabet, or '_classes' in the JSON: a list of the text of each class",
             )
         self._edits = self._length = 0
 
@@ -45,12 +48,10 @@ class ErrorRate:
         """The text that argmax decides, CTC repeats collapsed and blanks dropped."""
         output = prediction.output(str(self._options["output"]))
         steps = output.argmax(-1) if output.dtype.kind == "f" else output
-        steps = steps.reshape(-1).astype(np.int64)
-        blank = int(self._options["blank"]) % len(self._symbols)
-        if self._options["ctc"]:
-            steps = steps[np.flatnonzero(np.diff(steps, prepend=-1))]
-            steps = steps[steps != blank]
-        return "".join(self._symbols[i] for i in steps if i < len(self._symbols))
+        blank = int(self._options["blank"]) % len(self._alphabet.symbols)
+        return self._alphabet.spell(
+            steps.reshape(-1).astype(np.int64), blank if self._options["ctc"] else None
+        )
 
 
 def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:

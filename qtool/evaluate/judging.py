@@ -85,7 +85,7 @@ def with_scores(measures: Measures, judging: Judging, model: ir.Model) -> Measur
     if judging.task and judging.task not in TASKS:
         raise UsageError(f"no task '{judging.task}'", f"tasks: {', '.join(TASKS)}")
     alphabet = alphabet_of(measures.labels)
-    task = (judging.task or CTC) if alphabet else judging.task
+    task: TaskName = judging.task or ("ctc" if alphabet else "")
     scored = scored_outputs(model, task, judging.class_axis)
     if alphabet and judging.class_axis is None:
         shapes = {o.name: [*o.shape] for o in model.graph.outputs if o.shape is not None}

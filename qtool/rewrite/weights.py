@@ -108,7 +108,7 @@ def _of_scales(
         return spread(array, granularity, len(shape)) if spread_out else array
 
     dims = spread_over(np.empty(scale_shape(shape, granularity), np.bool_)).shape
-    return weight_constant(writer, site, name, lambda _, p: spread_over(pick(p)), dtype, dims)
+    return weight_constant(writer, site, name, lambda _, p: spread_over(pick(p)), dtype, dims, key=(dims,))
 
 
 def weight_shape(writer: Writer, site: Site) -> tuple[int, ...]:

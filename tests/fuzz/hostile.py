@@ -111,7 +111,9 @@ def hostile() -> Iterator[Hostile]:
             name, (*_STATIC, name), beside_net(partial(write, name.partition(":")[0], data)), (2, 4, 5)
         )
     for name, prepare in OUTPUTS.items():
-        force = () if name in ("loop", "nowhere") else ("--force",)  # which replaces a link, and not its target
+        force = (
+            () if name in ("loop", "nowhere") else ("--force",)
+        )  # which replaces a link, and not its target
         words = ("quantize", "m.onnx", "-o", name, "--calib", "calib", *force)
         yield Hostile(f"output: {name[:20]!r}", words, beside_net(partial(at, name, prepare)), (2, 3, 5))
 

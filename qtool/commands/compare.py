@@ -12,6 +12,7 @@ from qtool.commands.prepare import load_model, made_up, read_samples
 from qtool.data.open import Data
 from qtool.data.samples import check_used, synthetic
 from qtool.errors import UsageError
+from qtool.evaluate.channel_order import reversed_channels
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
 from qtool.evaluate.criteria import row_gates, task_gates
 from qtool.evaluate.float_io import with_float_io
@@ -89,6 +90,9 @@ def compare_models(
         comparison = compare(
             reference, model, samples, measures, lambda done, total: progress("compare", done, total)
         )
+        doubt = ""
+        if isinstance(first, Source) and options.save_ref is None:
+            doubt = reversed_channels(reference, samples, measures.scored)
     check_labelled(comparison, measures)
     decisions = []
     if options.gate != NONE and not synthetic(samples):
@@ -115,6 +119,7 @@ def compare_models(
             *_mistaken(first, other, comparison),
             *made_up(samples),
             *samples.doubts(),
+            *filter(None, [doubt]),
             *comparison.caveats,
             *label_warnings(comparison.accuracy, comparison.samples),
         ),

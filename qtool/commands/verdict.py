@@ -10,6 +10,7 @@ from qtool.calibration.analytic import roughness
 from qtool.commands.prepare import custom_ops
 from qtool.data.samples import synthetic
 from qtool.evaluate.audit import Audit
+from qtool.evaluate.channel_order import reversed_channels
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
 from qtool.evaluate.criteria import implied_gates
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
@@ -67,6 +68,7 @@ class Verdict:
         gates: that the user asked for.
         implied: the gates that options stand for.
         cpu_sqnr: dB on onnxruntime's CPU provider, where the comparison is of a simulator.
+        doubt: about the samples, by what FP32 makes of them; '' for none.
     """
 
     comparison: Comparison | None
@@ -75,6 +77,7 @@ class Verdict:
     gates: list[Gate]
     implied: list[Gate]
     cpu_sqnr: float | None = None
+    doubt: str = ""
 
 
 def selection_of(chosen: Candidate, evaluator: Evaluator) -> Selection | None:
@@ -144,7 +147,9 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
             staging.path, threads=model.threads, name="the quantized model", optimize=not saturates()
         )
         cpu_sqnr = compare(original, with_float_io(on_cpu), samples, request.measures).sqnr
-    return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr)
+    sources = filter(None, (model.samples.calibrate, samples))
+    doubt = reversed_channels(original, max(sources, key=len), request.measures.scored)
+    return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr, doubt)
 
 
 def result_report(
@@ -179,6 +184,7 @@ def result_report(
         warnings=(
             *model.samples.notes,
             *model.samples.doubts(),
+            *filter(None, [verdict.doubt]),
             *report.warnings,
             *evaluator.notes,
             *warnings,

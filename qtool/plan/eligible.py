@@ -34,7 +34,7 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 # MatMulNBits: the default number of values a scale. In 8 bits, shorter blocks are no faster than float
 # (docs/targets.md), and longer ones do not exist.
 _NBITS_BLOCK = 128
-_LEAST_BLOCK = 16
+LEAST_BLOCK = 16
 _ALREADY = "quantized already (--requantize redoes it)"
 
 
@@ -165,7 +165,7 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
         return "its alpha or beta makes too much of its constants"
     total = weight.shape[1 - channel_axis(node, rule, 2)] if weight.ndim == 2 else 0
     if form is Form.NBITS and not nbits_block(total, scheme.storage, scheme.block):
-        return f"the {total} values that it sums over are fewer than a block of {_LEAST_BLOCK}"
+        return f"the {total} values that it sums over are fewer than a block of {LEAST_BLOCK}"
     return ""
 
 
@@ -240,10 +240,10 @@ def nbits_block(total: int, qtype: QType, wanted: int) -> int:
     A size that divides `total`, where there is one. Else the kernel fills the last block.
     """
     size = longest = wanted or (FEW_BITS[qtype].block if qtype in FEW_BITS else _NBITS_BLOCK)
-    while size >= _LEAST_BLOCK and total % size:
+    while size >= LEAST_BLOCK and total % size:
         size //= 2
-    if size >= _LEAST_BLOCK:
+    if size >= LEAST_BLOCK:
         return size
-    while longest > max(total, _LEAST_BLOCK):
+    while longest > max(total, LEAST_BLOCK):
         longest //= 2
-    return longest if total >= _LEAST_BLOCK else 0
+    return longest if total >= LEAST_BLOCK else 0

@@ -67,13 +67,13 @@ def _is_down(node: ir.Node, width: int) -> bool:
     size = _size(node)
     if size is None or size[1] != width or size[0] == width:
         return False
-    seen, waiting = set[int](), [node.inputs[0]]
+    visited, waiting = set[int](), [node.inputs[0]]
     while waiting:
         value = waiting.pop()
         source = None if value is None else value.producer()
-        if source is None or id(source) in seen:
+        if source is None or id(source) in visited:
             continue
-        seen.add(id(source))
+        visited.add(id(source))
         if "Attention" in source.op_type:
             return False
         if is_op(source, *_PRODUCTS):

@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.view import View, attribute_int, float_constant, opset_of
+from qtool.graph.view import View, attribute_int, float_constant, is_op, opset_of
 from qtool.numerics.metrics import sqnr_db
 from qtool.numerics.qparams import scalable
 from qtool.numerics.quantize import rounding_energies
 from qtool.numerics.weights import weight_qparams
-from qtool.plan.eligible import rule_of
+from qtool.plan.eligible import LEAST_BLOCK, rule_of
 from qtool.plan.model import WEIGHTS, Dequantizer, Kind, Site, Use
 from qtool.plan.scheme import BLOCKS, PER_CHANNEL_OPSET, WIDE_OPSET, Scheme
 from qtool.plan.weights import coarsest_granularity
@@ -59,6 +59,7 @@ def stored_weights(
     uses_of: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
     chosen: dict[tuple[str, Granularity, str], TensorSpec | None] = {}
     tied = _tied_types(view, scheme, types, sites)
+    packed = {s.value for s in sites if s.kind is Kind.FUSED and s.spec.qtype in FEW_BITS}
     storage = Storage()
     if scheme.target.float_storage:
         return storage
@@ -86,7 +87,8 @@ def stored_weights(
                 chosen[key] = view.once(("stored", *key, *names), find)
             spec = chosen[key]
             if spec is not None:
-                kind = _kind(node, spec)
+                packs = _matrices_of(view, value) <= packed
+                kind = _kind(node, spec, array.shape, scheme, packs=packs)
                 uses_of.setdefault((value.name or "", kind, spec), []).append(use)
             else:
                 reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
@@ -193,11 +195,29 @@ def _spec(
     return None if coarsest is None else TensorSpec(eight, coarsest, symmetric=True)
 
 
-def _kind(node: ir.Node, spec: TensorSpec) -> Kind:
-    """Return LOOKUP for a table whose rows a Gather picks, so that only these become floats; else STORED."""
-    rows = spec.granularity == PerChannel(0) and spec.qtype.dtype == INT8.dtype
-    picked = node.op_type == "Gather" and attribute_int(node, "axis", 0) == 0
-    return Kind.LOOKUP if rows and picked else Kind.STORED
+def _kind(node: ir.Node, spec: TensorSpec, shape: Sequence[int], scheme: Scheme, *, packs: bool) -> Kind:
+    """Return LOOKUP for a table whose rows a Gather picks, so that only these become floats; else STORED.
+
+    Args:
+        packs: all products with the table read it packed, so that both can share it.
+    """
+    if node.op_type != "Gather" or attribute_int(node, "axis", 0) != 0:
+        return Kind.STORED
+    if spec.granularity == PerChannel(0) and spec.qtype.dtype == INT8.dtype:
+        return Kind.LOOKUP
+    blocks = isinstance(spec.granularity, PerBlock) and spec.granularity.axis == 1 and len(shape) == 2
+    if not blocks or spec.qtype not in FEW_BITS or not scheme.target.onnxruntime or not packs:
+        return Kind.STORED
+    size = getattr(spec.granularity, "size", 0)
+    fits = size >= LEAST_BLOCK and size.bit_count() == 1 and shape[1] % size == 0
+    return Kind.LOOKUP if fits else Kind.STORED
+
+
+def _matrices_of(view: View, table: ir.Value) -> set[str]:
+    """Return the constants that products read as a table: itself, and its transposes."""
+    name = table.name or ""
+    own = {name} if not all(is_op(use.node, "Gather") for use in table.uses()) else set[str]()
+    return own | {other for other, tied_to in view.tied.items() if tied_to == name and other != name}
 
 
 def cut_into_blocks(

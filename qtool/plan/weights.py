@@ -67,7 +67,7 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
     centred = True
     if quantized.form is Form.NBITS:
         qtype = assigned.weight_types.get(quantized.node.name or "", INT8 if tied else scheme.storage)
-        size = nbits_block(array.shape[k_axis(quantized.node, quantized.rule)], qtype, scheme.block)
+        size = nbits_block(array.shape[k_axis(quantized.node, quantized.rule)], qtype, scheme.choices.block)
         if not tied or qtype in FEW_BITS:
             granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
         centred = qtype not in FEW_BITS

@@ -1,4 +1,6 @@
-"""Write com.microsoft MatMulNBits: a product that unpacks blocks of 2, 4 or 8 bit weights itself.
+"""Write com.microsoft ops that unpack blocks of 2, 4 or 8 bit weights themselves.
+
+MatMulNBits and GatherBlockQuantized can read the same table.
 
 A [.., K] x B [N, K/block, block * bits / 8] uint8, scales [N, K/block]; without a zero point it is the
 middle of the unsigned range (onnxruntime docs/ContribOperators.md).
@@ -13,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qtool.graph.edit import insert_after_value, new_node, replace_node
+from qtool.graph.edit import insert_after_value, new_node, owner, replace_node
 from qtool.graph.view import attribute_int
 from qtool.numerics.qparams import QParams, unfold, unfolded_shape
 from qtool.plan.eligible import nbits_block
@@ -70,6 +72,34 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
     replace_node(last, [product], last.outputs[0], product.outputs[0], writer.namer)
     if last is not node and node.graph is not None:
         node.graph.remove(node, safe=True)
+
+
+def write_block_lookup(writer: Writer, site: Site) -> None:
+    """Replace the Gathers of a table [V, D]: GatherBlockQuantized unpacks the rows that it picks."""
+    writer.use_contrib()
+    value = writer.view.values[site.value]
+    graph = owner(value)
+    packed, *rest = _blocks(writer, site, graph, upright=False)
+    numbers = {
+        "bits": site.spec.qtype.bits,
+        "block_size": getattr(site.spec.granularity, "size", 0),
+        "gather_axis": 0,
+        "quantize_axis": 1,
+    }
+    rows = writer.once(("rows of bytes",), graph, "rows_of_bytes", np.asarray([0, -1]))
+    flat = one_node(writer, "Reshape", [packed, rows], f"{site.value}_rows")
+    insert_after_value(value, [flat], graph)
+    for name, _ in site.uses or ():
+        gather = writer.view.node_by_name[name]
+        picked = new_node(
+            "GatherBlockQuantized",
+            [flat.outputs[0], gather.inputs[1], *rest],
+            name=writer.namer(f"{name}_blocks"),
+            outputs=[writer.namer(f"{gather.outputs[0].name}_blocks")],
+            domain="com.microsoft",
+            attributes={k: ir.AttrInt64(k, v) for k, v in numbers.items()},
+        )
+        replace_node(gather, [picked], gather.outputs[0], picked.outputs[0], writer.namer)
 
 
 def _blocks(writer: Writer, site: Site, graph: ir.Graph, *, upright: bool) -> list[ir.Value | None]:

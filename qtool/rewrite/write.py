@@ -24,7 +24,7 @@ from qtool.rewrite.dynamic import (
 from qtool.rewrite.dynamic_lstm import write_dynamic_quantize_lstm
 from qtool.rewrite.fp16.writer import write_fp16
 from qtool.rewrite.integer_io import write_integer_io
-from qtool.rewrite.nbits import write_nbits
+from qtool.rewrite.nbits import write_block_lookup, write_nbits
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.qdq import (
     reshape_bias,
@@ -42,6 +42,7 @@ from qtool.rewrite.writer import Writer
 from qtool.runtime.heartbeat import beat
 from qtool.runtime.providers import RUNTIME_KEY, fixed_options, runtime_of
 from qtool.tables.forms import Operator
+from qtool.tables.qtypes import PerBlock
 from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import TARGETS
 
@@ -51,12 +52,18 @@ def _with_its_node(writer: Writer, site: Site) -> None:
 
 
 # One writer for each kind of site, in the order of the plan; then one for each operator.
+def _write_table(writer: Writer, site: Site) -> None:
+    """Write a table whose rows a Gather picks: with a scale a row, or in blocks of few bits."""
+    write = write_block_lookup if isinstance(site.spec.granularity, PerBlock) else write_lookup
+    write(writer, site)
+
+
 _SITES: dict[Kind, Callable[[Writer, Site], None]] = {
     Kind.ACTIVATION: write_activation,
     Kind.WEIGHT: write_weight,
     Kind.BIAS: write_bias,
     Kind.STORED: write_stored,
-    Kind.LOOKUP: write_lookup,
+    Kind.LOOKUP: _write_table,
     Kind.RUNTIME: _with_its_node,
     Kind.FUSED: _with_its_node,
 }

@@ -129,8 +129,9 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("Tile", passes),
         OpRule("DepthToSpace", passes),
         OpRule("SpaceToDepth", passes),
-        # Made by onnxruntime's optimizers: their weights are stored in fewer bits.
+        # Made by onnxruntime's optimizers, or by genai: their weights are stored in fewer bits.
         OpRule(f"{_MICROSOFT}Attention", weighted, weight=(1,), bias=2, channel_axis=-1, forms=none),
+        OpRule(f"{_MICROSOFT}MoE", weighted, weight=(2, 4, 6), channel_axis=1, forms=none),
         OpRule(f"{_MICROSOFT}FusedMatMul", weighted, weight=(1,), kept=(0,), channel_axis=-1, forms=none),
         OpRule(
             f"{_MICROSOFT}EmbedLayerNormalization",

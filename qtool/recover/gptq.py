@@ -72,6 +72,7 @@ def round_weights(
     for spec, sums in hessians(ModelRun(view.model, samples, threads, progress), list(sites_of)):
         for site in _rounded(view, sites_of[spec], spec.operands[0], sums, fit or by_gptq):
             rounded[site.value, site.spec] = site
+        del sums  # not kept while the next ones are added up
         beat()
 
     def with_integers(site: Site) -> Site:

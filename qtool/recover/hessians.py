@@ -89,14 +89,18 @@ def hessians(run: ModelRun, specs: Sequence[HessianSpec]) -> Iterator[tuple[Hess
     for number, batch in enumerate(batches):
         sums = {spec: _Sum(spec) for spec in batch}
         for done, values in enumerate(_values(run, batch, rounds), start=1):
-            for spec, total_of in sums.items():
-                for operand in spec.operands:
-                    total_of.add(operand, values[operand.value])
+            _add(sums, values)
             run.progress(number * total + done, len(batches) * total)
             if done >= len(first) and all(s.count >= spec.enough for spec, s in sums.items()):
                 break
         for spec in batch:
             yield spec, sums.pop(spec).total
+
+
+def _add(sums: Mapping[HessianSpec, _Sum], values: Mapping[str, F32]) -> None:
+    for spec, total in sums.items():
+        for operand in spec.operands:
+            total.add(operand, values[operand.value])
 
 
 def _batches(run: ModelRun, specs: list[HessianSpec]) -> list[list[HessianSpec]]:
@@ -168,4 +172,5 @@ class _Sum:
         rows = np.concatenate(self._waiting, axis=1)
         self._waiting = []
         with np.errstate(over="ignore", invalid="ignore"):  # weights with an overflow are rounded to nearest
-            self._total += np.matmul(rows.swapaxes(1, 2), rows)
+            for total, own in zip(self._total, rows, strict=True):  # each product is as large as its sum
+                total += own.T @ own

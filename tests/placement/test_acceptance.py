@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from qtool.data.budget import Budget
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import Evaluator
 from qtool.options import silent
@@ -32,3 +33,10 @@ def test_without_inferences_left_weights_are_stored_only_where_the_floor_holds(
         last = first_accepted(Placement(floats), floats, evaluator)
         assert evaluator.error(last).sqnr > floor
     assert any(s.kind is Kind.STORED for s in last.plan.sites) is stored
+
+
+def test_the_last_steps_alone_may_use_the_reserve() -> None:
+    budget = Budget(most=10, reserve=4, spent=6)
+    assert not budget.affords(1)
+    assert budget.affords(4, last=True)
+    assert not budget.affords(5, last=True)

@@ -15,6 +15,7 @@ from qtool.data.iterables import InMemory
 from qtool.graph.save import to_bytes
 from qtool.graph.view import float_constant
 from qtool.numerics.gptq import hessian
+from qtool.numerics.pairs import pair_magnitudes
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Kind, Plan
 from qtool.plan.resolve import dequantized
@@ -24,6 +25,7 @@ from qtool.recover import operands
 from qtool.recover.gptq import hessian_specs, round_weights
 from qtool.recover.hessians import ModelRun, hessians
 from qtool.rewrite.write import rewrite
+from qtool.tables.qtypes import INT8_PAIRED
 from tests.graphs import SAMPLE_MODELS, SHARED_MODELS, model, node, rng
 from tests.plan.flow import Sample, candidate
 from tests.rewrite.flow import run, sqnr
@@ -111,6 +113,16 @@ def test_no_row_of_any_weight_gets_worse(form: dict[str, Any]) -> None:
     for name, old in before.items():
         assert (after[name] <= old * (1 + 1e-4) + 1e-9).all(), name
     assert sum(a.sum() for a in after.values()) < 0.9 * sum(b.sum() for b in before.values())
+
+
+def test_pairs_of_weights_stay_within_the_limit_of_a_cpu_without_vnni() -> None:
+    samples = images(4)
+    plan = better(candidate(convolutions(), samples, "cpu-avx2", include=["*"]), samples)
+    limited = [s for s in plan.sites if s.spec.qtype is INT8_PAIRED and s.integers is not None]
+    assert limited
+    for site in limited:
+        pairs = pair_magnitudes(np.asarray(site.integers, np.float32), site.spec.granularity)
+        assert pairs.max() <= INT8_PAIRED.pairs, site.value
 
 
 @pytest.mark.parametrize(

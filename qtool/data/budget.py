@@ -58,9 +58,14 @@ class Budget:
         return self.clock() - self.started
 
     @property
+    def seconds_left(self) -> float:
+        """The seconds that --time-budget leaves; infinity without it."""
+        return max(self.seconds - self.elapsed, 0.0) if self.seconds else math.inf
+
+    @property
     def out_of_time(self) -> bool:
         """Whether --time-budget is used up."""
-        return 0 < self.seconds <= self.elapsed
+        return not self.seconds_left
 
     def affords(self, inferences: int, *, last: bool = False) -> bool:
         """Return whether this number of further inferences are within the budget, and there is time.

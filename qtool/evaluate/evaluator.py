@@ -20,7 +20,7 @@ from qtool.evaluate.cached_outputs import CachedOutputs
 from qtool.evaluate.compare import Comparison, compare
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.float_io import open_original, with_float_io
-from qtool.evaluate.latency import Race, Ratio, SettledSpeeds, race_models, settle
+from qtool.evaluate.latency import LIMITS, Race, Ratio, SettledSpeeds, race_models, settle
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.graph.save import file_size, model_for_session
 from qtool.options import Progress
@@ -274,7 +274,10 @@ class Evaluator:
                 models[name] = self._loadable(candidate, stack, in_file=True)
             runtimes = {PREPARED: self.model.runtime} | {n: c.runtime for n, c in candidates.items()}
             stack.enter_context(self.budget.timed())
-            race = race_models(models, self.model.timing_samples, self.model.threads, runtimes=runtimes)
+            limits = LIMITS.within(self.budget.seconds_left)
+            race = race_models(
+                models, self.model.timing_samples, self.model.threads, runtimes=runtimes, limits=limits
+            )
 
         def settled(names: Collection[str]) -> SettledSpeeds:
             part = Race(race.threads, {n: race.seconds[n] for n in (PREPARED, *names)})

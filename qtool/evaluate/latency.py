@@ -15,7 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import islice, pairwise
@@ -51,14 +51,22 @@ class Limits:
             ratios of all rounds must be as close.
         most_rounds: the most rounds. With timings that vary by 15% from round to round, an interval of 3%
             takes about 150 rounds (1.25 * 1.96 * 0.15 / 0.03, squared); beyond that predictions decide.
-        seconds: no round begins after this long, once there are CERTAIN_ROUNDS.
+        seconds: no round begins after this long, once there are `fewest_rounds`.
+        fewest_rounds: with fewer than CERTAIN_ROUNDS the cost table decides.
         half_width: the half-width of an interval that is narrow enough, as a share of the ratio.
     """
 
     least_rounds: int = 15
     most_rounds: int = 150
     seconds: float = 20.0
+    fewest_rounds: int = CERTAIN_ROUNDS
     half_width: float = HALF_WIDTH
+
+    def within(self, seconds: float) -> Limits:
+        """Return the limits of a race that may take only so long; all others take `seconds` or less."""
+        if seconds >= self.seconds:
+            return self
+        return replace(self, seconds=seconds, fewest_rounds=1)
 
 
 LIMITS = Limits()
@@ -228,7 +236,7 @@ def race(
         timed = Race(threads, {name: tuple(r[name] for r in rounds) for name in names})
         if done >= limits.most_rounds:
             return timed
-        if done >= CERTAIN_ROUNDS and clock() - start >= limits.seconds:
+        if done >= limits.fewest_rounds and clock() - start >= limits.seconds:
             return timed
         few = done < limits.least_rounds
         # A round for each place in the order of turns, at least.

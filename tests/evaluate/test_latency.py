@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -139,9 +140,18 @@ def test_endless_noise_ends_at_the_most_rounds() -> None:
     assert not timed.is_settled()
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(1000.0, CERTAIN_ROUNDS), (10.0, 10), (0.0, 40)])
-def test_a_race_ends_by_time_after_enough_rounds(seconds: float, rounds: int) -> None:
-    """A round takes `seconds`; the limit is 100."""
+@pytest.mark.parametrize(
+    ("seconds", "left", "rounds"),
+    [
+        (1000.0, math.inf, CERTAIN_ROUNDS),
+        (10.0, math.inf, 10),
+        (0.0, math.inf, 40),
+        (10.0, 30.0, 3),
+        (10.0, 0.0, 1),
+    ],
+)
+def test_a_race_ends_by_time_after_enough_rounds(seconds: float, left: float, rounds: int) -> None:
+    """A round takes `seconds`; the limit is 100, or what a budget has left: then one round is enough."""
     begun = []
 
     def steady(number: int) -> float:
@@ -149,7 +159,7 @@ def test_a_race_ends_by_time_after_enough_rounds(seconds: float, rounds: int) ->
         return 1.0
 
     noisy_turns = turns((1.0, 2.0) * 50) | {"b": steady}
-    timed = race(noisy_turns, threads=1, limits=QUICK, clock=lambda: seconds * len(begun))
+    timed = race(noisy_turns, threads=1, limits=QUICK.within(left), clock=lambda: seconds * len(begun))
     assert timed.rounds == rounds
 
 

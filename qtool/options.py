@@ -71,6 +71,9 @@ class Options(Choices, Judging):
         time_budget: seconds after which nothing new is tried, and the best result so far is written; 0: no
             limit. The result then depends on the machine.
         checkpoint: a file that holds the best plan so far, until the result is in place.
+        jobs: workers that candidates and tensors are divided among; 0: this process, or with `ray` the CPUs
+            of the cluster.
+        ray: 'auto' or the address of a Ray cluster, for workers there; '': processes here.
         explain: node names, globs or op:Type of nodes to explain in the report.
         threads: of the runtime; 0: its default, and one thread for timing.
         force: replace an existing output.
@@ -106,6 +109,8 @@ class Options(Choices, Judging):
     effort: Literal["fast", "balanced", "best"] = BALANCED
     time_budget: float = 0.0
     checkpoint: str | Path | None = None
+    jobs: int = 0
+    ray: str = ""
     explain: Sequence[str] = ()
     threads: int = 0
     force: bool = False

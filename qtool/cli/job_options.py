@@ -338,7 +338,7 @@ _NAMES = (
     "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
     "timestep", "buckets", "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size",
     "target_size", "target_bits", "keep_failed", "allow_float", "recover", "effort", "time_budget",
-    "timing", "costs",
+    "timing", "costs", "jobs", "ray",
 )  # fmt: skip
 
 # The parameters that `options_of` reads.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qtool.cli.command import Command
-from qtool.cli.common_options import gate_options, output_options
+from qtool.cli.common_options import gate_options, output_options, worker_options
 from qtool.cli.deliver import deliver, form_of, report_options
 from qtool.cli.folder import run_folder
 from qtool.cli.help import Option, under
@@ -61,6 +61,7 @@ _plan = under("What to quantize")
 @gate_options
 @source_options("calib", "data")
 @report_options
+@worker_options("Candidates and the sensitivities of tensors are divided among them; times are measured here")
 @output_options
 def quantize(model: Path, output: str | None, **values: Any) -> int:
     """Quantize a model, or every model of a folder, and judge what was written.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qtool.options import Options
 
 # Of a sweep as a whole: no configuration sets them.
-_OF_THE_SWEEP = {"force", "checkpoint", "resume"}
+_OF_THE_SWEEP = {"force", "checkpoint", "resume", "jobs", "ray"}
 
 
 @click.command(cls=Command)

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from qtool.cli.command import Command, command_line
-from qtool.cli.common_options import gate_options, output_options
+from qtool.cli.common_options import gate_options, output_options, worker_options
 from qtool.cli.deliver import deliver, form_of, report_options, write_reports
 from qtool.cli.help import Option
 from qtool.cli.job_options import options_of, tune_options
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 @gate_options
 @source_options("calib", "data")
 @report_options
+@worker_options("Candidates and the sensitivities of tensors are divided among them; times are measured here")
 @output_options
 def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     """Measure what speed, size and accuracy a model can have, and choose one.

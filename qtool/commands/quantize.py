@@ -37,6 +37,7 @@ from qtool.plan.rules import rule_based
 from qtool.recover.run import BEFORE_PLACEMENT, recover, requested_steps
 from qtool.report.model import Report, Result
 from qtool.runtime.blas import single_threaded_blas
+from qtool.runtime.pool import opened
 from qtool.runtime.session import Session
 from qtool.tables.targets import BEST, TargetName
 
@@ -75,6 +76,8 @@ def quantize(
     request = replace(request, measures=with_scores(request.measures, options, source.model))
     with ExitStack() as stack:
         staging = stack.enter_context(staged(output))
+        several = options.ray or options.jobs > 1
+        pool = stack.enter_context(opened(options.jobs, options.ray)) if several else None
 
         def search(name: TargetName) -> Outcome:
             prepared = prepare_model(source, replace(options, target=name), progress)
@@ -83,7 +86,9 @@ def quantize(
             if len(names) > 1:
                 check_racing(prepared)
             criteria = criteria_of(prepared, request.gates, request.measures)
-            evaluator = stack.enter_context(Evaluator(prepared, criteria, progress, _checkpoint(options)))
+            evaluator = stack.enter_context(
+                Evaluator(prepared, criteria, progress, _checkpoint(options), pool)
+            )
             with _blamed(prepared):
                 return Outcome(evaluator, *_search(prepared, evaluator, points, progress))
 

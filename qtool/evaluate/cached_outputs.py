@@ -35,6 +35,24 @@ class _Signature:
         return cls(inputs, dict(model.input_dtypes), list(model.outputs), dict(model.output_shapes))
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The outputs of a model that ran elsewhere.
+
+    Args:
+        signature: of the model.
+        outputs: digest of a sample's inputs -> all outputs.
+    """
+
+    signature: _Signature
+    outputs: Mapping[str, list[Any]]
+
+    @classmethod
+    def of(cls, model: Model, outputs: Mapping[str, list[Any]]) -> Recorded:
+        """Return the outputs with the signature of their model."""
+        return cls(_Signature.of(model), outputs)
+
+
 class CachedOutputs:
     """A model that remembers its outputs, for use as the FP32 model of `compare`.
 
@@ -47,13 +65,23 @@ class CachedOutputs:
         name: the model's name in errors.
         open_model: opens the model; called once, and after `release` once more for new samples.
         memory: the most bytes of arrays to hold in memory.
+        recorded: outputs that are known already; None: none.
     """
 
-    def __init__(self, name: str, open_model: Callable[[], Model], memory: int = MEMORY) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_model: Callable[[], Model],
+        memory: int = MEMORY,
+        recorded: Recorded | None = None,
+    ) -> None:
         self.name = name
         self._open_model = open_model
         self._memory = memory
+        self._recorded = recorded
         self._outputs: dict[str, list[Any]] = {}  # digest -> an output, or the file of one
+        if recorded is not None:
+            self._outputs |= recorded.outputs
         self._held = 0
         self._files = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -67,7 +95,7 @@ class CachedOutputs:
 
     @cached_property
     def _signature(self) -> _Signature:
-        return _Signature.of(self._model)
+        return self._recorded.signature if self._recorded is not None else _Signature.of(self._model)
 
     def release(self) -> None:
         """Close the model, whose session takes as much memory as its weights, and more. Outputs are kept."""

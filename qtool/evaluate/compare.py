@@ -102,6 +102,11 @@ class Measures:
     scored: Mapping[str, Scored] = field(default_factory=dict)
     rows: Mapping[str, Rows] = field(default_factory=dict)
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether a metric runs the models step by step."""
+        return any(metric.stepped is not None for metric in self.user_metrics)
+
     def model(self, model: Model) -> Model:
         """Return the model with the outputs that the metrics need beside its own.
 

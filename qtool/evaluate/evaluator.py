@@ -22,6 +22,8 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.float_io import open_original, with_float_io
 from qtool.evaluate.latency import LIMITS, Race, Ratio, SettledSpeeds, race_models, settle
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
+from qtool.evaluate.worker_outputs import CANDIDATE, held, outputs_of, replayed
+from qtool.graph.parcel import Parcel
 from qtool.graph.save import file_size, model_for_session
 from qtool.options import Progress
 from qtool.plan.candidate import Candidate
@@ -30,6 +32,7 @@ from qtool.plan.predict import TensorNoise, key_of, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
 from qtool.rewrite.write import written
+from qtool.runtime.pool import Pool, all_results
 from qtool.runtime.session import Model, Session
 from qtool.tables.efforts import EFFORTS, Effort
 from qtool.tables.runtimes import Tells
@@ -94,6 +97,8 @@ class Evaluator:
         criteria: the acceptance criteria.
         progress: called with the stage, the steps done and the steps in all.
         keep: called with each candidate that is better than the ones before it, for a checkpoint.
+        pool: of workers that candidates and tensors are divided among; None: this process runs all. Times are
+            measured here in any case.
     """
 
     def __init__(
@@ -102,11 +107,13 @@ class Evaluator:
         criteria: Criteria,
         progress: Progress,
         keep: Callable[[Candidate], None] = lambda candidate: None,
+        pool: Pool | None = None,
     ) -> None:
         self.model = model
         self.criteria = criteria
         self.progress = progress
         self.keep = keep
+        self._pool = pool
         self.log: list[Gain] = []
         self.notes: list[str] = []  # what acceptance found, for the report
         self.left_out: list[str] = []  # the steps that the budget did not allow
@@ -190,7 +197,7 @@ class Evaluator:
                 session = Session(
                     self._loadable(candidate, stack),
                     threads=self.model.threads,
-                    name="the candidate",
+                    name=CANDIDATE,
                     runtime=candidate.runtime,
                     optimize=optimize,
                 )
@@ -199,6 +206,41 @@ class Evaluator:
                 )
             self._float.release()
         return self._comparisons[key]
+
+    def compare_all(self, candidates: Collection[Candidate]) -> None:
+        """Compare candidates at the same time, where there are workers: `error` then has the results."""
+        measures = self.criteria.measures
+        if self._pool is None or measures.stepwise:
+            return
+        part = self._part(self.effort.judged)
+        keys = {digest(c.plan): c for c in candidates}
+        missing = {k: c for k, c in keys.items() if (k, len(part), True) not in self._comparisons}
+        if len(missing) < 2:
+            return
+        samples = held(part)  # which counts them once
+        shared = self._pool.share(tuple(samples.read()))
+        with ExitStack() as stack:
+            calls = [
+                (
+                    Parcel.of(self._loadable(candidate, stack), local=self._pool.local),
+                    shared,
+                    samples.name,
+                    self.model.threads,
+                    candidate.runtime,
+                )
+                for candidate in missing.values()
+            ]
+            recorded = all_results(
+                self._pool,
+                outputs_of,
+                calls,
+                lambda done, total: self.progress("candidates", done // len(part), len(calls)),
+            )
+        self.budget.add((len(missing) - 1) * len(part))
+        for key, outputs in zip(missing, recorded, strict=True):
+            comparison = compare(self._float, replayed(outputs), samples, measures)
+            self._comparisons[key, len(part), True] = comparison
+        self._float.release()
 
     def sqnr_of_few(self, candidate: Candidate, optimize: bool) -> float | None:
         """Return the SQNR in dB on a few samples; None without a select set, and where it does not run so."""
@@ -246,6 +288,7 @@ class Evaluator:
                 keys=missing,
                 most=most,
                 passes=budget.share(part),
+                pool=self._pool,
             )
             budget.add(errors.passes - errors.samples)  # reading the samples has counted as one
             if errors.outputs:

@@ -248,6 +248,7 @@ def _best_of(
             for name, candidate in candidates.items()
         }
     comparisons = {}
+    evaluator.compare_all(candidates.values())
     for done, (name, candidate) in enumerate(candidates.items(), start=1):
         comparisons[name] = evaluator.error(candidate)
         evaluator.progress("candidates", done, len(candidates))

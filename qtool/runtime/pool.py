@@ -36,9 +36,11 @@ class Pool(Protocol):
 
     Args:
         jobs: the number of calls that run at a time.
+        local: the workers are on this machine.
     """
 
     jobs: int
+    local: bool
 
     def share(self, value: T) -> Any:
         """Return a handle that stands for a value in the arguments of calls: the value travels once.

@@ -37,6 +37,8 @@ class Processes:
         jobs: the most of them.
     """
 
+    local = True
+
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         self._idle: list[_Worker] = []

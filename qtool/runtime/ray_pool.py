@@ -43,6 +43,8 @@ class RayPool:
         EnvironmentFailure: there is no such cluster.
     """
 
+    local = False
+
     def __init__(self, address: str, jobs: int) -> None:
         ours = signal.getsignal(signal.SIGTERM)
         self._started = not ray.is_initialized()

@@ -91,7 +91,7 @@ def _entropy(outputs: Sequence[Any], axes: Sequence[int]) -> float:
 
 
 def _errors(gains: Sequence[float]) -> float:
-    """How many standard errors the mean is above 0."""
+    """The mean in standard errors."""
     values: NDArray[np.float64] = np.array(gains)
     spread = values.std(ddof=1)
     return float(values.mean() / spread * math.sqrt(len(values))) if spread > 0 else 0.0

@@ -111,9 +111,8 @@ def hostile() -> Iterator[Hostile]:
             name, (*_STATIC, name), beside_net(partial(write, name.partition(":")[0], data)), (2, 4, 5)
         )
     for name, prepare in OUTPUTS.items():
-        force = (
-            () if name in ("loop", "nowhere") else ("--force",)
-        )  # which replaces a link, and not its target
+        # --force replaces a link, and not its target.
+        force = () if name in ("loop", "nowhere") else ("--force",)
         words = ("quantize", "m.onnx", "-o", name, "--calib", "calib", *force)
         yield Hostile(f"output: {name[:20]!r}", words, beside_net(partial(at, name, prepare)), (2, 3, 5))
 
@@ -184,9 +183,7 @@ def one(case: Hostile, ends: Counter[str]) -> str:
     folder = SCRATCH / "case" / "in"
     shutil.rmtree(folder.parent, ignore_errors=True)
     write_samples(folder / "calib", samples(4, x=(1, 4)))
-    (folder.parent / "w.bin").write_bytes(
-        weights(4, 300).tobytes()
-    )  # a model may name it, and must not read it
+    (folder.parent / "w.bin").write_bytes(weights(4, 300).tobytes())  # a model may name it
     case.make(folder)
     outcome = run(list(case.words), folder, _STEP_SECONDS)
     ends[f"exit {outcome.code}"] += 1
@@ -200,6 +197,7 @@ def main() -> int:
     parser.add_argument("count", type=int, nargs="?", default=300)
     parser.add_argument("--seed", type=int, default=0, help="of the damaged variants")
     options = parser.parse_args()
+    os.environ |= {"QTOOL_TIMING": "table", "QTOOL_EFFORT": "fast"}
     ends: Counter[str] = Counter()
     cases = chain(hostile(), variants(random.Random(options.seed)))
     bad = 0

@@ -147,8 +147,12 @@ def test_the_rival_is_never_used() -> None:
     assert not any("onnxruntime.quantization" in f.read_text(encoding="utf-8") for f in FILES)
 
 
+def test_torch_is_in_fine_tuning_only() -> None:
+    assert all(f.startswith("recover/finetune/") for f in importers("torch"))
+
+
 @pytest.mark.parametrize(
-    "library", ["torch", "requests", "urllib", "http", "socket", "pickle", "random", "onnxscript"]
+    "library", ["requests", "urllib", "http", "socket", "pickle", "random", "onnxscript"]
 )
 def test_no_network_no_pickle_no_chance(library: str) -> None:
     assert not importers(library)

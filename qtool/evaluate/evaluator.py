@@ -57,6 +57,7 @@ class Gain:
         before_placement: it was tried on the all-int8 candidate, before placement.
         failed: the error that ended it; '' for none.
         applied: the result contains it.
+        peak_bytes: the most memory that the process had taken when the step ended.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Gain:
     before_placement: bool = False
     failed: str = ""
     applied: bool = False
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def quantize(
     for part in parts(values.shape):
         with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
             q = np.asarray(values[part] / scale[part])
-        np.rint(q, out=q)
+        np.rint(q, out=q) if qtype.zero else np.copysign(1, q, out=q)
         q += zero[part]
         np.clip(q, qtype.qmin, qtype.qmax, out=q)
         integers[part] = q

@@ -13,7 +13,6 @@ from qtool.numerics.qparams import (
     SMALLEST_SCALE,
     QParams,
     magnitudes,
-    midpoint,
     parts,
     scaled_axes,
     symmetric,
@@ -25,14 +24,18 @@ from qtool.tables.qtypes import QType, TensorSpec
 # folding have weights near 0 and a live bias); one bit of head room for the sum.
 _BIAS_LIMIT = 2.0**30
 # Clipping gains 0.1 dB at 8 bits, and 1 to 1.5 dB at 4. Two least-squares steps from a few starting points
-# find all but a tenth of it.
+# find all but a tenth of it. Of three values the best step is a third of the largest weight.
 _CLIPPED_BITS = 4
 _CLIP_RATIOS = (0.88, 0.76)
+_FEWEST_RATIOS = (0.7, 0.5, 0.35)
 _REFINEMENTS = 2
 
 
 def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | None = None) -> QParams:
-    """Return QParams of a weight: symmetric min-max, or affine with the least squared error.
+    """Return QParams of a weight: symmetric min-max, or affine; of 2 bits with the least squared error.
+
+    For ternary weights that is the scale and the threshold of Li et al. 2016 (arXiv 1605.04711), for binary
+    ones the mean size (Rastegari et al. 2016, arXiv 1603.05279).
 
     A channel of zeros takes the largest scale of the others: any scale holds it exactly, and a tiny
     one would saturate the bias that shares it.
@@ -47,9 +50,23 @@ def weight_qparams(w: NDArray[np.floating], spec: TensorSpec, bias_floor: F64 | 
     # A step of 1 / 127 of the sum leaves room for rounding both.
     size = (pair_magnitudes if spec.qtype.pairs else magnitudes)(w, spec.granularity)
     size = np.where(size > 0, size, size.max(initial=0.0))
-    if bias_floor is not None:
-        size = np.maximum(size, bias_floor * (spec.qtype.qmax - midpoint(spec.qtype)))
-    return symmetric(size, spec.qtype)
+    params = symmetric(size, spec.qtype)
+    if spec.qtype.bits < _CLIPPED_BITS:  # at 4 bits GPTQ finds better scales from the whole range (1 dB, cnn)
+        params = _centred(w, spec, params)
+    if bias_floor is None:
+        return params
+    return QParams(np.maximum(params.scale, bias_floor).astype(np.float32), params.zero_point)
+
+
+def _centred(w: NDArray[np.floating], spec: TensorSpec, full_range: QParams) -> QParams:
+    """Return scales of least squared error, from those that cover the whole range."""
+    values = unfold(np.asarray(w, np.float32), spec.granularity)
+    axes, zero = scaled_axes(spec.granularity, w.ndim), np.zeros((), np.float32)
+    full = np.expand_dims(full_range.scale, axes)
+    scale = np.empty_like(full)
+    for part in parts(values.shape, axes):
+        scale[part] = _least_squares(values[part], full[part], zero, axes, spec.qtype)
+    return QParams(np.squeeze(scale, axes), full_range.zero_point)
 
 
 def affine_qparams(w: NDArray[np.floating], spec: TensorSpec) -> QParams:
@@ -81,8 +98,12 @@ def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> tuple[F32, F32]
         np.float32
     )
     zero = np.clip(np.rint(qtype.qmin - lo / full), qtype.qmin, qtype.qmax).astype(np.float32)
-    if qtype.bits > _CLIPPED_BITS:
-        return full, zero
+    return (full if qtype.bits > _CLIPPED_BITS else _least_squares(values, full, zero, axes, qtype)), zero
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _least_squares(values: F32, full: F32, zero: F32, axes: tuple[int, ...], qtype: QType) -> F32:
+    """Return the scales of least squared error that are found from those of the whole range, `full`."""
     steps = np.asarray(values / full)
     least_q, most_q = qtype.qmin - zero, qtype.qmax - zero
     q, rest = np.empty_like(steps), np.empty_like(steps)
@@ -90,7 +111,7 @@ def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> tuple[F32, F32]
     def lost(step: F32 | float) -> F32:
         """Round to integers of this many steps, into q, and return the squared error."""
         np.multiply(steps, 1 / step, out=q)
-        np.rint(q, out=q)
+        np.rint(q, out=q) if qtype.zero else np.copysign(1, q, out=q)
         np.maximum(q, least_q, out=q)
         np.minimum(q, most_q, out=q)
         np.multiply(q, step, out=rest)
@@ -100,7 +121,7 @@ def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> tuple[F32, F32]
 
     step = np.ones_like(full)
     least = lost(1.0)
-    for ratio in _CLIP_RATIOS:
+    for ratio in _FEWEST_RATIOS if qtype.bits == 2 and qtype.qmin < 0 else _CLIP_RATIOS:
         error = lost(ratio)
         step, least = np.where(error < least, np.float32(ratio), step), np.minimum(error, least)
     lost(step)
@@ -110,7 +131,7 @@ def _affine(values: F32, axes: tuple[int, ...], qtype: QType) -> tuple[F32, F32]
         tried = np.where((energy > 0) & (products > 0), products / np.where(energy > 0, energy, 1), step)
         error = lost(tried)
         step, least = np.where(error < least, tried, step), np.minimum(error, least)
-    return np.maximum(full * step, np.float32(SMALLEST_SCALE)), zero
+    return np.maximum(full * step, np.float32(SMALLEST_SCALE))
 
 
 def bias_scale_floor(bias: NDArray[np.floating], input_scale: F32) -> F64:

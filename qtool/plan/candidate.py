@@ -23,7 +23,7 @@ from qtool.plan.calibration_fallback import fallback_nodes, fallback_ports
 from qtool.plan.draft import draft
 from qtool.plan.model import WEIGHTS, EditKind, Kind, OutlierColumns, Plan, Site
 from qtool.plan.prepared import PreparedModel
-from qtool.plan.resolve import resolve
+from qtool.plan.resolve import resolve, with_bias_scales
 from qtool.plan.rules import to_float
 from qtool.plan.steps import with_steps
 from qtool.plan.validate import validate_plan
@@ -112,6 +112,18 @@ class Candidate:
         """Return a plan of some of its activations, with the scales that they have without the others."""
         task = self.model.task
         return resolve(plan, self.ranges, task.view, ESTIMATORS[task.scheme.choices.method], task.grids)
+
+    def with_weights(self, plan: Plan) -> Candidate:
+        """Return the candidate with the weights and corrections of a plan whose activations differ."""
+        new = {(s.value, s.spec): s for s in plan.sites if s.kind in WEIGHTS and s.integers is not None}
+
+        def one(site: Site) -> Site:
+            other = new.get((site.value, site.spec)) if site.kind in WEIGHTS else None
+            return site if other is None else replace(site, integers=other.integers, qparams=other.qparams)
+
+        sites = tuple(map(one, self.plan.sites))
+        mixed = replace(self.plan, sites=sites, corrections=plan.corrections)
+        return self.with_plan(with_bias_scales(mixed))
 
     def with_plan(self, plan: Plan) -> Candidate:
         """Return the candidate with the integers and corrections of a plan for the same sites."""
@@ -257,4 +269,4 @@ def _with_integers(plan: Plan, rounded: Mapping[WeightKey, RoundedWeight]) -> Pl
             return site
         return replace(site, integers=weight.integers, qparams=weight.qparams)
 
-    return replace(plan, sites=tuple(map(one, plan.sites)))
+    return with_bias_scales(replace(plan, sites=tuple(map(one, plan.sites))))

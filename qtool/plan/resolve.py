@@ -67,10 +67,8 @@ def resolve(
             return activations[site.value]
         if site.kind is Kind.BIAS:
             source, weight = _scales_of(weight_of, site)
-            step = weights[weight.value, weight.spec].scale
-            groups = _array(view, site).size // step.size if step.ndim else 1
-            scale = bias_scale(activations[source].scale, step, groups)
-            return QParams(scale, np.zeros(scale.shape, np.int64))
+            size = _array(view, site).size
+            return _bias_params(activations[source], weights[weight.value, weight.spec], size)
         return weights.get((site.value, site.spec))
 
     return replace(
@@ -79,6 +77,30 @@ def resolve(
             replace(s, qparams=params(s), integers=integers.get((s.value, s.spec))) for s in plan.sites
         ),
     )
+
+
+def with_bias_scales(plan: Plan) -> Plan:
+    """Return a resolved plan whose biases have the scales that its activations and weights have now."""
+    activations = {s.value: s.qparams for s in plan.sites if s.kind is Kind.ACTIVATION}
+    weight_of = {(n, i): s for s in reversed(plan.sites) if s.kind is Kind.WEIGHT for n, i in s.uses or ()}
+
+    def one(site: Site) -> Site:
+        if site.kind is not Kind.BIAS or site.qparams is None:
+            return site
+        source, weight = _scales_of(weight_of, site)
+        step, own = activations.get(source), weight.qparams
+        if step is None or own is None:
+            return site
+        return replace(site, qparams=_bias_params(step, own, site.qparams.scale.size))
+
+    return replace(plan, sites=tuple(map(one, plan.sites)))
+
+
+def _bias_params(activation: QParams, weight: QParams, size: int) -> QParams:
+    """Return the scales of a bias of this many values."""
+    groups = size // weight.scale.size if weight.scale.ndim else 1
+    scale = bias_scale(activation.scale, weight.scale, groups)
+    return QParams(scale, np.zeros(scale.shape, np.int64))
 
 
 def _kept_weight(

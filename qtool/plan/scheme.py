@@ -9,14 +9,27 @@ from typing import Any, Literal
 from qtool.errors import UsageError, did_you_mean
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
-from qtool.tables.modes import FEW_BITS, MODES, WEIGHT_BITS, Mode
+from qtool.tables.modes import FEW_BITS, FLOORS, MODES, WEIGHT_BITS, Mode
 from qtool.tables.ops import OpRule, Role
-from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, INT16, QTYPES, UINT2, UINT4, UINT8, UINT16, QType
+from qtool.tables.qtypes import (
+    FLOAT16,
+    FLOAT32,
+    INT2,
+    INT4,
+    INT8,
+    INT16,
+    QTYPES,
+    UINT2,
+    UINT4,
+    UINT8,
+    UINT16,
+    QType,
+)
 from qtool.tables.runtimes import DEFAULT, RUNTIMES, Tells
 from qtool.tables.targets import TARGETS, Target
 
 FORMATS = ("qdq", "qoperator")
-WEIGHT_TYPES = (INT8, UINT8, INT16)
+WEIGHT_TYPES = (INT8, UINT8, INT16, INT4, INT2)
 ACTIVATION_TYPES = (UINT8, INT8, UINT16, INT16)
 BLOCKS = (32, 64, 128)
 PREFERENCES = ("size", "speed")
@@ -48,7 +61,7 @@ class Choices:
         prefer: weight-only: 'size' stores weights and computes in float; 'speed' uses MatMulNBits too.
     """
 
-    weights: Literal["", "int8", "uint8", "int16"] = ""
+    weights: Literal["", "int8", "uint8", "int16", "int4", "int2"] = ""
     acts: Literal["", "uint8", "int8", "uint16", "int16"] = ""
     symmetric: bool = False
     per_tensor: bool = False
@@ -198,7 +211,7 @@ def make_scheme(
         io,
         opset=max(since, WIDE_OPSET if blocked else PER_CHANNEL_OPSET),
         requires_opset=_requires_opset(since, io),
-        floor_db=few.floor_db if few else mode.floor_db,
+        floor_db=FLOORS.get(min(storage.bits, weight.bits), mode.floor_db),
         forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io", "timestep"}),
         choices=choices,
         runtime=runtime or target.runtime,
@@ -223,7 +236,7 @@ def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, 
     if choices.format == "qoperator" or choices.timestep:
         form = "--timestep" if choices.timestep else "--format qoperator"
         for name, qtype in (("acts", activation), ("weights", weight)):
-            if qtype.bits > 8:
+            if qtype.in_file not in ("int8", "uint8"):
                 return (
                     f"{form} has no integer operators for --{name} {qtype.name}",
                     "leave it out for QuantizeLinear/DequantizeLinear",

@@ -21,7 +21,7 @@ from qtool.numerics.pairs import within_pairs
 from qtool.numerics.qparams import F32, F64, QParams, fold, unfold
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Kind, Plan, Site
-from qtool.plan.resolve import dequantized, integers_of, weight_params
+from qtool.plan.resolve import dequantized, integers_of, weight_params, with_bias_scales
 from qtool.recover.hessians import HessianSpec, ModelRun, hessians
 from qtool.recover.operands import Operand, Rounding, operand_of, roundings_of
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
@@ -80,7 +80,7 @@ def round_weights(
         new = rounded.get((site.value, site.spec))
         return site if new is None else replace(site, integers=new.integers, qparams=new.qparams)
 
-    return replace(plan, sites=tuple(with_integers(s) for s in plan.sites))
+    return with_bias_scales(replace(plan, sites=tuple(with_integers(s) for s in plan.sites)))
 
 
 def hessian_specs(view: View, plan: Plan) -> dict[Key, tuple[Site, HessianSpec]]:
@@ -128,7 +128,7 @@ class WeightRows:
         grid: of the rows.
         index: [G, O, B]: the position of each of the grid's scales in the site's scales, flattened.
         symmetric: its zero points stay.
-        free: its scales may change: few bits, one row for each scale, and no bias that depends on them.
+        free: its scales may change: few bits, and one row for each scale.
         start: [G, O, K]: its integers now.
     """
 
@@ -164,7 +164,7 @@ def _weight_rows(view: View, site: Site, operand: Operand) -> WeightRows:
     if wide.shape[2] % size or not np.array_equal(np.repeat(index, size, axis=2), wide):
         index = wide
     grid = Grid(params.scale.reshape(-1)[index], params.zero_point.reshape(-1)[index], qtype)
-    free = qtype.bits <= FEW_BITS and index.size == numbers.size and site.kind is not Kind.WEIGHT
+    free = qtype.bits <= FEW_BITS and index.size == numbers.size
     start = np.asarray(operand.weight_rows(integers_of(site, w)), np.int16)
     return WeightRows(operand.weight_rows(w), grid, index, site.spec.symmetric, free, start)
 

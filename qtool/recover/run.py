@@ -18,6 +18,8 @@ from qtool.recover.awq import AWQ
 from qtool.recover.bias_correction import bias_correction
 from qtool.recover.channel_scaling import Technique, scale_channels
 from qtool.recover.equalize import EQUALIZE
+from qtool.recover.finetune.step import NAME as NEEDS_TORCH
+from qtool.recover.finetune.step import check_torch, finetune
 from qtool.recover.float_weights import keep_float_weights
 from qtool.recover.gptq import round_weights
 from qtool.recover.hqq import half_quadratic_plan
@@ -26,6 +28,7 @@ from qtool.recover.smoothquant import SMOOTHQUANT
 from qtool.recover.wide_activations import widen
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.runtime.heartbeat import StepProgress
+from qtool.runtime.memory import peak_memory
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
@@ -44,20 +47,25 @@ Step = Callable[[Candidate, Evaluator, StepProgress], Candidate]
 
 
 def requested_steps(options: Options) -> frozenset[str]:
-    """Return the steps of --recover: auto, none, or names with commas between.
+    """Return the steps of --recover: auto, none, or names with commas between. Auto may be a name.
 
     Raises:
         UsageError: no such step.
+        EnvironmentFailure: a step needs a library that is not installed.
     """
     text = options.recover
     if text in (AUTO, NONE):
         return frozenset(r.name for r in RECOVERIES.values() if text == AUTO and r.within(options.effort))
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
+    names = {name.strip() for name in text.split(",")}
+    for name in names - {AUTO}:
         if name not in RECOVERIES:
             hint = did_you_mean(name, RECOVERIES) or f"auto, none, or of: {', '.join(RECOVERIES)}"
             raise UsageError(f"--recover: no technique '{name}'", hint)
-    return frozenset(names)
+    if NEEDS_TORCH in names:
+        check_torch()
+    if AUTO in names:
+        names |= {r.name for r in RECOVERIES.values() if r.within(options.effort)}
+    return frozenset(names - {AUTO})
 
 
 def searches_ranges(options: Options) -> bool:
@@ -142,7 +150,8 @@ def _try(
         return candidate, None
     before, after = evaluator.error(candidate).sqnr, evaluator.error(other).sqnr
     seconds = time.perf_counter() - start
-    return other, Gain(name, before, after, seconds, kept=after > before + _LEAST_DB)
+    kept = after > before + _LEAST_DB
+    return other, Gain(name, before, after, seconds, kept, peak_bytes=peak_memory())
 
 
 def _scaling(technique: Technique) -> Step:
@@ -203,4 +212,5 @@ STEPS: Mapping[str, Step] = {
     "gptq": _rounding(round_weights),
     "adaround": _rounding(learn_rounding),
     "bias": _bias,
+    "finetune": finetune,
 }

@@ -132,6 +132,7 @@ def _gain(step: Gain) -> str:
     if step.failed:
         return f"{step.name}: could not be tried: {printable(step.failed)}"
     text = f"{step.name}: {decibels(step.before)} -> {decibels(step.after)} dB in {step.seconds:.1f} s"
+    text += f", {step.peak_bytes / 1e6:.0f} MB" if step.name == "finetune" else ""
     on = ", before placement" if step.before_placement else ""
     outcome = "" if step.applied else ", not in the result" if step.kept else ", rejected"
     return text + on + outcome

@@ -78,18 +78,34 @@ def _barrier(writer: Writer, value: ir.Value) -> ir.Node:
 
 
 def write_weight(writer: Writer, site: Site) -> None:
-    """Write a weight as integers -> DequantizeLinear."""
+    """Write a weight as integers -> DequantizeLinear.
+
+    Those of fewer than 8 bits pass a Cast to int8, which onnxruntime folds when it loads the model: its
+    integer products have no other kernels. Behind a DequantizeLinear of int4 it computes in float, and it
+    makes an invalid QLinearConv of int2 (1.32).
+    """
     value = writer.view.values[site.value]
     graph = owner(value)
     scale, zero = constants(writer, site, graph)
+    q = integers(writer, site)
+    nodes = []
+    if site.spec.qtype.in_file != site.spec.qtype.dtype:
+        cast = new_node(
+            "Cast",
+            [q],
+            name=writer.namer(f"{site.value}_Cast"),
+            outputs=[writer.namer(f"{site.value}_cast")],
+            attributes={"to": ir.AttrInt64("to", ir.DataType.INT8)},
+        )
+        nodes, q = [cast], cast.outputs[0]
     dq = new_node(
         "DequantizeLinear",
-        [integers(writer, site), scale, zero],
+        [q, scale, zero],
         name=writer.namer(f"{site.value}_DequantizeLinear"),
         outputs=[writer.namer(f"{site.value}_dequantized")],
         attributes=axis(site),
     )
-    insert_after_value(value, [dq], graph)
+    insert_after_value(value, [*nodes, dq], graph)
     redirect(writer, site.uses, value, dq.outputs[0])
 
 

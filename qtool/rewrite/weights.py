@@ -18,7 +18,6 @@ from qtool.numerics.qparams import QParams, scale_shape, unfold, unfolded_shape
 from qtool.numerics.quantize import spread
 from qtool.plan.model import Site
 from qtool.rewrite.writer import Writer
-from qtool.tables.modes import FEW_BITS
 from qtool.tables.qtypes import QType
 
 Make = Callable[[NDArray[Any], QParams], NDArray[Any]]
@@ -121,9 +120,9 @@ def weight_shape(writer: Writer, site: Site) -> tuple[int, ...]:
 
 def packed(q: NDArray[Any], qtype: QType) -> NDArray[Any]:
     """Return integers in the type that they have in the file."""
-    return q.astype(getattr(ml_dtypes, qtype.name) if qtype in FEW_BITS else qtype.dtype)
+    return q.astype(getattr(ml_dtypes, qtype.in_file, None) or qtype.in_file)
 
 
 def dtype_in_file(qtype: QType) -> ir.DataType:
     """Return the type of integers in the file."""
-    return ir.DataType[(qtype.name if qtype in FEW_BITS else qtype.dtype).upper()]
+    return ir.DataType[qtype.in_file.upper()]

@@ -1,10 +1,18 @@
-"""Memory that was freed, and that the C library keeps for later."""
+"""The memory of this process: its peak, and what was freed but the C library keeps for later."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
+import sys
 from collections.abc import Callable
 from functools import cache
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @cache

@@ -135,6 +135,8 @@ class FewBits:
 
 
 FEW_BITS: dict[QType, FewBits] = {UINT4: FewBits(32, 10.0), UINT2: FewBits(64, 5.0)}
+# Bits of weights -> that floor, whatever their type.
+FLOORS: dict[int, float] = {qtype.bits: few.floor_db for qtype, few in FEW_BITS.items()}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ class QType:
             its lowest value so that -x and x have the same precision. 0 for float types.
         pairs: the most that two weights of one sign that a kernel adds in 16 bits may sum to; 0: any sum.
         since: the first opset whose QuantizeLinear, DequantizeLinear and Cast take it.
+        packed: the type that holds it in the file; '' for its own name up to 4 bits, else its dtype.
+        zero: 0 is among its values; else a value is rounded to its sign.
     """
 
     name: str
@@ -26,6 +28,13 @@ class QType:
     qmax: int
     since: int = 10
     pairs: int = 0
+    packed: str = ""
+    zero: bool = True
+
+    @property
+    def in_file(self) -> str:
+        """The name of the type that holds it in the file."""
+        return self.packed or (self.name if self.bits < 5 else self.dtype)
 
 
 UINT8 = QType("uint8", "uint8", 8, 0, 255)
@@ -36,6 +45,12 @@ INT8_PAIRED = QType("int8-paired", "int8", 8, -127, 127, pairs=128)
 INT8_REDUCED = QType("int8-reduced", "int8", 7, -64, 64)
 UINT16 = QType("uint16", "uint16", 16, 0, 2**16 - 1, since=21)
 INT16 = QType("int16", "int16", 16, -(2**15) + 1, 2**15 - 1, since=21)
+# Weights of integer products: the kernels read them as int8. Their scale is fitted, so both ends are of use.
+INT4 = QType("int4", "int8", 4, -8, 7, since=21)
+INT2 = QType("int2", "int8", 2, -2, 1, since=25)
+# Ternary and binary weights (arXiv 1605.04711, 1603.05279). No type of 1 bit is in ONNX: both take 2.
+TERNARY = QType("ternary", "int8", 2, -1, 1, since=25, packed="int2")
+BINARY = QType("binary", "int8", 2, -1, 1, since=25, packed="int2", zero=False)
 UINT4 = QType("uint4", "uint8", 4, 0, 15, since=21)
 UINT2 = QType("uint2", "uint8", 2, 0, 3, since=25)
 INT32 = QType("int32", "int32", 32, -(2**31) + 1, 2**31 - 1)
@@ -51,6 +66,10 @@ QTYPES = {
         INT8_REDUCED,
         UINT16,
         INT16,
+        INT4,
+        INT2,
+        TERNARY,
+        BINARY,
         UINT4,
         UINT2,
         INT32,

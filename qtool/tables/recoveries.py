@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from qtool.tables.efforts import BALANCED, BEST, EFFORTS
 
 AUTO, NONE = "auto", "none"
+# The effort of a step that only its name asks for.
+BY_NAME = ""
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Recovery:
     """One technique. Each is kept only where the error at the outputs falls on the select set.
 
     Args:
-        effort: the least --effort that tries it by default.
+        effort: the least --effort that tries it by default; BY_NAME: none does.
     """
 
     name: str
@@ -24,7 +26,7 @@ class Recovery:
     def within(self, effort: str) -> bool:
         """Return whether it is tried by default at an effort."""
         order = list(EFFORTS)
-        return order.index(effort) >= order.index(self.effort)
+        return self.effort != BY_NAME and order.index(effort) >= order.index(self.effort)
 
 
 RECOVERIES: dict[str, Recovery] = {
@@ -43,5 +45,10 @@ RECOVERIES: dict[str, Recovery] = {
         Recovery("gptq", "GPTQ: round weights so that their errors compensate for each other"),
         Recovery("adaround", "AdaRound: learn whether to round each weight up or down, layer by layer", BEST),
         Recovery("bias", "bias correction: remove the mean error of each channel"),
+        Recovery(
+            "finetune",
+            "fine-tuning: train weights, scales and ranges on FP32's own outputs (needs torch; by name only)",
+            BY_NAME,
+        ),
     )
 }

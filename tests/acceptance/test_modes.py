@@ -28,14 +28,15 @@ from tests.tiers import nightly
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 MODELS = ("cnn", "transformer", "lstm")
+WIDE = [w for w in WEIGHT_TYPES if w.bits > 4]  # fewer: tests/recover/test_few_bits.py
 FORMS: dict[str, list[dict[str, Any]]] = {
     "static": [
         {},
         {"symmetric": True},
         {"per_tensor": True},
         *({"io": io, "format": f} for io in ("uint8", "int8") for f in ("qdq", "qoperator")),
-        *({"weights": w.name, "acts": a.name} for w in WEIGHT_TYPES for a in ACTIVATION_TYPES),
-        *({"weights": w.name, "acts": a.name, "format": "qoperator"} for w in WEIGHT_TYPES for a in ACTIVATION_TYPES),
+        *({"weights": w.name, "acts": a.name} for w in WIDE for a in ACTIVATION_TYPES),
+        *({"weights": w.name, "acts": a.name, "format": "qoperator"} for w in WIDE for a in ACTIVATION_TYPES),
     ],
     "dynamic": [{}, {"include": ["op:Conv"]}],
     "weight-only": [{}, {"bits": 4}, {"bits": 2}, *({"prefer": "speed", "bits": bits} for bits in (8, 4, 2))]

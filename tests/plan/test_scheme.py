@@ -161,7 +161,7 @@ def refused(weight: QType, act: QType, form: str) -> bool:
     """Integer operators have kernels for 8 bits, and for s8 activations with s8 weights only."""
     if form == "qdq":
         return False
-    return weight.bits > 8 or act.bits > 8 or (act is INT8 and weight is UINT8)
+    return weight.bits not in (7, 8) or act.bits > 8 or (act is INT8 and weight is UINT8)
 
 
 @pytest.mark.parametrize("act", ACTIVATION_TYPES, ids=lambda t: f"acts-{t.name}")
@@ -180,7 +180,7 @@ def test_pairs_of_types(weight: QType, act: QType) -> None:
         # int8 is the target's own 8 signed bits; AVX2 has 7.
         assert scheme.weight is (TARGETS[target].weight if weight is INT8 else weight)
         assert scheme.opset == (
-            WIDE_OPSET if 16 in (act.bits, weight.bits) or TARGETS[target].wide else PER_CHANNEL_OPSET
+            max(weight.since, WIDE_OPSET if act.bits == 16 or TARGETS[target].wide else PER_CHANNEL_OPSET)
         )
         assert scheme.forces_form
 

@@ -1,0 +1,64 @@
+"""--mode static with weights of few bits: packed in the file, integer kernels, scales that GPTQ fits."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from qtool.errors import EnvironmentFailure, UsageError
+from qtool.graph.save import to_bytes
+from qtool.numerics.quantize import quantize
+from qtool.numerics.weights import weight_qparams
+from qtool.options import Options
+from qtool.plan.model import Kind
+from qtool.plan.validate import validate_plan
+from qtool.recover.gptq import round_weights
+from qtool.recover.run import requested_steps
+from qtool.rewrite.write import rewrite
+from qtool.tables.qtypes import BINARY, TERNARY, PerChannel, QType, TensorSpec
+from tests.graphs import rng
+from tests.plan.flow import candidate
+from tests.recover.oracle import memory
+from tests.recover.test_gptq import convolutions, images
+from tests.rewrite.flow import ran, run, sqnr
+
+
+@pytest.mark.parametrize("weights", ["int4", "int2"])
+def test_few_bits_run_in_integer_kernels_and_gptq_fits_their_scales(weights: str) -> None:
+    samples = images(8)
+    done = candidate(convolutions(), samples, include=["*"], mode="static", weights=weights)
+    plan = round_weights(done.model.view, done.plan, memory(samples), threads=1)
+    assert not validate_plan(plan, done.model.view)
+    assert done.with_plan(plan).changed().plan == plan  # the scales of biases follow
+    nearest, fitted = (to_bytes(rewrite(done.model.model, p)) for p in (done.plan, plan))
+    packed = onnx.TensorProto.DataType.Value(weights.upper())
+    stored = [i for i in onnx.load_from_string(fitted).graph.initializer if i.data_type == packed]
+    assert len(stored) == len([s for s in plan.sites if s.kind is Kind.WEIGHT])
+    assert "QLinearConv" in ran(fitted) and "Conv" not in ran(fitted)
+    expected = run(convolutions(), samples)
+    assert sqnr(expected, run(fitted, samples)) > sqnr(expected, run(nearest, samples)) + 1
+
+
+def test_fine_tuning_without_torch_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qtool.recover.finetune.step.find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFailure, match="torch") as caught:
+        requested_steps(Options(recover="auto,finetune"))
+    assert caught.value.hint == "pip install 'torch>=2.5'"
+    assert "finetune" not in requested_steps(Options(effort="best"))
+    with pytest.raises(UsageError, match="technique 'finetun'"):
+        requested_steps(Options(recover="finetun"))
+
+
+@pytest.mark.parametrize(
+    ("qtype", "scale"), [(TERNARY, 1.22), (BINARY, 0.798)], ids=lambda x: getattr(x, "name", "")
+)
+def test_the_scales_of_two_and_three_values_are_the_best_for_normal_weights(
+    qtype: QType, scale: float
+) -> None:
+    w = rng(1).normal(size=(2, 20_000)).astype(np.float32)
+    spec = TensorSpec(qtype, PerChannel(0), symmetric=True)
+    params = weight_qparams(w, spec)
+    np.testing.assert_allclose(params.scale, scale, rtol=0.02)  # the mean size beyond 0.6, and of all
+    q = quantize(w, params, qtype, spec.granularity)
+    assert set(np.unique(q)) == ({-1, 1} if qtype is BINARY else {-1, 0, 1})

@@ -18,6 +18,7 @@ from qtool.plan.scheme import (
     BLOCKS,
     FORMATS,
     IO_TYPES,
+    LEVELS,
     PRECISIONS,
     PREFERENCES,
     WEIGHT_TYPES,
@@ -248,6 +249,13 @@ _SIZES = (
 )
 _TYPES = (
     _type(
+        "--levels",
+        type=click.Choice(list(LEVELS)),
+        callback=lambda context, option, value: value or "",
+        help="Of weights of 2 bits (static, weight-only): ternary weights are -1, 0 or 1, binary ones -1 or 1, times a "
+        "scale. Both are stored in 2 bits. Default: all four values.",
+    ),
+    _type(
         "--block",
         type=click.Choice([str(b) for b in BLOCKS]),
         callback=lambda context, option, value: int(value or 0),
@@ -336,7 +344,8 @@ _NAMES = (
     "mode", "target", "runtime", "calib", "calib_format", "ranges", "data", "data_format", *JUDGING,
     "exclude", "include", "explain", "require_quantized", "threads", "force", "checkpoint", "resume",
     "bits", "block", "prefer", "format", "weights", "acts", "method", "symmetric", "per_tensor", "io",
-    "timestep", "buckets", "requantize", "input_range", "sets", "min_sqnr", "min_speedup", "max_size",
+    "levels", "timestep", "buckets", "requantize", "input_range", "sets", "min_sqnr", "min_speedup",
+    "max_size",
     "target_size", "target_bits", "keep_failed", "allow_float", "recover", "effort", "time_budget",
     "timing", "costs", "jobs", "ray",
 )  # fmt: skip

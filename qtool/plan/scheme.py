@@ -12,6 +12,7 @@ from qtool.tables.methods import METHODS
 from qtool.tables.modes import FEW_BITS, FLOORS, MODES, WEIGHT_BITS, Mode
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
+    BINARY,
     FLOAT16,
     FLOAT32,
     INT2,
@@ -19,6 +20,7 @@ from qtool.tables.qtypes import (
     INT8,
     INT16,
     QTYPES,
+    TERNARY,
     UINT2,
     UINT4,
     UINT8,
@@ -28,6 +30,7 @@ from qtool.tables.qtypes import (
 from qtool.tables.runtimes import DEFAULT, RUNTIMES, Tells
 from qtool.tables.targets import TARGETS, Target
 
+LEVELS = {t.name: t for t in (TERNARY, BINARY)}
 FORMATS = ("qdq", "qoperator")
 WEIGHT_TYPES = (INT8, UINT8, INT16, INT4, INT2)
 ACTIVATION_TYPES = (UINT8, INT8, UINT16, INT16)
@@ -54,6 +57,7 @@ class Choices:
         bits: weight-only: 8, 4 or 2.
         block: weight-only: values for each scale; 0: in 8 bits the most that the accuracy allows, in 4 bits
             32, in 2 bits 64.
+        levels: of weights of 2 bits: 'ternary' for -1, 0, 1, 'binary' for -1, 1, times a scale.
         timestep: static: the input that tells the step of a model that is run step after step; activations
             have scales for each bucket of steps, in integer operators. '': scales are constants.
         buckets: the most buckets of steps.
@@ -72,6 +76,7 @@ class Choices:
     block: Literal[0, 32, 64, 128] = 0
     prefer: Literal["size", "speed"] = "size"
     timestep: str = ""
+    levels: Literal["", "ternary", "binary"] = ""
     buckets: int = 8
     requantize: bool = False
 
@@ -176,6 +181,7 @@ def make_scheme(
     weight = _type(choices.weights, WEIGHT_TYPES, "weights") or target.weight
     if weight is INT8:
         weight = target.weight
+    _one_of(choices.levels, ("", *LEVELS), "levels")
     activation = _type(choices.acts, ACTIVATION_TYPES, "acts") or target.activation
     _one_of(choices.io, ("float", *(t.name for t in mode.io if t is not FLOAT32)), "io")
     io = FLOAT32 if choices.io == "float" else QTYPES[choices.io]
@@ -190,6 +196,10 @@ def make_scheme(
         able = ", ".join(t.name for t in TARGETS.values() if form in t.forms)
         raise UsageError(f"{option} has no kernel on --target {target.name}", f"targets: {able}")
     storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
+    if choices.levels and mode.form is Form.INT8:
+        weight = LEVELS[choices.levels]
+    elif choices.levels:
+        storage = LEVELS[choices.levels]
     few = FEW_BITS.get(storage)
     block = choices.block or (few.block if few else 0)
     types = {activation, weight, storage, *(PRECISIONS.get(t.rpartition("=")[2], INT8) for t in sets)}
@@ -212,7 +222,7 @@ def make_scheme(
         opset=max(since, WIDE_OPSET if blocked else PER_CHANNEL_OPSET),
         requires_opset=_requires_opset(since, io),
         floor_db=FLOORS.get(min(storage.bits, weight.bits), mode.floor_db),
-        forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io", "timestep"}),
+        forces_form=bool(choices.made().keys() & {"weights", "acts", "format", "io", "timestep", "levels"}),
         choices=choices,
         runtime=runtime or target.runtime,
     )
@@ -229,6 +239,10 @@ def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, 
     """Return the message and the hint for choices that exclude each other; None if there are none."""
     if choices.bits not in WEIGHT_BITS:
         return f"--bits {choices.bits}: weights are stored in {' or '.join(map(str, WEIGHT_BITS))} bits", ""
+    if choices.levels and (choices.weights not in ("", "int2") or choices.bits not in (Choices.bits, 2)):
+        return f"--levels {choices.levels} is for weights of 2 bits", "--weights int2, or --bits 2"
+    if choices.levels and choices.prefer == "speed":
+        return f"--levels {choices.levels}: MatMulNBits has no such weights", "leave out --prefer speed"
     if choices.block and choices.block not in BLOCKS:
         return f"--block {choices.block}: blocks are of {', '.join(map(str, BLOCKS))} values", ""
     if choices.buckets < 2:

@@ -118,6 +118,8 @@ def _dequantizer(spec: TensorSpec, shape: Sequence[int], scheme: Scheme, opset: 
             return Dequantizer.CAST_MUL
     if scheme.target.onnxruntime or opset < least:
         return Dequantizer.CAST_MUL
+    if spec.qtype.packed:
+        return Dequantizer.CAST_MUL  # onnxruntime (1.32) fuses a DequantizeLinear of int2 to invalid products
     if spec.qtype is UINT2 and rows and shape[1] % 4:
         # onnxruntime (1.31) makes MatMulNBits of it, and misreads rows that end within a byte.
         return Dequantizer.CAST_MUL
@@ -185,7 +187,7 @@ def _spec(
     if size:
         granularity = cut_into_blocks(w, coarse, size, can_pad=opset >= PER_CHANNEL_OPSET)
         if granularity is not None:
-            return TensorSpec(qtype, granularity, symmetric=few is None)
+            return TensorSpec(qtype, granularity, symmetric=few is None or few.centred)
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
     first = scheme.mode.storage_block if w.ndim == 2 and not by_row else 0
     eight = qtype if qtype.dtype == INT8.dtype else INT8

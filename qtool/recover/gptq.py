@@ -93,7 +93,8 @@ def hessian_specs(view: View, plan: Plan) -> dict[Key, tuple[Site, HessianSpec]]
     consumers: dict[Key, list[Operand | None]] = {}
     sites: dict[Key, Site] = {}
     for site in plan.sites:
-        if site.kind not in KINDS or site.spec.qtype.bits > _MOST_BITS:
+        qtype = site.spec.qtype
+        if site.kind not in KINDS or qtype.bits > _MOST_BITS or not qtype.zero:
             continue
         key = site.value, site.spec
         sites[key] = site

@@ -26,7 +26,7 @@ def half_quadratic_plan(view: View, plan: Plan) -> Plan:
 
 
 def _with_scales(view: View, site: Site) -> Site:
-    few = site.kind in _KINDS and site.spec.qtype.bits <= FEW_BITS
+    few = site.kind in _KINDS and site.spec.qtype.bits <= FEW_BITS and site.spec.qtype.zero
     weight = float_constant(view.values[site.value]) if few else None
     if weight is None or site.integers is not None:
         return site

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from qtool.tables.forms import Form
-from qtool.tables.qtypes import FLOAT16, FLOAT32, INT8, UINT2, UINT4, UINT8, QType
+from qtool.tables.qtypes import BINARY, FLOAT16, FLOAT32, INT8, TERNARY, UINT2, UINT4, UINT8, QType
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ MODES: dict[str, Mode] = {
                     "method",
                     "io",
                     "input_range",
+                    "levels",
                     "timestep",
                     "buckets",
                 }
@@ -89,7 +90,7 @@ MODES: dict[str, Mode] = {
             "weights of 8, 4 or 2 bits, float activations: a smaller file",
             form=None,
             storage=INT8,
-            options=frozenset({"bits", "block", "prefer"}) | _EVERYWHERE,
+            options=frozenset({"bits", "block", "levels", "prefer"}) | _EVERYWHERE,
             for_speed=True,
             floor_db=25.0,
             storage_block=128,
@@ -128,13 +129,20 @@ class FewBits:
     Args:
         block: values that share a scale by default.
         floor_db: SQNR below which the report warns, whatever the mode.
+        centred: zero points are 0.
     """
 
     block: int
     floor_db: float
+    centred: bool = False
 
 
-FEW_BITS: dict[QType, FewBits] = {UINT4: FewBits(32, 10.0), UINT2: FewBits(64, 5.0)}
+FEW_BITS: dict[QType, FewBits] = {
+    UINT4: FewBits(32, 10.0),
+    UINT2: FewBits(64, 5.0),
+    TERNARY: FewBits(64, 5.0, centred=True),
+    BINARY: FewBits(64, 5.0, centred=True),
+}
 # Bits of weights -> that floor, whatever their type.
 FLOORS: dict[int, float] = {qtype.bits: few.floor_db for qtype, few in FEW_BITS.items()}
 

@@ -37,6 +37,7 @@ MADE: dict[str, Any] = {
     "block": 64,
     "prefer": "speed",
     "method": "mse",
+    "levels": "ternary",
     "timestep": "t",
     "buckets": 4,
     "requantize": True,

@@ -252,8 +252,8 @@ _TYPES = (
         "--levels",
         type=click.Choice(list(LEVELS)),
         callback=lambda context, option, value: value or "",
-        help="Of weights of 2 bits (static, weight-only): ternary weights are -1, 0 or 1, binary ones -1 or 1, times a "
-        "scale. Both are stored in 2 bits. Default: all four values.",
+        help="Weights of 2 bits, static or weight-only: ternary ones are -1, 0 or 1 times a scale, binary "
+        "ones -1 or 1. Both are stored in 2 bits. Default: all four values.",
     ),
     _type(
         "--block",

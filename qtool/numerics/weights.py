@@ -131,7 +131,7 @@ def _least_squares(values: F32, full: F32, zero: F32, axes: tuple[int, ...], qty
         tried = np.where((energy > 0) & (products > 0), products / np.where(energy > 0, energy, 1), step)
         error = lost(tried)
         step, least = np.where(error < least, tried, step), np.minimum(error, least)
-    return np.maximum(full * step, np.float32(SMALLEST_SCALE))
+    return np.asarray(np.maximum(full * step, np.float32(SMALLEST_SCALE)), np.float32)
 
 
 def bias_scale_floor(bias: NDArray[np.floating], input_scale: F32) -> F64:

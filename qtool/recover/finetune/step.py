@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 
 from qtool.data.samples import Samples
 from qtool.errors import EnvironmentFailure
@@ -84,6 +87,5 @@ def _labels(candidate: Candidate, samples: Samples) -> dict[str, int]:
     path = candidate.model.options.labels
     if path is None:
         return {}
-    from pathlib import Path
-
-    return {name: int(c[0]) for name, c in read_labels(Path(path)).items() if len(c) == 1}
+    labels = read_labels(Path(path)).items()
+    return {name: int(c[0]) for name, c in labels if isinstance(c, np.ndarray) and len(c) == 1}

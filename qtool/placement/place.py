@@ -19,7 +19,7 @@ from qtool.placement.trials import Trial, choose
 from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.model import Plan, RegionNote
 from qtool.plan.rules import rule_based, to_float
-from qtool.recover.run import recover
+from qtool.recover.run import RUNS, recover
 from qtool.runtime.providers import precisions_here, runtime_of
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.reasons import Code, Reason
@@ -241,9 +241,12 @@ def _best_of(
     if evaluator.model.options.timing != TABLE:
         speeds = _raced_speeds(candidates, evaluator)
     if _corrects_much(evaluator):  # biases change no speed
+        comparisons_left = (len(candidates) + RUNS) * len(evaluator.select or ())
         candidates = {
             name: recover(candidate, evaluator, steps=["bias"], log=False)
-            if candidate.plan.forms and (is_faster(speeds[name][0]) or not speed_decides(candidate))
+            if candidate.plan.forms
+            and (is_faster(speeds[name][0]) or not speed_decides(candidate))
+            and evaluator.affords("bias", comparisons_left)
             else candidate
             for name, candidate in candidates.items()
         }

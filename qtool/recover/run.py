@@ -33,7 +33,7 @@ from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
 # A step takes about this many inferences for each select sample: statistics, and a comparison.
-_RUNS = 4
+RUNS = 4
 # Other samples would change a smaller gain into a loss.
 _LEAST_DB = 0.05
 # The steps before placement: no layer should go to float for an error that recovery removes.
@@ -105,7 +105,7 @@ def recover(
     for _ in range(max(EFFORTS[options.effort].rounds, 1)):
         before = candidate
         for name in (step for step in STEPS if step in wanted):
-            if not evaluator.affords(name, _RUNS * len(evaluator.select)):
+            if not evaluator.affords(name, RUNS * len(evaluator.select)):
                 continue
             stage = f"recover: {name}" + (f", {total:+.1f} dB so far" if total else "")
             other, gain = _try(name, candidate, evaluator, partial(evaluator.progress, stage))

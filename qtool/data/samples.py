@@ -44,10 +44,11 @@ class Traits:
 
 @dataclass(frozen=True)
 class Sample:
-    """One set of model inputs, and the name that messages call it by."""
+    """One set of model inputs, the name that messages call it by, and the text that it is of, if any."""
 
     name: str
     inputs: Mapping[str, NDArray[np.generic]]
+    text: str = ""
 
 
 class Samples(Protocol):

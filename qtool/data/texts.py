@@ -72,16 +72,17 @@ class TextFiles:
         for number, wanted in by_file(self._starts, positions):
             index = self._indices[number]
             for i in wanted:
-                inputs = self._inputs(index.file, index.starts[i], f"{shown(index.file)}:{index.lines[i]}")
-                yield Sample(f"{index.name}:{index.lines[i]}", inputs)
+                where = f"{shown(index.file)}:{index.lines[i]}"
+                inputs, text = self._inputs(index.file, index.starts[i], where)
+                yield Sample(f"{index.name}:{index.lines[i]}", inputs, text)
 
-    def _inputs(self, file: Path, start: int, where: str) -> Arrays:
-        """Return the inputs for the text that begins at a byte of a file."""
+    def _inputs(self, file: Path, start: int, where: str) -> tuple[Arrays, str]:
+        """Return the inputs for the text that begins at a byte of a file, and the text."""
         with self._files.opened(file) as stream:
             stream.seek(start)
             text = _text(stream.readline(LINE_BYTES + 1), where, file.suffix.lower() == ".jsonl")
             try:
-                return self._tokens.inputs(text)
+                return self._tokens.inputs(text), text
             except DataError as error:
                 raise DataError(f"{where}: {error.message}", error.hint) from error
             except MemoryError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -79,7 +80,7 @@ class Changed(Wrapped):
 
     def read(self, positions: Set[int] | None = None) -> Iterator[Sample]:
         for sample in self._source.read(positions):
-            yield Sample(sample.name, self._change(sample))
+            yield replace(sample, inputs=self._change(sample))
 
 
 class SplitBatch(Wrapped):

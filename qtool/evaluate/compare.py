@@ -17,6 +17,7 @@ from qtool.evaluate.rows import Rows, matches
 from qtool.evaluate.scored import Scored
 from qtool.evaluate.tasks.load import TaskPair
 from qtool.evaluate.user_metrics import UserMetric
+from qtool.evaluate.worst_samples import WorstSample, WorstSamples
 from qtool.numerics.metrics import TOLERANCE, Tolerance
 from qtool.runtime.heartbeat import StepProgress, no_progress
 from qtool.runtime.session import Model, running
@@ -32,6 +33,7 @@ class Comparison:
 
     Args:
         user_metrics: name -> value of task metrics, and mean over samples of the user's own functions.
+        worst_samples: those on which the models differ most, the worst first.
     """
 
     data: str
@@ -39,6 +41,7 @@ class Comparison:
     outputs: tuple[OutputMetrics, ...]
     accuracy: Accuracy | None = None
     user_metrics: Mapping[str, float] = field(default_factory=dict)
+    worst_samples: tuple[WorstSample, ...] = ()
 
     def worst(self, measure: str, pick: Callable[..., float]) -> float:
         """Return the worst of a measure over the outputs that have it; nan if one is nan or none has it.
@@ -173,6 +176,7 @@ def compare(
     truth = (
         None if labels is None else Truth(labels, [a.scored.axis if a.scored else -1 for a in accumulators])
     )
+    worst = WorstSamples(names)
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
         with running(fp32):
@@ -185,6 +189,7 @@ def compare(
         matched = matches(measures.rows, names, expected, actual)
         for name, accumulator, a, b in zip(names, accumulators, expected, actual, strict=True):
             accumulator.add(sample.name, a, b, matched.get(name))
+        worst.add(sample, inputs, expected, actual)
         for metric in measures.user_metrics:
             metric.add(sample.name, first, second, inputs)
         if truth is not None:
@@ -197,7 +202,7 @@ def compare(
         accuracy = truth.accuracy(names[truth.output])
     values = {name: value for metric in measures.user_metrics for name, value in metric.values().items()}
     metrics = tuple(accumulator.metrics() for accumulator in accumulators)
-    return Comparison(source.name, total, metrics, accuracy, values)
+    return Comparison(source.name, total, metrics, accuracy, values, worst.samples)
 
 
 def check_labelled(comparison: Comparison, measures: Measures) -> None:

@@ -6,6 +6,7 @@ therefore turns styles into attributes, and page.css maps the four colours.
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import math
@@ -13,6 +14,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+
+import numpy as np
 
 from qtool.errors import EnvironmentFailure, printable
 from qtool.report.figures import decibels
@@ -36,6 +39,8 @@ _STYLE: Any = {
     "font.size": 10,
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), GREY),
 }
+# Where a label may be, in points from its own point: the best place first.
+_PLACES = tuple((side, height) for height in (5, -5, 17, -17, 29, -29) for side in (7, -7))
 _WIDE, _NARROW = (5.2, 3.3), (4.2, 2.3)
 Interval = tuple[float, float, float]
 """The low end, the middle and the high end."""
@@ -142,7 +147,30 @@ def histogram(
 
 def curve(values: Sequence[float], label: str) -> str:
     """Return a signal."""
-    return inline(lambda axes: axes.plot(values, color=BLUE, linewidth=1), _NARROW, label)
+    return inline(
+        lambda axes: axes.plot([_finite(x) for x in values], color=BLUE, linewidth=1), _NARROW, label
+    )
+
+
+def picture(shape: Sequence[int], pixels: str) -> str:
+    """Return an image as a data URL; '' where there is none.
+
+    Args:
+        shape: height, width, channels.
+        pixels: bytes as base64.
+    """
+    from matplotlib.image import imsave
+
+    try:
+        data = base64.b64decode(pixels, validate=True)
+    except ValueError:
+        return ""
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3) or len(data) != math.prod(shape):
+        return ""
+    array = np.frombuffer(data, np.uint8).reshape(shape).repeat(3 // shape[2], axis=2)
+    stream = io.BytesIO()
+    imsave(stream, array, format="png")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def inline(draw: Any, size: tuple[float, float], label: str) -> str:
@@ -223,7 +251,7 @@ def _front(axes: Axes, report: Report) -> None:
     front = set(report.front)
     levels = [t.sqnr for t in report.trials if abs(t.sqnr) < _EXACT_DB]
     low, high = min(levels, default=0.0) - _ABOVE_DB, max(levels, default=0.0) + _ABOVE_DB
-    points = []
+    points, labels = [], []
     for trial in report.trials:
         x = trial.bytes / 1e6 if report.weights_only else trial.speedup
         x = min(max(x, 0.0), 1e6) if math.isfinite(x) else 0.0
@@ -234,9 +262,32 @@ def _front(axes: Axes, report: Report) -> None:
         if not dominated:
             points.append((x, y))
         if chosen or not dominated:
-            label = f"{printable(trial.name, _LONGEST_NAME)}, {decibels(trial.sqnr)}"
-            axes.annotate(
-                label, (x, y), (6, 5), textcoords="offset points", color=color, size=9, parse_math=False
-            )
+            text = f"{printable(trial.name, _LONGEST_NAME)}, {decibels(trial.sqnr)}"
+            labels.append((not chosen, (x, y), text, color))
     if points:
         axes.plot(*zip(*sorted(points), strict=True), color=GREY, alpha=0.6, linestyle="--", linewidth=1)
+    _label(axes, [label[1:] for label in sorted(labels)])
+
+
+def _label(axes: Axes, labels: Sequence[tuple[tuple[float, float], str, str]]) -> None:
+    """Write (point, text, colour) beside the points, the first ones where they like.
+
+    A label that overlaps others in every place is left out: the table below the chart has all.
+    """
+    from matplotlib.transforms import Bbox
+
+    axes.margins(0.12)
+    size = 4 * axes.figure.dpi / 72
+    centres = [axes.transData.transform(point) for point, _, _ in labels]
+    taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in centres]
+    for point, text, color in labels:
+        for right, up in _PLACES:
+            label = axes.annotate(
+                text, point, (right, up), textcoords="offset points", color=color, size=9, parse_math=False,
+                ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top",
+            )  # fmt: skip
+            box = label.get_window_extent()
+            if not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            label.remove()

@@ -34,6 +34,7 @@ from qtool.report.html import charts
 from qtool.report.html.page import (
     Details,
     Page,
+    Picture,
     Section,
     figures,
     render_page,
@@ -75,6 +76,7 @@ def _page(report: Report) -> Page:
             _cost(report),
             _front(report),
             _fidelity(report),
+            _worst_samples(report),
             _depth(report),
             _regions(report),
             _recovered(report),
@@ -160,6 +162,22 @@ def _fidelity(report: Report) -> Section:
     if (a := comparison.accuracy) is not None:
         facts.append(("accuracy", f"{a.fp32:.4f} → {a.quantized:.4f} ({labels_text(a, comparison.samples)})"))
     return Section("Outputs", note, tuple(facts), table=table(OUTPUTS, comparison.outputs))
+
+
+def _worst_samples(report: Report) -> Section:
+    """The samples on which the models differ most, as images, signals or texts where they are."""
+    worst = report.comparison.worst_samples if report.comparison else ()
+    pictures = tuple(
+        Picture(
+            sample.name,
+            f"{decibels(sample.sqnr)} dB of {sample.output}",
+            charts.picture(sample.shape, sample.pixels),
+            charts.curve(sample.signal, sample.name) if sample.signal else "",
+            sample.text,
+        )
+        for sample in worst
+    )
+    return Section("Samples that differ most", "The SQNR of their worst output.", pictures=pictures)
 
 
 def _measured(report: Report) -> list[tuple[int, RegionNote]]:

@@ -2,10 +2,14 @@
 
     python benchmarks/targets.py sample_models ../shared/models
     python benchmarks/targets.py sample_models/cnn --effort fast
+    python benchmarks/targets.py ../shared/models/minilm_l6_v2 --merge targets.json   # this one again
 
 A model's folder holds model.onnx, calib/*.npz and eval/*.npz. `qtool quantize --target best` runs once a
 model: the best plan of each target is raced against the original in onnxruntime, on the select set (a fourth
 of calib/), one thread. The last column is the chosen file on eval/. Prints a Markdown table.
+
+`--merge FILE` keeps the rows of each model in FILE, with their date, machine and commit, and prints those of
+all models in it: a long table can be made in parts. The published table is of one run, and has no note below.
 """
 
 from __future__ import annotations
@@ -13,10 +17,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +34,43 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--target", default="best", help="best, or targets separated by commas")
+    parser.add_argument("--merge", type=Path, help="a JSON file that keeps the rows of every model")
     args = parser.parse_args()
-    print("| model | target | runtime | speed | SQNR dB | in int8 | accepted | chosen, on eval |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
-    speeds = []
+    kept = json.loads(args.merge.read_text()) if args.merge and args.merge.is_file() else {}
+    run = f"{date.today()}, {platform.node()}, {commit()}, --effort {args.effort} --target {args.target}"
     for folder in models(args.folders):
         report = quantized(folder, args.target, args.effort)
-        if report.get("race"):
-            speeds.append(max(report["race"]["speedup"]["original"]["median"], 1e-9))
-        for line in rows(folder.name, report):
-            print(line, flush=True)
+        speed = report["race"]["speedup"]["original"]["median"] if report.get("race") else None
+        kept[folder.name] = {"run": run, "speed": speed, "rows": list(rows(folder.name, report))}
+        print("\n".join(kept[folder.name]["rows"]), file=sys.stderr, flush=True)
+        if args.merge:
+            args.merge.write_text(json.dumps(kept, indent=1))
+    print(table(kept))
+
+
+def commit() -> str:
+    """Return the commit of this tree."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
+
+
+def table(kept: dict[str, Any]) -> str:
+    """Return the table of all models, the geometric mean, and a note where the rows are of several runs."""
+    lines = [
+        "| model | target | runtime | speed | SQNR dB | in int8 | accepted | chosen, on eval |",
+        "|---|---|---|---|---|---|---|---|",
+        *(line for model in kept.values() for line in model["rows"]),
+    ]
+    speeds = [max(model["speed"], 1e-9) for model in kept.values() if model["speed"]]
     if speeds:
         mean = math.exp(math.fsum(map(math.log, speeds)) / len(speeds))
-        print(f"\nGeometric mean of the chosen files on eval, {len(speeds)} models: {mean:.2f}x")
+        lines += ["", f"Geometric mean of the chosen files on eval, {len(speeds)} models: {mean:.2f}x"]
+    runs: dict[str, list[str]] = {}
+    for name, model in kept.items():
+        runs.setdefault(model["run"], []).append(name)
+    if len(runs) > 1:
+        lines += ["", "Of several runs:", *(f"- {run}: {', '.join(names)}" for run, names in runs.items())]
+    return "\n".join(lines)
 
 
 def models(folders: Sequence[Path]) -> Iterator[Path]:

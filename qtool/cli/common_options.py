@@ -95,6 +95,7 @@ def worker_options(what: str) -> Callable[[F], F]:
             type=click.IntRange(min=1),
             callback=lambda context, option, value: value or 0,
             metavar="N",
+            brief="Number of workers.  [default: 1]",
             help=f"Number of workers. {what}. Default: 1; with --ray the CPUs of the cluster.",
         )(command)
 

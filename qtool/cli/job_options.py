@@ -106,6 +106,7 @@ _NODES = (
         "--exclude",
         multiple=True,
         metavar="PATTERN",
+        brief="Keep in float: a node name, glob or op:Type.",
         help="Keep in float: a node name, a glob, or op:Type. Repeatable.",
     ),
     _nodes(

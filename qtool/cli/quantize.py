@@ -34,6 +34,7 @@ _plan = under("What to quantize")
     cls=Option,
     topic="Model and samples",
     type=OUTPUT_OF_QUANTIZE,
+    brief="The model, or folder, to write; - is stdout.",
     help="The model to write; - is stdout, and tables then go to stderr. Of a folder of models: a folder.",
 )
 @quantize_options
@@ -66,9 +67,8 @@ _plan = under("What to quantize")
 def quantize(model: Path, output: str | None, **values: Any) -> int:
     """Quantize a model, or every model of a folder, and judge what was written.
 
-    OUTPUT is written only when every gate holds. Where int8 is slower than FP32 here, it is the FP32
-    model with its weights stored as int8. A folder (of optimum, onnxruntime-genai, sherpa-onnx ..) is written
-    with its other files, under the same names.
+    OUTPUT is written only when every gate holds. Where int8 is slower than FP32 here, it is FP32 with
+    weights stored as int8.
 
     \b
     qtool quantize model.onnx -o int8.onnx --calib samples/

@@ -211,7 +211,7 @@ def tensor_edit(field: str, value: object) -> Callable[[Path], None]:
 ROWS: dict[str, Row] = {
     # no model file
     "missing": Row(lambda f: None, "does not exist"),
-    "a folder": Row(lambda f: (f / "m.onnx").mkdir(), "not a regular file", ALL),
+    "a folder": Row(lambda f: (f / "m.onnx").mkdir(), "holds no .onnx file|not a regular file", ALL),
     "a FIFO": Row(lambda f: os.mkfifo(f / "m.onnx"), "not a regular file", ALL),
     "a socket": Row(unix_socket, "not a regular file"),
     "/dev/zero": Row(lambda f: (f / "m.onnx").symlink_to("/dev/zero"), "not a regular file"),

@@ -14,6 +14,7 @@ from qtool.cli.common_options import worker_options
 from qtool.cli.output_files import files_read
 from qtool.cli.progress import progress_line
 from qtool.cli.source_options import reading_of, source_help, source_options
+from qtool.cli.streams import called
 from qtool.cli.types import BYTES, OUTPUT, SRC, part_of
 from qtool.errors import EXIT_OK, UsageError, counted, printable
 from qtool.tables.targets import AUTO, TARGETS
@@ -114,8 +115,8 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
             "samples": calibration.samples,
             "tensors": len(calibration.ranges),
         }
-        click.echo(json.dumps({"command": "calibrate", "output": str(output), **counts}))
+        click.echo(json.dumps({"command": "calibrate", "output": called(str(output)), **counts}))
     elif not values["quiet"]:
         tensors = counted(len(calibration.ranges), "tensor")
-        click.echo(f"{tensors} over {counted(calibration.samples, 'sample')} -> {output}")
+        click.echo(f"{tensors} over {counted(calibration.samples, 'sample')} -> {called(str(output))}")
     return EXIT_OK

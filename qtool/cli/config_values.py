@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from qtool.cli.types import SourceType
+from qtool.cli.types import SourceType, is_url
 from qtool.errors import UsageError, did_you_mean, printable
 
 
@@ -79,7 +79,7 @@ def _placed(option: click.Option, value: Any, base: Path) -> Any:
     """Return a value with its path relative to the folder of the file; '-' is stdin or stdout."""
     if isinstance(option.type, SourceType):
         return option.type.relative_to(base, value)
-    if isinstance(option.type, click.Path) and value != "-":
+    if isinstance(option.type, click.Path) and value != "-" and not is_url(value):
         return os.path.join(base, value)  # noqa: PTH118  # a slash at the end, which a Path loses, is refused
     return value
 

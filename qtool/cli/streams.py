@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from qtool.cli.standard_streams import was_closed
+from qtool.cli.urls import local_files
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, UsageError
 from qtool.runtime.heartbeat import beat, step
 
@@ -61,7 +62,8 @@ def streams(ctx: click.Context) -> Iterator[Callable[[], None]]:
                 _spool(source, model)
             _put(ctx, param, model, names, "stdin")
         try:
-            yield partial(_send, written)
+            with local_files(ctx, names, _folder):
+                yield partial(_send, written)
         except QtoolError as error:
             error.message, error.hint = _renamed(error.message, names), _renamed(error.hint, names)
             if isinstance(error, ModelError) and "stdin: external data" in error.message:
@@ -70,15 +72,17 @@ def streams(ctx: click.Context) -> Iterator[Callable[[], None]]:
 
 
 def called(path: str) -> str:
-    """Return a model's path for a result: stdin or stdout in place of a temporary file."""
+    """Return a path for a result: stdin, stdout or a URL in place of a temporary file."""
     ctx = click.get_current_context(silent=True)
     return _renamed(path, ctx.meta.get(_NAMES, {})) if ctx else path
 
 
 def named(report: Report) -> Report:
-    """Return a report with stdin and stdout as the paths of its models."""
+    """Return a report with stdin, stdout and URLs as the paths of its models and samples."""
     quantized = report.quantized and replace(report.quantized, path=called(report.quantized.path))
-    return replace(report, fp32=replace(report.fp32, path=called(report.fp32.path)), quantized=quantized)
+    compared = report.comparison and replace(report.comparison, data=called(report.comparison.data))
+    fp32 = replace(report.fp32, path=called(report.fp32.path))
+    return replace(report, fp32=fp32, quantized=quantized, comparison=compared)
 
 
 def refuse_dash_files(ctx: click.Context) -> None:

@@ -9,8 +9,15 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+# Two letters or more: C:/ is a drive. A path that went through pathlib has one slash.
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/+.", re.DOTALL)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+
+def is_url(value: object) -> bool:
+    """Return whether an option's value is a URL, such as s3://bucket/m.onnx: cli/urls.py makes it a file."""
+    return isinstance(value, str | Path) and _URL.match(str(value)) is not None
 
 
 class SourceType(click.types.StringParamType):
@@ -21,7 +28,7 @@ class SourceType(click.types.StringParamType):
 
     def relative_to(self, base: Path, value: str) -> str:
         """Return the source that a file in `base` names, from the current folder."""
-        return value if self._WORDS.match(value) else str(base / value)
+        return value if self._WORDS.match(value) or is_url(value) else str(base / value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

@@ -47,6 +47,9 @@ FOREIGN = {
     "--regions",
     "--graph",
     "--array",
+    "--head",
+    "--address",
+    "--disable-usage-stats",
     "--wrap",
 }
 

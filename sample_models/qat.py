@@ -1,7 +1,6 @@
 """Fine-tune the sample CNN with PyTorch's quantization-aware training, and export it with QuantizeLinear.
 
     python sample_models/qat.py fbgemm cnn.qat.onnx       # FX graph mode: u8 activations of 7 bits
-    python sample_models/qat.py qnnpack cnn.qat.onnx      # the same for ARM: weights of one scale
     python sample_models/qat.py x86 cnn.qat.onnx          # PT2E: u8 activations, no Q behind a Conv
     python sample_models/qat.py xnnpack cnn.qat.onnx      # PT2E: s8 activations, symmetric s8 weights
 
@@ -121,7 +120,6 @@ def xnnpack() -> object:
 
 RECIPES = {
     "fbgemm": by_fx("fbgemm"),
-    "qnnpack": by_fx("qnnpack"),
     "x86": by_pt2e(x86),
     "xnnpack": by_pt2e(xnnpack),
 }

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qtool.data.samples import Samples
-from qtool.errors import EnvironmentFailure
+from qtool.errors import DataError, EnvironmentFailure
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.labels import read_labels
 from qtool.graph.view import View
@@ -62,7 +61,7 @@ def finetune(candidate: Candidate, evaluator: Evaluator, progress: StepProgress)
         quantizers = Quantizers(View(split), candidate.plan, student)
         if not quantizers.weights:
             return candidate
-        labels = _labels(candidate, samples)
+        labels = _labels(candidate)
         training = Training(
             teacher,
             student,
@@ -82,10 +81,13 @@ def finetune(candidate: Candidate, evaluator: Evaluator, progress: StepProgress)
     return other.with_weights(plan)
 
 
-def _labels(candidate: Candidate, samples: Samples) -> dict[str, int]:
+def _labels(candidate: Candidate) -> dict[str, int]:
     """Return the class of each sample that --labels knows, where it is one class."""
     path = candidate.model.options.labels
     if path is None:
         return {}
-    labels = read_labels(Path(path)).items()
+    try:
+        labels = read_labels(Path(path)).items()
+    except DataError:  # of a task metric, in another form
+        return {}
     return {name: int(c[0]) for name, c in labels if isinstance(c, np.ndarray) and len(c) == 1}

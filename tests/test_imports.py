@@ -100,10 +100,13 @@ def test_folders_import_in_one_direction(name: str) -> None:
 
 
 def test_plan_does_not_import_rewrite_or_evaluate() -> None:
-    """It receives trials as callables. Of the runtime it has the heartbeat, for large weights."""
+    """It receives trials as callables. Of the runtime it has the heartbeat and threads, for large weights."""
     imported = {other for f in FILES if room(f) == "plan" for other in rooms_imported(f)}
     names = {n for f in FILES if room(f) == "plan" for n in imports(f) if n.startswith("qtool.runtime")}
-    assert names <= {"qtool.runtime.heartbeat", "qtool.runtime.heartbeat.beat"}
+    assert names <= {
+        *("qtool.runtime.heartbeat", "qtool.runtime.heartbeat.beat"),
+        *("qtool.runtime.threads", "qtool.runtime.threads.in_threads"),
+    }
     assert not imported & {
         "rewrite",
         "evaluate",

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qtool.graph.mapped import SideTensor
 from qtool.graph.view import in_side_file
 
 
@@ -60,7 +61,7 @@ def add_constant(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Va
     return value
 
 
-class Computed(ir.LazyTensor):
+class Computed(SideTensor):
     """A constant that is made of one in a side file at each access."""
 
 

@@ -7,8 +7,10 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import onnx
 import onnx_ir as ir
@@ -17,6 +19,7 @@ from qtool.errors import ModelError, did_you_mean, is_out_of_memory, out_of_memo
 from qtool.graph.external import external_files
 from qtool.graph.foreign import hub_hint, refuse_folder, refuse_foreign_file
 from qtool.graph.limits import LIMITS, Survey, survey, too_deep
+from qtool.graph.mapped import ARRAYS, mapped
 from qtool.graph.repair import repair
 from qtool.graph.structure import structure_problem
 from qtool.graph.tensors import check_tensors
@@ -33,7 +36,7 @@ class Source:
     Args:
         model: the model; large tensors may still be in their external files.
         path: the file, or None for a model in memory.
-        sha256: of the file and its external data files, in sorted order.
+        digest: returns the sha256 of the file and its external data files, in sorted order.
         size: bytes on disk, external data included.
         raw: the serialized model, where there is no file.
         files: the model file and its external data.
@@ -42,11 +45,16 @@ class Source:
 
     model: ir.Model
     path: Path | None
-    sha256: str
+    digest: Callable[[], str]
     size: int
     raw: bytes = b""
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Of the files."""
+        return self.digest()
 
     @property
     def name(self) -> str:
@@ -57,11 +65,6 @@ class Source:
     def loadable(self) -> Path | bytes:
         """The argument for a session."""
         return self.path or self.raw
-
-
-_ARRAYS = frozenset(
-    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
-)
 
 
 def load(path: Path) -> Source:
@@ -83,13 +86,14 @@ def _load(path: Path, size: int) -> Source:
     files = [path, *external_files(contents.tensors, path)]
     total = sum(f.stat().st_size for f in files)
     weighs(total)
+    digest = _digest_of(files, total)
     warnings = _checked(
         proto, contents, str(path), lambda: onnx.checker.check_model(str(path), full_check=True)
     )
     return Source(
         from_proto(proto, str(path), path.parent),
         path,
-        _digest(files),
+        digest,
         total,
         files=tuple(files),
         warnings=warnings,
@@ -116,7 +120,7 @@ def from_model(proto: onnx.ModelProto) -> Source:
     external_files(contents.tensors, None)
     warnings = _checked(copy, contents, "model", lambda: onnx.checker.check_model(copy, full_check=True))
     digest = hashlib.sha256(raw).hexdigest()
-    return Source(from_proto(copy), None, digest, len(raw), raw, warnings=warnings)
+    return Source(from_proto(copy), None, lambda: digest, len(raw), raw, warnings=warnings)
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "model", folder: Path | None = None) -> ir.Model:
@@ -142,28 +146,11 @@ def _with_arrays(model: ir.Model) -> ir.Model:
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in _ARRAYS:
+            if isinstance(tensor, ir.TensorProtoTensor) and tensor.dtype in ARRAYS:
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             elif isinstance(tensor, ir.ExternalTensor):
-                value.const_value = _mapped(tensor)
+                value.const_value = mapped(tensor)
     return model
-
-
-def _mapped(tensor: ir.ExternalTensor) -> ir.LazyTensor:
-    """Return a tensor that maps its file at each access."""
-
-    def read() -> ir.ExternalTensor:
-        return ir.ExternalTensor(
-            tensor.location,
-            tensor.offset,
-            tensor.length,
-            tensor.dtype,
-            shape=tensor.shape,
-            name=tensor.name or "",
-            base_dir=tensor.base_dir,
-        )
-
-    return ir.LazyTensor(read, tensor.dtype, tensor.shape, name=tensor.name)
 
 
 def model_size(path: Path) -> int:
@@ -288,6 +275,27 @@ def _similar_file(path: Path) -> str:
     folder = path.parent
     names = [f.name for f in folder.glob("*.onnx")] if folder.is_dir() else []
     return did_you_mean(path.name, names)
+
+
+# Bytes from which a digest is computed while the work goes on.
+_AT_ONCE = 1 << 26
+
+
+def _digest_of(files: list[Path], size: int) -> Callable[[], str]:
+    """Return what returns the digest of files: of large ones it is computed while the work goes on."""
+    if size < _AT_ONCE:
+        digest = _digest(files)
+        return lambda: digest
+    made: Future[str] = Future()
+
+    def make() -> None:
+        try:
+            made.set_result(_digest(files))
+        except BaseException as error:
+            made.set_exception(error)
+
+    Thread(target=make, daemon=True).start()
+    return made.result
 
 
 def _digest(files: list[Path]) -> str:

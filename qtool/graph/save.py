@@ -7,9 +7,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -27,7 +25,7 @@ from qtool.graph.view import in_side_file
 from qtool.runtime.heartbeat import beat, step, writing_in
 from qtool.runtime.memory import give_back
 from qtool.runtime.tempdirs import alone_in, flush, flush_folder, sweep, temporary
-from qtool.runtime.threads import usable_cores
+from qtool.runtime.threads import in_threads
 
 # protobuf can't serialize 2 GiB: above this size, weights go to a side file. Those that come from one are
 # computed as they are written, and go to one from this size on: a protobuf holds all of them, twice.
@@ -99,20 +97,6 @@ def forget_inner_shapes(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
                 forget_inner_shapes(inner)
-
-
-def _read_ahead(
-    tensors: Sequence[tuple[ir.Value, ir.TensorProtocol]],
-) -> Iterator[tuple[ir.Value, ir.TensorProtocol, bytes]]:
-    """Yield the tensors in order with their bytes. A few are computed at once."""
-    waiting: deque[Future[bytes]] = deque()
-    cores = usable_cores()
-    with ThreadPoolExecutor(cores) as pool:
-        for index, (value, tensor) in enumerate(tensors):
-            while len(waiting) < _AHEAD * cores and index + len(waiting) < len(tensors):
-                waiting.append(pool.submit(tensors[index + len(waiting)][1].tobytes))
-            yield value, tensor, waiting.popleft().result()
-            beat()
 
 
 class Staging:
@@ -194,13 +178,16 @@ class Staging:
         places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
         digest = hashlib.sha256()
         with draft.open("wb") as stream:
-            for value, tensor, data in _read_ahead(list(_side_tensors(clone))):
+            tensors = list(_side_tensors(clone))
+            computed = in_threads(lambda pair: pair[1].tobytes(), tensors, ahead=_AHEAD)
+            for (value, tensor), data in zip(tensors, computed, strict=True):
                 padding = bytes(-stream.tell() % _SIDE_ALIGNMENT)
                 for part in (padding, data):
                     stream.write(part)
                     if durable:
                         digest.update(part)
                 places.append((value, tensor, stream.tell() - len(data)))
+                beat()
             if durable:
                 stream.flush()
                 flush(stream.fileno())

@@ -35,7 +35,7 @@ LARGEST_SCALE = 2.0**60
 
 
 # Elements that are computed together: their temporaries stay in the cache.
-PART = 1 << 16
+PART = 1 << 15
 
 
 def scalable(size: float) -> bool:

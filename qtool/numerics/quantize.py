@@ -52,10 +52,8 @@ def quantize(
     integers = np.empty(values.shape, qtype.dtype)
     for part in parts(values.shape):
         with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
-            q = np.asarray(values[part] / scale[part])
-        np.rint(q, out=q) if qtype.zero else np.copysign(1, q, out=q)
-        q += zero[part]
-        np.clip(q, qtype.qmin, qtype.qmax, out=q)
+            q = np.asarray(values[part] / scale[part], np.float32)
+        _round(q, zero[part], qtype)
         integers[part] = q
     return fold(integers, granularity, x.shape)
 
@@ -66,14 +64,30 @@ def rounding_energies(
     """Return the sums of squares of a tensor and of its rounding error, in little memory."""
     values = unfold(np.asarray(x, np.float32), granularity)
     scale = np.broadcast_to(spread(params.scale, granularity, x.ndim), values.shape)
-    zero = np.broadcast_to(spread(params.zero_point, granularity, x.ndim), values.shape)
+    zeros = spread(params.zero_point.astype(np.float32), granularity, x.ndim)
+    zero = np.broadcast_to(zeros, values.shape)
     signal = noise = 0.0
     for part in parts(values.shape):
-        one = QParams(scale[part], zero[part])
-        restored = dequantize(quantize(values[part], one, qtype), one)
-        signal += float(np.square(values[part], dtype=np.float64).sum())
-        noise += float(np.square(values[part].astype(np.float64) - restored).sum())
+        error = np.asarray(values[part] / scale[part], np.float32)
+        _round(error, zero[part], qtype)
+        error -= zero[part]
+        error *= scale[part]
+        error -= values[part]
+        signal += _energy(values[part])
+        noise += _energy(error)
     return signal, noise
+
+
+def _round(steps: F32, zero: F32, qtype: QType) -> None:
+    """Turn x / scale into the nearest integers of a type, in place."""
+    np.rint(steps, out=steps) if qtype.zero else np.copysign(1, steps, out=steps)
+    steps += zero
+    np.clip(steps, qtype.qmin, qtype.qmax, out=steps)
+
+
+def _energy(values: F32) -> float:
+    wide = values.astype(np.float64).reshape(-1)
+    return float(np.einsum("i,i->", wide, wide))
 
 
 def dequantize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
 from qtool.errors import counted
+from qtool.graph.mapped import weight_facts
 from qtool.graph.prepare.opset import QDQ_OPSET
 from qtool.graph.view import (
     View,
@@ -138,14 +141,15 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
     if constant(value) is None:
         return _computed_weight_problem(view, node, value, scheme, form)
     weight = float_constant(value)
-    if weight is None:
+    if weight is None or value is None:
         return "its weight is not float32"
     if weight.size == 0:
         return "its weight is empty"
-    if not np.isfinite(weight).all():
-        return f"its weight '{value.name if value else ''}' holds NaN or infinity"
-    if not scalable(size := max(float(weight.max()), -float(weight.min()))):
-        return f"its weight '{value.name if value else ''}' reaches {size:.3g}, beyond what a scale can be"
+    facts = weight_facts(value)
+    if not math.isfinite(size := max(facts.greatest, -facts.least)):
+        return f"its weight '{value.name}' holds NaN or infinity"
+    if not scalable(size):
+        return f"its weight '{value.name}' reaches {size:.3g}, beyond what a scale can be"
     if rule.product and weight.size < _min_weight(node, scheme.target.forms[form]):
         return f"its weight of {counted(weight.size, 'value')} is too small to pay for quantizing its input"
     if _becomes_several(scheme, form):

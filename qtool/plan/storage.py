@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from qtool.graph.view import View, attribute_int, float_constant, is_op, opset_of
+from qtool.graph.mapped import weight_facts
+from qtool.graph.view import View, attribute_int, float_constant, in_side_file, is_op, opset_of
 from qtool.numerics.metrics import sqnr_db
 from qtool.numerics.qparams import scalable
 from qtool.numerics.quantize import rounding_energies
@@ -19,6 +20,7 @@ from qtool.plan.eligible import LEAST_BLOCK, rule_of
 from qtool.plan.model import WEIGHTS, Dequantizer, Kind, Site, Use
 from qtool.plan.scheme import BLOCKS, PER_CHANNEL_OPSET, WIDE_OPSET, Scheme
 from qtool.plan.weights import coarsest_granularity
+from qtool.runtime.threads import in_threads
 from qtool.tables.modes import FEW_BITS
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
@@ -57,7 +59,8 @@ def stored_weights(
     """
     taken = {use for s in sites for use in s.uses or ()}
     uses_of: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
-    chosen: dict[tuple[str, Granularity, str], TensorSpec | None] = {}
+    wanted: list[tuple[ir.Node, Use, tuple[str, Granularity, str]]] = []
+    finds: dict[tuple[str, Granularity, str], Callable[[], TensorSpec | None]] = {}
     tied = _tied_types(view, scheme, types, sites)
     packed = {s.value for s in sites if s.kind is Kind.FUSED and s.spec.qtype in FEW_BITS}
     storage = Storage()
@@ -74,25 +77,30 @@ def stored_weights(
             qtype = tied.get(value.name or "") or _qtype(node, rule, scheme, types)
             if qtype in (FLOAT16, FLOAT32):
                 continue  # stays float32, or is float16 for the nodes that compute in it
-            find_problem = partial(_storage_problem, array, rule, scheme)
+            find_problem = partial(_storage_problem, value, array.shape, rule, scheme)
             if reason := view.once(("storage problem", value.name, rule, scheme.mode.name), find_problem):
                 storage.reasons[node.name or ""] = reason
                 continue
             coarse = coarsest_granularity(node, rule, array.ndim, index)
             key = (value.name or "", coarse, qtype.name)
-            if key not in chosen:
+            if key not in finds:
                 by_row = rule.role is not Role.WEIGHTED or (value.name or "") in tied
-                find = partial(_spec, array, coarse, qtype, scheme, opset_of(view.model), by_row=by_row)
+                find = partial(_spec, value, coarse, qtype, scheme, opset_of(view.model), by_row=by_row)
                 names = scheme.mode.name, scheme.target.name, scheme.choices.block, by_row
-                chosen[key] = view.once(("stored", *key, *names), find)
-            spec = chosen[key]
-            if spec is not None:
-                packs = _matrices_of(view, value) <= packed
-                kind = _kind(node, spec, array.shape, scheme, packs=packs)
-                uses_of.setdefault((value.name or "", kind, spec), []).append(use)
-            else:
-                reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
-                storage.reasons[node.name or ""] = reason
+                finds[key] = partial(view.once, ("stored", *key, *names), find)
+            wanted.append((node, use, key))
+    large = any(in_side_file(view.values[name]) for name, *_ in finds)
+    specs = (in_threads if large else map)(lambda find: find(), list(finds.values()))
+    chosen = dict(zip(finds, specs, strict=True))
+    for node, use, key in wanted:
+        if (spec := chosen[key]) is not None:
+            value = view.values[key[0]]
+            shape = value.const_value.shape.numpy() if value.const_value is not None else ()
+            kind = _kind(node, spec, shape, scheme, packs=_matrices_of(view, value) <= packed)
+            uses_of.setdefault((key[0], kind, spec), []).append(use)
+        else:
+            reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
+            storage.reasons[node.name or ""] = reason
     for (name, kind, spec), uses in uses_of.items():
         array = float_constant(view.values[name])
         shape = () if array is None else array.shape
@@ -157,23 +165,24 @@ def _tied_types(
     return types_of
 
 
-def _storage_problem(array: np.ndarray, rule: OpRule, scheme: Scheme) -> str:
+def _storage_problem(value: ir.Value, shape: Sequence[int], rule: OpRule, scheme: Scheme) -> str:
     """Return the reason why a weight stays float; '' when it can be stored in fewer bits."""
     if rule.role is Role.RECURRENT and scheme.target.constant_recurrent and scheme.form is not None:
         return "the runtime takes constants only as the weights of recurrent layers"
-    if array.ndim < 2:
+    if len(shape) < 2:
         return "its weight is a vector: a scale for each of its values would save nothing"
     least = max(scheme.mode.storage_min_elements, rule.storage_min_elements)
-    if array.size < least:
+    if math.prod(shape) < least:
         return f"its weight of fewer than {least} values is not worth it"
-    size = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))  # NaN if there is one
+    facts = weight_facts(value)
+    size = max(facts.greatest, -facts.least)  # NaN if there is one
     if not math.isfinite(size):
         return "its weight holds NaN or infinity"
     return "" if scalable(size) else f"its weight reaches {size:.3g}, beyond what a scale can be"
 
 
 def _spec(
-    w: np.ndarray, coarse: Granularity, qtype: QType, scheme: Scheme, opset: int, *, by_row: bool
+    value: ir.Value, coarse: Granularity, qtype: QType, scheme: Scheme, opset: int, *, by_row: bool
 ) -> TensorSpec | None:
     """Return the quantization of a stored weight; None when int8 does not reach the required SQNR.
 
@@ -182,6 +191,9 @@ def _spec(
     Args:
         by_row: begin with one scale for each channel, also in a mode that begins with blocks.
     """
+    w = float_constant(value)
+    if w is None:
+        raise KeyError(f"'{value.name}' is no float constant")
     few = FEW_BITS.get(qtype)
     size = scheme.choices.block or (few.block if few else 0)
     if size:

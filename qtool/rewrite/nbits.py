@@ -113,8 +113,9 @@ def _blocks(writer: Writer, site: Site, graph: ir.Graph, *, upright: bool) -> li
 
     def blocks(q: NDArray[Any], _: QParams) -> NDArray[Any]:
         # Without a zero point it is the middle of the range.
-        unsigned = (q.astype(np.int16) + 2 ** (bits - 1) if site.spec.symmetric else q).astype(np.uint8)
-        return pack(unfold(np.ascontiguousarray(rows(unsigned)), granularity), bits)
+        middle = np.uint8(2 ** (bits - 1) if site.spec.symmetric else 0)
+        unsigned = q.view(np.uint8) + middle  # modulo 256
+        return pack(unfold(rows(unsigned), granularity), bits)
 
     def zero_points(_: NDArray[Any], params: QParams) -> NDArray[Any]:
         return pack(rows(params.zero_point)[:, None, :], bits).reshape(columns, -1)
@@ -176,7 +177,10 @@ def _blocks_of_rows(
 def pack(q: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
     """Pack unsigned integers [.., size] into bytes, each byte as full as it gets, the first lowest."""
     each = 8 // bits
-    unsigned: NDArray[np.uint8] = q.astype(np.uint8)
-    rest = [(0, 0)] * (q.ndim - 1) + [(0, -q.shape[-1] % each)]
-    parts = np.pad(unsigned, rest).reshape(*q.shape[:-1], -1, each)
-    return np.asarray(np.bitwise_or.reduce(parts << (bits * np.arange(each, dtype=np.uint8)), axis=-1))
+    unsigned: NDArray[np.uint8] = q.astype(np.uint8)  # in the order of q in memory, as all that follows
+    if rest := -q.shape[-1] % each:
+        unsigned = np.pad(unsigned, [(0, 0)] * (q.ndim - 1) + [(0, rest)])
+    packed = unsigned[..., ::each].copy(order="K")
+    for place in range(1, each):
+        packed |= unsigned[..., place::each] << np.uint8(bits * place)
+    return packed

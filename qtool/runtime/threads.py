@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
+R = TypeVar("R")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -25,6 +31,30 @@ def default_threads(cgroup: Path = _CGROUP) -> int:
 def usable_cores() -> int:
     """Return the cores that this process may use."""
     return default_threads() or os.cpu_count() or 1
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T], *, ahead: int = 1) -> Iterator[R]:
+    """Yield the results of a function of each item, in order. A few are computed at once, on all cores.
+
+    Args:
+        work: releases the interpreter's lock most of the time, as numpy does.
+        items: its arguments.
+        ahead: items that are done or under way for each core; their results are in memory.
+    """
+    cores = usable_cores()
+    if cores == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            for index in range(len(items)):
+                while len(waiting) < ahead * cores and index + len(waiting) < len(items):
+                    waiting.append(pool.submit(work, items[index + len(waiting)]))
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def _quota(cgroup: Path) -> float:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qtool.graph.edit import computed
+from qtool.graph.mapped import find_facts, weight_facts
 from qtool.graph.view import float_constant
 from qtool.numerics.qparams import parts
 
@@ -22,22 +23,19 @@ def flush_denormals(model: ir.Model) -> str:
     3. Constants that are denormal or 0 throughout stay: a node may divide by them.
     """
     flushed = 0
+    find_facts(model)
     for graph in model.graphs():
         for name, value in list(graph.initializers.items()):
             array = float_constant(value)
             if array is None or value.is_graph_output():
                 continue
-            tiny, normal = 0, False
-            for part in parts(array.shape):
-                size = np.abs(array[part])
-                above = int(np.count_nonzero(size >= _LEAST))
-                tiny += int(np.count_nonzero(size)) - above
-                normal |= above > 0
-            if not tiny or not normal:
+            facts = weight_facts(value)
+            if not facts.denormals or not max(facts.greatest, -facts.least) >= _LEAST:
                 continue
             value.const_value = computed(value, _flushed, ir.DataType.FLOAT, array.shape)
             value.const_value.name = name
-            flushed += tiny
+            sizes = (np.abs(array[part]) for part in parts(array.shape))
+            flushed += sum(int(np.count_nonzero((size > 0) & (size < _LEAST))) for size in sizes)
     return f"{flushed} denormal weights are 0" if flushed else ""
 
 

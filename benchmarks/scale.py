@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True)
-    print("| model | way | took s | MB/s | peak MB | result MB | runs |")
-    print("|---|---|---|---|---|---|---|")
+    print("| model | way | took s | CPU s | MB/s | peak MB | result MB | runs |")
+    print("|---|---|---|---|---|---|---|---|")
     for size in args.sizes:
         shape = shape_of(int(size * 1e9))
         model = args.folder / f"{size:g}gb.onnx"
@@ -72,15 +72,15 @@ def row(model: Path, weight_bytes: int, way: str) -> str:
             process.returncode = os.waitstatus_to_exitcode(status)
         took = time.perf_counter() - start
         if process.returncode:
-            return f"| {model.stem} | {way} | exit {process.returncode} | | | | |"
+            return f"| {model.stem} | {way} | exit {process.returncode} | | | | | |"
         size = sum(f.stat().st_size for f in Path(scratch).iterdir())
         peak = usage.ru_maxrss / 1e3 * 1.024
         runs = "yes" if way in PACKED or weight_bytes < OPENED_GB * 1e9 else "not tried"
         if runs == "yes":
             in_process(run, result)
     return (
-        f"| {model.stem} | {way} | {took:.1f} | {weight_bytes / took / 1e6:.0f} | {peak:.0f} "
-        f"| {size / 1e6:.0f} | {runs} |"
+        f"| {model.stem} | {way} | {took:.1f} | {usage.ru_utime + usage.ru_stime:.1f} "
+        f"| {weight_bytes / took / 1e6:.0f} | {peak:.0f} | {size / 1e6:.0f} | {runs} |"
     )
 
 

@@ -70,7 +70,8 @@ class Options(Choices, Judging):
         effort: a row of tables/efforts.py.
         time_budget: seconds after which nothing new is tried, and the best result so far is written; 0: no
             limit. The result then depends on the machine.
-        checkpoint: a file that holds the best plan so far, until the result is in place.
+        checkpoint: a file that holds the best plan so far, until the result is in place; the finished weights
+            of a side file are then beside the output, in OUTPUT.part.
         jobs: workers that candidates and tensors are divided among; 0: this process, or with `ray` the CPUs
             of the cluster.
         ray: 'auto' or the address of a Ray cluster, for workers there; '': processes here.

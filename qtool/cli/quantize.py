@@ -56,9 +56,15 @@ _plan = under("What to quantize")
     type=OUTPUT,
     metavar="FILE",
     rare=True,
-    help="Keep the best plan so far in FILE, as --plan takes it, until the model is in place.",
+    help="Keep the best plan so far in FILE, as --plan takes it, and finished weights of a large model in "
+    "OUTPUT.part, until the model is in place.",
 )
-@_plan("--resume", is_flag=True, rare=True, help="Continue from the plan in --checkpoint, if it exists.")
+@_plan(
+    "--resume",
+    is_flag=True,
+    rare=True,
+    help="Continue from --checkpoint, if it exists: with the same options.",
+)
 @gate_options
 @source_options("calib", "data")
 @report_options

@@ -39,7 +39,9 @@ from qtool.report.model import Report, Result
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.pool import opened
 from qtool.runtime.session import Session
-from qtool.tables.targets import BEST, TargetName
+from qtool.tables.targets import AUTO, BEST, TargetName
+
+_PATTERNS = ("exclude", "include", "sets")
 
 
 @single_threaded_blas()
@@ -75,7 +77,8 @@ def quantize(
     check_target(output, list(source.files), options.force)
     request = replace(request, measures=with_scores(request.measures, options, source.model))
     with ExitStack() as stack:
-        staging = stack.enter_context(staged(output))
+        resumable = options.checkpoint is not None
+        staging = stack.enter_context(staged(output, resumable=resumable, resume=options.resume))
         several = options.ray or options.jobs > 1
         pool = stack.enter_context(opened(options.jobs, options.ray)) if several else None
 
@@ -154,8 +157,37 @@ def _check(model: ModelLike, output: Path, options: Options) -> Request:
     """Refuse what can be refused before anything is loaded."""
     request = Request(measures_of(options), gates_of(options))
     requested_steps(options)
+    _check_resumed(options)
     check_target(output, [] if isinstance(model, onnx.ModelProto) else [Path(model)], options.force)
     return request
+
+
+def _check_resumed(options: Options) -> None:
+    """Refuse to go on from the plan of other options.
+
+    Raises:
+        UsageError: it is one. The search chooses the type of activations, and one of several targets.
+    """
+    plan = options.plan
+    if plan is None or not options.resume:
+        return
+    own: dict[str, object] = {
+        "mode": options.mode,
+        **{name: tuple(getattr(options, name)) for name in _PATTERNS},
+    }
+    own |= {name: choice for name, choice in vars(options.choices).items() if name != "acts"}
+    if options.target_size or options.target_bits:
+        del own["bits"]
+    if options.target not in (AUTO, BEST) and "," not in options.target:
+        own["target"] = options.target
+    for name, value in own.items():
+        other = getattr(plan, name) if hasattr(plan, name) else getattr(plan.choices, name)
+        if other != value:
+            shown = (printable(str(v), 60) for v in (other, value))
+            raise UsageError(
+                f"the checkpoint is of other options: its {name} is {next(shown)}, not {next(shown)}",
+                "give the same options, or remove it",
+            )
 
 
 def _checkpoint(options: Options) -> Callable[[Candidate], None]:
@@ -194,6 +226,7 @@ def _blamed(model: PreparedModel) -> Iterator[None]:
 def _commit(report: Report, chosen: Candidate, staging: Staging, options: Options) -> Result:
     """Put the file in place, unless a gate failed."""
     if report.failed and not options.keep_failed:
+        staging.discard()
         return Result(report, chosen.plan, chosen.ranges)
     staging.commit()
     if options.checkpoint is not None:

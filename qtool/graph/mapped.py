@@ -23,7 +23,7 @@ _LEAST_NORMAL = 1 << 23  # the bits of the least normal float32
 
 @dataclass(frozen=True)
 class Facts:
-    """What decides on a float32 weight, from one pass over it.
+    """The properties of a float32 weight that decide its form, from one pass over it.
 
     Args:
         least, greatest: of its values and 0; NaN if there is one.

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,11 +22,11 @@ from qtool.errors import (
     out_of_memory,
     printable,
 )
+from qtool.graph.side_file import Finished, layout, side_tensors, write_side
 from qtool.graph.view import in_side_file
-from qtool.runtime.heartbeat import beat, step, writing_in
+from qtool.runtime.heartbeat import step, writing_in
 from qtool.runtime.memory import give_back
-from qtool.runtime.tempdirs import alone_in, flush, flush_folder, sweep, temporary
-from qtool.runtime.threads import in_threads
+from qtool.runtime.tempdirs import alone_in, flush, flush_folder, locked, sweep, temporary
 
 # protobuf can't serialize 2 GiB: above this size, weights go to a side file. Those that come from one are
 # computed as they are written, and go to one from this size on: a protobuf holds all of them, twice.
@@ -33,10 +34,7 @@ SIDE_FILE_BYTES = 1 << 30
 STREAMED_BYTES = 1 << 27
 # A model of this size is opened only to run samples: that takes several times the memory of its floats.
 LARGE_BYTES = 1 << 27
-_SIDE_TENSOR_BYTES = 1024
 _IN_MEMORY = 8 << 20  # bytes of the weights of a model that sessions are opened from in memory
-_AHEAD = 3  # tensors a core: the integers, the scales and the zero points of a weight
-_SIDE_ALIGNMENT = 64  # of a tensor in it, in bytes: enough for any element type, and a cache line
 
 
 def tensor_bytes(model: ir.Model) -> int:
@@ -47,17 +45,6 @@ def tensor_bytes(model: ir.Model) -> int:
         for v in g.initializers.values()
         if v.const_value is not None
     )
-
-
-def _side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """Yield the tensors that are large enough for a side file, and those that are in another one."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.dtype == ir.DataType.STRING:
-                continue
-            if tensor.nbytes >= _SIDE_TENSOR_BYTES:
-                yield value, tensor
 
 
 def to_bytes(model: ir.Model, *, shapes: bool = True) -> bytes:
@@ -107,13 +94,20 @@ class Staging:
     Args:
         target: the final file.
         folder: the temporary folder, which holds nothing else.
+        stack: ends with the run.
+        resumable: a side file is written in a folder that stays if the run ends early: TARGET.part.
+        resume: go on from such a folder.
     """
 
-    def __init__(self, target: Path, folder: Path) -> None:
+    def __init__(
+        self, target: Path, folder: Path, stack: contextlib.ExitStack, *, resumable: bool, resume: bool
+    ) -> None:
         self.target = target
         self.path = folder / target.name
         self._folder = folder
         self._side: Path | None = None
+        self._stack, self._resumable, self._resume = stack, resumable, resume
+        self._stays = False
 
     def write(self, model: ir.Model) -> None:
         """Write the model (again), flush it to disk and check it.
@@ -137,9 +131,11 @@ class Staging:
 
         A session maps the tensors of a side file, and copies those of a protobuf more than once.
         """
-        if self._side is not None:
+        if self._resumable and durable and needs_side_file(model):
+            self._stay(self.target.with_name(f"{self.target.name}.part"))
+        elif self._side is not None:
             self._side.unlink()
-            self._side = None
+        self._side = None
         if not durable or needs_side_file(model):
             model = self._write_side(model, durable=durable)
         proto = ir.to_proto(model)
@@ -164,6 +160,7 @@ class Staging:
                 flush_folder(folder)
             finally:  # the side file of the old model, or of the new one where its rename failed
                 self._remove_unnamed()
+        self.discard()
 
     def _write(self, data: bytes, *, durable: bool) -> None:
         with self.path.open("wb") as stream:
@@ -175,25 +172,13 @@ class Staging:
     def _write_side(self, model: ir.Model, *, durable: bool) -> ir.Model:
         """Write the large tensors to a side file, and return a clone that refers to it."""
         draft, clone = self._folder / "side", model.clone()
-        places: list[tuple[ir.Value, ir.TensorProtocol, int]] = []
-        digest = hashlib.sha256()
-        with draft.open("wb") as stream:
-            tensors = list(_side_tensors(clone))
-            computed = in_threads(lambda pair: pair[1].tobytes(), tensors, ahead=_AHEAD)
-            for (value, tensor), data in zip(tensors, computed, strict=True):
-                padding = bytes(-stream.tell() % _SIDE_ALIGNMENT)
-                for part in (padding, data):
-                    stream.write(part)
-                    if durable:
-                        digest.update(part)
-                places.append((value, tensor, stream.tell() - len(data)))
-                beat()
-            if durable:
-                stream.flush()
-                flush(stream.fileno())
+        pairs = list(side_tensors(clone))
+        values, tensors = [value for value, _ in pairs], [tensor for _, tensor in pairs]
+        finished = Finished(self._folder / "finished", _key(model, tensors)) if self._stays else None
+        digest = write_side(draft, tensors, finished, durable=durable)
         # Named by content, so that an older side file of the same model is never overwritten.
-        self._side = draft.replace(self._folder / f"{self.target.name}.{digest.hexdigest()[:16]}.data")
-        for value, tensor, offset in places:
+        self._side = draft.replace(self._folder / f"{self.target.name}.{digest[:16]}.data")
+        for value, tensor, offset in zip(values, tensors, layout(tensors), strict=True):
             value.const_value = ir.ExternalTensor(
                 self._side.name,
                 offset,
@@ -205,12 +190,37 @@ class Staging:
             )
         return clone
 
+    def _stay(self, folder: Path) -> None:
+        """Write in a folder that stays if this run ends early, and go on from its side file."""
+        if not self._stays:
+            if not self._resume:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            if not self._stack.enter_context(locked(folder)):
+                raise UsageError(f"another run writes in '{folder}'", "let it end")
+            self._folder, self.path, self._stays = folder, folder / self.target.name, True
+        for file in list(folder.iterdir()):
+            if _is_side_file(file, self.target):
+                file.replace(folder / "side")
+
+    def discard(self) -> None:
+        """Remove what was written, also where it would stay for a later run."""
+        if self._stays:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def _remove_unnamed(self) -> None:
         """Remove side files of the target that no model in its folder refers to."""
         with contextlib.suppress(OSError):  # a file that stays does no harm
             for file in list(self.target.parent.iterdir()):
                 if _is_side_file(file, self.target) and not _is_named(file):
                     file.unlink(missing_ok=True)
+
+
+def _key(model: ir.Model, tensors: Iterable[ir.TensorProtocol]) -> str:
+    """Return a digest of all that the bytes of a side file follow from: the recipe, and the tensors."""
+    recipe = sorted(model.metadata_props.items())
+    made = [(t.name, t.dtype.name, *t.shape.numpy()) for t in tensors]
+    return hashlib.sha256(repr((recipe, made)).encode()).hexdigest()
 
 
 def _is_side_file(file: Path, target: Path) -> bool:
@@ -244,8 +254,13 @@ def _holds(file: Path, text: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Staging]:
+def staged(target: Path, *, resumable: bool = False, resume: bool = False) -> Iterator[Staging]:
     """Yield a Staging for the target; on exit, everything that was not committed is removed.
+
+    Args:
+        target: the final file.
+        resumable: but for a side file that another run can go on from.
+        resume: go on from one.
 
     Raises:
         EnvironmentFailure: the folder is missing or can't be written, or the disk is full.
@@ -261,7 +276,7 @@ def staged(target: Path) -> Iterator[Staging]:
         except OSError as error:
             raise EnvironmentFailure(f"can't write in '{folder}': {error.strerror}") from error
         try:
-            yield Staging(target, place)
+            yield Staging(target, place, stack, resumable=resumable, resume=resume)
         except OSError as error:
             raise EnvironmentFailure(f"can't write '{target}': {error.strerror or error}") from error
 

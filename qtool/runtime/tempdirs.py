@@ -53,6 +53,16 @@ def _locked(folder: Path) -> tuple[int | None, Path]:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder that stays; yield False where another process holds the lock."""
+    if not LOCKS:
+        yield True
+        return
+    with _opened(folder) as handle:
+        yield lock(handle) is not False
+
+
 def lock(handle: int, *, wait: bool = False) -> bool | None:
     """Lock an open file or folder for this process; None where the file system has no locks."""
     if not LOCKS:

@@ -162,7 +162,7 @@ def test_3_too_large_a_model(place: Workplace, temp: dict[str, str]) -> None:
 
 
 def test_2_a_model_with_a_side_file_does_not_fit_stdout(place: Workplace, temp: dict[str, str]) -> None:
-    change = "import qtool.graph.save as s; s.SIDE_FILE_BYTES = 100; s._SIDE_TENSOR_BYTES = 16"
+    change = "import qtool.graph.save as s, qtool.graph.side_file as f; s.SIDE_FILE_BYTES = 100; f.SIDE_TENSOR_BYTES = 16"
     done = run_bytes(*quantize(place, place.model, "-"), env=temp, before=change)
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"too large for stdout" in done.stderr

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 import qtool
+from qtool.errors import UsageError
 from qtool.graph import save
 from qtool.options import Options
+from qtool.plan.model import Site
+from qtool.rewrite.writer import RoundedWeights
 
 MODES: dict[str, dict[str, Any]] = {
     "8 bits": {"mode": "weight-only"},
@@ -78,3 +83,58 @@ def test_the_plan_of_a_side_file_holds_no_scale_that_follows_from_its_weight(tmp
     model = table_and_products(tmp_path / "m.onnx", side_file=True)
     plan = qtool.quantize(model, tmp_path / "q.onnx", Options(mode="weight-only", bits=4)).plan
     assert plan.resolved and all(site.qparams is None for site in plan.sites)
+
+
+def rounded_weights(monkeypatch: pytest.MonkeyPatch, end: int = -1) -> list[str]:
+    """Return the weights that are rounded from now on, one at a time, up to an interrupt.
+
+    Args:
+        end: the number of them before the interrupt; -1: none comes.
+    """
+    rounded: list[str] = []
+    of = RoundedWeights.of
+
+    def watch(self: RoundedWeights, site: Site, tensor: ir.TensorProtocol) -> Any:
+        if len(rounded) == end:
+            raise KeyboardInterrupt
+        rounded.append(site.value)
+        return of(self, site, tensor)
+
+    monkeypatch.setattr(RoundedWeights, "of", watch)
+    monkeypatch.setattr("qtool.runtime.threads.usable_cores", lambda: 1)
+    return rounded
+
+
+def test_an_interrupted_write_goes_on_behind_the_finished_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a crash has torn the end of the file, which then holds what no line vouches for."""
+    model = table_and_products(tmp_path / "m.onnx", side_file=True)
+    monkeypatch.setattr(save, "STREAMED_BYTES", 16)
+    options = Options(mode="weight-only", bits=4, block=32, checkpoint=tmp_path / "run.json")
+    output, part = tmp_path / "q.onnx", tmp_path / "q.onnx.part"
+    with monkeypatch.context() as patched:
+        every = rounded_weights(patched)
+        qtool.quantize(model, tmp_path / "a.onnx", replace(options, checkpoint=None))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        rounded_weights(patched, end=4)
+        qtool.quantize(model, output, options)
+    assert part.is_dir() and not output.exists()
+    with (part / "side").open("ab") as stream:
+        stream.write(b"torn")
+    resumed = replace(options, resume=True, plan=qtool.Plan.load(tmp_path / "run.json"))
+    with monkeypatch.context() as patched:
+        rest = rounded_weights(patched)
+        qtool.quantize(model, output, resumed)
+    assert rest == every[4:]
+    written = [next(tmp_path.glob(f"{stem}.onnx.*.data")).read_bytes() for stem in "aq"]
+    assert written[0] == written[1]
+    assert tensors(output) == tensors(tmp_path / "a.onnx")
+    assert not part.exists() and not (tmp_path / "run.json").exists()
+
+
+def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
+    model = table_and_products(tmp_path / "m.onnx", side_file=True)
+    plan = qtool.quantize(model, tmp_path / "a.onnx", Options(mode="weight-only", bits=4)).plan
+    with pytest.raises(UsageError, match="its bits is 4, not 8"):
+        qtool.quantize(model, tmp_path / "b.onnx", Options(mode="weight-only", plan=plan, resume=True))

@@ -12,5 +12,5 @@ def test_a_kind_requires_the_libraries_of_one_extra() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {name: tuple(needs) for name, needs in declared["optional-dependencies"].items()}
     required = {kind.requires for kind in KINDS.values() if kind.requires}
-    others = {"all", "coco", "html", "openvino", "qnn", "ray", "train"}
+    others = {"all", "coco", "html", "openvino", "qnn", "ray", "remote", "train"}
     assert required == {extras[name] for name in extras.keys() - others}

@@ -105,7 +105,8 @@ COMPILE = $(LOCK_VENV)/bin/uv pip compile --quiet --universal --python-version 3
 lock: $(LOCK_VENV)/.uv
 	$(COMPILE) --extra all --group dev --group bench --group docs -o requirements.lock
 	$(COMPILE) --group test --group extras -o requirements-extras.lock --constraint requirements.lock
-	$(COMPILE) --group test --group torch -o requirements-torch.lock --constraint requirements.lock
+	grep -vE '^(tokenizers|huggingface-hub)==' requirements.lock > $(LOCK_VENV)/for-torch.lock
+	$(COMPILE) --group test --group torch -o requirements-torch.lock --constraint $(LOCK_VENV)/for-torch.lock
 
 $(LOCK_VENV)/.uv:
 	$(PYTHON) -m venv $(LOCK_VENV)

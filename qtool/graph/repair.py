@@ -7,6 +7,7 @@ repaired and checked again, and the report warns of the repair.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import onnx
@@ -22,6 +23,8 @@ _IMPORTED = {"com.microsoft": 1, "ai.onnx.ml": 3}
 _FREE_INITIALIZERS = 4
 # The opsets whose GroupNormalization has one scale and bias a group; 21 has one a channel.
 _GROUP_SCALES = range(18, 21)
+_RMS_NORM = "SimplifiedLayerNormalization"
+_AXES_AS_INPUT = 18  # the opset from which on ReduceMean takes its axes as an input
 # The checker infers shapes without larger constants.
 _SHOWN_BYTES = 1000
 # The numbers of axes to try, and the number of inputs to try them on.
@@ -59,6 +62,7 @@ def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
         _import_domains,
         _raise_ir_version,
         _write_out_group_norms,
+        _write_out_rms_norms,
         _forget_negatives,
         _forget_inner,
         _overrule_outputs,
@@ -147,16 +151,24 @@ def _write_out_group_norms(proto: onnx.ModelProto, contents: Survey) -> str:
     opset = max((i.version for i in proto.opset_import if i.domain in ("", "ai.onnx")), default=0)
     if opset not in _GROUP_SCALES:
         return ""
+    replaced = _replace_nodes(contents, lambda graph, node: _of_groups(node))
+    return f"GroupNormalization of opset {opset} is deprecated: its ops are written out" if replaced else ""
+
+
+def _replace_nodes(
+    contents: Survey, new_of: Callable[[onnx.GraphProto, onnx.NodeProto], list[onnx.NodeProto]]
+) -> int:
+    """Put new nodes in the place of each node that has some; return how many nodes have."""
     count = 0
     for graph in contents.graphs:
         for index in reversed(range(len(graph.node))):
-            new = _of_groups(graph.node[index])
+            new = new_of(graph, graph.node[index])
             for node in reversed(new[:-1]):
                 graph.node.insert(index, node)
             if new:
                 graph.node[index + len(new) - 1].CopyFrom(new[-1])
                 count += 1
-    return f"GroupNormalization of opset {opset} is deprecated: its ops are written out" if count else ""
+    return count
 
 
 def _of_groups(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -176,6 +188,51 @@ def _of_groups(node: onnx.NodeProto) -> list[onnx.NodeProto]:
         ),
         helper.make_node("Shape", [x], [f"{base}_old"], f"{base}_shape_of_x"),
         helper.make_node("Reshape", [f"{base}_norm", f"{base}_old"], list(node.output), f"{base}_back"),
+    ]
+
+
+def _write_out_rms_norms(proto: onnx.ModelProto, contents: Survey) -> str:
+    """Replace onnxruntime's SimplifiedLayerNormalization, which its tools write without a domain, by its ops.
+
+    The runtime fuses them again.
+    """
+    opset = max((i.version for i in proto.opset_import if i.domain in ("", "ai.onnx")), default=0)
+    replaced = _replace_nodes(contents, partial(_of_root_mean_square, opset=opset))
+    return f"{_RMS_NORM} is no op of ONNX: its ops are written out" if replaced else ""
+
+
+def _of_root_mean_square(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
+    """Return the nodes of a SimplifiedLayerNormalization: x / sqrt(mean(x^2) + epsilon) * scale."""
+    types = {t.name: t.data_type for t in graph.initializer}
+    if node.op_type != _RMS_NORM or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+        return []
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    (x, scale), base = node.input, f"{node.output[0]}_rms"
+    if scale not in types or attributes.get("axis", -1) != -1:
+        return []
+
+    def constant(name: str, kind: int, dims: list[int], value: float) -> onnx.NodeProto:
+        made = helper.make_tensor(f"{base}_{name}", kind, dims, [value])
+        return helper.make_node("Constant", [], [f"{base}_{name}"], f"{base}_{name}_constant", value=made)
+
+    if opset < _AXES_AS_INPUT:
+        mean = helper.make_node(
+            "ReduceMean", [f"{base}_squares"], [f"{base}_mean"], f"{base}_mean", axes=[-1]
+        )
+    else:
+        mean = helper.make_node(
+            "ReduceMean", [f"{base}_squares", f"{base}_axes"], [f"{base}_mean"], f"{base}_mean"
+        )
+    return [
+        constant("two", types[scale], [], 2.0),
+        constant("epsilon", types[scale], [], attributes.get("epsilon", 1e-5)),
+        *([constant("axes", TensorProto.INT64, [1], -1)] if opset >= _AXES_AS_INPUT else []),
+        helper.make_node("Pow", [x, f"{base}_two"], [f"{base}_squares"], f"{base}_pow"),
+        mean,
+        helper.make_node("Add", [f"{base}_mean", f"{base}_epsilon"], [f"{base}_sum"], f"{base}_add"),
+        helper.make_node("Sqrt", [f"{base}_sum"], [base], f"{base}_sqrt"),
+        helper.make_node("Div", [x, base], [f"{base}_norm"], f"{base}_div"),
+        helper.make_node("Mul", [f"{base}_norm", scale], list(node.output), node.name),
     ]
 
 

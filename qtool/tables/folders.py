@@ -37,6 +37,11 @@ ROLES = (
     Role("unet", r"unet|transformer$"),
 )
 
+# An output of an encoder -> the input of a decoder that takes it. The caches of a decoder begin with the one
+# name where they come out, and with the other where they go in.
+FED = {"last_hidden_state": "encoder_hidden_states"}
+PRESENT, CACHE = "present", "past_key_values"
+
 # The end of the name of a model that was made of the one without it, such as model_quantized, model_fp16,
 # encoder.int8, model_qint8_avx512_vnni, model_O3.
 TWIN = re.compile(

@@ -197,3 +197,18 @@ def test_a_group_norm_of_a_later_opset_stays() -> None:
     source = from_model(proto)
     assert source.warnings == ()
     assert [n.op_type for n in source.model.graph] == ["GroupNormalization"]
+
+
+@pytest.mark.parametrize("opset", [17, 21])
+def test_a_norm_of_onnxruntime_without_a_domain_is_written_out_with_the_same_result(opset: int) -> None:
+    """As the model builder of onnxruntime-genai writes it."""
+    norm = helper.make_node(
+        "SimplifiedLayerNormalization", ["x", "g"], ["y"], epsilon=0.1, axis=-1, stash_type=1
+    )
+    proto = model(
+        [node("Relu", ["x"], ["y"])], {"x": (2, 3, 8)}, {"y": (2, 3, 8)}, {"g": weights(8)}, opset=opset
+    )
+    proto.graph.node[0].CopyFrom(norm)
+    source = from_model(proto)
+    assert "SimplifiedLayerNormalization" in source.warnings[0]
+    assert_alike(proto, source.model, samples(2, x=(2, 3, 8)))

@@ -17,8 +17,8 @@ from qtool.errors import printable
 from qtool.evaluate.scored import Scored
 from qtool.runtime.session import Model, running
 
-# 64 samples of resnet20, lprnet and ultraface (shared/models, 2026-11-30) are surer in the right order
-# by 2.6 to 8 standard errors, 16 samples by 1.2 to 5.
+# 64 samples of three trained models (2026-11-30) are surer in the right order by 2.6 to 8 standard errors,
+# 16 samples by 1.2 to 5.
 _LEAST, _MOST = 16, 64
 _RIGHT, _WRONG = 1.0, -3.0
 _FLOOR = 1e-3  # nats: below it, a decision is as sure as can be

@@ -122,7 +122,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class _Spec:
-    """What a worker needs to measure tensors.
+    """All that a worker needs to measure tensors.
 
     Args:
         number: that tells it from others of this process.

@@ -127,9 +127,9 @@ def _reported(url: str, missing: type[QtoolError]) -> Iterator[tuple[Any, str]]:
     except (QtoolError, MemoryError):
         raise
     except ImportError as error:
-        known = known_implementations.get(scheme, {}).get("err", "")
-        package = re.search(r"[Ii]nstall (?:the )?[\"'`]?([\w-]+)", known)
-        hint = f"pip install {package[1]}" if package else printable(known)
+        advice = known_implementations.get(scheme, {}).get("err", "")
+        package = re.search(r"[Ii]nstall (?:the )?[\"'`]?([\w-]+)", advice)
+        hint = f"pip install {package[1]}" if package else printable(advice)
         raise EnvironmentFailure(f"{shown}: a package for {scheme}:// is not installed", hint) from error
     except FileNotFoundError as error:
         raise missing(f"{shown} does not exist") from error

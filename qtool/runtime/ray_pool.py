@@ -121,7 +121,7 @@ def _outcome(reference: Any) -> Any:
 
 
 class _Place:
-    """What a worker needs to know of the command.
+    """All that a worker needs to know of the command.
 
     Args:
         folder: its current folder.

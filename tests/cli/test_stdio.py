@@ -61,7 +61,7 @@ def test_the_model_alone_is_on_stdout(form: str, place: Workplace, temp: dict[st
         assert (document["fp32"]["path"], document["quantized"]["path"]) == ("stdin", "stdout")
         assert document["fp32"]["sha256"] == hashlib.sha256(place.model.read_bytes()).hexdigest()
     else:
-        assert (b"SQNR" in done.stderr) == (form == "-v")
+        assert (b"Against FP32" in done.stderr) == (form == "-v")
 
 
 def test_a_failed_gate_leaves_stdout_empty(place: Workplace, temp: dict[str, str]) -> None:

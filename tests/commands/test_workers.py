@@ -1,4 +1,4 @@
-"""What workers run of a search is what one process runs: the plan and the file are the same bytes."""
+"""A search divided among workers gives the same plan and file, byte for byte, as one process."""
 
 from __future__ import annotations
 

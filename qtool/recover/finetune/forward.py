@@ -19,7 +19,8 @@ from torch import Tensor
 
 from qtool.errors import ModelError
 from qtool.graph.view import constant, op_key
-from qtool.recover.finetune.operators import OPERATORS, Attributes
+from qtool.recover.finetune.operators import OPERATORS
+from qtool.recover.finetune.windows import Attributes
 
 Values = dict[str, Tensor]
 """The values of one batch, by name. Names are unique in a prepared model, inside an If as well."""
@@ -126,7 +127,7 @@ class Forward:
                 result = OPERATORS[key](self._attributes_of(node), *inputs)
             else:
                 result = self._reference(node, inputs)
-        except (NotImplementedError, KeyError, RuntimeError, IndexError, ValueError, TypeError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError) as error:  # torch's, of forms that it lacks
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             raise ModelError(f"fine-tuning can't run {key} '{node.name}': {reason}") from error
         results = (result,) if isinstance(result, Tensor) else result
@@ -146,22 +147,24 @@ class Forward:
     def _attributes_of(self, node: ir.Node) -> Attributes:
         name = node.name or ""
         if name not in self._attributes:
-            own: dict[str, Any] = {}
-            for attribute in node.attributes.values():
-                own[attribute.name] = attribute.value
+            own = {attribute.name: attribute.value for attribute in node.attributes.values()}
             opset = self.model.opset_imports.get(node.domain, 1)
-            own |= {"opset": opset, "outputs": len(node.outputs), "float": self.dtype}
-            self._attributes[name] = own
+            self._attributes[name] = {
+                **own,
+                "opset": opset,
+                "outputs": len(node.outputs),
+                "float": self.dtype,
+            }
         return self._attributes[name]
 
     def _reference(self, node: ir.Node, inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
         """Run an op by onnx.reference.
 
         Raises:
-            NotImplementedError: a gradient is needed.
+            ValueError: a gradient is needed.
         """
         if any(x is not None and x.requires_grad for x in inputs):
-            raise NotImplementedError("it has no gradient here")
+            raise ValueError("it has no gradient here")
         name = node.name or ""
         if name not in self._references:
             opsets = [onnx.helper.make_opsetid(d, v) for d, v in self.model.opset_imports.items()]

@@ -7,7 +7,7 @@ a tuple of them. Ops without a row run by onnx.reference, where no gradient is n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -15,9 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Attributes = Mapping[str, Any]
-"""The attributes of a node, with its `opset`, the number of its `outputs` and the `float` type."""
-Operator = Callable[..., "Tensor | tuple[Tensor, ...]"]
+from qtool.recover.finetune.windows import (
+    Attributes,
+    Operator,
+    average_pool,
+    conv,
+    conv_transpose,
+    max_pool,
+    padded,
+)
 
 TYPES = {
     ir.DataType.DOUBLE: torch.float64,
@@ -44,87 +50,6 @@ def _axes(a: Attributes, x: Tensor, axes: Tensor | None) -> list[int]:
     """The axes of an op: an input, in older opsets an attribute."""
     numbers = _ints(axes) if axes is not None else list(a.get("axes", ()))
     return [int(i) % max(x.ndim, 1) for i in numbers]
-
-
-def _pads(a: Attributes, sizes: Sequence[int], kernel: Sequence[int]) -> list[int]:
-    """The pads of a window in ONNX's order: all starts, then all ends."""
-    n = len(kernel)
-    strides, dilations = a.get("strides", [1] * n), a.get("dilations", [1] * n)
-    auto = a.get("auto_pad", "NOTSET")
-    if auto in ("NOTSET", "VALID"):
-        return list(a.get("pads", [0] * 2 * n)) if auto == "NOTSET" else [0] * 2 * n
-    starts, ends = [], []
-    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max((math.ceil(size / s) - 1) * s + d * (k - 1) + 1 - size, 0)
-        less, more = total // 2, total - total // 2
-        starts.append(less if auto == "SAME_UPPER" else more)
-        ends.append(more if auto == "SAME_UPPER" else less)
-    return starts + ends
-
-
-def _padded(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
-    """x with its last axes padded; pads in ONNX's order."""
-    n = len(pads) // 2
-    pairs = [p for i in reversed(range(n)) for p in (pads[i], pads[n + i])]
-    return F.pad(x, pairs, value=value) if any(pads) else x
-
-
-def _conv(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    n = w.ndim - 2
-    x = _padded(x, _pads(a, x.shape[2:], w.shape[2:]))
-    strides, dilations = a.get("strides", [1] * n), a.get("dilations", [1] * n)
-    return torch.convolution(x, w, b, strides, [0] * n, dilations, False, [0] * n, a.get("group", 1))
-
-
-def _conv_transpose(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    n, group = w.ndim - 2, a.get("group", 1)
-    strides, dilations = a.get("strides", [1] * n), a.get("dilations", [1] * n)
-    extra = list(a.get("output_padding", [0] * n))
-    y = torch.convolution(x, w, None, strides, [0] * n, dilations, True, [0] * n, group)
-    y = _padded(y, [0] * n + extra)
-    pads = list(a.get("pads", [0] * 2 * n))
-    if "output_shape" in a or a.get("auto_pad", "NOTSET").startswith("SAME"):
-        sizes = a.get("output_shape") or [s * i for s, i in zip(strides, x.shape[2:], strict=True)]
-        totals = [have - size for have, size in zip(y.shape[2:], sizes, strict=True)]
-        less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
-        pads = more + less if a.get("auto_pad", "NOTSET") != "SAME_UPPER" else less + more
-    y = _padded(y, [-p for p in pads])
-    return y if b is None else y + b.reshape(-1, *[1] * n)
-
-
-def _ceiled(a: Attributes, sizes: Sequence[int], kernel: Sequence[int], pads: Sequence[int]) -> list[int]:
-    """Pads with the room at the ends that ceil_mode takes for a last window."""
-    n, ends = len(kernel), list(pads)
-    strides, dilations = a.get("strides", [1] * n), a.get("dilations", [1] * n)
-    for i, (size, k, s, d) in enumerate(zip(sizes, kernel, strides, dilations, strict=True)):
-        over = size + pads[i] + pads[n + i] - (d * (k - 1) + 1)
-        windows = math.ceil(over / s)
-        if windows * s < size + pads[i]:  # the last one starts inside
-            ends[n + i] += max(windows * s - over, 0)
-    return ends
-
-
-def _max_pool(a: Attributes, x: Tensor) -> Tensor:
-    kernel = a["kernel_shape"]
-    n = len(kernel)
-    pads = _pads(a, x.shape[2:], kernel)
-    pads = _ceiled(a, x.shape[2:], kernel, pads) if a.get("ceil_mode", 0) else pads
-    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
-    padded = _padded(x, pads, -math.inf)
-    return pool(padded, kernel, a.get("strides", [1] * n), 0, a.get("dilations", [1] * n))
-
-
-def _average_pool(a: Attributes, x: Tensor) -> Tensor:
-    kernel = a["kernel_shape"]
-    n = len(kernel)
-    pads = _pads(a, x.shape[2:], kernel)
-    inside = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
-    inside = _padded(inside, pads, 1.0) if a.get("count_include_pad", 0) else _padded(inside, pads)
-    room = _ceiled(a, x.shape[2:], kernel, pads) if a.get("ceil_mode", 0) else pads
-    more = [last - first for last, first in zip(room, pads, strict=True)]
-    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[n - 1]
-    strides = a.get("strides", [1] * n)
-    return pool(_padded(x, room), kernel, strides) / pool(_padded(inside, more), kernel, strides)
 
 
 def _gemm(a: Attributes, x: Tensor, w: Tensor, c: Tensor | None = None) -> Tensor:
@@ -223,7 +148,7 @@ def _pad(
         full[axis], full[x.ndim + axis] = widths[i], widths[len(along) + i]
     mode = a.get("mode", "constant")
     if mode == "constant":
-        return _padded(x, full, float(value) if value is not None and value.numel() else a.get("value", 0.0))
+        return padded(x, full, float(value) if value is not None and value.numel() else a.get("value", 0.0))
     for axis in along:  # by index: torch pads only some ranks by reflection
         size, first, last = x.shape[axis], full[axis], full[x.ndim + axis]
         at = torch.arange(-first, size + last, device=x.device)
@@ -303,9 +228,9 @@ def _lstm(
     unusual = {"activations", "clip", "input_forget"} & {k for k, v in a.items() if v}
     usual = a.get("activations", ["Sigmoid", "Tanh", "Tanh"] * len(w))
     if (unusual - {"activations"}) or list(usual) != ["Sigmoid", "Tanh", "Tanh"] * len(w):
-        raise NotImplementedError("LSTM with other activations")
+        raise ValueError("LSTM with other activations")
     if peepholes is not None or a.get("layout") or (lengths is not None and (lengths != len(x)).any()):
-        raise NotImplementedError("LSTM with peepholes, sequence lengths or batch first")
+        raise ValueError("LSTM with peepholes, sequence lengths or batch first")
     size, directions = r.shape[2], len(w)
     order = torch.tensor([0, 2, 3, 1], device=x.device)  # torch: i, f, c, o
 
@@ -331,15 +256,15 @@ OPERATORS: dict[str, Operator] = {
     "Abs": _plain(torch.abs),
     "Add": _plain(torch.add),
     "And": _plain(torch.logical_and),
-    "AveragePool": _average_pool,
+    "AveragePool": average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Ceil": _plain(torch.ceil),
     "Celu": lambda a, x: F.celu(x, a.get("alpha", 1.0)),
     "Clip": _clip,
     "Concat": lambda a, *x: torch.cat(x, a["axis"]),
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "Cos": _plain(torch.cos),
     "Div": _plain(_divide),
     "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
@@ -369,7 +294,7 @@ OPERATORS: dict[str, Operator] = {
     "LogSoftmax": lambda a, x: _softmax(a, x, torch.log_softmax),
     "MatMul": _plain(torch.matmul),
     "Max": _extreme(torch.maximum),
-    "MaxPool": _max_pool,
+    "MaxPool": max_pool,
     "Min": _extreme(torch.minimum),
     "Mish": _plain(F.mish),
     "Mul": _plain(torch.mul),

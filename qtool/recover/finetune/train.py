@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qtool.data.samples import Samples
+from qtool.errors import ModelError
 from qtool.recover.finetune.forward import Forward, Values
 from qtool.recover.finetune.quantizers import Quantizers
 from qtool.runtime.heartbeat import beat
@@ -74,7 +75,7 @@ def _joins(pair: Sequence[Values], teacher: Forward) -> bool:
         return False
     try:
         both = outputs_of(teacher, {name: torch.cat([p[name] for p in pair]) for name in pair[0]})
-    except Exception:  # the graph has a fixed batch
+    except ModelError:  # the graph has a fixed batch
         return False
     alone = [
         torch.cat(each) if each[0].ndim else None
@@ -263,21 +264,34 @@ class Training:
             targets = [one[name] for one in true]
             optimizer = self._optimizer(_inside(self.student, self.quantizers, start, stop))
             last = 0.0
-            for step in range(BLOCK_STEPS if optimizer is not None else 0):
-                assert optimizer is not None
-                _set_rate(optimizer, step / BLOCK_STEPS)
-                at = int(torch.randint(len(values), (1,), generator=self._order))
-                inner = dict(values[at])
-                self.quantizers.begin()
-                self.student.run(inner, self.quantizers.read, start, stop)
-                error, signal = noise([inner[name]], [targets[at]])[0]
-                last = _step(optimizer, error / signal.clamp(min=1e-12))
+            if optimizer is not None:
+                last = self._train_block(optimizer, (start, stop, name), values, targets)
             with torch.no_grad():
                 for one in values:
                     self.quantizers.begin()
                     self.student.run(one, self.quantizers.read, start, stop)
             text = f"block at {-10 * math.log10(max(last, 1e-12)):.1f} dB"
             self.show(text, number + 1, len(blocks))
+
+    def _train_block(
+        self,
+        optimizer: torch.optim.Optimizer,
+        block: tuple[int, int, str],
+        values: list[Values],
+        targets: list[Tensor],
+    ) -> float:
+        """Train one block, and return its last loss."""
+        start, stop, name = block
+        last = 0.0
+        for step in range(BLOCK_STEPS):
+            _set_rate(optimizer, step / BLOCK_STEPS)
+            at = int(torch.randint(len(values), (1,), generator=self._order))
+            inner = dict(values[at])
+            self.quantizers.begin()
+            self.student.run(inner, self.quantizers.read, start, stop)
+            error, signal = noise([inner[name]], [targets[at]])[0]
+            last = _step(optimizer, error / signal.clamp(min=1e-12))
+        return last
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

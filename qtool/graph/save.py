@@ -34,6 +34,7 @@ SIDE_FILE_BYTES = 1 << 30
 STREAMED_BYTES = 1 << 27
 # A model of this size is opened only to run samples: that takes several times the memory of its floats.
 LARGE_BYTES = 1 << 27
+_LINES = "finished"  # the file of the finished tensors of a side file
 _IN_MEMORY = 8 << 20  # bytes of the weights of a model that sessions are opened from in memory
 
 
@@ -174,7 +175,7 @@ class Staging:
         draft, clone = self._folder / "side", model.clone()
         pairs = list(side_tensors(clone))
         values, tensors = [value for value, _ in pairs], [tensor for _, tensor in pairs]
-        finished = Finished(self._folder / "finished", _key(model, tensors)) if self._stays else None
+        finished = Finished(self._folder / _LINES, _key(model, tensors)) if self._stays else None
         digest = write_side(draft, tensors, finished, durable=durable)
         # Named by content, so that an older side file of the same model is never overwritten.
         self._side = draft.replace(self._folder / f"{self.target.name}.{digest[:16]}.data")
@@ -193,11 +194,11 @@ class Staging:
     def _stay(self, folder: Path) -> None:
         """Write in a folder that stays if this run ends early, and go on from its side file."""
         if not self._stays:
-            if not self._resume:
-                shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             if not self._stack.enter_context(locked(folder)):
                 raise UsageError(f"another run writes in '{folder}'", "let it end")
+            if not self._resume:
+                (folder / _LINES).unlink(missing_ok=True)
             self._folder, self.path, self._stays = folder, folder / self.target.name, True
         for file in list(folder.iterdir()):
             if _is_side_file(file, self.target):

@@ -18,6 +18,7 @@ from qtool.graph import save
 from qtool.options import Options
 from qtool.plan.model import Site
 from qtool.rewrite.writer import RoundedWeights
+from qtool.runtime.tempdirs import locked
 
 MODES: dict[str, dict[str, Any]] = {
     "8 bits": {"mode": "weight-only"},
@@ -131,6 +132,20 @@ def test_an_interrupted_write_goes_on_behind_the_finished_tensors(
     assert written[0] == written[1]
     assert tensors(output) == tensors(tmp_path / "a.onnx")
     assert not part.exists() and not (tmp_path / "run.json").exists()
+
+
+def test_the_side_file_of_a_run_that_still_writes_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = table_and_products(tmp_path / "m.onnx", side_file=True)
+    monkeypatch.setattr(save, "STREAMED_BYTES", 16)
+    part = tmp_path / "q.onnx.part"
+    part.mkdir()
+    (part / "side").write_bytes(b"half")
+    options = Options(mode="weight-only", checkpoint=tmp_path / "run.json")
+    with locked(part), pytest.raises(UsageError, match="another run writes in"):
+        qtool.quantize(model, tmp_path / "q.onnx", options)
+    assert (part / "side").read_bytes() == b"half"
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:

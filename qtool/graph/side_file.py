@@ -7,6 +7,7 @@ crash has left of the file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class Finished:
     file: Path
     key: str
 
-    def ends(self) -> list[str]:
-        """Return the lines of the finished tensors."""
+    def lines(self) -> list[str]:
+        """Return the lines that may be used."""
         if not self.file.exists():
             return []
         key, *lines = self.file.read_text("utf-8").splitlines() or [""]
@@ -49,14 +50,13 @@ class Finished:
 
 
 def side_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """Yield the tensors that are large enough for a side file, and those that are in another one."""
+    """Yield the tensors that are large enough for a side file."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.dtype == ir.DataType.STRING:
+            if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < SIDE_TENSOR_BYTES:
                 continue
-            if tensor.nbytes >= SIDE_TENSOR_BYTES:
-                yield value, tensor
+            yield value, tensor
 
 
 def layout(tensors: Sequence[ir.TensorProtocol]) -> list[int]:
@@ -74,7 +74,7 @@ def write_side(
     """Write tensors to a file, and return its digest.
 
     Args:
-        file: which holds finished tensors already, if any.
+        file: the side file; it may hold finished tensors already.
         tensors: few are in memory at a time.
         finished: the lines to go on from, and to keep; None: begin anew.
         durable: flush the file to disk; else it has no digest.
@@ -83,32 +83,29 @@ def write_side(
     ends = [offset + tensor.nbytes for offset, tensor in zip(layout(tensors), tensors, strict=True)]
     lines: IO[str] | None = None
     count = 0
-    with file.open("r+b" if finished is not None and file.exists() else "w+b") as stream:
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(file.open("r+b" if finished is not None and file.exists() else "w+b"))
         if finished is not None:
-            count, digest = _taken_over(stream, ends, finished.ends())
+            old = finished.lines()
+            count, digest = _taken_over(stream, ends, old)
             stream.seek(ends[count - 1] if count else 0)
             stream.truncate()
-            kept = finished.ends()[:count]
-            lines = finished.file.open("w", encoding="utf-8")
-            lines.write("".join(f"{line}\n" for line in (finished.key, *kept)))
-        try:
-            for data, end in zip(
-                in_threads(lambda tensor: tensor.tobytes(), tensors[count:], ahead=_AHEAD),
-                ends[count:],
-                strict=True,
-            ):
-                for part in (bytes(end - len(data) - stream.tell()), data):
-                    stream.write(part)
-                    if durable:
-                        digest.update(part)
-                if lines is not None:
-                    stream.flush()
-                    lines.write(f"{end} {digest.hexdigest()}\n")
-                    lines.flush()
-                beat()
-        finally:
+            lines = stack.enter_context(finished.file.open("w", encoding="utf-8"))
+            lines.write("".join(f"{line}\n" for line in (finished.key, *old[:count])))
+        for data, end in zip(
+            in_threads(lambda tensor: tensor.tobytes(), tensors[count:], ahead=_AHEAD),
+            ends[count:],
+            strict=True,
+        ):
+            for part in (bytes(end - len(data) - stream.tell()), data):
+                stream.write(part)
+                if durable:
+                    digest.update(part)
             if lines is not None:
-                lines.close()
+                stream.flush()
+                lines.write(f"{end} {digest.hexdigest()}\n")
+                lines.flush()
+            beat()
         if durable:
             stream.flush()
             flush(stream.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qtool.numerics.qparams import PART
 from qtool.runtime.heartbeat import beat
 from qtool.runtime.threads import in_threads
 
@@ -17,7 +19,6 @@ from qtool.runtime.threads import in_threads
 ARRAYS = frozenset(
     {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 )
-_PART = 1 << 16  # elements: their temporaries stay in the cache
 _LEAST_NORMAL = 1 << 23  # the bits of the least normal float32
 
 
@@ -43,8 +44,8 @@ def facts_of(array: NDArray[np.float32]) -> Facts:
     least = greatest = np.float32(0)
     energy, denormals = 0.0, False
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, flat.size, _PART):
-            part = flat[start : start + _PART]
+        for start in range(0, flat.size, PART):
+            part = flat[start : start + PART]
             least, greatest = np.minimum(least, part.min()), np.maximum(greatest, part.max())
             energy += float(np.einsum("i,i->", part, part))
             if not denormals:
@@ -57,14 +58,10 @@ def facts_of(array: NDArray[np.float32]) -> Facts:
 class SideTensor(ir.LazyTensor):
     """A constant that is made at each access, of a side file. Its facts are found once."""
 
-    _facts: Facts | None = None
-
-    @property
+    @cached_property
     def facts(self) -> Facts:
         """The facts of a float32 constant."""
-        if self._facts is None:
-            self._facts = facts_of(np.asarray(self.numpy(), np.float32))
-        return self._facts
+        return facts_of(np.asarray(self.numpy(), np.float32))
 
 
 def weight_facts(value: ir.Value) -> Facts:

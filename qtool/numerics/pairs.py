@@ -24,14 +24,12 @@ def pair_magnitudes(w: NDArray[np.floating], granularity: Granularity) -> F64:
     if isinstance(granularity, PerTensor):
         return 2 * magnitudes(w, granularity)
     # Of two neighbours a and b, the sum of those of one sign is the largest of |a|, |b| and |a + b|.
-    w = np.asarray(w)
-    values, covered = unfold(w, granularity), scaled_axes(granularity, w.ndim)
-    axes: tuple[int, ...] = tuple(covered)
-    if len(covered) > 1 and values.shape[covered[0]] % 2:  # pairs run across taps
+    values, axes = unfold(w, granularity), scaled_axes(granularity, w.ndim)
+    if len(axes) > 1 and values.shape[axes[0]] % 2:  # pairs run across taps
         sums, axes = _pairs(w, granularity)[0].sum(axis=-1), (-1,)
     else:
-        cut = [slice(None)] * covered[0]
-        count = values.shape[covered[0]] // 2 * 2
+        cut = [slice(None)] * axes[0]
+        count = values.shape[axes[0]] // 2 * 2
         sums = values[(*cut, slice(0, count, 2))] + values[(*cut, slice(1, count, 2))]
     largest = np.maximum(sums.max(axis=axes, initial=0), -sums.min(axis=axes, initial=0))
     return np.asarray(np.maximum(magnitudes(w, granularity), largest), np.float64)

@@ -50,8 +50,8 @@ def round_weights(
     """Return a plan with weights rounded anew, and of 4 bits or fewer with scales chosen anew.
 
     By the squared error of each layer's output over these samples no row of a weight gets worse, but for what
-    a limit on pairs takes back (numerics/pairs.py). The whole model may: measure it. Scales of 8 bits
-    and biases stay.
+    a limit on pairs takes back (numerics/pairs.py). The whole model may: measure it. Scales of 8 bits stay;
+    those of biases follow their weights.
 
     Args:
         view: of the prepared model.

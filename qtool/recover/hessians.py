@@ -98,6 +98,7 @@ def hessians(run: ModelRun, specs: Sequence[HessianSpec]) -> Iterator[tuple[Hess
 
 
 def _add(sums: Mapping[HessianSpec, _Sum], values: Mapping[str, F32]) -> None:
+    """Add the values of a sample. The caller's own loop variables would keep the last sum in memory."""
     for spec, total in sums.items():
         for operand in spec.operands:
             total.add(operand, values[operand.value])

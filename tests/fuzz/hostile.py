@@ -68,7 +68,7 @@ SOURCES: dict[str, bytes] = {
     "stops.py:read": b"import sys\ndef read():\n    sys.exit(0)\n",
     "waits.py:read": b"def read():\n    while True:\n        pass\n",
     "syntax.py:read": b"def read(:\n",
-    "nobody.py:read": b"",
+    "empty.py:read": b"",
     "number.py:read": b"def read():\n    return 7\n",
 }
 # What -o names, with what is made there first.

@@ -62,8 +62,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def fault(folder: Path, before: dict[str, bytes], number: int, code: int | None, stderr: str) -> str:
     """The fault that an end left; '' for none."""
-    expected = (0, -9) if number == signal.SIGKILL else (0, 5, 130)
-    if code not in expected:
+    # Other signals kill it, too, as long as it has not installed its handlers.
+    if code not in ((0, -number) if number == signal.SIGKILL else (0, 5, 130, -number)):
         return f"exit code {code}: {stderr.strip()[-200:]}"
     if "Traceback" in stderr or "a bug in qtool" in stderr:
         return f"not our words: {stderr.strip()[-300:]}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from qtool.graph.features import features_of
-from qtool.graph.view import View, constant, is_op, rank
+from qtool.graph.view import View, is_op
 from qtool.plan.eligible import channel_axis, rule_of
 from qtool.plan.scheme import Scheme
 from qtool.tables.modes import FEW_BITS
@@ -34,23 +34,17 @@ def sensitive_products(view: View) -> list[str]:
     """Return the names of the sensitive products of a language model; none of other models."""
     if not features_of(view.model) >= _LANGUAGE_MODEL:
         return []
-    tables = [
-        shape
-        for node in view.main_nodes
-        if is_op(node, "Gather") and (shape := _constant_shape(node.inputs[0])) is not None
-    ]
-    rows, width = max(tables)
+    tables = (_constant_shape(node.inputs[0]) for node in view.main_nodes if is_op(node, "Gather"))
+    rows, width = max((shape for shape in tables if shape is not None), default=(0, 0))
     products = [node for node in view.main_nodes if is_op(node, *_PRODUCTS) and _size(node) is not None]
     heads = [node for node in products if _size(node) == (width, rows)]
     inner = [node for node in products if node not in heads]
     downs = [node for node in inner if _is_down(node, width)]
-    chosen = {
-        id(node) for node in (*heads, *(n for i, n in enumerate(downs) if _has_more_bits(i, len(downs))))
-    }
+    chosen = {*heads, *(node for i, node in enumerate(downs) if _has_more_bits(i, len(downs)))}
     if len(downs) >= _LEAST_BLOCKS:
         first, before_last = (inner.index(node) for node in (downs[0], downs[-2]))
-        chosen |= {id(node) for node in (*inner[: first + 1], *inner[before_last + 1 :])}
-    return [node.name or "" for node in products if id(node) in chosen]
+        chosen |= {*inner[: first + 1], *inner[before_last + 1 :]}
+    return [node.name or "" for node in products if node in chosen]
 
 
 def _has_more_bits(number: int, count: int) -> bool:
@@ -94,12 +88,8 @@ def _size(node: ir.Node) -> tuple[int, int] | None:
 
 
 def _constant_shape(value: ir.Value | None) -> tuple[int, int] | None:
-    """The shape of a constant matrix, without reading it where it is an initializer."""
-    if value is None or rank(value) not in (2, None):
+    """The shape of a constant matrix, without reading it."""
+    if value is None or value.const_value is None:
         return None
-    tensor = value.const_value
-    if tensor is None:
-        array = constant(value)
-        return None if array is None or array.ndim != 2 else (array.shape[0], array.shape[1])
-    dims = tensor.shape.numpy()
-    return (int(dims[0]), int(dims[1])) if len(dims) == 2 else None
+    dims = value.const_value.shape.numpy()
+    return (dims[0], dims[1]) if len(dims) == 2 else None

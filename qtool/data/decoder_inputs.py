@@ -7,7 +7,7 @@ stands for a text from its start: the cache is empty, and mask and positions fol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -83,10 +83,11 @@ def cache_axes(inputs: Mapping[str, Shaped]) -> dict[str, int | None]:
     for name, spec in inputs.items():
         if not _PAST.search(plain_name(name)) or spec.shape is None or len(spec.shape) < _LEAST_AXES:
             continue
-        open_axes = [i for i, axis in enumerate(spec.shape) if not _fixed(axis)]
-        called = [i for i in open_axes if spec.shape[i] == batch or "batch" in str(spec.shape[i]).lower()]
-        growing = [i for i in open_axes if i not in (called or open_axes[: len(open_axes) > 1])]
-        axes[name] = growing[-1] if growing else None
+        open_axes = [i for i, axis in enumerate(spec.shape) if not (isinstance(axis, int) and axis > 0)]
+        batches = [i for i in open_axes if spec.shape[i] == batch or "batch" in str(spec.shape[i]).lower()]
+        if not batches and len(open_axes) > 1:
+            batches = open_axes[:1]
+        axes[name] = max(set(open_axes) - set(batches), default=None)
     return axes
 
 
@@ -113,31 +114,22 @@ def completed(inputs: ModelInputs, sample: Sample) -> Arrays:
     batch, count = (ids.shape[0] if ids.ndim > 1 else 1), ids.shape[-1]
     past = past_length(caches, sample.inputs)
 
+    rows = {MASK: np.ones(past + count), POSITIONS: np.arange(past, past + count), TYPES: np.zeros(count)}
+
     def made(spec: ModelInput) -> NDArray[Any]:
-        shape = spec.shape or ()
+        lengths = [axis if isinstance(axis, int) else batch for axis in spec.shape or ()]
         if spec.name in caches:
-            axis = caches[spec.name]
-            lengths = [a if isinstance(a, int) else 0 if i == axis else batch for i, a in enumerate(shape)]
-            return np.zeros(lengths, spec.dtype)
+            growing = caches[spec.name]
+            return np.zeros([0 if i == growing else n for i, n in enumerate(lengths)], spec.dtype)
         if (number := NUMBERS.get(plain_name(spec.name))) is not None:
-            return np.full(
-                [a if isinstance(a, int) else batch for a in shape], number(past, count), spec.dtype
-            )
-        role = role_of(spec.name)
-        row = np.arange(past, past + count) if role == POSITIONS else np.zeros(count)
-        row = np.ones(past + count) if role == MASK else row
-        return np.broadcast_to(row.astype(spec.dtype), (batch, row.size) if len(shape) > 1 else row.shape)
+            return np.full(lengths, number(past, count), spec.dtype)
+        row = rows[role_of(spec.name)].astype(spec.dtype)
+        return np.broadcast_to(row, (batch, row.size) if len(lengths) > 1 else row.shape)
 
     return {**sample.inputs, **{name: made(inputs[name]) for name in sorted(lacking)}}
 
 
 def past_length(caches: Mapping[str, int | None], arrays: Mapping[str, NDArray[Any]]) -> int:
     """Return the number of tokens in the caches of a sample."""
-    lengths: Iterable[int] = (
-        arrays[name].shape[axis] for name, axis in caches.items() if axis is not None and name in arrays
-    )
-    return next(iter(lengths), 0)
-
-
-def _fixed(axis: int | str | None) -> bool:
-    return isinstance(axis, int) and axis > 0
+    grown = ((arrays[name], axis) for name, axis in caches.items() if axis is not None and name in arrays)
+    return next((array.shape[axis] for array, axis in grown), 0)

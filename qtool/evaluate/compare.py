@@ -167,8 +167,8 @@ def compare(
     labels = measures.labels
     fp32, quantized = measures.model(fp32), measures.model(quantized)
     pairs = match_outputs(fp32.outputs, quantized.outputs)
+    all_names = sorted(pairs, key=is_stepped)  # the scores of single steps come last: only metrics judge them
     names = [name for name in pairs if not is_stepped(name)]
-    steps = [name for name in pairs if is_stepped(name)]  # of these, only metrics are judged
     accumulators = [
         OutputAccumulator(name, fp32.output_shapes[name], measures.tolerance, measures.scored.get(name))
         for name in names
@@ -180,11 +180,11 @@ def compare(
     for done, sample in enumerate(source.read(), start=1):
         inputs = fit(sample, fp32.inputs, fp32.input_dtypes, source.name)
         with running(fp32):
-            expected = _expected(fp32, inputs, [*names, *steps], where(source.name, sample.name))
+            expected = _expected(fp32, inputs, all_names, where(source.name, sample.name))
         inputs = fit(sample, quantized.inputs, quantized.input_dtypes, source.name)
         with running(quantized):
-            actual = quantized.run(inputs, [pairs[n] for n in (*names, *steps)])
-        first, second = (dict(zip((*names, *steps), arrays, strict=True)) for arrays in (expected, actual))
+            actual = quantized.run(inputs, [pairs[n] for n in all_names])
+        first, second = (dict(zip(all_names, arrays, strict=True)) for arrays in (expected, actual))
         expected, actual = expected[: len(names)], actual[: len(names)]
         matched = matches(measures.rows, names, expected, actual)
         for name, accumulator, a, b in zip(names, accumulators, expected, actual, strict=True):

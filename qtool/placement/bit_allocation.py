@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from qtool.errors import UsageError
 from qtool.evaluate.evaluator import Evaluator
 from qtool.graph.save import LARGE_BYTES, tensor_bytes
-from qtool.graph.view import View, float_constant
+from qtool.graph.view import View
 from qtool.numerics.qparams import scale_shape
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import key_of
 from qtool.plan.sensitive_layers import sensitive_types
+from qtool.rewrite.writer import float_array
 from qtool.tables.modes import WEIGHT_BITS
 from qtool.tables.qtypes import FLOAT32, QType
 
@@ -118,11 +119,8 @@ class WeightLevels:
 
     def bytes_of(self, plan: Plan) -> int:
         """Return the bytes of the weights of a plan that has these types."""
-        return sum(
-            _bytes(s, array)
-            for s in _weights(plan)
-            if (array := _array(self.fewest.model.view, s)) is not None
-        )
+        values = self.fewest.model.view.values
+        return sum(_bytes(s, float_array(values[s.value])) for s in _weights(plan))
 
     def within(self, most: int) -> Assignment:
         """Return the assignment of types with the least noise whose weights take at most `most` bytes."""
@@ -152,8 +150,7 @@ def weight_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
     for site in (s for plan in plans for s in _weights(plan)):
         own = nodes.setdefault(site.value, [])
         own += [node for node, _ in site.uses or () if node not in set_by_user and node not in own]
-    arrays = (_array(model.view, s) for s in {s.value: s for s in _weights(fewest.plan)}.values())
-    elements = sum(array.size for array in arrays if array is not None)
+    elements = sum(float_array(model.view.values[n]).size for n in {s.value for s in _weights(fewest.plan)})
     noise = _measured(fewest, wider, evaluator) if _measures(base, evaluator) else _assumed(base)
     return WeightLevels(fewest, nodes, _levels(model.view, plans, nodes, noise), elements)
 
@@ -236,18 +233,12 @@ def _levels(
     levels: dict[str, list[Level]] = {}
     for plan in plans:
         for site in _weights(plan):
-            array = _array(view, site)
-            if array is None:
-                continue
+            array = float_array(view.values[site.value])
             own = levels.setdefault(site.value, [])
             if not own and nodes.get(site.value):
                 own.append(Level(FLOAT32, array.nbytes, 0.0))
             own.append(Level(site.spec.qtype, _bytes(site, array), noise(site, array.size)))
     return levels
-
-
-def _array(view: View, site: Site) -> NDArray[np.float32] | None:
-    return float_constant(view.values[site.value])
 
 
 def _bytes(site: Site, array: NDArray[np.float32]) -> int:

@@ -184,7 +184,7 @@ def make_scheme(
     weight = _type(choices.weights, WEIGHT_TYPES, "weights") or target.weight
     if weight is INT8:
         weight = target.weight
-    _one_of(choices.levels, ("", *LEVELS), "levels")
+    levels = _type(choices.levels, tuple(LEVELS.values()), "levels")
     activation = _type(choices.acts, ACTIVATION_TYPES, "acts") or target.activation
     _one_of(choices.io, ("float", *(t.name for t in mode.io if t is not FLOAT32)), "io")
     io = FLOAT32 if choices.io == "float" else QTYPES[choices.io]
@@ -199,10 +199,10 @@ def make_scheme(
         able = ", ".join(t.name for t in TARGETS.values() if form in t.forms)
         raise UsageError(f"{option} has no kernel on --target {target.name}", f"targets: {able}")
     storage = WEIGHT_BITS[choices.bits] if "bits" in mode.options else mode.storage
-    if choices.levels and mode.form is Form.INT8:
-        weight = LEVELS[choices.levels]
-    elif choices.levels:
-        storage = LEVELS[choices.levels]
+    if levels is not None and mode.form is Form.INT8:
+        weight = levels
+    elif levels is not None:
+        storage = levels
     few = FEW_BITS.get(storage)
     block = choices.block or (few.block if few else 0)
     types = {activation, weight, storage, *(PRECISIONS.get(t.rpartition("=")[2], INT8) for t in sets)}

@@ -61,6 +61,7 @@ def stored_weights(
     uses_of: dict[tuple[str, Kind, TensorSpec], list[Use]] = {}
     wanted: list[tuple[ir.Node, Use, tuple[str, Granularity, str]]] = []
     finds: dict[tuple[str, Granularity, str], Callable[[], TensorSpec | None]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     tied = _tied_types(view, scheme, types, sites)
     packed = {s.value for s in sites if s.kind is Kind.FUSED and s.spec.qtype in FEW_BITS}
     storage = Storage()
@@ -88,23 +89,22 @@ def stored_weights(
                 find = partial(_spec, value, coarse, qtype, scheme, opset_of(view.model), by_row=by_row)
                 names = scheme.mode.name, scheme.target.name, scheme.choices.block, by_row
                 finds[key] = partial(view.once, ("stored", *key, *names), find)
+            shapes[key[0]] = array.shape
             wanted.append((node, use, key))
     large = any(in_side_file(view.values[name]) for name, *_ in finds)
     specs = (in_threads if large else map)(lambda find: find(), list(finds.values()))
     chosen = dict(zip(finds, specs, strict=True))
     for node, use, key in wanted:
         if (spec := chosen[key]) is not None:
-            value = view.values[key[0]]
-            shape = value.const_value.shape.numpy() if value.const_value is not None else ()
-            kind = _kind(node, spec, shape, scheme, packs=_matrices_of(view, value) <= packed)
-            uses_of.setdefault((key[0], kind, spec), []).append(use)
+            name = key[0]
+            packs = _matrices_of(view, view.values[name]) <= packed
+            kind = _kind(node, spec, shapes[name], scheme, packs=packs)
+            uses_of.setdefault((name, kind, spec), []).append(use)
         else:
             reason = f"its weight loses more than {scheme.mode.storage_floor_db:g} dB allow in 8 bits"
             storage.reasons[node.name or ""] = reason
     for (name, kind, spec), uses in uses_of.items():
-        array = float_constant(view.values[name])
-        shape = () if array is None else array.shape
-        dequantizer = _dequantizer(spec, shape, scheme, opset_of(view.model))
+        dequantizer = _dequantizer(spec, shapes[name], scheme, opset_of(view.model))
         storage.sites.append(Site(name, kind, tuple(uses), spec, dequantizer=dequantizer))
     return storage
 
@@ -217,14 +217,14 @@ def _kind(node: ir.Node, spec: TensorSpec, shape: Sequence[int], scheme: Scheme,
     """
     if node.op_type != "Gather" or attribute_int(node, "axis", 0) != 0:
         return Kind.STORED
-    if spec.granularity == PerChannel(0) and spec.qtype.dtype == INT8.dtype:
-        return Kind.LOOKUP
-    blocks = isinstance(spec.granularity, PerBlock) and spec.granularity.axis == 1 and len(shape) == 2
-    if not blocks or spec.qtype not in FEW_BITS or not scheme.target.onnxruntime or not packs:
-        return Kind.STORED
-    size = getattr(spec.granularity, "size", 0)
-    fits = size >= LEAST_BLOCK and size.bit_count() == 1 and shape[1] % size == 0
-    return Kind.LOOKUP if fits else Kind.STORED
+    can_pack = packs and len(shape) == 2 and spec.qtype in FEW_BITS and scheme.target.onnxruntime
+    match spec.granularity:
+        case PerChannel(0) if spec.qtype.dtype == INT8.dtype:
+            return Kind.LOOKUP
+        case PerBlock(1, size) if can_pack and size >= LEAST_BLOCK and size.bit_count() == 1:
+            return Kind.STORED if shape[1] % size else Kind.LOOKUP
+        case _:
+            return Kind.STORED
 
 
 def _matrices_of(view: View, table: ir.Value) -> set[str]:

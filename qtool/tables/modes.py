@@ -143,7 +143,7 @@ FEW_BITS: dict[QType, FewBits] = {
     TERNARY: FewBits(64, 5.0, centred=True),
     BINARY: FewBits(64, 5.0, centred=True),
 }
-# Bits of weights -> that floor, whatever their type.
+# Number of bits -> floor_db of the weight types that have it.
 FLOORS: dict[int, float] = {qtype.bits: few.floor_db for qtype, few in FEW_BITS.items()}
 
 

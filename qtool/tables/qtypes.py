@@ -15,7 +15,7 @@ class QType:
         bits: bits of information an element holds.
         qmin, qmax: the integers that may appear; a symmetric signed type of 8 bits or more leaves out
             its lowest value so that -x and x have the same precision. 0 for float types.
-        pairs: the most that two weights of one sign that a kernel adds in 16 bits may sum to; 0: any sum.
+        pairs: the largest sum of two weights of one sign that a kernel adds in 16 bits; 0: no limit.
         since: the first opset whose QuantizeLinear, DequantizeLinear and Cast take it.
         packed: the type that holds it in the file; '' for its own name up to 4 bits, else its dtype.
         zero: 0 is among its values; else a value is rounded to its sign.

@@ -98,6 +98,7 @@ UNKNOWN = {
     "format": ("static", "qlinear"),
     "io": ("static", "int16"),
     "prefer": ("weight-only", "quality"),
+    "levels": ("weight-only", "quaternary"),
     "bits": ("weight-only", 5),
     "block": ("weight-only", 48),
 }

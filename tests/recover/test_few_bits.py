@@ -43,11 +43,11 @@ def test_few_bits_run_in_integer_kernels_and_gptq_fits_their_scales(weights: str
     assert sqnr(expected, run(fitted, samples)) > sqnr(expected, run(nearest, samples)) + 1
 
 
-@pytest.mark.parametrize("levels", ["ternary", "binary"])
 @pytest.mark.parametrize(
-    "form", [{"mode": "static", "weights": "int2"}, {"mode": "weight-only", "bits": 2}], ids=str
+    ("levels", "form"),
+    [("binary", {"mode": "static", "weights": "int2"}), ("ternary", {"mode": "weight-only", "bits": 2})],
 )
-def test_weights_of_two_and_three_values_are_stored_in_two_bits(form: dict[str, Any], levels: str) -> None:
+def test_weights_of_two_and_three_values_are_stored_in_two_bits(levels: str, form: dict[str, Any]) -> None:
     samples = images(8)
     done = candidate(convolutions(), samples, include=["*"], levels=levels, **form)
     plan = round_weights(done.model.view, done.plan, memory(samples), threads=1)

@@ -79,7 +79,8 @@ class Perplexity:
 
     def add(self, prediction: Prediction) -> None:
         stepped = next(filter(is_stepped, prediction.outputs), "") if self._cache else ""
-        logits = prediction.output(stepped or self._output)
+        output = stepped or self._output
+        logits = prediction.output(output)
         if prediction.truth is None:
             ids = token_ids(prediction.inputs)
             if ids is None or ids.size != logits.size // logits.shape[-1]:
@@ -89,7 +90,7 @@ class Perplexity:
             truth = np.asarray(prediction.truth).reshape(-1)
             if truth.dtype.kind not in "iu":
                 raise prediction.wrong("token ids")
-        scores = scores_of(prediction, truth.size, stepped or self._output)
+        scores = scores_of(prediction, truth.size, output)
         kept = truth != IGNORED
         scores, truth = scores[kept], truth[kept].astype(np.int64)
         if truth.size and (truth.max() >= scores.shape[1] or truth.min() < 0):

@@ -39,10 +39,11 @@ def repair(proto: onnx.ModelProto, contents: Survey) -> tuple[str, ...]:
     1. Domains that are used and not imported are imported, where the runtime does so too.
     2. Below IR version 4, with initializers that are no inputs, which quantizers add, the version becomes 4.
     3. GroupNormalization of opset 18 to 20 is deprecated: its ops are written out.
-    4. A size below 0 becomes an unknown size.
-    5. Recorded shapes of inner values are removed.
-    6. An output's shape that contradicts the inferred one is replaced by it.
-    7. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
+    4. onnxruntime's SimplifiedLayerNormalization without a domain: its ops are written out.
+    5. A size below 0 becomes an unknown size.
+    6. Recorded shapes of inner values are removed.
+    7. An output's shape that contradicts the inferred one is replaced by it.
+    8. A missing shape is inferred: of an output; of an input, where only one number of axes fits. A shape
        that stays missing is no error here: `require_shapes` refuses it where a model is written.
 
     Args:
@@ -89,7 +90,7 @@ def _complaint(proto: onnx.ModelProto) -> str:
 
 
 def _shown(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (7)."""
+    """Return a copy for the checker: large constants are inputs; values without a shape are hidden (8)."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     graph = copy.graph
@@ -148,11 +149,14 @@ def _raise_ir_version(proto: onnx.ModelProto, contents: Survey) -> str:
 
 def _write_out_group_norms(proto: onnx.ModelProto, contents: Survey) -> str:
     """Replace GroupNormalization with one scale and bias a group by InstanceNormalization of the groups."""
-    opset = max((i.version for i in proto.opset_import if i.domain in ("", "ai.onnx")), default=0)
-    if opset not in _GROUP_SCALES:
+    if (opset := _opset(proto)) not in _GROUP_SCALES:
         return ""
     replaced = _replace_nodes(contents, lambda graph, node: _of_groups(node))
     return f"GroupNormalization of opset {opset} is deprecated: its ops are written out" if replaced else ""
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return max((i.version for i in proto.opset_import if i.domain in ("", "ai.onnx")), default=0)
 
 
 def _replace_nodes(
@@ -196,16 +200,16 @@ def _write_out_rms_norms(proto: onnx.ModelProto, contents: Survey) -> str:
 
     The runtime fuses them again.
     """
-    opset = max((i.version for i in proto.opset_import if i.domain in ("", "ai.onnx")), default=0)
-    replaced = _replace_nodes(contents, partial(_of_root_mean_square, opset=opset))
+    replaced = _replace_nodes(contents, partial(_of_root_mean_square, opset=_opset(proto)))
     return f"{_RMS_NORM} is no op of ONNX: its ops are written out" if replaced else ""
 
 
 def _of_root_mean_square(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
     """Return the nodes of a SimplifiedLayerNormalization: x / sqrt(mean(x^2) + epsilon) * scale."""
-    types = {t.name: t.data_type for t in graph.initializer}
-    if node.op_type != _RMS_NORM or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    valid = len(node.input) == 2 and len(node.output) == 1
+    if node.op_type != _RMS_NORM or node.domain not in ("", "ai.onnx") or not valid:
         return []
+    types = {t.name: t.data_type for t in graph.initializer}
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     (x, scale), base = node.input, f"{node.output[0]}_rms"
     if scale not in types or attributes.get("axis", -1) != -1:
@@ -215,14 +219,11 @@ def _of_root_mean_square(graph: onnx.GraphProto, node: onnx.NodeProto, opset: in
         made = helper.make_tensor(f"{base}_{name}", kind, dims, [value])
         return helper.make_node("Constant", [], [f"{base}_{name}"], f"{base}_{name}_constant", value=made)
 
+    mean = helper.make_node("ReduceMean", [f"{base}_squares"], [f"{base}_mean"], f"{base}_mean")
     if opset < _AXES_AS_INPUT:
-        mean = helper.make_node(
-            "ReduceMean", [f"{base}_squares"], [f"{base}_mean"], f"{base}_mean", axes=[-1]
-        )
+        mean.attribute.append(helper.make_attribute("axes", [-1]))
     else:
-        mean = helper.make_node(
-            "ReduceMean", [f"{base}_squares", f"{base}_axes"], [f"{base}_mean"], f"{base}_mean"
-        )
+        mean.input.append(f"{base}_axes")
     return [
         constant("two", types[scale], [], 2.0),
         constant("epsilon", types[scale], [], attributes.get("epsilon", 1e-5)),

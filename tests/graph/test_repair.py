@@ -212,3 +212,6 @@ def test_a_norm_of_onnxruntime_without_a_domain_is_written_out_with_the_same_res
     source = from_model(proto)
     assert "SimplifiedLayerNormalization" in source.warnings[0]
     assert_alike(proto, source.model, samples(2, x=(2, 3, 8)))
+    del proto.graph.node[0].input[1]
+    with pytest.raises(ModelError, match="No Op registered for SimplifiedLayerNormalization"):
+        from_model(proto)

@@ -10,7 +10,7 @@ from pathlib import Path
 from qtool.calibration.ranges_file import check_ranges
 from qtool.calibration.runner import SoFar
 from qtool.errors import UsageError, printable
-from qtool.graph.save import staged
+from qtool.graph.save import save_text
 from qtool.serialize.json_format import JsonFormat
 
 SCHEMA = "qtool.checkpoint/2"
@@ -99,9 +99,7 @@ class CheckpointFile:
         """Write the state atomically, unless that was done less than SECONDS ago."""
         if time.monotonic() - self._written < SECONDS:
             return
-        with staged(self._path) as staging:
-            staging.write_text(_FORMAT.to_json(_Saved(self._run, make())))
-            staging.commit()
+        save_text(self._path, _FORMAT.to_json(_Saved(self._run, make())))
         self._written = time.monotonic()
 
     def remove(self) -> None:

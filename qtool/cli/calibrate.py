@@ -81,7 +81,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
     """
     from qtool.calibration.ranges_file import read, to_json
     from qtool.commands.calibrate import Calibrating, Shard, calibrate_model
-    from qtool.graph.save import check_target, staged
+    from qtool.graph.save import check_target, save_text
 
     check_target(output, [*files, *files_read(values)], values["force"])
     if values["checkpoint"] is not None and values["checkpoint"].resolve() == output.resolve():
@@ -106,9 +106,7 @@ def calibrate(files: tuple[Path, ...], output: Path, **values: Any) -> int:
             calibration = calibrate_model(files[0], values["calib"], options, progress, doubts.append)
         for doubt in doubts:
             click.echo(f"warning: {printable(doubt)}", err=True)
-    with staged(output) as staging:
-        staging.write_text(to_json(calibration))
-        staging.commit()
+    save_text(output, to_json(calibration))
     if values["as_json"]:
         counts = {
             "model_sha256": calibration.model_sha256,

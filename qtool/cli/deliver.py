@@ -110,13 +110,11 @@ def write_reports(result: Any, values: Mapping[str, Any], formats: Mapping[str, 
     """Write the files of --report, each completely or not at all."""
     if not values["report"]:
         return
-    from qtool.graph.save import staged
+    from qtool.graph.save import save_text
     from qtool.report.formats import rendered
 
     for path, name in reports_of(values, formats):
-        with staged(path) as staging:
-            staging.write_text(rendered(result, name, formats))
-            staging.commit()
+        save_text(path, rendered(result, name, formats))
 
 
 def _print(report: Report, form: str, values: Mapping[str, Any]) -> None:

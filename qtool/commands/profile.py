@@ -15,7 +15,7 @@ import onnx_ir as ir
 from qtool import __version__
 from qtool.data.reading import ListFields
 from qtool.errors import DataError, UsageError, did_you_mean, printable
-from qtool.graph.save import check_target, staged
+from qtool.graph.save import check_target, save_text
 from qtool.options import Progress, silent
 from qtool.plan.cost_table import CostTable, Machine, Timed, Untimed, to_json
 from qtool.plan.work import work_of
@@ -89,9 +89,7 @@ def profile_machine(
         check_target(target, [], options.force)
     table = _timed(options.threads, effort, kernels, progress)
     if target is not None:
-        with staged(target) as staging:
-            staging.write_text(to_json(table))
-            staging.commit()
+        save_text(target, to_json(table))
     return table
 
 

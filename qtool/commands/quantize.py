@@ -23,7 +23,7 @@ from qtool.evaluate.audit import write_audited
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.judging import gates_of, measures_of, with_scores
-from qtool.graph.save import Staging, check_target, staged, target_path
+from qtool.graph.save import Staging, check_target, save_text, staged, target_path
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.placement.acceptance import first_accepted
 from qtool.placement.first_race import FirstRace, race_first
@@ -195,9 +195,7 @@ def _checkpoint(options: Options) -> Callable[[Candidate], None]:
 
     def keep(candidate: Candidate) -> None:
         if options.checkpoint is not None:
-            with staged(Path(options.checkpoint)) as staging:
-                staging.write_text(serial.to_json(candidate.plan))
-                staging.commit()
+            save_text(Path(options.checkpoint), serial.to_json(candidate.plan))
 
     return keep
 

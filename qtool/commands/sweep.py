@@ -16,7 +16,7 @@ from qtool.commands.table import ModeRow, metrics_of, row_of
 from qtool.data.files import names_in
 from qtool.errors import EXIT_GATE, EXIT_OK, DataError, EnvironmentFailure, QtoolError, UsageError, counted
 from qtool.graph.load import model_digest
-from qtool.graph.save import staged
+from qtool.graph.save import save_text
 from qtool.options import Options, Progress, silent
 from qtool.plan import serial
 from qtool.report.model import Report
@@ -266,9 +266,9 @@ def run_item(item: SweepItem, progress: Progress = silent) -> None:
     digest = _digest(item)
     result = quantize(item.model, item.output, replace(item.options, force=True), progress)
     if result.report.written:
-        _write(item.plan, serial.to_json(result.plan))
+        save_text(item.plan, serial.to_json(result.plan))
     replace(result.report, arguments=item.arguments).save(item.report)
-    _write(item.done, digest + "\n")
+    save_text(item.done, digest + "\n")
 
 
 def is_done(item: SweepItem) -> bool:
@@ -326,9 +326,3 @@ def _make(folder: Path) -> None:
         raise UsageError(f"output '{folder}' is a file", "-o names the folder of the results") from None
     except OSError as error:
         raise EnvironmentFailure(f"can't make the folder '{folder}': {error.strerror}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    with staged(path) as staging:
-        staging.write_text(text)
-        staging.commit()

@@ -12,7 +12,6 @@ from qtool import __version__
 from qtool.commands.quantize import quantize
 from qtool.errors import EnvironmentFailure, ModelError, RuntimeFailure, UsageError
 from qtool.evaluate.latency import Ratio
-from qtool.graph.save import staged
 from qtool.options import ModelLike, Options, Progress, silent
 from qtool.plan.scheme import Choices
 from qtool.report.model import ModelFile, Report
@@ -86,13 +85,9 @@ class ModeTable:
             UsageError: another suffix.
             EnvironmentFailure: the file can't be written.
         """
-        from qtool.report.formats import TABLE_FORMATS, format_of, rendered
+        from qtool.report.formats import TABLE_FORMATS, save
 
-        path = Path(path)
-        text = rendered(self, format_of(path, TABLE_FORMATS), TABLE_FORMATS)
-        with staged(path) as staging:
-            staging.write_text(text)
-            staging.commit()
+        save(self, path, TABLE_FORMATS)
 
 
 def tune_table(model: ModelLike, options: Options | None = None, progress: Progress = silent) -> ModeTable:

@@ -266,6 +266,17 @@ def staged(target: Path, *, resumable: bool = False, resume: bool = False) -> It
     Raises:
         EnvironmentFailure: the folder is missing or can't be written, or the disk is full.
     """
+    with folder_beside(target) as place, contextlib.ExitStack() as stack:
+        yield Staging(target, place, stack, resumable=resumable, resume=resume)
+
+
+@contextlib.contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside a target, in which it is made; on exit, what is left there is removed.
+
+    Raises:
+        EnvironmentFailure: as `staged`.
+    """
     folder = target.parent
     if not folder.is_dir():
         raise EnvironmentFailure(f"output folder '{folder}' does not exist")
@@ -277,9 +288,20 @@ def staged(target: Path, *, resumable: bool = False, resume: bool = False) -> It
         except OSError as error:
             raise EnvironmentFailure(f"can't write in '{folder}': {error.strerror}") from error
         try:
-            yield Staging(target, place, stack, resumable=resumable, resume=resume)
+            yield place
         except OSError as error:
             raise EnvironmentFailure(f"can't write '{target}': {error.strerror or error}") from error
+
+
+def save_text(target: Path, text: str) -> None:
+    """Write a text file atomically.
+
+    Raises:
+        EnvironmentFailure: as `staged`.
+    """
+    with staged(target) as staging:
+        staging.write_text(text)
+        staging.commit()
 
 
 def target_path(name: str | Path) -> Path:

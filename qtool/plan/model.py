@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtool.errors import counted
-from qtool.graph.save import staged
+from qtool.graph.save import save_text
 from qtool.numerics.qparams import QParams
 from qtool.plan.scheme import Choices
 from qtool.tables.forms import Form, Operator
@@ -292,9 +292,7 @@ class Plan:
         """
         from qtool.plan.serial import to_json
 
-        with staged(Path(path)) as staging:
-            staging.write_text(to_json(self))
-            staging.commit()
+        save_text(Path(path), to_json(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

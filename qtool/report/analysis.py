@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qtool.evaluate.analysis.model import BlockError, OutputError, RegionError, TensorError
-from qtool.graph.save import staged
 from qtool.report.model import ModelFile
 from qtool.serialize.json_format import JsonFormat
 
@@ -97,13 +96,9 @@ class Analysis:
             UsageError: a suffix that no format of an analysis has.
             EnvironmentFailure: the file can't be written.
         """
-        from qtool.report.formats import ANALYSIS_FORMATS, format_of, rendered
+        from qtool.report.formats import ANALYSIS_FORMATS, save
 
-        path = Path(path)
-        text = rendered(self, format_of(path, ANALYSIS_FORMATS), ANALYSIS_FORMATS)
-        with staged(path) as staging:
-            staging.write_text(text)
-            staging.commit()
+        save(self, path, ANALYSIS_FORMATS)
 
 
 ANALYSIS = JsonFormat(

@@ -83,6 +83,19 @@ def rendered(report: Any, name: str, formats: Mapping[str, Format] = FORMATS) ->
     return text if text.endswith("\n") else f"{text}\n"
 
 
+def save(report: Any, path: str | Path, formats: Mapping[str, Format] = FORMATS) -> None:
+    """Write a report to a file, in the format of its suffix.
+
+    Raises:
+        UsageError: a suffix that no format has.
+        EnvironmentFailure: the file can't be written.
+    """
+    from qtool.graph.save import save_text
+
+    path = Path(path)
+    save_text(path, rendered(report, format_of(path, formats), formats))
+
+
 def check_libraries(row: Format) -> None:
     """Check that a format can be written.
 

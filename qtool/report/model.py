@@ -13,7 +13,6 @@ from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
 from qtool.evaluate.gates import GateResult, Verdict
 from qtool.evaluate.latency import Race, Ratio
-from qtool.graph.save import staged
 from qtool.placement.trials import Trial, pareto_front
 from qtool.plan.model import Plan, RegionNote, Skip
 from qtool.tables.forms import HEADINGS, Form
@@ -302,13 +301,9 @@ class Report:
             UsageError: another suffix.
             EnvironmentFailure: the file can't be written.
         """
-        from qtool.report.formats import format_of, rendered
+        from qtool.report.formats import save
 
-        path = Path(path)
-        text = rendered(self, format_of(path))
-        with staged(path) as staging:
-            staging.write_text(text)
-            staging.commit()
+        save(self, path)
 
     @property
     def front(self) -> tuple[str, ...]:

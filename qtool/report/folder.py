@@ -14,7 +14,7 @@ from qtool.report.figures import decibels
 from qtool.report.json import REPORT
 from qtool.report.markdown import prose, section
 from qtool.report.tables import bare_table, labelled, plain
-from qtool.report.verdict import Tone, gates_line, next_step, tone
+from qtool.report.verdict import COLOURS, SIGNS, Tone, gates_line, next_step, smaller, tone
 from qtool.serialize.json_format import JsonFormat
 
 FOLDER = JsonFormat(
@@ -27,8 +27,6 @@ FOLDER = JsonFormat(
     },
 )
 to_json = FOLDER.to_json
-_COLOURS = {"good": "green", "bad": "red", "neutral": "yellow"}
-_SIGNS = {"good": "✅", "bad": "❌", "neutral": "⚪"}
 _MOST_FILES = 20
 
 
@@ -85,21 +83,14 @@ def verdict(report: FolderReport) -> str:
     """Return the result in a line: models, size, the worst SQNR, gates, and the next step."""
     parts = [counted(len(report.rows), "model")]
     if report.output_bytes:
-        ratio = report.source_bytes / report.output_bytes
-        parts.append(f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger")
+        parts.append(smaller(report.source_bytes, report.output_bytes))
     judged = [row for row in report.rows if not math.isnan(_sqnr(row))]
     if judged:
         worst = min(judged, key=_sqnr)
         parts.append(f"worst {decibels(_sqnr(worst))} dB ({worst.name})")
     if missing := len(report.rows) - len(judged):
         parts.append(f"{missing} not judged" if judged else "not judged")
-    gates = sum(len(row.report.gates) for row in report.rows)
-    failed = sum(len(row.report.failed) for row in report.rows)
-    parts.append(
-        f"{failed} of {counted(gates, 'gate')} failed" if failed else f"{counted(gates, 'gate')} held"
-    )
-    if not gates:
-        parts[-1] = "no gates"
+    parts.append(gates_line(*(row.report for row in report.rows)))
     return ", ".join(parts) + (f"; {step}" if (step := _step(report)) else "")
 
 
@@ -142,13 +133,13 @@ def render_folder(report: FolderReport, console: Console) -> None:
 
 def verdict_text(report: FolderReport) -> Text:
     """Return the verdict as a line in its colour."""
-    return plain(verdict(report), f"bold {_COLOURS[folder_tone(report)]}")
+    return plain(verdict(report), f"bold {COLOURS[folder_tone(report)]}")
 
 
 def to_markdown(report: FolderReport) -> str:
     """Return the report as GitHub's Markdown."""
     parts = (
-        f"## {_SIGNS[folder_tone(report)]} qtool {report.command}: {prose(report.source)}",
+        f"## {SIGNS[folder_tone(report)]} qtool {report.command}: {prose(report.source)}",
         prose(verdict(report)),
         section("Models", COLUMNS, report.rows, len(report.rows)),
         "\n".join(f"- **{label}:** {prose(text)}" for label, text in facts(report)),

@@ -37,7 +37,7 @@ from qtool.report.figures import (
     target_lines,
 )
 from qtool.report.model import CoverageRow, Report
-from qtool.report.verdict import gates_line, tone, verdict_line
+from qtool.report.verdict import SIGNS, gates_line, tone, verdict_line
 
 _MOST_OUTPUTS = 50
 _MOST_NODES = 50
@@ -74,9 +74,8 @@ def _reference(mark: str) -> str:
 def to_markdown(report: Report) -> str:
     """The verdict, the gates, the figures, a row an output, coverage, warnings."""
     models = [code(m.path) for m in (report.fp32, report.quantized) if m is not None]
-    sign = {"bad": "❌", "good": "✅", "neutral": "⚪"}[tone(report)]
     parts = [
-        f"## {sign} qtool {report.command}: {gates_line(report)}",
+        f"## {SIGNS[tone(report)]} qtool {report.command}: {gates_line(report)}",
         prose(verdict_line(report)),
         " → ".join(models),
         _table(GATES, report.gates),

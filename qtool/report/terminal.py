@@ -31,7 +31,7 @@ from qtool.report.figures import (
 )
 from qtool.report.model import FLOAT, CoverageRow, Report, heading
 from qtool.report.tables import plain
-from qtool.report.verdict import gate_row, tone, verdict_line
+from qtool.report.verdict import COLOURS, gate_row, tone, verdict_line
 from qtool.tables.forms import HEADINGS
 from qtool.tables.runtimes import DEFAULT
 
@@ -91,8 +91,7 @@ def render(report: Report, console: Console, verbose: bool = False) -> None:
 
 def verdict(report: Report) -> Text:
     """Return the verdict as a line in its colour."""
-    colour = {"good": "green", "bad": "red", "neutral": "yellow"}[tone(report)]
-    return plain(verdict_line(report), f"bold {colour}")
+    return plain(verdict_line(report), f"bold {COLOURS[tone(report)]}")
 
 
 def _table(title: str, *columns: str) -> Table:

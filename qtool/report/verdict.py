@@ -11,6 +11,8 @@ from qtool.report.model import Report
 from qtool.tables.judging import CLASSIFY, TASKS
 
 Tone = Literal["good", "bad", "neutral"]
+SIGNS: dict[Tone, str] = {"good": "✅", "bad": "❌", "neutral": "⚪"}
+COLOURS: dict[Tone, str] = {"good": "green", "bad": "red", "neutral": "yellow"}
 
 
 def tone(report: Report) -> Tone:
@@ -36,12 +38,12 @@ def verdict_line(report: Report) -> str:
     return ", ".join(part for part in parts if part) + (f"; {step}" if step else "")
 
 
-def gates_line(report: Report) -> str:
-    """Return how many gates failed."""
-    gates, failed = len(report.gates), len(report.failed)
+def gates_line(*reports: Report) -> str:
+    """Return how many gates of one or more reports failed."""
+    gates, failed = sum(len(r.gates) for r in reports), sum(len(r.failed) for r in reports)
     if not gates:
         return "no gates"
-    many = f"{counted(gates, 'gate')}"
+    many = counted(gates, "gate")
     return f"{failed} of {many} failed" if failed else f"{many} held"
 
 
@@ -136,9 +138,12 @@ def _target(report: Report) -> str:
 
 
 def _size(report: Report) -> str:
-    if report.quantized is None:
-        return ""
-    ratio = report.fp32.bytes / max(report.quantized.bytes, 1)
+    return "" if report.quantized is None else smaller(report.fp32.bytes, report.quantized.bytes)
+
+
+def smaller(before: int, after: int) -> str:
+    """Return how many times smaller, or larger, the bytes are."""
+    ratio = before / max(after, 1)
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / max(ratio, 1e-9):.2f}x larger"
 
 

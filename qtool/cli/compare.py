@@ -70,9 +70,9 @@ def compare(fp32: Path, quantized: Path | None, data: str, **values: Any) -> int
     from qtool.commands.compare import compare_models
     from qtool.graph.save import check_target
 
-    form = form_of(values)
     if fp32.is_dir():
         return _folders(fp32, quantized, data, values)
+    form = form_of(values)
     models = [model for model in (fp32, quantized) if model is not None]
     read = {**values, "data": data}
     if values["save_ref"] is not None:
@@ -105,7 +105,7 @@ def _folders(fp32: Path, quantized: Path | None, data: str, values: Mapping[str,
         raise UsageError("compare needs two folders", "qtool compare FOLDER QUANTIZED --data SRC")
     return run_folder(
         "compare",
-        [fp32, quantized],
+        fp32,
         values,
         lambda progress: compare_folders(fp32, quantized, data, _options(values), progress),
     )

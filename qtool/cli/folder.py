@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from qtool.commands.folder import FolderReport
     from qtool.options import Progress
 
-# The options that name a file of one model, or what is printed of one.
-_OF_ONE_MODEL = ("plan", "save_plan", "checkpoint", "resume", "ranges", "max_size", "target_size", "explain",
-                 "github", "save_ref", "load_ref")  # fmt: skip
+# The options of one model that only the command line has, or that do not reach commands/folder.py.
+_OF_ONE_MODEL = ("plan", "save_plan", "resume", "explain", "github", "load_ref")
+_UNSET = (ParameterSource.DEFAULT, None)
 
 
 def run_folder(
     command: str,
-    folders: Iterable[Path],
+    folder: Path,
     values: Mapping[str, Any],
     work: Callable[[Progress], FolderReport],
 ) -> int:
@@ -38,7 +38,7 @@ def run_folder(
 
     Args:
         command: a row of STAGES in cli/progress.py.
-        folders: that it reads.
+        folder: of the FP32 models.
         values: its options.
         work: what it does.
 
@@ -48,12 +48,11 @@ def run_folder(
     from qtool.report.folder import render_folder, to_json, verdict_text
     from qtool.report.terminal import TableConsole
 
-    folders = list(folders)
     ctx = click.get_current_context()
     for param in ctx.command.params:
         if param.name in _OF_ONE_MODEL and ctx.get_parameter_source(param.name) not in _UNSET:
             raise UsageError(
-                f"{param.opts[0]} is of one model, and '{folders[0]}' is a folder", "name a model in it"
+                f"{param.opts[0]} is of one model, and '{folder}' is a folder", "name a model in it"
             )
     form = form_of(values)
     check_reports(values, [], [], FOLDER_FORMATS)
@@ -74,9 +73,6 @@ def run_folder(
             TableConsole().print(verdict_text(report), soft_wrap=True)
             sys.stdout.flush()
     return EXIT_GATE if report.failed else EXIT_OK
-
-
-_UNSET = (ParameterSource.DEFAULT, None)
 
 
 def _warn(report: FolderReport) -> None:

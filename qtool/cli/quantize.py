@@ -95,10 +95,10 @@ def _folder(folder: Path, output: str | None, values: Mapping[str, Any]) -> int:
 
     if output is None and not values["dry_run"]:
         raise UsageError("no output", "add -o FOLDER, or --dry-run")
-    target = None if values["dry_run"] or output is None else Path(output)
+    target = None if values["dry_run"] else output
     return run_folder(
         "quantize",
-        [folder],
+        folder,
         values,
         lambda progress: quantize_folder(folder, target, options_of(values), progress),
     )

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from qtool import __version__
 from qtool.commands.compare import compare_models
@@ -15,18 +15,17 @@ from qtool.commands.folder_files import FolderFiles, FolderModel, files_of
 from qtool.commands.folder_samples import options_for
 from qtool.commands.quantize import dry_run, quantize
 from qtool.data.open import Data
-from qtool.errors import EnvironmentFailure, QtoolError, UsageError
-from qtool.graph.save import staged
-from qtool.graph.share import share_weights, side_files
+from qtool.errors import QtoolError, UsageError
+from qtool.graph.save import folder_beside
+from qtool.graph.share import SHARED, share_weights, side_files
 from qtool.options import Comparing, Options, Progress, silent
 from qtool.report.model import Report
-from qtool.runtime.heartbeat import writing_in
-from qtool.runtime.tempdirs import alone_in, flush_folder, sweep, temporary
+from qtool.runtime.tempdirs import alone_in, flush_folder
 
-# The end of the name of a side file that qtool writes: behind its model's name, or the name itself.
-_SIDE = re.compile(r"(^|/)shared\.[0-9a-f]{16}\.data$|\.[0-9a-f]{16}\.data$")
-# What holds the decisions or the state of one model.
-_OF_ONE_MODEL = ("plan", "ranges", "checkpoint", "max_size", "target_size")
+# A side file that qtool writes: behind the name of its model, or of all models of a folder.
+_SIDE = re.compile(r"(.+)\.[0-9a-f]{16}\.data")
+# What holds the decisions, the outputs or the state of one model.
+_OF_ONE_MODEL = ("plan", "ranges", "checkpoint", "max_size", "target_size", "save_ref")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class FolderReport:
         sidecars: the files that were carried over.
         left_out: other file -> why it was not.
         shared: the side files with weights of several models.
-        saved: the bytes that it saves.
+        saved: the bytes that these save.
         warnings: of the models, each with its name.
         written: the folder is in place.
         arguments: the command line; empty in Python.
@@ -96,13 +95,9 @@ class FolderReport:
             UsageError: another suffix.
             EnvironmentFailure: the file can't be written.
         """
-        from qtool.report.formats import FOLDER_FORMATS, format_of, rendered
+        from qtool.report.formats import FOLDER_FORMATS, save
 
-        path = Path(path)
-        text = rendered(self, format_of(path, FOLDER_FORMATS), FOLDER_FORMATS)
-        with staged(path) as staging:
-            staging.write_text(text)
-            staging.commit()
+        save(self, path, FOLDER_FORMATS)
 
 
 def quantize_folder(
@@ -128,10 +123,7 @@ def quantize_folder(
     """
     options = options or Options()
     root = Path(folder)
-    for name in _OF_ONE_MODEL:
-        if getattr(options, name):
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} is of one model, and '{root}' is a folder", "name a model in it")
+    _check_options(options, root)
     files = files_of(root)
     if output is None:
         reports = [
@@ -140,8 +132,7 @@ def quantize_folder(
         return _report("quantize", files, "", reports)
     target = Path(output)
     check_folder(files, target, options.force)
-    sweep(target.parent)
-    with writing_in(str(target.parent.resolve())), _writing(target), temporary(target.parent) as place:
+    with folder_beside(target) as place:
         stage = place / "new"
         stage.mkdir()
 
@@ -155,8 +146,8 @@ def quantize_folder(
         report = _report("quantize", files, str(target), [one(model) for model in files.models])
         if report.failed and not options.keep_failed:
             return report
-        files.copy(stage)
         report = _shared(report, files, stage)
+        files.copy(stage)
         _put(stage, target, place)
     return replace(report, written=True)
 
@@ -181,6 +172,7 @@ def compare_folders(
     """
     options = options or Comparing()
     root, second = Path(folder), Path(other)
+    _check_options(options, root)
     files = files_of(root)
     for model in files.models:
         if not (second / model.name).is_file():
@@ -188,16 +180,19 @@ def compare_folders(
                 f"'{second}' has no {model.name}, which '{root}' has", "compare two models by name"
             )
 
+    samples = Options(data=data, data_format=options.data_format, reading=options.reading)
+
     def one(model: FolderModel) -> Report:
         show = _progress_of(progress, model)
-        own = options_for(
-            files, model, Options(data=data, data_format=options.data_format, reading=options.reading)
-        )
-        if own.data is None:
-            raise UsageError(f"{model.name}: no samples", f"name their folder {data}/{model.keys[-1]}")
-        reading = replace(options, reading=own.reading, data_format=own.data_format)
-        with _named(model):
-            return compare_models(root / model.name, second / model.name, own.data, reading, show)
+
+        def work(path: Path, own: Options) -> Report:
+            if own.data is None:
+                raise UsageError("no samples", f"name their folder {data}/{model.keys[-1]}")
+            return compare_models(
+                path, second / model.name, own.data, replace(options, reading=own.reading), show
+            )
+
+        return _run(files, model, samples, work)
 
     report = _report("compare", files, str(second), [one(model) for model in files.models])
     return replace(report, output_bytes=_bytes([second / model.name for model in files.models]))
@@ -208,18 +203,13 @@ def check_folder(files: FolderFiles, target: Path, force: bool) -> None:
 
     Raises:
         UsageError: it and the input lie in each other; it exists, without --force, or is no earlier result.
-        EnvironmentFailure: the folder that it is to be in is missing or can't be written.
     """
-    root, real, parent = files.root.resolve(), target.resolve(), target.parent
+    root, real = files.root.resolve(), target.resolve()
     name = f"output '{target}'"
     if real.is_relative_to(root) or root.is_relative_to(real):
         raise UsageError(
             f"{name} and the input '{files.root}' lie in each other", "write to a folder beside it"
         )
-    if not parent.is_dir():
-        raise EnvironmentFailure(f"output folder '{parent}' does not exist")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise EnvironmentFailure(f"can't write in '{parent}': permission denied")
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
@@ -227,13 +217,26 @@ def check_folder(files: FolderFiles, target: Path, force: bool) -> None:
     below = [
         os.path.relpath(Path(place, file), target) for place, _, names in os.walk(target) for file in names
     ]
-    own = {"", *files.sidecars, *(model.name for model in files.models)}
-    foreign = sorted(file for file in below if file not in own and _SIDE.sub("", file) not in own)
+    models = {model.name for model in files.models}
+    owners = models | {str(PurePosixPath(name).with_name(SHARED)) for name in models}
+    own = models.union(files.sidecars)
+    foreign = sorted(
+        file
+        for file in below
+        if file not in own and not ((side := _SIDE.fullmatch(file)) and side[1] in owners)
+    )
     if foreign:
         hint = "name another folder, or remove this one yourself"
         raise UsageError(f"{name} exists and has a file that is not of such a result: {foreign[0]}", hint)
     if below and not force:
         raise UsageError(f"{name} exists", "add --force to replace it")
+
+
+def _check_options(options: Options | Comparing, folder: Path) -> None:
+    for name in _OF_ONE_MODEL:
+        if getattr(options, name, None):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} is of one model, and '{folder}' is a folder", "name a model in it")
 
 
 def _run(
@@ -305,14 +308,6 @@ def _bytes(models: list[Path]) -> int:
     return sum(
         file.stat().st_size for file in {*models, *(side for path in models for side in side_files(path))}
     )
-
-
-@contextlib.contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFailure(f"can't write '{target}': {error.strerror or error}") from error
 
 
 def _put(stage: Path, target: Path, place: Path) -> None:

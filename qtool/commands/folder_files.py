@@ -7,12 +7,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from qtool.data.files import names_in
+from qtool.data.files import names_in, with_suffix
 from qtool.errors import DataError, ModelError, printable
 from qtool.graph.foreign import refuse_foreign_folder
 from qtool.graph.share import side_files
@@ -30,11 +30,15 @@ class FolderModel:
 
     Args:
         name: its path in the folder, with '/'.
-        role: a name in tables/folders.py.
     """
 
     name: str
-    role: str
+
+    @property
+    def role(self) -> str:
+        """A name in tables/folders.py."""
+        path = PurePosixPath(self.name)
+        return role_of(path.stem, path.parent.name)
 
     @property
     def stem(self) -> str:
@@ -74,7 +78,7 @@ class FolderFiles:
         for name in self.sidecars:
             source, copy = _regular(self.root, name), target / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            key = FILE_KEYS.get(source.name) if self.twins else None
+            key = FILE_KEYS.get(copy.name)  # that of the source is a digest in the hub's cache
             text = None if key is None else _renamed(source, key, self.twins)
             if text is None:
                 shutil.copyfile(source, copy)
@@ -93,12 +97,12 @@ def files_of(root: Path) -> FolderFiles:
         names = names_in(root, nested=True)
     except DataError as error:
         raise ModelError(error.message, error.hint) from error
-    models = [name for name in names if name.lower().endswith(SUFFIX)]
+    models = with_suffix(names, [SUFFIX])
     if not models:
         refuse_foreign_folder(root)
         hint = "optimum-cli export onnx --model ORG/NAME FOLDER makes such a folder"
         raise ModelError(f"folder '{root}' holds no {SUFFIX} file", hint)
-    twins = {name: base for name in models if (base := _base(name, set(models)))}
+    twins = {name: base for name in models if (base := _base(name, models))}
     weights = {file for name in models for file in _side_names(root, name)}
     left_out = {name: f"made of {base}, which is quantized here" for name, base in twins.items()}
     sidecars = []
@@ -109,24 +113,18 @@ def files_of(root: Path) -> FolderFiles:
             left_out[name] = why
         else:
             sidecars.append(name)
-    own = [FolderModel(name, _role(name)) for name in models if name not in twins]
+    own = [FolderModel(name) for name in models if name not in twins]
     return FolderFiles(root, tuple(own), twins, tuple(sidecars), left_out)
 
 
 def _side_names(root: Path, name: str) -> set[str]:
     """Return the files with a model's weights; none where it can't be read, which quantizing it reports."""
-    with contextlib.suppress(Exception), step(str(root / name), "it is read", ModelError):
-        if (root / name).is_file():
-            return {os.path.relpath(file, root) for file in side_files(root / name)}
+    with contextlib.suppress(ModelError), step(str(root / name), "it is read", ModelError):
+        return {os.path.relpath(file, root) for file in side_files(root / name)}
     return set()
 
 
-def _role(name: str) -> str:
-    path = PurePosixPath(name)
-    return role_of(path.stem, path.parent.name)
-
-
-def _base(name: str, models: set[str]) -> str:
+def _base(name: str, models: Sequence[str]) -> str:
     """Return the model that a model was made of: its name without one or more ends; '' for none."""
     stem = name[: -len(SUFFIX)]
     while match := TWIN.search(stem):
@@ -157,19 +155,14 @@ def _renamed(file: Path, key: str, twins: Mapping[str, str]) -> str | None:
     names = {PurePosixPath(twin).name: PurePosixPath(base).name for twin, base in twins.items()}
     changed = False
 
-    def walk(value: Any) -> Any:
+    def rename(table: dict[str, Any]) -> dict[str, Any]:
         nonlocal changed
-        if isinstance(value, list):
-            return [walk(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        new = {name: walk(item) for name, item in value.items()}
-        if isinstance(new.get(key), str) and new[key] in names:
-            new[key], changed = names[new[key]], True
-        return new
+        if isinstance(name := table.get(key), str) and name in names:
+            table[key], changed = names[name], True
+        return table
 
     try:
-        document = walk(json.loads(file.read_text(encoding="utf-8")))
+        document = json.loads(file.read_text(encoding="utf-8"), object_hook=rename)
     except (OSError, ValueError, RecursionError):  # its library will say so
         return None
     return json.dumps(document, indent=4, ensure_ascii=False) + "\n" if changed else None

@@ -70,13 +70,11 @@ def _fed(
     if model.role not in (DECODER, PAST, MERGED) or ENCODER not in beside or first is None:
         return None
     inputs = inputs_of(load_model(files.root / model.name).model)
-    config = first.parent / "config.json"
-    start = 0
-    if config.is_file():
-        try:
-            start = int(json.loads(config.read_text(encoding="utf-8")).get(_START) or 0)
-        except (OSError, ValueError, AttributeError, TypeError):
-            start = 0
+    try:
+        config = json.loads((first.parent / "config.json").read_text(encoding="utf-8"))
+        start = int(config.get(_START) or 0)
+    except (OSError, ValueError, AttributeError, TypeError):
+        start = 0
     return DecoderSamples(beside[ENCODER], first, inputs, (data, reading, kind), start)
 
 
@@ -112,16 +110,16 @@ class DecoderSamples:
 
     def __iter__(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         encoder, first = Session(self.encoder), None
+        cached = any(name.startswith(CACHE) for name in self.inputs)
         for number, sample in enumerate(self._encoded.read()):
             outputs = dict(zip(encoder.outputs, encoder.run(sample.inputs), strict=True))
             ids = np.atleast_2d(next(a for name, a in sample.inputs.items() if role_of(name) == IDS))
             said = np.concatenate([np.full_like(ids[:, :1], self.start), ids[:, :-1]], axis=1)
             arrays = {f"encoder_{plain_name(name)}": array for name, array in sample.inputs.items()}
             arrays |= {FED[name]: array for name, array in outputs.items() if name in FED}
-            caches = [name for name in self.inputs if name.startswith(CACHE)]
             # A merged decoder has a branch for each: of eight samples four have a cache. The split takes
             # them in fours, so that each of its sets has both kinds.
-            if not caches or (self._merged and number // 4 % 2 == 0):
+            if not cached or (self._merged and number // 4 % 2 == 0):
                 yield self._arrays(self.inputs, arrays | {"input_ids": said}, str(number))
                 continue
             first = first or Session(self.first)

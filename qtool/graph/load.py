@@ -169,8 +169,17 @@ def model_digest(path: Path) -> str:
 
 
 def _files_of(path: Path) -> list[Path]:
-    proto = _parse(path, _regular_file(path))
+    proto = parse(path)
     return [path, *external_files(survey(proto, str(path)).tensors, path)]
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """Read a model file, without its external data and without a check.
+
+    Raises:
+        ModelError: it is missing, not a regular file, or does not parse.
+    """
+    return _parse(path, _regular_file(path))
 
 
 def _parse(path: Path, size: int) -> onnx.ModelProto:

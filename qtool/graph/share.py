@@ -10,9 +10,11 @@ from pathlib import Path
 import onnx
 
 from qtool.graph.limits import survey
+from qtool.graph.load import parse
 from qtool.runtime.heartbeat import beat
 from qtool.runtime.tempdirs import flush
 
+SHARED = "shared"  # the name of such a side file begins with it
 _LEAST_BYTES = 1024  # of a tensor; below that the reference is half as large
 _LEAST_SHARE = 0.1  # of all bytes, that sharing must save
 _ALIGNMENT = 64
@@ -38,10 +40,10 @@ def share_weights(models: Sequence[Path]) -> tuple[Path, int] | None:
         return None
     shared = {digest for digest, count in counts.items() if count > 1}
     sharing = [path for path, pairs in contents.items() if shared & dict(pairs).keys()]
-    draft, places, hashed = models[0].parent / "shared.data", dict[bytes, int](), hashlib.sha256()
+    draft, places, hashed = models[0].parent / f"{SHARED}.data", dict[bytes, int](), hashlib.sha256()
     with draft.open("wb") as stream:
         for path in sharing:
-            for tensor, (digest, _) in zip(_tensors(_read(path)), contents[path], strict=True):
+            for tensor, (digest, _) in zip(_tensors(parse(path)), contents[path], strict=True):
                 if digest in places or not (digest in shared or _is_external(tensor)):
                     continue
                 padding = bytes(-stream.tell() % _ALIGNMENT)
@@ -52,21 +54,25 @@ def share_weights(models: Sequence[Path]) -> tuple[Path, int] | None:
         stream.flush()
         flush(stream.fileno())
     # Named by content, as other side files are: models of two folders that meet in one keep their own.
-    side = draft.replace(draft.with_name(f"shared.{hashed.hexdigest()[:16]}.data"))
+    side = draft.replace(draft.with_name(f"{SHARED}.{hashed.hexdigest()[:16]}.data"))
     for path in sharing:
         _refer(path, side.name, contents[path], places)
     return side, saved
 
 
 def side_files(path: Path) -> set[Path]:
-    """Return the files that a model's external data names, whether they exist or not."""
-    tensors = survey(_read(path), str(path)).tensors
+    """Return the files that a model's external data names, whether they exist or not.
+
+    Raises:
+        ModelError: the model can't be read.
+    """
+    tensors = survey(parse(path), str(path)).tensors
     return {path.parent / e.value for t in tensors for e in t.external_data if e.key == "location"}
 
 
 def _refer(path: Path, side: str, contents: Sequence[tuple[bytes, int]], places: Mapping[bytes, int]) -> None:
     """Write a model whose tensors are in a side file, and remove its own one."""
-    proto, own = _read(path), side_files(path)
+    proto, own = parse(path), side_files(path)
     for tensor, (digest, size) in zip(_tensors(proto), contents, strict=True):
         if digest not in places:
             continue
@@ -83,10 +89,6 @@ def _refer(path: Path, side: str, contents: Sequence[tuple[bytes, int]], places:
         file.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    return onnx.load(str(path), format="protobuf", load_external_data=False)
-
-
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield the initializers that are large, or in a side file; nested graphs included."""
     for tensor in _initializers(proto.graph):
@@ -97,7 +99,7 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def _digests(path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield the digest and the size of each of these tensors; one is in memory at a time."""
-    for tensor in _tensors(_read(path)):
+    for tensor in _tensors(parse(path)):
         data = _data(tensor, path)
         yield hashlib.sha256(data).digest(), len(data)
 

@@ -13,14 +13,27 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper
 from rich.console import Console
 
-from qtool import ModelError, Options, QtoolError, UsageError, quantize, quantize_folder
+from qtool import (
+    Comparing,
+    ModelError,
+    Options,
+    QtoolError,
+    UsageError,
+    compare_folders,
+    quantize,
+    quantize_folder,
+)
 from qtool.commands.folder import FolderReport, FolderRow
+from qtool.commands.folder_files import files_of
+from qtool.commands.folder_samples import options_for
 from qtool.report.folder import FOLDER, render_folder
 from qtool.report.formats import FOLDER_FORMATS, rendered
 from qtool.tables.folders import role_of
-from tests.graphs import model, node, rng, write_samples
+from tests.data import tokenizers
+from tests.graphs import model, node, rng, weights, write_samples
 from tests.test_docs import section
 
 SMALL = Options(mode="weight-only", gate="none", timing="table")
@@ -123,14 +136,87 @@ def test_samples_are_of_a_role_where_they_have_its_name(export: Path, tmp_path: 
     assert counts["encoder"] > counts["decoder"]
 
 
-def test_an_earlier_result_is_replaced_and_nothing_else(export: Path, tmp_path: Path) -> None:
-    output = tmp_path / "small"
-    quantize_folder(export, output, SMALL)
+@pytest.mark.parametrize("below", ["", "onnx/"])
+def test_an_earlier_result_is_replaced_and_nothing_else(export: Path, tmp_path: Path, below: str) -> None:
+    root, output = tmp_path / "root", tmp_path / "small"
+    shutil.move(export, root / below)
+    quantize_folder(root, output, SMALL)
     first = files_in(output)
-    (export / "tokenizer.json").write_text("[]")
-    (output / "encoder_model.onnx").write_bytes(b"old")
-    quantize_folder(export, output, replace(SMALL, force=True))
-    assert files_in(output) == first | {"tokenizer.json": b"[]"}
+    (root / below / "tokenizer.json").write_text("[]")
+    (output / below / "encoder_model.onnx").write_bytes(b"old")
+    quantize_folder(root, output, replace(SMALL, force=True))
+    assert files_in(output) == first | {f"{below}tokenizer.json": b"[]"}
+
+
+def test_models_of_the_same_name_are_compared(export: Path, tmp_path: Path) -> None:
+    samples = write_samples(tmp_path / "samples", [{"x": W[i : i + 1]} for i in range(4)])
+    quantize_folder(export, tmp_path / "small", SMALL)
+    report = compare_folders(export, tmp_path / "small", samples, Comparing(gate="none"))
+    errors = {row.role: row.report.comparison.sqnr for row in report.rows if row.report.comparison}
+    assert errors.keys() == {"encoder", "decoder"} and all(20 < sqnr < 80 for sqnr in errors.values())
+    assert report.ok and report.output_bytes < report.source_bytes
+    with pytest.raises(UsageError, match="save_ref is of one model"):
+        compare_folders(export, tmp_path / "small", samples, Comparing(save_ref=tmp_path / "ref.npz"))
+    (tmp_path / "small" / "decoder_model.onnx").unlink()
+    with pytest.raises(UsageError, match="has no decoder_model.onnx"):
+        compare_folders(export, tmp_path / "small", samples)
+
+
+ENCODER = """<ir_version: 8, opset_import: ["": 17]>
+encoder (int64[batch, tokens] input_ids, int64[batch, tokens] attention_mask)
+    => (float[batch, tokens, 8] last_hidden_state) {
+    embedded = Gather (table, input_ids)
+    last_hidden_state = MatMul (embedded, square)
+}"""
+MERGED = """<ir_version: 8, opset_import: ["": 17]>
+decoder (int64[batch, tokens] input_ids, float[batch, heard, 8] encoder_hidden_states,
+         float[batch, 1, past, 8] past_key_values_0_key, bool[1] use_cache_branch)
+    => (float[batch, tokens, 16] logits, float[batch, 1, all, 8] present_0_key) {
+    embedded = Gather (table, input_ids)
+    context = ReduceMean <axes = [1]> (encoder_hidden_states)
+    x = Add (embedded, context)
+    key = Unsqueeze (x, one)
+    present_0_key = If (use_cache_branch) <
+        then_branch = then () => (float[batch, 1, all, 8] both) {
+            both = Concat <axis = 2> (past_key_values_0_key, key)
+        },
+        else_branch = without () => (float[batch, 1, all, 8] alone) { alone = Identity (key) }
+    >
+    seen = ReduceMean <axes = [2], keepdims = 0> (present_0_key)
+    y = Add (x, seen)
+    logits = MatMul (y, wide)
+}"""
+
+
+def test_a_merged_decoder_has_samples_for_both_of_its_branches(tmp_path: Path) -> None:
+    folder, texts = tokenizers.save(tmp_path / "export"), tmp_path / "texts.txt"
+    constants = {
+        "table": weights(9, 8),
+        "square": weights(8, 8),
+        "wide": weights(8, 16),
+        "one": np.array([1]),
+    }
+    for name, text in (("encoder_model", ENCODER), ("decoder_model_merged", MERGED)):
+        proto = onnx.parser.parse_model(text)
+        proto.graph.initializer.extend(
+            numpy_helper.from_array(array, key) for key, array in constants.items() if key in text
+        )
+        onnx.save(proto, folder / f"{name}.onnx")
+    (folder / "config.json").write_text('{"decoder_start_token_id": 7}')
+    texts.write_text("the cat sat\n" * 16)
+    options = replace(SMALL, mode="dynamic", data=texts)
+    files = files_of(folder)
+    merged = next(model for model in files.models if model.role == "decoder_merged")
+    samples = list(options_for(files, merged, options).data)  # type: ignore[arg-type]
+    assert len(samples) == 16
+    ids = [1, 3, 4, 5, 2]  # [CLS] the cat sat [SEP]
+    for number, sample in enumerate(samples):
+        cached = number % 8 >= 4
+        assert sample["use_cache_branch"].tolist() == [cached]
+        assert sample["input_ids"].tolist() == [ids[-1:] if cached else [7, *ids[:-1]]]
+        assert sample["past_key_values_0_key"].shape == (1, 1, 5 if cached else 0, 8)
+    report = quantize_folder(folder, tmp_path / "small", options)
+    assert all(row.report.comparison for row in report.rows)
 
 
 def lies_in_the_input(export: Path, other: Path) -> Options:
@@ -199,12 +285,14 @@ def test_links_into_the_cache_of_the_hub_are_followed(export: Path, tmp_path: Pa
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
     onnx.save(tiny(1), blobs / "aa")
-    (blobs / "bb").write_text("{}")
-    (snapshot / "model.onnx").symlink_to("../../blobs/aa")
-    (snapshot / "config.json").symlink_to("../../blobs/bb")
+    (blobs / "bb").write_text('{"filename": "model_fp16.onnx"}')
+    for name in ("model.onnx", "model_fp16.onnx"):
+        (snapshot / name).symlink_to("../../blobs/aa")
+    (snapshot / "genai_config.json").symlink_to("../../blobs/bb")
     quantize_folder(snapshot, tmp_path / "small", SMALL)
     written = files_in(tmp_path / "small")
-    assert written.keys() == {"model.onnx", "config.json"}
+    assert written.keys() == {"model.onnx", "genai_config.json"}
+    assert json.loads(written["genai_config.json"]) == {"filename": "model.onnx"}
     assert not any(path.is_symlink() for path in (tmp_path / "small").iterdir())
 
 

@@ -73,10 +73,9 @@ def _with_own_scales(subject: Subject, sites: Sequence[Site]) -> Iterator[Site]:
     shared = {s.group for s in sites if len(subject.tensors.get(s.group.partition(_PART)[0], ())) > 1}
     parts: dict[str, list[Site]] = {}
     for site in sites:
-        if site.kind is Kind.ACTIVATION and site.group in shared and subject.own_scales is not None:
+        if site.kind is Kind.ACTIVATION and site.group in shared:
             parts.setdefault(site.group, []).append(site)
         else:
             yield site
     for own in parts.values():
-        assert subject.own_scales is not None
         yield from subject.own_scales(replace(subject.plan, sites=tuple(own))).sites

@@ -33,7 +33,8 @@ class Subject:
         regions: the nodes of each region, in graph order.
         weights, biases: constant -> its floats after quantization, of a model that was read back.
         scales: tensor -> the name of its scale in the file.
-        own_scales: gives some activations the scales that they have without the others; None: of a file.
+        own_scales: gives some activations the scales that they have without the others; those of a file are
+            kept.
     """
 
     model: ir.Model
@@ -42,7 +43,7 @@ class Subject:
     weights: Mapping[str, Stored] = field(default_factory=dict)
     biases: Mapping[str, Stored] = field(default_factory=dict)
     scales: Mapping[str, str] = field(default_factory=dict)
-    own_scales: Callable[[Plan], Plan] | None = None
+    own_scales: Callable[[Plan], Plan] = lambda plan: plan
 
     @cached_property
     def view(self) -> View:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtool import __version__
 from qtool.commands.prepare import load_model, made_up, prepare_model
-from qtool.commands.remedies import Base, Remedy, Start, build, command_of, remedies
+from qtool.commands.remedies import Base, Remedy, Start, build, command_of, remedies, run_candidate
 from qtool.data.open import Data
 from qtool.data.reading import Reading
 from qtool.data.samples import Samples, evenly
@@ -27,7 +27,6 @@ from qtool.graph.inspection.model import Inspection
 from qtool.graph.inspection.read import inspect_source
 from qtool.graph.load import Source
 from qtool.graph.prepare import with_names, with_opset
-from qtool.graph.save import model_for_session
 from qtool.graph.view import View
 from qtool.numerics.metrics import sqnr_db
 from qtool.options import ModelLike, Options, Progress, silent
@@ -44,7 +43,6 @@ from qtool.plan.scheme import make_scheme
 from qtool.report.analysis import Analysis, Cost
 from qtool.report.model import ModelFile
 from qtool.report.tables import percent
-from qtool.rewrite.write import written
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.cpu import saturates
 from qtool.runtime.library import has_op
@@ -147,7 +145,11 @@ def analyze_model(
         subject, samples, reserve, options.threads, lambda done, total: progress("analyze", done, total)
     )
     outputs, simulated = measured.outputs, measured.simulated
-    noise = _run(other or base.candidate, outputs, options.threads, runtime) if runs else None
+    noise = None
+    if other is not None:
+        noise = _run_file(other, outputs, options.threads, runtime)
+    elif runs:
+        noise = run_candidate(base.candidate, outputs, options.threads, runtime)
     actual = simulated if noise is None else noise
     sqnr = outputs.sqnr(actual.sum(axis=0))
     form = _form(inspection, settings)
@@ -155,9 +157,7 @@ def analyze_model(
     if options.advise or options.try_best:
         progress("advice", 0, 0)
         kept = np.zeros_like(actual)
-        if (
-            inspection is None or inspection.recipe or runtime != DEFAULT
-        ):  # the int8 kernels that a change has, too
+        if inspection is None or inspection.recipe or runtime != DEFAULT:  # a change has these kernels, too
             kept = np.maximum(actual - simulated, 0)
         start = Start(actual, kept, foreign=other is not None)
         advice = remedies(base, subject, measured, start, most=_ADVICE_RUNS)
@@ -271,16 +271,10 @@ def _read(prepared: PreparedModel, source: Source, other: Source) -> tuple[Subje
     return Subject(model, plan, regions, read.weights, read.biases, read.scales), read.unmatched
 
 
-def _run(model: Source | Candidate, outputs: Outputs, threads: int, runtime: str) -> NDArray[np.float64]:
-    """Run a quantized model; return [samples, outputs] the power of its error."""
-    if isinstance(model, Source):
-        session = Session(model.loadable, threads=threads, name=model.name, runtime=runtime)
-    else:
-        with model_for_session(written(model.model.model, model.plan)) as loadable:
-            name = "the model that qtool would make"
-            session = Session(loadable, threads=threads, name=name, runtime=runtime)
-    opened = with_float_io(session)
-    return outputs.errors_of(opened, list(match_outputs(outputs.names, opened.outputs).values()))
+def _run_file(other: Source, outputs: Outputs, threads: int, runtime: str) -> NDArray[np.float64]:
+    """Run the quantized file; return [samples, outputs] the power of its error."""
+    model = with_float_io(Session(other.loadable, threads=threads, name=other.name, runtime=runtime))
+    return outputs.errors_of(model, list(match_outputs(outputs.names, model.outputs).values()))
 
 
 def _output_errors(measured: Measured, noise: NDArray[np.float64] | None) -> tuple[OutputError, ...]:
@@ -350,10 +344,11 @@ def _doubts(
 
 def _rare(outputs: Outputs, noise: NDArray[np.float64], judge: Samples) -> Iterator[str]:
     """Yield a warning where one of several samples makes nearly all of the error."""
-    shares = np.divide(noise, total := noise.sum(axis=0), out=np.zeros_like(noise), where=total > 0).mean(
-        axis=1
-    )
-    if len(shares) > 1 and outputs.sqnr(noise.sum(axis=0)) < _ACCURATE_DB and shares.max() > _ALONE:
+    total = noise.sum(axis=0)
+    if len(noise) < 2 or outputs.sqnr(total) >= _ACCURATE_DB:
+        return
+    shares = (noise[:, total > 0] / total[total > 0]).mean(axis=1)
+    if shares.max() > _ALONE:
         place = sorted(evenly(len(judge), len(shares)))[int(shares.argmax())]
         text = f"sample {place + 1} of {judge.name} makes {percent(float(shares.max()))} of the error"
         yield f"{text}: other samples may have other causes; qtool compare judges all {len(judge)}"

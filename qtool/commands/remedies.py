@@ -203,10 +203,15 @@ def build(remedies: Sequence[Remedy], outputs: Outputs, threads: int, runtime: s
 def _measured(remedy: Remedy, outputs: Outputs, threads: int, runtime: str) -> float:
     if remedy.candidate is None:
         return math.nan
-    model = written(remedy.candidate.model.model, remedy.candidate.plan)
-    with model_for_session(model) as loadable:
-        session = Session(loadable, threads=threads, name="the model of the advice", runtime=runtime)
-    return outputs.sqnr(outputs.errors_of(session, outputs.names).sum(axis=0))
+    return outputs.sqnr(run_candidate(remedy.candidate, outputs, threads, runtime).sum(axis=0))
+
+
+def run_candidate(candidate: Candidate, outputs: Outputs, threads: int, runtime: str) -> Powers:
+    """Write the model of a candidate and run it; return [samples, outputs] the power of its error."""
+    with model_for_session(written(candidate.model.model, candidate.plan)) as loadable:
+        name = "the model that qtool would make"
+        session = Session(loadable, threads=threads, name=name, runtime=runtime)
+    return outputs.errors_of(session, outputs.names)
 
 
 def _simulate(subject: Subject, outputs: Outputs, threads: int) -> Powers:

@@ -193,8 +193,12 @@ def test_a_named_runtime_runs_the_model_that_qtool_would_make(default: Analysis)
 
 
 def test_one_sample_with_all_of_the_error_is_named(default: Analysis) -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(net())
+    proto.graph.node.append(node("Neg", ["x"], ["exact"]))  # an output without error has no share
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("exact", onnx.TensorProto.FLOAT, SHAPE))
     data = [*DATA[:5], {"x": DATA[5]["x"] * 50}, *DATA[6:]]
-    (warning,) = qtool.analyze(net(), None, data, replace(OPTIONS, calib=CALIB, **TARGET)).warnings
+    (warning,) = qtool.analyze(proto, None, data, replace(OPTIONS, calib=CALIB, **TARGET)).warnings
     assert "sample 6 of" in warning
     assert not default.warnings
 

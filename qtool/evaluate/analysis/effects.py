@@ -77,8 +77,7 @@ class Outputs:
 
     def sqnr(self, noise: Powers) -> float:
         """Return the SQNR of the worst output over all samples in dB."""
-        pairs = zip(self.signal.tolist(), noise.tolist(), strict=True)
-        return min((db for pair in pairs if not math.isnan(db := sqnr_db(*pair))), default=math.inf)
+        return _worst_sqnr(self.signal, noise)
 
     def errors_of(self, model: Model, names: Sequence[str]) -> Powers:
         """Run a model on every sample; return [samples, outputs] the power of its error.
@@ -97,17 +96,19 @@ class Outputs:
 
     def levels(self, noise: Powers) -> Powers:
         """Return [samples] the SQNR of the worst output in dB; of [samples, outputs] powers."""
-        signals = [self.signal_of([i]).tolist() for i in range(len(self.samples))]
-        rows = (zip(*pair, strict=True) for pair in zip(signals, noise.tolist(), strict=True))
-        worst = (
-            min((db for p in row if not math.isnan(db := sqnr_db(*p))), default=math.inf) for row in rows
-        )
-        return np.asarray([max(min(db, _EXACT_DB), -_EXACT_DB) for db in worst])
+        levels = [_worst_sqnr(self.signal_of([i]), row) for i, row in enumerate(noise)]
+        return np.clip(levels, -_EXACT_DB, _EXACT_DB)
 
     def scaled(self, noise: Powers, positions: Collection[int]) -> Powers:
         """Return the noise over some samples as that over all of them."""
         part, signal = self.signal_of(positions), self.signal
         return np.asarray(noise * np.divide(signal, part, out=np.ones_like(part), where=part > 0))
+
+
+def _worst_sqnr(signal: Powers, noise: Powers) -> float:
+    """Return the SQNR of the worst output in dB, of the powers of each."""
+    levels = map(sqnr_db, signal.tolist(), noise.tolist())
+    return min((db for db in levels if not math.isnan(db)), default=math.inf)
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,7 @@ from qtool.report.analysis_figures import (
 )
 from qtool.report.figures import decibels
 from qtool.report.html import charts
-from qtool.report.html.page import (
-    Details,
-    Page,
-    Section,
-    figures,
-    render_page,
-    reproduce,
-    require_html,
-    table,
-)
+from qtool.report.html.page import Details, Page, Section, figures, render_page, reproduce, table
 from qtool.report.tables import percent
 
 _WORST = 8
@@ -42,7 +33,6 @@ def to_html(analysis: Analysis) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
-    require_html()
     files = (analysis.fp32, analysis.quantized)
     return render_page(
         Page(

@@ -9,7 +9,7 @@ from qtool.errors import bytes_text, counted
 from qtool.report.bench import facts, short_names, verdict_text
 from qtool.report.columns import Column, Columns, name_of, number_of
 from qtool.report.html import charts
-from qtool.report.html.page import Page, Section, Tone, render_page, reproduce, require_html, table
+from qtool.report.html.page import Page, Section, Tone, render_page, reproduce, table
 
 
 def to_html(bench: Bench) -> str:
@@ -18,7 +18,6 @@ def to_html(bench: Bench) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
-    require_html()
     return render_page(_page(bench))
 
 

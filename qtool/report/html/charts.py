@@ -64,7 +64,6 @@ def to_svg(report: Report) -> str:
     Raises:
         EnvironmentFailure: matplotlib is missing.
     """
-    require_matplotlib()
     return _document(lambda axes: _front(axes, report), _WIDE, f"Candidates of {report.fp32.path}")
 
 
@@ -159,6 +158,7 @@ def picture(shape: Sequence[int], pixels: str) -> str:
         shape: height, width, channels.
         pixels: bytes as base64.
     """
+    require_matplotlib()
     from matplotlib.image import imsave
 
     try:
@@ -221,6 +221,7 @@ def _attributes(style: str) -> dict[str, str]:
 
 def _document(draw: Any, size: tuple[float, float], title: str) -> str:
     """Return the SVG document of one pair of axes."""
+    require_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
 

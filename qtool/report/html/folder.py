@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtool.commands.folder import FolderReport
 from qtool.report.columns import GATES, OUTPUTS
 from qtool.report.folder import COLUMNS, facts, folder_tone, verdict
-from qtool.report.html.page import Page, Section, render_page, reproduce, require_html, table
+from qtool.report.html.page import Page, Section, render_page, reproduce, table
 from qtool.report.verdict import verdict_line
 
 
@@ -15,7 +15,6 @@ def to_html(report: FolderReport) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
-    require_html()
     models = Section("Models", table=table(COLUMNS, report.rows))
     files = Section("Files", facts=tuple(facts(report)))
     each = [

@@ -155,6 +155,7 @@ def render_page(page: Page) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
+    require_html()
     style, script = _asset("page.css"), _asset("page.js")
     return _template().render(
         page=page, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script)
@@ -178,7 +179,6 @@ def require_html() -> None:
 
 @cache
 def _template() -> Template:
-    require_html()
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 

@@ -31,17 +31,7 @@ from qtool.report.figures import (
     speed_lines,
 )
 from qtool.report.html import charts
-from qtool.report.html.page import (
-    Details,
-    Page,
-    Picture,
-    Section,
-    figures,
-    render_page,
-    reproduce,
-    require_html,
-    table,
-)
+from qtool.report.html.page import Details, Page, Picture, Section, figures, render_page, reproduce, table
 from qtool.report.model import Report
 from qtool.report.verdict import gates_line, tone, verdict_line
 
@@ -55,7 +45,6 @@ def to_html(report: Report) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
-    require_html()
     return render_page(_page(report))
 
 

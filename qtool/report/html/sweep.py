@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtool.commands.sweep import Sweep
 from qtool.report.html import charts
-from qtool.report.html.page import Page, Section, render_page, reproduce, require_html, table
+from qtool.report.html.page import Page, Section, render_page, reproduce, table
 from qtool.report.sweep import columns, verdict
 
 
@@ -14,7 +14,6 @@ def to_html(sweep: Sweep) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
-    require_html()
     speeds = {
         f"{row.model} {row.name}": (row.speedup.low, row.speedup.median, row.speedup.high)
         for row in sweep.rows

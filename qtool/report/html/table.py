@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtool.commands.table import FP32, ModeTable
 from qtool.report.html import charts
-from qtool.report.html.page import Page, Section, render_page, reproduce, require_html, table
+from qtool.report.html.page import Page, Section, render_page, reproduce, table
 from qtool.report.table import caption, columns
 
 
@@ -14,7 +14,6 @@ def to_html(modes: ModeTable) -> str:
     Raises:
         EnvironmentFailure: jinja2 or matplotlib is missing.
     """
-    require_html()
     speeds = {
         row.name: (row.speedup.low, row.speedup.median, row.speedup.high)
         for row in modes.rows

@@ -2,8 +2,8 @@
 
     python benchmarks/analyze.py ../shared/models/{resnet20_cifar10,lprnet} sample_models/cnn
 
-A model's folder holds model.onnx, calib/ and eval/. Regions: each region is quantized alone, by building the
-model; the table has the SQNR of analyze's first three, and that of the third of all. Advice: the first
+A model's folder holds model.onnx, calib/ and eval/. Regions: each int8 region is quantized alone, by building
+the model; the table has the SQNR of analyze's first three, and that of the third of all. Advice: the first
 command is run as printed, and so is the command without the advice; both are judged on all of eval/. Costs
 are inferences of the whole model. Prints a Markdown table of each.
 """
@@ -24,13 +24,13 @@ import numpy as np
 from table import expand, program
 
 import qtool
+from qtool.commands.analyze import rule_based_candidate
 from qtool.commands.prepare import prepare_model
 from qtool.data.samples import Part, evenly
 from qtool.errors import ModelError, QtoolError
 from qtool.evaluate.compare import compare
 from qtool.graph.save import model_for_session
-from qtool.plan.candidate import make_candidate
-from qtool.plan.rules import rule_based
+from qtool.plan.candidate import Candidate
 from qtool.report.analysis import Analysis
 from qtool.report.model import Report
 from qtool.rewrite.write import written
@@ -67,10 +67,12 @@ def main() -> None:
 
 
 def regions_row(folder: Path, analysis: Analysis, target: str) -> str:
-    """Build every region alone, and compare the first three with the third of all."""
-    built = {region.name: alone(folder, region.nodes, target) for region in analysis.regions}
+    """Build every int8 region alone, and compare the first three with the third of all."""
+    int8 = candidate(folder, target).plan.forms.keys()
+    regions = [region for region in analysis.regions if int8 & {*region.nodes}]
+    built = {region.name: alone(folder, region.nodes, target) for region in regions}
     order = sorted(db for db in built.values() if np.isfinite(db))
-    first = analysis.regions[:3]
+    first = regions[:3]
     third = order[min(2, len(order) - 1)] if order else float("inf")
     right = all(built[r.name] <= third + 1 for r in first)
     said = ", ".join(f"{r.sqnr:.1f}" for r in first)
@@ -80,22 +82,19 @@ def regions_row(folder: Path, analysis: Analysis, target: str) -> str:
     return f"| {folder.name} | {len(built)} | {said} | {ours} | {third:.1f} | {within} | {cost} |"
 
 
+def candidate(folder: Path, target: str, **chosen: list[str]) -> Candidate:
+    """The model that qtool makes by its rules of the chosen nodes."""
+    calib, data = str(folder / "calib"), str(folder / "eval")
+    options = qtool.Options(calib=calib, data=data, target=target, effort="fast", threads=1, **chosen)
+    return rule_based_candidate(prepare_model(folder / "model.onnx", options))
+
+
 def alone(folder: Path, nodes: tuple[str, ...], target: str) -> float:
     """SQNR on 8 samples of eval/ of the model with only these nodes quantized."""
-    options = qtool.Options(
-        calib=str(folder / "calib"),
-        data=str(folder / "eval"),
-        target=target,
-        effort="fast",
-        exclude=["*"],
-        include=list(nodes),
-        threads=1,
-    )
-    prepared = prepare_model(folder / "model.onnx", options)
-    candidate = make_candidate(prepared, rule_based(prepared.task))
+    one = candidate(folder, target, exclude=["*"], include=list(nodes))
+    prepared = one.model
     judge = prepared.samples.judge
-    assert judge is not None
-    with model_for_session(written(prepared.model, candidate.plan)) as model:
+    with model_for_session(written(prepared.model, one.plan)) as model:
         session = Session(model, threads=1, name="one region")
     reference = Session(prepared.source.loadable, threads=1, name="FP32")
     return compare(reference, session, Part(judge, evenly(len(judge), 8), judge.name)).sqnr

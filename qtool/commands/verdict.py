@@ -40,11 +40,6 @@ from qtool.tables.qtypes import INT8, UINT8
 from qtool.tables.runtimes import DEFAULT
 from qtool.tables.targets import MEASURED, TARGETS
 
-SATURATES = (
-    "judged on this CPU, which has no VNNI: its int8 kernels saturate with 8-bit weights, so the SQNR is "
-    "lower here, and the speed is another, than where --target {0} runs"
-)
-
 QUANTIZED = "quantized"
 """The name of the written file in a race."""
 
@@ -242,7 +237,11 @@ def _cpu_notes(plan: Plan, scheme: Scheme) -> Iterator[str]:
     if unsigned and scheme.weight is INT8 and not scheme.simulated and saturates():
         fitting = f"{scheme.target.name}-avx2"
         hint = f"--target {fitting} fits this one" if fitting in TARGETS else "qtool compare there judges it"
-        yield f"{SATURATES.format(scheme.target.name)} ({hint})"
+        yield (
+            "judged on this CPU, which has no VNNI: its int8 kernels saturate with 8-bit weights, so the "
+            f"SQNR is lower here, and the speed is another, than where --target {scheme.target.name} runs "
+            f"({hint})"
+        )
 
 
 def _left_out(cost: SearchCost, report: Report, model: PreparedModel) -> str:

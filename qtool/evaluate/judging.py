@@ -88,11 +88,11 @@ def with_scores(measures: Measures, judging: Judging, model: ir.Model) -> Measur
     task: TaskName = judging.task or ("ctc" if alphabet else "")
     scored = scored_outputs(model, task, judging.class_axis)
     if alphabet and judging.class_axis is None:
-        shapes = {o.name: [*o.shape] for o in model.graph.outputs if o.shape is not None}
-        axes = {
-            n: alphabet.axis_of(shapes[n]) for n, r in scored.items() if n in shapes and r.axis is not None
+        axes = {o.name: alphabet.axis_of([*(o.shape or ())]) for o in model.graph.outputs}
+        scored = {
+            n: row if row.axis is None else replace(row, axis=axes[n] or row.axis)
+            for n, row in scored.items()
         }
-        scored = {n: replace(row, axis=axes.get(n) or row.axis) for n, row in scored.items()}
     return replace(measures, scored=scored, rows=row_outputs(model))
 
 

@@ -209,9 +209,8 @@ class Truth:
         self._labels = labels
         self._axes = axes
         self.output: int | None = None
-        self._hits: NDArray[np.int64] | None = (
-            None  # [convention of texts, FP32 is right, the other is right]
-        )
+        # [convention of texts, FP32 is right, the other is right]
+        self._hits: NDArray[np.int64] | None = None
         self._samples = self._classes = 0
 
     def add(self, name: str, expected: list[Any], actual: list[Any], place: str) -> None:

@@ -12,9 +12,9 @@ from qtool.commands.verdict import plan_report
 from qtool.plan.draft import draft
 from qtool.plan.rules import rule_based
 from qtool.runtime import cpu
-from tests.graphs import SAMPLE_MODELS, model, node, weights
+from tests.graphs import model, node, weights
 
-MODEL = SAMPLE_MODELS / "transformer" / "model.onnx"
+MODEL = model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 64)}, ["y"], {"w": weights(64, 64)})
 FLAGS = {
     # what /proc/cpuinfo holds, the machine, the target
     "avx2": ("flags : fpu avx2 fma\n", "x86_64", "cpu-avx2"),
@@ -55,10 +55,9 @@ def test_the_plan_holds_it(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_sums_that_saturate_here_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     be("avx2", tmp_path, monkeypatch)
-    product = model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 64)}, ["y"], {"w": weights(64, 64)})
 
     def warned(**options: object) -> int:
-        prepared = prepare_model(product, qtool.Options(**options), sets=NO_SAMPLES)  # type: ignore[arg-type]
+        prepared = prepare_model(MODEL, qtool.Options(**options), sets=NO_SAMPLES)  # type: ignore[arg-type]
         report = plan_report(prepared, draft(prepared.task, rule_based(prepared.task)))
         return sum("VNNI" in warning for warning in report.warnings)
 

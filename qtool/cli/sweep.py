@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,13 +153,12 @@ def _filled(value: Any, model: Path) -> Any:
     return value.replace("{folder}", str(model.parent.absolute())).replace("{stem}", model.stem)
 
 
-def _values(model: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _values(model: Path, settings: dict[str, Any]) -> Mapping[str, Any]:
     """Return the values of all options of quantize, where some are set and the others have their defaults."""
     parent = click.get_current_context()
     kept = dict(parent.meta)
-    words: Sequence[str] = [str(model)]
     try:
-        ctx = quantize.make_context("quantize", list(words), parent, default_map=dict(settings))
+        ctx = quantize.make_context("quantize", [str(model)], parent, default_map=settings)
     finally:  # contexts share it
         parent.meta.clear()
         parent.meta.update(kept)

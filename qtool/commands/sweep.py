@@ -282,10 +282,11 @@ def is_done(item: SweepItem) -> bool:
 
 
 def _digest(item: SweepItem) -> str:
-    """Return a digest of all that the results depend on; of files of samples their sizes and times."""
+    """Return a digest of all that the results depend on; of files beside the model sizes and times."""
     options = item.options
-    named = (options.calib, options.data, options.labels, options.ranges, options.costs)
-    files = [_states(name) for name in (*named, options.reading.tokenizer) if isinstance(name, str | Path)]
+    named = (options.calib, options.data, options.ranges, options.costs, options.reading.tokenizer)
+    judging = (options.labels, options.alphabet, *options.metrics)
+    files = [_states(name) for name in (*named, *judging) if isinstance(name, str | Path) and name]
     parts = (__version__, model_digest(Path(item.model)), replace(options, force=False), files)
     return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()
 

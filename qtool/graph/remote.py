@@ -9,13 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import onnx
-
 from qtool.errors import EnvironmentFailure, QtoolError, printable
+from qtool.graph.share import side_files
 from qtool.runtime.heartbeat import beat, step
 
-# A path that went through pathlib has one slash.
-_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)", re.DOTALL)
 # What may lie beside a model, and tell how its samples are read.
 _BESIDE = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
 
@@ -90,25 +87,19 @@ def upload(target: Path, url: str) -> None:
 
 
 def _parts(url: str) -> tuple[str, str]:
-    match = _URL.match(url)
-    if match is None:
-        raise ValueError(f"no URL: {url}")
-    return match[1], ("/" if match[1] == "file" else "") + match[2]
+    scheme, _, rest = url.partition(":")  # a path that went through pathlib has one slash
+    return scheme, ("/" if scheme == "file" else "") + rest.lstrip("/")
 
 
 def _locations(model: Path) -> Iterator[str]:
     """Yield the names of a model's external data that lie below its folder; its check reports the others."""
     try:
-        proto = onnx.load(str(model), format="protobuf", load_external_data=False)
+        files = side_files(model)
     except Exception:  # no model: reported where it is loaded
         return
-    tensors = [*proto.graph.initializer]
-    tensors += [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
-    names = {e.value for tensor in tensors for e in tensor.external_data if e.key == "location"}
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        if not path.is_absolute() and ".." not in path.parts:
-            yield name
+    for file in sorted(files):
+        if file.is_relative_to(model.parent) and ".." not in file.relative_to(model.parent).parts:
+            yield file.relative_to(model.parent).as_posix()
 
 
 @contextmanager

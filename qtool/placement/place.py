@@ -79,11 +79,11 @@ def place(
         points: number of Pareto points to build and race, spread along the front; None: the most promising
             ones, their number by the effort.
     """
-    if base.model.scheme.storage in FEW_BITS:
-        base = base if points is not None and first is None else allocate_bits(base, evaluator)
-        first = None if first is None else replace(first, base=base)
     if first is None:
         return _place_weights(base, evaluator, points)
+    if base.model.scheme.storage in FEW_BITS:
+        base = allocate_bits(base, evaluator)
+        first = replace(first, base=base)
     if not first.pays or evaluator.budget.out_of_time:
         return replace(_without_cuts(base, first, evaluator), timing=first.timing)
     costs = build_cost_model(base, first.timing.within(base), evaluator)
@@ -160,7 +160,7 @@ def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) ->
     """Placement where only weights are quantized, or all goes by the rules; for `tune` with several sizes."""
     if points is not None:
         return _best_of(_distinct(spread_bits(base, evaluator, points)), None, evaluator, by_size=True)
-    return Placement(base)
+    return Placement(allocate_bits(base, evaluator) if base.model.scheme.storage in FEW_BITS else base)
 
 
 def float_candidate(candidate: Candidate, reason: Reason) -> Candidate:
@@ -237,8 +237,9 @@ def _best_of(
         by_size: size counts in place of speed.
         first: the first race, which has ruled out some candidates.
     """
-    speeds = _predicted_speeds(candidates, costs)
-    if evaluator.model.options.timing != TABLE:
+    if evaluator.model.options.timing == TABLE:
+        speeds = _predicted_speeds(candidates, costs)
+    else:
         speeds = _raced_speeds(candidates, evaluator)
     if _corrects_much(evaluator):  # biases change no speed
         comparisons_left = (len(candidates) + RUNS) * len(evaluator.select or ())

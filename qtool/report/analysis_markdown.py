@@ -12,7 +12,7 @@ from qtool.report.analysis_figures import (
     subject,
     verdict,
 )
-from qtool.report.markdown import code, prose, section
+from qtool.report.markdown import code, document, prose, section
 
 _MOST_ROWS = 50
 
@@ -29,7 +29,5 @@ def to_markdown(analysis: Analysis) -> str:
         section("Regions", REGIONS, analysis.regions, _MOST_ROWS),
         section("Blocks", BLOCKS, analysis.blocks, _MOST_ROWS),
         section("Tensors", TENSORS, analysis.tensors, _MOST_ROWS),
-        "\n".join(f"- ⚠️ {prose(warning)}" for warning in analysis.warnings),
-        f"<sub>qtool {prose(analysis.version)}, {cost_text(analysis)}</sub>",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return document(parts, analysis.warnings, analysis.version, f", {cost_text(analysis)}")

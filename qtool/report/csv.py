@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -21,19 +22,24 @@ _FORMULA = ("=", "+", "-", "@")
 
 def to_csv(report: Report) -> str:
     """A heading and a row an output; numbers in full, with inf and nan; columns as COLUMNS."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     comparison = report.comparison
     if comparison is not None:
         model = report.quantized.path if report.quantized else ""
         for output in comparison.outputs:
             own = [getattr(output, name) for name in MEASURES]
-            writer.writerow(map(cell, [model, comparison.data, comparison.samples, output.name, *own]))
+            rows.append([model, comparison.data, comparison.samples, output.name, *own])
+    return csv_text(COLUMNS, rows)
+
+
+def csv_text(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a heading and rows as CSV."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(map(_cell, row) for row in (heads, *rows))
     return stream.getvalue()
 
 
-def cell(value: Any) -> Any:
+def _cell(value: Any) -> Any:
     """Foreign text on one line, and never a formula; a nan of any kind."""
     if isinstance(value, str):
         clean = printable(value, _LONGEST)

@@ -12,7 +12,7 @@ from qtool.errors import bytes_text, counted, printable
 from qtool.report.columns import Column, Columns, name_of, number_of, shown
 from qtool.report.figures import decibels
 from qtool.report.json import REPORT
-from qtool.report.markdown import prose, section
+from qtool.report.markdown import document, prose, section
 from qtool.report.tables import bare_table, labelled, plain
 from qtool.report.verdict import COLOURS, SIGNS, Tone, gates_line, next_step, smaller, tone
 from qtool.serialize.json_format import JsonFormat
@@ -143,7 +143,5 @@ def to_markdown(report: FolderReport) -> str:
         prose(verdict(report)),
         section("Models", COLUMNS, report.rows, len(report.rows)),
         "\n".join(f"- **{label}:** {prose(text)}" for label, text in facts(report)),
-        "\n".join(f"- ⚠️ {prose(warning)}" for warning in report.warnings),
-        f"<sub>qtool {prose(report.version)}</sub>",
     )
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return document(parts, report.warnings, report.version)

@@ -85,10 +85,22 @@ def to_markdown(report: Report) -> str:
         _trials(report),
         section("Why", EXPLAINED, report.explained, _MOST_NODES),
         _audit(report.audit),
-        "\n".join(f"- ⚠️ {prose(warning)}" for warning in report.warnings),
-        f"<sub>qtool {prose(report.version)}</sub>",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return document(parts, report.warnings, report.version)
+
+
+def document(parts: Sequence[str], warnings: Sequence[str], version: str, note: str = "") -> str:
+    """Return a document of parts, of which empty ones are left out, with warnings and a footer.
+
+    Args:
+        parts: in Markdown.
+        warnings: plain texts.
+        version: of qtool, for the footer.
+        note: the end of the footer, in Markdown.
+    """
+    signed = "\n".join(f"- ⚠️ {prose(warning)}" for warning in warnings)
+    footer = f"<sub>qtool {prose(version)}{note}</sub>"
+    return "\n\n".join(part for part in (*parts, signed, footer) if part) + "\n"
 
 
 def _table(columns: Columns, rows: Sequence[Any]) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from rich.console import Console
 from rich.text import Text
 
 from qtool.commands.sweep import Sweep, SweepRow
 from qtool.errors import EXIT_OK, counted
-from qtool.report import csv as report_csv
 from qtool.report.columns import Column, Columns, name_of, shown
-from qtool.report.markdown import prose, section
+from qtool.report.csv import csv_text
+from qtool.report.markdown import document, prose, section
 from qtool.report.table import csv_cells, csv_heads, figures
 from qtool.report.tables import bare_table, plain
 from qtool.serialize.json_format import JsonFormat
@@ -62,21 +59,15 @@ def render_sweep(sweep: Sweep, console: Console) -> None:
 
 def to_markdown(sweep: Sweep) -> str:
     """Return the table as GitHub's Markdown."""
-    warnings = "\n".join(f"- ⚠️ {prose(warning)}" for warning in sweep.warnings)
     rows = section("Sweep", columns(sweep), sweep.rows, len(sweep.rows))
-    parts = (rows, prose(verdict(sweep)), warnings, f"<sub>qtool {prose(sweep.version)}</sub>")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return document((rows, prose(verdict(sweep))), sweep.warnings, sweep.version)
 
 
 def to_csv(sweep: Sweep) -> str:
     """Return a row a model and configuration, numbers in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["model", "configuration", *csv_heads(sweep.metrics), "gates_failed", "exit_code", "error"]
-    )
+    heads = ["model", "configuration", *csv_heads(sweep.metrics), "gates_failed", "exit_code", "error"]
+    rows = []
     for row in sweep.rows:
         ends = ["; ".join(row.gates_failed), row.exit_code, row.failed]
-        cells = [row.model, row.name, *csv_cells(row, sweep.metrics), *ends]
-        writer.writerow(map(report_csv.cell, cells))
-    return stream.getvalue()
+        rows.append([row.model, row.name, *csv_cells(row, sweep.metrics), *ends])
+    return csv_text(heads, rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,10 +11,10 @@ from rich.text import Text
 
 from qtool.commands.table import FP32, ModeRow, ModeTable
 from qtool.errors import counted
-from qtool.report import csv as report_csv
 from qtool.report.columns import Column, Columns, shown
+from qtool.report.csv import csv_text
 from qtool.report.figures import decibels
-from qtool.report.markdown import prose, section
+from qtool.report.markdown import document, prose, section
 from qtool.report.tables import bare_table, plain
 from qtool.serialize.json_format import JsonFormat
 
@@ -95,26 +93,20 @@ def render_table(table: ModeTable, console: Console) -> None:
 
 def to_markdown(table: ModeTable) -> str:
     """Return the table as GitHub's Markdown."""
-    warnings = "\n".join(f"- ⚠️ {prose(warning)}" for warning in table.warnings)
     rows = section("Every mode", columns(table), table.rows, len(table.rows))
-    parts = (rows, prose(caption(table)), warnings, f"<sub>qtool {prose(table.version)}</sub>")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return document((rows, prose(caption(table))), table.warnings, table.version)
 
 
 def to_csv(table: ModeTable) -> str:
     """Return a row a mode, numbers in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["model", *csv_heads(table.metrics), "failed"])
-    for row in table.rows:
-        writer.writerow(map(report_csv.cell, [row.name, *csv_cells(row, table.metrics), row.failed]))
-    return stream.getvalue()
+    rows = ([row.name, *csv_cells(row, table.metrics), row.failed] for row in table.rows)
+    return csv_text(["model", *csv_heads(table.metrics), "failed"], rows)
 
 
 def csv_heads(metrics: Sequence[str]) -> list[str]:
     """Return the titles of `csv_cells`."""
     heads = ["bytes", "speed", "speed_low", "speed_high", "sqnr", "sqnr_low", "sqnr_high"]
-    return [*heads, *map(report_csv.cell, metrics), "quantized", "nodes"]
+    return [*heads, *metrics, "quantized", "nodes"]
 
 
 def csv_cells(row: ModeRow, metrics: Sequence[str]) -> list[Any]:

@@ -149,7 +149,7 @@ def answer_of(function: Callable[..., Any], arguments: Sequence[Any], progress: 
         return "bug", traceback.format_exc()
 
 
-def error_to_send(error: QtoolError | MemoryError, memory_hint: str) -> tuple[str, str, str]:
+def error_to_send(error: QtoolError | MemoryError, memory_hint: str = "") -> tuple[str, str, str]:
     """Return an error in the form that `error_of` makes an error of in another process.
 
     Args:

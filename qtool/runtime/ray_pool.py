@@ -26,7 +26,7 @@ from qtool.runtime import heartbeat
 from qtool.runtime.deaths import Limits, dead, limits_here
 from qtool.runtime.heartbeat import StepProgress, no_progress
 from qtool.runtime.library import RUNTIME_VERSION
-from qtool.runtime.pool import RETRIES, Answer, Call, Outcome, Sums, answer_of, error_of
+from qtool.runtime.pool import RETRIES, Answer, Call, Outcome, Sums, answer_of, error_of, error_to_send
 from qtool.runtime.tempdirs import sweep, temporary
 from qtool.runtime.watchdog import LOOK, Watchdog, thread_seconds
 
@@ -230,6 +230,5 @@ def _watch(page: mmap.mmap, limits: Limits, over: threading.Event, board: Any, n
         snapshot = heartbeat.read(page)
         death = dog.look(snapshot.beats, thread_seconds(os.getpid()), limits.patience(snapshot.model_bytes))
         if death is not None:
-            error = dead(death, snapshot, limits)
-            board.bury.remote(number, (type(error).__name__, error.message, error.hint))
+            board.bury.remote(number, error_to_send(dead(death, snapshot, limits)))
             return

@@ -92,9 +92,9 @@ def test_a_result_is_that_of_quantize(place: Path, first: Any) -> None:
 
 
 def test_a_second_run_is_refused_or_resumed(place: Path, first: Any) -> None:
-    refused = swept(place, *MODELS)
-    assert refused.returncode == 2
-    assert "--resume skips what is done" in refused.stderr
+    with pytest.raises(UsageError, match="exists") as caught:
+        qtool.sweep([place / name for name in MODELS], {"int8": OPTIONS}, place / "out")
+    assert "--resume skips what is done" in caught.value.hint
     resumed = swept(place, *MODELS, "--resume", "--part", "2/2")
     assert resumed.returncode == 1, resumed.stderr
     document = json.loads(resumed.stdout)
@@ -104,16 +104,19 @@ def test_a_second_run_is_refused_or_resumed(place: Path, first: Any) -> None:
 
 def test_what_changed_is_done_again(place: Path, tmp_path: Path) -> None:
     calib = write_samples(tmp_path / "calib", samples(12, x=(2, 8)))
-    options = replace(OPTIONS, calib=str(calib))
+    (tmp_path / "metric.py").write_text("def zero(fp32, quantized):\n    return 0.0\n")
+    options = replace(OPTIONS, calib=str(calib), metrics=(f"{tmp_path / 'metric.py'}:zero",))
     item = SweepItem(str(place / "a/model.onnx"), "int8", tmp_path / "m" / "int8.onnx", options)
     run_item(item)
     assert is_done(item)
     assert not is_done(replace(item, options=replace(options, symmetric=True)))
     assert not is_done(replace(item, model=str(place / "b/model.onnx")))
-    os.utime(calib / "003.npz", (1, 1))
-    assert not is_done(item)
-    run_item(item)
-    assert is_done(item)
+    for file in (calib / "003.npz", tmp_path / "metric.py"):
+        times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+        os.utime(file, (1, 1))
+        assert not is_done(item)
+        os.utime(file, ns=times)
+        assert is_done(item)
     item.output.unlink()
     assert not is_done(item)
 
@@ -122,10 +125,8 @@ def test_what_changed_is_done_again(place: Path, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("mode = 'static'", "no configuration"),
-        ("[int8]\nmethd = 'mse'", "[int8]: no option 'methd'"),
         ("[int8]\nmode = 'statik'", "statik"),
-        ("[int8]\noutput = 'x'", "no option 'output'"),
-        ("['a/b']", "can't name a file"),
+        ("[int8]\noutput = 'x'", "[int8]: no option 'output'"),
     ],
 )
 def test_a_wrong_configuration_is_refused_before_anything_runs(
@@ -143,3 +144,8 @@ def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
     assert labels_of(paths) == ["a-model", "m-b-model", "net", "b-model"]
     with pytest.raises(UsageError, match="twice"):
         labels_of([Path("net.onnx"), Path("net.onnx")])
+
+
+def test_a_configuration_names_files() -> None:
+    with pytest.raises(UsageError, match="can't name a file"):
+        qtool.sweep(["net.onnx"], {"a/b": OPTIONS}, "out")

@@ -13,6 +13,7 @@ from fsspec.registry import known_implementations
 from qtool.errors import DataError, EnvironmentFailure, ModelError
 from qtool.graph.load import load
 from qtool.graph.remote import exists, fetch, public, upload
+from tests.graph.model_files import branches
 from tests.graphs import model, node, weights
 
 
@@ -35,6 +36,19 @@ def test_a_model_travels_with_its_external_data(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array.numpy(), weights(32, 32))
 
 
+def test_the_external_data_of_nested_graphs_is_fetched(tmp_path: Path) -> None:
+    output = onnx.helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [10])
+    weight = onnx.numpy_helper.from_array(weights(10), "w")
+    inner = onnx.helper.make_graph([node("Identity", ["w"], ["o"])], "inner", [], [output], [weight])
+    (tmp_path / "own").mkdir()
+    file = tmp_path / "own" / "m.onnx"
+    onnx.save(branches(inner), file, save_as_external_data=True, location="m.data", size_threshold=0)
+    upload(file, "memory://d/m.onnx")
+    (tmp_path / "there").mkdir()
+    fetched = fetch("memory://d/m.onnx", tmp_path / "there", ModelError)
+    assert fetched.with_name("m.data").read_bytes() == file.with_name("m.data").read_bytes()
+
+
 def test_a_folder_travels_whole(tmp_path: Path) -> None:
     put("memory://b/calib/0.txt", b"0")
     put("memory://b/calib/deep/1.txt", b"1")
@@ -47,14 +61,14 @@ def test_a_folder_travels_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "message", "hint"),
+    ("url", "error", "message"),
     [
-        ("memory://none/m.onnx", ModelError, "memory://none/m.onnx does not exist", ""),
-        ("nosuch://user:secret@host/m?key=1", EnvironmentFailure, "nosuch://host/m can't be reached", ""),
+        ("memory://none/m.onnx", ModelError, "memory://none/m.onnx does not exist"),
+        ("nosuch://user:secret@host/m?key=1", EnvironmentFailure, "nosuch://host/m can't be reached"),
     ],
 )
 def test_an_error_is_one_line_without_secrets(
-    tmp_path: Path, url: str, error: type[Exception], message: str, hint: str
+    tmp_path: Path, url: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as caught:
         fetch(url, tmp_path, ModelError)

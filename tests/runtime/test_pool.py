@@ -41,14 +41,11 @@ def test_each_call_has_its_own_end(tmp_path: Path) -> None:
         calls = [(name, tmp_path, shared) for name in names]
         ends = dict(pool.outcomes(work, calls, lambda done, total: progress.append((done, total))))
         assert all_results(pool, work, calls[:1]) == [3]
+        with pytest.raises(DataError, match="no samples"):
+            all_results(pool, work, [calls[names.index("error")], calls[0]])
     texts = [e.message if isinstance(e, QtoolError) else e for e in (ends[n] for n in range(len(names)))]
     assert texts == [
         3, 3, "m.onnx: a native library crashed (SIGSEGV): onnxruntime runs it", "no samples",
         "killed by the system (work): out of memory?", 3,
     ]  # fmt: skip
     assert progress[-1] == (6, 6)
-
-
-def test_the_first_error_ends_all(tmp_path: Path) -> None:
-    with opened(1) as pool, pytest.raises(DataError, match="no samples"):
-        all_results(pool, work, [("error", tmp_path, [1]), ("killed", tmp_path, [1])])

@@ -90,7 +90,7 @@ def to_markdown(report: Report) -> str:
 
 
 def document(parts: Sequence[str], warnings: Sequence[str], version: str, note: str = "") -> str:
-    """Return a document of parts, of which empty ones are left out, with warnings and a footer.
+    """Return a document of the parts that are not empty, with warnings and a footer.
 
     Args:
         parts: in Markdown.

@@ -5,14 +5,24 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from qtool.errors import EnvironmentFailure, QtoolError
+from qtool.errors import (
+    DataError,
+    EnvironmentFailure,
+    ModelError,
+    QtoolError,
+    RuntimeFailure,
+    UsageError,
+)
 from qtool.runtime.heartbeat import Snapshot
 from qtool.runtime.watchdog import Death
 
 SECONDS = 60
 SECONDS_A_GB = 60
 _MORE_MEMORY = "a larger --memory-limit, or a machine with more"
-_ERRORS: dict[int, type[QtoolError]] = {e.exit_code: e for e in [QtoolError, *QtoolError.__subclasses__()]}
+_ERRORS: dict[int, type[QtoolError]] = {
+    e.exit_code: e
+    for e in (QtoolError, ModelError, DataError, EnvironmentFailure, RuntimeFailure, UsageError)
+}
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,8 @@ def test_it_is_read_back_from_json(default: Analysis) -> None:
 
 
 def test_2_a_model_of_another_one(made: Callable[[str], onnx.ModelProto]) -> None:
-    other = net()
+    other = onnx.ModelProto()
+    other.CopyFrom(net())
     other.producer_name = "another"
     with pytest.raises(qtool.UsageError, match="made from another model"):
         qtool.analyze(other, made("qtool qdq"), DATA, OPTIONS)

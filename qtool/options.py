@@ -72,8 +72,9 @@ class Options(Choices, Judging):
             limit. The result then depends on the machine.
         checkpoint: a file that holds the best plan so far, until the result is in place; the finished weights
             of a side file are then beside the output, in OUTPUT.part.
-        jobs: workers that candidates and tensors are divided among; 0: this process, or with `ray` the CPUs
-            of the cluster.
+        jobs: workers that candidates and tensors are divided among, and threads that read and write weights
+            in side files; 0: this process with one thread for each usable core, or with `ray` the CPUs of
+            the cluster.
         ray: 'auto' or the address of a Ray cluster, for workers there; '': processes here.
         explain: node names, globs or op:Type of nodes to explain in the report.
         threads: of the runtime; 0: its default, and one thread for timing.

@@ -96,7 +96,7 @@ def worker_options(what: str) -> Callable[[F], F]:
             callback=lambda context, option, value: value or 0,
             metavar="N",
             brief="Number of workers.  [default: 1]",
-            help=f"Number of workers. {what}. Default: 1; with --ray the CPUs of the cluster.",
+            help=f"Number of workers. {what}. Default: 1 worker; with --ray the CPUs of the cluster.",
         )(command)
 
     return declare

@@ -68,7 +68,10 @@ _plan = under("What to quantize")
 @gate_options
 @source_options("calib", "data")
 @report_options
-@worker_options("Candidates and the sensitivities of tensors are divided among them; times are measured here")
+@worker_options(
+    "Candidates and the sensitivities of tensors are divided among them; times are measured here. As many "
+    "threads read and write weights in side files (default: all usable cores)"
+)
 @output_options
 def quantize(model: Path, output: str | None, **values: Any) -> int:
     """Quantize a model, or every model of a folder, and judge what was written.

@@ -67,7 +67,10 @@ if TYPE_CHECKING:
 @gate_options
 @source_options("calib", "data")
 @report_options
-@worker_options("Candidates and the sensitivities of tensors are divided among them; times are measured here")
+@worker_options(
+    "Candidates and the sensitivities of tensors are divided among them; times are measured here. As many "
+    "threads read and write weights in side files (default: all usable cores)"
+)
 @output_options
 def tune(model: Path, output: Path | None, points: int, **values: Any) -> int:
     """Measure what speed, size and accuracy a model can have, and choose one.

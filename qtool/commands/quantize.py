@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from qtool.report.model import Report, Result
 from qtool.runtime.blas import single_threaded_blas
 from qtool.runtime.pool import opened
 from qtool.runtime.session import Session
+from qtool.runtime.threads import requested_threads
 from qtool.tables.targets import AUTO, BEST, TargetName
 
 _PATTERNS = ("exclude", "include", "sets")
@@ -77,6 +78,7 @@ def quantize(
     check_target(output, list(source.files), options.force)
     request = replace(request, measures=with_scores(request.measures, options, source.model))
     with ExitStack() as stack:
+        stack.enter_context(_requested_threads(options))
         resumable = options.checkpoint is not None
         staging = stack.enter_context(staged(output, resumable=resumable, resume=options.resume))
         several = options.ray or options.jobs > 1
@@ -147,10 +149,16 @@ def dry_run(model: ModelLike, options: Options | None = None) -> Result:
     target = options.plan.target if options.plan is not None else options.target
     if "," in target or target == BEST:
         raise UsageError("a dry run shows one target, and races none", "name one target")
-    prepared = prepare_model(model, options, sets=NO_SAMPLES)
-    plan = prepared.options.plan or draft(prepared.task, rule_based(prepared.task))
-    report = replace(plan_report(prepared, plan), sizes=choice_sizes(prepared.source, options))
+    with _requested_threads(options):
+        prepared = prepare_model(model, options, sets=NO_SAMPLES)
+        plan = prepared.options.plan or draft(prepared.task, rule_based(prepared.task))
+        report = replace(plan_report(prepared, plan), sizes=choice_sizes(prepared.source, options))
     return Result(report, plan)
+
+
+def _requested_threads(options: Options) -> AbstractContextManager[None]:
+    """Let as many threads as there are workers here read and write weights in side files."""
+    return requested_threads(0 if options.ray else options.jobs)
 
 
 def _check(model: ModelLike, output: Path, options: Options) -> Request:

@@ -132,20 +132,21 @@ def unfolded_shape(shape: Sequence[int], granularity: Granularity) -> tuple[int,
     return tuple(shape)
 
 
-def parts(shape: Sequence[int], covered: Sequence[int] = ()) -> Iterator[tuple[slice, ...]]:
+def parts(shape: Sequence[int], covered: Sequence[int] = (), most: int = PART) -> Iterator[tuple[slice, ...]]:
     """Yield indices that cut an array into parts whose temporaries stay in the cache.
 
     Args:
         shape: of the array.
         covered: axes that stay whole.
+        most: elements of a part, where these axes leave it the choice.
     """
     free = [i for i in range(len(shape)) if i not in covered]
     axis = next((i for i in free if shape[i] > 1), 0)  # the first is contiguous in memory
     size = math.prod(shape)
-    if not free or size <= PART:
+    if not free or size <= most:
         yield ()
         return
-    step = max(1, PART * shape[axis] // size)
+    step = max(1, most * shape[axis] // size)
     for start in range(0, shape[axis], step):
         yield (*(slice(None),) * axis, slice(start, start + step))
 

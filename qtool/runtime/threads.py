@@ -7,12 +7,15 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 _CGROUP = Path("/sys/fs/cgroup")
+_REQUESTED = ContextVar("requested threads", default=0)
 
 
 def default_threads(cgroup: Path = _CGROUP) -> int:
@@ -33,23 +36,33 @@ def usable_cores() -> int:
     return default_threads() or os.cpu_count() or 1
 
 
+@contextmanager
+def requested_threads(count: int) -> Iterator[None]:
+    """Let `in_threads` use this many threads; 0: one for each usable core."""
+    token = _REQUESTED.set(count)
+    try:
+        yield
+    finally:
+        _REQUESTED.reset(token)
+
+
 def in_threads(work: Callable[[T], R], items: Sequence[T], *, ahead: int = 1) -> Iterator[R]:
-    """Yield the results of a function of each item, in order. A few are computed at once, on all cores.
+    """Yield the results of a function of each item, in order. A few are computed at once.
 
     Args:
         work: releases the interpreter's lock most of the time, as numpy does.
         items: its arguments.
-        ahead: items that are done or under way for each core; their results are in memory.
+        ahead: items that are done or under way for each thread; their results are in memory.
     """
-    cores = usable_cores()
-    if cores == 1:
+    threads = _REQUESTED.get() or usable_cores()
+    if threads == 1:
         yield from map(work, items)
         return
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for index in range(len(items)):
-                while len(waiting) < ahead * cores and index + len(waiting) < len(items):
+                while len(waiting) < ahead * threads and index + len(waiting) < len(items):
                     waiting.append(pool.submit(work, items[index + len(waiting)]))
                 yield waiting.popleft().result()
         finally:

@@ -17,6 +17,7 @@ import qtool
 from qtool.errors import ModelError, RuntimeFailure
 from qtool.runtime import heartbeat
 from qtool.runtime.blas import single_threaded_blas
+from qtool.runtime.threads import in_threads, requested_threads
 from tests.rewrite.zoo import CASES
 
 
@@ -73,6 +74,19 @@ def test_many_threads_leave_nothing_behind(page: mmap.mmap) -> None:
     assert heartbeat.read(page).beats >= 2 * 200 * 5
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_as_many_threads_work_as_are_requested(count: int) -> None:
+    together = threading.Barrier(count, timeout=10)
+
+    def work(number: int) -> int:
+        together.wait()
+        return number
+
+    with requested_threads(count):
+        assert list(in_threads(work, range(2 * count))) == list(range(2 * count))
+    assert {thread.name for thread in threading.enumerate()} <= {"MainThread"}
+
+
 def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
@@ -109,6 +123,7 @@ def test_products_do_not_depend_on_the_environment() -> None:
     code = """
 import hashlib, numpy as np
 from qtool.runtime.blas import single_threaded_blas
+from qtool.runtime.threads import in_threads, requested_threads
 a = np.random.default_rng(0).standard_normal((700, 900)).astype(np.float32)
 with single_threaded_blas():
     print(hashlib.sha256((a @ a.T).tobytes() + np.linalg.inv(a @ a.T + np.eye(700)).tobytes()).hexdigest())

@@ -20,7 +20,7 @@ from qtool.cli.help import Option, format_options, help_all_option
 from qtool.cli.progress import clear_line
 from qtool.cli.show_config import show
 from qtool.cli.streams import refuse_dash_files, streams
-from qtool.cli.types import BYTES
+from qtool.cli.types import BYTES, is_url
 from qtool.errors import EXIT_OK, QtoolError, UsageError
 from qtool.runtime.deaths import SECONDS, SECONDS_A_GB, Limits
 
@@ -137,12 +137,22 @@ class Command(click.Command):
 def command_line() -> tuple[str, ...]:
     """Return the words of the command that runs, with flags in place of a file and of the environment."""
     ctx = click.get_current_context()
-    words = [*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]]
+    words = [*ctx.command_path.split(), *map(_without_secrets, ctx.meta[_ARGUMENTS])]
     for name, setting in ctx.meta[_SETTINGS].values.items():
         if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
             option = next(param for param in ctx.command.params if param.name == name)
             words += flags_of(option, setting.value)
     return tuple(words)
+
+
+def _without_secrets(word: str) -> str:
+    """Return a word of the command line; a URL, also behind --option=, without password and query."""
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not is_url(value):
+        return word
+    from qtool.graph.remote import public
+
+    return flag + equals + public(value)
 
 
 def flags_of(option: click.Parameter, value: Any) -> list[str]:

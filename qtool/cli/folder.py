@@ -16,6 +16,7 @@ from qtool.cli.command import command_line
 from qtool.cli.deliver import TABLE, form_of, write_reports
 from qtool.cli.output_files import check_reports
 from qtool.cli.progress import progress_line
+from qtool.cli.streams import called, named
 from qtool.errors import EXIT_GATE, EXIT_OK, UsageError, printable
 from qtool.report.formats import FOLDER_FORMATS
 
@@ -57,7 +58,7 @@ def run_folder(
     form = form_of(values)
     check_reports(values, [], [], FOLDER_FORMATS)
     with progress_line(command, values["quiet"]) as progress:
-        report = replace(work(progress), arguments=command_line())
+        report = _named(work(progress))
     try:
         write_reports(report, values, FOLDER_FORMATS)
     finally:  # print the result even where a file can't be written
@@ -73,6 +74,13 @@ def run_folder(
             TableConsole().print(verdict_text(report), soft_wrap=True)
             sys.stdout.flush()
     return EXIT_GATE if report.failed else EXIT_OK
+
+
+def _named(report: FolderReport) -> FolderReport:
+    """Return a report with URLs in place of temporary folders, and with the command line."""
+    rows = tuple(replace(row, report=named(row.report)) for row in report.rows)
+    source, output = called(report.source), called(report.output)
+    return replace(report, source=source, output=output, rows=rows, arguments=command_line())
 
 
 def _warn(report: FolderReport) -> None:

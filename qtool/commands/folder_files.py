@@ -17,7 +17,7 @@ from qtool.errors import DataError, ModelError, printable
 from qtool.graph.foreign import refuse_foreign_folder
 from qtool.graph.share import side_files
 from qtool.runtime.heartbeat import beat, step
-from qtool.tables.folders import FILE_KEYS, LEFT_OUT, TWIN, role_of
+from qtool.tables.folders import FILE_KEYS, LEFT_OUT, SIDE_FILE, TWIN, role_of
 
 SUFFIX = ".onnx"
 # Where the hub's cache keeps the files that snapshots/REVISION/ links to.
@@ -109,12 +109,33 @@ def files_of(root: Path) -> FolderFiles:
     for name in names:
         if name in models or name in weights:
             continue
-        if why := next((row.why for row in LEFT_OUT if re.fullmatch(row.pattern, Path(name).name)), ""):
+        if why := _why_left_out(name):
             left_out[name] = why
         else:
             sidecars.append(name)
     own = [FolderModel(name) for name in models if name not in twins]
     return FolderFiles(root, tuple(own), twins, tuple(sidecars), left_out)
+
+
+def unneeded(names: Sequence[str]) -> set[str]:
+    """Return the files of a folder that are left out by their names alone: their content is never read.
+
+    Args:
+        names: relative, with '/'.
+    """
+    models = with_suffix(names, [SUFFIX])
+    twins = {name for name in models if _base(name, models)}
+
+    def is_unneeded(name: str) -> bool:
+        side = SIDE_FILE.fullmatch(name)
+        return side[1] in twins if side else name in twins or bool(_why_left_out(name))
+
+    return {name for name in names if models and is_unneeded(name)}
+
+
+def _why_left_out(name: str) -> str:
+    """Return why a file is not carried over; '' where it is."""
+    return next((row.why for row in LEFT_OUT if re.fullmatch(row.pattern, PurePosixPath(name).name)), "")
 
 
 def _side_names(root: Path, name: str) -> set[str]:

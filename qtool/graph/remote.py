@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,9 @@ from qtool.runtime.heartbeat import beat, step
 
 # What may lie beside a model, and tell how its samples are read.
 _BESIDE = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+
+# Protocols whose first folder is a bucket, which making a folder below it would create.
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "oss")
 
 
 def public(url: str) -> str:
@@ -28,45 +31,52 @@ def name_of(url: str) -> str:
     return PurePosixPath(_parts(url)[1].partition("?")[0]).name or "remote"
 
 
-def exists(url: str) -> bool:
-    """Return whether a file or folder is there.
-
-    Raises:
-        EnvironmentFailure: as `fetch`.
-    """
-    with _reported(url, EnvironmentFailure) as (fs, path):
-        return bool(fs.exists(path))
-
-
-def fetch(url: str, folder: Path, missing: type[QtoolError]) -> Path:
+def fetch(
+    url: str,
+    folder: Path,
+    missing: type[QtoolError],
+    unneeded: Callable[[Sequence[str]], Collection[str]] = lambda names: (),
+) -> Path:
     """Copy a file or a folder to a folder, and return its path there; of a model also its external data.
 
     Args:
         url: of the file or folder.
         folder: an empty one.
         missing: the error where nothing is there.
+        unneeded: returns the files of a folder that come empty: only their names matter.
 
     Raises:
         QtoolError: `missing`.
-        EnvironmentFailure: fsspec or the package of the protocol is not installed, or access fails.
+        EnvironmentFailure: fsspec or the package of the protocol is not installed, or access fails; a name
+            leads out of the folder.
     """
     target = folder / name_of(url)
     with _reported(url, missing) as (fs, path), step(public(url), "it is fetched", EnvironmentFailure):
         if fs.isdir(path):
-            fs.get(f"{path.rstrip('/')}/", f"{target}/", recursive=True, callback=_callback())
+            names = _names(fs, path)
+            empty = set(unneeded(list(names)))
+            for name in names:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                if name in empty:
+                    (target / name).touch()
+            needed = {name: own for name, own in names.items() if name not in empty}
+            _copy(fs.get, list(needed.values()), [str(target / name) for name in needed])
+            target.mkdir(exist_ok=True)
             return target
-        fs.get_file(path, str(target), callback=_callback())
+        _copy(fs.get_file, path, str(target))
         if target.suffix == ".onnx":
             parent = path.rpartition("/")[0]
             for name in (*_locations(target), *_BESIDE):
                 if fs.isfile(f"{parent}/{name}"):
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    fs.get_file(f"{parent}/{name}", str(folder / name), callback=_callback())
+                    _copy(fs.get_file, f"{parent}/{name}", str(folder / name))
     return target
 
 
 def upload(target: Path, url: str) -> None:
-    """Copy a written file, with the files beside it, or a folder to a URL; nothing where none was written.
+    """Copy a written file, with the files beside it, or a folder to a URL; placeholders alone are not copied.
+
+    Models go last. What an earlier result has in the folder, and this one has not, is removed in the end.
 
     Raises:
         EnvironmentFailure: as `fetch`.
@@ -77,13 +87,74 @@ def upload(target: Path, url: str) -> None:
         _reported(url, EnvironmentFailure) as (fs, path),
         step(public(url), "it is uploaded", EnvironmentFailure),
     ):
-        root = target if target.is_dir() else target.parent
-        base = path.rstrip("/") if target.is_dir() else path.rpartition("/")[0]
-        files = [file for file in sorted(root.rglob("*")) if file.is_file() and file != target]
-        for file in [*files, *([target] if target.is_file() else [])]:  # the model after its external data
-            own = path if file == target else f"{base}/{file.relative_to(root).as_posix()}"
-            fs.makedirs(own.rpartition("/")[0], exist_ok=True)
-            fs.put_file(str(file), own, callback=_callback())
+        is_folder = target.is_dir()
+        root, base = (target, path.rstrip("/")) if is_folder else (target.parent, path.rpartition("/")[0])
+        files = {
+            file: path if file == target else f"{base}/{file.relative_to(root).as_posix()}"
+            for file in sorted(root.rglob("*"))
+            if file.is_file()
+        }
+        if not any(file.stat().st_size for file in files):  # placeholders
+            return
+        old = _names(fs, base).values() if is_folder and fs.isdir(base) else ()
+        models = {file: own for file, own in files.items() if file == target or file.suffix == ".onnx"}
+        for part in ({file: own for file, own in files.items() if file not in models}, models):
+            if _parts(url)[0] not in _BUCKETS:
+                for parent in sorted({own.rpartition("/")[0] for own in part.values()}):
+                    fs.makedirs(parent, exist_ok=True)
+            _copy(fs.put, [str(file) for file in part], list(part.values()))
+        for own in {*old} - {*files.values()}:
+            fs.rm_file(own)
+            beat()
+
+
+def placeholders(url: str, target: Path) -> bool:
+    """Make empty files at a path, with the names of those behind a URL, for the checks of a local output.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        EnvironmentFailure: as `fetch`.
+    """
+    with _reported(url, EnvironmentFailure) as (fs, path):
+        scheme, bucket = _parts(url)[0], path.partition("/")[0]
+        if scheme in _BUCKETS and not fs.exists(bucket):
+            raise EnvironmentFailure(f"{scheme}://{bucket} does not exist", "create the bucket first")
+        names = _names(fs, path) if fs.isdir(path) else {"": path} if fs.exists(path) else {}
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).touch()
+        return bool(names)
+
+
+def one_in_other(url: str, other: str) -> bool:
+    """Return whether two URLs are the same, or one is of a folder around the other."""
+    a, b = (
+        (scheme, *PurePosixPath(rest.partition("?")[0]).parts) for scheme, rest in map(_parts, (url, other))
+    )
+    return a[: len(b)] == b or b[: len(a)] == a
+
+
+def _names(fs: Any, path: str) -> dict[str, str]:
+    """Return the files below a folder: relative name -> path.
+
+    Raises:
+        EnvironmentFailure: a name leads out of the folder.
+    """
+    base, names = f"{path.rstrip('/')}/", {}
+    for own in sorted(fs.find(path)):
+        name = own.removeprefix(base)
+        if name == own or not {"..", ""}.isdisjoint(name.split("/")):
+            raise EnvironmentFailure(f"'{printable(own)}' leads out of its folder", "rename it there")
+        names[name] = own
+    return names
+
+
+def _copy(function: Callable[..., Any], source: str | list[str], target: str | list[str]) -> None:
+    """Call a copying method of a file system; its lists may be empty."""
+    if source:
+        function(source, target, callback=_callback())
 
 
 def _parts(url: str) -> tuple[str, str]:

@@ -48,6 +48,9 @@ TWIN = re.compile(
     r"[._-](quantized|optimized|dynamic|u?int[48]|q[1248](f16)?|fp16|bf16|float16|bnb4|qu?int8([_-]\w+)?|O[1-4])$"
 )
 
+# The weights of a model in a file of their own, as exporters name it; the group is the model.
+SIDE_FILE = re.compile(r"(.*\.onnx)[._]data(_\d+)?")
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -63,7 +66,7 @@ class LeftOut:
 
 
 LEFT_OUT = (
-    LeftOut(r".*\.onnx[._]data(_\d+)?", "weights that no model here refers to"),
+    LeftOut(SIDE_FILE.pattern, "weights that no model here refers to"),
     LeftOut(r".*\.safetensors(\.index\.json)?", "FP32 weights for PyTorch"),
     LeftOut(
         r"(pytorch_model|model|consolidated).*\.(bin|pt|pth)(\.index\.json)?", "FP32 weights for PyTorch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cli.conftest import Workplace
@@ -20,6 +21,25 @@ def test_quantize_reads_and_writes_urls(place: Workplace, tmp_path: Path) -> Non
     assert f"file://{place.calib}" in done.stdout
     assert (tmp_path / "new/int8.onnx").read_bytes() == place.quantized.read_bytes()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_folders_travel_too(place: Workplace, tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/model.onnx").write_bytes(place.model.read_bytes())
+    (tmp_path / "export/tokenizer.json").write_text("{}")
+    source, output = f"file://{tmp_path}/export", f"file://{tmp_path}/small"
+    first = run("quantize", source, "-o", output, "--mode", "weight-only", "--gate", "none")
+    assert first.returncode == 0, first.stderr
+    assert f"written to {output}" in first.stdout
+    compared = run(
+        "compare", source, output, "--data", f"file://{place.calib}", "--json", "--fail-if", "sqnr<20"
+    )
+    assert compared.returncode == 0, compared.stderr
+    report = json.loads(compared.stdout)
+    assert (report["source"], report["output"]) == (source, output)
+    within = run("quantize", source, "-o", f"{source}/small", "--mode", "weight-only", "--force")
+    assert within.returncode == 2
+    assert "lie in each other" in within.stderr
 
 
 def test_what_is_not_there_and_what_exists_is_refused(place: Workplace, tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ class Evaluator:
     def _loadable(self, candidate: Candidate, stack: ExitStack, *, in_file: bool = False) -> bytes | Path:
         """Return the file of a candidate for a session, and note its size."""
         model = written(candidate.model.model, candidate.plan)
-        loadable = stack.enter_context(model_for_session(model, shapes=False, in_file=in_file))
+        loadable = stack.enter_context(model_for_session(model, in_file=in_file))
         if isinstance(loadable, bytes):
             self._sizes[digest(candidate.plan)] = len(loadable)
         return loadable

@@ -48,16 +48,10 @@ def tensor_bytes(model: ir.Model) -> int:
     )
 
 
-def to_bytes(model: ir.Model, *, shapes: bool = True) -> bytes:
-    """Return the bytes of a model whose tensors fit in one protobuf; those in files are read.
-
-    Args:
-        model: any.
-        shapes: with the shapes of inner values. A file is saved without them.
-    """
+def to_bytes(model: ir.Model) -> bytes:
+    """Return the bytes of a model whose tensors fit in one protobuf; those in files are read."""
     proto = ir.to_proto(model)
-    if not shapes:
-        forget_inner_shapes(proto.graph)
+    forget_inner_shapes(proto.graph)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
@@ -75,11 +69,15 @@ def file_size(model: ir.Model) -> int:
     """Return the bytes of the model once saved, without the padding of a side file."""
     if needs_side_file(model):
         return tensor_bytes(model)  # the rest is negligible
-    return len(to_bytes(model, shapes=False))
+    return len(to_bytes(model))
 
 
 def forget_inner_shapes(graph: onnx.GraphProto) -> None:
-    """Drop value_info: tools infer it again, and it is a tenth of the file of a small model."""
+    """Drop value_info: tools infer it again, and it is a tenth of the file of a small model.
+
+    The runtime shares memory between values whose axes have equal names. Exporters give outputs of different
+    sizes one name: as an inner value such an output would fail at run time.
+    """
     del graph.value_info[:]
     for node in graph.node:
         for attribute in node.attribute:
@@ -367,20 +365,17 @@ def _is_same(a: Path, b: Path) -> bool:
 
 
 @contextlib.contextmanager
-def model_for_session(
-    model: ir.Model, *, shapes: bool = True, in_file: bool = False
-) -> Iterator[bytes | Path]:
+def model_for_session(model: ir.Model, *, in_file: bool = False) -> Iterator[bytes | Path]:
     """Yield the argument for a session: bytes, or a temporary file of a large model.
 
     A session keeps the bytes that it is opened from.
 
     Args:
         model: any.
-        shapes: with the shapes of inner values; a file has none.
         in_file: a file in any case, where many sessions are open at once.
     """
     if not in_file and tensor_bytes(model) <= _IN_MEMORY and not needs_side_file(model):
-        yield to_bytes(model, shapes=shapes)
+        yield to_bytes(model)
         return
     with (
         tempfile.TemporaryDirectory(prefix="qtool-model-") as folder,

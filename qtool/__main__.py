@@ -1,5 +1,5 @@
 """`python -m qtool`."""
 
-from qtool.cli.main import main
+from qtool.cli.start import main
 
 main()

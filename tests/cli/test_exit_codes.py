@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -210,6 +212,20 @@ def test_130_interrupted_leaves_nothing(
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert left(out) == []
+
+
+def test_130_interrupted_while_the_program_is_imported() -> None:
+    interrupt = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_module("qtool", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
 def test_an_invalid_model_is_named_not_crashed_on(tmp_path: Path, place: Workplace) -> None:

@@ -2,25 +2,26 @@
 
     python benchmarks/analyze.py ../shared/models/{resnet20_cifar10,lprnet} sample_models/cnn
 
-A model's folder holds model.onnx, calib/ and eval/. Regions: each int8 region is quantized alone, by building
-the model; the table has the SQNR of analyze's first three, and that of the third of all. Advice: the first
-command is run as printed, and so is the command without the advice; both are judged on all of eval/. Costs
-are inferences of the whole model. Prints a Markdown table of each.
+A model's folder holds model.onnx, calib/ and eval/. Regions: each region with integers is quantized alone, by
+building the model; the table has the SQNR of analyze's first three, and that of the third of all. Advice: the
+first command is run as printed, and so is the command without the advice; both are judged on all of eval/.
+Costs are inferences of the whole model. Prints a Markdown table of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import numpy as np
 from table import expand, program
 
 import qtool
@@ -30,7 +31,10 @@ from qtool.data.samples import Part, evenly
 from qtool.errors import ModelError, QtoolError
 from qtool.evaluate.compare import compare
 from qtool.graph.save import model_for_session
-from qtool.plan.candidate import Candidate
+from qtool.plan.candidate import Candidate, make_candidate
+from qtool.plan.constraints import Patterns, match_constraints
+from qtool.plan.model import WEIGHTS
+from qtool.plan.rules import rule_based
 from qtool.report.analysis import Analysis
 from qtool.report.model import Report
 from qtool.rewrite.write import written
@@ -67,13 +71,15 @@ def main() -> None:
 
 
 def regions_row(folder: Path, analysis: Analysis, target: str) -> str:
-    """Build every int8 region alone, and compare the first three with the third of all."""
-    int8 = candidate(folder, target).plan.forms.keys()
-    regions = [region for region in analysis.regions if int8 & {*region.nodes}]
-    built = {region.name: alone(folder, region.nodes, target) for region in regions}
-    order = sorted(db for db in built.values() if np.isfinite(db))
+    """Build every region alone, and compare the first three with the third of all."""
+    calib, data = str(folder / "calib"), str(folder / "eval")
+    options = qtool.Options(calib=calib, data=data, target=target, effort="fast", threads=1)
+    base = rule_based_candidate(prepare_model(folder / "model.onnx", options))
+    stored = {name for s in base.plan.sites if s.kind in WEIGHTS for name, _ in s.uses or ()}
+    regions = [r for r in analysis.regions if {*r.nodes} & (base.plan.forms.keys() | stored)]
+    built = {r.name: alone(base, r.nodes) for r in regions}
     first = regions[:3]
-    third = order[min(2, len(order) - 1)] if order else float("inf")
+    third = sorted(built.values())[: len(first)][-1] if built else math.inf
     right = all(built[r.name] <= third + 1 for r in first)
     said = ", ".join(f"{r.sqnr:.1f}" for r in first)
     ours = ", ".join(f"{built[r.name]:.1f}" for r in first)
@@ -82,17 +88,14 @@ def regions_row(folder: Path, analysis: Analysis, target: str) -> str:
     return f"| {folder.name} | {len(built)} | {said} | {ours} | {third:.1f} | {within} | {cost} |"
 
 
-def candidate(folder: Path, target: str, **chosen: list[str]) -> Candidate:
-    """The model that qtool makes by its rules of the chosen nodes."""
-    calib, data = str(folder / "calib"), str(folder / "eval")
-    options = qtool.Options(calib=calib, data=data, target=target, effort="fast", threads=1, **chosen)
-    return rule_based_candidate(prepare_model(folder / "model.onnx", options))
-
-
-def alone(folder: Path, nodes: tuple[str, ...], target: str) -> float:
-    """SQNR on 8 samples of eval/ of the model with only these nodes quantized."""
-    one = candidate(folder, target, exclude=["*"], include=list(nodes))
-    prepared = one.model
+def alone(base: Candidate, nodes: tuple[str, ...]) -> float:
+    """SQNR on 8 samples of eval/ of the model with only these nodes quantized, in the form that they have."""
+    prepared = base.model
+    others = tuple(n for n in prepared.view.node_by_name if n not in nodes)
+    wanted = Patterns(others, tuple(n for n in nodes if n in base.plan.forms), ())
+    constraints = match_constraints(prepared.view, prepared.source.model, prepared.scheme, wanted)
+    task = replace(prepared.task, constraints=constraints)
+    one = make_candidate(replace(prepared, task=task), rule_based(task))
     judge = prepared.samples.judge
     with model_for_session(written(prepared.model, one.plan)) as model:
         session = Session(model, threads=1, name="one region")

@@ -282,11 +282,13 @@ def _recovery(names: Sequence[str], candidate: Candidate) -> _Change:
 
 
 def _groups(measured: Measured, able: Collection[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the nodes of the regions with the largest shares, and of an op with a large share."""
+    """Yield the nodes of the regions with the largest shares or error, and of an op with a large share."""
     regions = [r for r in sorted(measured.regions, key=lambda r: -r.share) if set(r.nodes) & set(able)]
     sizes = dict.fromkeys(_count(regions, part) for part in _PARTS)
-    for size in (s for s in sizes if s and (s == 1 or s < len(measured.regions))):
-        chosen = regions[:size]
+    groups = [regions[:s] for s in sizes if s and (s == 1 or s < len(measured.regions))]
+    loudest = sorted(regions, key=lambda r: r.sqnr)[:1]
+    for chosen in [*groups, *([loudest] if loudest not in groups else [])]:
+        size = len(chosen)
         nodes = tuple(n for r in chosen for n in r.nodes if n in able)
         carry = "carry" if size > 1 else "carries"
         yield nodes, f"{counted(size, 'region')} {carry} {percent(sum(r.share for r in chosen))} of the error"

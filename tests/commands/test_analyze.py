@@ -156,6 +156,20 @@ def built(**options: object) -> float:
     return qtool.compare(net(), proto, DATA, qtool.Comparing(gate="none", threads=1)).comparison.sqnr
 
 
+def test_regions_that_share_a_weight_have_an_error_each() -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["loud"], name="loud"),
+        node("Mul", ["x", "hundredth"], ["less"]),
+        node("MatMul", ["less", "w"], ["quiet"], name="quiet"),
+        node("Add", ["loud", "quiet"], ["y"]),
+    ]
+    shared = model(nodes, {"x": (4, 64)}, ["y"], {"w": weights(64, 64), "hundredth": np.float32(0.01)})
+    analysis = qtool.analyze(shared, None, samples(8, x=(4, 64)), replace(OPTIONS, mode="weight-only"))
+    first, second = analysis.regions
+    assert (first.name, second.name) == ("loud", "quiet")
+    assert second.sqnr - first.sqnr == pytest.approx(40, abs=1)
+
+
 # One sample of these widens every range.
 WIDENED = [{"x": CALIB[0]["x"] * 30}, *CALIB]
 
@@ -174,6 +188,25 @@ def test_advice_says_what_its_command_gains() -> None:
         options.setdefault(flag.removeprefix("--"), []).append(value)
     options = {k: v if k == "exclude" else v[0] for k, v in options.items()}
     assert built(calib=WIDENED, **options) - analysis.sqnr == pytest.approx(best.gain, abs=2)
+
+
+def test_what_one_sample_alone_gains_is_no_advice() -> None:
+    """Only in the last sample is the gate open, and behind it nearly all of the error is made."""
+    nodes = [
+        *(node("Conv", ["x" if i == 0 else f"c{i - 1}", "w"], [f"c{i}"], name=f"quiet{i}") for i in range(3)),
+        node("Mul", ["x", "gate"], ["g"]),
+        node("Conv", ["g", "v"], ["loud"], name="loud"),
+        node("Add", ["c2", "loud"], ["y"]),
+    ]
+    shape = (1, 8, 4, 4)
+    constants = {"w": weights(8, 8, 1, 1), "v": weights(8, 8, 1, 1, seed=1) * 30}
+    gated = model(nodes, {"x": shape, "gate": (1, 1, 1, 1)}, ["y"], constants)
+    data = samples(8, x=shape)
+    for each in data:
+        each["gate"] = np.full((1, 1, 1, 1), each is data[-1], np.float32)
+    analysis = qtool.analyze(gated, None, data, qtool.Analyzing(calib=data, threads=1, **TARGET))
+    assert max(analysis.regions, key=lambda r: r.share).name == "loud"
+    assert not any("loud" in advice.options for advice in analysis.advice)
 
 
 def test_a_range_that_one_sample_widens_is_a_fault() -> None:

@@ -1,7 +1,8 @@
 """The error at the outputs of each tensor and region alone, within a number of inferences.
 
 The model with switches (rewrite/simulate/switched.py) has one session for all of them. Every tensor is run on
-two samples first. Regions are then run on all, the loudest first, and with what is left tensors are.
+two samples first: that with the largest error, and a middling one. Regions are then run on all, the loudest
+first, and with what is left tensors are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from qtool.runtime.session import Model, Session, running
 Powers = NDArray[np.float64]
 """The sum of squares of each output: [outputs]; or also of each sample: [samples, outputs]."""
 
-_FIRST = 2
 # An error of more dB is that of float32 itself.
 _EXACT_DB = 100.0
 
@@ -99,11 +99,6 @@ class Outputs:
         levels = [_worst_sqnr(self.signal_of([i]), row) for i, row in enumerate(noise)]
         return np.clip(levels, -_EXACT_DB, _EXACT_DB)
 
-    def scaled(self, noise: Powers, positions: Collection[int]) -> Powers:
-        """Return the noise over some samples as that over all of them."""
-        part, signal = self.signal_of(positions), self.signal
-        return np.asarray(noise * np.divide(signal, part, out=np.ones_like(part), where=part > 0))
-
 
 def _worst_sqnr(signal: Powers, noise: Powers) -> float:
     """Return the SQNR of the worst output in dB, of the powers of each."""
@@ -122,6 +117,7 @@ class Effect:
 def measure_effects(
     subject: Subject,
     outputs: Outputs,
+    simulated: Powers,
     faulty_biases: Mapping[str, str],
     passes: int,
     threads: int,
@@ -132,6 +128,7 @@ def measure_effects(
     Args:
         subject: the model.
         outputs: FP32's.
+        simulated: [samples, outputs] the power of the error with everything quantized.
         faulty_biases: bias -> the tensor whose scale makes it wrong, and whose switch it follows.
         passes: the most inferences.
         threads: of the runtime.
@@ -142,24 +139,34 @@ def measure_effects(
     _switch_biases(subject, pieces, switches, faulty_biases)
     with model_for_session(switches.model) as loadable:
         session = Session(loadable, threads=threads, name="the model with switches")
-    bench = _Bench(subject, outputs, switches, session, outputs.runs + passes, progress)
+    home = {part: key for key, parts in pieces.tensors.items() for part in parts}
+    bench = _Bench(subject, outputs, home, switches, session, outputs.runs + passes, progress)
     with running(session):
-        return _effects(bench, pieces)
+        return _effects(bench, pieces, simulated)
 
 
 class _Bench:
-    """Runs the model with switches."""
+    """Runs the model with switches.
+
+    Args:
+        subject, outputs: as above.
+        home: part -> its tensor.
+        switches, session: the model with switches.
+        most: the most inferences, with those that `outputs` has counted.
+        progress: called with the inferences done and their greatest number.
+    """
 
     def __init__(
         self,
         subject: Subject,
         outputs: Outputs,
+        home: Mapping[str, str],
         switches: Switched,
         session: Session,
         most: int,
         progress: StepProgress,
     ) -> None:
-        self.subject, self.outputs = subject, outputs
+        self.subject, self.outputs, self.home = subject, outputs, home
         self._switches, self._session, self._most, self._progress = switches, session, most, progress
         self._off: Arrays = {n: np.asarray(False) for n in switches.switches.values()}
         self._off |= dict.fromkeys(switches.fed.values(), np.zeros((), np.float32))
@@ -199,34 +206,32 @@ class _Bench:
         name = self._switch(part)
         if name not in switches.fed:
             return {switches.switches[name]: on}
-        site = self.subject.tensors[part][0]
-        restored = self.subject.restored(site, switches.weights[name]).array
+        site = self.subject.tensors[self.home[part]][0]
+        restored = self.subject.restored(site, switches.weights[site.value]).array
         return {switches.switches[name]: on, switches.fed[name]: restored}
 
 
-def _effects(bench: _Bench, pieces: Pieces) -> tuple[dict[str, Effect], list[Effect]]:
+def _effects(bench: _Bench, pieces: Pieces, simulated: Powers) -> tuple[dict[str, Effect], list[Effect]]:
     outputs, regions = bench.outputs, pieces.regions
     everything = range(len(outputs.samples))
     keys = [key for key, parts in pieces.tensors.items() if any(map(bench.able, parts))]
-    home = {part: key for key, parts in pieces.tensors.items() for part in parts}
-    first = list(everything)[:: max(1, len(everything) // _FIRST)][:_FIRST]
+    first = _first_samples(outputs, simulated)
     if len(keys) * len(first) > bench.left * 2 // 3:
         first = first[:1]
     rest = [i for i in everything if i not in first]
 
     def loudness(noise: Powers) -> float:
-        signal = outputs.signal
-        return float(
-            np.max(np.divide(noise, signal, out=np.zeros_like(noise), where=signal > 0), initial=0.0)
-        )
+        return float(np.max(_ratio(noise, outputs.signal), initial=0.0))
 
+    part, total = simulated[first].sum(axis=0), simulated.sum(axis=0)
+    growth = np.where(part > 0, _ratio(total, part), len(everything) / len(first))
     looks = {key: bench.noise(pieces.tensors[key], first) for key in keys if bench.left >= len(first)}
-    tensors = {key: Effect(outputs.scaled(noise, first), len(first)) for key, noise in looks.items()}
+    tensors = {key: Effect(noise * growth, len(first)) for key, noise in looks.items()}
     nothing = np.zeros(len(outputs.names))
-    inside = [dict.fromkeys(home[part] for part in parts) for parts in regions]
+    inside = [dict.fromkeys(bench.home[part] for part in parts) for parts in regions]
     sums = [sum((tensors[k].noise for k in keys if k in tensors), nothing) for keys in inside]
     effects = [Effect(noise, 0) for noise in sums]
-    while bench.left >= len(everything):  # the loudest first: two samples may be quiet ones
+    while bench.left >= len(everything):  # the loudest first
         order = sorted(range(len(regions)), key=lambda i: -loudness(effects[i].noise))
         index = next((i for i in order if not effects[i].samples and regions[i]), None)
         if index is None:
@@ -237,6 +242,18 @@ def _effects(bench: _Bench, pieces: Pieces) -> tuple[dict[str, Effect], list[Eff
             noise = looks[key] + bench.noise(pieces.tensors[key], rest)
             tensors[key] = Effect(noise, len(everything))
     return tensors, effects
+
+
+def _first_samples(outputs: Outputs, simulated: Powers) -> list[int]:
+    """Return the samples that every tensor is run on: one with the largest error, and a middling one."""
+    loudness = _ratio(simulated, outputs.signal).max(axis=1, initial=0.0)
+    order = np.argsort(-loudness, kind="stable").tolist()
+    return list(dict.fromkeys((order[0], order[len(order) // 2])))
+
+
+def _ratio(a: Powers, b: Powers) -> Powers:
+    """Return a / b; 0 where b is 0."""
+    return np.asarray(np.divide(a, b, out=np.zeros_like(a), where=b > 0))
 
 
 def _switch_biases(subject: Subject, pieces: Pieces, switches: Switched, faulty: Mapping[str, str]) -> None:

@@ -97,7 +97,7 @@ def measure(
     problems = _problems(subject, statistics)
     passes = (RUNS + len(subject.regions) - reserve) * len(samples) - outputs.runs
     biases = faulty_biases(subject, problems)
-    effects, alone = measure_effects(subject, outputs, biases, passes, threads, progress)
+    effects, alone = measure_effects(subject, outputs, noise, biases, passes, threads, progress)
     table = _Table(subject, outputs, statistics, effects, problems, _homes(subject))
     tensors = {key: table.tensor(key) for key in subject.tensors}
     regions = with_blocks([table.region(i, alone[i], tensors) for i in range(len(subject.regions))])

@@ -22,9 +22,9 @@ class Pieces:
     """Parts of tensors that are quantized together.
 
     Args:
-        plan: that of the subject, its activations split by the regions of their consumers; each part has the
-            scale of its values.
-        tensors: tensor -> its parts; a weight has one.
+        plan: that of the subject, its values split by the regions of their consumers; each part of a shared
+            scale has that of its own values.
+        tensors: tensor -> its parts.
         regions: for each region the parts that are quantized when it alone is.
     """
 
@@ -46,9 +46,10 @@ def split(subject: Subject) -> Pieces:
             readers.setdefault(places.get(use[0], _REST), []).append(use)
         returned = subject.view.values[site.value].is_graph_output()
         alone = len(readers) < 2 and len(subject.tensors.get(key, ())) < 2
-        if site.kind in WEIGHTS or returned or alone or not readers:
+        weight = site.kind in WEIGHTS
+        if returned or alone or not readers:
             parts = dict.fromkeys(readers or [_REST], key)
-            sites.append(site if site.kind in WEIGHTS else replace(site, group=key))
+            sites.append(site if weight else replace(site, group=key))
         else:
             parts = {place: f"{key}{_PART}{place}" for place in readers}
             sites += [replace(site, uses=tuple(u), group=parts[place]) for place, u in readers.items()]
@@ -58,7 +59,7 @@ def split(subject: Subject) -> Pieces:
         for place, part in parts.items():
             if place != _REST:
                 regions[place][part] = None
-        made = places.get(subject.producer(site)) if site.uses is None and site.kind not in WEIGHTS else None
+        made = places.get(subject.producer(site)) if site.uses is None and not weight else None
         if made is not None:
             regions[made].update(dict.fromkeys(parts.values()))
     return Pieces(

@@ -31,8 +31,9 @@ class Switched:
 
     Args:
         model: with inputs of its own beside those of the original.
-        switches: key of the values that are quantized together, or weight -> its input, a bool of no axes.
-        fed: weight -> the input for its rounded array; of any shape while its switch is off.
+        switches: key of the values that are quantized together, or weight -> its input, a bool of no axes. A
+            weight whose sites have a group has one for each group.
+        fed: weight or its group -> the input for its rounded array; of any shape while its switch is off.
         weights: weight -> its array in float.
     """
 
@@ -53,16 +54,20 @@ def switched(model: ir.Model, plan: Plan) -> Switched:
     writer = Writer(view, Namer(clone), TARGETS[plan.target], {})
     switches = _Switches(writer)
     weights: dict[str, NDArray[np.float32]] = {}
+    pieces: dict[str, list[Site]] = {}
     for site in plan.sites:
         if site.kind in (Kind.ACTIVATION, Kind.RUNTIME) and view.in_main(view.values[site.value]):
             _switch(writer, site, switches.of(key_of(site)))
-        elif site.kind in WEIGHTS and site.value not in weights:
-            weights[site.value] = float_array(view.values[site.value])
+        elif site.kind in WEIGHTS:
+            pieces.setdefault(site.group or site.value, []).append(site)
+            if site.value not in weights:
+                weights[site.value] = float_array(view.values[site.value])
     for name, ports in plan.fp16.nodes.items():
         node = view.node_by_name[name]
         for index in ports.outputs if node.graph is clone.graph else ():
             _switch_fp16(writer, node.outputs[index], switches.of(name))
-    fed = {name: _switch_weight(writer, view.values[name], switches.of(name)) for name in weights}
+    copied: dict[ir.Node, str] = {}
+    fed = {key: _switch_weight(writer, sites, switches.of(key), copied) for key, sites in pieces.items()}
     return Switched(clone, switches.names, fed, weights)
 
 
@@ -103,11 +108,23 @@ def _switch_fp16(writer: Writer, value: ir.Value, switch: ir.Value) -> None:
     _insert(writer, chosen, [value])
 
 
-def _switch_weight(writer: Writer, weight: ir.Value, switch: ir.Value) -> str:
-    """Let the consumers of a weight run with a fed one where the switch is on; return that input's name."""
+def _switch_weight(
+    writer: Writer, sites: Sequence[Site], switch: ir.Value, copied: dict[ir.Node, str]
+) -> str:
+    """Let consumers of a weight run with a fed one where the switch is on; return that input's name.
+
+    Args:
+        writer: of the model.
+        sites: of the weight: all, or those of one group.
+        switch: a bool of no axes.
+        copied: second run of a node -> its name; that of an LSTM reads a second weight. Is added to.
+    """
+    weight = writer.view.values[sites[0].value]
+    readers = {name for s in sites if s.group for name, _ in s.uses or ()}
     fed = ir.Value(name=writer.namer(f"{weight.name}_fed"), type=ir.TensorType(ir.DataType.FLOAT))
     writer.model.graph.inputs.append(fed)
-    for node in dict.fromkeys(use.node for use in weight.uses()):
+    nodes = dict.fromkeys(use.node for use in weight.uses())
+    for node in (n for n in nodes if not readers or copied.get(n, n.name) in readers):
         other = ir.Node(
             node.domain,
             node.op_type,
@@ -117,6 +134,7 @@ def _switch_weight(writer: Writer, weight: ir.Value, switch: ir.Value) -> str:
             num_outputs=len(node.outputs),
             name=writer.namer(node.op_type),
         )
+        copied[other] = copied.get(node, node.name or "")
         for old, new in zip(node.outputs, other.outputs, strict=True):
             new.name = writer.namer(f"{old.name}_other") if old.name else ""
         read = [i for i, value in enumerate(node.outputs) if value.uses() or value.is_graph_output()]

@@ -10,6 +10,8 @@ of calib/), one thread. The last column is the chosen file on eval/. Prints a Ma
 
 `--merge FILE` keeps the rows of each model in FILE, with their date, machine and commit, and prints those of
 all models in it: a long table can be made in parts. The published table is of one run, and has no note below.
+`--files FOLDER` keeps each result and its report there, and takes those that are there already: a run that
+was stopped goes on, and nncf.py compares the same files with other tools'.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,11 +38,12 @@ def main() -> None:
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--target", default="best", help="best, or targets separated by commas")
     parser.add_argument("--merge", type=Path, help="a JSON file that keeps the rows of every model")
+    parser.add_argument("--files", type=Path, help="a folder that keeps results and reports")
     args = parser.parse_args()
     kept = json.loads(args.merge.read_text()) if args.merge and args.merge.is_file() else {}
     run = f"{date.today()}, {platform.node()}, {commit()}, --effort {args.effort} --target {args.target}"
     for folder in models(args.folders):
-        report = quantized(folder, args.target, args.effort)
+        report = quantized(folder, args.target, args.effort, args.files)
         speed = report["race"]["speedup"]["original"]["median"] if report.get("race") else None
         kept[folder.name] = {"run": run, "speed": speed, "rows": list(rows(folder.name, report))}
         print("\n".join(kept[folder.name]["rows"]), file=sys.stderr, flush=True)
@@ -80,25 +84,25 @@ def models(folders: Sequence[Path]) -> Iterator[Path]:
         yield from [folder] if (folder / "model.onnx").is_file() else below
 
 
-def quantized(folder: Path, target: str, effort: str) -> dict[str, Any]:
-    """Return the report of a run; {"error": ..} where it ends in an error."""
-    with tempfile.TemporaryDirectory() as place:
-        report = Path(place, "report.json")
-        command = [
-            sys.executable,
-            "-m",
-            "qtool",
-            "quantize",
-            folder / "model.onnx",
-            "-o",
-            Path(place, "q.onnx"),
-        ]
-        command += ["--calib", folder / "calib", "--data", folder / "eval", "--target", target, "--quiet"]
-        command += ["--effort", effort, "--threads", "1", "--keep-failed", "--report", report]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not report.is_file():
-            errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-            return {"error": errors[0] if errors else "no report"}
+def quantized(folder: Path, target: str, effort: str, files: Path | None = None) -> dict[str, Any]:
+    """Return the report of a run; {"error": ..} where it ends in an error.
+
+    Args:
+        folder: of the model.
+        files: keeps MODEL.TARGET.onnx and MODEL.TARGET.json; where both are there, nothing runs.
+    """
+    with tempfile.TemporaryDirectory() if files is None else nullcontext(files) as place:
+        Path(place).mkdir(parents=True, exist_ok=True)
+        out = Path(place, f"{folder.name}.{target}.onnx")
+        report = out.with_suffix(".json")
+        if not (report.is_file() and out.is_file()):
+            command = [sys.executable, "-m", "qtool", "quantize", folder / "model.onnx", "-o", out, "--force"]
+            command += ["--calib", folder / "calib", "--data", folder / "eval", "--target", target, "--quiet"]
+            command += ["--effort", effort, "--threads", "1", "--keep-failed", "--report", report]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if not report.is_file():
+                errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+                return {"error": errors[0] if errors else "no report"}
         loaded: dict[str, Any] = json.loads(report.read_text())
         return loaded
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from qtool.graph.grids import NO_GRIDS, Grids
-from qtool.graph.view import View, sole_consumer
+from qtool.graph.view import View, op_key, sole_consumer
 from qtool.plan.constraints import Constraints
 from qtool.plan.eligible import data_inputs, rule_of
 from qtool.plan.model import Scaled
@@ -176,7 +176,7 @@ def placement_of(task: PlanInput, node: ir.Node, form: Form | None, *, measured:
     if form is None or form not in scheme.target.forms:
         placement = WEIGHTS_ONLY
     else:
-        placement = scheme.target.forms[form].of(node.op_type, variant(node))
+        placement = scheme.target.forms[form].of(op_key(node), variant(node))
     if node.name in task.constraints.quantize:
         return Placement(Worth.ALWAYS, placement.reason)
     if measured and placement.measured is not None:

@@ -38,6 +38,7 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 # (docs/targets.md), and longer ones do not exist.
 _NBITS_BLOCK = 128
 LEAST_BLOCK = 16
+_THIRD_OF_EXPERTS = 6  # the input of MoE
 _ALREADY = "quantized already (--requantize redoes it)"
 
 
@@ -108,8 +109,12 @@ def why_ineligible(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form
             return f"it computes in {value.dtype.name.lower()}"
         if value.dtype is None:
             return "the type of its input is not known"
-    if rule.role is Role.WEIGHTED and (reason := _weight_problem(view, node, rule, scheme, form)):
-        return reason
+    if rule.role is Role.WEIGHTED:
+        for index in (i for i in rule.weight if i < len(node.inputs)):
+            if reason := _weight_problem(view, node, index, rule, scheme, form):
+                return reason
+        if form is Form.NBITS and (reason := _blocks_problem(node, rule, scheme)):
+            return reason
     return "an operand is a constant" if any(constant(v) is not None for _, v in inputs) else ""
 
 
@@ -136,8 +141,10 @@ def _is_restored(value: ir.Value) -> bool:
     )
 
 
-def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, form: Form) -> str:
-    value = node.inputs[rule.weight[0]]
+def _weight_problem(view: View, node: ir.Node, index: int, rule: OpRule, scheme: Scheme, form: Form) -> str:
+    value = node.inputs[index]
+    if value is None:
+        return ""
     if constant(value) is None:
         return _computed_weight_problem(view, node, value, scheme, form)
     weight = float_constant(value)
@@ -167,10 +174,35 @@ def _weight_problem(view: View, node: ir.Node, rule: OpRule, scheme: Scheme, for
             return "its bias is not one value a channel"
     if form is not Form.INT8 and any(attribute_float(node, name, 1.0) != 1.0 for name in ("alpha", "beta")):
         return "its alpha or beta makes too much of its constants"
-    total = weight.shape[1 - channel_axis(node, rule, 2)] if weight.ndim == 2 else 0
-    if form is Form.NBITS and not nbits_block(total, scheme.storage, scheme.block):
-        return f"the {total} values that it sums over are fewer than a block of {LEAST_BLOCK}"
     return ""
+
+
+def _blocks_problem(node: ir.Node, rule: OpRule, scheme: Scheme) -> str:
+    """Return the reason against weights in blocks, of a product or of a mixture of experts."""
+    total = summed_length(node, rule)
+    size = nbits_block(total, scheme.storage, scheme.block)
+    if not size:
+        return f"the {total} values that it sums over are fewer than a block of {LEAST_BLOCK}"
+    if node.op_type != "MoE":
+        return ""
+    if total % size:
+        return f"no block of {LEAST_BLOCK} or more values divides the widths of its experts"
+    if any(value is not None for value in node.inputs[_THIRD_OF_EXPERTS:]):
+        return "QMoE has no third matrix on a CPU"
+    if attribute_int(node, "use_sparse_mixer", 0):
+        return "QMoE has no sparse mixer on a CPU"
+    return ""
+
+
+def summed_length(node: ir.Node, rule: OpRule) -> int:
+    """Return the number of values that a product sums over; of experts, what divides it in each matrix."""
+    weights = (float_constant(node.inputs[i]) for i in rule.weight if i < len(node.inputs))
+    return math.gcd(*(w.shape[summed_weight_axis(node, rule, w.ndim)] for w in weights if w is not None))
+
+
+def summed_weight_axis(node: ir.Node, rule: OpRule, ndim: int = 2) -> int:
+    """Return the axis of a weight that the product sums over: the other one of the last two."""
+    return 2 * ndim - 3 - channel_axis(node, rule, ndim)
 
 
 def _computed_weight_problem(

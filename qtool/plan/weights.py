@@ -11,7 +11,7 @@ from qtool.graph.view import View, attribute_int, float_constant, is_op, is_vect
 from qtool.numerics.pairs import pair_magnitudes
 from qtool.numerics.qparams import magnitudes
 from qtool.plan.assignment import AssignedGraph, QuantizedNode
-from qtool.plan.eligible import channel_axis, nbits_block, row_axis
+from qtool.plan.eligible import channel_axis, nbits_block, row_axis, summed_length, summed_weight_axis
 from qtool.plan.model import EditKind, GraphEdit, Kind, Site, Use
 from qtool.plan.scheme import Scheme
 from qtool.tables.forms import Form
@@ -44,7 +44,7 @@ def weight_sites(view: View, assigned: AssignedGraph) -> tuple[list[Site], list[
         if quantized is None or quantized.rule.role not in (Role.WEIGHTED, Role.RECURRENT):
             continue
         kind = Kind.WEIGHT if quantized.form is Form.INT8 else Kind.FUSED
-        for index in quantized.rule.weight:
+        for index in (i for i in quantized.rule.weight if i < len(node.inputs)):
             value = node.inputs[index]
             array = float_constant(value)
             if value is None or array is None:
@@ -67,15 +67,16 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
     centred = True
     if quantized.form is Form.NBITS:
         qtype = assigned.weight_types.get(quantized.node.name or "", INT8 if tied else scheme.storage)
-        size = nbits_block(array.shape[k_axis(quantized.node, quantized.rule)], qtype, scheme.choices.block)
+        size = nbits_block(summed_length(quantized.node, quantized.rule), qtype, scheme.choices.block)
         if not tied or qtype in FEW_BITS:
-            granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
+            axis = summed_weight_axis(quantized.node, quantized.rule, array.ndim)
+            granularity = PerBlock(axis, size)
         centred = qtype not in FEW_BITS
     elif quantized.form is Form.DYNAMIC:
         size = split_size(quantized.node, quantized.rule, scheme)
         qtype = scheme.target.weight
         if size and not tied:
-            granularity = PerBlock(k_axis(quantized.node, quantized.rule), size)
+            granularity = PerBlock(summed_weight_axis(quantized.node, quantized.rule), size)
     elif (kept := _kept_spec(quantized, array, assigned, granularity, qtype)) is not None:
         return kept
     elif scheme.per_tensor or (quantized.node.op_type == "MatMul" and array.ndim > 2):
@@ -134,17 +135,12 @@ def coarsest_granularity(node: ir.Node, rule: OpRule, ndim: int, index: int = -1
     return PerRowOfLast() if rule.role is Role.RECURRENT else PerChannel(channel_axis(node, rule, ndim))
 
 
-def k_axis(node: ir.Node, rule: OpRule) -> int:
-    """Return the axis of a weight matrix that the product sums over."""
-    return 1 - channel_axis(node, rule, 2)
-
-
 def split_size(node: ir.Node, rule: OpRule, scheme: Scheme) -> int:
     """Return the values in each part of a product with run-time activations; 0: it is not split."""
     weight = float_constant(node.inputs[rule.weight[0]])
     if not rule.product or weight is None or weight.ndim != 2:
         return 0
-    total, limit = weight.shape[k_axis(node, rule)], scheme.target.split
+    total, limit = weight.shape[summed_weight_axis(node, rule)], scheme.target.split
     size = largest_divisor(total, limit)
     return size if total > limit and size * 2 > limit else 0
 

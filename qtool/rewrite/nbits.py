@@ -3,7 +3,8 @@
 MatMulNBits and GatherBlockQuantized can read the same table.
 
 A [.., K] x B [N, K/block, block * bits / 8] uint8, scales [N, K/block]; without a zero point it is the
-middle of the unsigned range (onnxruntime docs/ContribOperators.md).
+middle of the unsigned range (onnxruntime docs/ContribOperators.md). The experts of QMoE are a stack of such B
+without the axis of blocks.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from qtool.tables.qtypes import PerBlock
 # Level 4 computes in int8. The default, 0, runs at a twentieth of the speed of float.
 _ACCURACY_LEVEL = 4
 _BIAS_INPUT = 5
+# Inputs: of each matrix that in MoE, that of QMoE's blocks, with scales and bias behind it, and zero points.
+_EXPERTS, _ROUTER_WEIGHTS = ((2, 2, 11), (4, 5, 12)), 14
 
 
 def write_nbits(writer: Writer, node: ir.Node) -> None:
@@ -74,6 +77,41 @@ def write_nbits(writer: Writer, node: ir.Node) -> None:
         node.graph.remove(node, safe=True)
 
 
+def write_experts(writer: Writer, node: ir.Node) -> None:
+    """Replace a mixture of experts whose two matrices are constants [experts, N, K] by QMoE.
+
+    QMoE divides the weights of the chosen experts by their sum, whatever its attribute says (1.32). Where MoE
+    does not, they come in an input of their own, which it takes as they are.
+    """
+    writer.use_contrib()
+    graph = home(node)
+    old = (*node.inputs, None, None)
+    inputs: list[ir.Value | None] = [*old[:2], *[None] * (_ROUTER_WEIGHTS - 1)]
+    for index, at, zero_point_at in _EXPERTS:
+        site = writer.sites_of[node.name or "", index]
+        packed, scale, *zero_points = _blocks(writer, site, graph, upright=False)
+        inputs[at : at + 3] = packed, scale, old[index + 1]
+        inputs[zero_point_at] = zero_points[0] if zero_points else None
+    nodes = []
+    if not attribute_int(node, "normalize_routing_weights", 0):
+        nodes.append(one_node(writer, "Softmax", [old[1]], f"{node.name}_router"))
+        inputs[_ROUTER_WEIGHTS] = nodes[0].outputs[0]
+    numbers = {
+        "expert_weight_bits": site.spec.qtype.bits,
+        "block_size": getattr(site.spec.granularity, "size", 0),
+        "accuracy_level": _ACCURACY_LEVEL,
+    }
+    experts = new_node(
+        "QMoE",
+        inputs,
+        name=writer.namer(f"{node.name}_blocks"),
+        outputs=[writer.namer(f"{node.outputs[0].name}_blocks")],
+        domain="com.microsoft",
+        attributes=dict(node.attributes) | {k: ir.AttrInt64(k, v) for k, v in numbers.items()},
+    )
+    replace_node(node, [*nodes, experts], node.outputs[0], experts.outputs[0], writer.namer)
+
+
 def write_block_lookup(writer: Writer, site: Site) -> None:
     """Replace the Gathers of a table [V, D]: GatherBlockQuantized unpacks the rows that it picks."""
     writer.use_contrib()
@@ -103,10 +141,15 @@ def write_block_lookup(writer: Writer, site: Site) -> None:
 
 
 def _blocks(writer: Writer, site: Site, graph: ir.Graph, *, upright: bool) -> list[ir.Value | None]:
-    """Return the packed blocks of a weight, [K, N] if upright, their scales, and zero points if any."""
-    bits, granularity = site.spec.qtype.bits, PerBlock(1, getattr(site.spec.granularity, "size", 0))
+    """Return the packed blocks of a weight, their scales, and zero points if any.
+
+    The weight is [N, K], [K, N] if upright, or [experts, N, K]: the blocks of that have no axis of their own.
+    """
+    bits, size = site.spec.qtype.bits, getattr(site.spec.granularity, "size", 0)
     shape = weight_shape(writer, site)
-    columns, count, size = unfolded_shape(shape[::-1] if upright else shape, granularity)
+    granularity = PerBlock(len(shape) - 1, size)
+    *stack, columns, count, size = unfolded_shape(shape[::-1] if upright else shape, granularity)
+    in_bytes = (*stack, columns, *((count * size * bits // 8,) if stack else (count, size * bits // 8)))
 
     def rows(array: NDArray[Any]) -> NDArray[Any]:
         return array.T if upright else array
@@ -115,17 +158,17 @@ def _blocks(writer: Writer, site: Site, graph: ir.Graph, *, upright: bool) -> li
         # Without a zero point it is the middle of the range.
         middle = np.uint8(2 ** (bits - 1) if site.spec.symmetric else 0)
         unsigned = q.view(np.uint8) + middle  # modulo 256
-        return pack(unfold(rows(unsigned), granularity), bits)
+        return pack(unfold(rows(unsigned), granularity), bits).reshape(in_bytes)
 
     def zero_points(_: NDArray[Any], params: QParams) -> NDArray[Any]:
-        return pack(rows(params.zero_point)[:, None, :], bits).reshape(columns, -1)
+        return pack(rows(params.zero_point)[..., None, :], bits).reshape(*stack, columns, -1)
 
     made: list[tuple[str, Make, ir.DataType, tuple[int, ...]]] = [
-        ("packed", blocks, ir.DataType.UINT8, (columns, count, size * bits // 8)),
-        ("scale", lambda _, p: rows(p.scale), ir.DataType.FLOAT, (columns, count)),
+        ("packed", blocks, ir.DataType.UINT8, in_bytes),
+        ("scale", lambda _, p: rows(p.scale), ir.DataType.FLOAT, (*stack, columns, count)),
     ]
     if not site.spec.symmetric:
-        made.append(("zero_points", zero_points, ir.DataType.UINT8, (columns, -(-count * bits // 8))))
+        made.append(("zero_points", zero_points, ir.DataType.UINT8, (*stack, columns, -(-count * bits // 8))))
     return [
         weight_constant(
             writer, site, f"{site.value}_{what}", make, dtype, dims, graph=graph, key=("nbits", upright)

@@ -24,7 +24,7 @@ from qtool.rewrite.dynamic import (
 from qtool.rewrite.dynamic_lstm import write_dynamic_quantize_lstm
 from qtool.rewrite.fp16.writer import write_fp16
 from qtool.rewrite.integer_io import write_integer_io
-from qtool.rewrite.nbits import write_block_lookup, write_nbits
+from qtool.rewrite.nbits import write_block_lookup, write_experts, write_nbits
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.rewrite.qdq import (
     reshape_bias,
@@ -79,6 +79,7 @@ _NODES: dict[Operator, Callable[[Writer, ir.Node], None]] = {
     Operator.CONV_INTEGER: write_conv_integer,
     Operator.DYNAMIC_QUANTIZE_LSTM: write_dynamic_quantize_lstm,
     Operator.MATMUL_NBITS: write_nbits,
+    Operator.QMOE: write_experts,
 }
 
 

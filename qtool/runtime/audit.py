@@ -32,7 +32,7 @@ _WEIGHT_SCALE = {
 _RESULT_SCALE = {"QGemm": 7}
 _FLOAT_RESULT = frozenset(
     "DequantizeLinear MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulNBits Cast "
-    "MatMulInteger ConvInteger GatherBlockQuantized".split()
+    "QMoE MatMulInteger ConvInteger GatherBlockQuantized".split()
 )
 
 

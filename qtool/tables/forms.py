@@ -10,7 +10,7 @@ class Form(Enum):
 
     INT8 = "int8"  # in integers; activations have scales from calibration
     DYNAMIC = "int8-dynamic"  # in integers; activations get their scales at every run
-    NBITS = "nbits"  # on blocks of integer weights that the kernel unpacks (MatMulNBits)
+    NBITS = "nbits"  # on blocks of integer weights that the kernel unpacks (MatMulNBits, QMoE)
     FLOAT16 = "float16"  # in float16
 
 
@@ -37,6 +37,7 @@ class Operator(Enum):
     DYNAMIC_QUANTIZE_LSTM = "DynamicQuantizeLSTM"
     # Weights are in blocks.
     MATMUL_NBITS = "MatMulNBits"
+    QMOE = "QMoE"
 
 
 # Form -> op -> the operators that such a node can be written as.
@@ -55,5 +56,8 @@ WRITTEN_AS: dict[Form, dict[str, frozenset[Operator]]] = {
         "Conv": frozenset({Operator.CONV_INTEGER}),
         "LSTM": frozenset({Operator.DYNAMIC_QUANTIZE_LSTM}),
     },
-    Form.NBITS: dict.fromkeys(("MatMul", "Gemm"), frozenset({Operator.MATMUL_NBITS})),
+    Form.NBITS: {
+        **dict.fromkeys(("MatMul", "Gemm"), frozenset({Operator.MATMUL_NBITS})),
+        "MoE": frozenset({Operator.QMOE}),
+    },
 }

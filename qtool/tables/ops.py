@@ -66,7 +66,7 @@ def _rows() -> tuple[OpRule, ...]:
     weighted, arithmetic, passes = Role.WEIGHTED, Role.ARITHMETIC, Role.PASS
     linear = frozenset({Form.INT8, Form.DYNAMIC, Form.NBITS})
     conv = frozenset({Form.INT8, Form.DYNAMIC})
-    dynamic, none = frozenset({Form.DYNAMIC}), frozenset[Form]()
+    dynamic, blocked, none = frozenset({Form.DYNAMIC}), frozenset({Form.NBITS}), frozenset[Form]()
     return (
         OpRule("Conv", weighted, weight=(1,), bias=2, channel_axis=0, forms=conv),
         OpRule("ConvTranspose", weighted, weight=(1,), bias=2, channel_axis=1),
@@ -131,7 +131,7 @@ def _rows() -> tuple[OpRule, ...]:
         OpRule("SpaceToDepth", passes),
         # Made by onnxruntime's optimizers, or by genai: their weights are stored in fewer bits.
         OpRule(f"{_MICROSOFT}Attention", weighted, weight=(1,), bias=2, channel_axis=-1, forms=none),
-        OpRule(f"{_MICROSOFT}MoE", weighted, weight=(2, 4, 6), channel_axis=1, forms=none),
+        OpRule(f"{_MICROSOFT}MoE", weighted, weight=(2, 4, 6), channel_axis=1, forms=blocked),
         OpRule(f"{_MICROSOFT}FusedMatMul", weighted, weight=(1,), kept=(0,), channel_axis=-1, forms=none),
         OpRule(
             f"{_MICROSOFT}EmbedLayerNormalization",

@@ -199,7 +199,10 @@ _CPU_FORMS: dict[Form, Placements] = {
         min_vector_weight=150_000,
     ),
     Form.NBITS: Placements(
-        {"MatMul": ALWAYS, "Gemm": ALWAYS}, _NO_BLOCKS, min_weight=262_144, min_vector_weight=65_536
+        {"MatMul": ALWAYS, "Gemm": ALWAYS, "com.microsoft::MoE": ALWAYS},
+        _NO_BLOCKS,
+        min_weight=262_144,
+        min_vector_weight=65_536,
     ),
 }
 

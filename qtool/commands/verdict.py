@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qtool import __version__
 from qtool.calibration.analytic import roughness
 from qtool.commands.prepare import custom_ops
-from qtool.data.samples import synthetic
+from qtool.data.samples import Samples, synthetic
 from qtool.evaluate.audit import Audit
 from qtool.evaluate.channel_order import reversed_channels
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
@@ -34,7 +35,7 @@ from qtool.report.coverage import coverage, explained, outcomes
 from qtool.report.model import ModelFile, Report, SearchCost, Selection, Timing
 from qtool.runtime.cpu import saturates
 from qtool.runtime.providers import as_made_for, opening_lines, runtime_of
-from qtool.runtime.session import Session
+from qtool.runtime.session import Model, Session
 from qtool.tables.forms import Form
 from qtool.tables.qtypes import INT8, UINT8
 from qtool.tables.runtimes import DEFAULT
@@ -113,16 +114,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
                 optimize=not large,
             )
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
-    original = open_original(model)
-    comparison = compare(
-        original,
-        with_float_io(
-            Session(staging.path, threads=model.threads, name="the quantized model", runtime=chosen.runtime)
-        ),
-        samples,
-        request.measures,
-        lambda done, total: progress("validate", done, total),
-    )
+    comparison, cpu_sqnr, doubt = _compared(chosen, staging, samples, request, progress)
     check_labelled(comparison, request.measures)
     made_up = synthetic(samples)
     implied = implied_gates(model, comparison, made_up, request.gates)
@@ -136,15 +128,37 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
             models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
             runtimes = {PREPARED: model.runtime, QUANTIZED: chosen.runtime}
             race = race_models(models, samples, model.threads, runtimes=runtimes)
+    return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr, doubt)
+
+
+def _compared(
+    chosen: Candidate, staging: Staging, samples: Samples, request: Request, progress: Progress
+) -> tuple[Comparison, float | None, str]:
+    """Compare the file with FP32; return this, its SQNR on a CPU, and the doubt of a Verdict.
+
+    The sessions are closed at the end: the race opens its own.
+    """
+    model = chosen.model
+
+    def session(**options: Any) -> Model:
+        return with_float_io(
+            Session(staging.path, threads=model.threads, name="the quantized model", **options)
+        )
+
+    original = open_original(model)
+    comparison = compare(
+        original,
+        session(runtime=chosen.runtime),
+        samples,
+        request.measures,
+        lambda done, total: progress("validate", done, total),
+    )
     cpu_sqnr = None
     if model.scheme.simulated:
-        on_cpu = Session(
-            staging.path, threads=model.threads, name="the quantized model", optimize=not saturates()
-        )
-        cpu_sqnr = compare(original, with_float_io(on_cpu), samples, request.measures).sqnr
+        cpu_sqnr = compare(original, session(optimize=not saturates()), samples, request.measures).sqnr
     sources = filter(None, (model.samples.calibrate, samples))
     doubt = reversed_channels(original, max(sources, key=len), request.measures.scored)
-    return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr, doubt)
+    return comparison, cpu_sqnr, doubt
 
 
 def result_report(

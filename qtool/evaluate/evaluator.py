@@ -123,6 +123,7 @@ class Evaluator:
         self._comparisons: dict[tuple[str, int, bool], Comparison] = {}
         self._sizes: dict[str, int] = {}
         self._speeds: dict[str, Speed] = {}
+        self.preparation: Ratio | None = None  # the speed of optimized FP32 against the original
         self._noise: dict[str, NDArray[np.float64] | None] = {}  # signature of a tensor -> its noise
         self._signal: TensorNoise | None = None  # the first measurement, whose signal all noise is scaled to
 
@@ -302,7 +303,9 @@ class Evaluator:
         return replace(signal, noise=measured)
 
     def race(self, candidates: Mapping[str, Candidate], predicted: Predict) -> tuple[Race, SettledSpeeds]:
-        """Time candidates and both FP32 models side by side; return the times and the speeds to decide by.
+        """Time candidates and optimized FP32 side by side; return the times and the speeds to decide by.
+
+        The first race times the original model as well: `speedup` needs that once.
 
         Args:
             candidates: by name, other than ORIGINAL and PREPARED.
@@ -311,9 +314,10 @@ class Evaluator:
         self.progress("race", 0, 0)
         with ExitStack() as stack:
             models: dict[str, Path | bytes] = {
-                ORIGINAL: self.model.source.loadable,
-                PREPARED: stack.enter_context(model_for_session(self.model.model, in_file=True)),
+                PREPARED: stack.enter_context(model_for_session(self.model.model, in_file=True))
             }
+            if self.preparation is None:
+                models[ORIGINAL] = self.model.source.loadable
             for name, candidate in candidates.items():
                 models[name] = self._loadable(candidate, stack, in_file=True)
             runtimes = {PREPARED: self.model.runtime} | {n: c.runtime for n, c in candidates.items()}
@@ -322,6 +326,9 @@ class Evaluator:
             race = race_models(
                 models, self.model.timing_samples, self.model.threads, runtimes=runtimes, limits=limits
             )
+
+        if ORIGINAL in models:
+            self.preparation = race.ratio(PREPARED, ORIGINAL)
 
         def settled(names: Collection[str]) -> SettledSpeeds:
             part = Race(race.threads, {n: race.seconds[n] for n in (PREPARED, *names)})
@@ -337,6 +344,11 @@ class Evaluator:
         speeds = settled(candidates)
         self.unreliable |= speeds.unreliable
         return race, speeds
+
+    def speedup(self, race: Race, name: str) -> Ratio:
+        """Return the speed of a model of a race against the original, which the first race timed."""
+        ratio = race.ratio(name, PREPARED)
+        return ratio if self.preparation is None else ratio.times(self.preparation)
 
     def speed(self, candidate: Candidate, predicted: Predict) -> Speed:
         """Return the speed of a candidate against optimized FP32, measured once for each graph structure."""

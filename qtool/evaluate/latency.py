@@ -93,6 +93,13 @@ class Ratio:
         """Whether the interval contains 1: the two may be equally fast."""
         return self.low <= 1 <= self.high
 
+    def times(self, other: Ratio) -> Ratio:
+        """Return the product with a ratio of another race: independent errors add up by their squares."""
+        down = math.hypot(math.log(self.median / self.low), math.log(other.median / other.low))
+        up = math.hypot(math.log(self.high / self.median), math.log(other.high / other.median))
+        median = self.median * other.median
+        return Ratio(median, median * math.exp(-down), median * math.exp(up))
+
 
 @dataclass(frozen=True)
 class Race:

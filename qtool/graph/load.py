@@ -21,6 +21,7 @@ from qtool.graph.foreign import hub_hint, refuse_folder, refuse_foreign_file
 from qtool.graph.limits import LIMITS, Survey, survey, too_deep
 from qtool.graph.mapped import ARRAYS, mapped
 from qtool.graph.repair import repair
+from qtool.graph.shelf import shelve
 from qtool.graph.structure import structure_problem
 from qtool.graph.tensors import check_tensors
 from qtool.runtime.heartbeat import beat, step, weighs
@@ -142,6 +143,7 @@ def _with_arrays(model: ir.Model) -> ir.Model:
     1. Protobuf copies all bytes of a tensor each time it is read: it becomes an array.
     2. onnx-ir keeps a side file mapped once it was read, and the memory with it: a tensor in one is mapped at
        each access, so that its pages are free when the array is.
+    3. Many bytes of arrays go to a file (graph/shelf.py).
     """
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -150,6 +152,7 @@ def _with_arrays(model: ir.Model) -> ir.Model:
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             elif isinstance(tensor, ir.ExternalTensor):
                 value.const_value = mapped(tensor)
+    shelve(model)
     return model
 
 

@@ -22,6 +22,7 @@ from qtool.errors import (
     out_of_memory,
     printable,
 )
+from qtool.graph.shelf import IN_MEMORY, link
 from qtool.graph.side_file import Finished, layout, side_tensors, write_side
 from qtool.graph.view import in_side_file
 from qtool.runtime.heartbeat import step, writing_in
@@ -35,7 +36,6 @@ STREAMED_BYTES = 1 << 27
 # A model of this size is opened only to run samples: that takes several times the memory of its floats.
 LARGE_BYTES = 1 << 27
 _LINES = "finished"  # the file of the finished tensors of a side file
-_IN_MEMORY = 8 << 20  # bytes of the weights of a model that sessions are opened from in memory
 
 
 def tensor_bytes(model: ir.Model) -> int:
@@ -172,6 +172,8 @@ class Staging:
         """Write the large tensors to a side file, and return a clone that refers to it."""
         draft, clone = self._folder / "side", model.clone()
         pairs = list(side_tensors(clone))
+        if not durable:
+            pairs = [(value, tensor) for value, tensor in pairs if not link(value, self._folder)]
         values, tensors = [value for value, _ in pairs], [tensor for _, tensor in pairs]
         finished = Finished(self._folder / _LINES, _key(model, tensors)) if self._stays else None
         digest = write_side(draft, tensors, finished, durable=durable)
@@ -374,7 +376,7 @@ def model_for_session(model: ir.Model, *, in_file: bool = False) -> Iterator[byt
         model: any.
         in_file: a file in any case, where many sessions are open at once.
     """
-    if not in_file and tensor_bytes(model) <= _IN_MEMORY and not needs_side_file(model):
+    if not in_file and tensor_bytes(model) <= IN_MEMORY and not needs_side_file(model):
         yield to_bytes(model)
         return
     with (

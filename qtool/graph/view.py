@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qtool.graph.shelf import Shelved
+
 Use = tuple[ir.Node, int]
 T = TypeVar("T")
 
@@ -111,8 +113,9 @@ def float_constant(value: ir.Value | None) -> NDArray[np.float32] | None:
 
 
 def in_side_file(value: ir.Value) -> bool:
-    """Return whether a constant is read from a file at each access (graph/load.py): it is not in memory."""
-    return isinstance(value.const_value, ir.LazyTensor)
+    """Return whether a constant is computed as it is written: it came from a side file (graph/mapped.py)."""
+    tensor = value.const_value
+    return isinstance(tensor, ir.LazyTensor) and not isinstance(tensor, Shelved)
 
 
 def is_tied(weight: ir.Value) -> bool:

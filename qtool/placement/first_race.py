@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
+from qtool.evaluate.evaluator import PREPARED, Evaluator
 from qtool.evaluate.latency import Ratio, is_faster
 from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.cost_model import with_assignment
@@ -86,13 +86,13 @@ def race_first(timing: Timing, evaluator: Evaluator) -> FirstRace:
     required = bool(model.constraints.quantize) or bool(model.options.requests)
     pays = is_faster(speeds[best]) or required
     slower = {
-        name: RacedSpeed(candidate, speeds[name], race.ratio(name, ORIGINAL))
+        name: RacedSpeed(candidate, speeds[name], evaluator.speedup(race, name))
         for name, candidate in candidates.items()
         if not pays or speeds[name] < _CLOSE * speeds[best]
     }
     # The times of the regions leave out what neighbours do to each other: the race may know better.
     base = _restricted(everything, network, regions | network.int8_regions(candidates[best].plan))
-    return FirstRace(timing, base, pays, race.ratio(PREPARED, ORIGINAL), slower)
+    return FirstRace(timing, base, pays, evaluator.preparation, slower)
 
 
 def time_network(timing: Timing) -> Network:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from qtool.evaluate.criteria import Criteria
-from qtool.evaluate.evaluator import ORIGINAL, PREPARED, Evaluator
+from qtool.evaluate.evaluator import PREPARED, Evaluator
 from qtool.evaluate.latency import HALF_WIDTH, is_faster
 from qtool.placement.bit_allocation import allocate_bits, spread_bits
 from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
@@ -299,8 +299,8 @@ def _raced_speeds(candidates: Mapping[str, Candidate], evaluator: Evaluator) -> 
     speeds: dict[str, _Speeds] = {}
     for name in candidates:
         raced = PREPARED if name == FLOAT else name
-        ratio, speed = race.ratio(raced, ORIGINAL), settled.ratio(raced, PREPARED)
-        gain = speed * race.ratio(PREPARED, ORIGINAL).median if settled.unreliable else ratio.median
+        ratio, speed = evaluator.speedup(race, raced), settled.ratio(raced, PREPARED)
+        gain = speed * evaluator.speedup(race, PREPARED).median if settled.unreliable else ratio.median
         speeds[name] = speed, gain, (ratio.low, ratio.high)
     return speeds
 

@@ -158,7 +158,7 @@ def measure_timing(model: PreparedModel, progress: Progress = silent) -> Timing 
         work = {r.name: _work(r, model.view, table) for r in regions}
         times, inference = whole_times(all_int8, regions, work, _inference(model.view, table))
         return Timing(all_int8, regions, times, inference, table)
-    ran = _time([all_int8])
+    ran = _time(model, [model.model, rewrite(all_int8.model.model, all_int8.plan)])
     regions = find_regions(model.view, assigned, fused(ran, model.view))
     times = {r.name: (_sum(r, ran[0]), _sum(r, ran[1])) for r in regions}
     return Timing(all_int8, regions, times, ran[0].inference, table)
@@ -172,13 +172,14 @@ def extra_seconds(timing: Timing, base: Candidate, candidate: Candidate) -> dict
         base: a candidate without outlier columns.
         candidate: the same one with them.
     """
-    if candidate.model.options.timing == TABLE or candidate.model.scheme.timed is not Tells.NODES:
-        nodes = candidate.model.view.node_by_name
+    model = candidate.model
+    if model.options.timing == TABLE or model.scheme.timed is not Tells.NODES:
+        nodes = model.view.node_by_name
         return {
             r.name: math.fsum(_add_seconds(nodes[name], candidate.plan, timing.table) for name in r.nodes)
             for r in timing.regions
         }
-    _, plain, columns = _time([base, candidate])
+    plain, columns = _time(model, [rewrite(c.model.model, c.plan) for c in (base, candidate)])
     return {r.name: _sum(r, columns) - _sum(r, plain) for r in timing.regions}
 
 
@@ -225,12 +226,10 @@ def edges(view: View, plan: Plan, table: Table) -> tuple[dict[str, float], dict[
 NO_ERRORS = TensorNoise((), np.zeros(0), {}, 0, 0)
 
 
-def _time(candidates: Sequence[Candidate]) -> tuple[Times, ...]:
-    """The times of the float model and of each candidate, run in turns."""
-    model = candidates[0].model
-    models = [model.model, *(rewrite(c.model.model, c.plan) for c in candidates)]
+def _time(model: PreparedModel, versions: Sequence[ir.Model]) -> tuple[Times, ...]:
+    """The times of versions of a model, run in turns."""
     with model.budget.timed():
-        return node_times(models, model.view, model.timing_samples, model.threads or 1)
+        return node_times(versions, model.view, model.timing_samples, model.threads or 1)
 
 
 def _sum(region: Region, times: Times) -> float:

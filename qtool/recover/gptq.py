@@ -180,6 +180,7 @@ def _rounded(view: View, sites: Sequence[Site], operand: Operand, sums: F64, fit
         on = hessian(sums[part])
         for own, weight in zip(fits, weights, strict=True):
             own.append(fit(weight.part(part), on))
+        del on  # as large as the sums: not kept while the next one is made
     return [_joined(view, *three, operand) for three in zip(sites, weights, fits, strict=True)]
 
 

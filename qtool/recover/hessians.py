@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from qtool.calibration.runner import groups_of, value_reader
 from qtool.data.samples import Samples, evenly
+from qtool.graph.save import tensor_bytes
 from qtool.numerics.qparams import F32, F64
 from qtool.recover.operands import Operand
 from qtool.runtime.heartbeat import StepProgress, no_progress
@@ -23,8 +24,10 @@ from qtool.runtime.heartbeat import StepProgress, no_progress
 # of its samples, 5.3 dB with 64. More rows of a layer than these hardly change its Hessian.
 _SAMPLES, _MOST_SAMPLES = 16, 64
 _ROWS, _ROWS_A_COLUMN = 8192, 8
-# Bytes of the sums of a batch, of the values that they are over, and of patches at a time.
-_SUMS, _VALUES, _PATCHES = 32 << 20, 32 << 20, 4 << 20
+# Bytes of the sums of a batch, at least and at most: as many as the model's weights, whose size memory is
+# measured by. Then those of the values that the sums are over, and of patches at a time.
+_LEAST_SUMS, _MOST_SUMS = 16 << 20, 128 << 20
+_VALUES, _PATCHES = 32 << 20, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def hessians(run: ModelRun, specs: Sequence[HessianSpec]) -> Iterator[tuple[Hess
     for number, batch in enumerate(batches):
         sums = {spec: _Sum(spec) for spec in batch}
         for done, values in enumerate(_values(run, batch, rounds), start=1):
-            _add(sums, values)
+            # Whatever else is in the batch: a weight's rows depend on the weight alone.
+            _add({s: t for s, t in sums.items() if done <= len(first) or t.count < s.enough}, values)
             run.progress(number * total + done, len(batches) * total)
             if done >= len(first) and all(s.count >= spec.enough for spec, s in sums.items()):
                 break
@@ -108,13 +112,14 @@ def _batches(run: ModelRun, specs: list[HessianSpec]) -> list[list[HessianSpec]]
     """Hessians that are computed together: the sums and the values of a batch fit in memory."""
     first = {spec: spec.operands[0].value for spec in specs}
     values = list(dict.fromkeys(first.values()))
+    most = min(max(tensor_bytes(run.model), _LEAST_SUMS), _MOST_SUMS)
     batches: list[list[HessianSpec]] = []
     for group in groups_of(run.model, values, run.source, _VALUES, run.threads):
         room = 0
         for spec in (spec for spec in specs if first[spec] in group):
             if room < spec.bytes:
                 batches.append([])
-                room = max(_SUMS, spec.bytes)
+                room = max(most, spec.bytes)
             batches[-1].append(spec)
             room -= spec.bytes
     return [batch for batch in batches if batch]

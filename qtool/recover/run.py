@@ -28,7 +28,7 @@ from qtool.recover.smoothquant import SMOOTHQUANT
 from qtool.recover.wide_activations import widen
 from qtool.rewrite.outlier_columns import split_outlier_columns
 from qtool.runtime.heartbeat import StepProgress
-from qtool.runtime.memory import peak_memory
+from qtool.runtime.memory import give_back, peak_memory
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.recoveries import AUTO, NONE, RECOVERIES
 
@@ -139,6 +139,7 @@ def _try(
 ) -> tuple[Candidate, Gain | None]:
     """Try a step: the new candidate and the gain; None where the step changes nothing."""
     progress(0, 0)
+    give_back()  # what the sessions before left free
     start = time.perf_counter()
     try:
         other = STEPS[name](candidate, evaluator, progress)

@@ -72,7 +72,7 @@ def by_hand(view: View, source: InMemory) -> Mapping[str, np.ndarray]:
 
 @pytest.mark.parametrize("room", [1, 1 << 20], ids=["one at a time", "all at once"])
 def test_sums_are_those_of_the_definition(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SUMS", room)
+    monkeypatch.setattr(module, "_MOST_SUMS", room)
     monkeypatch.setattr(module, "_PATCHES", 4 * 36 * 7 if room == 1 else 1 << 20)
     view, source = network(), samples(3)
     want, right = wanted(view), by_hand(view, source)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from qtool.errors import printable
-from qtool.evaluate.evaluator import Evaluator
+from qtool.evaluate.evaluator import Evaluator, Predict
 from qtool.evaluate.latency import HALF_WIDTH, is_faster
 from qtool.placement.network import noise_db
 from qtool.placement.place import Placement, float_candidate, speed_decides
@@ -52,8 +52,9 @@ def first_accepted(placement: Placement, best: Candidate, evaluator: Evaluator) 
         best: its candidate after recovery.
         evaluator: with the criteria. Without a select set every candidate is accepted.
     """
-    candidate = best
-    while (refusal := refuse(candidate, evaluator)) is not None:
+    candidate, timing = best, placement.timing
+    predict = predicted_speed if timing is None else timing.predicted_speed
+    while (refusal := refuse(candidate, evaluator, predict)) is not None:
         if candidate is best and (note := _why_ports(candidate, refusal, evaluator)):
             evaluator.notes.append(note)
             break
@@ -85,7 +86,7 @@ def _why_ports(candidate: Candidate, refusal: Refusal, evaluator: Evaluator) -> 
     )
 
 
-def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
+def refuse(candidate: Candidate, evaluator: Evaluator, predict: Predict = predicted_speed) -> Refusal | None:
     """Return the reason that a candidate is not accepted on the select set; None where it is.
 
     Accuracy is judged by the lower end of the SQNR's interval over samples, and decisions by the share that
@@ -102,7 +103,7 @@ def refuse(candidate: Candidate, evaluator: Evaluator) -> Refusal | None:
         for limit in evaluator.criteria.broken(evaluator.error(candidate), in_float=in_float):
             return Refusal(Reason(Code.ACCURACY, limit.why), _missing_db(limit.excess))
     if evaluator.times and speed_decides(candidate):
-        speed = evaluator.speed(candidate, predicted_speed)
+        speed = evaluator.speed(candidate, predict)
         if not is_faster(speed.decided):
             ratio = speed.measured
             text = f"{ratio.median:.2f}x as fast as FP32 here ({ratio.low:.2f}-{ratio.high:.2f})"

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 
 from qtool.evaluate.evaluator import PREPARED, Evaluator
 from qtool.evaluate.latency import Ratio, is_faster
-from qtool.placement.build_network import RegionCosts, build_network
 from qtool.placement.cost_model import with_assignment
 from qtool.placement.network import Network
 from qtool.placement.region_reasons import restricted
-from qtool.placement.timing import NO_ERRORS, Timing, edges, predicted_speed
-from qtool.plan.assignment import assigned_graph
+from qtool.placement.timing import Timing
 from qtool.plan.candidate import Candidate
 from qtool.plan.rules import rule_based
 from qtool.tables.targets import TABLE
@@ -64,11 +62,13 @@ class FirstRace:
 def race_first(timing: Timing, evaluator: Evaluator) -> FirstRace:
     """Race the fastest assignment by the times of the regions against the rule-based and the all-int8 one.
 
-    With `--timing table` nothing is raced: the times of the table decide.
+    Where no node can be in int8 nothing is raced; nor with `--timing table`: the times of the table decide.
     """
     everything = timing.all_int8
+    if not everything.plan.forms:
+        return FirstRace(timing, everything, pays=False)
     model = everything.model
-    network = time_network(timing)
+    network = timing.network
     regions = network.minimize(0.0)
     rules = with_assignment(everything, rule_based(model.task))
     if model.options.requests:
@@ -80,7 +80,7 @@ def race_first(timing: Timing, evaluator: Evaluator) -> FirstRace:
     for name, candidate in ((RULE_BASED, rules), (FASTEST, fastest)):
         if candidate.plan.forms and candidate.plan.forms != everything.plan.forms:
             candidates[name] = candidate
-    race, settled = evaluator.race(candidates, predicted_speed)
+    race, settled = evaluator.race(candidates, timing.predicted_speed)
     speeds = {name: settled.ratio(name, PREPARED) for name in candidates}
     best = max(speeds, key=lambda name: speeds[name])
     required = bool(model.constraints.quantize) or bool(model.options.requests)
@@ -93,15 +93,6 @@ def race_first(timing: Timing, evaluator: Evaluator) -> FirstRace:
     # The times of the regions leave out what neighbours do to each other: the race may know better.
     base = _restricted(everything, network, regions | network.int8_regions(candidates[best].plan))
     return FirstRace(timing, base, pays, evaluator.preparation, slower)
-
-
-def time_network(timing: Timing) -> Network:
-    """Return the network of a model with times alone: no assignment has an error."""
-    everything = timing.all_int8
-    view, plan = everything.model.view, everything.plan
-    assigned = assigned_graph(everything.model.task, everything.assignment)
-    costs = RegionCosts(timing.times, *edges(view, plan, timing.table), NO_ERRORS)
-    return build_network(view, assigned, plan, plan, timing.regions, costs)
 
 
 def _restricted(candidate: Candidate, network: Network, int8: frozenset[str]) -> Candidate:

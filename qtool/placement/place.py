@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from qtool.evaluate.criteria import Criteria
-from qtool.evaluate.evaluator import PREPARED, Evaluator
+from qtool.evaluate.evaluator import PREPARED, Evaluator, Predict
 from qtool.evaluate.latency import HALF_WIDTH, is_faster
 from qtool.placement.bit_allocation import allocate_bits, spread_bits
 from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
-from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace, time_network
+from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace
 from qtool.placement.network import noise_db
 from qtool.placement.pareto import ParetoPoint, spread
 from qtool.placement.region_reasons import region_notes
@@ -63,7 +63,7 @@ class Placement:
         if self.cost_model is not None:
             notes = region_notes(self.cost_model.network, plan, view)
         measured = () if self.cost_model is None else [r.name for r in self.cost_model.network.regions]
-        notes += region_notes(time_network(self.timing), plan, view, measured, errors=False)
+        notes += region_notes(self.timing.network, plan, view, measured, errors=False)
         return replace(candidate, plan=replace(candidate.plan, regions=notes))
 
 
@@ -240,7 +240,8 @@ def _best_of(
     if evaluator.model.options.timing == TABLE:
         speeds = _predicted_speeds(candidates, costs)
     else:
-        speeds = _raced_speeds(candidates, evaluator)
+        predict = predicted_speed if first is None else first.timing.predicted_speed
+        speeds = _raced_speeds(candidates, evaluator, predict)
     if _corrects_much(evaluator):  # biases change no speed
         comparisons_left = (len(candidates) + RUNS) * len(evaluator.select or ())
         candidates = {
@@ -293,9 +294,11 @@ _Speeds = tuple[float, float, tuple[float, float] | None]
 """The speed against optimized FP32 to decide by, that against the original, and the latter's interval."""
 
 
-def _raced_speeds(candidates: Mapping[str, Candidate], evaluator: Evaluator) -> dict[str, _Speeds]:
+def _raced_speeds(
+    candidates: Mapping[str, Candidate], evaluator: Evaluator, predict: Predict
+) -> dict[str, _Speeds]:
     """The speeds of candidates in a race. The float candidate is optimized FP32."""
-    race, settled = evaluator.race({n: c for n, c in candidates.items() if n != FLOAT}, predicted_speed)
+    race, settled = evaluator.race({n: c for n, c in candidates.items() if n != FLOAT}, predict)
     speeds: dict[str, _Speeds] = {}
     for name in candidates:
         raced = PREPARED if name == FLOAT else name

@@ -30,6 +30,8 @@ _WEIGHT_SCALE = {
 }
 # QGemm's result is integers where it has a scale.
 _RESULT_SCALE = {"QGemm": 7}
+# Kernel -> the index of its output of floats, beside outputs of integers.
+_FLOAT_OUTPUT = {"DynamicQuantizeLinear": 1}
 _FLOAT_RESULT = frozenset(
     "DequantizeLinear MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM MatMulNBits Cast "
     "QMoE MatMulInteger ConvInteger GatherBlockQuantized".split()
@@ -81,7 +83,8 @@ def _kernels(graph: onnx.GraphProto, constants: Mapping[str, int], integers: set
     for node in graph.node:
         reads = any(name in integers for name in node.input)
         if _makes_integers(node, integers):
-            integers.update(node.output)
+            floats = _FLOAT_OUTPUT.get(node.op_type)
+            integers.update(name for index, name in enumerate(node.output) if index != floats)
         scale = _WEIGHT_SCALE.get(node.op_type)
         yield Kernel(
             node.name,

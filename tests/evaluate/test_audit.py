@@ -151,6 +151,20 @@ def test_an_op_without_weight_between_integers_is_no_cause_for_a_warning(tmp_pat
     assert (outcome.warnings, outcome.barriers) == ((), ())
 
 
+def test_the_scale_of_a_dynamic_quantization_is_no_integer(tmp_path: Path) -> None:
+    """As in files of onnxruntime's dynamic quantization, whose scales are multiplied in float."""
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        node("Cast", ["q"], ["i"], to=onnx.TensorProto.FLOAT),
+        node("Mul", ["s", "c"], ["m"]),
+        node("Mul", ["i", "m"], ["y"]),
+    ]
+    made = _candidate(model(nodes, {"x": [4, 8]}, ["y"], {"c": weights(1)}))
+    _, outcome = _audited(made, tmp_path)
+    assert outcome is not None
+    assert not outcome.deviations
+
+
 @pytest.mark.parametrize("options", [{"target": "generic"}, {"mode": "fp16"}], ids=["generic", "fp16"])
 def test_files_that_are_not_for_kernels_of_a_cpu_are_not_audited(
     tmp_path: Path, options: dict[str, Any]

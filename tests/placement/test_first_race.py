@@ -15,17 +15,21 @@ from qtool.report.figures import cost_line
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.reasons import Code
 from tests.exact import honest_target
+from tests.graphs import node, samples
+from tests.plan.build import model
 from tests.rewrite.zoo import CASES
 
 CASE = CASES["residual"]
 SAMPLES = [sample for _ in range(4) for sample in CASE.samples()]
 
 
-def race_of(monkeypatch: pytest.MonkeyPatch, int8_seconds: float) -> None:
-    """Let every int8 candidate take this long, and FP32 one second."""
+def race_of(monkeypatch: pytest.MonkeyPatch, *int8_seconds: float) -> None:
+    """Let every int8 candidate take this long, round after round, and FP32 one second."""
 
     def race(models: Collection[str], samples: object, threads: int, **more: object) -> Race:
-        return Race(1, {n: (1.0 if n in (ORIGINAL, PREPARED) else int8_seconds,) * 9 for n in models})
+        rounds = 9 * len(int8_seconds)
+        times = {True: (1.0,) * rounds, False: int8_seconds * 9}
+        return Race(1, {n: times[n in (ORIGINAL, PREPARED)] for n in models})
 
     monkeypatch.setattr("qtool.evaluate.evaluator.race_models", race)
     monkeypatch.setattr("qtool.commands.verdict.race_models", race)
@@ -50,6 +54,17 @@ def test_where_int8_is_slower_nothing_else_is_measured(
     assert report.selection.cost.inferences < 10
 
 
+def test_nothing_is_raced_where_no_node_can_be_in_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qtool.evaluate.evaluator.race_models", None)
+    proto = model([node("Exp", ["x"], ["e"]), node("Softmax", ["e"], ["y"])], {"x": [1, 8]}, ["y"])
+    chosen = qtool.Options(calib=samples(8, x=(1, 8)), threads=1)
+    report = qtool.quantize(proto, tmp_path / "q.onnx", chosen).report
+    assert report.written
+    assert report.quantized_nodes == 0
+
+
 @pytest.mark.parametrize(("seconds", "pays"), [(0.98, False), (0.94, True)])
 def test_a_gain_that_two_races_may_differ_by_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, pays: bool
@@ -58,6 +73,20 @@ def test_a_gain_that_two_races_may_differ_by_is_none(
     report = quantize(tmp_path, recover="none").report
     assert bool(report.quantized_nodes) is pays
     assert any("two races differ by 3%" in skip.reason.detail for skip in report.skips) is not pays
+
+
+@pytest.mark.parametrize(
+    ("table", "regions", "kept"), [(2.0, 1.1, False), (1.1, 2.0, False), (1.5, 1.5, True)]
+)
+def test_where_timing_is_unreliable_both_predictions_must_show_a_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: float, regions: float, kept: bool
+) -> None:
+    race_of(monkeypatch, 0.5, 2.0)
+    monkeypatch.setattr("qtool.placement.timing.predicted_speed", lambda candidate: table)
+    monkeypatch.setattr("qtool.placement.timing.Timing.speed", lambda *args: regions)
+    report = quantize(tmp_path, recover="none").report
+    assert any("timing unreliable" in warning for warning in report.warnings)
+    assert bool(report.quantized_nodes) is kept
 
 
 def test_balanced_effort_keeps_its_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def files_of(root: Path) -> FolderFiles:
     for name in names:
         if name in models or name in weights:
             continue
-        if why := _why_left_out(name):
+        if why := _why_left_out(name, models):
             left_out[name] = why
         else:
             sidecars.append(name)
@@ -128,14 +128,17 @@ def unneeded(names: Sequence[str]) -> set[str]:
 
     def is_unneeded(name: str) -> bool:
         side = SIDE_FILE.fullmatch(name)
-        return side[1] in twins if side else name in twins or bool(_why_left_out(name))
+        return side[1] in twins if side else name in twins or bool(_why_left_out(name, models))
 
     return {name for name in names if models and is_unneeded(name)}
 
 
-def _why_left_out(name: str) -> str:
+def _why_left_out(name: str, models: Sequence[str]) -> str:
     """Return why a file is not carried over; '' where it is."""
-    return next((row.why for row in LEFT_OUT if re.fullmatch(row.pattern, PurePosixPath(name).name)), "")
+    path = PurePosixPath(name)
+    rows = (row for row in LEFT_OUT if re.fullmatch(row.pattern, path.name))
+    beside = any(PurePosixPath(model).is_relative_to(path.parent) for model in models)
+    return next((row.why for row in rows if beside or not row.of_a_model), "")
 
 
 def _side_names(root: Path, name: str) -> set[str]:

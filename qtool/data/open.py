@@ -84,15 +84,6 @@ def open_source(
     return transformed(opener(source), inputs, reading)
 
 
-def is_text(data: str | Path, kind: str = "") -> bool:
-    """Return whether a source is of texts.
-
-    Raises:
-        DataError: the samples are missing, or of no known kind.
-    """
-    return _located(str(data), kind)[0].name == "text"
-
-
 def _located(text: str, forced: str) -> tuple[Kind, Path, list[str]]:
     """Return the kind of a source, its folder and its files."""
     for name, pattern in (("random", _RANDOM), ("python", _PYTHON)):

@@ -59,20 +59,25 @@ class LeftOut:
     Args:
         pattern: of the whole name.
         why: for the report.
+        of_a_model: only where a model lies in its folder or below: other parts of a pipeline, such as a dense
+            layer of sentence-transformers, are no ONNX models and need their weights.
     """
 
     pattern: str
     why: str
+    of_a_model: bool = False
 
 
 LEFT_OUT = (
     LeftOut(SIDE_FILE.pattern, "weights that no model here refers to"),
-    LeftOut(r".*\.safetensors(\.index\.json)?", "FP32 weights for PyTorch"),
+    LeftOut(r".*\.safetensors(\.index\.json)?", "FP32 weights for PyTorch", of_a_model=True),
     LeftOut(
-        r"(pytorch_model|model|consolidated).*\.(bin|pt|pth)(\.index\.json)?", "FP32 weights for PyTorch"
+        r"(pytorch_model|model|consolidated).*\.(bin|pt|pth)(\.index\.json)?",
+        "FP32 weights for PyTorch",
+        of_a_model=True,
     ),
-    LeftOut(r"tf_model.*\.h5(\.index\.json)?", "FP32 weights for TensorFlow"),
-    LeftOut(r"flax_model.*\.msgpack(\.index\.json)?", "FP32 weights for Flax"),
+    LeftOut(r"tf_model.*\.h5(\.index\.json)?", "FP32 weights for TensorFlow", of_a_model=True),
+    LeftOut(r"flax_model.*\.msgpack(\.index\.json)?", "FP32 weights for Flax", of_a_model=True),
     LeftOut(r"openvino_model.*\.(xml|bin)", "the model for OpenVINO"),
     LeftOut(r".*\.ort", "the model in another format"),
     LeftOut(r"ort_config\.json", "how optimum made the files that are quantized anew here"),

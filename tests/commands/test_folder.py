@@ -71,6 +71,7 @@ def export(tmp_path: Path) -> Path:
     )
     (folder / "tokenizer.json").write_text("{}")
     (folder / "1_Pooling" / "config.json").write_text("{}")
+    (folder / "1_Pooling" / "model.safetensors").write_bytes(b"of a layer that is no ONNX model")
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
@@ -82,7 +83,7 @@ def test_a_folder_comes_out_whole(export: Path, tmp_path: Path) -> None:
     side = report.shared[0]
     models = {"encoder_model.onnx": "encoder", "decoder_model.onnx": "decoder"}
     assert {row.name: row.role for row in report.rows} == models
-    sidecars = {"genai_config.json", "tokenizer.json", "1_Pooling/config.json"}
+    sidecars = {"genai_config.json", "tokenizer.json", "1_Pooling/config.json", "1_Pooling/model.safetensors"}
     assert files_in(output).keys() == {*models, *sidecars, side}
     assert {*report.sidecars} == sidecars
     assert report.left_out.keys() == {
@@ -171,7 +172,7 @@ encoder (int64[batch, tokens] input_ids, int64[batch, tokens] attention_mask)
 MERGED = """<ir_version: 8, opset_import: ["": 17]>
 decoder (int64[batch, tokens] input_ids, float[batch, heard, 8] encoder_hidden_states,
          float[batch, 1, past, 8] past_key_values_0_key, bool[1] use_cache_branch)
-    => (float[batch, tokens, 16] logits, float[batch, 1, all, 8] present_0_key) {
+    => (float[batch, tokens, 9] logits, float[batch, 1, all, 8] present_0_key) {
     embedded = Gather (table, input_ids)
     context = ReduceMean <axes = [1]> (encoder_hidden_states)
     x = Add (embedded, context)
@@ -188,20 +189,49 @@ decoder (int64[batch, tokens] input_ids, float[batch, heard, 8] encoder_hidden_s
 }"""
 
 
-def test_a_merged_decoder_has_samples_for_both_of_its_branches(tmp_path: Path) -> None:
-    folder, texts = tokenizers.save(tmp_path / "export"), tmp_path / "texts.txt"
+SOUND = """<ir_version: 8, opset_import: ["": 17]>
+encoder (float[batch, tokens, 8] sound) => (float[batch, tokens, 8] last_hidden_state) {
+    last_hidden_state = MatMul (sound, square)
+}"""
+
+
+def save_models(folder: Path, encoder: str) -> None:
+    """An encoder and a merged decoder."""
     constants = {
         "table": weights(9, 8),
         "square": weights(8, 8),
-        "wide": weights(8, 16),
+        "wide": weights(8, 9),
         "one": np.array([1]),
     }
-    for name, text in (("encoder_model", ENCODER), ("decoder_model_merged", MERGED)):
+    for name, text in (("encoder_model", encoder), ("decoder_model_merged", MERGED)):
         proto = onnx.parser.parse_model(text)
         proto.graph.initializer.extend(
             numpy_helper.from_array(array, key) for key, array in constants.items() if key in text
         )
         onnx.save(proto, folder / f"{name}.onnx")
+
+
+def test_a_decoder_speaks_of_samples_that_are_no_texts(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    save_models(folder, SOUND)
+    (folder / "config.json").write_text('{"decoder_start_token_id": 7, "eos_token_id": 99}')
+    data = write_samples(tmp_path / "samples", [{"sound": weights(1, 6, 8, seed=i)} for i in range(8)])
+    files = files_of(folder)
+    merged = next(model for model in files.models if model.role == "decoder_merged")
+    samples = list(options_for(files, merged, replace(SMALL, data=data)).data)  # type: ignore[arg-type]
+    assert [sample["past_key_values_0_key"].shape[2] for sample in samples] == [0] * 4 + [16] * 4
+    session = ort.InferenceSession(folder / "decoder_model_merged.onnx")
+    said = samples[0]["input_ids"]
+    assert said.shape == (1, 16) and said[0, 0] == 7
+    for length in range(1, 16):
+        (logits,) = session.run(["logits"], {**samples[0], "input_ids": said[:, :length]})
+        assert logits[0, -1].argmax() == said[0, length]
+
+
+def test_a_merged_decoder_has_samples_for_both_of_its_branches(tmp_path: Path) -> None:
+    folder, texts = tokenizers.save(tmp_path / "export"), tmp_path / "texts.txt"
+    save_models(folder, ENCODER)
     (folder / "config.json").write_text('{"decoder_start_token_id": 7}')
     texts.write_text("the cat sat\n" * 16)
     options = replace(SMALL, mode="dynamic", data=texts)

@@ -32,7 +32,7 @@ from qtool.graph.prepare.noops import drop_noops
 from qtool.graph.prepare.norms import unfuse_norms
 from qtool.graph.prepare.opset import QDQ_OPS, QDQ_OPSET, Runs, runs_all, settle_opset, upgrade_opset
 from qtool.graph.prepare.pads import fold_pads
-from qtool.graph.prepare.pools import normalize_pools
+from qtool.graph.prepare.pools import normalize_pools, replace_means
 from qtool.graph.prepare.requantize import restore_floats
 from qtool.graph.prepare.shapes import infer_shapes
 from qtool.graph.prepare.slices import merge_slices
@@ -77,6 +77,7 @@ PASSES: tuple[Pass, ...] = (
     merge_slopes,
     unstack_matrices,
     normalize_pools,
+    replace_means,
     drop_unused,
 )
 

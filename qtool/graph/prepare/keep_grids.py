@@ -22,6 +22,8 @@ from qtool.tables.ops import OPS, Q_MOVES_UP_THROUGH, Role
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+# Exports of training quantize float weights in the graph, to a reduced range by a Clip.
+_OF_WEIGHTS = ("QuantizeLinear", "Clip")
 _WEIGHT_TYPES = frozenset({"int8", "uint8", "int32"})
 # onnx.reference has QuantizeLinear of all axes and types from this opset on.
 _EVALUATED_AS = 21
@@ -45,7 +47,7 @@ def keep_grids(model: ir.Model, bits: int) -> tuple[str, Grids]:
     """
     namer = Namer(model)
     for node in list(model.graph):
-        if is_op(node, "QuantizeLinear") and constant(node.inputs[0]) is not None:
+        if is_op(node, *_OF_WEIGHTS) and constant(node.inputs[0]) is not None:
             _compute(model, node)
     for node in list(model.graph):
         _raise(model, node, namer)

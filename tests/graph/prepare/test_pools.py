@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
-from qtool.graph.prepare.pools import normalize_pools
+from qtool.graph.prepare.pools import normalize_pools, replace_means
 from qtool.graph.prepare.shapes import infer_shapes
 from tests.graph.prepare.alike import applied, assert_alike, assert_untouched, ops
 from tests.graphs import model, node, rng
@@ -126,3 +127,25 @@ def test_dilations_of_one_are_left_out() -> None:
     )
     made, _ = applied(proto, infer_shapes, normalize_pools)
     assert list(made.graph.node(0).attributes) == ["kernel_shape"]
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("axes", [[2, 3], [-1, -2]], ids=str)
+def test_the_mean_over_the_map_is_a_pool(axes: list[int], keep: int) -> None:
+    nodes = [node("ReduceMean", ["x", "a"], ["y"], keepdims=keep)]
+    proto = model(nodes, {"x": ("n", 3, 4, 5)}, ["y"], {"a": np.array(axes)}, opset=18)
+    made, note = applied(proto, infer_shapes, replace_means)
+    assert ops(made) == ["GlobalAveragePool", "Flatten"][: 2 - keep]
+    assert "1 mean" in note
+    assert_alike(proto, made)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "norm"),
+    [((1, 3, 4, 5), [1, 2, 3], 0), ((1, 3, 4, 5), [3], 0), ((1, 3, 8), [2], 0), ((1, 3, 4, 5), [2, 3], 1)],
+    ids=str,
+)
+def test_another_mean_stays(shape: tuple[int, ...], axes: list[int], norm: int) -> None:
+    nodes = [node("ReduceMean", ["x"], ["m"], axes=axes), node("Sub", ["x", "m"], ["y"])][: 1 + norm]
+    proto = model(nodes, {"x": shape}, ["y" if norm else "m"], opset=13)
+    assert_untouched(proto, infer_shapes, replace_means)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from qtool.errors import EnvironmentFailure, UsageError, did_you_mean, printable
+from qtool.runtime import cpu
 from qtool.runtime.library import ort
 from qtool.runtime.openvino import OpenVinoSession, capabilities
 from qtool.tables.runtimes import DEFAULT, RUNTIMES, Runtime
@@ -109,8 +110,11 @@ def check_runtime(runtime: str) -> None:
     row, precision = runtime_of(runtime)
     if not _devices(row) and not _has_library(row):
         if not find_spec(row.module):
-            message = f"runtime {row.name}: {row.package} is not installed"
-            raise EnvironmentFailure(message, f"pip install {row.package}")
+            foreign = row.vendor and row.vendor != cpu.facts().get("vendor_id", row.vendor)
+            package = row.library if foreign else row.package
+            raise EnvironmentFailure(
+                f"runtime {row.name}: {package} is not installed", f"pip install {package}"
+            )
         hint = f"pip install {row.library}" if row.library else "another machine"
         raise EnvironmentFailure(
             f"runtime {row.name}: {row.provider} takes no processor of this machine", hint

@@ -44,6 +44,7 @@ class Runtime:
         module: the module of that wheel, whose `get_library_path` returns the provider's library.
         library: the runtime's own package for pip, and its module; used where the provider does not take this
             machine's processor (runtime/openvino.py). '': there is none.
+        vendor: of the x86 processors that the provider takes, as the system names it; '': of all.
         options: of the provider.
         paths: provider option -> the function of `module` that returns its value.
         properties: of the runtime.
@@ -66,6 +67,7 @@ class Runtime:
     package: str = ""
     module: str = ""
     library: str = ""
+    vendor: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +109,7 @@ RUNTIMES: dict[str, Runtime] = {
             package="onnxruntime-ep-openvino",
             module="onnxruntime_ep_openvino",
             library="openvino",
+            vendor="GenuineIntel",
             properties={"NUM_STREAMS": "1"},
             threads="INFERENCE_NUM_THREADS",
             nested="load_config",

@@ -7,7 +7,7 @@ import pytest
 from qtool.commands.targets import targets_of
 from qtool.errors import EnvironmentFailure, UsageError
 from qtool.options import Options
-from qtool.runtime import providers
+from qtool.runtime import cpu, providers
 from qtool.runtime.cpu import fitting_target
 from qtool.tables.targets import TARGETS
 
@@ -35,14 +35,20 @@ def test_best_is_what_is_installed_and_names_the_rest(installed: bool) -> None:
     assert all("pip install" in t.why for t in left_out)
 
 
-def test_a_named_target_needs_its_runtime(installed: bool) -> None:
+@pytest.mark.parametrize(
+    "vendor, package", [("GenuineIntel", "onnxruntime-ep-openvino"), ("AuthenticAMD", "openvino")]
+)
+def test_a_named_target_needs_its_runtime(
+    installed: bool, vendor: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "facts", lambda: {"vendor_id": vendor})
     options = Options(target="cpu,openvino")  # type: ignore[arg-type]
     if installed:
         assert targets_of(options) == (["cpu", "openvino"], [])
         return
     with pytest.raises(EnvironmentFailure) as caught:
         targets_of(options)
-    assert caught.value.hint == "pip install onnxruntime-ep-openvino"
+    assert caught.value.hint == f"pip install {package}"
 
 
 @pytest.mark.parametrize("more", [{"timing": "table"}, {"runtime": "onnxruntime"}], ids=str)

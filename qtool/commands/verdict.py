@@ -10,6 +10,7 @@ from qtool import __version__
 from qtool.calibration.analytic import roughness
 from qtool.commands.prepare import custom_ops
 from qtool.data.samples import Samples, synthetic
+from qtool.evaluate.analysis.plan_tensors import plan_tensors
 from qtool.evaluate.audit import Audit
 from qtool.evaluate.channel_order import reversed_channels
 from qtool.evaluate.compare import Comparison, Measures, check_labelled, compare
@@ -184,6 +185,7 @@ def result_report(
         runtime=as_made_for(chosen.runtime, {}),
         opening=_opening(chosen, staging),
         cpu_sqnr=verdict.cpu_sqnr,
+        tensors=plan_tensors(chosen),
     )
     report = replace(report, gates=tuple(judge([*verdict.gates, *verdict.implied], report.verdict)))
     rough = roughness(model.ranges.basis(chosen.plan.observed)) if model.options.estimates else ""

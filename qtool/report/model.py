@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtool.calibration.ranges import Ranges
+from qtool.evaluate.analysis.model import TensorValues
 from qtool.evaluate.audit import Audit
 from qtool.evaluate.compare import Comparison
 from qtool.evaluate.evaluator import Gain
@@ -243,6 +244,7 @@ class Report:
         targets: that were raced against each other.
         sizes: of the file in each mode that needs no samples; of a dry run.
         cpu_sqnr: dB of the worst output in onnxruntime's CPU provider; `comparison` is of a simulator.
+        tensors: of the int8 regions that cost most; their values as calibration saw them.
     """
 
     command: str
@@ -276,6 +278,7 @@ class Report:
     targets: tuple[RacedTarget, ...] = ()
     cpu_sqnr: float | None = None
     sizes: tuple[ChoiceSize, ...] = ()
+    tensors: tuple[TensorValues, ...] = ()
 
     def __repr__(self) -> str:
         from qtool.report.verdict import verdict_line

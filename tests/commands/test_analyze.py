@@ -248,6 +248,20 @@ def test_shares_and_blocks_add_up(default: Analysis) -> None:
     assert sum(b.share for b in default.blocks) == pytest.approx(1)
 
 
+def test_the_tensors_of_a_run_have_the_errors_that_analyze_measures(tmp_path: Path) -> None:
+    options = qtool.Options(
+        calib=CALIB, data=CALIB, method="percentile", effort="fast", timing="table", gate="none", threads=1, **TARGET
+    )  # fmt: skip
+    tensors = qtool.quantize(net(), tmp_path / "q.onnx", options).report.tensors
+    measured = {t.name: t for t in qtool.analyze(net(), tmp_path / "q.onnx", CALIB, OPTIONS).tensors}
+    assert {t.kind for t in tensors} == {"activation", "weight"}
+    for tensor in tensors:
+        other = measured[tensor.name]
+        assert tensor.own_sqnr == pytest.approx(other.own_sqnr, abs=2), "of other samples"
+        assert (tensor.grid_low, tensor.grid_high) == pytest.approx((other.grid_low, other.grid_high))
+        assert sum(tensor.before) == sum(tensor.after) > 0
+
+
 def test_rounding_alone_is_a_third_of_a_step(default: Analysis) -> None:
     wide = [t for t in default.tensors if t.kind == "activation" and t.low < 0 and not t.clipped]
     assert wide

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from qtool.evaluate.analysis.model import BlockError, Histogram, OutputError, RegionError, TensorError
+from qtool.evaluate.analysis.model import (
+    BlockError,
+    Histogram,
+    OutputError,
+    RegionError,
+    TensorError,
+    TensorValues,
+)
 from qtool.report.analysis import Advice, Analysis, Cost
 from qtool.report.html.analysis import to_html
+from qtool.report.html.report import to_html as report_html
 from qtool.report.model import ModelFile
+from tests.report.made import FULL
 
 COUNTS = np.array([1, 5, 20, 5, 1])
 WEIGHT = TensorError(
@@ -36,3 +46,14 @@ def test_it_shows_both_curves_the_histogram_and_the_advice() -> None:
     ):  # fmt: skip
         assert shown in page, shown
     assert page.count("<svg") == 2
+
+
+def test_the_page_of_a_run_has_the_histograms_of_its_regions() -> None:
+    values = TensorValues(
+        "<w>", "weight", "int8", "conv", 31.0, 0.31, 0.02, -1.0, 1.0, -0.5, 0.5, (1, 8, 1), (0, 10, 0)
+    )
+    run = replace(FULL, tensors=(values,), race=None, trials=())
+    measured, without = report_html(run), report_html(replace(run, tensors=()))
+    assert "RMSE/scale 0.310" in measured
+    assert measured.count("clip point") == without.count("clip point") + 1
+    assert "Worst tensors" in report_html(replace(run, regions=()))

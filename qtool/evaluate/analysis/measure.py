@@ -98,7 +98,7 @@ def measure(
     passes = (RUNS + len(subject.regions) - reserve) * len(samples) - outputs.runs
     biases = faulty_biases(subject, problems)
     effects, alone = measure_effects(subject, outputs, noise, biases, passes, threads, progress)
-    table = _Table(subject, outputs, statistics, effects, problems, _homes(subject))
+    table = _Table(subject, outputs, statistics, effects, problems, homes(subject))
     tensors = {key: table.tensor(key) for key in subject.tensors}
     regions = with_blocks([table.region(i, alone[i], tensors) for i in range(len(subject.regions))])
     severity = {tensors[key].name: fault.severity for key, fault in problems.items()}
@@ -249,7 +249,7 @@ def result_of(subject: Subject, nodes: Sequence[str]) -> str:
     return value.name or "" if floats else ""
 
 
-def _homes(subject: Subject) -> dict[str, int]:
+def homes(subject: Subject) -> dict[str, int]:
     """Return tensor -> the region that its error counts for: its producer's, else its first consumer's."""
     place = {name: i for i, nodes in enumerate(subject.regions) for name in nodes}
     homes: dict[str, int] = {}

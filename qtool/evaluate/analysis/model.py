@@ -88,6 +88,38 @@ class TensorError:
 
 
 @dataclass(frozen=True)
+class TensorValues:
+    """The values of a quantized tensor of a plan, before and after quantization; no output is looked at.
+
+    Args:
+        name: in the prepared FP32 model.
+        kind: 'activation' or 'weight'.
+        qtype: the type of its integers.
+        region: the first node of the region that its error counts for.
+        own_sqnr: SQNR of the tensor itself, rounded, in dB.
+        rmse_steps: RMSE / scale. 0.289 is rounding alone; more means clipping, less means few values.
+        clipped: share of the values beyond the grid.
+        low, high: the range of its values.
+        grid_low, grid_high: the range of the grid.
+        before, after: counts of values in bins of equal width from `low` to `high`.
+    """
+
+    name: str
+    kind: str
+    qtype: str
+    region: str
+    own_sqnr: float
+    rmse_steps: float
+    clipped: float
+    low: float
+    high: float
+    grid_low: float
+    grid_high: float
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class RegionError:
     """Nodes that are quantized together.
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from qtool.evaluate.analysis.model import RegionError, TensorError
+from qtool.evaluate.analysis.model import RegionError, TensorError, TensorValues
 from qtool.report.analysis import Analysis
 from qtool.report.analysis_figures import (
     BLOCKS,
@@ -24,7 +22,7 @@ from qtool.report.html.page import Details, Page, Section, figures, render_page,
 from qtool.report.tables import percent
 
 _WORST = 8
-_MOST_HISTOGRAMS = 4
+MOST_HISTOGRAMS = 4
 
 
 def to_html(analysis: Analysis) -> str:
@@ -101,22 +99,22 @@ def regions(rows: Sequence[RegionError], tensors: Sequence[TensorError]) -> Sect
             "ops": ", ".join(dict.fromkeys(region.ops)),
             "nodes": ", ".join(region.nodes),
         })  # fmt: skip
-        drawn = tuple(chart for tensor in own[:_MOST_HISTOGRAMS] if (chart := _histogram(tensor)))
-        facts += tuple((tensor.name, _tensor(tensor)) for tensor in own)
+        drawn = tuple(chart for tensor in own[:MOST_HISTOGRAMS] if (chart := _histogram(tensor)))
+        facts += tuple((tensor.name, tensor_text(tensor, tensor.problem)) for tensor in own)
         summary = f"{decibels(region.sqnr)} dB: {region.name}"
         details.append(Details(summary, facts, drawn, open=place == 0))
     note = "Each with its tensors: values before and after quantization, and the ends of the integer grid."
     return Section("Worst regions", note, details=tuple(details))
 
 
-def _tensor(tensor: TensorError) -> str:
-    """The figures of a tensor in one line."""
+def tensor_text(tensor: TensorError | TensorValues, problem: str = "") -> str:
+    """Return the figures of a tensor in one line."""
     parts = [
         f"{tensor.kind} {tensor.qtype}".strip(),
         f"{decibels(tensor.own_sqnr)} dB rounded" if not math.isnan(tensor.own_sqnr) else "",
         f"RMSE/scale {tensor.rmse_steps:.3f}" if not math.isnan(tensor.rmse_steps) else "",
         f"{percent(tensor.clipped)} clipped" if tensor.clipped else "",
-        tensor.problem,
+        problem,
     ]
     return ", ".join(part for part in parts if part)
 
@@ -124,8 +122,7 @@ def _tensor(tensor: TensorError) -> str:
 def _histogram(tensor: TensorError) -> str:
     """The histogram of a tensor; '' where no values were at hand."""
     drawn = tensor.histogram
-    if drawn is None or not drawn.before.size or not drawn.low < drawn.high:
+    if drawn is None:
         return ""
-    edges = np.linspace(drawn.low, drawn.high, drawn.before.size + 1)
-    clip = (tensor.grid_low, tensor.grid_high)
-    return charts.histogram(edges.tolist(), drawn.before.tolist(), drawn.after.tolist(), clip, tensor.name)
+    ends = drawn.low, drawn.high
+    return charts.histogram(ends, drawn.before, drawn.after, (tensor.grid_low, tensor.grid_high), tensor.name)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtool.errors import EnvironmentFailure, printable
 from qtool.report.figures import decibels
@@ -120,13 +121,23 @@ def depth(series: Mapping[str, Sequence[tuple[float, float]]], label: str) -> st
 
 
 def histogram(
-    edges: Sequence[float],
-    before: Sequence[float],
-    after: Sequence[float],
+    ends: tuple[float, float],
+    before: Sequence[int] | NDArray[np.int64],
+    after: Sequence[int] | NDArray[np.int64],
     clip: tuple[float, float],
     label: str,
 ) -> str:
-    """Return the counts of values before and after quantization on one grid, and the ends of the range."""
+    """Return the counts of values before and after quantization, and the ends of the integer grid.
+
+    Args:
+        ends: of the bins, which have equal widths. Returns '' where there are none.
+        before, after: counts.
+        clip: the ends of the grid.
+        label: the title.
+    """
+    if not len(before) or not ends[0] < ends[1]:
+        return ""
+    edges = np.linspace(*ends, len(before) + 1)
 
     def draw(axes: Axes) -> None:
         axes.stairs(before, edges, color=GREY, fill=True, alpha=0.4, label="before")

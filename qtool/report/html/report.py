@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from qtool.errors import bytes_text, counted
+from qtool.evaluate.analysis.model import TensorValues
 from qtool.plan.model import RegionNote
 from qtool.report.columns import (
     DEVIATIONS,
@@ -31,6 +32,7 @@ from qtool.report.figures import (
     speed_lines,
 )
 from qtool.report.html import charts
+from qtool.report.html.analysis import MOST_HISTOGRAMS, tensor_text
 from qtool.report.html.page import Details, Page, Picture, Section, figures, render_page, reproduce, table
 from qtool.report.model import Report
 from qtool.report.verdict import gates_line, tone, verdict_line
@@ -193,11 +195,39 @@ def _depth(report: Report) -> Section:
 
 def _regions(report: Report) -> Section:
     worst = sorted((r for _, r in _measured(report)), key=lambda r: r.sqnr)[:_WORST]
-    note = "Nodes that are quantized together, those that cost the outputs most first."
-    return Section("Worst regions", note, details=tuple(_region(r, i == 0) for i, r in enumerate(worst)))
+    if not worst:
+        return _tensors(report)
+    note = (
+        "Nodes that are quantized together, those that cost the outputs most first. Of those in int8: values "
+        "before and after quantization, as calibration saw them."
+    )
+    details = tuple(_region(r, _own(report, r), i == 0) for i, r in enumerate(worst))
+    return Section("Worst regions", note, details=details)
 
 
-def _region(region: RegionNote, opened: bool) -> Details:
+def _own(report: Report, region: RegionNote) -> list[TensorValues]:
+    """Return the tensors whose error counts for a region."""
+    return [t for t in report.tensors if t.region in region.nodes]
+
+
+def _tensors(report: Report) -> Section:
+    """The tensors that quantization changes most, where no region was measured."""
+    note = (
+        "Values before and after quantization, as calibration saw them, those with the largest error first."
+    )
+    details = tuple(
+        Details(f"{t.name}, in {t.region}", ((t.kind, tensor_text(t)),), (_chart(t),), open=i == 0)
+        for i, t in enumerate(report.tensors[:_WORST])
+    )
+    return Section("Worst tensors", note, details=details)
+
+
+def _chart(tensor: TensorValues) -> str:
+    clip = tensor.grid_low, tensor.grid_high
+    return charts.histogram((tensor.low, tensor.high), tensor.before, tensor.after, clip, tensor.name)
+
+
+def _region(region: RegionNote, tensors: Sequence[TensorValues], opened: bool) -> Details:
     more = f" and {len(region.nodes) - 1} more" if len(region.nodes) > 1 else ""
     state = "int8" if region.quantized else "float"
     facts = figures({
@@ -206,9 +236,10 @@ def _region(region: RegionNote, opened: bool) -> Details:
         "nodes": ", ".join(region.nodes),
         "time": f"{region.float_us:.1f} µs in float, {region.int8_us:.1f} µs in int8",
     })  # fmt: skip
-    return Details(
-        f"{decibels(region.sqnr)} dB: {region.nodes[0] if region.nodes else ''}{more}", facts, open=opened
-    )
+    facts += tuple((t.name, tensor_text(t)) for t in tensors)
+    drawn = tuple(_chart(t) for t in tensors[:MOST_HISTOGRAMS])
+    summary = f"{decibels(region.sqnr)} dB: {region.nodes[0] if region.nodes else ''}{more}"
+    return Details(summary, facts, drawn, open=opened)
 
 
 _GAINS: Columns = {

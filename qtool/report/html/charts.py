@@ -150,7 +150,7 @@ def histogram(
         axes.set_title(printable(label, 40), fontsize=9, parse_math=False)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylabel("values")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=3)
 
     return inline(draw, _NARROW, label)
 

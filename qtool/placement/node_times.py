@@ -28,12 +28,9 @@ _MOST_RUNS = 60
 _MOST_EVENTS = 100_000
 _SAMPLES = 4
 _LEAST = 3
-# Its time belongs to the node before it: that of other layout kernels to the node after them.
-_AFTER = "ReorderOutput"
-
-
 Neighbours = Mapping[str, tuple[str, str]]
-"""Node -> the producer of its first input, and the first consumer of its first output; '' for none."""
+"""Node -> the producer of its first input and the first consumer of its first output, '' for none: first the
+one with a layout of its own, if the node changes a layout."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,8 @@ def times_of(trace: KernelTimes, view: View, neighbours: Neighbours) -> Times:
         if owner is None and op in EDGES:
             continue
         if owner is None and op in LAYOUT:
-            before, after = (owner_of(n, owners) for n in neighbours.get(name, ("", "")))
-            owner = (before or after) if op == _AFTER else (after or before)
+            around = (owner_of(n, owners) for n in neighbours.get(name, ()))
+            owner = next((n for n in around if n is not None), None)
         owner = owner or owner_of(name, owners)
         if owner is not None:
             nodes[owner] = nodes.get(owner, 0.0) + seconds
@@ -128,10 +125,17 @@ def read_neighbours(path: Path) -> Neighbours:
     for node in graph.node:
         for value in node.input:
             consumers.setdefault(value, node.name)
-    return {
-        node.name: (producers.get(node.input[0] if node.input else "", ""), consumers.get(node.output[0], ""))
-        for node in graph.node
-    }
+    neighbours = {}
+    for node in graph.node:
+        around = producers.get(node.input[0] if node.input else "", ""), consumers.get(node.output[0], "")
+        neighbours[node.name] = around if _ends_layout(node) else around[::-1]
+    return neighbours
+
+
+def _ends_layout(node: onnx.NodeProto) -> bool:
+    """Whether a change of layout belongs to the node before it: int8 kernels have the channels last."""
+    order = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+    return node.op_type == "ReorderOutput" or (len(order) > 3 and order[1] == len(order) - 1)
 
 
 def fused(times: Iterable[Times], view: View) -> list[tuple[str, str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import onnx
 import pytest
 
 from qtool.data.iterables import InMemory
-from qtool.placement.node_times import Times, fused, node_times, times_of
+from qtool.placement.node_times import Times, fused, node_times, read_neighbours, times_of
 from qtool.rewrite.write import rewrite
 from qtool.runtime.trace import KernelTimes
 from tests.graphs import node, weights
@@ -61,11 +63,25 @@ def test_a_kernel_belongs_to_the_longest_name_that_its_own_begins_with(
 
 
 def test_a_change_of_layout_belongs_to_its_convolution() -> None:
-    wires = {"ReorderOutput": ("c", "s"), "ReorderInput": ("", "net/conv")}
+    wires = {"ReorderOutput": ("c", "s"), "ReorderInput": ("net/conv", "")}
     for name in wires:
         actual = times_of(ran((name, name)), view(), wires)
         assert actual.nodes.keys() <= {"net/conv", "a"}
         assert len(actual.nodes) == 1
+
+
+@pytest.mark.parametrize(("order", "owner"), [((0, 2, 3, 1), "after"), ((0, 3, 1, 2), "before")])
+def test_channels_last_belong_to_the_node_that_has_them_so(
+    tmp_path: Path, order: tuple[int, ...], owner: str
+) -> None:
+    """Counted to the node behind it, the way back made that one seem slow in int8."""
+    nodes = [
+        node("Relu", ["x"], ["a"], name="before"),
+        node("Transpose", ["a"], ["b"], name="turn", perm=order),
+        node("Relu", ["b"], ["y"], name="after"),
+    ]
+    onnx.save(model(nodes, {"x": [1, 4, 4, 4]}, ["y"], output_rank=4), tmp_path / "m.onnx")
+    assert read_neighbours(tmp_path / "m.onnx")["turn"][0] == owner
 
 
 def test_nodes_in_one_kernel_are_fused_pairs() -> None:

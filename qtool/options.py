@@ -62,8 +62,8 @@ class Options(Choices, Judging):
             precision usually holds, where there are samples to judge by.
         min_speedup: against the original model, below which the result fails.
         max_size: bytes of the model above which it fails.
-        target_size, target_bits: weight-only: bytes of the model, or bits a weight on the mean, which
-            sensitivities are to make the best of; 0: no such aim.
+        target_size, target_bits: weight-only, static: bytes of the model, or bits a weight on the mean,
+            which sensitivities are to make the best of; 0: no such aim.
         keep_failed: write the output even if a gate failed.
         recover: recovery steps: 'auto', 'none', or names of tables/recoveries.py, separated by commas. They
             need samples.

@@ -236,8 +236,8 @@ _SIZES = (
         default=0,
         metavar="SIZE",
         rare=True,
-        help="weight-only: size of the model. Weights that tolerate it get 4 bits (--bits 2: 2 bits); the "
-        "others get as many as fit.",
+        help="weight-only, static: size of the model. Weights that tolerate it get 4 bits (2 with --bits 2, "
+        "--weights int2 or --levels); the others get as many as fit.",
     ),
     _goal(
         "--target-bits",
@@ -245,7 +245,7 @@ _SIZES = (
         default=0.0,
         metavar="BITS",
         rare=True,
-        help="weight-only: the same, as mean bits per weight, such as 4.5.",
+        help="weight-only, static: the same, as mean bits per weight, such as 4.5.",
     ),
 )
 _TYPES = (

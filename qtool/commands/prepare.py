@@ -38,7 +38,7 @@ from qtool.runtime.session import Session
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.forms import Form
 from qtool.tables.images import PROCESSOR
-from qtool.tables.modes import MIXED_BITS, MODES, ModeName
+from qtool.tables.modes import MIXED_BITS, MODES, PRODUCT_BITS, ModeName
 from qtool.tables.runtimes import RUNTIMES, Runtime
 from qtool.tables.targets import AUTO, TargetName
 
@@ -213,11 +213,17 @@ def _settled(options: Options) -> Options:
     mode = MODES.get(options.mode)
     if mode is None or not (options.target_size or options.target_bits):
         return options  # an unknown mode is refused where it is looked up
-    if "bits" not in mode.options:
-        raise UsageError("--target-size and --target-bits are for --mode weight-only")
     if options.target_size and options.target_bits:
         raise UsageError("--target-size and --target-bits are two aims", "leave one of them out")
-    return replace(options, bits=MIXED_BITS if options.bits > MIXED_BITS else options.bits)
+    if options.levels:
+        return options  # these have the fewest bits
+    if "bits" in mode.options:
+        return replace(options, bits=min(options.bits, MIXED_BITS))
+    if "weights" not in mode.options:
+        raise UsageError("--target-size and --target-bits are for --mode static and weight-only")
+    if options.weights not in ("", *(qtype.name for qtype in PRODUCT_BITS.values())):
+        raise UsageError(f"--weights {options.weights} has one size", "with --target-size: int4 or int2")
+    return replace(options, weights=options.weights or "int4")
 
 
 def _scaled_as_planned(model: PreparedModel) -> PreparedModel:

@@ -185,7 +185,7 @@ def _check_resumed(options: Options) -> None:
     }
     own |= {name: choice for name, choice in vars(options.choices).items() if name != "acts"}
     if options.target_size or options.target_bits:
-        del own["bits"]
+        del own["bits"], own["weights"]
     if options.target not in (AUTO, BEST) and "," not in options.target:
         own["target"] = options.target
     for name, value in own.items():

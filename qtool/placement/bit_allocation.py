@@ -21,11 +21,12 @@ from qtool.graph.view import View
 from qtool.numerics.qparams import scale_shape
 from qtool.plan.assignment import Assignment
 from qtool.plan.candidate import Candidate
-from qtool.plan.model import WEIGHTS, Plan, Site
+from qtool.plan.model import WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import key_of
 from qtool.plan.sensitive_layers import sensitive_types
 from qtool.rewrite.writer import float_array
-from qtool.tables.modes import WEIGHT_BITS
+from qtool.tables.forms import Form
+from qtool.tables.modes import FEW_BITS
 from qtool.tables.qtypes import FLOAT32, QType
 
 _SCALE_BYTES = 4
@@ -126,8 +127,7 @@ class WeightLevels:
         """Return the assignment of types with the least noise whose weights take at most `most` bytes."""
         chosen = allocate(self.levels, most)
         types = {node: chosen[name] for name in self.levels for node in self.nodes.get(name, ())}
-        before = self.fewest.assignment
-        return replace(before, weight_types={**types, **self.fewest.model.constraints.weight_types})
+        return _with_types(self.fewest, types)
 
 
 def weight_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
@@ -137,14 +137,13 @@ def weight_levels(base: Candidate, evaluator: Evaluator) -> WeightLevels:
     models it is assumed: an element of a sensitive layer costs _SENSITIVE times as much as another.
 
     Args:
-        base: of a mode that quantizes only weights, with fewer than 8 bits.
+        base: with weights of fewer than 8 bits: of int8 products, or stored ones in a mode without these.
         evaluator: with a select set, or without one.
     """
     model = base.model
     set_by_user = model.constraints.weight_types
-    fewest = base.changed(assignment=replace(base.assignment, weight_types=dict(set_by_user)))
-    more = [q for bits, q in WEIGHT_BITS.items() if bits > model.options.bits]
-    wider = [_widened(fewest, q) for q in more]
+    fewest = base.changed(assignment=_with_types(base, {}))
+    wider = [_widened(fewest, bits) for bits in sorted(model.scheme.weight_levels)[1:]]
     plans = [candidate.plan for candidate in (fewest, *wider)]
     nodes: dict[str, list[str]] = {}
     for site in (s for plan in plans for s in _weights(plan)):
@@ -194,8 +193,26 @@ def spread_bits(base: Candidate, evaluator: Evaluator, count: int) -> dict[str, 
     }
 
 
+def mixes_bits(candidate: Candidate) -> bool:
+    """Return whether its weights may have several types: few bits that are stored, or an aim for products."""
+    scheme, options = candidate.model.scheme, candidate.model.options
+    if scheme.form is Form.INT8:
+        return bool(options.target_size or options.target_bits)
+    return scheme.storage in FEW_BITS
+
+
+def _with_types(base: Candidate, types: Mapping[str, QType]) -> Assignment:
+    """The assignment with types for the weights of nodes, and those that the user set."""
+    set_by_user, scheme = base.model.constraints, base.model.scheme
+    if scheme.form is Form.INT8:
+        return replace(base.assignment, product_types={**types, **set_by_user.product_types(scheme)})
+    return replace(base.assignment, weight_types={**types, **set_by_user.weight_types})
+
+
 def _weights(plan: Plan) -> list[Site]:
-    return [s for s in plan.sites if s.kind in WEIGHTS]
+    """The weights among whose types there is a choice."""
+    products = [s for s in plan.sites if s.kind is Kind.WEIGHT]
+    return products or [s for s in plan.sites if s.kind in WEIGHTS]
 
 
 def _measures(base: Candidate, evaluator: Evaluator) -> bool:
@@ -219,11 +236,11 @@ def _assumed(base: Candidate) -> Noise:
     return noise
 
 
-def _widened(base: Candidate, qtype: QType) -> Candidate:
-    """The candidate with this type for all weights that have fewer bits."""
-    nodes = (n for s in _weights(base.plan) if s.spec.qtype.bits < qtype.bits for n, _ in s.uses or ())
-    types = {**dict.fromkeys(nodes, qtype), **base.model.constraints.weight_types}
-    return base.changed(assignment=replace(base.assignment, weight_types=types))
+def _widened(base: Candidate, bits: int) -> Candidate:
+    """The candidate with this number of bits for all weights that have fewer."""
+    nodes = (n for s in _weights(base.plan) if s.spec.qtype.bits < bits for n, _ in s.uses or ())
+    types = dict.fromkeys(nodes, base.model.scheme.weight_levels[bits])
+    return base.changed(assignment=_with_types(base, types))
 
 
 def _levels(
@@ -235,7 +252,7 @@ def _levels(
         for site in _weights(plan):
             array = float_array(view.values[site.value])
             own = levels.setdefault(site.value, [])
-            if not own and nodes.get(site.value):
+            if not own and nodes.get(site.value) and site.kind is not Kind.WEIGHT:
                 own.append(Level(FLOAT32, array.nbytes, 0.0))
             own.append(Level(site.spec.qtype, _bytes(site, array), noise(site, array.size)))
     return levels
@@ -244,7 +261,7 @@ def _levels(
 def _bytes(site: Site, array: NDArray[np.float32]) -> int:
     """The bytes of a weight in the file, scales included."""
     scales = math.prod(scale_shape(array.shape, site.spec.granularity))
-    return array.size * site.spec.qtype.bits // 8 + scales * (
+    return array.size * site.spec.qtype.file_bits // 8 + scales * (
         _SCALE_BYTES + (0 if site.spec.symmetric else 1)
     )
 
@@ -253,22 +270,22 @@ def _most(weights: WeightLevels, evaluator: Evaluator) -> int:
     """The bytes that all weights may have.
 
     Raises:
-        UsageError: fewer than all weights in --bits have.
+        UsageError: fewer than all weights in the fewest bits have.
     """
-    options, least = weights.fewest.model.options, weights.least
+    model, least = weights.fewest.model, weights.least
+    options, fewest = model.options, min(model.scheme.weight_levels)
+    hint = "" if model.scheme.form is Form.INT8 else "a larger --block has fewer scales"
     if options.target_bits:
         most = math.floor(weights.elements * options.target_bits / 8)
         if most < least:
             bits = 8 * least / max(weights.elements, 1)
             raise UsageError(
-                f"--target-bits {options.target_bits:g}: {options.bits} bits take {bits:.2f} with scales",
-                "a larger --block has fewer scales",
+                f"--target-bits {options.target_bits:g}: {fewest} bits take {bits:.2f} with scales", hint
             )
         return most
     smallest = evaluator.size(weights.fewest)
     if options.target_size < smallest:
         raise UsageError(
-            f"--target-size {options.target_size:,}: {options.bits} bits a weight take {smallest:,} bytes",
-            "a larger --block has fewer scales",
+            f"--target-size {options.target_size:,}: {fewest} bits a weight take {smallest:,} bytes", hint
         )
     return least + options.target_size - smallest

@@ -103,7 +103,9 @@ def _in_float(base: Candidate) -> Assignment:
 
 def with_assignment(base: Candidate, assignment: Assignment) -> Candidate:
     """Return the base candidate, with its recovery steps, under another assignment."""
-    return base.changed(assignment=replace(assignment, weight_types=base.assignment.weight_types))
+    own = base.assignment
+    typed = replace(assignment, weight_types=own.weight_types, product_types=own.product_types)
+    return base.changed(assignment=typed)
 
 
 def _readers(value: str, base: Candidate) -> set[str]:

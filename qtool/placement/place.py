@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from qtool.evaluate.criteria import Criteria
 from qtool.evaluate.evaluator import PREPARED, Evaluator, Predict
 from qtool.evaluate.latency import HALF_WIDTH, is_faster
-from qtool.placement.bit_allocation import allocate_bits, spread_bits
+from qtool.placement.bit_allocation import allocate_bits, mixes_bits, spread_bits
 from qtool.placement.cost_model import CostModel, build_cost_model, with_assignment
 from qtool.placement.first_race import ALL_INT8, FASTEST, RULE_BASED, FirstRace
 from qtool.placement.network import noise_db
@@ -21,7 +21,6 @@ from qtool.plan.model import Plan, RegionNote
 from qtool.plan.rules import rule_based, to_float
 from qtool.recover.run import RUNS, recover
 from qtool.runtime.providers import precisions_here, runtime_of
-from qtool.tables.modes import FEW_BITS
 from qtool.tables.reasons import Code, Reason
 from qtool.tables.targets import TABLE
 
@@ -81,7 +80,7 @@ def place(
     """
     if first is None:
         return _place_weights(base, evaluator, points)
-    if base.model.scheme.storage in FEW_BITS:
+    if mixes_bits(base):
         base = allocate_bits(base, evaluator)
         first = replace(first, base=base)
     if not first.pays or evaluator.budget.out_of_time:
@@ -160,7 +159,7 @@ def _place_weights(base: Candidate, evaluator: Evaluator, points: int | None) ->
     """Placement where only weights are quantized, or all goes by the rules; for `tune` with several sizes."""
     if points is not None:
         return _best_of(_distinct(spread_bits(base, evaluator, points)), None, evaluator, by_size=True)
-    return Placement(allocate_bits(base, evaluator) if base.model.scheme.storage in FEW_BITS else base)
+    return Placement(allocate_bits(base, evaluator) if mixes_bits(base) else base)
 
 
 def float_candidate(candidate: Candidate, reason: Reason) -> Candidate:

@@ -50,12 +50,14 @@ class Assignment:
         forms: quantized node -> form, in graph order.
         reasons: float node -> why; missing for nodes that no rule covers.
         weight_types: node -> the storage type of its weights; default: the scheme's.
+        product_types: node -> the type of its weight where it is an int8 product; default: the scheme's.
         float_ports: inputs and outputs of the model that stay float in spite of --io.
     """
 
     forms: Mapping[str, Form]
     reasons: Mapping[str, Reason] = field(default_factory=dict)
     weight_types: Mapping[str, QType] = field(default_factory=dict)
+    product_types: Mapping[str, QType] = field(default_factory=dict)
     float_ports: frozenset[str] = frozenset()
 
 
@@ -76,7 +78,7 @@ class AssignedGraph:
     Args:
         chosen: node name -> the node with its form.
         scheme: mode, target and types.
-        weight_types, float_ports: as in the assignment.
+        weight_types, product_types, float_ports: as in the assignment.
         required: nodes that the user asked to quantize.
         grids: as in the plan's input.
     """
@@ -84,6 +86,7 @@ class AssignedGraph:
     chosen: Mapping[str, QuantizedNode]
     scheme: Scheme
     weight_types: Mapping[str, QType]
+    product_types: Mapping[str, QType]
     float_ports: frozenset[str]
     required: frozenset[str]
     grids: Grids = NO_GRIDS
@@ -161,7 +164,13 @@ def assigned_graph(task: PlanInput, assignment: Assignment) -> AssignedGraph:
         chosen[name] = QuantizedNode(node, rule, placement_of(task, node, form, measured=True), form)
     required = task.constraints.quantize
     return AssignedGraph(
-        chosen, task.scheme, assignment.weight_types, assignment.float_ports, required, task.grids
+        chosen,
+        task.scheme,
+        assignment.weight_types,
+        assignment.product_types,
+        assignment.float_ports,
+        required,
+        task.grids,
     )
 
 

@@ -227,10 +227,11 @@ def from_plan(model: PreparedModel, plan: Plan) -> Candidate:
     forms = {n: f for n, f in plan.forms.items() if f is not Form.FLOAT16 and n not in added}
     reasons = {skip.node: skip.reason for skip in plan.skips}
     types = {n: s.spec.qtype for s in plan.sites if s.kind in WEIGHTS for n, _ in s.uses or ()}
+    products = {n: t for n, t in types.items() if n in forms and t in model.scheme.weight_levels.values()}
     types = {n: t for n, t in types.items() if n not in forms} | dict(model.constraints.weight_types)
     return Candidate(
         model,
-        Assignment(forms, reasons, types),
+        Assignment(forms, reasons, types, products),
         plan,
         plan,
         {},

@@ -50,6 +50,11 @@ class Constraints:
     weight_types: Mapping[str, QType] = field(default_factory=dict)
     patterns: Patterns = field(default_factory=Patterns)
 
+    def product_types(self, scheme: Scheme) -> dict[str, QType]:
+        """Return node -> the type of its weight where it is an int8 product, as the user set it."""
+        levels = scheme.weight_levels if scheme.form is Form.INT8 else {}
+        return {n: levels[t.bits] for n, t in self.weight_types.items() if t.bits in levels}
+
     def forbids_float(self, node: str) -> bool:
         """Whether the user asked to quantize the node."""
         return node in self.quantize or node in self.fp16

@@ -90,7 +90,7 @@ def _from_table(task: PlanInput, *, measured: bool) -> Assignment:
         else:
             forms[name] = form
     types = sensitive_types(task.view, task.scheme) | dict(task.constraints.weight_types)
-    start = Assignment(forms, reasons, types)
+    start = Assignment(forms, reasons, types, task.constraints.product_types(task.scheme))
     lost = _settle(assigned_graph(task, start), forms)
     kept = {name: form for name, form in forms.items() if name not in lost}
     return replace(start, forms=kept, reasons={**reasons, **lost})

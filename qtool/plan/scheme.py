@@ -9,7 +9,7 @@ from typing import Any, Literal
 from qtool.errors import UsageError, did_you_mean
 from qtool.tables.forms import Form
 from qtool.tables.methods import METHODS
-from qtool.tables.modes import FEW_BITS, FLOORS, MODES, WEIGHT_BITS, Mode
+from qtool.tables.modes import FEW_BITS, FLOORS, MODES, PRODUCT_BITS, WEIGHT_BITS, Mode
 from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
     BINARY,
@@ -136,6 +136,15 @@ class Scheme:
     def timed(self) -> Tells:
         """The most that can be measured of plans, and means something for the target."""
         return RUNTIMES[self.runtime.partition(":")[0]].tells if self.runtime else Tells.OUTPUTS
+
+    @property
+    def weight_levels(self) -> dict[int, QType]:
+        """Bits -> the type that bit allocation may choose: of int8 products, else of stored weights."""
+        fewest, table = self.storage, WEIGHT_BITS
+        if self.form is Form.INT8:
+            fewest, table = self.weight, {8: self.target.weight, **PRODUCT_BITS}
+        more = {bits: qtype for bits, qtype in table.items() if bits > fewest.bits}
+        return {fewest.bits: fewest, **more} if fewest.bits < 8 else {8: fewest}
 
     @property
     def simulated(self) -> bool:

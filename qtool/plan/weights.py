@@ -63,7 +63,7 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
     """Return the quantization of a weight; `tied` to a table, it has the scales of the rows of the table."""
     scheme = assigned.scheme
     granularity = coarsest_granularity(quantized.node, quantized.rule, array.ndim)
-    qtype = _product_type(quantized.node, array, scheme)
+    qtype = _product_type(quantized.node, array, assigned)
     centred = True
     if quantized.form is Form.NBITS:
         qtype = assigned.weight_types.get(quantized.node.name or "", INT8 if tied else scheme.storage)
@@ -84,13 +84,13 @@ def _spec(quantized: QuantizedNode, array: np.ndarray, assigned: AssignedGraph, 
     return TensorSpec(qtype, granularity, symmetric=centred)
 
 
-def _product_type(node: ir.Node, array: np.ndarray, scheme: Scheme) -> QType:
+def _product_type(node: ir.Node, array: np.ndarray, assigned: AssignedGraph) -> QType:
     """Return the type of a product's weight: the target's own for a depthwise convolution, unless chosen."""
-    group, wider = attribute_int(node, "group", 1), scheme.target.depthwise_weight
+    target = assigned.scheme.target
+    qtype = assigned.product_types.get(node.name or "", assigned.scheme.weight)
+    group, wider = attribute_int(node, "group", 1), target.depthwise_weight
     depthwise = is_op(node, "Conv") and group > 1 and array.shape[:2] == (group, 1)
-    return (
-        wider if depthwise and wider is not None and scheme.weight is scheme.target.weight else scheme.weight
-    )
+    return wider if depthwise and wider is not None and qtype is target.weight else qtype
 
 
 def _kept_spec(

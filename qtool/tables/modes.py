@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from qtool.tables.forms import Form
-from qtool.tables.qtypes import BINARY, FLOAT16, FLOAT32, INT8, TERNARY, UINT2, UINT4, UINT8, QType
+from qtool.tables.qtypes import (
+    BINARY,
+    FLOAT16,
+    FLOAT32,
+    INT2,
+    INT4,
+    INT8,
+    TERNARY,
+    UINT2,
+    UINT4,
+    UINT8,
+    QType,
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,9 @@ SIZED: tuple[tuple[ModeName, int], ...] = (
 
 # --bits: the types that weights are stored in.
 WEIGHT_BITS: dict[int, QType] = {8: INT8, 4: UINT4, 2: UINT2}
-# The first bits of layers in mixed precision, unless --bits is less.
+# The same for weights of integer products; those of 8 bits have the target's own type.
+PRODUCT_BITS: dict[int, QType] = {4: INT4, 2: INT2}
+# The first bits of layers in mixed precision, unless --bits or --weights is less.
 MIXED_BITS: Final = 4
 
 

@@ -36,6 +36,11 @@ class QType:
         """The name of the type that holds it in the file."""
         return self.packed or (self.name if self.bits < 5 else self.dtype)
 
+    @property
+    def file_bits(self) -> int:
+        """Bits of an element in the file."""
+        return -(-self.bits // 8) * 8 if self.bits > 4 else self.bits
+
 
 UINT8 = QType("uint8", "uint8", 8, 0, 255)
 INT8 = QType("int8", "int8", 8, -127, 127)

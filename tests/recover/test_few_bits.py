@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from qtool.commands.quantize import quantize as quantized_file
 from qtool.errors import EnvironmentFailure, UsageError
 from qtool.graph.save import to_bytes
 from qtool.numerics.quantize import quantize
 from qtool.numerics.weights import weight_qparams
 from qtool.options import Options
-from qtool.plan.model import Kind
+from qtool.plan.model import WEIGHTS, Kind
 from qtool.plan.scheme import Choices, make_scheme
 from qtool.plan.validate import validate_plan
 from qtool.recover.gptq import round_weights
@@ -58,6 +61,46 @@ def test_weights_of_two_and_three_values_are_stored_in_two_bits(levels: str, for
     allowed = {-1, 0, 1} if levels == "ternary" else {-1, 1}
     assert all(set(np.unique(onnx.numpy_helper.to_array(i).astype(int))) <= allowed for i in stored)
     assert sqnr(run(convolutions(), samples), run(file, samples)) > 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "fewest"),
+    [
+        ({"levels": "ternary", "target_bits": 4}, "ternary"),
+        ({"mode": "weight-only", "levels": "ternary", "target_bits": 5}, "ternary"),
+    ],
+)
+def test_few_bits_are_mixed_with_more_where_a_byte_removes_most_noise(
+    tmp_path: Path, choices: dict[str, Any], fewest: str
+) -> None:
+    options = Options(calib=images(8), include=["*"], timing="table", recover="none", gate="none", threads=1)
+    fewer = {name: value for name, value in choices.items() if name != "target_bits"}
+    few = quantized_file(convolutions(), tmp_path / "few.onnx", replace(options, **fewer))
+    mixed = quantized_file(convolutions(), tmp_path / "mixed.onnx", replace(options, **choices))
+    types = {s.spec.qtype.name for s in mixed.plan.sites if s.kind in WEIGHTS}
+    assert fewest in types and len(types) > 1
+    assert few.report.comparison is not None and mixed.report.comparison is not None
+    assert mixed.report.comparison.sqnr > few.report.comparison.sqnr + 1
+    quantized_file(convolutions(), tmp_path / "again.onnx", Options(plan=mixed.plan))
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "mixed.onnx").read_bytes()
+
+
+def test_a_product_of_few_bits_may_be_set_to_eight() -> None:
+    done = candidate(convolutions(), images(8), sets=["op:Gemm=int8"], mode="static", weights="int4")
+    types = {s.value: s.spec.qtype.bits for s in done.plan.sites if s.kind is Kind.WEIGHT}
+    assert sorted(types.values()) == [4] * (len(types) - 1) + [8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(mode="dynamic", target_bits=5), "static and weight-only"),
+        (Options(weights="int8", target_bits=5), "has one size"),
+    ],
+)
+def test_sizes_to_aim_at_need_weights_of_few_bits(options: Options, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        quantized_file(convolutions(), tmp_path / "q.onnx", options)
 
 
 def test_levels_are_for_two_bits() -> None:

@@ -194,10 +194,9 @@ def _fast_gelu(a: Attributes, x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _clip(a: Attributes, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    low = a.get("min") if low is None else low
-    high = a.get("max") if high is None else high
-    x = x if low is None else torch.maximum(x, torch.as_tensor(low, dtype=x.dtype, device=x.device))
-    return x if high is None else torch.minimum(x, torch.as_tensor(high, dtype=x.dtype, device=x.device))
+    bounds = (a.get("min") if low is None else low, a.get("max") if high is None else high)
+    least, most = (b.item() if isinstance(b, Tensor) else b for b in bounds)
+    return x if least is None and most is None else x.clamp(least, most)
 
 
 def _divide(x: Tensor, y: Tensor) -> Tensor:

@@ -51,9 +51,11 @@ def finetune(candidate: Candidate, evaluator: Evaluator, progress: StepProgress)
         split = model.clone()
         split_outlier_columns(split, candidate.plan)
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     try:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only so
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # no op here reads such memory
         torch.set_num_threads(candidate.model.threads or min(os.cpu_count() or 1, 8))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         teacher = Forward(model, device)
@@ -77,6 +79,7 @@ def finetune(candidate: Candidate, evaluator: Evaluator, progress: StepProgress)
         other = candidate.changed(bounds={**candidate.bounds, **quantizers.bounds()})
     finally:
         torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
         torch.set_num_threads(threads)
     return other.with_weights(plan)
 

@@ -24,9 +24,10 @@ from qtool.runtime.heartbeat import beat
 
 # The optimizer's rate for each kind of parameter: weights in steps of their grid, logarithms, vectors in
 # units of their own size. Each stage ends with a rate of 0 (cosine).
-RATES = {"weights": 0.003, "steps": 2e-4, "ranges": 5e-4, "vectors": 2e-4}
-# Samples of a step; steps of a block, and the most and the patience of the last stage, in epochs.
-BATCH, BLOCK_STEPS, EPOCHS, PATIENCE = 32, 120, 60, 12
+RATES = {"weights": 0.01, "steps": 1e-3, "ranges": 1e-3, "vectors": 1e-3}
+# Samples of a step; steps of a block and of the last stage, and how often that one is measured. High rates
+# lower the SQNR before the rate falls, so all steps are taken, unless most of them bring no gain.
+BATCH, BLOCK_STEPS, STEPS, CHECKS, PATIENCE = 32, 120, 600, 30, 20
 _LABELS_WEIGHT = 0.05
 
 
@@ -229,25 +230,28 @@ class Training:
         return torch.optim.Adam(groups, betas=(0.9, 0.99)) if groups else None
 
     def _shuffled(self) -> Iterator[Batch]:
-        for index in torch.randperm(len(self.train), generator=self._order).tolist():
-            yield self.train[index]
+        """Yield the batches in a new order each time, without an end."""
+        while True:
+            for index in torch.randperm(len(self.train), generator=self._order).tolist():
+                yield self.train[index]
 
     def _together(self) -> None:
-        """Train all parameters on the outputs, while the held-out SQNR rises."""
-        optimizer, waited, total = self._optimizer(), 0, EPOCHS * len(self.train)
+        """Train all parameters on the outputs, and keep those with the best SQNR on the held-out samples."""
+        optimizer, waited, losses = self._optimizer(), 0, list[float]()
         if optimizer is None:
             return
-        done = 0
-        for epoch in range(EPOCHS):
-            losses = 0.0
-            for batch in self._shuffled():
-                _set_rate(optimizer, done / total)
-                loss = loss_of(_outputs(self.student, batch.inputs, self.quantizers), batch)
-                losses += _step(optimizer, loss)
-                done += 1
+        batches = self._shuffled()
+        for step in range(STEPS):
+            _set_rate(optimizer, step / STEPS)
+            batch = next(batches)
+            loss = loss_of(_outputs(self.student, batch.inputs, self.quantizers), batch)
+            losses.append(_step(optimizer, loss))
+            if (step + 1) % (STEPS // CHECKS):
+                continue
             waited = 0 if self._keep() else waited + 1
-            text = f"loss {losses / len(self.train):.4f}, held-out SQNR {self.best:.1f} dB"
-            self.show(text, epoch + 1, EPOCHS)
+            text = f"loss {np.mean(losses):.4f}, held-out SQNR {self.best:.1f} dB"
+            losses.clear()
+            self.show(text, step + 1, STEPS)
             if waited >= PATIENCE or not self.more():
                 break
 

@@ -1,21 +1,24 @@
-"""Compare --recover finetune with GPTQ at weights of 8, 4 and 2 bits: accuracy, dB, seconds, memory.
+"""Compare --recover finetune with GPTQ at weights of few bits: accuracy, dB, CPU seconds, memory.
 
-    python benchmarks/training.py ../shared/models/resnet20_cifar10 sample_models/cnn
+    python benchmarks/training.py ../shared/models/resnet20_cifar10 sample_models/cnn -o training.md
     python benchmarks/training.py ../shared/models/resnet20_cifar10 --weights int2 --augment 1000
 
 A model's folder holds model.onnx, calib/, eval/ and perhaps labels.json. Each run is a whole `quantize` on
-calib/ alone, without timing, judged on eval/. With --augment N shifted and mirrored copies join the samples
-of calib/, N in all: only for images. Prints a Markdown table.
+calib/ alone, without timing, judged on eval/, in a process of its own. With --augment N shifted and mirrored
+copies join the samples of calib/, N in all: only for images. Prints a Markdown table. With -o FILE it is kept
+there, and rows that the file has are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,14 @@ FORMS: dict[str, dict[str, Any]] = {
     "int8": {},
     "int4": {"weights": "int4"},
     "int2": {"weights": "int2"},
+    "int2, 4 bits on the mean": {"weights": "int2", "target_bits": 4.0},
+    "ternary": {"levels": "ternary"},
 }
+RECOVERIES = ("gptq,bias", "gptq,bias,finetune")
+COLUMNS = (
+    "model, weights, samples, recovery, FP32's accuracy, accuracy, SQNR dB, bytes, CPU s, peak MB".split(", ")
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def main() -> None:
@@ -43,29 +53,42 @@ def main() -> None:
     parser.add_argument("--target", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--augment", type=int, default=0, help="images to calibrate and train on, in all")
+    parser.add_argument("-o", "--output", type=Path, help="keep the table here, and add what it lacks")
     args = parser.parse_args()
-    print("| model | weights | recovery | accuracy, FP32 | accuracy | SQNR dB | CPU s | peak MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    rows = args.output.read_text().splitlines()[2:] if args.output and args.output.exists() else []
+    print(HEAD, *rows, sep="\n", flush=True)
     for folder in expand(args.folders):
-        calib: Any = images(folder / "calib", args.augment) if args.augment else str(folder / "calib")
         for weights in args.weights:
-            for recover in ("gptq,bias", "gptq,bias,finetune"):
-                options = Options(
-                    calib=calib,
-                    data=str(folder / "eval"),
-                    labels=labels(folder),
-                    target=args.target,
-                    threads=args.threads,
-                    timing="table",
-                    recover=recover,
-                    gate="none",
-                    **FORMS[weights],
-                )
-                print(row(folder, weights, recover, options), flush=True)
+            for recover in RECOVERIES:
+                count = max(args.augment, len(list((folder / "calib").iterdir())))
+                name = f"| {folder.name} | {weights} | {count} | {recover} |"
+                if any(row.startswith(name) for row in rows):
+                    continue
+                rows.append(f"{name} {in_a_process(folder, weights, recover, args)}")
+                print(rows[-1], flush=True)
+                if args.output:
+                    args.output.write_text("\n".join([HEAD, *rows]) + "\n")
 
 
-def row(folder: Path, weights: str, recover: str, options: Options) -> str:
-    """Return the row of one run."""
+def in_a_process(*run: Any) -> str:
+    """Return the cells of a run; its CPU time and memory are those of a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(cells, *run).result()
+
+
+def cells(folder: Path, weights: str, recover: str, args: argparse.Namespace) -> str:
+    """Return the cells of one run that follow its name."""
+    options = Options(
+        calib=images(folder / "calib", args.augment) if args.augment else str(folder / "calib"),
+        data=str(folder / "eval"),
+        labels=labels(folder),
+        target=args.target,
+        threads=args.threads,
+        timing="table",
+        recover=recover,
+        gate="none",
+        **FORMS[weights],
+    )
     start = time.process_time()
     with tempfile.TemporaryDirectory() as place:
         report = quantize(folder / "model.onnx", Path(place) / "quantized.onnx", options).report
@@ -75,8 +98,8 @@ def row(folder: Path, weights: str, recover: str, options: Options) -> str:
     accuracy = comparison.accuracy if comparison else None
     shares = (f"{accuracy.fp32:.3f}", f"{accuracy.quantized:.3f}") if accuracy else ("", "")
     sqnr = comparison.sqnr if comparison else float("nan")
-    cells = (folder.name, weights, recover, *shares, f"{sqnr:.1f}", f"{seconds:.0f}", f"{peak:.0f}")
-    return f"| {' | '.join(cells)} |"
+    size = report.quantized.bytes if report.quantized else 0
+    return f"{' | '.join((*shares, f'{sqnr:.1f}', f'{size:,}', f'{seconds:.0f}', f'{peak:.0f}'))} |"
 
 
 def labels(folder: Path) -> str | None:

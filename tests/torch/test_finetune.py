@@ -17,8 +17,11 @@ pytestmark = pytest.mark.filterwarnings("default")
     "choices", [{"weights": "int4", "include": ["*"]}, {"mode": "weight-only", "bits": 2}], ids=str
 )
 def test_fine_tuning_beats_gptq_and_its_plan_replays_to_the_byte(
-    tmp_path: Path, choices: dict[str, Any]
+    tmp_path: Path, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("qtool.recover.finetune.train.STEPS", 60)
+    monkeypatch.setattr("qtool.recover.finetune.train.BLOCK_STEPS", 40)
+
     def run(name: str, **more: Any) -> qtool.Result:
         options = {"calib": images(48), "target": "cpu-avx2", "timing": "table", "gate": "none", "threads": 1}
         return qtool.quantize(convolutions(), tmp_path / name, qtool.Options(**options, **choices, **more))

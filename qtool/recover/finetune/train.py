@@ -25,9 +25,12 @@ from qtool.runtime.heartbeat import beat
 # The optimizer's rate for each kind of parameter: weights in steps of their grid, logarithms, vectors in
 # units of their own size. Each stage ends with a rate of 0 (cosine).
 RATES = {"weights": 0.01, "steps": 1e-3, "ranges": 1e-3, "vectors": 1e-3}
-# Samples of a step; steps of a block and of the last stage, and how often that one is measured. High rates
-# lower the SQNR before the rate falls, so all steps are taken, unless most of them bring no gain.
-BATCH, BLOCK_STEPS, STEPS, CHECKS, PATIENCE = 32, 120, 600, 30, 20
+# Samples of a step; the fewest steps of a block and of the last stage, in steps and in epochs (a model with a
+# fixed batch has one sample a step).
+BATCH, BLOCK_STEPS, BLOCK_EPOCHS, STEPS, EPOCHS = 32, 120, 4, 600, 20
+# How often the last stage is measured, and how many measurements without a gain end it. High rates lower the
+# SQNR before they fall, so most steps are taken in any case.
+CHECKS, PATIENCE = 30, 20
 _LABELS_WEIGHT = 0.05
 
 
@@ -238,20 +241,21 @@ class Training:
     def _together(self) -> None:
         """Train all parameters on the outputs, and keep those with the best SQNR on the held-out samples."""
         optimizer, waited, losses = self._optimizer(), 0, list[float]()
+        total = max(STEPS, EPOCHS * len(self.train))
         if optimizer is None:
             return
         batches = self._shuffled()
-        for step in range(STEPS):
-            _set_rate(optimizer, step / STEPS)
+        for step in range(total):
+            _set_rate(optimizer, step / total)
             batch = next(batches)
             loss = loss_of(_outputs(self.student, batch.inputs, self.quantizers), batch)
             losses.append(_step(optimizer, loss))
-            if (step + 1) % (STEPS // CHECKS):
+            if (step + 1) % (total // CHECKS):
                 continue
             waited = 0 if self._keep() else waited + 1
             text = f"loss {np.mean(losses):.4f}, held-out SQNR {self.best:.1f} dB"
             losses.clear()
-            self.show(text, step + 1, STEPS)
+            self.show(text, step + 1, total)
             if waited >= PATIENCE or not self.more():
                 break
 
@@ -286,9 +290,9 @@ class Training:
     ) -> float:
         """Train one block, and return its last loss."""
         start, stop, name = block
-        last = 0.0
-        for step in range(BLOCK_STEPS):
-            _set_rate(optimizer, step / BLOCK_STEPS)
+        last, total = 0.0, max(BLOCK_STEPS, BLOCK_EPOCHS * len(values))
+        for step in range(total):
+            _set_rate(optimizer, step / total)
             at = int(torch.randint(len(values), (1,), generator=self._order))
             inner = dict(values[at])
             self.quantizers.begin()

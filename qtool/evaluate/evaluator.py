@@ -24,7 +24,8 @@ from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.evaluate.signatures import noise_signatures, structure
 from qtool.evaluate.worker_outputs import CANDIDATE, held, outputs_of, replayed
 from qtool.graph.parcel import Parcel
-from qtool.graph.save import file_size, model_for_session
+from qtool.graph.save import LARGE_BYTES, file_size, model_for_session, tensor_bytes
+from qtool.graph.shelf import IN_MEMORY
 from qtool.options import Progress
 from qtool.plan.candidate import Candidate
 from qtool.plan.predict import TensorNoise, keys_of
@@ -40,6 +41,7 @@ from qtool.tables.runtimes import Tells
 _FEW = 4
 ORIGINAL, PREPARED = "original", "prepared"
 """The names in a race of the two FP32 models: as given, and optimized."""
+_FILES = 8  # candidates whose files stay: those of a race are compared after it
 # The part of the budget that one measurement of tensors may spend.
 _PART = 0.12
 
@@ -122,6 +124,7 @@ class Evaluator:
         self._float = CachedOutputs(model.source.name, self._open_original)
         self._comparisons: dict[tuple[str, int, bool], Comparison] = {}
         self._sizes: dict[str, int] = {}
+        self._files: dict[str, tuple[bytes | Path, ExitStack]] = {}  # of the last candidates that were opened
         self._speeds: dict[str, Speed] = {}
         self.preparation: Ratio | None = None  # the speed of optimized FP32 against the original
         self._noise: dict[str, NDArray[np.float64] | None] = {}  # signature of a tensor -> its noise
@@ -134,6 +137,7 @@ class Evaluator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._float.close()
+        self._drop_files(0)
 
     @property
     def select(self) -> Samples | None:
@@ -195,18 +199,18 @@ class Evaluator:
         samples = self._part(self.effort.judged if most is None else most)
         key = digest(candidate.plan), len(samples), optimize
         if key not in self._comparisons:
-            with ExitStack() as stack:
-                session = Session(
-                    self._loadable(candidate, stack),
-                    threads=self.model.threads,
-                    name=CANDIDATE,
-                    runtime=candidate.runtime,
-                    optimize=optimize,
-                )
-                self._comparisons[key] = compare(
-                    self._float, with_float_io(session), samples, self.criteria.measures
-                )
+            session = Session(
+                self._loadable(candidate),
+                threads=self.model.threads,
+                name=CANDIDATE,
+                runtime=candidate.runtime,
+                optimize=optimize,
+            )
+            self._comparisons[key] = compare(
+                self._float, with_float_io(session), samples, self.criteria.measures
+            )
             self._float.release()
+            self._drop_files()
         return self._comparisons[key]
 
     def compare_all(self, candidates: Collection[Candidate]) -> None:
@@ -221,28 +225,28 @@ class Evaluator:
             return
         samples = held(part)  # which counts them once
         shared = self._pool.share(tuple(samples.read()))
-        with ExitStack() as stack:
-            calls = [
-                (
-                    Parcel.of(self._loadable(candidate, stack), local=self._pool.local),
-                    shared,
-                    samples.name,
-                    self.model.threads,
-                    candidate.runtime,
-                )
-                for candidate in missing.values()
-            ]
-            recorded = all_results(
-                self._pool,
-                outputs_of,
-                calls,
-                lambda done, total: self.progress("candidates", done // len(part), len(calls)),
+        calls = [
+            (
+                Parcel.of(self._loadable(candidate), local=self._pool.local),
+                shared,
+                samples.name,
+                self.model.threads,
+                candidate.runtime,
             )
+            for candidate in missing.values()
+        ]
+        recorded = all_results(
+            self._pool,
+            outputs_of,
+            calls,
+            lambda done, total: self.progress("candidates", done // len(part), len(calls)),
+        )
         self.budget.add((len(missing) - 1) * len(part))
         for key, outputs in zip(missing, recorded, strict=True):
             comparison = compare(self._float, replayed(outputs), samples, measures)
             self._comparisons[key, len(part), True] = comparison
         self._float.release()
+        self._drop_files()
 
     def sqnr_of_few(self, candidate: Candidate, optimize: bool) -> float | None:
         """Return the SQNR in dB on a few samples; None without a select set, and where it does not run so."""
@@ -318,8 +322,7 @@ class Evaluator:
             }
             if self.preparation is None:
                 models[ORIGINAL] = self.model.source.loadable
-            for name, candidate in candidates.items():
-                models[name] = self._loadable(candidate, stack, in_file=True)
+            models |= {name: self._loadable(candidate) for name, candidate in candidates.items()}
             runtimes = {PREPARED: self.model.runtime} | {n: c.runtime for n, c in candidates.items()}
             stack.enter_context(self.budget.timed())
             limits = LIMITS.within(self.budget.seconds_left)
@@ -327,6 +330,7 @@ class Evaluator:
                 models, self.model.timing_samples, self.model.threads, runtimes=runtimes, limits=limits
             )
 
+        self._drop_files()
         if ORIGINAL in models:
             self.preparation = race.ratio(PREPARED, ORIGINAL)
 
@@ -365,13 +369,22 @@ class Evaluator:
             self._sizes[key] = file_size(written(candidate.model.model, candidate.plan))
         return self._sizes[key]
 
-    def _loadable(self, candidate: Candidate, stack: ExitStack, *, in_file: bool = False) -> bytes | Path:
-        """Return the file of a candidate for a session, and note its size."""
-        model = written(candidate.model.model, candidate.plan)
-        loadable = stack.enter_context(model_for_session(model, in_file=in_file))
-        if isinstance(loadable, bytes):
-            self._sizes[digest(candidate.plan)] = len(loadable)
-        return loadable
+    def _loadable(self, candidate: Candidate) -> bytes | Path:
+        """Return the file of a candidate, which stays for a while: it is raced, compared and measured."""
+        key = digest(candidate.plan)
+        if key not in self._files:
+            model = written(candidate.model.model, candidate.plan)
+            if tensor_bytes(model) <= IN_MEMORY:
+                self._sizes[key] = file_size(model)
+            stack = ExitStack()
+            self._files[key] = stack.enter_context(model_for_session(model, in_file=True)), stack
+        return self._files[key][0]
+
+    def _drop_files(self, left: int = _FILES) -> None:
+        """Remove the oldest files of candidates; of large models all."""
+        left = 0 if tensor_bytes(self.model.model) > LARGE_BYTES else left
+        for key in [*self._files][: max(len(self._files) - left, 0)]:
+            self._files.pop(key)[1].close()
 
     def logged(self, chosen: Candidate) -> tuple[Gain, ...]:
         """Return the recovery log, with the steps that the chosen candidate contains marked as applied."""

@@ -26,7 +26,7 @@ _SAMPLES, _MOST_SAMPLES = 16, 64
 _ROWS, _ROWS_A_COLUMN = 8192, 8
 # Bytes of the sums of a batch, at least and at most: as many as the model's weights, whose size memory is
 # measured by. Then those of the values that the sums are over, and of patches at a time.
-_LEAST_SUMS, _MOST_SUMS = 16 << 20, 128 << 20
+_LEAST_SUMS, _MOST_SUMS = 32 << 20, 128 << 20
 _VALUES, _PATCHES = 32 << 20, 4 << 20
 
 

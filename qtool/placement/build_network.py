@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ from qtool.plan.assignment import AssignedGraph
 from qtool.plan.eligible import data_inputs
 from qtool.plan.model import OBSERVED, WEIGHTS, Kind, Plan, Site
 from qtool.plan.predict import TensorNoise, key_of, keys_of
+from qtool.tables.ops import FAST_BEHIND_INT8
 
 # -90 dB: a useless output, but a finite cost.
 _MOST_NOISE = 1e9
@@ -95,9 +96,21 @@ def build_network(
                     times[f"d {site.value}"] = (0.0, 0.0)
                     pairs += [(region, f"d {site.value}", math.inf) for region in readers]
                     pairs.append((f"d {site.value}", producer, seconds))
+    pairs += [(a, b, math.inf) for a, b in _needed(assigned, region_of)]
     base = math.fsum(costs.noise(key) for key in keys_of(float_plan))
     forced = frozenset(region_of[name] for name in assigned.required if name in region_of)
     return Network(regions, times, noises, tuple(p for p in pairs if p[0] != p[1]), base, forced)
+
+
+def _needed(assigned: AssignedGraph, region_of: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of regions: the second is only fast in int8 behind the first in int8."""
+    for name, region in region_of.items():
+        node = assigned.chosen[name].node
+        if node.op_type in FAST_BEHIND_INT8 and name not in assigned.required:
+            source = node.inputs[0].producer() if node.inputs[0] is not None else None
+            before = region_of.get(source.name or "") if source is not None else None
+            if before is not None and before != region:
+                yield before, region
 
 
 def _producer(value: ir.Value, site: Site, assigned: AssignedGraph, region_of: Mapping[str, str]) -> str:

@@ -11,12 +11,15 @@ import pytest
 import qtool
 from qtool.evaluate.evaluator import ORIGINAL, PREPARED
 from qtool.evaluate.latency import Race
+from qtool.placement.timing import measure_timing
 from qtool.report.figures import cost_line
 from qtool.tables.efforts import EFFORTS
 from qtool.tables.reasons import Code
+from qtool.tables.targets import TABLE
 from tests.exact import honest_target
-from tests.graphs import node, samples
+from tests.graphs import node, samples, weights
 from tests.plan.build import model
+from tests.plan.flow import prepared
 from tests.rewrite.zoo import CASES
 
 CASE = CASES["residual"]
@@ -126,3 +129,19 @@ def test_a_time_budget_ends_the_search_with_a_model(tmp_path: Path, monkeypatch:
     assert report.selection is not None
     assert report.selection.cost.left_out
     assert any("--time-budget" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(("conv", "int8"), [(2.0, set()), (0.5, {"c", "p"})])
+def test_a_max_pool_is_in_int8_only_behind_int8(conv: float, int8: set[str]) -> None:
+    """Behind a Q its kernel is a hundred times slower than the one that the trace has timed."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="c"),
+        node("MaxPool", ["c"], ["p"], name="p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p", "v"], ["y"], name="d"),
+    ]
+    constants = {"w": weights(16, 16, 3, 3), "v": weights(16, 16, 3, 3)}
+    proto = model(nodes, {"x": [1, 16, 16, 16]}, ["y"], constants, output_rank=4)
+    timing = measure_timing(prepared(proto, samples(4, x=(1, 16, 16, 16)), timing=TABLE))
+    assert timing is not None
+    times = {"c": (1.0, conv), "p": (1.0, 0.5), "d": (1.0, 0.5)}
+    assert replace(timing, times=times).network.minimize(0.0) == int8 | {"d"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from qtool import __version__
@@ -35,6 +37,7 @@ from qtool.plan.scheme import Scheme
 from qtool.report.coverage import coverage, explained, outcomes
 from qtool.report.model import ModelFile, Report, SearchCost, Selection, Timing
 from qtool.runtime.cpu import saturates
+from qtool.runtime.memory import give_back
 from qtool.runtime.providers import as_made_for, opening_lines, runtime_of
 from qtool.runtime.session import Model, Session
 from qtool.tables.forms import Form
@@ -116,6 +119,7 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
             )
         return Verdict(None, None, False, request.gates, implied_gates(model, None, False, request.gates))
     comparison, cpu_sqnr, doubt = _compared(chosen, staging, samples, request, progress)
+    give_back()  # what the sessions held: the race opens the models anew
     check_labelled(comparison, request.measures)
     made_up = synthetic(samples)
     implied = implied_gates(model, comparison, made_up, request.gates)
@@ -125,8 +129,11 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     )
     if wanted and not model.scheme.simulated:
         progress("validate", 0, 0)
-        with model_for_session(model.original.model, in_file=True) as prepared:
-            models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
+        with ExitStack() as stack:
+            models: dict[str, Path | bytes] = {ORIGINAL: model.source.loadable, QUANTIZED: staging.path}
+            if tensor_bytes(model.original.model) <= LARGE_BYTES:  # another model in memory, and on disk
+                prepared = stack.enter_context(model_for_session(model.original.model, in_file=True))
+                models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
             runtimes = {PREPARED: model.runtime, QUANTIZED: chosen.runtime}
             race = race_models(models, samples, model.threads, runtimes=runtimes)
     return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr, doubt)

@@ -150,6 +150,7 @@ def _try(
     if other.plan == candidate.plan:
         return candidate, None
     before, after = evaluator.error(candidate).sqnr, evaluator.error(other).sqnr
+    give_back()
     seconds = time.perf_counter() - start
     kept = after > before + _LEAST_DB
     return other, Gain(name, before, after, seconds, kept, peak_bytes=peak_memory())

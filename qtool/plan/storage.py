@@ -26,8 +26,10 @@ from qtool.tables.ops import OpRule, Role
 from qtool.tables.qtypes import (
     FLOAT16,
     FLOAT32,
+    INT4,
     INT8,
     UINT2,
+    UINT4,
     Granularity,
     PerBlock,
     PerChannel,
@@ -199,7 +201,10 @@ def _spec(
     if size:
         granularity = cut_into_blocks(w, coarse, size, can_pad=opset >= PER_CHANNEL_OPSET)
         if granularity is not None:
-            return TensorSpec(qtype, granularity, symmetric=few is None or few.centred)
+            centred = few is None or few.centred
+            if scheme.target.symmetric and qtype is UINT4:  # TensorRT: int4, and zero points of 0
+                qtype, centred = INT4, True
+            return TensorSpec(qtype, granularity, symmetric=centred)
     can_block = scheme.target.onnxruntime or opset >= WIDE_OPSET
     first = scheme.mode.storage_block if w.ndim == 2 and not by_row else 0
     eight = qtype if qtype.dtype == INT8.dtype else INT8

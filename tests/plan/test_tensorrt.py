@@ -111,3 +111,15 @@ def test_nothing_else_is_quantized() -> None:
 def test_the_result_is_near_that_in_float() -> None:
     done = write(net(), _FED, "tensorrt")
     assert sqnr(run(net(), _FED), run(done.data, _FED, optimize=False)) > 25
+
+
+def test_weights_of_4_bits_are_int4_in_blocks_without_zero_points() -> None:
+    proto = model([node("MatMul", ["x", "w"], ["y"])], {"x": (4, 64)}, ["y"], {"w": weights(64, 64)})
+    fed = samples(4, x=(4, 64))
+    done = write(proto, fed, "tensorrt", mode="weight-only", bits=4)
+    made = onnx.load_from_string(done.data)
+    restore, _ = made.graph.node
+    stored = {t.name: t.data_type for t in made.graph.initializer}
+    assert (restore.op_type, stored[restore.input[0]]) == ("DequantizeLinear", onnx.TensorProto.INT4)
+    assert len(restore.input) == 2
+    assert sqnr(run(proto, fed), run(done.data, fed)) > 15

@@ -157,7 +157,7 @@ class DecoderSamples:
 
     @cached_property
     def _answers(self) -> dict[int, NDArray[Any]]:
-        """What the decoder says of each sample: found in the first pass."""
+        """The tokens that the decoder says of each sample, found in the first pass."""
         return {}
 
     def _answer(self, decoded: Callable[[NDArray[Any]], dict[str, Any]], batch: int) -> NDArray[Any]:

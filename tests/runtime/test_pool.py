@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qtool.errors import DataError, QtoolError, RuntimeFailure
-from qtool.runtime.heartbeat import step
+from qtool.errors import DataError, QtoolError
 from qtool.runtime.pool import all_results, opened
-
-Progress = Callable[[str, int, int], None]
-
-
-def work(what: str, folder: Path, shared: list[int], progress: Progress) -> int:
-    """Add up a shared list, or end in some other way."""
-    progress("work", 1, 1)
-    mark = folder / what
-    if what == "killed once" and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "crash":
-        with step("m.onnx", "onnxruntime runs it", RuntimeFailure):
-            os.kill(os.getpid(), signal.SIGSEGV)
-    if what == "error":
-        raise DataError("no samples", "add some")
-    return sum(shared)
+from tests.runtime.pool_work import work
 
 
 def test_each_call_has_its_own_end(tmp_path: Path) -> None:

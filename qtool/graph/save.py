@@ -374,11 +374,26 @@ def model_for_session(model: ir.Model, *, in_file: bool = False) -> Iterator[byt
 
     Args:
         model: any.
-        in_file: a file in any case, where many sessions are open at once.
+        in_file: a file of a small model too if it can be written, where many sessions are open at once.
     """
-    if not in_file and tensor_bytes(model) <= IN_MEMORY and not needs_side_file(model):
+    fits = tensor_bytes(model) <= IN_MEMORY and not needs_side_file(model)
+    with contextlib.ExitStack() as stack:
+        if in_file or not fits:
+            try:
+                path = stack.enter_context(_temporary_file(model))
+            except EnvironmentFailure:
+                if not fits:
+                    raise
+            else:
+                del model
+                yield path
+                return
         yield to_bytes(model)
-        return
+
+
+@contextlib.contextmanager
+def _temporary_file(model: ir.Model) -> Iterator[Path]:
+    """Yield a file of a model, which goes at the end."""
     with (
         tempfile.TemporaryDirectory(prefix="qtool-model-") as folder,
         staged(Path(folder) / "m.onnx") as staging,

@@ -172,7 +172,7 @@ Q_MOVES_UP_THROUGH = frozenset(["MaxPool", "Reshape", "Transpose", "Squeeze", "U
 # own, at a fraction of their speed in float (docs/targets.md).
 SLOW_BETWEEN_DQ_AND_Q = frozenset(["AveragePool", "Softmax"])
 # Their fast integer kernel has the channels last, and runs behind an int8 kernel alone: behind a Q another
-# takes 140 times as long (11 ms in place of 0.08 in LPRNet, 2026-12-01).
+# takes 140 times as long (11 ms in place of 0.08 in a text recognizer, 2026-12-01).
 FAST_BEHIND_INT8 = frozenset({"MaxPool"})
 # Its integer kernels that are slower than the float ones. NhwcMaxPool, between int8 convolutions, is faster.
 SLOW_KERNELS = frozenset(["QLinearAveragePool", "QLinearSoftmax", "MaxPool"])

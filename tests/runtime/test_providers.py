@@ -38,8 +38,9 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_pip_command(name: str)
     ):
         with pytest.raises(EnvironmentFailure) as caught:
             work()
-        assert RUNTIMES[name].package in caught.value.message
-        assert caught.value.hint == f"pip install {RUNTIMES[name].package}"
+        package = caught.value.hint.removeprefix("pip install ")
+        assert package in (RUNTIMES[name].package, RUNTIMES[name].library)  # by the processor's vendor
+        assert package in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto
 
-from qtool.graph.save import to_bytes
 from qtool.plan.model import Plan
 from qtool.plan.notes import plan_notes
 from qtool.plan.prepared import PreparedModel
@@ -57,7 +57,13 @@ class Converted:
 def converted(proto: onnx.ModelProto, samples: Sequence[Sample] = (), **options: Any) -> Converted:
     """Plan and write, in fp16 mode unless told; without samples nothing is known of activations."""
     made = candidate(proto, samples, **{"mode": "fp16", **options})
-    return Converted(proto, made.model, made.plan, to_bytes(rewrite(made.model.model, made.plan)))
+    return Converted(proto, made.model, made.plan, with_types(rewrite(made.model.model, made.plan)))
+
+
+def with_types(model: ir.Model) -> bytes:
+    """Return the bytes with the types of inner values, which onnx does not infer behind com.microsoft's ops."""
+    data: bytes = ir.to_proto(model).SerializeToString()
+    return data
 
 
 def check(made: Converted) -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtool.graph.save import to_bytes
 from qtool.plan import serial
 from qtool.plan.eligible import CONTROL_FLOW
 from qtool.plan.fp16.ports import ports_of
@@ -27,6 +26,7 @@ from tests.rewrite.fp16.flow import (
     close,
     converted,
     stored_types,
+    with_types,
 )
 from tests.tiers import examples, in_turn
 
@@ -91,7 +91,7 @@ def test_a_saved_plan_gives_the_same_bytes(blocks: list[str], seed: int) -> None
     loaded = serial.from_json(text, "plan")
     assert serial.to_json(loaded) == text
     assert json.loads(text)["fp16"]["nodes"].keys() == made.fp16_nodes
-    assert to_bytes(rewrite(made.model.model, loaded)) == made.data
+    assert with_types(rewrite(made.model.model, loaded)) == made.data
 
 
 def test_converting_twice_changes_nothing() -> None:

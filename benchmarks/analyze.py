@@ -30,7 +30,7 @@ from qtool.commands.prepare import prepare_model
 from qtool.data.samples import Part, evenly
 from qtool.errors import ModelError, QtoolError
 from qtool.evaluate.compare import compare
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.constraints import Patterns, match_constraints
 from qtool.plan.model import WEIGHTS

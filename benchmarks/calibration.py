@@ -81,7 +81,7 @@ def costs(folder: Path, args: argparse.Namespace) -> list[str]:
     from qtool.data.fit import fit
     from qtool.data.iterables import InMemory
     from qtool.data.open import open_source
-    from qtool.graph.save import model_for_session
+    from qtool.graph.for_session import model_for_session
     from qtool.options import Options
     from qtool.plan.draft import draft
     from qtool.plan.rules import rule_based

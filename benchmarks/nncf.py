@@ -19,7 +19,6 @@ import math
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -27,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from environments import environment
 from targets import models, quantized
 
 from qtool.data.model_inputs import inputs_of
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--python", type=Path, help="of an environment with NNCF")
     args = parser.parse_args()
-    python = args.python or environment(ROOT.parent / "build" / "nncf-env")
+    python = args.python or environment(ROOT.parent / "build" / "nncf-env", PACKAGES)
     measured = {}
     for folder in models(args.folders):
         kept = args.files / f"{folder.name}.rows.json"
@@ -113,16 +113,6 @@ def main() -> None:
         measured[folder.name] = [Row(**row) for row in json.loads(kept.read_text())]
         print("\n".join(lines(folder.name, measured[folder.name])), file=sys.stderr, flush=True)
     print(table(measured))
-
-
-def environment(folder: Path) -> Path:
-    """Make an environment with NNCF where it is missing, and return its Python."""
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-        (folder / "ready").touch()
-    return python
 
 
 def measure(folder: Path, files: Path, effort: str, python: Path) -> list[Row]:

@@ -37,7 +37,7 @@ from qtool.evaluate.compare import compare
 from qtool.evaluate.criteria import criteria_of
 from qtool.evaluate.evaluator import Evaluator
 from qtool.evaluate.latency import race_models
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.options import Comparing, Options, silent
 from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.rules import rule_based

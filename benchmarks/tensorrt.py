@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 from typing import Any
+
+from environments import environment
 
 PACKAGES = ("onnxruntime-gpu", "tensorrt", "numpy")
 FOLDER = Path(__file__).parent.parent / "build" / "tensorrt"
@@ -25,16 +25,6 @@ NO_GPU = 5
 WARM, RUNS = 20, 100
 # Float nodes in float16, as the target expects; engines are kept, since building one takes minutes.
 OPTIONS = {"trt_fp16_enable": "1", "trt_int8_enable": "1", "trt_engine_cache_enable": "1"}
-
-
-def environment() -> Path:
-    """Make the environment where it is missing, and return its Python."""
-    python = FOLDER / "bin" / "python"
-    if not (FOLDER / "ready").exists():
-        venv.create(FOLDER, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-        (FOLDER / "ready").touch()
-    return python
 
 
 def opened(model: Path, provider: str) -> Any:
@@ -97,7 +87,8 @@ def main() -> int:
         print("error: there is no NVIDIA GPU here (nvidia-smi is missing)", file=sys.stderr)
         return NO_GPU
     if Path(sys.prefix).resolve() != FOLDER.resolve():
-        os.execv(environment(), [str(environment()), *sys.argv])
+        python = environment(FOLDER, PACKAGES)
+        os.execv(python, [str(python), *sys.argv])
     return compare([args.fp32, args.quantized], args.samples)
 
 

@@ -16,7 +16,7 @@ from qtool.calibration.ranges import Ranges, merged
 from qtool.data.fit import fit
 from qtool.data.samples import Sample, Samples, where
 from qtool.errors import DataError, printable
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.runtime.heartbeat import StepProgress, beat, no_progress
 from qtool.runtime.noise import Noise
 from qtool.runtime.session import Session, running

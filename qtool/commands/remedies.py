@@ -20,7 +20,7 @@ from qtool.evaluate.analysis.effects import Outputs, Powers
 from qtool.evaluate.analysis.measure import Measured
 from qtool.evaluate.analysis.model import RegionError
 from qtool.evaluate.analysis.subject import Subject
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.plan.candidate import Candidate, make_candidate
 from qtool.plan.constraints import Patterns, match_constraints
 from qtool.plan.model import WEIGHTS, Site

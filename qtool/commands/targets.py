@@ -12,7 +12,7 @@ from typing import cast
 from qtool.errors import EnvironmentFailure, ModelError, QtoolError, RuntimeFailure, UsageError
 from qtool.evaluate.evaluator import ORIGINAL, Evaluator
 from qtool.evaluate.latency import Race, SettledSpeeds, race_models, settle
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.options import Options
 from qtool.placement.place import Placement
 from qtool.placement.trials import Trial, choose

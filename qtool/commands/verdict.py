@@ -22,9 +22,10 @@ from qtool.evaluate.float_io import open_original, with_float_io
 from qtool.evaluate.gates import Gate, judge
 from qtool.evaluate.labels import label_warnings
 from qtool.evaluate.latency import Race, race_models
+from qtool.graph.for_session import model_for_session
 from qtool.graph.load import model_size
 from qtool.graph.prepare.shapes import light_file
-from qtool.graph.save import LARGE_BYTES, Staging, model_for_session, tensor_bytes
+from qtool.graph.save import LARGE_BYTES, Staging, tensor_bytes
 from qtool.options import Progress
 from qtool.placement.acceptance import REPAIR
 from qtool.placement.place import Placement
@@ -130,10 +131,11 @@ def judge_file(chosen: Candidate, staging: Staging, request: Request, progress: 
     if wanted and not model.scheme.simulated:
         progress("validate", 0, 0)
         with ExitStack() as stack:
-            models: dict[str, Path | bytes] = {ORIGINAL: model.source.loadable, QUANTIZED: staging.path}
+            models: dict[str, Path | bytes] = {ORIGINAL: model.source.loadable}
             if tensor_bytes(model.original.model) <= LARGE_BYTES:  # another model in memory, and on disk
-                prepared = stack.enter_context(model_for_session(model.original.model, in_file=True))
-                models = {ORIGINAL: model.source.loadable, PREPARED: prepared, QUANTIZED: staging.path}
+                prepared = model_for_session(model.original.model, in_file=True)
+                models[PREPARED] = stack.enter_context(prepared)
+            models[QUANTIZED] = staging.path
             runtimes = {PREPARED: model.runtime, QUANTIZED: chosen.runtime}
             race = race_models(models, samples, model.threads, runtimes=runtimes)
     return Verdict(comparison, race, made_up, request.gates, implied, cpu_sqnr, doubt)

@@ -23,8 +23,9 @@ from qtool.evaluate.latency import LIMITS, Race, Ratio, SettledSpeeds, race_mode
 from qtool.evaluate.sensitivity import SAMPLES, sensitivity
 from qtool.evaluate.signatures import noise_signatures, structure
 from qtool.evaluate.worker_outputs import CANDIDATE, held, outputs_of, replayed
+from qtool.graph.for_session import model_for_session
 from qtool.graph.parcel import Parcel
-from qtool.graph.save import LARGE_BYTES, file_size, model_for_session, tensor_bytes
+from qtool.graph.save import LARGE_BYTES, file_size, tensor_bytes
 from qtool.graph.shelf import IN_MEMORY
 from qtool.options import Progress
 from qtool.plan.candidate import Candidate

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from qtool.data.fit import fit
 from qtool.data.samples import Arrays, Samples, evenly
 from qtool.evaluate.rows import Rows, matches, row_outputs
+from qtool.graph.for_session import model_for_session
 from qtool.graph.parcel import Parcel
-from qtool.graph.save import model_for_session
 from qtool.plan.fp16.ports import is_float32
 from qtool.plan.model import WEIGHTS, Plan, Site
 from qtool.plan.predict import TensorNoise, key_of, keys_of, relative_noise

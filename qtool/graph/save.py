@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,11 +21,10 @@ from qtool.errors import (
     out_of_memory,
     printable,
 )
-from qtool.graph.shelf import IN_MEMORY, link
+from qtool.graph.shelf import link
 from qtool.graph.side_file import Finished, layout, side_tensors, write_side
 from qtool.graph.view import in_side_file
 from qtool.runtime.heartbeat import step, writing_in
-from qtool.runtime.memory import give_back
 from qtool.runtime.tempdirs import alone_in, flush, flush_folder, locked, sweep, temporary
 
 # protobuf can't serialize 2 GiB: above this size, weights go to a side file. Those that come from one are
@@ -364,41 +362,3 @@ def _is_same(a: Path, b: Path) -> bool:
         return a.samefile(b)
     except (OSError, ValueError):
         return False
-
-
-@contextlib.contextmanager
-def model_for_session(model: ir.Model, *, in_file: bool = False) -> Iterator[bytes | Path]:
-    """Yield the argument for a session: bytes, or a temporary file of a large model.
-
-    A session keeps the bytes that it is opened from.
-
-    Args:
-        model: any.
-        in_file: a file of a small model too if it can be written, where many sessions are open at once.
-    """
-    fits = tensor_bytes(model) <= IN_MEMORY and not needs_side_file(model)
-    with contextlib.ExitStack() as stack:
-        if in_file or not fits:
-            try:
-                path = stack.enter_context(_temporary_file(model))
-            except EnvironmentFailure:
-                if not fits:
-                    raise
-            else:
-                del model
-                yield path
-                return
-        yield to_bytes(model)
-
-
-@contextlib.contextmanager
-def _temporary_file(model: ir.Model) -> Iterator[Path]:
-    """Yield a file of a model, which goes at the end."""
-    with (
-        tempfile.TemporaryDirectory(prefix="qtool-model-") as folder,
-        staged(Path(folder) / "m.onnx") as staging,
-    ):
-        staging.write_unchecked(model)
-        del model
-        give_back()
-        yield staging.path

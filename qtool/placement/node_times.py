@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from qtool.data.fit import fit
 from qtool.data.samples import Sample, Samples, evenly
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.graph.view import View, sole_consumer
 from qtool.plan.eligible import rule_of
 from qtool.runtime.audit import EDGES, LAYOUT, owner_of

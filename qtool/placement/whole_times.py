@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from qtool.evaluate.latency import Limits, race_models
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.placement.regions import Region
 from qtool.plan.candidate import Candidate
 from qtool.plan.rules import to_float

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from qtool.calibration.runner import groups_of, value_reader
 from qtool.data.samples import Samples, evenly
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.runtime.heartbeat import beat
 from qtool.runtime.session import Sample, Session, running
 

@@ -12,8 +12,9 @@ import pytest
 
 from qtool.errors import EnvironmentFailure, ModelError
 from qtool.graph import save
+from qtool.graph.for_session import model_for_session
 from qtool.graph.load import load
-from qtool.graph.save import model_for_session, staged, tensor_bytes, to_bytes
+from qtool.graph.save import staged, tensor_bytes, to_bytes
 from qtool.runtime.session import Session
 from tests.graph.saving import commit, listing, net
 from tests.graphs import node, samples, weights

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qtool.graph import shelf
+from qtool.graph.for_session import model_for_session
 from qtool.graph.load import from_model
-from qtool.graph.save import model_for_session
 from qtool.runtime.session import Session
 
 WEIGHT = np.random.default_rng(0).standard_normal((1024, 2304)).astype(np.float32)  # 9 MiB

@@ -20,7 +20,7 @@ from qtool.evaluate.analysis.pieces import Pieces, split
 from qtool.evaluate.analysis.subject import Subject
 from qtool.evaluate.rows import Rows, matches
 from qtool.graph.edit import Namer, add_initializer, insert_after_value, new_node, owner
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.numerics.metrics import sqnr_db
 from qtool.plan.model import WEIGHTS
 from qtool.rewrite.simulate.switched import Switched, switched

@@ -20,7 +20,7 @@ from qtool.evaluate.analysis.model import BlockError, RegionError, TensorError
 from qtool.evaluate.analysis.subject import Subject
 from qtool.evaluate.analysis.values import Grid, Statistics, weight_statistics
 from qtool.evaluate.rows import row_outputs
-from qtool.graph.save import model_for_session
+from qtool.graph.for_session import model_for_session
 from qtool.graph.view import is_op, rank, sole_consumer
 from qtool.plan.eligible import channel_axis, rule_of
 from qtool.plan.fp16.ports import is_float32

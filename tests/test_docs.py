@@ -39,7 +39,6 @@ ids = [str(page.relative_to(ROOT)) for page in PAGES]
 # Options of other programs that the pages name.
 FOREIGN = {
     "--model",
-    "--only",
     "--files",
     "--augment",
     "--nightly",
